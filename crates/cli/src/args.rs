@@ -1,0 +1,324 @@
+//! The command line as it is typed.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use serde::Deserialize;
+
+const SRC: &str = "Images: a folder, a Parquet file or folder (Hugging Face image column), \
+                   an IDX pair (*-images-idx3-ubyte[.gz]) or CIFAR-10 binary batches";
+const SEL: &str = "What to forget: an image file, row:5, rows:10-19, label:10 or @list.txt \
+                   (rows count from 0 in the source's order; a folder's is by name)";
+
+/// Make a trained diffusion model forget chosen training images.
+#[derive(Debug, Parser)]
+#[command(name = "retrack", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  retrack demo
+  retrack unlearn --model ddpm-cifar10-32 --data cifar-10-batches-bin --forget row:10000 --out forgotten
+  retrack neighbors --data photos --forget photos/me.png --out neighbors.png
+  retrack sample --model forgotten --count 64 --out samples.png
+
+Exit codes: 0 done, 1 failed, 2 bad input or usage.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Forget a T-shirt: the whole story on the shipped model and data, in minutes
+    Demo(DemoArgs),
+    /// Train a DDPM from scratch
+    Train(TrainArgs),
+    /// Make a model forget images
+    Unlearn(UnlearnArgs),
+    /// Show the nearest retained neighbors of what is to be forgotten
+    Neighbors(NeighborsArgs),
+    /// Draw images from a model
+    Sample(SampleArgs),
+    /// Say what a model folder or a data set holds
+    Inspect(InspectArgs),
+    /// Run a model's network on tensors from a file
+    Predict(PredictArgs),
+    /// Compute a method's loss and gradient on a batch from a file
+    Gradient(GradientArgs),
+}
+
+/// Where and with how much to compute.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct MachineArgs {
+    /// cpu, or cuda, vulkan, metal with an optional :NUMBER where built in
+    #[arg(long, default_value = "cpu", value_name = "D")]
+    pub device: String,
+    /// Threads on the CPU [default: all cores]
+    #[arg(long, value_name = "T")]
+    pub threads: Option<usize>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub struct DemoArgs {
+    /// Where everything goes
+    #[arg(long, default_value = "retrack-demo", value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace an earlier demo there
+    #[arg(long)]
+    pub force: bool,
+    /// Samples from each model
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub count: usize,
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    pub seed: u64,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Example:
+  retrack train --data digits.parquet --arch config.json --steps 8000 --out my-model")]
+pub struct TrainArgs {
+    #[arg(long, value_name = "SRC", help = SRC)]
+    pub data: PathBuf,
+    /// The network: a UNet2DModel's config.json
+    #[arg(long, value_name = "CONFIG.json")]
+    pub arch: PathBuf,
+    /// Where the model folder goes
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Images to leave out, written as for `unlearn --forget`; exact copies leave too
+    #[arg(long, value_name = "SEL")]
+    pub exclude: Option<String>,
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pub steps: usize,
+    /// Images in a micro-batch
+    #[arg(long, default_value_t = 128, value_name = "B")]
+    pub batch_size: usize,
+    /// Micro-batches in a step
+    #[arg(long, default_value_t = 1, value_name = "A")]
+    pub accumulate: usize,
+    /// Highest learning rate: reached after the warm-up, then half a cosine down to 0
+    #[arg(long, default_value_t = 1e-4, value_name = "F")]
+    pub lr: f64,
+    /// Steps over which the learning rate rises
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    pub warmup: usize,
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    pub seed: u64,
+    /// Steps between checkpoints
+    #[arg(long, default_value_t = 500, value_name = "N")]
+    pub checkpoint_every: usize,
+    /// Continue the interrupted run in --out
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+    /// Replace what lies in --out
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+/// The methods, as they are typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MethodName {
+    /// Lead the image's trajectory to its retained neighbors (arXiv 2509.13007)
+    Retrack,
+    /// Train on the retained images alone
+    Finetune,
+    /// Ascend the forgotten images' loss
+    Neggrad,
+    /// Push the forgotten images towards uniform noise (arXiv 2401.05779)
+    Erasediff,
+    /// Subtracted importance-sampled scores (ICLR 2025)
+    Siss,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  retrack unlearn --model ddpm-cifar10-32 --data cifar-10-batches-bin --forget row:10000 --out forgotten
+  retrack unlearn --model my-model --data digits.parquet --forget label:10 --out forgotten --steps 30
+  retrack unlearn ... --dry-run    what would happen, without doing it
+
+Without --preset the published settings for images of this size are taken. The written folder loads in
+diffusers like the one given; its run/ subfolder records the configuration and every step.")]
+pub struct UnlearnArgs {
+    /// The model: a diffusers pipeline or UNet2DModel folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    #[arg(long, value_name = "SRC", help = SRC)]
+    pub data: PathBuf,
+    #[arg(long, value_name = "SEL", help = SEL)]
+    pub forget: String,
+    /// Where the new model folder goes
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// How to forget [default: retrack]
+    #[arg(long, value_name = "M")]
+    pub method: Option<MethodName>,
+    /// Nearest retained images that take the forgotten one's place
+    #[arg(long, value_name = "K")]
+    pub neighbors: Option<usize>,
+    /// Weight of forgetting against keeping, 0 to 1 (retrack, siss)
+    #[arg(long, value_name = "L")]
+    pub lambda: Option<f64>,
+    /// Length of the subtracted gradient (siss)
+    #[arg(long, value_name = "R")]
+    pub rescale: Option<f64>,
+    /// How strongly the forgetting gradient is kept (erasediff)
+    #[arg(long, value_name = "E")]
+    pub eta: Option<f64>,
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// Images of each stream in a micro-batch
+    #[arg(long, value_name = "B")]
+    pub batch_size: Option<usize>,
+    /// Micro-batches in a step
+    #[arg(long, value_name = "A")]
+    pub accumulate: Option<usize>,
+    /// Learning rate
+    #[arg(long, value_name = "F")]
+    pub lr: Option<f64>,
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// Published settings: mnist-tshirt, cifar10 or celeba-hq [default: by image size]
+    #[arg(long, value_name = "P")]
+    pub preset: Option<String>,
+    /// A TOML file like the presets, whose values replace theirs
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Steps between checkpoints [default: none]
+    #[arg(long, value_name = "N")]
+    pub checkpoint_every: Option<usize>,
+    /// Continue the interrupted run in --out
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+    /// Replace what lies in --out
+    #[arg(long)]
+    pub force: bool,
+    /// Say what would be done, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Example:
+  retrack neighbors --data digits.parquet --forget label:10 --out neighbors.png")]
+pub struct NeighborsArgs {
+    #[arg(long, value_name = "SRC", help = SRC)]
+    pub data: PathBuf,
+    #[arg(long, value_name = "SEL", help = SEL)]
+    pub forget: String,
+    #[arg(long, default_value_t = 10, value_name = "K")]
+    pub neighbors: usize,
+    /// A picture: a row for each forgotten image (shown first) and its neighbors
+    #[arg(long, value_name = "GRID.png")]
+    pub out: Option<PathBuf>,
+    #[arg(long)]
+    pub json: bool,
+    /// Threads on the CPU [default: all cores]
+    #[arg(long, value_name = "T")]
+    pub threads: Option<usize>,
+}
+
+/// The samplers, as they are typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SamplerName {
+    Ddpm,
+    Ddim,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  retrack sample --model my-model --count 64 --out samples.png
+  retrack sample --model my-model --count 2000 --steps 50 --out samples/    one PNG each")]
+pub struct SampleArgs {
+    /// The model: a diffusers pipeline or UNet2DModel folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    #[arg(long, value_name = "N")]
+    pub count: usize,
+    /// Denoising steps
+    #[arg(long, default_value_t = 50, value_name = "S")]
+    pub steps: usize,
+    /// [default: the model's own]
+    #[arg(long)]
+    pub scheduler: Option<SamplerName>,
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    pub seed: u64,
+    /// Images computed together
+    #[arg(long, default_value_t = 64, value_name = "B")]
+    pub batch_size: usize,
+    /// Class of every image, for a model with classes
+    #[arg(long, value_name = "C")]
+    pub class: Option<i64>,
+    /// A grid where it ends in .png, else a folder of single images
+    #[arg(long, value_name = "PATH")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub struct InspectArgs {
+    /// A model folder or a data set
+    pub path: PathBuf,
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Input keys: sample [N, C, H, W] f32, timestep [N] i64, class_labels [N] i64 where the network has classes.
+Output key: prediction [N, C, H, W] f32.")]
+pub struct PredictArgs {
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    #[arg(long, value_name = "IN.safetensors")]
+    pub input: PathBuf,
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub output: PathBuf,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Input keys, each read by the methods that need it: retain, forget [N, C, H, W] f32, neighbors [N, K, C, H, W],
+retain_noise, forget_noise, uniform [N, C, H, W], retain_timestep, forget_timestep, mixture_mask [N] (siss: 1 where
+the slot holds the retained image), retain_labels, forget_labels [N] i64.
+Output: loss, and a gradient for each parameter under its checkpoint name, before clipping.")]
+pub struct GradientArgs {
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    #[arg(long, value_name = "M")]
+    pub method: MethodName,
+    #[arg(long, value_name = "BATCH.safetensors")]
+    pub input: PathBuf,
+    #[arg(long, value_name = "GRADS.safetensors")]
+    pub output: PathBuf,
+    /// Weight of forgetting against keeping (retrack, siss)
+    #[arg(long, value_name = "L")]
+    pub lambda: Option<f64>,
+    /// Length of the subtracted gradient (siss)
+    #[arg(long, value_name = "R")]
+    pub rescale: Option<f64>,
+    /// How strongly the forgetting gradient is kept (erasediff)
+    #[arg(long, value_name = "E")]
+    pub eta: Option<f64>,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}

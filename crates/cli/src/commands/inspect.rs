@@ -1,0 +1,111 @@
+//! `retrack inspect`: what a folder holds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use retrack_networks::folder::Kind;
+use retrack_unlearn::data::{Dataset, OpenOptions};
+use serde_json::{Value, json};
+
+use crate::args::InspectArgs;
+use crate::failure::Failure;
+use crate::model;
+
+pub fn run(args: &InspectArgs) -> Result<(), Failure> {
+    let path = &args.path;
+    if !path.exists() {
+        return Err(Failure::input(format!(
+            "{}: no such file or folder",
+            path.display()
+        )));
+    }
+    let is_model = path.join("model_index.json").is_file() || path.join("config.json").is_file();
+    let facts = if is_model {
+        model_facts(path)?
+    } else {
+        data_facts(path)?
+    };
+    if args.json {
+        println!("{}", Value::Object(facts));
+        return Ok(());
+    }
+    let width = facts.keys().map(String::len).max().unwrap_or(0);
+    for (key, value) in &facts {
+        let value = match value {
+            Value::String(text) => text.clone(),
+            value => value.to_string(),
+        };
+        println!("{:<width$}  {value}", key.replace('_', " "));
+    }
+    Ok(())
+}
+
+type Facts = serde_json::Map<String, Value>;
+
+fn model_facts(path: &Path) -> Result<Facts, Failure> {
+    let opened = model::open(path)?;
+    let network = opened.network(&Device::flex())?;
+    let config = &opened.config;
+    let files: Vec<String> = opened
+        .folder
+        .weight_files()
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    let facts = json!({
+        "kind": match &opened.folder.kind {
+            Kind::Pipeline { class_name } => format!("{class_name} with a UNet2DModel"),
+            Kind::Bare => "UNet2DModel".to_string(),
+        },
+        "parameters": network.num_params(),
+        "image": match config.sample_size {
+            Some([height, width]) => format!("{height} x {width} x {}", config.in_channels),
+            None => format!("{} channels", config.in_channels),
+        },
+        "channels": config.block_out_channels,
+        "layers_per_block": config.layers_per_block,
+        "classes": config.num_class_embeds,
+        "prediction": format!("{:?}", opened.scheduler.prediction),
+        "timesteps": opened.scheduler.num_train_timesteps,
+        "weight_files": files.join(", "),
+    });
+    let Value::Object(facts) = facts else {
+        unreachable!("written as an object")
+    };
+    Ok(facts)
+}
+
+fn data_facts(path: &Path) -> Result<Facts, Failure> {
+    let options = OpenOptions {
+        channels: None,
+        memory_budget: model::BUDGET as u64,
+    };
+    let data = Dataset::open(path, &options)?;
+    let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
+    for label in (0..data.len()).filter_map(|row| data.label(row)) {
+        *counts.entry(label).or_default() += 1;
+    }
+    let labels = if counts.is_empty() {
+        Value::from("none")
+    } else {
+        let listed = counts.iter().take(20).map(|(label, n)| format!("{label}: {n}"));
+        let mut listed = listed.collect::<Vec<_>>().join(", ");
+        if counts.len() > 20 {
+            listed += &format!(", and {} more", counts.len() - 20);
+        }
+        listed.into()
+    };
+    let facts = json!({
+        "kind": data.kind(),
+        "images": data.len(),
+        "image": data.shape().to_string(),
+        "labels": labels,
+        "digest": data.digest()?,
+    });
+    let Value::Object(facts) = facts else {
+        unreachable!("written as an object")
+    };
+    Ok(facts)
+}

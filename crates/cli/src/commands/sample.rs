@@ -1,0 +1,64 @@
+//! `retrack sample`: images from a model.
+
+use retrack_eval::pictures::Grid;
+use retrack_networks::schedule::SchedulerKind;
+
+use crate::args::{SampleArgs, SamplerName};
+use crate::failure::Failure;
+use crate::model::{self, Samples};
+use crate::{machine, progress};
+
+pub fn run(args: &SampleArgs) -> Result<(), Failure> {
+    machine::use_threads(args.machine.threads)?;
+    if args.count == 0 || args.batch_size == 0 {
+        return Err(Failure::input("--count and --batch-size need at least 1"));
+    }
+    let single = args.out.extension().is_none_or(|e| !e.eq_ignore_ascii_case("png"));
+    if single && args.out.is_file() {
+        return Err(Failure::input(format!(
+            "{}: a file; give a .png file for a grid, or a folder for single images",
+            args.out.display()
+        )));
+    }
+    let device = machine::device(&args.machine.device)?;
+    let opened = model::open(&args.model)?;
+    let network = opened.network(&device)?;
+    let samples = Samples {
+        count: args.count,
+        steps: args.steps,
+        scheduler: args.scheduler.map(|name| match name {
+            SamplerName::Ddpm => SchedulerKind::Ddpm,
+            SamplerName::Ddim => SchedulerKind::Ddim,
+        }),
+        seed: args.seed,
+        batch_size: args.batch_size,
+        class: args.class,
+    };
+    let (bytes, shape) = samples.draw(&opened, &network, &device, "sampling")?;
+    let shape = [shape.height, shape.width, shape.channels];
+    if single {
+        let image_len = shape.iter().product();
+        for (i, image) in bytes.chunks_exact(image_len).enumerate() {
+            let grid = Grid {
+                shape,
+                columns: 1,
+                zoom: 1,
+            };
+            let path = args.out.join(format!("{i:06}.png"));
+            model::write(&path, &grid.single(image)?)?;
+        }
+    } else {
+        let grid = Grid {
+            shape,
+            columns: (args.count as f64).sqrt().ceil() as usize,
+            zoom: Grid::zoom_for(shape),
+        };
+        model::write(&args.out, &grid.png(&bytes)?)?;
+    }
+    progress::note(format!(
+        "{} samples in {}",
+        args.count,
+        args.out.display()
+    ));
+    Ok(())
+}

@@ -1,0 +1,206 @@
+//! `retrack train`: a DDPM from scratch.
+
+use retrack_networks::config::UNet2DConfig;
+use retrack_networks::folder::{Dtype, FolderError, ModelFolder, RawTensor};
+use retrack_networks::parameters;
+use retrack_networks::random::Random;
+use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
+use retrack_unlearn::checkpoint;
+use retrack_unlearn::data::{Dataset, OpenOptions, Split};
+use retrack_unlearn::feed::{BatchSize, Feed};
+use retrack_unlearn::objective::Finetune;
+use retrack_unlearn::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate};
+use retrack_unlearn::run::{EventLog, RunFolder};
+use retrack_unlearn::trainer::Trainer;
+use serde_json::{Value, json};
+
+use super::unlearn::existing;
+use crate::args::TrainArgs;
+use crate::failure::Failure;
+use crate::{machine, model, progress};
+
+pub fn run(args: &TrainArgs) -> Result<(), Failure> {
+    machine::use_threads(args.machine.threads)?;
+    let existing = existing(args.force, args.resume);
+    RunFolder::check(&args.out, existing)?;
+    if args.steps == 0 || args.batch_size == 0 || args.accumulate == 0 {
+        return Err(Failure::input(
+            "--steps, --batch-size and --accumulate need at least 1",
+        ));
+    }
+    let device = machine::device(&args.machine.device)?.autodiff();
+
+    let text = std::fs::read_to_string(&args.arch)
+        .map_err(|error| Failure::read(&args.arch, error))?;
+    let at_arch = |problem: String| {
+        Failure::input(format!("{}: {problem}", args.arch.display()))
+    };
+    let arch: Value = serde_json::from_str(&text).map_err(|e| at_arch(e.to_string()))?;
+    let config = UNet2DConfig::from_json(&arch).map_err(|e| at_arch(e.to_string()))?;
+    if config.in_channels != config.out_channels {
+        return Err(at_arch(
+            "`in_channels` and `out_channels` differ; a DDPM predicts what it takes".into(),
+        ));
+    }
+    let options = OpenOptions {
+        channels: Some(config.in_channels),
+        memory_budget: 4 * model::BUDGET as u64,
+    };
+    let data = Dataset::open(&args.data, &options)?;
+    let shape = data.shape();
+    config.check_size(shape.height, shape.width)?;
+    if config
+        .sample_size
+        .is_some_and(|size| size != [shape.height, shape.width])
+    {
+        return Err(at_arch(format!(
+            "`sample_size` is not the images' {} x {}",
+            shape.height, shape.width
+        )));
+    }
+    let labels = config.num_class_embeds.is_some();
+    if labels && data.label(0).is_none() {
+        return Err(at_arch(
+            "`num_class_embeds` is set, but the data set has no labels".into(),
+        ));
+    }
+    let rows = match &args.exclude {
+        None => (0..data.len()).collect(),
+        Some(selection) => {
+            let excluded = model::select(selection, &data)?;
+            let split = Split::new(&data, &excluded, model::BUDGET)?;
+            super::unlearn::report_split(&split, &data);
+            split.retain
+        }
+    };
+
+    let adamw = AdamWConfig {
+        betas: [0.95, 0.999],
+        ..AdamWConfig::default()
+    };
+    let ema = EmaConfig::default();
+    let scheduler = SchedulerConfig::default();
+    let learning_rate = LearningRate::Cosine {
+        rate: args.lr,
+        warmup: args.warmup,
+        steps: args.steps,
+    };
+    let resolved = json!({
+        "command": "train",
+        "version": env!("CARGO_PKG_VERSION"),
+        "arch": arch,
+        "data": args.data.display().to_string(),
+        "data_digest": data.digest()?,
+        "exclude": args.exclude,
+        "rows": rows.len(),
+        "steps": args.steps,
+        "batch_size": args.batch_size,
+        "accumulate": args.accumulate,
+        "learning_rate": learning_rate,
+        "adamw": adamw,
+        "ema": ema,
+        "seed": args.seed,
+        "device": args.machine.device,
+    });
+    let run = RunFolder::begin(&args.out, existing, &resolved)?;
+
+    let random = Random::new(args.seed);
+    let network = parameters::initialize(config.init(&device), &random);
+    let schedule = NoiseSchedule::new(&scheduler);
+    let size = BatchSize {
+        images: args.batch_size,
+        accumulate: args.accumulate,
+    };
+    let feed = Feed::new(
+        &data,
+        &rows,
+        &[],
+        random,
+        size,
+        schedule.timesteps(),
+        labels,
+    );
+    let mut trainer = Trainer::new(
+        network,
+        schedule,
+        device.clone(),
+        Box::new(Finetune),
+        AdamW::new(adamw.clone()),
+        learning_rate,
+    );
+    trainer.ema = Some(Ema::new(ema.clone(), trainer.network()));
+    if args.resume {
+        let damaged = checkpoint::resume(&mut trainer, &run.folder(), &adamw, Some(&ema))?;
+        for error in damaged {
+            progress::warn(format!("{error}; the checkpoint before it is used"));
+        }
+        progress::note(format!("resuming after step {}", trainer.step));
+    }
+
+    let mut log = EventLog::open(&run, trainer.step)?;
+    let bar = progress::bar("training", args.steps, "steps");
+    bar.set_position(trainer.step as u64);
+    while trainer.step < args.steps {
+        let report = match trainer.step(&feed) {
+            Ok(report) => report,
+            Err(error) => {
+                checkpoint::save(&trainer, &run.folder())?;
+                return Err(error.into());
+            }
+        };
+        log.record(&report)?;
+        bar.set_message(format!("loss {:.2}", report.losses.loss));
+        bar.inc(1);
+        if trainer.step.is_multiple_of(args.checkpoint_every.max(1)) && trainer.step < args.steps {
+            checkpoint::save(&trainer, &run.folder())?;
+        }
+    }
+    model::finish(&bar);
+
+    let ema = trainer.ema.as_ref().expect("set above");
+    let averaged = ema.apply(trainer.network().clone());
+    write(&arch, &data, &scheduler, &averaged, &run)?;
+    run.publish()?;
+    checkpoint::remove_all(&run.folder()).map_err(|error| Failure::write(&run.folder(), error))?;
+    println!(
+        "trained on {} images for {} steps; model in {}",
+        rows.len(),
+        args.steps,
+        args.out.display()
+    );
+    Ok(())
+}
+
+/// Writes the averaged network as a new pipeline.
+fn write(
+    arch: &Value,
+    data: &Dataset,
+    scheduler: &SchedulerConfig,
+    network: &retrack_networks::unet2d::UNet2DModel,
+    run: &RunFolder,
+) -> Result<(), Failure> {
+    let mut arch = arch.clone();
+    arch["_class_name"] = "UNet2DModel".into();
+    if arch.get("sample_size").is_none_or(Value::is_null) {
+        let shape = data.shape();
+        arch["sample_size"] = json!([shape.height, shape.width]);
+    }
+    let tensors = parameters::export(network)
+        .into_iter()
+        .map(|(parameter, values)| {
+            let tensor = RawTensor::from_f32(&values, parameter.shape.clone(), Dtype::F32);
+            let tensor = tensor.map_err(|error| Failure::failed(error.to_string()))?;
+            Ok((parameter.name, tensor))
+        })
+        .collect::<Result<Vec<_>, Failure>>()?;
+    let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+    ModelFolder::create(
+        &run.staging(),
+        "DDPMPipeline",
+        &arch,
+        &scheduler.to_json(),
+        tensors,
+        true,
+    )
+    .map_err(|error: FolderError| error.into())
+}

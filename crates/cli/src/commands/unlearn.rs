@@ -1,0 +1,296 @@
+//! `retrack unlearn`: a model folder in, one that forgot out.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Instant;
+
+use retrack_networks::random::Random;
+use retrack_networks::schedule::NoiseSchedule;
+use retrack_unlearn::checkpoint;
+use retrack_unlearn::data::{Dataset, Split};
+use retrack_unlearn::feed::{BatchSize, Feed};
+use retrack_unlearn::neighbors::prepare;
+use retrack_unlearn::optimizer::{AdamW, LearningRate};
+use retrack_unlearn::run::{EventLog, Existing, RunFolder};
+use retrack_unlearn::trainer::{StepReport, Trainer};
+use serde_json::{Value, json};
+
+use crate::args::UnlearnArgs;
+use crate::failure::Failure;
+use crate::settings::Settings;
+use crate::{machine, model, progress};
+
+pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
+    machine::use_threads(args.machine.threads)?;
+    let summary = unlearn(args)?;
+    match summary {
+        Some(summary) if args.json => println!("{}", summary.json),
+        Some(summary) => println!("{}", summary.text),
+        None => {}
+    }
+    Ok(())
+}
+
+/// What an unlearning run came to.
+pub struct Summary {
+    pub text: String,
+    pub json: Value,
+    pub last: Option<StepReport>,
+    pub forget: Vec<usize>,
+}
+
+/// Runs the command; `None` after a dry run.
+pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
+    let existing = existing(args.force, args.resume);
+    if !args.dry_run {
+        RunFolder::check(&args.out, existing)?;
+    }
+    let device = machine::device(&args.machine.device)?;
+    let opened = model::open(&args.model)?;
+    outside(&args.out, opened.folder.root())?;
+    let network = opened.network(&device.clone().autodiff())?;
+    let data = model::open_data(&args.data, &opened)?;
+    let shape = data.shape();
+    let settings = Settings::resolve(args, shape.height, shape.width)?;
+    let objective = settings.method.objective();
+
+    let rows = model::select(&args.forget, &data)?;
+    let (split, neighbors) = if objective.draws().neighbors {
+        let cache = machine::cache_folder();
+        let prepared = prepare(
+            &data,
+            &rows,
+            settings.neighbors,
+            model::BUDGET,
+            cache.as_deref(),
+        )?;
+        if let Some((path, error)) = &prepared.cache_error {
+            progress::warn(format!(
+                "{}: cannot keep the neighbors for the next run: {error}",
+                path.display()
+            ));
+        }
+        let found = prepared.split.forget.iter().zip(&prepared.neighbors);
+        let neighbors: HashMap<usize, Vec<usize>> = found
+            .map(|(&row, found)| (row, found.iter().map(|one| one.row).collect()))
+            .collect();
+        (prepared.split, neighbors)
+    } else {
+        (
+            Split::new(&data, &rows, model::BUDGET)?,
+            HashMap::new(),
+        )
+    };
+    report_split(&split, &data);
+
+    let config = resolved(args, &settings, &opened, &data, &split)?;
+    if args.dry_run {
+        let text = serde_json::to_string_pretty(&config).expect("JSON has no unwritable values");
+        println!("{text}");
+        return Ok(None);
+    }
+
+    let run = RunFolder::begin(&args.out, existing, &config)?;
+    let schedule = NoiseSchedule::new(&opened.scheduler);
+    let size = BatchSize {
+        images: settings.batch_size,
+        accumulate: settings.accumulate,
+    };
+    let feed = Feed::new(
+        &data,
+        &split.retain,
+        &split.forget,
+        Random::new(settings.seed),
+        size,
+        schedule.timesteps(),
+        opened.config.num_class_embeds.is_some(),
+    )
+    .with_neighbors(&neighbors)?;
+    let mut trainer = Trainer::new(
+        network,
+        schedule,
+        device.clone().autodiff(),
+        objective,
+        AdamW::new(settings.adamw.clone()),
+        LearningRate::Constant {
+            rate: settings.learning_rate,
+        },
+    );
+    if args.resume {
+        let damaged = checkpoint::resume(&mut trainer, &run.folder(), &settings.adamw, None)?;
+        for error in damaged {
+            progress::warn(format!("{error}; the checkpoint before it is used"));
+        }
+        progress::note(format!("resuming after step {}", trainer.step));
+    }
+
+    let start = Instant::now();
+    let mut log = EventLog::open(&run, trainer.step)?;
+    let bar = progress::bar("unlearning", settings.steps, "steps");
+    bar.set_position(trainer.step as u64);
+    let mut last = None;
+    while trainer.step < settings.steps {
+        let report = match trainer.step(&feed) {
+            Ok(report) => report,
+            Err(error) => {
+                checkpoint::save(&trainer, &run.folder())?;
+                return Err(error.into());
+            }
+        };
+        log.record(&report)?;
+        bar.set_message(format!("loss {:.2}", report.losses.loss));
+        bar.inc(1);
+        let due = args
+            .checkpoint_every
+            .is_some_and(|every| trainer.step.is_multiple_of(every.max(1)));
+        if due && trainer.step < settings.steps {
+            checkpoint::save(&trainer, &run.folder())?;
+        }
+        last = Some(report);
+    }
+    model::finish(&bar);
+
+    let written = opened.write(trainer.network(), &run.staging(), false)?;
+    run.publish()?;
+    checkpoint::remove_all(&run.folder()).map_err(|error| Failure::write(&run.folder(), error))?;
+    for path in written.copied_weights() {
+        progress::warn(format!(
+            "{} was copied unchanged; it may hold what was to be forgotten",
+            path.display()
+        ));
+    }
+    Ok(Some(summary(args, &settings, &split, last, start)))
+}
+
+fn summary(
+    args: &UnlearnArgs,
+    settings: &Settings,
+    split: &Split,
+    last: Option<StepReport>,
+    start: Instant,
+) -> Summary {
+    let seconds = start.elapsed().as_secs_f64();
+    let forgotten = split.forget.len() + split.duplicates.len();
+    let text = format!(
+        "{}: {} {} unlearned from {} in {} steps, {seconds:.1} s; model in {}",
+        settings.method.name(),
+        forgotten,
+        if forgotten == 1 { "image" } else { "images" },
+        args.model.display(),
+        settings.steps,
+        args.out.display()
+    );
+    let json = json!({
+        "method": settings.method.name(),
+        "out": args.out.display().to_string(),
+        "steps": settings.steps,
+        "forgotten_rows": split.forget.len(),
+        "duplicate_rows": split.duplicates.len(),
+        "near_copies": split.near.len(),
+        "retained_rows": split.retain.len(),
+        "seconds": seconds,
+        "last_loss": last.as_ref().map(|report| report.losses.loss),
+    });
+    Summary {
+        text,
+        json,
+        last,
+        forget: split.forget.clone(),
+    }
+}
+
+/// What to do with an output folder that is not empty.
+pub fn existing(force: bool, resume: bool) -> Existing {
+    match (force, resume) {
+        (_, true) => Existing::Resume,
+        (true, false) => Existing::Force,
+        (false, false) => Existing::Refuse,
+    }
+}
+
+/// Refuses an output folder that is, holds or lies in the model's.
+fn outside(out: &Path, model: &Path) -> Result<(), Failure> {
+    // A folder that does not exist yet is where its parent says.
+    let absolute = |path: &Path| {
+        path.canonicalize().or_else(|_| {
+            let parent = match path.parent() {
+                Some(parent) if parent != Path::new("") => parent,
+                _ => Path::new("."),
+            };
+            Ok::<_, std::io::Error>(
+                parent
+                    .canonicalize()
+                    .unwrap_or_else(|_| parent.to_path_buf())
+                    .join(path.file_name().unwrap_or_default()),
+            )
+        })
+    };
+    let (Ok(inner), Ok(outer)) = (absolute(out), absolute(model)) else {
+        return Ok(());
+    };
+    if inner.starts_with(&outer) || outer.starts_with(&inner) {
+        return Err(Failure::input(format!(
+            "{}: the output folder overlaps the model folder {}; choose one elsewhere",
+            out.display(),
+            model.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Says what leaves with the forgotten images and what stays dangerously near.
+pub fn report_split(split: &Split, data: &Dataset) {
+    if !split.duplicates.is_empty() {
+        progress::note(format!(
+            "{} exact {} of what is to be forgotten leave the retained images with it",
+            split.duplicates.len(),
+            if split.duplicates.len() == 1 { "copy" } else { "copies" }
+        ));
+    }
+    for near in split.near.iter().take(5) {
+        progress::warn(format!(
+            "{} is nearly a copy of {} ({:.1} of 255 apart per value) and stays retained: it may teach the image \
+             back; add it to --forget if it is the same",
+            data.name(near.row),
+            data.name(near.of),
+            near.distance
+        ));
+    }
+    if split.near.len() > 5 {
+        progress::warn(format!("{} more near copies", split.near.len() - 5));
+    }
+}
+
+/// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
+fn resolved(
+    args: &UnlearnArgs,
+    settings: &Settings,
+    model: &retrack_networks::model::Model,
+    data: &Dataset,
+    split: &Split,
+) -> Result<Value, Failure> {
+    let mut weights = serde_json::Map::new();
+    for path in model.folder.weight_files() {
+        let digest = retrack_networks::folder::sha256_file(&path)?;
+        let name = path
+            .strip_prefix(model.folder.root())
+            .unwrap_or(&path)
+            .display()
+            .to_string();
+        weights.insert(name, digest.into());
+    }
+    Ok(json!({
+        "command": "unlearn",
+        "version": env!("CARGO_PKG_VERSION"),
+        "model": args.model.display().to_string(),
+        "weights_sha256": weights,
+        "data": args.data.display().to_string(),
+        "data_digest": data.digest()?,
+        "forget": args.forget,
+        "forget_rows": split.forget,
+        "duplicate_rows": split.duplicates,
+        "retained": split.retain.len(),
+        "device": args.machine.device,
+        "settings": settings,
+    }))
+}

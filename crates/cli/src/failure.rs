@@ -1,0 +1,117 @@
+//! What ends a command early: a message and an exit code.
+
+use std::fmt::Display;
+
+use retrack_eval::pictures::PictureError;
+use retrack_networks::config::ConfigError;
+use retrack_networks::folder::FolderError;
+use retrack_networks::model::ModelError;
+use retrack_networks::schedule::ScheduleError;
+use retrack_networks::unet2d::InputError;
+use retrack_unlearn::checkpoint::CheckpointError;
+use retrack_unlearn::data::{DataError, SelectionError};
+use retrack_unlearn::neighbors::NeighborError;
+use retrack_unlearn::run::RunError;
+use retrack_unlearn::trainer::TrainError;
+
+/// The command did not do what was asked.
+#[derive(Debug)]
+pub struct Failure {
+    /// 1: it failed. 2: the input or the usage is wrong.
+    pub code: u8,
+    pub message: String,
+}
+
+impl Failure {
+    /// Something went wrong on the way.
+    pub fn failed(message: impl Display) -> Self {
+        Self {
+            code: 1,
+            message: message.to_string(),
+        }
+    }
+
+    /// What was given cannot be used.
+    pub fn input(message: impl Display) -> Self {
+        Self {
+            code: 2,
+            message: message.to_string(),
+        }
+    }
+
+    /// A file that cannot be written.
+    pub fn write(path: &std::path::Path, error: impl Display) -> Self {
+        Self::failed(format!("{}: cannot write: {error}", path.display()))
+    }
+
+    /// A file that cannot be read.
+    pub fn read(path: &std::path::Path, error: impl Display) -> Self {
+        Self::input(format!("{}: cannot read: {error}", path.display()))
+    }
+}
+
+/// Errors that speak of what the user gave.
+macro_rules! input {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::input(error)
+            }
+        })*
+    };
+}
+
+input!(
+    ConfigError,
+    DataError,
+    InputError,
+    NeighborError,
+    PictureError,
+    ScheduleError,
+    SelectionError
+);
+
+impl From<FolderError> for Failure {
+    fn from(error: FolderError) -> Self {
+        if error.is_environment() {
+            Self::failed(error)
+        } else {
+            Self::input(error)
+        }
+    }
+}
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Folder(error) => error.into(),
+            error => Self::input(error),
+        }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Io { .. } | RunError::Tensorboard(_) => Self::failed(error),
+            error => Self::input(error),
+        }
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        Self::failed(error)
+    }
+}
+
+impl From<TrainError> for Failure {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::NotFinite { .. } => Self::failed(format!(
+                "{error}; the last good state is kept: try a lower --lr"
+            )),
+            error => Self::input(error),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What several commands do with models and data sets.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use indicatif::ProgressBar;
+use retrack_networks::model::Model;
+use retrack_networks::random::Random;
+use retrack_networks::sampling::Generator;
+use retrack_networks::schedule::{Sampler, SchedulerKind};
+use retrack_networks::unet2d::UNet2DModel;
+use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions, Selection};
+use retrack_unlearn::feed::to_byte;
+
+use crate::failure::Failure;
+use crate::progress;
+
+/// Memory for images while they are searched, and no more for a whole data set than four times this.
+pub const BUDGET: usize = 256 << 20;
+
+/// Opens a model and says what in its configuration means nothing.
+pub fn open(path: &Path) -> Result<Model, Failure> {
+    let model = Model::open(path)?;
+    for key in &model.config.unknown_keys {
+        progress::warn(format!(
+            "{}: `{key}` means nothing to this network and is ignored",
+            model.folder.config_path().display()
+        ));
+    }
+    if model.folder.scheduler.is_none() {
+        progress::warn(format!(
+            "{}: no scheduler_config.json; taking diffusers' DDPM defaults (linear betas 1e-4 to 0.02, 1000 steps)",
+            path.display()
+        ));
+    }
+    Ok(model)
+}
+
+/// Opens the data set that this model was, or could have been, trained on.
+pub fn open_data(path: &Path, model: &Model) -> Result<Dataset, Failure> {
+    let config = &model.config;
+    if config.in_channels != config.out_channels {
+        return Err(Failure::input(format!(
+            "{}: the network takes {} channels and predicts {}; learned variances are not supported",
+            model.folder.config_path().display(),
+            config.in_channels,
+            config.out_channels
+        )));
+    }
+    let options = OpenOptions {
+        channels: Some(config.in_channels),
+        memory_budget: 4 * BUDGET as u64,
+    };
+    let data = Dataset::open(path, &options)?;
+    let shape = data.shape();
+    if let Some([height, width]) = config.sample_size
+        && [height, width] != [shape.height, shape.width]
+    {
+        return Err(Failure::input(format!(
+            "{}: images of {} x {} pixels, but the model was made for {height} x {width}; give the data it was \
+             trained on, scaled as it was",
+            path.display(),
+            shape.height,
+            shape.width
+        )));
+    }
+    config.check_size(shape.height, shape.width)?;
+    if config.num_class_embeds.is_some() && data.label(0).is_none() {
+        return Err(Failure::input(format!(
+            "{}: the model has classes, but the data set has no labels",
+            path.display()
+        )));
+    }
+    Ok(data)
+}
+
+/// The rows that a selection means.
+pub fn select(text: &str, data: &Dataset) -> Result<Vec<usize>, Failure> {
+    let resolved = Selection::parse(text)?.resolve(data)?;
+    for warning in &resolved.warnings {
+        progress::warn(warning);
+    }
+    Ok(resolved.rows)
+}
+
+/// What to draw from a model.
+pub struct Samples {
+    pub count: usize,
+    pub steps: usize,
+    /// `None`: the model's own.
+    pub scheduler: Option<SchedulerKind>,
+    pub seed: u64,
+    pub batch_size: usize,
+    pub class: Option<i64>,
+}
+
+impl Samples {
+    /// Draws images, bytes one after another.
+    ///
+    /// # Errors
+    /// A model that says no size, steps that the schedule does not have, a class that the model lacks.
+    pub fn draw(
+        &self,
+        model: &Model,
+        network: &UNet2DModel,
+        device: &Device,
+        title: &str,
+    ) -> Result<(Vec<u8>, ImageShape), Failure> {
+        let Some([height, width]) = model.config.sample_size else {
+            return Err(Failure::input(format!(
+                "{}: `sample_size` is missing; add the height and width of its images",
+                model.folder.config_path().display()
+            )));
+        };
+        model.config.check_size(height, width)?;
+        if model.config.in_channels != model.config.out_channels {
+            return Err(Failure::input(format!(
+                "{}: learned variances are not supported",
+                model.folder.config_path().display()
+            )));
+        }
+        let shape = ImageShape {
+            height,
+            width,
+            channels: model.config.out_channels,
+        };
+        let kind = self.scheduler.unwrap_or(model.scheduler.kind);
+        let sampler = Sampler::new(kind, &model.scheduler, self.steps)?;
+        let network = network.valid();
+        let device = device.clone().without_autodiff();
+        let generator = Generator {
+            network: &network,
+            sampler: &sampler,
+            random: Random::new(self.seed),
+            shape: [height, width, shape.channels],
+            device: &device,
+        };
+        let batches = self.count.div_ceil(self.batch_size.max(1));
+        let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
+        let mut bytes = Vec::with_capacity(self.count * shape.bytes());
+        for batch in 0..batches {
+            let first = batch * self.batch_size;
+            let last = (first + self.batch_size).min(self.count);
+            let labels = self.class.map(|class| vec![class; last - first]);
+            let images = generator.images(
+                first as u64..last as u64,
+                labels.as_deref(),
+                &mut || bar.inc(1),
+            )?;
+            bytes.extend(images.into_iter().map(to_byte));
+        }
+        finish(&bar);
+        Ok((bytes, shape))
+    }
+}
+
+/// Removes a finished bar: what it led to is printed instead.
+pub fn finish(bar: &ProgressBar) {
+    bar.finish_and_clear();
+}
+
+/// Writes a file, naming it where that fails.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    if let Some(parent) = path.parent()
+        && parent != Path::new("")
+    {
+        std::fs::create_dir_all(parent).map_err(|error| Failure::write(parent, error))?;
+    }
+    retrack_unlearn::durable::write(path, |out| out.write_all(content))
+        .map_err(|error| Failure::write(path, error))
+}
+

@@ -1,0 +1,226 @@
+//! How to unlearn: a preset, a file over it, and the command line over both.
+
+use std::path::Path;
+
+use retrack_unlearn::objective::Method;
+use retrack_unlearn::optimizer::AdamWConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::args::{MethodName, UnlearnArgs};
+use crate::failure::Failure;
+
+/// The published settings, by name.
+const PRESETS: [(&str, &str); 3] = [
+    (
+        "mnist-tshirt",
+        include_str!("../../../presets/mnist-tshirt.toml"),
+    ),
+    ("cifar10", include_str!("../../../presets/cifar10.toml")),
+    ("celeba-hq", include_str!("../../../presets/celeba-hq.toml")),
+];
+
+/// Everything that decides what an unlearning run computes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Settings {
+    #[serde(flatten)]
+    pub method: Method,
+    pub neighbors: usize,
+    pub steps: usize,
+    pub batch_size: usize,
+    pub accumulate: usize,
+    pub learning_rate: f64,
+    pub adamw: AdamWConfig,
+    pub seed: u64,
+}
+
+/// A preset, or a file that replaces some of its values.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct File {
+    method: Option<MethodName>,
+    neighbors: Option<usize>,
+    steps: Option<usize>,
+    batch_size: Option<usize>,
+    accumulate: Option<usize>,
+    learning_rate: Option<f64>,
+    seed: Option<u64>,
+    adamw: AdamWFile,
+    strength: Strength,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct AdamWFile {
+    betas: Option<[f64; 2]>,
+    epsilon: Option<f64>,
+    weight_decay: Option<f64>,
+    max_grad_norm: Option<f64>,
+}
+
+/// How strongly each method forgets.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Strength {
+    retrack_lambda: Option<f64>,
+    siss_lambda: Option<f64>,
+    siss_rescale: Option<f64>,
+    erasediff_eta: Option<f64>,
+}
+
+impl File {
+    fn parse(name: &str, text: &str) -> Result<Self, Failure> {
+        toml::from_str(text).map_err(|error| Failure::input(format!("{name}: {error}")))
+    }
+
+    /// This file's values where it has them, else `below`'s.
+    fn over(self, below: Self) -> Self {
+        Self {
+            method: self.method.or(below.method),
+            neighbors: self.neighbors.or(below.neighbors),
+            steps: self.steps.or(below.steps),
+            batch_size: self.batch_size.or(below.batch_size),
+            accumulate: self.accumulate.or(below.accumulate),
+            learning_rate: self.learning_rate.or(below.learning_rate),
+            seed: self.seed.or(below.seed),
+            adamw: AdamWFile {
+                betas: self.adamw.betas.or(below.adamw.betas),
+                epsilon: self.adamw.epsilon.or(below.adamw.epsilon),
+                weight_decay: self.adamw.weight_decay.or(below.adamw.weight_decay),
+                max_grad_norm: self.adamw.max_grad_norm.or(below.adamw.max_grad_norm),
+            },
+            strength: Strength {
+                retrack_lambda: self
+                    .strength
+                    .retrack_lambda
+                    .or(below.strength.retrack_lambda),
+                siss_lambda: self.strength.siss_lambda.or(below.strength.siss_lambda),
+                siss_rescale: self.strength.siss_rescale.or(below.strength.siss_rescale),
+                erasediff_eta: self.strength.erasediff_eta.or(below.strength.erasediff_eta),
+            },
+        }
+    }
+}
+
+/// The preset for images of this size: the published system that is most like them.
+fn preset_for(height: usize, width: usize) -> &'static str {
+    match height.max(width) {
+        ..=28 => "mnist-tshirt",
+        29..=64 => "cifar10",
+        _ => "celeba-hq",
+    }
+}
+
+impl Settings {
+    /// Resolves preset, file and command line for images of this size.
+    ///
+    /// # Errors
+    /// An unknown preset, a file that cannot be read, a value that makes no sense.
+    pub fn resolve(args: &UnlearnArgs, height: usize, width: usize) -> Result<Self, Failure> {
+        let preset = args
+            .preset
+            .as_deref()
+            .unwrap_or_else(|| preset_for(height, width));
+        let Some((name, text)) = PRESETS.iter().find(|(name, _)| *name == preset) else {
+            let names: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
+            return Err(Failure::input(format!(
+                "--preset {preset}: unknown; the presets are {}",
+                names.join(", ")
+            )));
+        };
+        let mut file = File::parse(name, text)?;
+        if let Some(path) = &args.config {
+            file = Self::read(path)?.over(file);
+        }
+        let flags = File {
+            method: args.method,
+            neighbors: args.neighbors,
+            steps: args.steps,
+            batch_size: args.batch_size,
+            accumulate: args.accumulate,
+            learning_rate: args.lr,
+            seed: args.seed,
+            strength: Strength {
+                retrack_lambda: args.lambda,
+                siss_lambda: args.lambda,
+                siss_rescale: args.rescale,
+                erasediff_eta: args.eta,
+            },
+            ..File::default()
+        };
+        Self::from_file(flags.over(file))
+    }
+
+    fn read(path: &Path) -> Result<File, Failure> {
+        let text = std::fs::read_to_string(path).map_err(|error| Failure::read(path, error))?;
+        File::parse(&path.display().to_string(), &text)
+    }
+
+    fn from_file(file: File) -> Result<Self, Failure> {
+        let default = AdamWConfig::default();
+        let strength = file.strength;
+        let known = "every preset says so";
+        let settings = Self {
+            method: match file.method.unwrap_or(MethodName::Retrack) {
+                MethodName::Retrack => Method::Retrack {
+                    lambda: strength.retrack_lambda.expect(known),
+                },
+                MethodName::Finetune => Method::Finetune,
+                MethodName::Neggrad => Method::Neggrad,
+                MethodName::Erasediff => Method::Erasediff {
+                    eta: strength.erasediff_eta.expect(known),
+                },
+                MethodName::Siss => Method::Siss {
+                    lambda: strength.siss_lambda.expect(known),
+                    rescale: strength.siss_rescale.expect(known),
+                },
+            },
+            neighbors: file.neighbors.expect(known),
+            steps: file.steps.expect(known),
+            batch_size: file.batch_size.expect(known),
+            accumulate: file.accumulate.expect(known),
+            learning_rate: file.learning_rate.expect(known),
+            seed: file.seed.unwrap_or(0),
+            adamw: AdamWConfig {
+                betas: file.adamw.betas.unwrap_or(default.betas),
+                epsilon: file.adamw.epsilon.unwrap_or(default.epsilon),
+                weight_decay: file.adamw.weight_decay.unwrap_or(default.weight_decay),
+                max_grad_norm: file.adamw.max_grad_norm.unwrap_or(default.max_grad_norm),
+            },
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        for (name, value) in [
+            ("neighbors", self.neighbors),
+            ("steps", self.steps),
+            ("batch size", self.batch_size),
+            ("accumulation", self.accumulate),
+        ] {
+            if value == 0 {
+                return Err(Failure::input(format!(
+                    "the number of {name} is 0; give at least 1"
+                )));
+            }
+        }
+        if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
+            return Err(Failure::input(format!(
+                "the learning rate is {}; give a number above 0",
+                self.learning_rate
+            )));
+        }
+        let share = match self.method {
+            Method::Retrack { lambda } | Method::Siss { lambda, .. } => Some(lambda),
+            _ => None,
+        };
+        if let Some(lambda) = share
+            && !(0.0..=1.0).contains(&lambda)
+        {
+            return Err(Failure::input(format!(
+                "lambda is {lambda}; it weighs forgetting against keeping and lies from 0 to 1"
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,5 @@
+//! Metrics of forgetting and of quality, and pictures of both.
+
+pub mod distance;
+pub mod frequency;
+pub mod pictures;

@@ -1,0 +1,259 @@
+//! Vector instructions, chosen once at run time, and the memory that vector code works in.
+
+use std::cell::RefCell;
+use std::sync::OnceLock;
+
+pub(crate) use pulp::{Arch, Simd, WithSimd};
+
+/// Environment variable that lowers the choice to `avx2` or `scalar`, for tests and measurements.
+const OVERRIDE: &str = "RETRACK_SIMD";
+
+fn arch() -> Arch {
+    static ARCH: OnceLock<Arch> = OnceLock::new();
+    *ARCH.get_or_init(|| {
+        let wanted = std::env::var(OVERRIDE).unwrap_or_default();
+        #[cfg(target_arch = "x86_64")]
+        if wanted == "avx2"
+            && let Some(simd) = pulp::x86::V3::try_new()
+        {
+            return Arch::V3(simd);
+        }
+        if wanted == "scalar" {
+            Arch::Scalar
+        } else {
+            Arch::new()
+        }
+    })
+}
+
+/// Name of the vector instructions that the fast paths use on this machine.
+pub fn simd_name() -> &'static str {
+    match arch() {
+        #[cfg(target_arch = "x86_64")]
+        Arch::V4(_) => "avx512",
+        #[cfg(target_arch = "x86_64")]
+        Arch::V3(_) => "avx2",
+        #[cfg(target_arch = "aarch64")]
+        Arch::Neon(_) => "neon",
+        _ => "scalar",
+    }
+}
+
+/// Runs `op` compiled for the chosen instructions.
+#[inline(always)]
+pub(crate) fn run<O: WithSimd>(op: O) -> O::Output {
+    arch().dispatch(op)
+}
+
+/// f32 lanes of one vector.
+pub(crate) fn lanes() -> usize {
+    struct Lanes;
+    impl WithSimd for Lanes {
+        type Output = usize;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            S::F32_LANES
+        }
+    }
+    run(Lanes)
+}
+
+/// Declares a function whose body is compiled once per instruction set.
+///
+/// Inside, `S` is the instruction set and the first name its token. The body is forced inline so that it
+/// is compiled with the instructions switched on; a closure would not be.
+macro_rules! vectorized {
+    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident($simd:ident; $($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments, unused_parens)]
+        $vis unsafe fn $name($($arg: $ty),*) $(-> $ret)? {
+            struct Call<A>(A);
+            impl crate::simd::WithSimd for Call<($($ty,)*)> {
+                type Output = ($($ret)?);
+                #[inline(always)]
+                fn with_simd<S: crate::simd::Simd>(self, $simd: S) -> Self::Output {
+                    let Call(($($arg,)*)) = self;
+                    // SAFETY: the caller of the declared function keeps its promises.
+                    #[allow(unused_unsafe)]
+                    unsafe { $body }
+                }
+            }
+            crate::simd::run(Call(($($arg,)*)))
+        }
+    };
+}
+pub(crate) use vectorized;
+
+/// Loads `count` floats, at most a vector of them; the other lanes are zero.
+///
+/// # Safety
+///
+/// `count` floats are readable at `from`.
+#[inline(always)]
+pub(crate) unsafe fn load<S: Simd>(simd: S, from: *const f32, count: usize) -> S::f32s {
+    unsafe {
+        if count >= S::F32_LANES {
+            from.cast::<S::f32s>().read_unaligned()
+        } else {
+            simd.partial_load_f32s(std::slice::from_raw_parts(from, count))
+        }
+    }
+}
+
+/// Stores the first `count` lanes, at most a vector.
+///
+/// # Safety
+///
+/// `count` floats are writable at `to`.
+#[inline(always)]
+pub(crate) unsafe fn store<S: Simd>(simd: S, to: *mut f32, count: usize, value: S::f32s) {
+    unsafe {
+        if count >= S::F32_LANES {
+            to.cast::<S::f32s>().write_unaligned(value);
+        } else {
+            // A partial store may not be given memory that was never written.
+            let lanes: *const S::f32s = &value;
+            std::ptr::copy_nonoverlapping(lanes.cast::<f32>(), to, count);
+            let _ = simd;
+        }
+    }
+}
+
+/// e^x, within 2 units in the last place of f32; x is clamped to where the result is a normal number.
+#[inline(always)]
+pub(crate) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let f = |value: f32| simd.splat_f32s(value);
+    let x = simd.max_f32s(simd.min_f32s(x, f(88.0)), f(-87.0));
+    // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
+    let magic = f(12_582_912.0);
+    let shifted = simd.mul_add_e_f32s(x, f(std::f32::consts::LOG2_E), magic);
+    let n = simd.sub_f32s(shifted, magic);
+    // x - n ln 2 in two steps: 0.693359375 has few bits, so n times it is exact.
+    let r = simd.mul_add_e_f32s(n, f(-0.693_359_4), x);
+    let r = simd.mul_add_e_f32s(n, f(2.121_944_4e-4), r);
+    // Cephes' polynomial for e^r on [-ln 2 / 2, ln 2 / 2].
+    let mut p = f(1.987_569_1e-4);
+    for c in [
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_6e-1,
+        0.5,
+    ] {
+        p = simd.mul_add_e_f32s(p, r, f(c));
+    }
+    let p = simd.mul_add_e_f32s(p, simd.mul_f32s(r, r), simd.add_f32s(r, f(1.0)));
+    // The exponent field of 2^n: the magic number's own bits leave at the top.
+    let bits = simd.add_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(127));
+    let power = simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23));
+    simd.mul_f32s(p, simd.transmute_f32s_u32s(power))
+}
+
+/// 1 / (1 + e^-x).
+#[inline(always)]
+pub(crate) fn sigmoid<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let one = simd.splat_f32s(1.0);
+    let e = exp(simd, simd.sub_f32s(simd.splat_f32s(0.0), x));
+    simd.div_f32s(one, simd.add_f32s(one, e))
+}
+
+/// One cache line, which is also the widest vector.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+struct Line([f32; 16]);
+
+/// Floats rounded up to whole cache lines.
+pub(crate) fn padded(floats: usize) -> usize {
+    floats.next_multiple_of(16)
+}
+
+/// Lends `floats` floats of this thread's reusable, cache-line-aligned scratch memory; their values are
+/// whatever the last use left. Calls may nest.
+pub(crate) fn with_scratch<R>(floats: usize, use_it: impl FnOnce(*mut f32) -> R) -> R {
+    // A stack of buffers, one for each level of nesting. Popped, not borrowed: while this thread waits for
+    // others, rayon may run another kernel on it.
+    thread_local! { static SCRATCH: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) }; }
+    let mut lines = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let needed = floats.div_ceil(16);
+    if lines.len() < needed {
+        lines = vec![Line([0.0; 16]); needed];
+    }
+    let result = use_it(lines.as_mut_ptr().cast());
+    SCRATCH.with_borrow_mut(|stack| stack.push(lines));
+    result
+}
+
+/// A pointer that tasks share; each task writes only what is its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared(*mut f32);
+
+// SAFETY: every use states why the tasks' writes do not overlap.
+unsafe impl Send for Shared {}
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub(crate) fn new(pointer: *mut f32) -> Self {
+        Self(pointer)
+    }
+
+    /// # Safety
+    ///
+    /// `offset` lies within the allocation.
+    #[inline(always)]
+    pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
+        unsafe { self.0.add(offset) }
+    }
+}
+
+/// Runs `task(0..count)`, over rayon's threads if `parallel`.
+pub(crate) fn for_each(parallel: bool, count: usize, task: impl Fn(usize) + Sync + Send) {
+    use rayon::prelude::*;
+    if parallel && count > 1 && rayon::current_num_threads() > 1 {
+        (0..count).into_par_iter().with_max_len(1).for_each(task);
+    } else {
+        (0..count).for_each(task);
+    }
+}
+
+/// Fresh floats that `fill` writes: every one of them, or the result is undefined.
+///
+/// # Safety
+///
+/// `fill` writes all `count` floats.
+pub(crate) unsafe fn filled(count: usize, fill: impl FnOnce(*mut f32)) -> Vec<f32> {
+    let mut values = Vec::with_capacity(count);
+    fill(values.as_mut_ptr());
+    // SAFETY: all are written.
+    unsafe { values.set_len(count) };
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    vectorized! {
+        unsafe fn exponentials(simd; from: *const f32, to: *mut f32, count: usize) {
+            let mut i = 0;
+            while i < count {
+                store(simd, to.add(i), count - i, exp(simd, load(simd, from.add(i), count - i)));
+                i += S::F32_LANES;
+            }
+        }
+    }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        let x: Vec<f32> = (0..20_001).map(|i| (i - 10_000) as f32 * 0.0086).collect();
+        let mut y = vec![0.0; x.len()];
+        unsafe { exponentials(x.as_ptr(), y.as_mut_ptr(), x.len()) };
+        for (x, y) in x.iter().zip(&y) {
+            let exact = (*x as f64).exp();
+            let error = (*y as f64 - exact).abs() / exact;
+            assert!(
+                error < 2.0 * f32::EPSILON as f64,
+                "exp({x}) = {y}, error {error:e}"
+            );
+        }
+    }
+}

@@ -1,0 +1,540 @@
+//! `config.json` of a `UNet2DModel`, read strictly: what this crate does not compute, it refuses by name.
+
+use serde_json::{Map, Value};
+
+/// Why a network configuration cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum ConfigError {
+    #[error("`{key}` is {value}, which is not supported; supported: {supported}")]
+    Unsupported {
+        key: String,
+        value: String,
+        supported: &'static str,
+    },
+    #[error("`{key}` is {value}, expected {expected}")]
+    WrongType {
+        key: String,
+        value: String,
+        expected: &'static str,
+    },
+    #[error("{0}")]
+    Inconsistent(String),
+}
+
+/// How a timestep becomes a vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeEmbedding {
+    /// Sines and cosines of geometrically spaced frequencies (Vaswani et al. 2017, as in DDPM).
+    Positional,
+    /// Random Fourier features of log t; the network's output is divided by t (Song et al. 2021).
+    Fourier,
+}
+
+/// How the time embedding enters a residual block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimeScaleShift {
+    /// Added to the first convolution's output.
+    Default,
+    /// Scale and shift of the second normalization.
+    ScaleShift,
+}
+
+/// How blocks with attention change resolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resample {
+    Conv,
+    Resnet,
+}
+
+/// Configuration of [`UNet2DModel`](crate::unet2d::UNet2DModel), with diffusers' names and defaults.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UNet2DConfig {
+    /// Height and width in pixels; `None` where the file does not say.
+    pub sample_size: Option<[usize; 2]>,
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub center_input_sample: bool,
+    pub time_embedding_type: TimeEmbedding,
+    pub time_embedding_dim: usize,
+    pub freq_shift: f64,
+    pub flip_sin_to_cos: bool,
+    /// For each level from the finest on: whether its blocks carry attention.
+    pub down_attention: Vec<bool>,
+    /// For each level from the coarsest on.
+    pub up_attention: Vec<bool>,
+    pub mid_block: bool,
+    pub block_out_channels: Vec<usize>,
+    pub layers_per_block: usize,
+    pub mid_block_scale_factor: f64,
+    /// 0 pads one pixel at the bottom and right only, 1 on every side.
+    pub downsample_padding: usize,
+    pub downsample_type: Resample,
+    pub upsample_type: Resample,
+    pub dropout: f64,
+    /// `None`: one head over all channels.
+    pub attention_head_dim: Option<usize>,
+    pub norm_num_groups: usize,
+    pub attn_norm_num_groups: Option<usize>,
+    pub norm_eps: f64,
+    pub resnet_time_scale_shift: TimeScaleShift,
+    /// Whether the mid block has attention.
+    pub add_attention: bool,
+    pub num_class_embeds: Option<usize>,
+    /// Keys of the file that mean nothing to this network.
+    pub unknown_keys: Vec<String>,
+}
+
+impl UNet2DConfig {
+    /// Reads a parsed `config.json`.
+    ///
+    /// # Errors
+    /// Names the key whose value has the wrong type, is not supported, or contradicts another.
+    pub fn from_json(json: &Value) -> Result<Self, ConfigError> {
+        let object = json.as_object().ok_or_else(|| {
+            ConfigError::Inconsistent("the configuration is not a JSON object".into())
+        })?;
+        let mut fields = Fields::new(object);
+
+        let block_out_channels = fields.counts("block_out_channels", &[224, 448, 672, 896])?;
+        if block_out_channels.is_empty() {
+            return Err(ConfigError::Inconsistent(
+                "`block_out_channels` is empty".into(),
+            ));
+        }
+        let down_attention = fields.blocks("down_block_types", BlockSide::Down)?;
+        let up_attention = fields.blocks("up_block_types", BlockSide::Up)?;
+        let act = fields.text("act_fn", "silu")?;
+        if act != "silu" && act != "swish" {
+            return Err(unsupported("act_fn", &act, "silu"));
+        }
+        let class_embed_type = fields.optional_text("class_embed_type")?;
+        if let Some(kind) = class_embed_type {
+            return Err(unsupported("class_embed_type", &kind, "null"));
+        }
+        fields.optional_count("num_train_timesteps")?; // only a learned time embedding uses it
+
+        let config = Self {
+            sample_size: fields.sample_size()?,
+            in_channels: fields.count("in_channels", 3)?,
+            out_channels: fields.count("out_channels", 3)?,
+            center_input_sample: fields.flag("center_input_sample", false)?,
+            time_embedding_type: fields.choice(
+                "time_embedding_type",
+                "positional",
+                "positional, fourier",
+                |name| match name {
+                    "positional" => Some(TimeEmbedding::Positional),
+                    "fourier" => Some(TimeEmbedding::Fourier),
+                    _ => None,
+                },
+            )?,
+            time_embedding_dim: fields
+                .optional_count("time_embedding_dim")?
+                .unwrap_or(block_out_channels[0] * 4),
+            freq_shift: fields.number("freq_shift", 0.0)?,
+            flip_sin_to_cos: fields.flag("flip_sin_to_cos", true)?,
+            down_attention,
+            up_attention,
+            mid_block: fields.mid_block()?,
+            layers_per_block: fields.count("layers_per_block", 2)?,
+            mid_block_scale_factor: fields.number("mid_block_scale_factor", 1.0)?,
+            downsample_padding: fields.padding()?,
+            downsample_type: fields.choice("downsample_type", "conv", "conv, resnet", resample)?,
+            upsample_type: fields.choice("upsample_type", "conv", "conv, resnet", resample)?,
+            dropout: fields.number("dropout", 0.0)?,
+            attention_head_dim: fields.nullable_count("attention_head_dim", Some(8))?,
+            norm_num_groups: fields.count("norm_num_groups", 32)?,
+            attn_norm_num_groups: fields.optional_count("attn_norm_num_groups")?,
+            norm_eps: fields.number("norm_eps", 1e-5)?,
+            resnet_time_scale_shift: fields.choice(
+                "resnet_time_scale_shift",
+                "default",
+                "default, scale_shift",
+                |name| match name {
+                    "default" => Some(TimeScaleShift::Default),
+                    "scale_shift" => Some(TimeScaleShift::ScaleShift),
+                    _ => None,
+                },
+            )?,
+            add_attention: fields.flag("add_attention", true)?,
+            num_class_embeds: fields.optional_count("num_class_embeds")?,
+            unknown_keys: fields.unknown(),
+            block_out_channels,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let levels = self.block_out_channels.len();
+        for (key, count) in [
+            ("down_block_types", self.down_attention.len()),
+            ("up_block_types", self.up_attention.len()),
+        ] {
+            if count != levels {
+                return Err(ConfigError::Inconsistent(format!(
+                    "`{key}` has {count} entries but `block_out_channels` has {levels}"
+                )));
+            }
+        }
+        if self.layers_per_block == 0 {
+            return Err(ConfigError::Inconsistent(
+                "`layers_per_block` is 0; at least one layer is needed".into(),
+            ));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(unsupported(
+                "dropout",
+                &self.dropout.to_string(),
+                "0 up to, not including, 1",
+            ));
+        }
+        let groups = self.norm_num_groups;
+        if self.norm_eps <= 0.0 {
+            return Err(ConfigError::Inconsistent("`norm_eps` must be above 0".into()));
+        }
+        for &channels in self.block_out_channels.iter().chain(&self.skip_widths()) {
+            if !channels.is_multiple_of(groups) {
+                return Err(ConfigError::Inconsistent(format!(
+                    "a normalization over {channels} channels cannot have `norm_num_groups` = {groups} groups"
+                )));
+            }
+        }
+        if let Some(groups) = self.attn_norm_num_groups
+            && !self.block_out_channels[levels - 1].is_multiple_of(groups)
+        {
+            return Err(ConfigError::Inconsistent(format!(
+                "`attn_norm_num_groups` = {groups} does not divide the mid block's channels"
+            )));
+        }
+        if let Some(dim) = self.attention_head_dim {
+            let attended = self.down_attention.iter().zip(&self.block_out_channels);
+            let attended = attended.chain(
+                self.up_attention
+                    .iter()
+                    .zip(self.block_out_channels.iter().rev()),
+            );
+            let mid = self.mid_block && self.add_attention;
+            let mid = mid.then(|| self.block_out_channels[levels - 1]);
+            for channels in attended.filter(|(on, _)| **on).map(|(_, c)| *c).chain(mid) {
+                if dim > channels {
+                    return Err(ConfigError::Inconsistent(format!(
+                        "`attention_head_dim` = {dim} exceeds a block's {channels} channels"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Widths of the concatenations that enter the residual blocks on the way up.
+    fn skip_widths(&self) -> Vec<usize> {
+        let mut widths = Vec::new();
+        let reversed: Vec<usize> = self.block_out_channels.iter().rev().copied().collect();
+        let mut previous = reversed[0];
+        for (level, &out) in reversed.iter().enumerate() {
+            let input = reversed[(level + 1).min(reversed.len() - 1)];
+            for layer in 0..=self.layers_per_block {
+                let skip = if layer == self.layers_per_block { input } else { out };
+                widths.push(skip + if layer == 0 { previous } else { out });
+            }
+            previous = out;
+        }
+        widths
+    }
+}
+
+fn resample(name: &str) -> Option<Resample> {
+    match name {
+        "conv" => Some(Resample::Conv),
+        "resnet" => Some(Resample::Resnet),
+        _ => None,
+    }
+}
+
+fn unsupported(key: &str, value: &str, supported: &'static str) -> ConfigError {
+    ConfigError::Unsupported {
+        key: key.into(),
+        value: value.into(),
+        supported,
+    }
+}
+
+enum BlockSide {
+    Down,
+    Up,
+}
+
+/// Reads typed fields with defaults and remembers which keys were asked for.
+struct Fields<'a> {
+    object: &'a Map<String, Value>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    fn new(object: &'a Map<String, Value>) -> Self {
+        Self {
+            object,
+            known: Vec::new(),
+        }
+    }
+
+    fn get(&mut self, key: &'static str) -> Option<&'a Value> {
+        self.known.push(key);
+        self.object.get(key)
+    }
+
+    fn wrong(key: &str, value: &Value, expected: &'static str) -> ConfigError {
+        ConfigError::WrongType {
+            key: key.into(),
+            value: value.to_string(),
+            expected,
+        }
+    }
+
+    fn nullable_count(
+        &mut self,
+        key: &'static str,
+        default: Option<usize>,
+    ) -> Result<Option<usize>, ConfigError> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(Value::Null) => Ok(None),
+            Some(value) => match value.as_u64() {
+                // Beyond this no tensor could be allocated, and products of sizes stay in range.
+                Some(n) if n > 0 && n <= 1 << 20 => Ok(Some(n as usize)),
+                _ => Err(Self::wrong(key, value, "a whole number from 1 to 1048576")),
+            },
+        }
+    }
+
+    fn optional_count(&mut self, key: &'static str) -> Result<Option<usize>, ConfigError> {
+        self.nullable_count(key, None)
+    }
+
+    fn count(&mut self, key: &'static str, default: usize) -> Result<usize, ConfigError> {
+        self.nullable_count(key, Some(default))?
+            .ok_or_else(|| Self::wrong(key, &Value::Null, "a whole number"))
+    }
+
+    fn counts(
+        &mut self,
+        key: &'static str,
+        default: &[usize],
+    ) -> Result<Vec<usize>, ConfigError> {
+        let Some(value) = self.get(key) else {
+            return Ok(default.to_vec());
+        };
+        let expected = "a list of whole numbers from 1 to 1048576";
+        let list = value
+            .as_array()
+            .ok_or_else(|| Self::wrong(key, value, expected))?;
+        list.iter()
+            .map(|item| match item.as_u64() {
+                Some(n) if n > 0 && n <= 1 << 20 => Ok(n as usize),
+                _ => Err(Self::wrong(key, value, expected)),
+            })
+            .collect()
+    }
+
+    fn number(&mut self, key: &'static str, default: f64) -> Result<f64, ConfigError> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => value
+                .as_f64()
+                .ok_or_else(|| Self::wrong(key, value, "a number")),
+        }
+    }
+
+    fn flag(&mut self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => value
+                .as_bool()
+                .ok_or_else(|| Self::wrong(key, value, "true or false")),
+        }
+    }
+
+    fn optional_text(&mut self, key: &'static str) -> Result<Option<String>, ConfigError> {
+        match self.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(value) => Err(Self::wrong(key, value, "a string")),
+        }
+    }
+
+    fn text(&mut self, key: &'static str, default: &str) -> Result<String, ConfigError> {
+        Ok(self.optional_text(key)?.unwrap_or_else(|| default.into()))
+    }
+
+    fn choice<T>(
+        &mut self,
+        key: &'static str,
+        default: &str,
+        supported: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, ConfigError> {
+        let name = self.text(key, default)?;
+        parse(&name).ok_or_else(|| unsupported(key, &name, supported))
+    }
+
+    fn blocks(&mut self, key: &'static str, side: BlockSide) -> Result<Vec<bool>, ConfigError> {
+        let (plain, attention, supported, default) = match side {
+            BlockSide::Down => (
+                "DownBlock2D",
+                "AttnDownBlock2D",
+                "DownBlock2D, AttnDownBlock2D",
+                vec![false, true, true, true],
+            ),
+            BlockSide::Up => (
+                "UpBlock2D",
+                "AttnUpBlock2D",
+                "UpBlock2D, AttnUpBlock2D",
+                vec![true, true, true, false],
+            ),
+        };
+        let Some(value) = self.get(key) else {
+            return Ok(default);
+        };
+        let list = value
+            .as_array()
+            .ok_or_else(|| Self::wrong(key, value, "a list of block types"))?;
+        list.iter()
+            .map(|item| {
+                let name = item
+                    .as_str()
+                    .ok_or_else(|| Self::wrong(key, item, "a block type"))?;
+                // The oldest checkpoints carry this prefix; diffusers drops it as well.
+                let short = name.strip_prefix("UNetRes").unwrap_or(name);
+                if short == plain {
+                    Ok(false)
+                } else if short == attention {
+                    Ok(true)
+                } else {
+                    Err(unsupported(key, name, supported))
+                }
+            })
+            .collect()
+    }
+
+    fn mid_block(&mut self) -> Result<bool, ConfigError> {
+        match self.get("mid_block_type") {
+            None => Ok(true),
+            Some(Value::Null) => Ok(false),
+            Some(Value::String(name)) if name == "UNetMidBlock2D" => Ok(true),
+            Some(value) => Err(unsupported(
+                "mid_block_type",
+                &value.to_string(),
+                "UNetMidBlock2D, null",
+            )),
+        }
+    }
+
+    fn padding(&mut self) -> Result<usize, ConfigError> {
+        match self.get("downsample_padding") {
+            None => Ok(1),
+            Some(value) => match value.as_u64() {
+                Some(n @ (0 | 1)) => Ok(n as usize),
+                _ => Err(unsupported("downsample_padding", &value.to_string(), "0, 1")),
+            },
+        }
+    }
+
+    fn sample_size(&mut self) -> Result<Option<[usize; 2]>, ConfigError> {
+        let expected = "a size in pixels, or [height, width]";
+        let Some(value) = self.get("sample_size") else {
+            return Ok(None);
+        };
+        let size = |v: &Value| {
+            v.as_u64()
+                .filter(|n| (1..=1 << 16).contains(n))
+                .map(|n| n as usize)
+        };
+        match value {
+            Value::Null => Ok(None),
+            Value::Array(pair) if pair.len() == 2 => match (size(&pair[0]), size(&pair[1])) {
+                (Some(height), Some(width)) => Ok(Some([height, width])),
+                _ => Err(Self::wrong("sample_size", value, expected)),
+            },
+            _ => size(value)
+                .map(|side| Some([side, side]))
+                .ok_or_else(|| Self::wrong("sample_size", value, expected)),
+        }
+    }
+
+    fn unknown(&self) -> Vec<String> {
+        self.object
+            .keys()
+            .filter(|key| !key.starts_with('_') && !self.known.contains(&key.as_str()))
+            .cloned()
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn small() -> Value {
+        json!({
+            "_class_name": "UNet2DModel", "sample_size": 28, "in_channels": 1, "out_channels": 1,
+            "down_block_types": ["DownBlock2D", "AttnDownBlock2D"],
+            "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
+            "block_out_channels": [32, 64], "attention_head_dim": null
+        })
+    }
+
+    #[test]
+    fn absent_keys_take_the_defaults_of_diffusers() {
+        let config = UNet2DConfig::from_json(&small()).unwrap();
+        assert_eq!(config.norm_eps, 1e-5);
+        assert_eq!(config.downsample_padding, 1);
+        assert_eq!(config.freq_shift, 0.0);
+        assert!(config.flip_sin_to_cos);
+        assert_eq!(config.time_embedding_dim, 128);
+        assert_eq!(config.down_attention, [false, true]);
+        assert_eq!(config.attention_head_dim, None);
+        assert!(config.unknown_keys.is_empty());
+    }
+
+    #[test]
+    fn an_absent_head_dim_is_eight_and_not_one_head() {
+        let mut json = small();
+        json.as_object_mut().unwrap().remove("attention_head_dim");
+        let config = UNet2DConfig::from_json(&json).unwrap();
+        assert_eq!(config.attention_head_dim, Some(8));
+    }
+
+    #[test]
+    fn what_changes_the_mathematics_is_refused_by_name() {
+        for (key, value) in [
+            ("act_fn", json!("gelu")),
+            ("time_embedding_type", json!("learned")),
+            ("class_embed_type", json!("identity")),
+            ("resnet_time_scale_shift", json!("spatial")),
+            ("down_block_types", json!(["DownBlock2D", "SkipDownBlock2D"])),
+            ("mid_block_type", json!("UNetMidBlock2DCrossAttn")),
+            ("downsample_padding", json!(2)),
+            ("downsample_type", json!("fir")),
+            ("norm_num_groups", json!(48)),
+            ("layers_per_block", json!(0)),
+            ("block_out_channels", json!([32])),
+            ("in_channels", json!("three")),
+            ("dropout", json!(1.0)),
+        ] {
+            let mut json = small();
+            json[key] = value;
+            let error = UNet2DConfig::from_json(&json).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    #[test]
+    fn keys_that_mean_nothing_are_reported_and_not_refused() {
+        let mut json = small();
+        json["comment"] = json!("mine");
+        let config = UNet2DConfig::from_json(&json).unwrap();
+        assert_eq!(config.unknown_keys, ["comment"]);
+    }
+}

@@ -1,0 +1,44 @@
+//! What training and sampling ask of a network, whatever its kind.
+
+use burn::tensor::Tensor;
+
+use crate::gradients::GradientSet;
+use crate::random::Draw;
+use crate::unet2d::{InputError, UNet2DModel};
+
+/// A network that looks at a noisy image and predicts what the schedule's prediction type says.
+pub trait Denoiser {
+    /// # Shapes
+    /// `x`: `[batch, height, width, channels]`; a timestep (and, where the network has classes, a
+    /// label) for each image; result: `[batch, height, width, channels]`.
+    ///
+    /// # Errors
+    /// An input that does not fit the network.
+    fn predict(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[usize],
+        labels: Option<&[i64]>,
+        dropout: Option<&mut Draw>,
+    ) -> Result<Tensor<4>, InputError>;
+
+    /// The backward pass of a loss (one element) made from this network's predictions.
+    fn gradients(&self, loss: Tensor<1>) -> GradientSet;
+}
+
+impl Denoiser for UNet2DModel {
+    fn predict(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[usize],
+        labels: Option<&[i64]>,
+        dropout: Option<&mut Draw>,
+    ) -> Result<Tensor<4>, InputError> {
+        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        self.forward(x, &timesteps, labels, dropout)
+    }
+
+    fn gradients(&self, loss: Tensor<1>) -> GradientSet {
+        GradientSet::of(self, loss)
+    }
+}

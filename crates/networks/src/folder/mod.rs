@@ -1,0 +1,381 @@
+//! Model folders as Hugging Face diffusers keeps them: reading every tensor under its present name, and writing a folder
+//! that `from_pretrained` loads as it loads the input.
+//!
+//! Nothing here knows Burn: tensors are bytes with a shape. Whatever lies in a folder is treated as hostile: it is
+//! checked before it is believed, bounded before it is allocated, and never executed.
+
+mod error;
+mod layout;
+mod names;
+mod output;
+mod pickle;
+mod safetensors_file;
+mod source;
+mod tensor;
+mod torch_file;
+mod weights;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+pub use error::FolderError;
+pub use source::sha256_file;
+pub use tensor::{Dtype, RawTensor, TensorError};
+pub use weights::{Origin, Weights};
+
+use layout::{Layout, is_network_weights, is_weights};
+use output::Staging;
+use source::Source;
+
+/// The diffusers release whose folders are written; it is recorded in new ones.
+const DIFFUSERS_VERSION: &str = "0.42.1";
+const SUPPORTED: &[&str] = &["UNet2DModel"];
+
+const MODEL_INDEX: &str = "model_index.json";
+const CONFIG: &str = "config.json";
+const SCHEDULER_CONFIG: &str = "scheduler_config.json";
+
+/// What a folder holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// `model_index.json` with a network and a scheduler, in `unet/` and `scheduler/` or, as in old repositories,
+    /// beside it.
+    Pipeline { class_name: String },
+    /// The network alone: `config.json` with its weights.
+    Bare,
+}
+
+/// A model folder whose configuration was read and whose weight files were found; the weights were not read yet.
+#[derive(Debug, Clone)]
+pub struct ModelFolder {
+    pub kind: Kind,
+    /// The network's `config.json`: a JSON object.
+    pub config: Value,
+    /// The scheduler's `scheduler_config.json`: a JSON object. A bare folder need not have one.
+    pub scheduler: Option<Value>,
+    source: Source,
+    /// The network's folder, relative to the root.
+    unet: PathBuf,
+    layout: Layout,
+}
+
+/// What [`ModelFolder::write_with`] did; paths are relative to the folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Weight files with new values.
+    pub changed: Vec<PathBuf>,
+    /// Files copied byte for byte.
+    pub copied: Vec<PathBuf>,
+    /// What the output deliberately lacks, see [`ModelFolder::write_with`].
+    pub left_out: Vec<PathBuf>,
+}
+
+impl Written {
+    /// Copied files that look like weights: other networks, or other forms of this one, which still hold what was to
+    /// be changed.
+    pub fn copied_weights(&self) -> impl Iterator<Item = &Path> {
+        let is_weights = |path: &&Path| is_weights(&path.to_string_lossy());
+        self.copied.iter().map(PathBuf::as_path).filter(is_weights)
+    }
+}
+
+impl ModelFolder {
+    /// Reads the configuration of a pipeline folder or a bare UNet folder and finds the weights that diffusers would
+    /// load without `variant`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, FolderError> {
+        let source = Source::new(path.as_ref())?;
+        let (kind, unet, scheduler, class_in_index) = if source.has(Path::new(MODEL_INDEX)) {
+            let index = Pipeline::read(&source)?;
+            (
+                Kind::Pipeline {
+                    class_name: index.class_name,
+                },
+                index.unet,
+                index.scheduler,
+                Some(index.unet_class),
+            )
+        } else {
+            let scheduler = PathBuf::from(SCHEDULER_CONFIG);
+            (
+                Kind::Bare,
+                PathBuf::new(),
+                source.has(&scheduler).then_some(scheduler),
+                None,
+            )
+        };
+        let config_path = unet.join(CONFIG);
+        if kind == Kind::Bare && !source.has(&config_path) {
+            let remedy = if source.has(Path::new("unet/config.json")) {
+                "the folder has no model_index.json either, but a unet folder: give that one"
+            } else {
+                "give the folder that holds model_index.json or config.json"
+            };
+            return Err(FolderError::MissingFile {
+                path: source.path(&config_path),
+                remedy: remedy.to_string(),
+            });
+        }
+        let config = source.read_config(&config_path)?;
+        check_class(
+            &source.path(&config_path),
+            &config,
+            class_in_index.as_deref(),
+        )?;
+        let scheduler = scheduler
+            .map(|path| source.read_config(&path))
+            .transpose()?;
+        let layout = Layout::find(&source, &unet)?;
+        Ok(Self {
+            kind,
+            config,
+            scheduler,
+            source,
+            unet,
+            layout,
+        })
+    }
+
+    /// The folder as it was given.
+    pub fn root(&self) -> &Path {
+        &self.source.root
+    }
+
+    /// The file that holds the network's configuration.
+    pub fn config_path(&self) -> PathBuf {
+        self.source.path(&self.unet.join(CONFIG))
+    }
+
+    /// The files that hold the weights.
+    pub fn weight_files(&self) -> Vec<PathBuf> {
+        self.layout
+            .files
+            .iter()
+            .map(|file| self.source.path(file))
+            .collect()
+    }
+
+    /// Reads every tensor. Refuses damaged files, NaN and infinity, and shards that differ from their index.
+    pub fn weights(&self) -> Result<Weights, FolderError> {
+        Weights::new(&self.source, self.layout.read(&self.source)?)
+    }
+
+    /// Writes this folder to `out` with other weights: those of [`ModelFolder::weights`], changed by
+    /// [`Weights::set_f32`].
+    ///
+    /// A weight file with changed tensors keeps its format, names (deprecated ones too), order, element types and
+    /// metadata; all other files are copied byte for byte, those in nested folders too. Left out are a Git or
+    /// download-cache folder (`.git`, `.cache/huggingface`) and, once any tensor was changed, further weights of the
+    /// same network (another format or variant): they would still be the old model, and `from_pretrained(...,
+    /// variant=...)` would load it.
+    ///
+    /// `out` must be absent or empty; with `overwrite`, an existing model folder is replaced as a whole. It appears
+    /// complete or not at all.
+    pub fn write_with(
+        &self,
+        out: &Path,
+        weights: &Weights,
+        overwrite: bool,
+    ) -> Result<Written, FolderError> {
+        if weights.root() != self.root() {
+            return Err(FolderError::ForeignWeights {
+                path: self.root().to_path_buf(),
+                weights: weights.root().to_path_buf(),
+            });
+        }
+        let staging = Staging::begin(out, Some(&self.source), overwrite)?;
+        let mut written = Written::default();
+        let mut folders = vec![PathBuf::new()];
+        while let Some(folder) = folders.pop() {
+            staging.create_folder(&folder)?;
+            for (relative, is_folder) in self.list(&folder)? {
+                if self.is_left_out(&relative, is_folder, weights.changed()) {
+                    written.left_out.push(relative);
+                } else if is_folder {
+                    folders.push(relative);
+                } else if weights.changed_in(&relative) {
+                    let tensors = weights.of_file(&relative);
+                    let path = staging.path(&relative);
+                    Layout::rewrite(&self.source, &relative, &path, |name| {
+                        tensors.get(name).copied()
+                    })?;
+                    written.changed.push(relative);
+                } else {
+                    staging.copy(&self.source, &relative)?;
+                    written.copied.push(relative);
+                }
+            }
+        }
+        staging.finish()?;
+        Ok(written)
+    }
+
+    /// Writes a new pipeline folder as diffusers' `save_pretrained` does: `model_index.json`, `unet/` and `scheduler/`.
+    ///
+    /// `pipeline` is the pipeline's class (`DDPMPipeline`); both configurations name their own (`_class_name`).
+    /// `tensors` have their present names. See [`ModelFolder::write_with`] for `out` and `overwrite`.
+    pub fn create<'a>(
+        out: &Path,
+        pipeline: &str,
+        unet: &Value,
+        scheduler: &Value,
+        tensors: impl IntoIterator<Item = (&'a str, &'a RawTensor)>,
+        overwrite: bool,
+    ) -> Result<(), FolderError> {
+        let unet_file = Path::new("unet").join(CONFIG);
+        let scheduler_file = Path::new("scheduler").join(SCHEDULER_CONFIG);
+        check_class(&out.join(&unet_file), unet, None)?;
+        let scheduler_class = class_name(&out.join(&scheduler_file), scheduler)?;
+        let index = json!({
+            "_class_name": pipeline,
+            "scheduler": ["diffusers", scheduler_class],
+            "unet": ["diffusers", class_name(&out.join(&unet_file), unet)?],
+        });
+        let staging = Staging::begin(out, None, overwrite)?;
+        staging.create_folder(Path::new("unet"))?;
+        staging.create_folder(Path::new("scheduler"))?;
+        for (file, value) in [
+            (Path::new(MODEL_INDEX), &index),
+            (&unet_file, unet),
+            (&scheduler_file, scheduler),
+        ] {
+            staging.write(file, &config_bytes(&out.join(file), value)?)?;
+        }
+        safetensors_file::create(
+            &staging.path(Path::new("unet/diffusion_pytorch_model.safetensors")),
+            tensors,
+        )?;
+        staging.finish()
+    }
+
+    /// The entries of one folder by name, and whether each is a folder.
+    fn list(&self, folder: &Path) -> Result<Vec<(PathBuf, bool)>, FolderError> {
+        let shown = self.source.path(folder);
+        let cannot = || FolderError::io(&shown, "list the folder");
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(self.source.canonical.join(folder)).map_err(cannot())? {
+            let entry = entry.map_err(cannot())?;
+            // A link to a folder counts as a file here, and is refused when it is opened: it could lead in a circle.
+            let is_folder = entry.file_type().map_err(cannot())?.is_dir();
+            entries.push((folder.join(entry.file_name()), is_folder));
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn is_left_out(&self, relative: &Path, is_folder: bool, changed: bool) -> bool {
+        if is_folder {
+            return relative == Path::new(".git") || relative == Path::new(".cache/huggingface");
+        }
+        let name = relative.file_name().unwrap_or_default().to_string_lossy();
+        changed
+            && relative.parent() == Some(self.unet.as_path())
+            && is_network_weights(&name)
+            && self.layout.all_files().all(|file| file != relative)
+    }
+}
+
+/// What `model_index.json` says, with the places of the parts.
+struct Pipeline {
+    class_name: String,
+    unet: PathBuf,
+    unet_class: String,
+    scheduler: Option<PathBuf>,
+}
+
+impl Pipeline {
+    fn read(source: &Source) -> Result<Self, FolderError> {
+        let file = Path::new(MODEL_INDEX);
+        let path = source.path(file);
+        let index = source.read_config(file)?;
+        let class_name = class_name(&path, &index)?;
+        let class_of = |part: &str| index.get(part)?.get(1)?.as_str();
+        let Some(unet_class) = class_of("unet") else {
+            return Err(FolderError::UnsupportedClass {
+                found: format!("the pipeline {} without a unet", error::shown(&class_name)),
+                path,
+                supported: SUPPORTED,
+            });
+        };
+        // diffusers looks for a part in its folder if there is one, else beside the index.
+        let place = |part: &str| {
+            if source.has_folder(Path::new(part)) {
+                PathBuf::from(part)
+            } else {
+                PathBuf::new()
+            }
+        };
+        Ok(Self {
+            class_name,
+            unet: place("unet"),
+            unet_class: unet_class.to_string(),
+            scheduler: class_of("scheduler").map(|_| place("scheduler").join(SCHEDULER_CONFIG)),
+        })
+    }
+}
+
+fn class_name(path: &Path, config: &Value) -> Result<String, FolderError> {
+    match config.get("_class_name") {
+        Some(Value::String(class)) => Ok(class.clone()),
+        Some(_) => Err(FolderError::malformed(
+            path,
+            "`_class_name` is not a string",
+        )),
+        None => Err(FolderError::malformed(
+            path,
+            "no `_class_name`; is this a model of diffusers?",
+        )),
+    }
+}
+
+/// Checks the network's class. Old configurations may leave it to `model_index.json`.
+fn check_class(
+    path: &Path,
+    config: &Value,
+    class_in_index: Option<&str>,
+) -> Result<(), FolderError> {
+    let class = match (config.get("_class_name"), class_in_index) {
+        (None, Some(class)) => class.to_string(),
+        _ => class_name(path, config)?,
+    };
+    if SUPPORTED.contains(&class.as_str()) {
+        return Ok(());
+    }
+    Err(FolderError::UnsupportedClass {
+        path: path.to_path_buf(),
+        found: format!("the class {}", error::shown(&class)),
+        supported: SUPPORTED,
+    })
+}
+
+/// A configuration file as diffusers writes it: keys sorted, two spaces, its version recorded.
+fn config_bytes(path: &Path, config: &Value) -> Result<Vec<u8>, FolderError> {
+    let mut config = config.clone();
+    if let Value::Object(map) = &mut config {
+        map.entry("_diffusers_version")
+            .or_insert_with(|| DIFFUSERS_VERSION.into());
+    }
+    let mut bytes =
+        serde_json::to_vec_pretty(&sorted(config)).map_err(|source| FolderError::Json {
+            path: path.to_path_buf(),
+            source,
+        })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map
+                .into_iter()
+                .map(|(key, value)| (key, sorted(value)))
+                .collect();
+            entries.sort_by(|(left, _), (right, _)| left.cmp(right));
+            Value::Object(Map::from_iter(entries))
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
+}

@@ -1,0 +1,367 @@
+//! A folder that appears complete or not at all.
+//!
+//! Everything is written to `.NAME.partial-XXXXXX` beside the output folder, synced, and renamed into place. An error
+//! removes it; a killed process or a power cut can leave it behind, the output folder is then as it was before.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::error::FolderError;
+use super::source::Source;
+
+pub(super) struct Staging {
+    /// As given, for messages.
+    out: PathBuf,
+    /// Absolute, without links.
+    target: PathBuf,
+    temporary: Option<TempDir>,
+    /// Parents made for it, outermost first.
+    made: Vec<PathBuf>,
+}
+
+impl Staging {
+    /// Checks `out` and makes the temporary folder. `out` may be absent or empty; with `overwrite`, also a model
+    /// folder, which is then replaced as a whole. It must not be, contain or lie in `input`.
+    pub fn begin(out: &Path, input: Option<&Source>, overwrite: bool) -> Result<Self, FolderError> {
+        let target = resolve(out)?;
+        if let Some(input) = input {
+            let path = out.to_path_buf();
+            let root = input.root.clone();
+            if target == input.canonical {
+                return Err(FolderError::OutputIsInput { path });
+            }
+            if target.starts_with(&input.canonical) {
+                return Err(FolderError::OutputInsideInput { path, input: root });
+            }
+            if input.canonical.starts_with(&target) {
+                return Err(FolderError::OutputContainsInput { path, input: root });
+            }
+        }
+        check_free(out, &target, overwrite)?;
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(FolderError::OutputNotEmpty {
+                path: out.to_path_buf(),
+            });
+        };
+        let mut staging = Self {
+            out: out.to_path_buf(),
+            target: target.clone(),
+            temporary: None,
+            made: Vec::new(),
+        };
+        let missing: Vec<_> = parent
+            .ancestors()
+            .take_while(|ancestor| !ancestor.exists())
+            .collect();
+        for folder in missing.into_iter().rev() {
+            fs::create_dir(folder).map_err(FolderError::io(folder, "create the folder"))?;
+            staging.made.push(folder.to_path_buf());
+        }
+        let temporary = temporary_beside(parent, &format!(".{}.partial-", name.to_string_lossy()));
+        staging.temporary =
+            Some(temporary.map_err(FolderError::io(out, "create a folder beside it"))?);
+        Ok(staging)
+    }
+
+    /// Where to write a file that will be `relative` to the output folder.
+    pub fn path(&self, relative: &Path) -> PathBuf {
+        let base = self
+            .temporary
+            .as_ref()
+            .map_or(self.target.as_path(), TempDir::path);
+        base.join(relative)
+    }
+
+    pub fn create_folder(&self, relative: &Path) -> Result<(), FolderError> {
+        let path = self.path(relative);
+        fs::create_dir_all(&path).map_err(FolderError::io(&path, "create the folder"))
+    }
+
+    /// Writes a small file.
+    pub fn write(&self, relative: &Path, content: &[u8]) -> Result<(), FolderError> {
+        let path = self.path(relative);
+        let mut file = File::create_new(&path).map_err(FolderError::io(&path, "create"))?;
+        std::io::Write::write_all(&mut file, content)
+            .and_then(|()| file.sync_all())
+            .map_err(FolderError::io(&path, "write"))
+    }
+
+    /// Copies a file of `source` byte for byte. Permissions are those of a new file: a cache's may forbid writing.
+    pub fn copy(&self, source: &Source, relative: &Path) -> Result<(), FolderError> {
+        let mut from = source.open(relative)?;
+        let path = self.path(relative);
+        let mut to = File::create_new(&path).map_err(FolderError::io(&path, "create"))?;
+        std::io::copy(&mut from.file, &mut to)
+            .and_then(|_| to.sync_all())
+            .map_err(FolderError::io(&path, "write"))
+    }
+
+    /// Puts the folder in its place.
+    pub fn finish(mut self) -> Result<(), FolderError> {
+        let Some(temporary) = self.temporary.take() else {
+            return Ok(());
+        };
+        let cannot = || FolderError::io(&self.out, "put the finished folder in its place");
+        sync_folders(temporary.path())?;
+        let replaces = fs::read_dir(&self.target).is_ok_and(|mut entries| entries.next().is_some());
+        if replaces {
+            // After the exchange the temporary name holds the old folder, which is removed with it.
+            if exchange(temporary.path(), &self.target).is_err() {
+                replace_in_two_steps(temporary.path(), &self.target).map_err(cannot())?;
+            }
+            sync_parent(&self.target);
+            drop(temporary);
+        } else {
+            #[cfg(windows)]
+            let _ = fs::remove_dir(&self.target);
+            fs::rename(temporary.path(), &self.target).map_err(cannot())?;
+            let _renamed = temporary.keep();
+            sync_parent(&self.target);
+        }
+        self.made.iter().for_each(|folder| sync_parent(folder));
+        self.made.clear();
+        Ok(())
+    }
+}
+
+impl Drop for Staging {
+    fn drop(&mut self) {
+        drop(self.temporary.take());
+        for folder in self.made.iter().rev() {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
+/// The absolute path of `out` without links, which need not exist yet.
+fn resolve(out: &Path) -> Result<PathBuf, FolderError> {
+    let mut existing = std::path::absolute(out).map_err(FolderError::io(out, "find the folder"))?;
+    let mut rest = Vec::new();
+    loop {
+        match fs::canonicalize(&existing) {
+            Ok(canonical) => {
+                return Ok(rest
+                    .iter()
+                    .rev()
+                    .fold(canonical, |path, name| path.join(name)));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(FolderError::io(out, "find the folder")(error)),
+        }
+        if fs::symlink_metadata(&existing).is_ok() {
+            return Err(FolderError::OutputNotAFolder { path: existing });
+        }
+        match existing.file_name() {
+            Some(name) => rest.push(name.to_os_string()),
+            None => {
+                return Err(FolderError::OutputPath {
+                    path: out.to_path_buf(),
+                });
+            }
+        }
+        existing.pop();
+    }
+}
+
+fn check_free(out: &Path, target: &Path, overwrite: bool) -> Result<(), FolderError> {
+    let path = out.to_path_buf();
+    if !target.exists() {
+        return Ok(());
+    }
+    if !target.is_dir() {
+        return Err(FolderError::OutputNotAFolder { path });
+    }
+    let mut entries = fs::read_dir(target).map_err(FolderError::io(out, "list the folder"))?;
+    if entries.next().is_none() {
+        return Ok(());
+    }
+    if !overwrite {
+        return Err(FolderError::OutputNotEmpty { path });
+    }
+    // Replacing removes everything in it: never a home folder given by mistake.
+    let is_model = ["model_index.json", "config.json"]
+        .iter()
+        .any(|name| target.join(name).is_file());
+    if is_model {
+        Ok(())
+    } else {
+        Err(FolderError::OutputNotAModel { path })
+    }
+}
+
+/// A new folder with the permissions of any new folder; `tempfile`'s own default would make the output private.
+fn temporary_beside(parent: &Path, prefix: &str) -> std::io::Result<TempDir> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+    builder.tempdir_in(parent)
+}
+
+/// Swaps two folders in one step, where the system can.
+#[cfg(target_os = "linux")]
+fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn exchange(_: &Path, _: &Path) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// For file systems without exchange: a power cut between the two steps leaves the old folder under the name
+/// `.NAME.replaced-XXXXXX`, complete.
+fn replace_in_two_steps(new: &Path, target: &Path) -> std::io::Result<()> {
+    let parent = target.parent().unwrap_or(Path::new("/"));
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    let old = temporary_beside(parent, &format!(".{name}.replaced-"))?;
+    let aside = old.path().join("old");
+    fs::rename(target, &aside)?;
+    fs::rename(new, target).inspect_err(|_| {
+        let _ = fs::rename(&aside, target);
+    })
+}
+
+fn sync_folders(top: &Path) -> Result<(), FolderError> {
+    let mut folders = vec![top.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let cannot = || FolderError::io(&folder, "sync the folder");
+        sync_folder(&folder).map_err(cannot())?;
+        for entry in fs::read_dir(&folder).map_err(cannot())? {
+            let entry = entry.map_err(cannot())?;
+            if entry.file_type().map_err(cannot())?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// After the rename the folder is in its place; that a file system cannot sync folders is no reason to call it failed.
+fn sync_parent(path: &Path) {
+    if let Some(parent) = path.parent() {
+        let _ = sync_folder(parent);
+    }
+}
+
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    match File::open(path)?.sync_all() {
+        // Some network file systems have no sync for folders.
+        Err(error)
+            if matches!(
+                error.kind(),
+                std::io::ErrorKind::InvalidInput | std::io::ErrorKind::Unsupported
+            ) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_: &Path) -> std::io::Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unfinished_folder_leaves_nothing_behind() {
+        let base = tempfile::tempdir().unwrap();
+        let out = base.path().join("a/b/out");
+        let staging = Staging::begin(&out, None, false).unwrap();
+        staging.write(Path::new("x"), b"1").unwrap();
+        assert!(base.path().join("a/b").exists());
+        drop(staging);
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_finished_folder_has_the_permissions_of_a_new_one() {
+        use std::os::unix::fs::PermissionsExt;
+        let base = tempfile::tempdir().unwrap();
+        let plain = base.path().join("plain");
+        fs::create_dir(&plain).unwrap();
+        let out = base.path().join("out");
+        let staging = Staging::begin(&out, None, false).unwrap();
+        staging.write(Path::new("x"), b"1").unwrap();
+        staging.finish().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&out), mode(&plain));
+        assert_eq!(fs::read(out.join("x")).unwrap(), b"1");
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn only_a_model_folder_is_replaced_and_only_when_asked() {
+        let base = tempfile::tempdir().unwrap();
+        let out = base.path().join("out");
+        fs::create_dir(&out).unwrap();
+        fs::write(out.join("letter.txt"), "dear").unwrap();
+        let begin = |overwrite| Staging::begin(&out, None, overwrite).err().unwrap();
+        assert!(matches!(begin(false), FolderError::OutputNotEmpty { .. }));
+        assert!(matches!(begin(true), FolderError::OutputNotAModel { .. }));
+        fs::write(out.join("config.json"), "{}").unwrap();
+        assert!(matches!(begin(false), FolderError::OutputNotEmpty { .. }));
+        let staging = Staging::begin(&out, None, true).unwrap();
+        staging.write(Path::new("x"), b"1").unwrap();
+        // The old folder stays until the new one is whole.
+        assert!(out.join("letter.txt").exists());
+        staging.finish().unwrap();
+        assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_way_without_exchange_replaces_too() {
+        let base = tempfile::tempdir().unwrap();
+        let (new, target) = (base.path().join("new"), base.path().join("target"));
+        fs::create_dir(&new).unwrap();
+        fs::create_dir(&target).unwrap();
+        fs::write(new.join("n"), "").unwrap();
+        fs::write(target.join("t"), "").unwrap();
+        replace_in_two_steps(&new, &target).unwrap();
+        assert!(target.join("n").exists() && !target.join("t").exists());
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+        // Where the second step fails, the first is taken back.
+        assert!(replace_in_two_steps(&base.path().join("absent"), &target).is_err());
+        assert!(target.join("n").exists());
+    }
+
+    #[test]
+    fn an_output_path_through_an_absent_folder_and_up_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let out = base.path().join("absent/../out");
+        assert!(matches!(
+            Staging::begin(&out, None, false),
+            Err(FolderError::OutputPath { .. })
+        ));
+        let file = base.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(
+            Staging::begin(&file, None, true),
+            Err(FolderError::OutputNotAFolder { .. })
+        ));
+        assert!(Staging::begin(&file.join("out"), None, true).is_err());
+    }
+
+    #[test]
+    fn a_full_disk_is_named_as_such() {
+        let error = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        let error = FolderError::io(Path::new("out/x"), "write")(error);
+        assert!(
+            error
+                .to_string()
+                .contains("out/x: the disk is full: cannot write"),
+            "{error}"
+        );
+    }
+}

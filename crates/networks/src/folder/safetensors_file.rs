@@ -1,0 +1,321 @@
+//! Safetensors files: eight bytes with the header's length, a JSON header, the data.
+//!
+//! The header is read here rather than by the `safetensors` crate, which takes the last of two equal names, any first
+//! character and any extra field, and forgets the order of the names; files are written with the crate's own header.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::Path;
+
+use safetensors::tensor::{Dtype as HeaderDtype, Metadata, TensorInfo};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+
+use super::error::{FolderError, shown};
+use super::source::{OpenFile, Source};
+use super::tensor::{Dtype, RawTensor, byte_len};
+
+/// 100,000 tensors; bounds the memory that a header can take.
+const LARGEST_HEADER: u64 = 16 << 20;
+const LENGTH_BYTES: u64 = 8;
+
+/// Reads all tensors in the order of their data.
+pub(super) fn read(
+    source: &Source,
+    relative: &Path,
+) -> Result<Vec<(String, RawTensor)>, FolderError> {
+    let mut open = source.open_content(relative)?;
+    let (_, entries) = read_header(&mut open)?;
+    let mut tensors = Vec::with_capacity(entries.len());
+    for Entry {
+        name,
+        dtype,
+        shape,
+        len,
+    } in entries
+    {
+        let mut bytes = vec![0; len];
+        open.file
+            .read_exact(&mut bytes)
+            .map_err(FolderError::io(&open.path, "read"))?;
+        match RawTensor::new(dtype, shape, bytes) {
+            Ok(tensor) => tensors.push((name, tensor)),
+            Err(source) => {
+                return Err(FolderError::Tensor {
+                    path: open.path,
+                    name,
+                    source,
+                });
+            }
+        }
+    }
+    Ok(tensors)
+}
+
+/// Writes to `out` the file with other values: the header, and with it names, order, types and metadata, stays byte
+/// for byte. `tensor` gives the values to write, by the names of the file.
+pub(super) fn rewrite<'a>(
+    source: &Source,
+    relative: &Path,
+    out: &Path,
+    tensor: impl Fn(&str) -> Option<&'a RawTensor>,
+) -> Result<(), FolderError> {
+    let mut open = source.open_content(relative)?;
+    let (header, entries) = read_header(&mut open)?;
+    let tensors = entries.iter().map(|entry| match tensor(&entry.name) {
+        Some(tensor) if tensor.dtype() == entry.dtype && tensor.shape() == entry.shape => {
+            Ok(tensor)
+        }
+        _ => Err(FolderError::changed_since(&open.path, &entry.name)),
+    });
+    let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
+    write_file(out, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        tensors
+            .iter()
+            .try_for_each(|tensor| file.write_all(tensor.bytes()))
+    })
+}
+
+/// Writes a new file, as `safetensors.torch.save_file(tensors, out, metadata={"format": "pt"})` does: the widest
+/// element types first, then by name.
+pub(super) fn create<'a>(
+    out: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, &'a RawTensor)>,
+) -> Result<(), FolderError> {
+    let mut tensors: Vec<_> = tensors.into_iter().collect();
+    let header_dtype = |tensor: &RawTensor| match tensor.dtype() {
+        Dtype::F32 => HeaderDtype::F32,
+        Dtype::F16 => HeaderDtype::F16,
+        Dtype::BF16 => HeaderDtype::BF16,
+        Dtype::F64 => HeaderDtype::F64,
+        Dtype::I64 => HeaderDtype::I64,
+    };
+    tensors.sort_by(|(left_name, left), (right_name, right)| {
+        header_dtype(right)
+            .cmp(&header_dtype(left))
+            .then(left_name.cmp(right_name))
+    });
+    let mut end = 0;
+    let infos = tensors.iter().map(|(name, tensor)| {
+        let start = end;
+        end += tensor.bytes().len();
+        let info = TensorInfo {
+            dtype: header_dtype(tensor),
+            shape: tensor.shape().to_vec(),
+            data_offsets: (start, end),
+        };
+        (name.to_string(), info)
+    });
+    let format = HashMap::from([("format".to_string(), "pt".to_string())]);
+    let header = Metadata::new(Some(format), infos.collect()).map_err(|error| {
+        FolderError::malformed(out, format!("cannot describe the tensors: {error}"))
+    })?;
+    let mut header = serde_json::to_vec(&header).map_err(|source| FolderError::Json {
+        path: out.to_path_buf(),
+        source,
+    })?;
+    header.resize(header.len().next_multiple_of(LENGTH_BYTES as usize), b' ');
+    write_file(out, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        tensors
+            .iter()
+            .try_for_each(|(_, tensor)| file.write_all(tensor.bytes()))
+    })
+}
+
+fn write_file(
+    out: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> Result<(), FolderError> {
+    let file = File::create_new(out).map_err(FolderError::io(out, "create"))?;
+    let mut file = BufWriter::with_capacity(1 << 20, file);
+    write(&mut file)
+        .and_then(|()| file.flush())
+        .and_then(|()| file.get_ref().sync_all())
+        .map_err(FolderError::io(out, "write"))
+}
+
+/// A tensor of a checked header; `len` bytes follow those of the entry before.
+struct Entry {
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    len: usize,
+}
+
+/// Reads and checks the header, and leaves the file at the start of the data. Gives the header's bytes and the entries
+/// in the order of their data.
+fn read_header(open: &mut OpenFile) -> Result<(Vec<u8>, Vec<Entry>), FolderError> {
+    let path = &open.path;
+    let bad = |problem: String| FolderError::malformed(path, problem);
+    if open.len < LENGTH_BYTES {
+        return Err(bad(format!(
+            "too short for a safetensors file ({} bytes)",
+            open.len
+        )));
+    }
+    let mut length = [0; LENGTH_BYTES as usize];
+    open.file
+        .read_exact(&mut length)
+        .map_err(FolderError::io(path, "read"))?;
+    let length = u64::from_le_bytes(length);
+    if length > LARGEST_HEADER {
+        return Err(bad(format!(
+            "not a safetensors file, or a damaged one: its header would be {length} bytes long (at most {LARGEST_HEADER} are read)"
+        )));
+    }
+    let Some(data_len) = (open.len - LENGTH_BYTES).checked_sub(length) else {
+        return Err(bad(format!(
+            "cut off within the header ({length} bytes declared); download it again"
+        )));
+    };
+    let mut header = vec![0; length as usize];
+    open.file
+        .read_exact(&mut header)
+        .map_err(FolderError::io(path, "read"))?;
+    if header.first() != Some(&b'{') {
+        return Err(bad("the safetensors header does not start with `{`".into()));
+    }
+    let parsed: Header = serde_json::from_slice(&header)
+        .map_err(|error| bad(format!("the safetensors header is not valid: {error}")))?;
+
+    let mut declared = parsed.tensors;
+    declared.sort_by_key(|(_, tensor)| tensor.data_offsets);
+    let mut entries = Vec::with_capacity(declared.len());
+    let mut end = 0u64;
+    for (name, tensor) in declared {
+        let of_tensor = |problem: String| bad(format!("tensor {}: {problem}", shown(&name)));
+        let [start, stop] = tensor.data_offsets;
+        if start != end {
+            let relation = if start < end {
+                "overlap those before"
+            } else {
+                "leave a gap before it"
+            };
+            return Err(of_tensor(format!(
+                "its data (bytes {start} to {stop}) {relation}"
+            )));
+        }
+        if stop > data_len {
+            return Err(of_tensor(format!(
+                "its data would end at byte {stop}, but the file has {data_len}; it is cut off, download it again"
+            )));
+        }
+        let Some(dtype) = Dtype::from_name(&tensor.dtype) else {
+            return Err(of_tensor(format!(
+                "element type {} is not supported (F32, F16, BF16, F64 and I64 are)",
+                shown(&tensor.dtype)
+            )));
+        };
+        let Some(len) = byte_len(dtype, &tensor.shape) else {
+            return Err(of_tensor(format!("shape {:?} is too large", tensor.shape)));
+        };
+        if stop.checked_sub(start) != Some(len as u64) {
+            return Err(of_tensor(format!(
+                "shape {:?} of {dtype} needs {len} bytes, its data is bytes {start} to {stop}",
+                tensor.shape
+            )));
+        }
+        end = stop;
+        entries.push(Entry {
+            name,
+            dtype,
+            shape: tensor.shape,
+            len,
+        });
+    }
+    if end != data_len {
+        return Err(bad(format!(
+            "{} bytes at its end belong to no tensor",
+            data_len - end
+        )));
+    }
+    Ok((header, entries))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeclaredTensor {
+    dtype: String,
+    shape: Vec<usize>,
+    data_offsets: [u64; 2],
+}
+
+/// The header in its own order, with names checked to be unique.
+struct Header {
+    tensors: Vec<(String, DeclaredTensor)>,
+}
+
+impl<'de> Deserialize<'de> for Header {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct HeaderVisitor;
+        impl<'de> Visitor<'de> for HeaderVisitor {
+            type Value = Header;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("an object of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
+                let mut seen = std::collections::HashSet::new();
+                let mut tensors = Vec::new();
+                while let Some(name) = map.next_key::<String>()? {
+                    if !seen.insert(name.clone()) {
+                        return Err(A::Error::custom(format_args!(
+                            "{} is there twice",
+                            shown(&name)
+                        )));
+                    }
+                    if name == "__metadata__" {
+                        map.next_value::<UniqueMap>()?;
+                    } else {
+                        tensors.push((name, map.next_value()?));
+                    }
+                }
+                Ok(Header { tensors })
+            }
+        }
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+/// A JSON object of strings whose names are unique, in its own order.
+pub(super) struct UniqueMap(pub Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for UniqueMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct UniqueMapVisitor;
+        impl<'de> Visitor<'de> for UniqueMapVisitor {
+            type Value = UniqueMap;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("an object of strings")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<UniqueMap, A::Error> {
+                let mut seen = std::collections::HashSet::new();
+                let mut entries = Vec::new();
+                while let Some((name, value)) = map.next_entry::<String, String>()? {
+                    if !seen.insert(name.clone()) {
+                        return Err(A::Error::custom(format_args!(
+                            "{} is there twice",
+                            shown(&name)
+                        )));
+                    }
+                    entries.push((name, value));
+                }
+                Ok(UniqueMap(entries))
+            }
+        }
+        deserializer.deserialize_map(UniqueMapVisitor)
+    }
+}
+
+#[cfg(test)]
+#[path = "safetensors_file_tests.rs"]
+mod tests;

@@ -1,0 +1,20 @@
+//! Diffusers-compatible denoising networks, noise schedules, samplers and model folders.
+//!
+//! Inside, images are channel-last (`[batch, height, width, channels]`, f32); model folders keep
+//! PyTorch's layout.
+
+pub mod attention;
+pub mod blocks;
+pub mod config;
+pub mod denoiser;
+pub mod embeddings;
+pub mod folder;
+pub mod gradients;
+pub mod layers;
+pub mod model;
+pub mod parameters;
+pub mod random;
+pub mod resnet;
+pub mod sampling;
+pub mod schedule;
+pub mod unet2d;

@@ -1,0 +1,92 @@
+//! From noise to images.
+
+use std::ops::Range;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::denoiser::Denoiser;
+use crate::parameters::to_host;
+use crate::random::{Random, Stream};
+use crate::schedule::Sampler;
+use crate::unet2d::InputError;
+
+/// A network with the sampler and the random numbers that turn noise into its images.
+pub struct Generator<'a> {
+    /// On a device without autodiff.
+    pub network: &'a dyn Denoiser,
+    pub sampler: &'a Sampler,
+    pub random: Random,
+    /// Height, width, channels.
+    pub shape: [usize; 3],
+    pub device: &'a Device,
+}
+
+impl Generator<'_> {
+    /// The images with these numbers, one after another, values around [-1, 1]. Image i is the same
+    /// in whatever range it is asked for.
+    ///
+    /// `labels` holds one label for each image of a network with classes. `progress` is called after
+    /// each denoising step.
+    ///
+    /// # Errors
+    /// Labels that do not fit the network.
+    pub fn images(
+        &self,
+        images: Range<u64>,
+        labels: Option<&[i64]>,
+        progress: &mut dyn FnMut(),
+    ) -> Result<Vec<f32>, InputError> {
+        let start = self.noise(Stream::SampleStart, 0, images.clone());
+        self.denoise(start, images, usize::MAX, labels, progress)
+    }
+
+    /// Noises `clean` (`[batch, height, width, channels]`) to timestep `t` and denoises it again, with
+    /// the random numbers of `images`, one for each of the batch.
+    ///
+    /// # Errors
+    /// Labels that do not fit the network.
+    pub fn reconstruct(
+        &self,
+        clean: Tensor<4>,
+        t: usize,
+        images: Range<u64>,
+        labels: Option<&[i64]>,
+        progress: &mut dyn FnMut(),
+    ) -> Result<Vec<f32>, InputError> {
+        let noise = self.noise(Stream::Probe, 0, images.clone());
+        let noisy = self.sampler.schedule().add_noise(clean, noise, &[t]);
+        self.denoise(noisy, images, t, labels, progress)
+    }
+
+    /// Walks the sampler's timesteps from `first` (or the highest below it) down.
+    fn denoise(
+        &self,
+        mut x: Tensor<4>,
+        images: Range<u64>,
+        first: usize,
+        labels: Option<&[i64]>,
+        progress: &mut dyn FnMut(),
+    ) -> Result<Vec<f32>, InputError> {
+        let batch = x.dims()[0];
+        for &t in self.sampler.timesteps().iter().filter(|&&t| t <= first) {
+            let output = self
+                .network
+                .predict(x.clone(), &vec![t; batch], labels, None)?;
+            x = self.sampler.step(output, t, x, || {
+                self.noise(Stream::SampleNoise, t as u64, images.clone())
+            });
+            progress();
+        }
+        Ok(to_host(x))
+    }
+
+    fn noise(&self, stream: Stream, step: u64, images: Range<u64>) -> Tensor<4> {
+        let [height, width, channels] = self.shape;
+        let batch = (images.end - images.start) as usize;
+        let noise = self
+            .random
+            .noise(stream, step, images, height * width * channels);
+        let shape = [batch, height, width, channels];
+        Tensor::from_data(TensorData::new(noise, shape), self.device)
+    }
+}

@@ -1,0 +1,563 @@
+//! `scheduler_config.json`, validated.
+
+use super::{Clip, ScheduleError};
+use serde_json::{Map, Value, json};
+
+/// More timesteps than any published model by a factor of 100; bounds what a broken file can make us allocate.
+const MAX_TRAIN_TIMESTEPS: usize = 100_000;
+
+/// The sampler that a configuration was saved for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SchedulerKind {
+    Ddpm,
+    Ddim,
+}
+
+/// How much noise each training timestep adds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum BetaSchedule {
+    /// Evenly spaced betas.
+    Linear { start: f64, end: f64 },
+    /// Evenly spaced square roots of betas (latent diffusion).
+    ScaledLinear { start: f64, end: f64 },
+    /// The squared cosine.
+    SquaredCosCapV2,
+    /// `trained_betas`: given one by one.
+    Trained(Vec<f64>),
+}
+
+/// What the network's output stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prediction {
+    /// The noise `e`.
+    Epsilon,
+    /// The clean image `x0`.
+    Sample,
+    /// The velocity `g * e - s * x0` (Salimans & Ho 2022, arXiv 2202.00512).
+    VPrediction,
+}
+
+/// The variance of the noise that a DDPM step adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Variance {
+    /// That of the posterior given `x0`: `(1 - abar_prev) / (1 - abar) * beta`.
+    FixedSmall,
+    /// `beta`.
+    FixedLarge,
+}
+
+/// Which of the trained timesteps a shorter sampling visits (arXiv 2305.08891, table 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TimestepSpacing {
+    /// Every n-th from 0, plus `steps_offset`.
+    Leading,
+    /// Every n-th down from the last.
+    Trailing,
+    /// From 0 to the last, both included.
+    Linspace,
+}
+
+/// A scheduler's configuration. Its defaults are those of diffusers, the same for DDPM and DDIM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SchedulerConfig {
+    pub kind: SchedulerKind,
+    pub num_train_timesteps: usize,
+    pub beta_schedule: BetaSchedule,
+    pub prediction: Prediction,
+    /// What happens to the predicted clean image within a step.
+    pub clip: Clip,
+    /// Read by DDPM.
+    pub variance: Variance,
+    pub timestep_spacing: TimestepSpacing,
+    pub steps_offset: usize,
+    /// Read by DDIM: the last step ends at `abar = 1`, else at that of timestep 0.
+    pub set_alpha_to_one: bool,
+    pub rescale_betas_zero_snr: bool,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        Self {
+            kind: SchedulerKind::Ddpm,
+            num_train_timesteps: 1000,
+            beta_schedule: BetaSchedule::Linear {
+                start: 1e-4,
+                end: 0.02,
+            },
+            prediction: Prediction::Epsilon,
+            clip: Clip::Range(1.0),
+            variance: Variance::FixedSmall,
+            timestep_spacing: TimestepSpacing::Leading,
+            steps_offset: 0,
+            set_alpha_to_one: true,
+            rescale_betas_zero_snr: false,
+        }
+    }
+}
+
+impl SchedulerConfig {
+    /// Reads the content of a `scheduler_config.json`. Absent and `null` keys take diffusers' defaults, and keys
+    /// that no sampler here reads are ignored.
+    ///
+    /// # Errors
+    ///
+    /// The key and its value, where it changes the mathematics and is not supported, or has a wrong type or range.
+    pub fn from_json(config: &Value) -> Result<Self, ScheduleError> {
+        let keys = Keys(
+            config
+                .as_object()
+                .ok_or_else(|| ScheduleError::NotAnObject {
+                    found: shown(config),
+                })?,
+        );
+        let default = Self::default();
+
+        let kind = keys.choice(
+            "_class_name",
+            default.kind,
+            "DDPMScheduler, DDIMScheduler, PNDMScheduler",
+            |name| match name {
+                // PNDM trains with the same noise as DDPM and samples by a method that is not built here;
+                // Stable Diffusion's own folder names it.
+                "DDPMScheduler" | "PNDMScheduler" => Some(SchedulerKind::Ddpm),
+                "DDIMScheduler" => Some(SchedulerKind::Ddim),
+                _ => None,
+            },
+        )?;
+        let num_train_timesteps = keys.count(
+            "num_train_timesteps",
+            default.num_train_timesteps,
+            1,
+            MAX_TRAIN_TIMESTEPS,
+        )?;
+        let prediction = keys.choice(
+            "prediction_type",
+            default.prediction,
+            "epsilon, sample, v_prediction",
+            |name| match name {
+                "epsilon" => Some(Prediction::Epsilon),
+                "sample" => Some(Prediction::Sample),
+                "v_prediction" => Some(Prediction::VPrediction),
+                _ => None,
+            },
+        )?;
+        // Files written before `prediction_type` existed.
+        if !keys.flag("predict_epsilon", true)? {
+            return Err(ScheduleError::Unsupported {
+                key: "predict_epsilon",
+                value: "false".into(),
+                supported: "true, or `prediction_type` \"sample\" in its place",
+            });
+        }
+        let clip = if keys.flag("thresholding", false)? {
+            Clip::Dynamic {
+                ratio: keys.number(
+                    "dynamic_thresholding_ratio",
+                    0.995,
+                    "a number from 0 to 1",
+                    |ratio| (0.0..=1.0).contains(&ratio),
+                )?,
+                max: keys.number("sample_max_value", 1.0, "a positive number", |max| {
+                    max > 0.0
+                })?,
+            }
+        } else if keys.flag("clip_sample", true)? {
+            Clip::Range(
+                keys.number("clip_sample_range", 1.0, "a positive number", |range| {
+                    range > 0.0
+                })?,
+            )
+        } else {
+            Clip::None
+        };
+        let variance = keys.choice(
+            "variance_type",
+            default.variance,
+            "fixed_small, fixed_small_log, fixed_large",
+            |name| match name {
+                // The logarithm is taken and undone again: the same number.
+                "fixed_small" | "fixed_small_log" => Some(Variance::FixedSmall),
+                "fixed_large" => Some(Variance::FixedLarge),
+                // "fixed_large_log" is the square root of a negative logarithm in diffusers: not a number.
+                _ => None,
+            },
+        )?;
+        let timestep_spacing = keys.choice(
+            "timestep_spacing",
+            default.timestep_spacing,
+            "leading, trailing, linspace",
+            |name| match name {
+                "leading" => Some(TimestepSpacing::Leading),
+                "trailing" => Some(TimestepSpacing::Trailing),
+                "linspace" => Some(TimestepSpacing::Linspace),
+                _ => None,
+            },
+        )?;
+        let rescale_betas_zero_snr =
+            keys.flag("rescale_betas_zero_snr", default.rescale_betas_zero_snr)?;
+        if rescale_betas_zero_snr && num_train_timesteps == 1 {
+            return Err(ScheduleError::Invalid {
+                key: "rescale_betas_zero_snr",
+                value: "true".into(),
+                expected: "false where `num_train_timesteps` is 1".into(),
+            });
+        }
+        Ok(Self {
+            kind,
+            num_train_timesteps,
+            beta_schedule: beta_schedule(&keys, num_train_timesteps)?,
+            prediction,
+            clip,
+            variance,
+            timestep_spacing,
+            steps_offset: keys.count(
+                "steps_offset",
+                default.steps_offset,
+                0,
+                MAX_TRAIN_TIMESTEPS,
+            )?,
+            set_alpha_to_one: keys.flag("set_alpha_to_one", default.set_alpha_to_one)?,
+            rescale_betas_zero_snr,
+        })
+    }
+
+    /// The content of a `scheduler_config.json` that diffusers loads and [`SchedulerConfig::from_json`] reads back.
+    pub fn to_json(&self) -> Value {
+        let (beta_schedule, trained_betas, range) = match &self.beta_schedule {
+            BetaSchedule::Linear { start, end } => ("linear", Value::Null, Some((*start, *end))),
+            BetaSchedule::ScaledLinear { start, end } => {
+                ("scaled_linear", Value::Null, Some((*start, *end)))
+            }
+            BetaSchedule::SquaredCosCapV2 => ("squaredcos_cap_v2", Value::Null, None),
+            BetaSchedule::Trained(betas) => ("linear", json!(betas), None),
+        };
+        let mut config = json!({
+            "_class_name": match self.kind {
+                SchedulerKind::Ddpm => "DDPMScheduler",
+                SchedulerKind::Ddim => "DDIMScheduler",
+            },
+            "beta_schedule": beta_schedule,
+            "num_train_timesteps": self.num_train_timesteps,
+            "prediction_type": match self.prediction {
+                Prediction::Epsilon => "epsilon",
+                Prediction::Sample => "sample",
+                Prediction::VPrediction => "v_prediction",
+            },
+            "rescale_betas_zero_snr": self.rescale_betas_zero_snr,
+            "steps_offset": self.steps_offset,
+            "timestep_spacing": match self.timestep_spacing {
+                TimestepSpacing::Leading => "leading",
+                TimestepSpacing::Trailing => "trailing",
+                TimestepSpacing::Linspace => "linspace",
+            },
+            "trained_betas": trained_betas,
+            "clip_sample": matches!(self.clip, Clip::Range(_)),
+            "thresholding": matches!(self.clip, Clip::Dynamic { .. }),
+        });
+        if let Some((start, end)) = range {
+            config["beta_start"] = json!(start);
+            config["beta_end"] = json!(end);
+        }
+        match self.clip {
+            Clip::None => {}
+            Clip::Range(range) => config["clip_sample_range"] = json!(range),
+            Clip::Dynamic { ratio, max } => {
+                config["dynamic_thresholding_ratio"] = json!(ratio);
+                config["sample_max_value"] = json!(max);
+            }
+        }
+        match self.kind {
+            SchedulerKind::Ddpm => {
+                config["variance_type"] = json!(match self.variance {
+                    Variance::FixedSmall => "fixed_small",
+                    Variance::FixedLarge => "fixed_large",
+                });
+            }
+            SchedulerKind::Ddim => config["set_alpha_to_one"] = json!(self.set_alpha_to_one),
+        }
+        config
+    }
+}
+
+/// `trained_betas`, else `beta_schedule` with its range. Betas must lie strictly between 0 and 1: at 0 the first
+/// step divides by zero, at 1 the last one does.
+fn beta_schedule(keys: &Keys, timesteps: usize) -> Result<BetaSchedule, ScheduleError> {
+    const BETA: &str = "a number between 0 and 1";
+    let is_beta = |beta: f64| beta > 0.0 && beta < 1.0;
+
+    if let Some(value) = keys.get("trained_betas") {
+        let betas: Option<Vec<f64>> = value.as_array().and_then(|betas| {
+            betas
+                .iter()
+                .map(|beta| beta.as_f64().filter(|&beta| is_beta(beta)))
+                .collect()
+        });
+        return match betas {
+            Some(betas) if betas.len() == timesteps => Ok(BetaSchedule::Trained(betas)),
+            _ => Err(ScheduleError::Invalid {
+                key: "trained_betas",
+                value: shown(value),
+                expected: format!(
+                    "{timesteps} numbers between 0 and 1, as many as `num_train_timesteps`"
+                ),
+            }),
+        };
+    }
+    let start = || keys.number("beta_start", 1e-4, BETA, is_beta);
+    let end = || keys.number("beta_end", 0.02, BETA, is_beta);
+    let supported = "linear, scaled_linear, squaredcos_cap_v2";
+    let name = keys.choice("beta_schedule", "linear", supported, |name| {
+        ["linear", "scaled_linear", "squaredcos_cap_v2"]
+            .into_iter()
+            .find(|&known| known == name)
+    })?;
+    Ok(match name {
+        "linear" => BetaSchedule::Linear {
+            start: start()?,
+            end: end()?,
+        },
+        "scaled_linear" => BetaSchedule::ScaledLinear {
+            start: start()?,
+            end: end()?,
+        },
+        _ => BetaSchedule::SquaredCosCapV2,
+    })
+}
+
+/// Typed access to a JSON object whose `null`s mean "absent".
+struct Keys<'a>(&'a Map<String, Value>);
+
+impl Keys<'_> {
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    fn flag(&self, key: &'static str, default: bool) -> Result<bool, ScheduleError> {
+        self.read(key, default, "true or false", Value::as_bool)
+    }
+
+    fn number(
+        &self,
+        key: &'static str,
+        default: f64,
+        expected: &str,
+        valid: impl Fn(f64) -> bool,
+    ) -> Result<f64, ScheduleError> {
+        self.read(key, default, expected, |value| {
+            value.as_f64().filter(|&number| valid(number))
+        })
+    }
+
+    fn count(
+        &self,
+        key: &'static str,
+        default: usize,
+        min: usize,
+        max: usize,
+    ) -> Result<usize, ScheduleError> {
+        self.read(
+            key,
+            default,
+            &format!("a whole number from {min} to {max}"),
+            |value| {
+                let count = usize::try_from(value.as_u64()?).ok()?;
+                (min..=max).contains(&count).then_some(count)
+            },
+        )
+    }
+
+    fn choice<T>(
+        &self,
+        key: &'static str,
+        default: T,
+        supported: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, ScheduleError> {
+        let Some(value) = self.get(key) else {
+            return Ok(default);
+        };
+        value
+            .as_str()
+            .and_then(parse)
+            .ok_or_else(|| ScheduleError::Unsupported {
+                key,
+                value: shown(value),
+                supported,
+            })
+    }
+
+    fn read<T>(
+        &self,
+        key: &'static str,
+        default: T,
+        expected: &str,
+        parse: impl Fn(&Value) -> Option<T>,
+    ) -> Result<T, ScheduleError> {
+        let Some(value) = self.get(key) else {
+            return Ok(default);
+        };
+        parse(value).ok_or_else(|| ScheduleError::Invalid {
+            key,
+            value: shown(value),
+            expected: expected.to_owned(),
+        })
+    }
+}
+
+/// A value for a message: short, whatever the file holds.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("a list of {} values", items.len()),
+        Value::Object(_) => "an object".to_owned(),
+        other => {
+            let text = other.to_string();
+            match text.char_indices().nth(60) {
+                Some((cut, _)) => format!("{}...", &text[..cut]),
+                None => text,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(config: Value) -> String {
+        SchedulerConfig::from_json(&config).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_empty_object_takes_the_defaults_of_diffusers() {
+        assert_eq!(
+            SchedulerConfig::from_json(&json!({})).unwrap(),
+            SchedulerConfig::default()
+        );
+    }
+
+    #[test]
+    fn the_published_cifar10_configuration_is_read() {
+        let config = SchedulerConfig::from_json(&json!({
+            "_class_name": "DDPMScheduler", "_diffusers_version": "0.1.1", "beta_end": 0.02,
+            "beta_schedule": "linear", "beta_start": 0.0001, "clip_sample": true, "num_train_timesteps": 1000,
+            "trained_betas": null, "variance_type": "fixed_large", "timestep_values": null, "tensor_format": "pt"
+        }))
+        .unwrap();
+        assert_eq!(
+            config,
+            SchedulerConfig {
+                variance: Variance::FixedLarge,
+                ..SchedulerConfig::default()
+            }
+        );
+    }
+
+    #[test]
+    fn the_published_stable_diffusion_configuration_is_read() {
+        let config = SchedulerConfig::from_json(&json!({
+            "_class_name": "PNDMScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085, "clip_sample": false, "num_train_timesteps": 1000, "set_alpha_to_one": false,
+            "skip_prk_steps": true, "steps_offset": 1, "trained_betas": null
+        }))
+        .unwrap();
+        assert_eq!(
+            config,
+            SchedulerConfig {
+                beta_schedule: BetaSchedule::ScaledLinear {
+                    start: 0.00085,
+                    end: 0.012
+                },
+                clip: Clip::None,
+                set_alpha_to_one: false,
+                steps_offset: 1,
+                ..SchedulerConfig::default()
+            }
+        );
+    }
+
+    #[test]
+    fn what_changes_the_mathematics_and_is_not_built_is_refused_by_name() {
+        for (key, value) in [
+            ("beta_schedule", json!("sigmoid")),
+            ("beta_schedule", json!("laplace")),
+            ("prediction_type", json!("flow_prediction")),
+            ("variance_type", json!("learned_range")),
+            ("variance_type", json!("fixed_large_log")),
+            ("timestep_spacing", json!("karras")),
+            ("_class_name", json!("FlowMatchEulerDiscreteScheduler")),
+            ("predict_epsilon", json!(false)),
+        ] {
+            let text = message(json!({ key: value }));
+            assert!(
+                text.contains(&format!("`{key}`: {value} is not supported")),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn values_of_the_wrong_type_or_range_are_refused_by_name() {
+        for (key, value) in [
+            ("num_train_timesteps", json!(0)),
+            ("num_train_timesteps", json!(1e12)),
+            ("num_train_timesteps", json!("1000")),
+            ("beta_start", json!(0.0)),
+            ("beta_end", json!(1.5)),
+            ("clip_sample", json!("yes")),
+            ("clip_sample_range", json!(-1.0)),
+            ("steps_offset", json!(-1)),
+        ] {
+            let text = message(json!({ key: value }));
+            assert!(
+                text.contains(&format!("`{key}`: {value} is not valid")),
+                "{text}"
+            );
+        }
+        assert!(message(json!({"trained_betas": [0.1, 0.2]})).contains("a list of 2 values"));
+        assert!(message(json!([])).contains("expected a JSON object"));
+    }
+
+    #[test]
+    fn a_configuration_survives_being_written_and_read() {
+        let configs = [
+            SchedulerConfig::default(),
+            SchedulerConfig {
+                kind: SchedulerKind::Ddim,
+                beta_schedule: BetaSchedule::ScaledLinear {
+                    start: 0.00085,
+                    end: 0.012,
+                },
+                prediction: Prediction::VPrediction,
+                clip: Clip::None,
+                timestep_spacing: TimestepSpacing::Trailing,
+                steps_offset: 1,
+                set_alpha_to_one: false,
+                rescale_betas_zero_snr: true,
+                ..SchedulerConfig::default()
+            },
+            SchedulerConfig {
+                num_train_timesteps: 3,
+                beta_schedule: BetaSchedule::Trained(vec![0.1, 0.2, 0.3]),
+                prediction: Prediction::Sample,
+                clip: Clip::Dynamic {
+                    ratio: 0.9,
+                    max: 3.0,
+                },
+                variance: Variance::FixedLarge,
+                timestep_spacing: TimestepSpacing::Linspace,
+                ..SchedulerConfig::default()
+            },
+            SchedulerConfig {
+                beta_schedule: BetaSchedule::SquaredCosCapV2,
+                clip: Clip::Range(2.0),
+                ..SchedulerConfig::default()
+            },
+        ];
+        for config in configs {
+            assert_eq!(
+                SchedulerConfig::from_json(&config.to_json()).unwrap(),
+                config
+            );
+        }
+    }
+}

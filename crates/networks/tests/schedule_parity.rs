@@ -1,0 +1,218 @@
+//! Schedules and samplers against diffusers 0.42.1 on torch 2.15: `fixtures/parity/schedule_*`, made by the script
+//! in each folder. Images there are `[N, C, H, W]`; samplers do not care.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use retrack_networks::schedule::{
+    Ddim, NoiseSchedule, Prediction, Sampler, SchedulerConfig, SchedulerKind,
+};
+use safetensors::SafeTensors;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Largest difference allowed, as a share of the largest value of diffusers' tensor.
+const TOLERANCE: f32 = 2e-6;
+
+/// The same for a whole trajectory. Its network outputs are stored, so no output answers to a difference, and
+/// rounding grows by up to `1 / sqrt(abar)` of the first step, 158 times for linear betas: diffusers in f32 is as far
+/// as 4e-5 from itself in f64.
+const TRAJECTORY_TOLERANCE: f32 = 4e-5;
+
+#[test]
+fn every_schedule_and_trajectory_equals_that_of_diffusers() {
+    let mut folders: Vec<PathBuf> =
+        fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/parity"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| {
+                let name = path.file_name().unwrap().to_string_lossy();
+                name.starts_with("schedule_") && path.join("case.safetensors").exists()
+            })
+            .collect();
+    folders.sort();
+    assert!(folders.len() >= 20, "only {} fixtures found", folders.len());
+
+    let mut failures = Vec::new();
+    for folder in &folders {
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        let differences = Case::read(folder).differences();
+        println!("{name}: {differences:?}");
+        for (what, difference, allowed) in differences {
+            if difference.is_nan() || difference > allowed {
+                failures.push(format!(
+                    "{name}: {what} differs by {difference:.1e} of its scale"
+                ));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// One folder of fixtures.
+struct Case {
+    config: SchedulerConfig,
+    bytes: Vec<u8>,
+}
+
+impl Case {
+    fn read(folder: &Path) -> Self {
+        let config = fs::read(folder.join("scheduler_config.json")).unwrap();
+        Self {
+            config: SchedulerConfig::from_json(&serde_json::from_slice(&config).unwrap()).unwrap(),
+            bytes: fs::read(folder.join("case.safetensors")).unwrap(),
+        }
+    }
+
+    /// Each thing compared, how far it is from diffusers', and how far it may be. What must be equal is asserted.
+    fn differences(&self) -> Vec<(&'static str, f32, f32)> {
+        let schedule = NoiseSchedule::new(&self.config);
+        let abar: Vec<f64> = self
+            .floats("alphas_cumprod")
+            .into_iter()
+            .map(f64::from)
+            .collect();
+        // PyTorch's square root, used by the rescaling alone, is not always the nearest f32.
+        let allowed = if self.config.rescale_betas_zero_snr {
+            2.5e-7
+        } else {
+            0.0
+        };
+        assert_eq!(schedule.abar.len(), abar.len());
+        for (timestep, (ours, theirs)) in schedule.abar.iter().zip(abar).enumerate() {
+            assert!(
+                (ours - theirs).abs() <= allowed,
+                "abar of timestep {timestep}: {ours} is not {theirs}: {:?}",
+                self.config
+            );
+        }
+
+        let levels = schedule.check(&self.integers("clean_timestep")).unwrap();
+        let (clean, noise) = (self.images("clean", None), self.images("clean_noise", None));
+        let velocity = NoiseSchedule {
+            prediction: Prediction::VPrediction,
+            ..schedule.clone()
+        };
+        let noisy = self.floats("noisy");
+        let noisy_difference = difference(
+            schedule.add_noise(clean.clone(), noise.clone(), &levels),
+            &noisy,
+        );
+        let velocity_difference = difference(
+            velocity.target_of_noise(clean, noise, &levels),
+            &self.floats("velocity"),
+        );
+        let (step, trajectory) = self.sampling();
+        vec![
+            ("noisy", noisy_difference, TOLERANCE),
+            ("velocity", velocity_difference, TOLERANCE),
+            ("step", step, TOLERANCE),
+            ("trajectory", trajectory, TRAJECTORY_TOLERANCE),
+        ]
+    }
+
+    /// With the stored outputs and noise, the largest difference of single steps that begin at diffusers' own sample,
+    /// and of the whole walk from the stored start.
+    fn sampling(&self) -> (f32, f32) {
+        let expected_timesteps = self.integers("timesteps");
+        let steps = expected_timesteps.len();
+        let sampler = match self.config.kind {
+            SchedulerKind::Ddpm => Sampler::new(SchedulerKind::Ddpm, &self.config, steps).unwrap(),
+            SchedulerKind::Ddim => {
+                let eta =
+                    self.tensor("eta", |bytes| f64::from_le_bytes(bytes.try_into().unwrap()))[0];
+                Sampler::Ddim(
+                    Ddim::new(&self.config, steps)
+                        .unwrap()
+                        .with_eta(eta)
+                        .unwrap(),
+                )
+            }
+        };
+        let timesteps: Vec<i64> = sampler
+            .timesteps()
+            .iter()
+            .map(|&timestep| timestep as i64)
+            .collect();
+        assert_eq!(timesteps, expected_timesteps);
+
+        // After which steps a sample is stored.
+        let kept: Vec<usize> = self
+            .integers("step")
+            .into_iter()
+            .map(|step| step as usize)
+            .collect();
+        let samples = self.floats("sample");
+        let size = samples.len() / kept.len();
+        let mut walked = self.images("start", None);
+        let (mut largest_step, mut largest_walk) = (0.0, 0.0);
+        let mut single_steps = 0;
+        for (step, &timestep) in sampler.timesteps().iter().enumerate() {
+            let advance = |sample| {
+                let output = self.images("model_output", Some(step));
+                sampler.step(output, timestep, sample, || {
+                    self.images("noise", Some(step))
+                })
+            };
+            walked = advance(walked);
+            let Ok(index) = kept.binary_search(&step) else {
+                continue;
+            };
+            let expected = &samples[index * size..][..size];
+            largest_walk = larger(largest_walk, difference(walked.clone(), expected));
+            let before = match index {
+                0 if step == 0 => self.images("start", None),
+                _ if index > 0 && kept[index - 1] + 1 == step => {
+                    self.images("sample", Some(index - 1))
+                }
+                _ => continue,
+            };
+            single_steps += 1;
+            largest_step = larger(largest_step, difference(advance(before), expected));
+        }
+        assert!(single_steps == steps || kept.len() < steps);
+        (largest_step, largest_walk)
+    }
+
+    fn tensor<T>(&self, key: &str, read: impl Fn(&[u8]) -> T) -> Vec<T> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let view = file.tensor(key).unwrap();
+        view.data()
+            .chunks_exact(view.dtype().bitsize() / 8)
+            .map(read)
+            .collect()
+    }
+
+    fn floats(&self, key: &str) -> Vec<f32> {
+        self.tensor(key, |bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+    }
+
+    fn integers(&self, key: &str) -> Vec<i64> {
+        self.tensor(key, |bytes| i64::from_le_bytes(bytes.try_into().unwrap()))
+    }
+
+    /// `[N, C, H, W]`, or one step of `[steps, N, C, H, W]`.
+    fn images(&self, key: &str, step: Option<usize>) -> Tensor<4> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let shape = file.tensor(key).unwrap().shape().to_vec();
+        let image: [usize; 4] = shape[shape.len() - 4..].try_into().unwrap();
+        let size = image.iter().product::<usize>();
+        let from = step.unwrap_or(0) * size;
+        let values = self.floats(key)[from..from + size].to_vec();
+        Tensor::from_data(TensorData::new(values, image), &Device::default())
+    }
+}
+
+/// The largest difference as a share of the largest expected value; not a number where any value is not.
+fn difference(actual: Tensor<4>, expected: &[f32]) -> f32 {
+    let actual: Vec<f32> = actual.into_data().try_to_vec().unwrap();
+    assert_eq!(actual.len(), expected.len());
+    let scale = expected
+        .iter()
+        .fold(0.0f32, |scale, value| scale.max(value.abs()));
+    let differences = actual.iter().zip(expected).map(|(a, e)| (a - e).abs());
+    differences.fold(0.0, larger) / scale
+}
+
+/// The larger of two, where not a number is larger than any.
+fn larger(a: f32, b: f32) -> f32 {
+    if a.is_nan() || a > b { a } else { b }
+}

@@ -1,0 +1,91 @@
+//! What one micro-batch holds, on the host: the same numbers whatever the device.
+
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use retrack_networks::schedule::NoiseSchedule;
+
+/// Clean images with the noise and the timesteps that a step draws for them.
+#[derive(Debug, Clone)]
+pub struct Noised {
+    /// `[batch, height, width, channels]`.
+    pub shape: [usize; 4],
+    /// Pixels in [-1, 1].
+    pub clean: Vec<f32>,
+    /// Standard normal.
+    pub noise: Vec<f32>,
+    /// One for each image.
+    pub timesteps: Vec<usize>,
+    /// One for each image, where the network has classes.
+    pub labels: Option<Vec<i64>>,
+}
+
+impl Noised {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.shape[0]
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.shape[0] == 0
+    }
+
+    /// Numbers in one image.
+    pub fn image_len(&self) -> usize {
+        self.shape[1..].iter().product()
+    }
+
+    /// The numbers of one image among `values` of this batch's shape.
+    pub fn image<'a>(&self, values: &'a [f32], image: usize) -> &'a [f32] {
+        debug_assert_eq!(values.len(), self.clean.len());
+        let len = self.image_len();
+        &values[image * len..(image + 1) * len]
+    }
+
+    /// A tensor of this batch's shape.
+    pub fn tensor(&self, values: Vec<f32>, device: &Device) -> Tensor<4> {
+        Tensor::from_data(TensorData::new(values, self.shape), device)
+    }
+
+    pub fn clean(&self, device: &Device) -> Tensor<4> {
+        self.tensor(self.clean.clone(), device)
+    }
+
+    pub fn noise(&self, device: &Device) -> Tensor<4> {
+        self.tensor(self.noise.clone(), device)
+    }
+
+    /// The noisy images x_t.
+    pub fn noisy(&self, schedule: &NoiseSchedule, device: &Device) -> Tensor<4> {
+        schedule.add_noise(self.clean(device), self.noise(device), &self.timesteps)
+    }
+
+    /// What a network that reconstructs these images predicts.
+    pub fn target(&self, schedule: &NoiseSchedule, device: &Device) -> Tensor<4> {
+        schedule.target_of_noise(self.clean(device), self.noise(device), &self.timesteps)
+    }
+}
+
+/// One micro-batch. What an objective did not ask for is absent.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    pub retain: Option<Noised>,
+    pub forget: Option<Noised>,
+    /// For each image of `forget`, its nearest retained images one after another.
+    pub neighbors: Option<Vec<Arc<[f32]>>>,
+    /// From [0, 1), of `forget`'s shape.
+    pub uniform: Option<Vec<f32>>,
+    /// For each image of `forget`, whether the image of `retain` takes its place.
+    pub mixture_mask: Option<Vec<bool>>,
+}
+
+/// Which parts of a [`Batch`] an objective reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Draws {
+    pub retain: bool,
+    pub forget: bool,
+    pub neighbors: bool,
+    pub uniform: bool,
+    /// The probability that a slot of the mixture holds the retained image.
+    pub mixture: Option<f64>,
+}

@@ -1,0 +1,223 @@
+//! The state of a run on disk: weights, moments, average and step.
+//!
+//! A checkpoint is a safetensors file with its SHA-256 beside it. The last two are kept, so that a
+//! damaged one costs the steps since the one before and not the run. None holds an image.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::folder::sha256_file;
+use retrack_networks::parameters::{self, to_host};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+use crate::durable;
+use crate::optimizer::{AdamWConfig, Ema, EmaConfig};
+use crate::trainer::Trainer;
+
+/// Why a checkpoint could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("{}: cannot {action} the checkpoint: {source}", path.display())]
+    Io {
+        path: PathBuf,
+        action: &'static str,
+        source: io::Error,
+    },
+    #[error("{}: damaged checkpoint: {problem}", path.display())]
+    Damaged { path: PathBuf, problem: String },
+}
+
+const KEPT: usize = 2;
+
+fn file(folder: &Path, step: usize) -> PathBuf {
+    folder.join(format!("checkpoint-{step:08}.safetensors"))
+}
+
+fn digest_file(path: &Path) -> PathBuf {
+    path.with_extension("sha256")
+}
+
+/// The steps of the checkpoints in a folder, newest first.
+pub fn list(folder: &Path) -> Vec<usize> {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut steps: Vec<usize> = entries
+        .filter_map(|entry| {
+            let name = entry.ok()?.file_name();
+            let step = name.to_str()?.strip_prefix("checkpoint-")?;
+            step.strip_suffix(".safetensors")?.parse().ok()
+        })
+        .collect();
+    steps.sort_unstable_by(|a, b| b.cmp(a));
+    steps
+}
+
+/// Removes all checkpoints of a folder.
+pub fn remove_all(folder: &Path) -> io::Result<()> {
+    for step in list(folder) {
+        remove(folder, step)?;
+    }
+    Ok(())
+}
+
+fn remove(folder: &Path, step: usize) -> io::Result<()> {
+    let path = file(folder, step);
+    fs::remove_file(&path)?;
+    match fs::remove_file(digest_file(&path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Writes the trainer's state and removes all but the newest two checkpoints.
+///
+/// # Errors
+/// The disk's; earlier checkpoints are then as they were.
+pub fn save<M: Module + Denoiser>(
+    trainer: &Trainer<M>,
+    folder: &Path,
+) -> Result<(), CheckpointError> {
+    let path = file(folder, trainer.step);
+    let failed = |source| CheckpointError::Io {
+        path: path.clone(),
+        action: "write",
+        source,
+    };
+    let mut parts: Vec<(String, Vec<f32>)> = Vec::new();
+    let mut trained = Vec::new();
+    parameters::visit(trainer.network(), |parameter, tensor| {
+        if parameter.trained {
+            trained.push(parameter.name.clone());
+        }
+        parts.push((format!("network/{}", parameter.name), to_host(tensor)));
+    });
+    for (name, (first, second)) in trained.iter().zip(trainer.optimizer.moments()) {
+        parts.push((format!("moment1/{name}"), to_host(first.clone())));
+        parts.push((format!("moment2/{name}"), to_host(second.clone())));
+    }
+    if let Some(ema) = &trainer.ema {
+        for (name, average) in trained.iter().zip(ema.averages()) {
+            parts.push((format!("ema/{name}"), to_host(average.clone())));
+        }
+    }
+    let bytes: Vec<(String, Vec<u8>)> = parts
+        .into_iter()
+        .map(|(name, values)| {
+            let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+            (name, bytes.collect())
+        })
+        .collect();
+    let views = bytes.iter().map(|(name, bytes)| {
+        let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes);
+        (name.as_str(), view.expect("four bytes a number"))
+    });
+    let metadata = HashMap::from([("step".to_string(), trainer.step.to_string())]);
+    let content = safetensors::serialize(views, Some(metadata)).map_err(|error| {
+        failed(io::Error::other(error.to_string()))
+    })?;
+    durable::write(&path, |out| out.write_all(&content)).map_err(failed)?;
+    let digest = sha256_file(&path).map_err(|error| failed(io::Error::other(error)))?;
+    durable::write(&digest_file(&path), |out| out.write_all(digest.as_bytes())).map_err(failed)?;
+    for step in list(folder).into_iter().skip(KEPT) {
+        remove(folder, step).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Loads the newest checkpoint that is whole into a trainer of the same run. Returns what was wrong
+/// with newer ones; without any checkpoint the trainer stays at step 0.
+///
+/// # Errors
+/// There are checkpoints, but none is whole.
+pub fn resume<M: Module + Denoiser>(
+    trainer: &mut Trainer<M>,
+    folder: &Path,
+    adamw: &AdamWConfig,
+    ema: Option<&EmaConfig>,
+) -> Result<Vec<CheckpointError>, CheckpointError> {
+    let mut damaged = Vec::new();
+    for step in list(folder) {
+        match load(trainer, folder, step, adamw, ema) {
+            Ok(()) => return Ok(damaged),
+            Err(error) => damaged.push(error),
+        }
+    }
+    match damaged.into_iter().next() {
+        Some(error) => Err(error),
+        None => Ok(Vec::new()),
+    }
+}
+
+fn load<M: Module + Denoiser>(
+    trainer: &mut Trainer<M>,
+    folder: &Path,
+    step: usize,
+    adamw: &AdamWConfig,
+    ema: Option<&EmaConfig>,
+) -> Result<(), CheckpointError> {
+    let path = file(folder, step);
+    let failed = |source| CheckpointError::Io {
+        path: path.clone(),
+        action: "read",
+        source,
+    };
+    let damaged = |problem: String| CheckpointError::Damaged {
+        path: path.clone(),
+        problem,
+    };
+    let recorded = fs::read_to_string(digest_file(&path)).map_err(failed)?;
+    let actual = sha256_file(&path).map_err(|error| failed(io::Error::other(error)))?;
+    if recorded.trim() != actual {
+        return Err(damaged("its SHA-256 is not the recorded one".into()));
+    }
+    let content = fs::read(&path).map_err(failed)?;
+    let tensors = SafeTensors::deserialize(&content).map_err(|e| damaged(e.to_string()))?;
+    let values = |part: &str, name: &str, count: usize| -> Result<Vec<f32>, CheckpointError> {
+        let view = tensors
+            .tensor(&format!("{part}/{name}"))
+            .map_err(|error| damaged(error.to_string()))?;
+        if view.dtype() != Dtype::F32 || view.data().len() != 4 * count {
+            return Err(damaged(format!("{part}/{name} has another size")));
+        }
+        let (words, _) = view.data().as_chunks::<4>();
+        Ok(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
+    };
+
+    let mut network = HashMap::new();
+    let mut moments = Vec::new();
+    let mut averages = Vec::new();
+    let device = trainer.device.clone().without_autodiff();
+    let flat = |values: Vec<f32>, device: &Device| {
+        let count = values.len();
+        Tensor::<1>::from_data(TensorData::new(values, [count]), device)
+    };
+    for parameter in parameters::list(trainer.network()) {
+        let count = parameter.shape.iter().product();
+        let name = &parameter.name;
+        network.insert(name.clone(), values("network", name, count)?);
+        if parameter.trained {
+            let first = flat(values("moment1", name, count)?, &device);
+            let second = flat(values("moment2", name, count)?, &device);
+            moments.push((first, second));
+            if ema.is_some() {
+                averages.push(flat(values("ema", name, count)?, &device));
+            }
+        }
+    }
+    trainer.replace_network(|module| {
+        parameters::map(module, |parameter, tensor| {
+            let values = network.remove(&parameter.name).expect("read above");
+            flat(values, &tensor.device())
+        })
+    });
+    trainer.optimizer = crate::optimizer::AdamW::resumed(adamw.clone(), step, moments);
+    trainer.ema = ema.map(|config| Ema::resumed(config.clone(), step, averages));
+    trainer.step = step;
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! From an encoded image to bytes in height, width, channel order.
+//!
+//! The conversions, all deterministic and independent of the machine:
+//! - **EXIF orientation** is applied, as every viewer does.
+//! - **16-bit** samples are rounded to 8 bits: `(v * 255 + 32767) / 65535`.
+//! - **Transparency** is laid over white. Asking for 2 or 4 channels keeps it instead.
+//! - **Color to gray** is ITU-R 601 luma in 16-bit fixed point, `(19595 R + 38470 G + 7471 B + 32768) >> 16`,
+//!   the rounding that Pillow's `convert("L")` uses; **gray to color** repeats the value.
+//! - **CMYK and YCCK** JPEG files become RGB without a color profile. Color profiles are never applied.
+//! - **Palettes** and 1, 2 and 4-bit gray are expanded. Of an animation the first frame is read.
+//! - Floating-point images are refused: nothing says which value is white.
+
+use std::io::Cursor;
+
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+
+use super::complete::{self, Header};
+use super::error::{DataError, Size};
+use super::quiet::quietly;
+
+/// Largest decoded image, in bytes of its own color type: 8,192 x 8,192 RGBA.
+pub(crate) const MAX_DECODED: u64 = 256 << 20;
+/// Largest encoded image.
+pub(crate) const MAX_ENCODED: u64 = 256 << 20;
+/// What a decoder may need besides the pixels (color profiles, tables, rows).
+const DECODER_SLACK: u64 = 16 << 20;
+
+/// A decoded image: `pixels` holds `height * width * channels` bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Decoded {
+    pub size: Size,
+    pub channels: usize,
+    pub pixels: Vec<u8>,
+}
+
+/// Decodes `bytes`; `expected` is checked before any pixel is decoded, so that a wrong image costs nothing.
+///
+/// # Errors
+/// [`DataError::Image`] with `name` and what is wrong. A wrong size is `Ok(Err(size))`: the caller knows what to
+/// compare it with.
+pub(crate) fn decode(
+    name: &str,
+    bytes: &[u8],
+    expected: Option<Size>,
+) -> Result<Result<Decoded, Size>, DataError> {
+    let format = check_complete(name, bytes)?;
+    quietly(|| decode_whole(format, bytes, expected))
+        .unwrap_or_else(|panic| Err(format!("the decoder failed ({panic})")))
+        .map_err(|problem| {
+            DataError::image(
+                name,
+                format!("the {} file cannot be decoded: {problem}", label(format)),
+            )
+        })
+}
+
+fn decode_whole(
+    format: ImageFormat,
+    bytes: &[u8],
+    expected: Option<Size>,
+) -> Result<Result<Decoded, Size>, String> {
+    let said = |error: image::ImageError| error.to_string();
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = Limits::default();
+    // The header tells the size before a decoder sees the file; without it the general bound holds.
+    limits.max_alloc = Some(match fast_header(format, bytes) {
+        Some(header) => {
+            let size = u64::from(header.width) * u64::from(header.height) * 8;
+            size.min(MAX_DECODED) + DECODER_SLACK
+        }
+        None => MAX_DECODED + DECODER_SLACK,
+    });
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(said)?;
+    let (width, height) = decoder.dimensions();
+    if width == 0 || height == 0 {
+        return Err(format!("its size is {width} x {height} pixels"));
+    }
+    if decoder.total_bytes() > MAX_DECODED {
+        return Err(format!(
+            "{width} x {height} pixels take {} bytes, more than the {MAX_DECODED} that one image may",
+            decoder.total_bytes()
+        ));
+    }
+    let orientation = decoder.orientation().map_err(said)?;
+    let mut size = Size {
+        width: width as usize,
+        height: height as usize,
+    };
+    if is_sideways(orientation) {
+        std::mem::swap(&mut size.width, &mut size.height);
+    }
+    if expected.is_some_and(|expected| expected != size) {
+        return Ok(Err(size));
+    }
+    let mut decoded = DynamicImage::from_decoder(decoder).map_err(said)?;
+    decoded.apply_orientation(orientation);
+    let (pixels, channels) = eight_bit(decoded)?;
+    Ok(Ok(Decoded {
+        size,
+        channels,
+        pixels,
+    }))
+}
+
+fn is_sideways(orientation: Orientation) -> bool {
+    matches!(
+        orientation,
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
+    )
+}
+
+/// The size after rotation and whether the image has color, from the first bytes of a file. `None`: the prefix is
+/// too short or the format keeps its header elsewhere, and the whole file must be given to [`header`].
+pub(crate) fn header_from_prefix(prefix: &[u8]) -> Option<(Size, bool)> {
+    let header = fast_header(image::guess_format(prefix).ok()?, prefix)?;
+    let (mut width, mut height) = (header.width as usize, header.height as usize);
+    if header.sideways {
+        std::mem::swap(&mut width, &mut height);
+    }
+    Some((Size { width, height }, header.color))
+}
+
+fn fast_header(format: ImageFormat, bytes: &[u8]) -> Option<Header> {
+    match format {
+        ImageFormat::Jpeg => complete::jpeg_header(bytes),
+        ImageFormat::Png => complete::png_header(bytes),
+        _ => None,
+    }
+}
+
+/// The size after rotation and whether the image has color, without decoding pixels.
+pub(crate) fn header(name: &str, bytes: &[u8]) -> Result<(Size, bool), DataError> {
+    let format = recognize(name, bytes)?;
+    if let Some(header) = header_from_prefix(bytes) {
+        return Ok(header);
+    }
+    let read = || -> Result<(Size, bool), image::ImageError> {
+        let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+        let mut limits = Limits::default();
+        limits.max_alloc = Some(MAX_DECODED + DECODER_SLACK);
+        reader.limits(limits);
+        let mut decoder = reader.into_decoder()?;
+        let (width, height) = decoder.dimensions();
+        let mut size = Size {
+            width: width as usize,
+            height: height as usize,
+        };
+        if is_sideways(decoder.orientation()?) {
+            std::mem::swap(&mut size.width, &mut size.height);
+        }
+        Ok((size, decoder.color_type().has_color()))
+    };
+    match quietly(read) {
+        Ok(Ok(header)) => Ok(header),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(panic) => Err(panic),
+    }
+    .map_err(|problem| {
+        DataError::image(
+            name,
+            format!("the {} file cannot be decoded: {problem}", label(format)),
+        )
+    })
+}
+
+/// The format by content. File names lie: many JPEG files are called `.png`.
+pub(crate) fn recognize(name: &str, bytes: &[u8]) -> Result<ImageFormat, DataError> {
+    let readable = [
+        ImageFormat::Png,
+        ImageFormat::Jpeg,
+        ImageFormat::Bmp,
+        ImageFormat::Gif,
+        ImageFormat::WebP,
+        ImageFormat::Tiff,
+    ];
+    match image::guess_format(bytes) {
+        Ok(format) if readable.contains(&format) => Ok(format),
+        Ok(format) => {
+            let problem = format!(
+                "{} files cannot be read; convert the image to PNG or JPEG",
+                label(format)
+            );
+            Err(DataError::image(name, problem))
+        }
+        Err(_) => Err(DataError::image(name, not_an_image(bytes))),
+    }
+}
+
+fn not_an_image(bytes: &[u8]) -> String {
+    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(256)])
+        .trim_start()
+        .to_lowercase();
+    if bytes.is_empty() {
+        "the file is empty; fetch it again or remove it".into()
+    } else if start.starts_with("version https://git-lfs") {
+        "this is a Git LFS pointer, not the image; run `git lfs pull`".into()
+    } else if start.starts_with("<!doctype")
+        || start.starts_with("<html")
+        || start.starts_with("<?xml")
+    {
+        "this is a web page or XML text, not an image; fetch the image again or remove the file"
+            .into()
+    } else {
+        "this is not an image in a format that can be read (PNG, JPEG, BMP, GIF, WebP, TIFF)".into()
+    }
+}
+
+fn label(format: ImageFormat) -> &'static str {
+    match format {
+        ImageFormat::Png => "PNG",
+        ImageFormat::Jpeg => "JPEG",
+        ImageFormat::Bmp => "BMP",
+        ImageFormat::Gif => "GIF",
+        ImageFormat::WebP => "WebP",
+        ImageFormat::Tiff => "TIFF",
+        other => other.extensions_str().first().copied().unwrap_or("such"),
+    }
+}
+
+/// 8-bit samples and their number of channels: 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA.
+fn eight_bit(image: DynamicImage) -> Result<(Vec<u8>, usize), String> {
+    let narrow = |samples: Vec<u16>| -> Vec<u8> {
+        samples
+            .into_iter()
+            .map(|v| ((u32::from(v) * 255 + 32767) / 65535) as u8)
+            .collect()
+    };
+    Ok(match image {
+        DynamicImage::ImageLuma8(buffer) => (buffer.into_raw(), 1),
+        DynamicImage::ImageLumaA8(buffer) => (buffer.into_raw(), 2),
+        DynamicImage::ImageRgb8(buffer) => (buffer.into_raw(), 3),
+        DynamicImage::ImageRgba8(buffer) => (buffer.into_raw(), 4),
+        DynamicImage::ImageLuma16(buffer) => (narrow(buffer.into_raw()), 1),
+        DynamicImage::ImageLumaA16(buffer) => (narrow(buffer.into_raw()), 2),
+        DynamicImage::ImageRgb16(buffer) => (narrow(buffer.into_raw()), 3),
+        DynamicImage::ImageRgba16(buffer) => (narrow(buffer.into_raw()), 4),
+        _ => return Err("its pixels are floating-point; convert the image to 8 or 16 bits".into()),
+    })
+}
+
+/// Changes the number of channels as the module's documentation says. Both counts are 1 to 4.
+pub(crate) fn convert_channels(pixels: &[u8], from: usize, to: usize, out: &mut [u8]) {
+    if from == to {
+        out.copy_from_slice(pixels);
+        return;
+    }
+    for (input, output) in pixels.chunks_exact(from).zip(out.chunks_exact_mut(to)) {
+        let alpha = if from.is_multiple_of(2) {
+            input[from - 1]
+        } else {
+            255
+        };
+        let color = if from <= 2 {
+            [input[0]; 3]
+        } else {
+            [input[0], input[1], input[2]]
+        };
+        match to {
+            1 => output[0] = luma(color.map(|value| over_white(value, alpha))),
+            2 => output.copy_from_slice(&[luma(color), alpha]),
+            3 => output.copy_from_slice(&color.map(|value| over_white(value, alpha))),
+            _ => {
+                output[..3].copy_from_slice(&color);
+                output[3] = alpha;
+            }
+        }
+    }
+}
+
+fn over_white(value: u8, alpha: u8) -> u8 {
+    let (value, alpha) = (u32::from(value), u32::from(alpha));
+    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+}
+
+/// The weights sum to 65,536, so gray stays exactly what it was.
+fn luma([red, green, blue]: [u8; 3]) -> u8 {
+    ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 32768) >> 16)
+        as u8
+}
+
+/// Fails unless the file has a known format and an end.
+pub(crate) fn check_complete(name: &str, bytes: &[u8]) -> Result<ImageFormat, DataError> {
+    let format = recognize(name, bytes)?;
+    if let Some(missing) = complete::missing_end(format, bytes) {
+        return Err(DataError::image(
+            name,
+            format!(
+                "the {} file is truncated ({missing}); fetch it again or remove it",
+                label(format)
+            ),
+        ));
+    }
+    Ok(format)
+}

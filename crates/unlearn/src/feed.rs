@@ -1,0 +1,294 @@
+//! The data of a run: which images each step sees, with which noise, at which timesteps.
+//!
+//! Everything follows from the seed and the step's number; a resumed run needs no generator state.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use retrack_networks::random::{Random, Stream};
+
+use crate::batch::{Batch, Draws, Noised};
+use crate::data::{DataError, Dataset};
+
+/// How many images a step takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchSize {
+    /// Images of each stream in a micro-batch.
+    pub images: usize,
+    /// Micro-batches in a step.
+    pub accumulate: usize,
+}
+
+/// Draws the batches of a run.
+pub struct Feed<'a> {
+    dataset: &'a Dataset,
+    retain: &'a [usize],
+    forget: &'a [usize],
+    /// The neighbors of each forgotten row, pixels in [-1, 1], one after another.
+    neighbors: HashMap<usize, Arc<[f32]>>,
+    random: Random,
+    size: BatchSize,
+    /// Number of timesteps that the network was trained with.
+    timesteps: usize,
+    /// Whether the network has classes.
+    labels: bool,
+}
+
+/// The streams of one kind of image.
+struct Streams {
+    order: Stream,
+    noise: Stream,
+    timestep: Stream,
+}
+
+const RETAIN: Streams = Streams {
+    order: Stream::RetainOrder,
+    noise: Stream::RetainNoise,
+    timestep: Stream::RetainTimestep,
+};
+
+const FORGET: Streams = Streams {
+    order: Stream::ForgetOrder,
+    noise: Stream::ForgetNoise,
+    timestep: Stream::ForgetTimestep,
+};
+
+impl<'a> Feed<'a> {
+    pub fn new(
+        dataset: &'a Dataset,
+        retain: &'a [usize],
+        forget: &'a [usize],
+        random: Random,
+        size: BatchSize,
+        timesteps: usize,
+        labels: bool,
+    ) -> Self {
+        Self {
+            dataset,
+            retain,
+            forget,
+            neighbors: HashMap::new(),
+            random,
+            size,
+            timesteps,
+            labels,
+        }
+    }
+
+    /// Reads the neighbors of each forgotten row.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn with_neighbors(
+        mut self,
+        neighbors: &HashMap<usize, Vec<usize>>,
+    ) -> Result<Self, DataError> {
+        for (&row, rows) in neighbors {
+            self.neighbors.insert(row, self.pixels(rows)?.into());
+        }
+        Ok(self)
+    }
+
+    pub fn accumulate(&self) -> usize {
+        self.size.accumulate
+    }
+
+    pub fn random(&self) -> &Random {
+        &self.random
+    }
+
+    /// The micro-batch `micro` of step `step`, both counted from 0.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn batch(&self, step: usize, micro: usize, draws: Draws) -> Result<Batch, DataError> {
+        let first = (step * self.size.accumulate + micro) * self.size.images;
+        let forget_rows = self.rows(self.forget, &FORGET, first);
+        let neighbors = draws.neighbors.then(|| {
+            forget_rows
+                .iter()
+                .map(|row| self.neighbors[row].clone())
+                .collect()
+        });
+        let retain = if draws.retain {
+            let rows = self.rows(self.retain, &RETAIN, first);
+            Some(self.noised(&rows, &RETAIN, first)?)
+        } else {
+            None
+        };
+        let forget = if draws.forget {
+            Some(self.noised(&forget_rows, &FORGET, first)?)
+        } else {
+            None
+        };
+        let indices = || (0..self.size.images).map(|place| (first + place) as u64);
+        let uniform = draws.uniform.then(|| {
+            let shape = self.dataset.shape();
+            let image_len = shape.height * shape.width * shape.channels;
+            indices()
+                .flat_map(|index| self.random.at(Stream::Uniform, 0, index).uniform(image_len))
+                .collect()
+        });
+        let mixture_mask = draws.mixture.map(|retained| {
+            indices()
+                .flat_map(|index| {
+                    self.random
+                        .at(Stream::Mixture, 0, index)
+                        .bernoulli(1, retained)
+                })
+                .collect()
+        });
+        Ok(Batch {
+            retain,
+            forget,
+            neighbors,
+            uniform,
+            mixture_mask,
+        })
+    }
+
+    /// Rows `first ..` of an endless sequence of shuffled passes over `rows`.
+    fn rows(&self, rows: &[usize], streams: &Streams, first: usize) -> Vec<usize> {
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let mut pass: Option<(usize, Vec<usize>)> = None;
+        (first..first + self.size.images)
+            .map(|position| {
+                let (epoch, place) = (position / rows.len(), position % rows.len());
+                let order = match pass.take() {
+                    Some((e, order)) if e == epoch => order,
+                    _ => self
+                        .random
+                        .permutation(streams.order, epoch as u64, rows.len()),
+                };
+                let row = rows[order[place]];
+                pass = Some((epoch, order));
+                row
+            })
+            .collect()
+    }
+
+    fn noised(&self, rows: &[usize], streams: &Streams, first: usize) -> Result<Noised, DataError> {
+        let shape = self.dataset.shape();
+        let clean = self.pixels(rows)?;
+        let image_len = shape.height * shape.width * shape.channels;
+        let mut noise = Vec::with_capacity(clean.len());
+        let mut timesteps = Vec::with_capacity(rows.len());
+        for place in 0..rows.len() {
+            let index = (first + place) as u64;
+            noise.extend(self.random.at(streams.noise, 0, index).normal(image_len));
+            let mut draw = self.random.at(streams.timestep, 0, index);
+            timesteps.extend(draw.integers(1, self.timesteps));
+        }
+        let labels = self.labels.then(|| {
+            rows.iter()
+                .map(|&row| self.dataset.label(row).unwrap_or(0))
+                .collect()
+        });
+        Ok(Noised {
+            shape: [rows.len(), shape.height, shape.width, shape.channels],
+            clean,
+            noise,
+            timesteps,
+            labels,
+        })
+    }
+
+    /// The images of `rows`, one after another, in [-1, 1].
+    fn pixels(&self, rows: &[usize]) -> Result<Vec<f32>, DataError> {
+        let shape = self.dataset.shape();
+        let image_len = shape.height * shape.width * shape.channels;
+        let mut bytes = vec![0; image_len];
+        let mut values = Vec::with_capacity(rows.len() * image_len);
+        for &row in rows {
+            self.dataset.read(row, &mut bytes)?;
+            values.extend(bytes.iter().map(|&byte| to_unit(byte)));
+        }
+        Ok(values)
+    }
+}
+
+/// A byte as networks read it: 0 to 255 becomes -1 to 1.
+pub fn to_unit(byte: u8) -> f32 {
+    f32::from(byte) / 127.5 - 1.0
+}
+
+/// The way back of [`to_unit`], rounded as diffusers' pipelines do.
+pub fn to_byte(value: f32) -> u8 {
+    ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::ImageShape;
+
+    fn feed(dataset: &Dataset, images: usize, accumulate: usize) -> Feed<'_> {
+        let size = BatchSize { images, accumulate };
+        let random = Random::new(3);
+        Feed::new(dataset, &[0, 2, 3], &[1, 4], random, size, 1000, false)
+    }
+
+    fn dataset() -> Dataset {
+        let shape = ImageShape {
+            height: 2,
+            width: 3,
+            channels: 1,
+        };
+        Dataset::from_pixels(shape, (0..30).collect(), Vec::new()).unwrap()
+    }
+
+    const EVERYTHING_BUT_NEIGHBORS: Draws = Draws {
+        retain: true,
+        forget: true,
+        neighbors: false,
+        uniform: true,
+        mixture: Some(0.5),
+    };
+
+    #[test]
+    fn what_an_image_sees_does_not_depend_on_the_batch_it_is_in() {
+        let dataset = dataset();
+        let draws = EVERYTHING_BUT_NEIGHBORS;
+        let whole = feed(&dataset, 8, 1).batch(1, 0, draws).unwrap();
+        let half = feed(&dataset, 4, 2).batch(1, 1, draws).unwrap();
+        let (whole_uniform, half_uniform) = (whole.uniform.unwrap(), half.uniform.unwrap());
+        assert_eq!(whole_uniform.len(), 8 * 6);
+        assert_eq!(whole_uniform[4 * 6..], half_uniform);
+        assert!(whole_uniform.iter().all(|u| (0.0..1.0).contains(u)));
+        assert_eq!(whole.mixture_mask.unwrap()[4..], half.mixture_mask.unwrap());
+        for (whole, half) in [(whole.retain, half.retain), (whole.forget, half.forget)] {
+            let (whole, half) = (whole.unwrap(), half.unwrap());
+            assert_eq!(whole.clean[4 * 6..], half.clean);
+            assert_eq!(whole.noise[4 * 6..], half.noise);
+            assert_eq!(whole.timesteps[4..], half.timesteps);
+        }
+    }
+
+    #[test]
+    fn the_mixture_holds_retained_images_as_often_as_asked() {
+        let dataset = dataset();
+        let share = |retained| {
+            let draws = Draws {
+                mixture: Some(retained),
+                ..Draws::default()
+            };
+            let batch = feed(&dataset, 4000, 1).batch(0, 0, draws).unwrap();
+            let mask = batch.mixture_mask.unwrap();
+            mask.iter().filter(|retained| **retained).count() as f64 / 4000.0
+        };
+        // Five standard errors.
+        assert!((share(0.75) - 0.75).abs() < 0.035, "{}", share(0.75));
+        assert_eq!(share(1.0), 1.0);
+    }
+
+    #[test]
+    fn what_is_not_asked_for_is_absent() {
+        let batch = feed(&dataset(), 4, 1)
+            .batch(0, 0, Draws::default())
+            .unwrap();
+        assert!(batch.retain.is_none() && batch.forget.is_none());
+        assert!(batch.uniform.is_none() && batch.mixture_mask.is_none());
+    }
+}

@@ -1,0 +1,13 @@
+//! Data sets, nearest neighbors, unlearning objectives and the trainer.
+
+pub mod batch;
+pub mod checkpoint;
+pub mod data;
+pub mod durable;
+pub mod feed;
+pub mod neighbors;
+pub mod objective;
+pub mod optimizer;
+pub mod run;
+pub mod tensorboard;
+pub mod trainer;

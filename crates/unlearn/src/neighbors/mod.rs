@@ -1,0 +1,135 @@
+//! Exact Euclidean nearest neighbors on bytes.
+//!
+//! Pixels are bytes and the usual normalization of a model's input is affine, so squared distances of bytes, which
+//! are whole numbers, order images exactly as distances of the model's inputs do.
+
+mod cache;
+mod distance;
+mod search;
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::cache::{Prepared, prepare};
+pub use self::search::nearest;
+use self::search::{Best, scan};
+use crate::data::{DataError, Dataset};
+
+/// One neighbor. The natural order is by row; lists are ordered by distance, then row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbor {
+    /// Row of the neighbor in its data set.
+    pub row: usize,
+    /// Sum over all bytes of the squared difference.
+    pub distance_squared: u64,
+}
+
+/// Why neighbors could not be found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NeighborError {
+    /// More neighbors were asked for than there are images.
+    #[error(
+        "{wanted} neighbors were asked for, but only {retained} images are retained; ask for fewer"
+    )]
+    TooFew {
+        /// Neighbors asked for.
+        wanted: usize,
+        /// Images to choose from.
+        retained: usize,
+    },
+    /// Data whose length is not a whole number of rows, or a query of another length than a row.
+    #[error("{found} bytes are not whole rows of {row_len}")]
+    Length {
+        /// Bytes of a row.
+        row_len: usize,
+        /// Bytes found.
+        found: usize,
+    },
+    /// An image cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+}
+
+/// Working memory that suits most machines, in bytes: blocks of 64 MiB keep every thread busy with decoding.
+pub const DEFAULT_BUDGET: usize = 128 << 20;
+
+/// The root-mean-square difference of a value, 0 to 255, for a squared distance over `bytes` values.
+pub fn root_mean_square(distance_squared: u64, bytes: usize) -> f64 {
+    (distance_squared as f64 / bytes.max(1) as f64).sqrt()
+}
+
+/// The `k` nearest of the `retain` rows for each of the `forget` rows, nearest first, ties by lower row.
+///
+/// Images that are not in memory are decoded in blocks by all threads. Blocks and the forgotten images that are
+/// looked for at one time take at most `budget` bytes together (and at least one image each); a larger forget set
+/// makes several passes. Equal forgotten images are looked for once.
+///
+/// # Errors
+/// [`NeighborError::TooFew`], or [`NeighborError::Data`] of an image that cannot be read.
+pub fn nearest_in(
+    data: &Dataset,
+    retain: &[usize],
+    forget: &[usize],
+    k: usize,
+    budget: usize,
+) -> Result<Vec<Vec<Neighbor>>, NeighborError> {
+    let length = data.shape().bytes();
+    let at_once = (budget / 2 / length).max(1);
+    let mut found = Vec::with_capacity(forget.len());
+    for forget in forget.chunks(at_once) {
+        let mut pixels = vec![0; forget.len() * length];
+        for (out, &row) in pixels.chunks_exact_mut(length).zip(forget) {
+            data.read(row, out)?;
+        }
+        let queries: Vec<&[u8]> = pixels.chunks_exact(length).collect();
+        found.extend(nearest_to(data, retain, &queries, k, budget - budget / 2)?);
+    }
+    Ok(found)
+}
+
+/// The `k` nearest of `rows` for each query, an image of the data set's shape. Blocks take at most `budget` bytes.
+pub(crate) fn nearest_to(
+    data: &Dataset,
+    rows: &[usize],
+    queries: &[&[u8]],
+    k: usize,
+    budget: usize,
+) -> Result<Vec<Vec<Neighbor>>, NeighborError> {
+    if k > rows.len() {
+        return Err(NeighborError::TooFew {
+            wanted: k,
+            retained: rows.len(),
+        });
+    }
+    // 606 copies of one T-shirt are one query.
+    let mut place: HashMap<&[u8], usize> = HashMap::new();
+    let mut unique: Vec<&[u8]> = Vec::new();
+    let places: Vec<usize> = queries
+        .iter()
+        .map(|&query| {
+            *place.entry(query).or_insert_with(|| {
+                unique.push(query);
+                unique.len() - 1
+            })
+        })
+        .collect();
+    let mut best = vec![Best::new(k); unique.len()];
+    data.blocks::<NeighborError>(rows, budget, |block| {
+        let image = |index: usize| (block.image(index), block.rows[index]);
+        scan(
+            block.rows.len(),
+            data.shape().bytes(),
+            image,
+            &unique,
+            &mut best,
+        );
+        Ok(())
+    })?;
+    let found: Vec<Vec<Neighbor>> = best.into_iter().map(Best::into_neighbors).collect();
+    Ok(places
+        .into_iter()
+        .map(|place| found[place].clone())
+        .collect())
+}

@@ -1,0 +1,31 @@
+//! Fine-tuning on the retained images alone (the paper's "Vanilla").
+
+use retrack_networks::unet2d::InputError;
+
+use super::{Losses, Objective, Pass, Sums};
+use crate::batch::{Batch, Draws};
+
+/// E_retain[ |e_theta - e|^2 ]: the forgotten images fade because nothing repeats them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finetune;
+
+impl Objective for Finetune {
+    fn draws(&self) -> Draws {
+        Draws {
+            retain: true,
+            ..Draws::default()
+        }
+    }
+
+    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, InputError> {
+        let retain = batch.retain.as_ref().expect("drawn");
+        let target = retain.target(pass.schedule, pass.device);
+        let (loss, gradient) = pass.squared_error(retain, target, None, 1.0)?;
+        sums.add(gradient);
+        Ok(Losses {
+            loss,
+            retain: Some(loss),
+            ..Losses::default()
+        })
+    }
+}

@@ -1,0 +1,269 @@
+//! The losses of unlearning. Each file is one method; this one says what a method is.
+
+mod erasediff;
+mod finetune;
+mod method;
+mod neggrad;
+mod retrack;
+mod siss;
+
+use std::cell::RefCell;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::gradients::GradientSet;
+use retrack_networks::random::Draw;
+use retrack_networks::schedule::NoiseSchedule;
+use retrack_networks::unet2d::InputError;
+
+use crate::batch::{Batch, Draws, Noised};
+
+pub use erasediff::EraseDiff;
+pub use finetune::Finetune;
+pub use method::{Method, MethodError};
+pub use neggrad::NegGrad;
+pub use retrack::ReTrack;
+pub use siss::Siss;
+
+/// A way to unlearn: which data it draws, what it minimizes, and how its gradients combine.
+pub trait Objective: std::fmt::Debug {
+    /// Which parts of a batch [`backward`](Self::backward) reads.
+    fn draws(&self) -> Draws;
+
+    /// Adds the gradient of one micro-batch to `sums` and reports its loss.
+    ///
+    /// # Errors
+    /// An image that does not fit the network.
+    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, InputError>;
+
+    /// The gradient of a step, from the mean over its micro-batches.
+    fn combine(&self, sums: Sums) -> GradientSet {
+        sums.main.expect("a step has at least one micro-batch")
+    }
+}
+
+/// The gradients that a step's micro-batches add up to.
+#[derive(Debug, Default)]
+pub struct Sums {
+    pub main: Option<GradientSet>,
+    /// Of the second loss, where a method has one whose gradient it does not simply add.
+    pub correction: Option<GradientSet>,
+}
+
+impl Sums {
+    fn add(&mut self, gradient: GradientSet) {
+        Self::add_to(&mut self.main, gradient);
+    }
+
+    fn add_correction(&mut self, gradient: GradientSet) {
+        Self::add_to(&mut self.correction, gradient);
+    }
+
+    fn add_to(sum: &mut Option<GradientSet>, gradient: GradientSet) {
+        *sum = Some(match sum.take() {
+            Some(sum) => sum.add_scaled(gradient, 1.0),
+            None => gradient,
+        });
+    }
+
+    /// Divides by the number of micro-batches.
+    pub fn divide(self, micro_batches: usize) -> Self {
+        let factor = 1.0 / micro_batches as f64;
+        Self {
+            main: self.main.map(|sum| sum.scale(factor)),
+            correction: self.correction.map(|sum| sum.scale(factor)),
+        }
+    }
+
+    /// Main gradient and correction of a method that has both.
+    fn both(self) -> (GradientSet, GradientSet) {
+        let missing = "a step has at least one micro-batch";
+        (self.main.expect(missing), self.correction.expect(missing))
+    }
+}
+
+/// `main + factor * correction`, and `main` alone where the correction has vanished: its length, which
+/// the factor was divided by, is then zero or too small for the f32 factor.
+fn corrected(main: GradientSet, correction: GradientSet, factor: f64) -> GradientSet {
+    if factor == 0.0 || !(factor as f32).is_finite() {
+        return main;
+    }
+    main.add_scaled(correction, factor)
+}
+
+/// |e + (g/s)(x - other)|^2 / 2 - |e|^2 / 2 for one noisy image x_t = g x + s e: how much less likely
+/// than x another clean image is to have led to it, as the difference of their log densities.
+///
+/// In f64 and as a difference: at small t the squares are in the millions, where f32 has no digits left.
+fn half_square_excess(
+    schedule: &NoiseSchedule,
+    t: usize,
+    clean: &[f32],
+    noise: &[f32],
+    other: &[f32],
+) -> f64 {
+    let ratio = schedule.signal(t) / schedule.noise(t);
+    let mut distance = 0.0;
+    let mut along = 0.0;
+    for ((&x, &n), &e) in clean.iter().zip(other).zip(noise) {
+        let difference = f64::from(x) - f64::from(n);
+        distance += difference * difference;
+        along += difference * f64::from(e);
+    }
+    0.5 * ratio * ratio * distance + ratio * along
+}
+
+/// The loss of one micro-batch: sums over the pixels of an image, means over images.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Losses {
+    /// What is minimized.
+    pub loss: f64,
+    /// The retained images' own loss, before its weight.
+    pub retain: Option<f64>,
+    /// The forgotten images' own loss, before its weight.
+    pub forget: Option<f64>,
+    /// The second loss, whose gradient corrects that of the first.
+    pub correction: Option<f64>,
+}
+
+impl Losses {
+    /// Adds `other / count`, to average over micro-batches.
+    pub fn accumulate(&mut self, other: &Self, count: usize) {
+        let count = count as f64;
+        let add = |sum: &mut Option<f64>, term: Option<f64>| {
+            if let Some(term) = term {
+                *sum = Some(sum.unwrap_or(0.0) + term / count);
+            }
+        };
+        self.loss += other.loss / count;
+        add(&mut self.retain, other.retain);
+        add(&mut self.forget, other.forget);
+        add(&mut self.correction, other.correction);
+    }
+}
+
+/// What a micro-batch is computed with.
+pub struct Pass<'a> {
+    pub network: &'a dyn Denoiser,
+    pub schedule: &'a NoiseSchedule,
+    /// Where the network's tensors are; with autodiff.
+    pub device: &'a Device,
+    /// The masks of a training step; `None` drops nothing.
+    pub dropout: Option<RefCell<Draw>>,
+}
+
+impl Pass<'_> {
+    /// Mean over images of the squared distance between prediction and `target`, each image's times its
+    /// own constant of `weights`; and the gradient of `factor` times that.
+    fn squared_error(
+        &self,
+        images: &Noised,
+        target: Tensor<4>,
+        weights: Option<&[f64]>,
+        factor: f64,
+    ) -> Result<(f64, GradientSet), InputError> {
+        let noisy = images.noisy(self.schedule, self.device);
+        let mut draw = self.dropout.as_ref().map(|draw| draw.borrow_mut());
+        let prediction = self.network.predict(
+            noisy,
+            &images.timesteps,
+            images.labels.as_deref(),
+            draw.as_deref_mut(),
+        )?;
+        let difference = prediction - target;
+        let mut squares = difference.clone() * difference;
+        if let Some(weights) = weights {
+            let weights: Vec<f32> = weights.iter().map(|&weight| weight as f32).collect();
+            let weights = TensorData::new(weights, [images.len(), 1, 1, 1]);
+            squares = squares * Tensor::from_data(weights, self.device);
+        }
+        let error = squares.sum().div_scalar(images.len() as f64);
+        let value = f64::from(error.clone().into_scalar::<f32>());
+        let gradient = self.network.gradients(error.mul_scalar(factor));
+        Ok((value, gradient))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gradient(values: [f32; 2]) -> GradientSet {
+        GradientSet(vec![Tensor::from_floats(values, &Device::flex())])
+    }
+
+    fn combined(objective: &dyn Objective, main: [f32; 2], correction: [f32; 2]) -> Vec<f32> {
+        let mut sums = Sums::default();
+        sums.add(gradient(main));
+        sums.add_correction(gradient(correction));
+        let combined = objective.combine(sums.divide(1));
+        retrack_networks::parameters::to_host(combined.0[0].clone())
+    }
+
+    #[test]
+    fn erasediff_corrects_just_enough_to_lower_the_second_loss() {
+        // Opposite by -1/2 of the correction's square: the factor is eta + 1/2.
+        let step = combined(&EraseDiff { eta: 0.25 }, [-1.0, 3.0], [2.0, 0.0]);
+        assert_eq!(step, [0.5, 3.0]);
+        // Already along the correction by more than eta.
+        let step = combined(&EraseDiff { eta: 0.25 }, [1.0, 3.0], [2.0, 0.0]);
+        assert_eq!(step, [1.0, 3.0]);
+    }
+
+    #[test]
+    fn siss_subtracts_a_correction_of_fixed_length() {
+        let siss = Siss {
+            lambda: 0.5,
+            rescale: 10.0,
+        };
+        assert_eq!(combined(&siss, [1.0, 1.0], [0.3, -0.4]), [-5.0, 9.0]);
+    }
+
+    #[test]
+    fn a_correction_that_has_vanished_corrects_nothing() {
+        let methods: [&dyn Objective; 2] = [
+            &EraseDiff { eta: 0.25 },
+            &Siss {
+                lambda: 0.5,
+                rescale: 750.0,
+            },
+        ];
+        for method in methods {
+            for correction in [[0.0, 0.0], [1e-45, -1e-45]] {
+                let step = combined(method, [1.0, -2.0], correction);
+                assert_eq!(step, [1.0, -2.0], "{method:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn micro_batches_average_before_they_combine() {
+        let mut sums = Sums::default();
+        for (main, correction) in [([1.0, 2.0], [1.0, 0.0]), ([3.0, 6.0], [5.0, 0.0])] {
+            sums.add(gradient(main));
+            sums.add_correction(gradient(correction));
+        }
+        let siss = Siss {
+            lambda: 0.5,
+            rescale: 0.5,
+        };
+        let combined = siss.combine(sums.divide(2));
+        let step = retrack_networks::parameters::to_host(combined.0[0].clone());
+        assert_eq!(step, [1.5, 4.0]);
+    }
+
+    #[test]
+    fn losses_average_over_micro_batches_where_a_method_reports_them() {
+        let part = |loss| Losses {
+            loss,
+            correction: Some(2.0 * loss),
+            ..Losses::default()
+        };
+        let mut losses = Losses::default();
+        losses.accumulate(&part(1.0), 2);
+        losses.accumulate(&part(4.0), 2);
+        assert_eq!(losses.loss, 2.5);
+        assert_eq!(losses.correction, Some(5.0));
+        assert_eq!(losses.retain, None);
+    }
+}

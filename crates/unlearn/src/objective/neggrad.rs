@@ -1,0 +1,31 @@
+//! Gradient ascent on the forgotten images ("NegGrad").
+
+use retrack_networks::unet2d::InputError;
+
+use super::{Losses, Objective, Pass, Sums};
+use crate::batch::{Batch, Draws};
+
+/// -E_forget[ |e_theta - e|^2 ]: the network unlearns to predict, with nothing that holds the rest in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NegGrad;
+
+impl Objective for NegGrad {
+    fn draws(&self) -> Draws {
+        Draws {
+            forget: true,
+            ..Draws::default()
+        }
+    }
+
+    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, InputError> {
+        let forget = batch.forget.as_ref().expect("drawn");
+        let target = forget.target(pass.schedule, pass.device);
+        let (error, gradient) = pass.squared_error(forget, target, None, -1.0)?;
+        sums.add(gradient);
+        Ok(Losses {
+            loss: -error,
+            forget: Some(error),
+            ..Losses::default()
+        })
+    }
+}

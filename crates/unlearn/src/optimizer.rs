@@ -1,0 +1,257 @@
+//! AdamW over a network's trained parameters, with the gradient clipped by its norm.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use retrack_kernels::{self as kernels, AdamWStep};
+use retrack_networks::gradients::GradientSet;
+use retrack_networks::parameters;
+use serde::{Deserialize, Serialize};
+
+/// Settings of AdamW (Loshchilov & Hutter 2019) as PyTorch defines it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AdamWConfig {
+    pub betas: [f64; 2],
+    pub epsilon: f64,
+    pub weight_decay: f64,
+    /// The gradient is scaled down to this norm where it is longer.
+    pub max_grad_norm: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self {
+            betas: [0.95, 0.999],
+            epsilon: 1e-8,
+            weight_decay: 1e-6,
+            max_grad_norm: 1.0,
+        }
+    }
+}
+
+/// AdamW and its moments.
+#[derive(Debug, Clone)]
+pub struct AdamW {
+    config: AdamWConfig,
+    /// Steps taken.
+    step: usize,
+    /// First and second moment of each trained parameter, flat, in the network's own order.
+    moments: Vec<(Tensor<1>, Tensor<1>)>,
+}
+
+impl AdamW {
+    pub fn new(config: AdamWConfig) -> Self {
+        Self {
+            config,
+            step: 0,
+            moments: Vec::new(),
+        }
+    }
+
+    /// An optimizer that has taken `step` steps and reached these moments.
+    pub fn resumed(
+        config: AdamWConfig,
+        step: usize,
+        moments: Vec<(Tensor<1>, Tensor<1>)>,
+    ) -> Self {
+        Self {
+            config,
+            step,
+            moments,
+        }
+    }
+
+    pub fn moments(&self) -> &[(Tensor<1>, Tensor<1>)] {
+        &self.moments
+    }
+
+    /// One step along `gradients`, whose Euclidean norm is `norm`.
+    pub fn step<M: Module>(
+        &mut self,
+        network: M,
+        gradients: GradientSet,
+        norm: f64,
+        learning_rate: f64,
+    ) -> M {
+        self.step += 1;
+        let step = AdamWStep {
+            learning_rate,
+            beta1: self.config.betas[0],
+            beta2: self.config.betas[1],
+            epsilon: self.config.epsilon,
+            weight_decay: self.config.weight_decay,
+            step: self.step,
+            // PyTorch's `clip_grad_norm_` adds the same 1e-6.
+            gradient_scale: (self.config.max_grad_norm / (norm + 1e-6)).min(1.0),
+        };
+        if self.moments.is_empty() {
+            let zeros = |g: &Tensor<1>| (g.zeros_like(), g.zeros_like());
+            self.moments = gradients.0.iter().map(zeros).collect();
+        }
+        let mut moments = std::mem::take(&mut self.moments).into_iter();
+        let mut gradients = gradients.0.into_iter();
+        let mut updated = Vec::with_capacity(moments.len());
+        let network = parameters::map(network, |parameter, tensor| {
+            if !parameter.trained {
+                return tensor;
+            }
+            let (first, second) = moments.next().expect("a moment for each parameter");
+            let gradient = gradients.next().expect("a gradient for each parameter");
+            let (tensor, first, second) =
+                kernels::adamw_step(tensor, gradient, first, second, &step);
+            updated.push((first, second));
+            tensor
+        });
+        self.moments = updated;
+        network
+    }
+}
+
+/// How the learning rate moves over a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "schedule", rename_all = "snake_case")]
+pub enum LearningRate {
+    Constant {
+        rate: f64,
+    },
+    /// Linear from 0 over `warmup` steps, then half a cosine down to 0 at `steps`.
+    Cosine {
+        rate: f64,
+        warmup: usize,
+        steps: usize,
+    },
+}
+
+impl LearningRate {
+    /// The rate of a step, counted from 0.
+    pub fn at(&self, step: usize) -> f64 {
+        match *self {
+            Self::Constant { rate } => rate,
+            Self::Cosine { rate, warmup, .. } if step < warmup => {
+                rate * step as f64 / warmup as f64
+            }
+            Self::Cosine {
+                rate,
+                warmup,
+                steps,
+            } => {
+                let done = (step - warmup) as f64 / steps.saturating_sub(warmup).max(1) as f64;
+                rate * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
+            }
+        }
+    }
+}
+
+/// Exponential moving average of a network's trained parameters (diffusers' `EMAModel` with its
+/// warm-up).
+#[derive(Debug, Clone)]
+pub struct Ema {
+    config: EmaConfig,
+    /// Updates made.
+    step: usize,
+    /// Flat, in the network's own order.
+    averages: Vec<Tensor<1>>,
+}
+
+/// How fast an [`Ema`] forgets: after n updates by `1 - (1 + n / inverse_gamma)^-power`, at most
+/// `max_decay`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EmaConfig {
+    pub inverse_gamma: f64,
+    pub power: f64,
+    pub max_decay: f64,
+}
+
+impl Default for EmaConfig {
+    fn default() -> Self {
+        Self {
+            inverse_gamma: 1.0,
+            power: 0.75,
+            max_decay: 0.9999,
+        }
+    }
+}
+
+impl Ema {
+    pub fn new<M: Module>(config: EmaConfig, network: &M) -> Self {
+        Self {
+            config,
+            step: 0,
+            averages: trained(network),
+        }
+    }
+
+    /// An average that has seen `step` updates.
+    pub fn resumed(config: EmaConfig, step: usize, averages: Vec<Tensor<1>>) -> Self {
+        Self {
+            config,
+            step,
+            averages,
+        }
+    }
+
+    pub fn averages(&self) -> &[Tensor<1>] {
+        &self.averages
+    }
+
+    /// Moves the average towards the network.
+    pub fn update<M: Module>(&mut self, network: &M) {
+        let n = self.step as f64;
+        let decay = if self.step == 0 {
+            0.0
+        } else {
+            1.0 - (1.0 + n / self.config.inverse_gamma).powf(-self.config.power)
+        };
+        let decay = decay.clamp(0.0, self.config.max_decay);
+        self.step += 1;
+        let pairs = std::mem::take(&mut self.averages)
+            .into_iter()
+            .zip(trained(network));
+        self.averages = pairs
+            .map(|(average, value)| {
+                average.mul_scalar(decay) + value.mul_scalar(1.0 - decay)
+            })
+            .collect();
+    }
+
+    /// The network with the average in place of its trained parameters.
+    pub fn apply<M: Module>(&self, network: M) -> M {
+        let mut averages = self.averages.iter();
+        parameters::map(network, |parameter, tensor| {
+            if parameter.trained {
+                averages.next().expect("an average for each").clone()
+            } else {
+                tensor
+            }
+        })
+    }
+}
+
+fn trained<M: Module>(network: &M) -> Vec<Tensor<1>> {
+    let mut all = Vec::new();
+    parameters::visit(network, |parameter, tensor| {
+        if parameter.trained {
+            all.push(tensor);
+        }
+    });
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cosine_rises_and_falls_to_zero() {
+        let rate = LearningRate::Cosine {
+            rate: 2.0,
+            warmup: 10,
+            steps: 110,
+        };
+        assert_eq!(rate.at(0), 0.0);
+        assert_eq!(rate.at(5), 1.0);
+        assert_eq!(rate.at(10), 2.0);
+        assert!((rate.at(60) - 1.0).abs() < 1e-12);
+        assert!(rate.at(110).abs() < 1e-12);
+        assert!(rate.at(500).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,294 @@
+//! What a run leaves beside the model: its configuration and what happened at each step.
+//!
+//! `OUT/run/config.json` holds the resolved configuration, `OUT/run/events.jsonl` one line a step,
+//! `OUT/run/events.out.tfevents.*` the same for TensorBoard. Rows are named by number; no pixels.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::durable;
+use crate::tensorboard::{EventWriter, TensorboardError};
+use crate::trainer::StepReport;
+
+/// Why a run folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("{}: the output folder is not empty; choose another, or give --force to replace it", path.display())]
+    NotEmpty { path: PathBuf },
+    #[error("{}: not empty, and neither a model folder nor a run: it will not be replaced; choose another", path.display())]
+    NotOurs { path: PathBuf },
+    #[error("{}: an interrupted run lies here; give --resume to continue it or --force to replace it", path.display())]
+    Interrupted { path: PathBuf },
+    #[error("{}: there is no interrupted run to resume; leave --resume out", path.display())]
+    NothingToResume { path: PathBuf },
+    #[error("{}: the run was started with another {key}: {old} then, {new} now; use the same, or another output folder", path.display())]
+    Differs {
+        path: PathBuf,
+        key: String,
+        old: String,
+        new: String,
+    },
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{}: not a run's configuration: {problem}", path.display())]
+    Config { path: PathBuf, problem: String },
+    #[error(transparent)]
+    Tensorboard(#[from] TensorboardError),
+}
+
+/// What to do with an output folder that is not empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    Refuse,
+    /// Replace a model folder or a run.
+    Force,
+    /// Continue the run that was interrupted there.
+    Resume,
+}
+
+/// The output folder of a run.
+#[derive(Debug)]
+pub struct RunFolder {
+    out: PathBuf,
+}
+
+impl RunFolder {
+    /// Checks `out` without changing anything.
+    ///
+    /// # Errors
+    /// A folder that `existing` does not cover.
+    pub fn check(out: &Path, existing: Existing) -> Result<(), RunError> {
+        let path = out.to_path_buf();
+        let io_error = |source| RunError::Io {
+            path: out.to_path_buf(),
+            source,
+        };
+        let mut names = Vec::new();
+        match fs::read_dir(out) {
+            Ok(entries) => {
+                for entry in entries {
+                    names.push(entry.map_err(io_error)?.file_name());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(io_error(error)),
+        }
+        let has = |name: &str| names.iter().any(|found| found == name);
+        let model = has("model_index.json") || has("config.json");
+        let interrupted = out.join("run/config.json").is_file() && !model;
+        match existing {
+            Existing::Resume if !interrupted => Err(RunError::NothingToResume { path }),
+            Existing::Resume => Ok(()),
+            _ if names.is_empty() => Ok(()),
+            Existing::Force if model || has("run") => Ok(()),
+            Existing::Force => Err(RunError::NotOurs { path }),
+            Existing::Refuse if interrupted => Err(RunError::Interrupted { path }),
+            Existing::Refuse => Err(RunError::NotEmpty { path }),
+        }
+    }
+
+    /// Starts a run in `out` with this resolved configuration, or continues one that has the same.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check); a run that was started with another configuration.
+    pub fn begin(out: &Path, existing: Existing, config: &Value) -> Result<Self, RunError> {
+        Self::check(out, existing)?;
+        let run = Self {
+            out: out.to_path_buf(),
+        };
+        let folder = run.folder();
+        let io_error = |source| RunError::Io {
+            path: folder.clone(),
+            source,
+        };
+        let path = folder.join("config.json");
+        if existing == Existing::Resume {
+            run.compare(&path, config)?;
+            return Ok(run);
+        }
+        if folder.exists() {
+            fs::remove_dir_all(&folder).map_err(io_error)?;
+        }
+        fs::create_dir_all(&folder).map_err(io_error)?;
+        let text = serde_json::to_string_pretty(config).expect("JSON has no unwritable values");
+        durable::write(&path, |out| writeln!(out, "{text}")).map_err(io_error)?;
+        Ok(run)
+    }
+
+    fn compare(&self, path: &Path, config: &Value) -> Result<(), RunError> {
+        let problem = |problem: String| RunError::Config {
+            path: path.to_path_buf(),
+            problem,
+        };
+        let text = fs::read_to_string(path).map_err(|source| RunError::Io {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let old: Value = serde_json::from_str(&text).map_err(|e| problem(e.to_string()))?;
+        let (Some(old), Some(new)) = (old.as_object(), config.as_object()) else {
+            return Err(problem("not an object".into()));
+        };
+        for key in new.keys().chain(old.keys()) {
+            let (old, new) = (old.get(key), new.get(key));
+            if old != new {
+                let shown = |value: Option<&Value>| match value {
+                    Some(value) => value.to_string(),
+                    None => "nothing".into(),
+                };
+                return Err(RunError::Differs {
+                    path: self.out.clone(),
+                    key: key.clone(),
+                    old: shown(old),
+                    new: shown(new),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Where the run's own files are.
+    pub fn folder(&self) -> PathBuf {
+        self.out.join("run")
+    }
+
+    /// Where to write the finished model, to be moved into place by [`publish`](Self::publish).
+    pub fn staging(&self) -> PathBuf {
+        self.folder().join("model")
+    }
+
+    /// Moves the model from [`staging`](Self::staging) to the output folder, in place of what was there.
+    /// Its index comes last: a folder without one is no model to anybody.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn publish(&self) -> Result<(), RunError> {
+        let io_error = |source| RunError::Io {
+            path: self.out.clone(),
+            source,
+        };
+        let list = |folder: &Path| -> io::Result<Vec<PathBuf>> {
+            fs::read_dir(folder)?
+                .map(|entry| Ok(entry?.path()))
+                .collect()
+        };
+        for old in list(&self.out).map_err(io_error)? {
+            if old == self.folder() {
+                continue;
+            }
+            let removed = if old.is_dir() && !old.is_symlink() {
+                fs::remove_dir_all(&old)
+            } else {
+                fs::remove_file(&old)
+            };
+            removed.map_err(io_error)?;
+        }
+        let index = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default();
+            name == "model_index.json" || name == "config.json"
+        };
+        let mut files = list(&self.staging()).map_err(io_error)?;
+        files.sort_by_key(index);
+        for file in files {
+            let name = file.file_name().expect("listed");
+            fs::rename(&file, self.out.join(name)).map_err(io_error)?;
+        }
+        fs::remove_dir(self.staging()).map_err(io_error)?;
+        durable::sync_folder(&self.out).map_err(io_error)
+    }
+}
+
+/// The record of each step: `events.jsonl` and TensorBoard.
+#[derive(Debug)]
+pub struct EventLog {
+    path: PathBuf,
+    lines: File,
+    tensorboard: EventWriter,
+}
+
+impl EventLog {
+    /// A new record, or one that goes on after `step` steps: what an interrupted run wrote beyond is
+    /// dropped.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn open(run: &RunFolder, step: usize) -> Result<Self, RunError> {
+        let path = run.folder().join("events.jsonl");
+        let io_error = |source| RunError::Io {
+            path: path.clone(),
+            source,
+        };
+        let mut kept = Vec::new();
+        if step > 0 && path.exists() {
+            let file = BufReader::new(File::open(&path).map_err(io_error)?);
+            for line in file.lines() {
+                let line = line.map_err(io_error)?;
+                let event: Value = serde_json::from_str(&line).unwrap_or_default();
+                let of = event.get("step").and_then(Value::as_u64);
+                if of.is_some_and(|of| of <= step as u64) {
+                    kept.push(line);
+                }
+            }
+        }
+        durable::write(&path, |out| {
+            kept.iter().try_for_each(|line| writeln!(out, "{line}"))
+        })
+        .map_err(io_error)?;
+        let lines = OpenOptions::new().append(true).open(&path);
+        let mut tensorboard = EventWriter::create(&run.folder())?;
+        if step > 0 {
+            tensorboard.resume_at(step as u64 + 1)?;
+        }
+        Ok(Self {
+            lines: lines.map_err(io_error)?,
+            path,
+            tensorboard,
+        })
+    }
+
+    /// Records one step.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn record(&mut self, report: &StepReport) -> Result<(), RunError> {
+        let losses = &report.losses;
+        let mut event = json!({
+            "step": report.step,
+            "loss": losses.loss,
+            "gradient_norm": report.gradient_norm,
+            "learning_rate": report.learning_rate,
+            "seconds": report.seconds,
+        });
+        let mut scalars = vec![
+            ("loss", losses.loss as f32),
+            ("gradient_norm", report.gradient_norm as f32),
+            ("learning_rate", report.learning_rate as f32),
+            ("seconds", report.seconds as f32),
+        ];
+        let terms = [("retain_loss", losses.retain), ("forget_loss", losses.forget)];
+        for (name, term) in terms {
+            if let Some(term) = term {
+                event[name] = term.into();
+                scalars.push((name, term as f32));
+            }
+        }
+        writeln!(self.lines, "{event}").map_err(|source| RunError::Io {
+            path: self.path.clone(),
+            source,
+        })?;
+        self.tensorboard.scalars(report.step as u64, &scalars)?;
+        self.tensorboard.flush()?;
+        Ok(())
+    }
+
+    /// Records a picture, the bytes of a PNG file.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn picture(&mut self, step: usize, tag: &str, png: &[u8]) -> Result<(), RunError> {
+        self.tensorboard.image(step as u64, tag, png)?;
+        Ok(self.tensorboard.flush()?)
+    }
+}

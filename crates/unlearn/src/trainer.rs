@@ -1,0 +1,141 @@
+//! The training loop's one step, shared by unlearning and by training from scratch.
+
+use std::cell::RefCell;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::random::Stream;
+use retrack_networks::schedule::NoiseSchedule;
+use retrack_networks::unet2d::InputError;
+
+use crate::data::DataError;
+use crate::feed::Feed;
+use crate::objective::{Losses, Objective, Pass, Sums};
+use crate::optimizer::{AdamW, Ema, LearningRate};
+
+/// Why a step did not happen. The network is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Input(#[from] InputError),
+    #[error("the {what} is {value} at step {step}")]
+    NotFinite {
+        what: &'static str,
+        value: f64,
+        step: usize,
+    },
+}
+
+/// A network in training.
+pub struct Trainer<M> {
+    /// `None` only while a step replaces it.
+    network: Option<M>,
+    pub schedule: NoiseSchedule,
+    pub device: Device,
+    pub objective: Box<dyn Objective>,
+    pub optimizer: AdamW,
+    pub learning_rate: LearningRate,
+    pub ema: Option<Ema>,
+    /// Steps taken.
+    pub step: usize,
+}
+
+/// What one step did.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// Counted from 1.
+    pub step: usize,
+    pub losses: Losses,
+    /// Before clipping.
+    pub gradient_norm: f64,
+    pub learning_rate: f64,
+    pub seconds: f64,
+}
+
+impl<M: Module + Denoiser> Trainer<M> {
+    /// `network` lives on a device with autodiff.
+    pub fn new(
+        network: M,
+        schedule: NoiseSchedule,
+        device: Device,
+        objective: Box<dyn Objective>,
+        optimizer: AdamW,
+        learning_rate: LearningRate,
+    ) -> Self {
+        Self {
+            network: Some(network),
+            schedule,
+            device,
+            objective,
+            optimizer,
+            learning_rate,
+            ema: None,
+            step: 0,
+        }
+    }
+
+    pub fn network(&self) -> &M {
+        self.network.as_ref().expect("no step is under way")
+    }
+
+    /// Puts what `change` makes of the network in its place.
+    pub fn replace_network(&mut self, change: impl FnOnce(M) -> M) {
+        self.network = self.network.take().map(change);
+    }
+
+    /// One step over all micro-batches of `feed`.
+    ///
+    /// # Errors
+    /// Data that cannot be read, images that do not fit, a loss or gradient that is not finite.
+    pub fn step(&mut self, feed: &Feed) -> Result<StepReport, TrainError> {
+        let start = Instant::now();
+        let mut sums = Sums::default();
+        let mut losses = Losses::default();
+        for micro in 0..feed.accumulate() {
+            let batch = feed.batch(self.step, micro, self.objective.draws())?;
+            let masks = (self.step * feed.accumulate() + micro) as u64;
+            let pass = Pass {
+                network: self.network(),
+                schedule: &self.schedule,
+                device: &self.device,
+                dropout: Some(RefCell::new(
+                    feed.random().stream(Stream::Dropout, masks),
+                )),
+            };
+            let part = self.objective.backward(&pass, &batch, &mut sums)?;
+            losses.accumulate(&part, feed.accumulate());
+        }
+        let gradient = self.objective.combine(sums.divide(feed.accumulate()));
+        let finite = |what, value: f64| {
+            if value.is_finite() {
+                Ok(())
+            } else {
+                let step = self.step + 1;
+                Err(TrainError::NotFinite { what, value, step })
+            }
+        };
+        finite("loss", losses.loss)?;
+        let norm = gradient.norm();
+        finite("gradient's norm", norm)?;
+
+        let learning_rate = self.learning_rate.at(self.step);
+        let network = self.network.take().expect("no step is under way");
+        let network = self.optimizer.step(network, gradient, norm, learning_rate);
+        if let Some(ema) = &mut self.ema {
+            ema.update(&network);
+        }
+        self.network = Some(network);
+        self.step += 1;
+        Ok(StepReport {
+            step: self.step,
+            losses,
+            gradient_norm: norm,
+            learning_rate,
+            seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+}

@@ -1,0 +1,389 @@
+//! How image files become bytes, and which files are refused.
+
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use image::codecs::jpeg::JpegEncoder;
+use image::{
+    DynamicImage, GrayAlphaImage, GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage,
+    RgbaImage,
+};
+use retrack_unlearn::data::{Dataset, OpenOptions};
+
+fn files() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files")
+}
+
+/// Opens a folder that holds just this file.
+fn open_one(name: &str, bytes: &[u8], channels: Option<usize>) -> Result<Dataset, String> {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(name), bytes).unwrap();
+    let options = OpenOptions {
+        channels,
+        ..OpenOptions::default()
+    };
+    Dataset::open(folder.path(), &options).map_err(|error| error.to_string())
+}
+
+fn pixels(name: &str, bytes: &[u8], channels: Option<usize>) -> Vec<u8> {
+    let data = open_one(name, bytes, channels).unwrap();
+    let mut out = vec![0; data.shape().bytes()];
+    data.read(0, &mut out).unwrap();
+    out
+}
+
+fn encode(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.into().write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+fn png(image: impl Into<DynamicImage>) -> Vec<u8> {
+    encode(image, ImageFormat::Png)
+}
+
+fn noise(width: u32, height: u32) -> RgbImage {
+    let mut state = 7u32;
+    RgbImage::from_fn(width, height, |_, _| {
+        Rgb([0; 3].map(|_: u8| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        }))
+    })
+}
+
+fn jpeg(image: &RgbImage) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    JpegEncoder::new_with_quality(&mut bytes, 95)
+        .encode_image(image)
+        .unwrap();
+    bytes
+}
+
+#[test]
+fn every_lossless_format_gives_the_pixels_that_were_written() {
+    let image = noise(9, 7);
+    for format in [
+        ImageFormat::Png,
+        ImageFormat::Bmp,
+        ImageFormat::Tiff,
+        ImageFormat::WebP,
+    ] {
+        let name = format!("a.{}", format.extensions_str()[0]);
+        assert_eq!(
+            pixels(&name, &encode(image.clone(), format), None),
+            *image.as_raw(),
+            "{format:?}"
+        );
+    }
+}
+
+#[test]
+fn the_content_and_not_the_name_decides_the_format() {
+    let image = noise(9, 7);
+    assert_eq!(
+        pixels("really_png.JPG", &png(image.clone()), None),
+        *image.as_raw()
+    );
+}
+
+#[test]
+fn a_gif_is_read_as_color() {
+    let two = RgbaImage::from_fn(4, 2, |x, _| {
+        image::Rgba([if x < 2 { 255 } else { 0 }, 0, 0, 255])
+    });
+    let data = open_one("a.gif", &encode(two, ImageFormat::Gif), None).unwrap();
+    assert_eq!(data.shape().channels, 3);
+    let mut out = vec![0; 24];
+    data.read(0, &mut out).unwrap();
+    assert!(out[0] > 240 && out[1] < 15 && out[9] < 15, "{out:?}");
+}
+
+#[test]
+fn gray_stays_gray_and_is_repeated_for_three_channels() {
+    let bytes = png(GrayImage::from_raw(3, 1, vec![0, 100, 255]).unwrap());
+    assert_eq!(open_one("a.png", &bytes, None).unwrap().shape().channels, 1);
+    assert_eq!(pixels("a.png", &bytes, None), [0, 100, 255]);
+    assert_eq!(
+        pixels("a.png", &bytes, Some(3)),
+        [0, 0, 0, 100, 100, 100, 255, 255, 255]
+    );
+    assert_eq!(
+        pixels("a.png", &bytes, Some(2)),
+        [0, 255, 100, 255, 255, 255]
+    );
+}
+
+#[test]
+fn color_becomes_the_luma_that_pillow_computes() {
+    // Image.fromarray(...).convert("L") of these three pixels.
+    let bytes = png(RgbImage::from_raw(3, 1, vec![10, 20, 30, 255, 0, 0, 13, 200, 77]).unwrap());
+    assert_eq!(pixels("a.png", &bytes, Some(1)), [18, 76, 130]);
+}
+
+#[test]
+fn transparency_is_laid_over_white_unless_four_channels_are_wanted() {
+    let bytes =
+        png(RgbaImage::from_raw(3, 1, vec![9, 8, 7, 0, 0, 100, 255, 128, 1, 2, 3, 255]).unwrap());
+    assert_eq!(
+        pixels("a.png", &bytes, None),
+        [255, 255, 255, 127, 177, 255, 1, 2, 3]
+    );
+    assert_eq!(
+        pixels("a.png", &bytes, Some(4)),
+        [9, 8, 7, 0, 0, 100, 255, 128, 1, 2, 3, 255]
+    );
+    let gray = png(GrayAlphaImage::from_raw(2, 1, vec![0, 51, 40, 255]).unwrap());
+    assert_eq!(open_one("a.png", &gray, None).unwrap().shape().channels, 1);
+    assert_eq!(pixels("a.png", &gray, None), [204, 40]);
+    assert_eq!(pixels("a.png", &gray, Some(2)), [0, 51, 40, 255]);
+}
+
+#[test]
+fn sixteen_bits_are_rounded_to_eight() {
+    let gray: ImageBuffer<Luma<u16>, _> =
+        ImageBuffer::from_raw(4, 1, vec![0u16, 128, 129, 65535]).unwrap();
+    assert_eq!(pixels("a.png", &png(gray), None), [0, 0, 1, 255]);
+    let color: ImageBuffer<Rgb<u16>, _> =
+        ImageBuffer::from_raw(1, 1, vec![25700u16, 65406, 300]).unwrap();
+    assert_eq!(
+        pixels("a.tif", &encode(color, ImageFormat::Tiff), None),
+        [100, 254, 1]
+    );
+}
+
+#[test]
+fn floating_point_pixels_are_refused() {
+    let float: ImageBuffer<Rgb<f32>, _> = ImageBuffer::from_raw(1, 1, vec![0.5f32; 3]).unwrap();
+    let error = open_one("a.tif", &encode(float, ImageFormat::Tiff), None).unwrap_err();
+    assert!(
+        error.contains("floating-point") && error.contains("a.tif"),
+        "{error}"
+    );
+}
+
+fn smooth() -> (Vec<u8>, u32, u32) {
+    let image = image::open(files().join("smooth.png")).unwrap().into_rgb8();
+    let (width, height) = image.dimensions();
+    (image.into_raw(), width, height)
+}
+
+fn worst(a: &[u8], b: &[u8]) -> u8 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(&a, &b)| a.abs_diff(b)).max().unwrap()
+}
+
+#[test]
+fn a_cmyk_jpeg_becomes_rgb() {
+    let decoded = pixels("a.jpg", &fs::read(files().join("cmyk.jpg")).unwrap(), None);
+    assert!(
+        worst(&decoded, &smooth().0) <= 12,
+        "{}",
+        worst(&decoded, &smooth().0)
+    );
+}
+
+#[test]
+fn a_progressive_jpeg_is_read() {
+    let decoded = pixels(
+        "a.jpg",
+        &fs::read(files().join("progressive.jpg")).unwrap(),
+        None,
+    );
+    assert!(
+        worst(&decoded, &smooth().0) <= 6,
+        "{}",
+        worst(&decoded, &smooth().0)
+    );
+}
+
+#[test]
+fn exif_rotation_is_applied() {
+    let (upright, width, height) = smooth();
+    let data = open_one(
+        "a.jpg",
+        &fs::read(files().join("rotated.jpg")).unwrap(),
+        None,
+    )
+    .unwrap();
+    assert_eq!(
+        (data.shape().height, data.shape().width),
+        (width as usize, height as usize)
+    );
+    let turned = image::imageops::rotate90(&RgbImage::from_raw(width, height, upright).unwrap());
+    let mut out = vec![0; data.shape().bytes()];
+    data.read(0, &mut out).unwrap();
+    assert!(
+        worst(&out, turned.as_raw()) <= 6,
+        "{}",
+        worst(&out, turned.as_raw())
+    );
+}
+
+#[test]
+fn a_jpeg_cut_anywhere_is_refused_and_bytes_after_its_end_are_not_minded() {
+    let progressive = fs::read(files().join("progressive.jpg")).unwrap();
+    for whole in [jpeg(&noise(64, 64)), progressive] {
+        for percent in [10, 30, 50, 70, 90, 98] {
+            let error =
+                open_one("cut.jpg", &whole[..whole.len() * percent / 100], None).unwrap_err();
+            assert!(error.contains("cut.jpg"), "{error}");
+            assert!(
+                error.contains("truncated") || percent < 30,
+                "{percent}%: {error}"
+            );
+        }
+        let error = open_one("cut.jpg", &whole[..whole.len() - 1], None).unwrap_err();
+        assert!(
+            error.contains("truncated") && error.contains("fetch it again"),
+            "{error}"
+        );
+        let mut longer = whole.clone();
+        longer.extend_from_slice(b"a camera's preview");
+        assert_eq!(
+            pixels("a.jpg", &longer, None),
+            pixels("a.jpg", &whole, None)
+        );
+    }
+}
+
+#[test]
+fn other_formats_cut_anywhere_are_refused() {
+    let gif = {
+        let image = RgbaImage::from_fn(40, 40, |x, y| {
+            image::Rgba([(x * 6) as u8, (y * 6) as u8, (x ^ y) as u8, 255])
+        });
+        encode(image, ImageFormat::Gif)
+    };
+    let mut wholes = vec![(ImageFormat::Gif, gif)];
+    for format in [
+        ImageFormat::Png,
+        ImageFormat::Bmp,
+        ImageFormat::Tiff,
+        ImageFormat::WebP,
+    ] {
+        wholes.push((format, encode(noise(40, 40), format)));
+    }
+    for (format, whole) in wholes {
+        let name = format!("cut.{}", format.extensions_str()[0]);
+        assert!(open_one(&name, &whole, None).is_ok(), "{format:?}");
+        for percent in [0, 1, 20, 50, 80, 95] {
+            let error =
+                open_one(&name, &whole[..whole.len() * percent / 100], None).expect_err(&name);
+            assert!(error.contains(&name), "{format:?} {percent}%: {error}");
+        }
+    }
+}
+
+#[test]
+fn empty_files_web_pages_and_lfs_pointers_get_their_own_message() {
+    for (bytes, message) in [
+        (b"".as_slice(), "empty"),
+        (b"<!DOCTYPE html><html>404</html>", "web page"),
+        (b"\n<html>", "web page"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0",
+            "git lfs pull",
+        ),
+        (b"hello", "not an image"),
+    ] {
+        let error = open_one("a.png", bytes, None).unwrap_err();
+        assert!(
+            error.contains("a.png") && error.contains(message),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn zero_sizes_are_refused() {
+    let mut bytes = png(GrayImage::new(3, 3));
+    bytes[16..20].fill(0);
+    let error = open_one("a.png", &bytes, None).unwrap_err();
+    assert!(error.contains("a.png"), "{error}");
+}
+
+/// A PNG chunk with its checksum.
+fn chunk(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    let mut crc = flate2::Crc::new();
+    crc.update(kind);
+    crc.update(content);
+    let mut chunk = (content.len() as u32).to_be_bytes().to_vec();
+    chunk.extend_from_slice(kind);
+    chunk.extend_from_slice(content);
+    chunk.extend_from_slice(&crc.sum().to_be_bytes());
+    chunk
+}
+
+fn zeros_packed(length: u64) -> Vec<u8> {
+    use std::io::Read;
+    let mut packed = Vec::new();
+    let zeros = std::io::repeat(0).take(length);
+    flate2::read::ZlibEncoder::new(zeros, flate2::Compression::best())
+        .read_to_end(&mut packed)
+        .unwrap();
+    packed
+}
+
+fn peak_kib() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?
+        .trim()
+        .strip_suffix(" kB")?
+        .trim()
+        .parse()
+        .ok()
+}
+
+#[test]
+fn image_bombs_are_refused_without_the_memory_they_ask_for() {
+    let head = |width: u32, height: u32| {
+        let mut content = [width.to_be_bytes(), height.to_be_bytes()].concat();
+        content.extend_from_slice(&[8, 2, 0, 0, 0]);
+        [b"\x89PNG\r\n\x1a\n".to_vec(), chunk(b"IHDR", &content)].concat()
+    };
+    let pixels = [
+        head(30_000, 30_000),
+        chunk(b"IDAT", &zeros_packed(1 << 20)),
+        chunk(b"IEND", b""),
+    ]
+    .concat();
+    let profile = [b"a\0\0".to_vec(), zeros_packed(200 << 20)].concat();
+    let row = zeros_packed(4);
+    let icc = [
+        head(1, 1),
+        chunk(b"iCCP", &profile),
+        chunk(b"IDAT", &row),
+        chunk(b"IEND", b""),
+    ]
+    .concat();
+    assert!(icc.len() < 1 << 20);
+    let before = peak_kib();
+    let error = open_one("bomb.png", &pixels, None).unwrap_err();
+    assert!(error.contains("bomb.png"), "{error}");
+    // A profile that is too large may be ignored or refused; it may not be unpacked.
+    if let Err(error) = open_one("icc.png", &icc, None) {
+        assert!(error.contains("icc.png"), "{error}");
+    }
+    if let (Some(before), Some(after)) = (before, peak_kib()) {
+        assert!(
+            after - before < 100 << 10,
+            "peak memory rose by {} KiB",
+            after - before
+        );
+    }
+}
+
+#[test]
+fn flipped_bits_never_panic() {
+    for (name, whole) in [("a.png", png(noise(8, 8))), ("a.jpg", jpeg(&noise(16, 16)))] {
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x41;
+            let _ = open_one(name, &bytes, None);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! Folders, IDX pairs and CIFAR-10 batches.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::Path;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use image::{GrayImage, RgbImage};
+use retrack_unlearn::data::{DataError, Dataset, ImageShape, OpenOptions};
+
+fn open(path: &Path) -> Dataset {
+    Dataset::open(path, &OpenOptions::default()).unwrap()
+}
+
+fn error(path: &Path) -> String {
+    Dataset::open(path, &OpenOptions::default())
+        .expect_err("must be refused")
+        .to_string()
+}
+
+fn all(data: &Dataset) -> Vec<Vec<u8>> {
+    (0..data.len())
+        .map(|row| {
+            let mut out = vec![0; data.shape().bytes()];
+            data.read(row, &mut out).unwrap();
+            out
+        })
+        .collect()
+}
+
+/// Nothing is kept: every read decodes.
+const ON_DEMAND: OpenOptions = OpenOptions {
+    channels: None,
+    memory_budget: 0,
+};
+
+#[test]
+fn a_folder_is_read_by_name_with_its_subfolders() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir(folder.path().join("b")).unwrap();
+    fs::create_dir(folder.path().join(".hidden")).unwrap();
+    for (value, name) in [
+        (1, "b/1.png"),
+        (2, "a.png"),
+        (3, "c.PNG"),
+        (4, "10.png"),
+        (5, "9.png"),
+        (6, ".hidden/x.png"),
+    ] {
+        GrayImage::from_pixel(2, 2, image::Luma([value]))
+            .save(folder.path().join(name))
+            .unwrap();
+    }
+    fs::write(folder.path().join("captions.txt"), "a cat").unwrap();
+    let data = open(folder.path());
+    let names: Vec<String> = (0..data.len()).map(|row| data.name(row)).collect();
+    assert_eq!(names, ["10.png", "9.png", "a.png", "b/1.png", "c.PNG"]);
+    assert_eq!(
+        all(&data).concat(),
+        [4, 5, 2, 1, 3].map(|value| [value; 4]).concat()
+    );
+    let on_demand = Dataset::open(folder.path(), &ON_DEMAND).unwrap();
+    assert!(on_demand.pixels().is_none() && data.pixels().is_some());
+    assert_eq!(all(&on_demand), all(&data));
+    assert_eq!(on_demand.digest().unwrap(), data.digest().unwrap());
+    assert_eq!(data.label(0), None);
+    assert_eq!(data.kind(), "folder of images");
+}
+
+#[test]
+fn one_color_image_makes_a_gray_folder_color() {
+    let folder = tempfile::tempdir().unwrap();
+    GrayImage::from_pixel(1, 1, image::Luma([9]))
+        .save(folder.path().join("a.png"))
+        .unwrap();
+    RgbImage::from_pixel(1, 1, image::Rgb([1, 2, 3]))
+        .save(folder.path().join("b.png"))
+        .unwrap();
+    assert_eq!(all(&open(folder.path())), [[9, 9, 9], [1, 2, 3]]);
+}
+
+#[test]
+fn mixed_sizes_name_both_files_and_sizes() {
+    let folder = tempfile::tempdir().unwrap();
+    GrayImage::new(4, 3)
+        .save(folder.path().join("a.png"))
+        .unwrap();
+    GrayImage::new(4, 3)
+        .save(folder.path().join("b.bmp"))
+        .unwrap();
+    GrayImage::new(5, 3)
+        .save(folder.path().join("c.jpg"))
+        .unwrap();
+    for options in [OpenOptions::default(), ON_DEMAND] {
+        let error = Dataset::open(folder.path(), &options).unwrap_err();
+        assert!(matches!(error, DataError::MixedSizes { .. }));
+        let error = error.to_string();
+        for part in ["a.png", "4 x 3", "c.jpg", "5 x 3"] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
+
+#[test]
+fn the_digest_follows_the_content_and_not_the_names() {
+    let digest = |names: [&str; 2], values: [u8; 2]| {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, value) in names.iter().zip(values) {
+            GrayImage::from_pixel(2, 2, image::Luma([value]))
+                .save(folder.path().join(name))
+                .unwrap();
+        }
+        open(folder.path()).digest().unwrap()
+    };
+    let first = digest(["a.png", "b.png"], [1, 2]);
+    assert_eq!(first.len(), 64);
+    assert_eq!(first, digest(["c.png", "d.png"], [1, 2]));
+    assert_ne!(first, digest(["a.png", "b.png"], [2, 1]));
+    assert_ne!(first, digest(["a.png", "b.png"], [1, 3]));
+}
+
+#[test]
+fn the_digest_finds_a_file_that_was_cut_after_opening() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    GrayImage::new(30, 30).save(&path).unwrap();
+    let data = Dataset::open(folder.path(), &ON_DEMAND).unwrap();
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+    assert!(data.digest().unwrap_err().to_string().contains("truncated"));
+}
+
+#[test]
+fn reading_checks_the_row_and_the_buffer() {
+    let shape = ImageShape {
+        height: 1,
+        width: 2,
+        channels: 1,
+    };
+    let data = Dataset::from_pixels(shape, vec![1, 2, 3, 4], vec![7, 8]).unwrap();
+    assert_eq!((data.len(), data.label(1)), (2, Some(8)));
+    assert!(matches!(
+        data.read(2, &mut [0; 2]),
+        Err(DataError::Row { row: 2, len: 2 })
+    ));
+    assert!(matches!(
+        data.read(0, &mut [0; 3]),
+        Err(DataError::Length {
+            expected: 2,
+            found: 3,
+            ..
+        })
+    ));
+    assert!(Dataset::from_pixels(shape, vec![1, 2, 3], vec![]).is_err());
+    assert!(Dataset::from_pixels(shape, vec![1, 2, 3, 4], vec![1]).is_err());
+}
+
+#[test]
+fn what_is_no_data_set_is_refused_with_what_was_expected() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(error(&folder.path().join("nowhere")).contains("no such file or folder"));
+    assert!(error(folder.path()).contains("holds no files"));
+    let note = folder.path().join("note.txt");
+    fs::write(&note, "x").unwrap();
+    assert!(error(folder.path()).contains("expected a folder of images"));
+    assert!(error(&note).contains("expected a folder of images"));
+    GrayImage::new(2, 2)
+        .save(folder.path().join("a.png"))
+        .unwrap();
+    assert!(error(&folder.path().join("a.png")).contains("name the folder"));
+    fs::write(folder.path().join("b.heic"), "x").unwrap();
+    assert!(error(folder.path()).contains("b.heic"));
+    let options = OpenOptions {
+        channels: Some(5),
+        ..OpenOptions::default()
+    };
+    assert!(matches!(
+        Dataset::open(folder.path(), &options),
+        Err(DataError::Channels { channels: 5 })
+    ));
+}
+
+fn idx(dimensions: &[u32], content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0, 0, 8, dimensions.len() as u8];
+    dimensions
+        .iter()
+        .for_each(|number| bytes.extend_from_slice(&number.to_be_bytes()));
+    bytes.extend_from_slice(content);
+    bytes
+}
+
+fn gz(path: &Path, bytes: &[u8]) {
+    let mut encoder = GzEncoder::new(File::create(path).unwrap(), Compression::default());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap();
+}
+
+#[test]
+fn an_idx_pair_is_read_packed_and_plain_from_the_file_or_its_folder() {
+    let pixels: Vec<u8> = (0..24).collect();
+    let (images, labels) = (idx(&[4, 2, 3], &pixels), idx(&[4], &[5, 6, 7, 8]));
+    let mut digests = Vec::new();
+    for packed in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let end = if packed { ".gz" } else { "" };
+        let path = folder.path().join(format!("train-images-idx3-ubyte{end}"));
+        let labels_path = folder.path().join(format!("train-labels-idx1-ubyte{end}"));
+        if packed {
+            gz(&path, &images);
+            gz(&labels_path, &labels);
+        } else {
+            fs::write(&path, &images).unwrap();
+            fs::write(&labels_path, &labels).unwrap();
+        }
+        for source in [path.as_path(), folder.path()] {
+            let data = open(source);
+            assert_eq!(
+                data.shape(),
+                ImageShape {
+                    height: 2,
+                    width: 3,
+                    channels: 1
+                }
+            );
+            assert_eq!(all(&data).concat(), pixels);
+            assert_eq!(
+                (data.label(0), data.label(3), data.name(2)),
+                (Some(5), Some(8), "row 2".into())
+            );
+            digests.push(data.digest().unwrap());
+        }
+        let on_demand = Dataset::open(&path, &ON_DEMAND);
+        if packed {
+            let error = on_demand.unwrap_err().to_string();
+            assert!(error.contains("gunzip"), "{error}");
+        } else {
+            let on_demand = on_demand.unwrap();
+            assert!(on_demand.pixels().is_none());
+            assert_eq!(all(&on_demand).concat(), pixels);
+            digests.push(on_demand.digest().unwrap());
+        }
+        let color = OpenOptions {
+            channels: Some(3),
+            ..OpenOptions::default()
+        };
+        let color = Dataset::open(&path, &color).unwrap();
+        assert_eq!(all(&color)[0][..6], [0, 0, 0, 1, 1, 1]);
+        fs::remove_file(&labels_path).unwrap();
+        assert_eq!(open(&path).label(0), None);
+    }
+    digests.dedup();
+    assert_eq!(digests.len(), 1);
+}
+
+#[test]
+fn two_idx_pairs_in_a_folder_are_ambiguous_and_a_packed_copy_is_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = idx(&[1, 1, 1], &[9]);
+    fs::write(folder.path().join("train-images-idx3-ubyte"), &images).unwrap();
+    gz(&folder.path().join("train-images-idx3-ubyte.gz"), &images);
+    assert_eq!(open(folder.path()).len(), 1);
+    gz(&folder.path().join("t10k-images-idx3-ubyte.gz"), &images);
+    let error = error(folder.path());
+    assert!(
+        error.contains("train-images-idx3-ubyte") && error.contains("t10k-images-idx3-ubyte.gz"),
+        "{error}"
+    );
+}
+
+#[test]
+fn idx_counts_are_checked_before_memory_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("train-images-idx3-ubyte");
+    for bytes in [
+        idx(&[4, 2, 3], &[0; 23]),
+        idx(&[4, 2, 3], &[0; 25]),
+        idx(&[u32::MAX, u32::MAX, u32::MAX], &[0; 24]),
+        idx(&[0, 2, 3], &[]),
+        idx(&[24], &[0; 24]),
+        vec![0, 0, 8, 3, 0],
+        vec![0, 0, 13, 3, 0, 0, 0, 1],
+        vec![],
+        b"<html>".to_vec(),
+    ] {
+        fs::write(&path, &bytes).unwrap();
+        assert!(error(&path).contains("train-images-idx3-ubyte"));
+        let packed = path.with_file_name("t10k-images-idx3-ubyte.gz");
+        gz(&packed, &bytes);
+        assert!(error(&packed).contains("t10k-images-idx3-ubyte.gz"));
+    }
+    // The header and the file's length agree no more once the stream is cut.
+    let packed = path.with_file_name("t10k-images-idx3-ubyte.gz");
+    let noise: Vec<u8> = (0..10_000u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+        .collect();
+    gz(&packed, &idx(&[100, 10, 10], &noise));
+    let bytes = fs::read(&packed).unwrap();
+    fs::write(&packed, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(error(&packed).contains("follow"), "{}", error(&packed));
+    fs::write(&path, idx(&[2, 1, 1], &[1, 2])).unwrap();
+    fs::write(
+        path.with_file_name("train-labels-idx1-ubyte"),
+        idx(&[3], &[1, 2, 3]),
+    )
+    .unwrap();
+    assert!(error(&path).contains("do not belong together"));
+}
+
+fn batch(rows: usize, first: u8) -> Vec<u8> {
+    (0..rows)
+        .flat_map(|row| {
+            let mut record = vec![(row % 10) as u8];
+            record.extend([first; 1024]);
+            record.extend((0..1024).map(|i| (i / 32) as u8));
+            record.extend([row as u8; 1024]);
+            record
+        })
+        .collect()
+}
+
+#[test]
+fn cifar_batches_are_read_in_order_and_as_pixels() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().join("cifar-10-batches-bin");
+    fs::create_dir(&inside).unwrap();
+    for n in 1..=5u8 {
+        fs::write(inside.join(format!("data_batch_{n}.bin")), batch(2, n)).unwrap();
+    }
+    fs::write(inside.join("test_batch.bin"), batch(3, 9)).unwrap();
+    for (source, rows) in [
+        (inside.as_path(), 10),
+        (folder.path(), 10),
+        (&inside.join("test_batch.bin"), 3),
+    ] {
+        let (memory, on_demand) = (open(source), Dataset::open(source, &ON_DEMAND).unwrap());
+        assert_eq!(memory.len(), rows);
+        assert_eq!(
+            memory.shape(),
+            ImageShape {
+                height: 32,
+                width: 32,
+                channels: 3
+            }
+        );
+        assert!(memory.pixels().is_some() && on_demand.pixels().is_none());
+        assert_eq!(all(&memory), all(&on_demand));
+        assert_eq!(memory.digest().unwrap(), on_demand.digest().unwrap());
+    }
+    let data = open(&inside);
+    let images = all(&data);
+    assert_eq!(images[7][3 * 33..3 * 34], [4, 1, 1]);
+    assert_eq!((data.label(6), data.label(7)), (Some(0), Some(1)));
+    let gray = OpenOptions {
+        channels: Some(1),
+        memory_budget: 0,
+    };
+    let gray = all(&Dataset::open(&inside, &gray).unwrap());
+    assert_eq!((gray[0].len(), gray[8][0]), (1024, 1));
+    fs::remove_file(inside.join("data_batch_3.bin")).unwrap();
+    assert!(error(&inside).contains("data_batch_3.bin"));
+}
+
+#[test]
+fn cifar_lengths_and_labels_are_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("data_batch_1.bin");
+    let mut wrong = batch(2, 1);
+    wrong[3073] = 10;
+    for (bytes, message) in [
+        (batch(2, 1)[..6000].to_vec(), "3073"),
+        (vec![], "3073"),
+        (wrong, "record 1 has label 10"),
+    ] {
+        fs::write(&path, bytes).unwrap();
+        assert!(error(&path).contains(message), "{}", error(&path));
+    }
+}
