@@ -143,11 +143,10 @@ impl Samples {
             let first = batch * self.batch_size;
             let last = (first + self.batch_size).min(self.count);
             let labels = self.class.map(|class| vec![class; last - first]);
-            let images = generator.images(
-                first as u64..last as u64,
-                labels.as_deref(),
-                &mut || bar.inc(1),
-            )?;
+            let images =
+                generator.images(first as u64..last as u64, labels.as_deref(), &mut || {
+                    bar.inc(1)
+                })?;
             bytes.extend(images.into_iter().map(to_byte));
         }
         finish(&bar);
@@ -170,4 +169,3 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
     retrack_unlearn::durable::write(path, |out| out.write_all(content))
         .map_err(|error| Failure::write(path, error))
 }
-

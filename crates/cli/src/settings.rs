@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::args::{MethodName, UnlearnArgs};
 use crate::failure::Failure;
 
-/// The published settings, by name.
-const PRESETS: [(&str, &str); 3] = [
+/// The published settings and the demo's, by name.
+const PRESETS: [(&str, &str); 4] = [
+    ("demo", include_str!("../../../presets/demo.toml")),
     (
         "mnist-tshirt",
         include_str!("../../../presets/mnist-tshirt.toml"),

@@ -25,7 +25,7 @@ pub(crate) enum Way {
 }
 
 impl Way {
-    /// The fastest way by the number of products, with small numbers of channels measured.
+    /// The way with the fewest products, counting whole vectors of channels.
     pub(crate) fn of(shape: &Shape) -> Self {
         let tile_products = 36 * shape.tiles();
         let direct_products = 9 * shape.pixels();

@@ -221,8 +221,7 @@ unsafe fn tile<S: Simd, const R: usize, const C: usize>(
                 }
             }
         }
-        let mut left = a.pointer;
-        let mut right = panel;
+        let (mut left, mut right) = (a.pointer, panel);
         for _ in 0..depth {
             let mut b = [simd.splat_f32s(0.0); C];
             for (j, b) in b.iter_mut().enumerate() {

@@ -191,7 +191,9 @@ impl UNet2DConfig {
         }
         let groups = self.norm_num_groups;
         if self.norm_eps <= 0.0 {
-            return Err(ConfigError::Inconsistent("`norm_eps` must be above 0".into()));
+            return Err(ConfigError::Inconsistent(
+                "`norm_eps` must be above 0".into(),
+            ));
         }
         for &channels in self.block_out_channels.iter().chain(&self.skip_widths()) {
             if !channels.is_multiple_of(groups) {
@@ -235,7 +237,11 @@ impl UNet2DConfig {
         for (level, &out) in reversed.iter().enumerate() {
             let input = reversed[(level + 1).min(reversed.len() - 1)];
             for layer in 0..=self.layers_per_block {
-                let skip = if layer == self.layers_per_block { input } else { out };
+                let skip = if layer == self.layers_per_block {
+                    input
+                } else {
+                    out
+                };
                 widths.push(skip + if layer == 0 { previous } else { out });
             }
             previous = out;
@@ -317,11 +323,7 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| Self::wrong(key, &Value::Null, "a whole number"))
     }
 
-    fn counts(
-        &mut self,
-        key: &'static str,
-        default: &[usize],
-    ) -> Result<Vec<usize>, ConfigError> {
+    fn counts(&mut self, key: &'static str, default: &[usize]) -> Result<Vec<usize>, ConfigError> {
         let Some(value) = self.get(key) else {
             return Ok(default.to_vec());
         };
@@ -435,7 +437,11 @@ impl<'a> Fields<'a> {
             None => Ok(1),
             Some(value) => match value.as_u64() {
                 Some(n @ (0 | 1)) => Ok(n as usize),
-                _ => Err(unsupported("downsample_padding", &value.to_string(), "0, 1")),
+                _ => Err(unsupported(
+                    "downsample_padding",
+                    &value.to_string(),
+                    "0, 1",
+                )),
             },
         }
     }
@@ -513,7 +519,10 @@ mod tests {
             ("time_embedding_type", json!("learned")),
             ("class_embed_type", json!("identity")),
             ("resnet_time_scale_shift", json!("spatial")),
-            ("down_block_types", json!(["DownBlock2D", "SkipDownBlock2D"])),
+            (
+                "down_block_types",
+                json!(["DownBlock2D", "SkipDownBlock2D"]),
+            ),
             ("mid_block_type", json!("UNetMidBlock2DCrossAttn")),
             ("downsample_padding", json!(2)),
             ("downsample_type", json!("fir")),

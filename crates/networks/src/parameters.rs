@@ -194,10 +194,7 @@ pub fn fill<M: Module>(module: M, mut source: impl FnMut(&Parameter) -> Vec<f32>
 
 /// Replaces every parameter by what `change` makes of its flat values, in our layout and without
 /// autodiff. A network that nobody else holds hands its tensors over unshared, to be changed in place.
-pub fn map<M: Module>(
-    module: M,
-    change: impl FnMut(&Parameter, Tensor<1>) -> Tensor<1>,
-) -> M {
+pub fn map<M: Module>(module: M, change: impl FnMut(&Parameter, Tensor<1>) -> Tensor<1>) -> M {
     struct Mapper<F> {
         path: Path,
         change: F,

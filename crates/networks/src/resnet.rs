@@ -76,12 +76,7 @@ impl ResnetBlock2D {
     ///
     /// # Shapes
     /// `x`: `[batch, height, width, in]`, `temb`: `[batch, time]`, result: `[batch, height', width', out]`.
-    pub fn forward(
-        &self,
-        x: Tensor<4>,
-        temb: Tensor<2>,
-        dropout: Option<&mut Draw>,
-    ) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>, temb: Tensor<2>, dropout: Option<&mut Draw>) -> Tensor<4> {
         let h = self.norm1.forward_silu(x.clone());
         let (x, h) = match self.resize {
             Resize::Keep => (x, h),
@@ -145,6 +140,10 @@ fn mean_2x2(x: Tensor<4>) -> Tensor<4> {
 
 /// Halves the resolution, by a strided convolution or by a residual block.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a network has a handful of these"
+)]
 pub enum Downsampler {
     Conv(Downsample2D),
     Resnet(ResnetBlock2D),
@@ -152,6 +151,10 @@ pub enum Downsampler {
 
 /// Doubles the resolution, by a convolution after nearest-neighbor upsampling or by a residual block.
 #[derive(Module, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a network has a handful of these"
+)]
 pub enum Upsampler {
     Conv(Upsample2D),
     Resnet(ResnetBlock2D),
@@ -172,12 +175,7 @@ pub struct Upsample2D {
 impl Downsampler {
     /// # Shapes
     /// `[batch, height, width, channels]` to half the height and width.
-    pub fn forward(
-        &self,
-        x: Tensor<4>,
-        temb: Tensor<2>,
-        dropout: Option<&mut Draw>,
-    ) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>, temb: Tensor<2>, dropout: Option<&mut Draw>) -> Tensor<4> {
         match self {
             Self::Conv(down) => down.conv.forward(x),
             Self::Resnet(block) => block.forward(x, temb, dropout),
@@ -188,12 +186,7 @@ impl Downsampler {
 impl Upsampler {
     /// # Shapes
     /// `[batch, height, width, channels]` to twice the height and width.
-    pub fn forward(
-        &self,
-        x: Tensor<4>,
-        temb: Tensor<2>,
-        dropout: Option<&mut Draw>,
-    ) -> Tensor<4> {
+    pub fn forward(&self, x: Tensor<4>, temb: Tensor<2>, dropout: Option<&mut Draw>) -> Tensor<4> {
         match self {
             Self::Conv(up) => up.conv.forward(kernels::upsample_nearest2x(x)),
             Self::Resnet(block) => block.forward(x, temb, dropout),

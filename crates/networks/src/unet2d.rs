@@ -72,12 +72,15 @@ impl UNet2DConfig {
         let channels = &self.block_out_channels;
         let levels = channels.len();
         let fourier = self.time_embedding_type == TimeEmbedding::Fourier;
-        let time_inputs = if fourier { 2 * channels[0] } else { channels[0] };
+        let time_inputs = if fourier {
+            2 * channels[0]
+        } else {
+            channels[0]
+        };
 
         let mut down_blocks = Vec::with_capacity(levels);
         let mut width = channels[0];
-        for level in 0..levels {
-            let out = channels[level];
+        for (level, &out) in channels.iter().enumerate() {
             let resnets = (0..self.layers_per_block)
                 .map(|layer| self.resnet(if layer == 0 { width } else { out }, out, device))
                 .collect();
@@ -92,8 +95,7 @@ impl UNet2DConfig {
             } else if self.down_attention[level] && self.downsample_type == Resample::Resnet {
                 vec![Downsampler::Resnet(self.resize(out, Resize::Down, device))]
             } else {
-                let conv =
-                    crate::layers::ConvStride2::new(out, self.downsample_padding, device);
+                let conv = crate::layers::ConvStride2::new(out, self.downsample_padding, device);
                 vec![Downsampler::Conv(Downsample2D { conv })]
             };
             down_blocks.push(DownBlock2D {
@@ -144,12 +146,7 @@ impl UNet2DConfig {
             down_blocks,
             mid_block: self.mid_block.then(|| self.mid(device)),
             up_blocks,
-            conv_norm_out: GroupNorm::new(
-                self.norm_num_groups,
-                channels[0],
-                self.norm_eps,
-                device,
-            ),
+            conv_norm_out: GroupNorm::new(self.norm_num_groups, channels[0], self.norm_eps, device),
             conv_out: Conv3x3::new(channels[0], self.out_channels, device),
             center_input_sample: self.center_input_sample,
             sinusoid_dim: channels[0],
@@ -237,7 +234,8 @@ impl UNet2DConfig {
         let halvings = self.block_out_channels.len() - 1;
         for mut side in [height, width] {
             for level in 0..halvings {
-                let conv = !(self.down_attention[level] && self.downsample_type == Resample::Resnet);
+                let conv =
+                    !(self.down_attention[level] && self.downsample_type == Resample::Resnet);
                 let half = if conv && self.downsample_padding == 1 {
                     side.div_ceil(2)
                 } else {

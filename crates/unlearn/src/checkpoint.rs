@@ -118,9 +118,8 @@ pub fn save<M: Module + Denoiser>(
         (name.as_str(), view.expect("four bytes a number"))
     });
     let metadata = HashMap::from([("step".to_string(), trainer.step.to_string())]);
-    let content = safetensors::serialize(views, Some(metadata)).map_err(|error| {
-        failed(io::Error::other(error.to_string()))
-    })?;
+    let content = safetensors::serialize(views, Some(metadata))
+        .map_err(|error| failed(io::Error::other(error.to_string())))?;
     durable::write(&path, |out| out.write_all(&content)).map_err(failed)?;
     let digest = sha256_file(&path).map_err(|error| failed(io::Error::other(error)))?;
     durable::write(&digest_file(&path), |out| out.write_all(digest.as_bytes())).map_err(failed)?;

@@ -48,11 +48,7 @@ impl AdamW {
     }
 
     /// An optimizer that has taken `step` steps and reached these moments.
-    pub fn resumed(
-        config: AdamWConfig,
-        step: usize,
-        moments: Vec<(Tensor<1>, Tensor<1>)>,
-    ) -> Self {
+    pub fn resumed(config: AdamWConfig, step: usize, moments: Vec<(Tensor<1>, Tensor<1>)>) -> Self {
         Self {
             config,
             step,
@@ -207,9 +203,7 @@ impl Ema {
             .into_iter()
             .zip(trained(network));
         self.averages = pairs
-            .map(|(average, value)| {
-                average.mul_scalar(decay) + value.mul_scalar(1.0 - decay)
-            })
+            .map(|(average, value)| average.mul_scalar(decay) + value.mul_scalar(1.0 - decay))
             .collect();
     }
 

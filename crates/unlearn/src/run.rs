@@ -267,7 +267,10 @@ impl EventLog {
             ("learning_rate", report.learning_rate as f32),
             ("seconds", report.seconds as f32),
         ];
-        let terms = [("retain_loss", losses.retain), ("forget_loss", losses.forget)];
+        let terms = [
+            ("retain_loss", losses.retain),
+            ("forget_loss", losses.forget),
+        ];
         for (name, term) in terms {
             if let Some(term) = term {
                 event[name] = term.into();

@@ -102,9 +102,7 @@ impl<M: Module + Denoiser> Trainer<M> {
                 network: self.network(),
                 schedule: &self.schedule,
                 device: &self.device,
-                dropout: Some(RefCell::new(
-                    feed.random().stream(Stream::Dropout, masks),
-                )),
+                dropout: Some(RefCell::new(feed.random().stream(Stream::Dropout, masks))),
             };
             let part = self.objective.backward(&pass, &batch, &mut sums)?;
             losses.accumulate(&part, feed.accumulate());

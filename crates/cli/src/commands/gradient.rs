@@ -86,9 +86,9 @@ pub fn run(args: &GradientArgs) -> Result<(), Failure> {
 /// The method with its options, the paper's where none is given.
 fn method(args: &GradientArgs) -> Result<Method, Failure> {
     let finite = |name: &str, value: Option<f64>| match value {
-        Some(value) if !value.is_finite() => {
-            Err(Failure::input(format!("--{name} is {value}; give a number")))
-        }
+        Some(value) if !value.is_finite() => Err(Failure::input(format!(
+            "--{name} is {value}; give a number"
+        ))),
         value => Ok(value),
     };
     let lambda = finite("lambda", args.lambda)?;

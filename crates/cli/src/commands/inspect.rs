@@ -90,7 +90,10 @@ fn data_facts(path: &Path) -> Result<Facts, Failure> {
     let labels = if counts.is_empty() {
         Value::from("none")
     } else {
-        let listed = counts.iter().take(20).map(|(label, n)| format!("{label}: {n}"));
+        let listed = counts
+            .iter()
+            .take(20)
+            .map(|(label, n)| format!("{label}: {n}"));
         let mut listed = listed.collect::<Vec<_>>().join(", ");
         if counts.len() > 20 {
             listed += &format!(", and {} more", counts.len() - 20);

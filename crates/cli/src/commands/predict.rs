@@ -35,8 +35,5 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
     let channels = prediction.dims()[3];
     let values = tensors::channel_first(&to_host(prediction), channels, height * width);
     let shape = vec![images, channels, height, width];
-    tensors::write(
-        &args.output,
-        &[("prediction".to_string(), shape, values)],
-    )
+    tensors::write(&args.output, &[("prediction".to_string(), shape, values)])
 }

@@ -13,7 +13,10 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
     if args.count == 0 || args.batch_size == 0 {
         return Err(Failure::input("--count and --batch-size need at least 1"));
     }
-    let single = args.out.extension().is_none_or(|e| !e.eq_ignore_ascii_case("png"));
+    let single = args
+        .out
+        .extension()
+        .is_none_or(|e| !e.eq_ignore_ascii_case("png"));
     if single && args.out.is_file() {
         return Err(Failure::input(format!(
             "{}: a file; give a .png file for a grid, or a folder for single images",
@@ -55,10 +58,6 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
         };
         model::write(&args.out, &grid.png(&bytes)?)?;
     }
-    progress::note(format!(
-        "{} samples in {}",
-        args.count,
-        args.out.display()
-    ));
+    progress::note(format!("{} samples in {}", args.count, args.out.display()));
     Ok(())
 }

@@ -76,10 +76,7 @@ impl Tensors {
             unreachable!("at least three dimensions")
         };
         let values: Vec<f32> = numbers.into_iter().map(|n| n as f32).collect();
-        Ok((
-            channel_last(&values, channels, height * width),
-            shape,
-        ))
+        Ok((channel_last(&values, channels, height * width), shape))
     }
 
     /// Whole numbers, one for each of `images`.

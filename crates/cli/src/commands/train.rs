@@ -30,11 +30,9 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     let device = machine::device(&args.machine.device)?.autodiff();
 
-    let text = std::fs::read_to_string(&args.arch)
-        .map_err(|error| Failure::read(&args.arch, error))?;
-    let at_arch = |problem: String| {
-        Failure::input(format!("{}: {problem}", args.arch.display()))
-    };
+    let text =
+        std::fs::read_to_string(&args.arch).map_err(|error| Failure::read(&args.arch, error))?;
+    let at_arch = |problem: String| Failure::input(format!("{}: {problem}", args.arch.display()));
     let arch: Value = serde_json::from_str(&text).map_err(|e| at_arch(e.to_string()))?;
     let config = UNet2DConfig::from_json(&arch).map_err(|e| at_arch(e.to_string()))?;
     if config.in_channels != config.out_channels {

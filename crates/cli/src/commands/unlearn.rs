@@ -35,7 +35,7 @@ pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
 pub struct Summary {
     pub text: String,
     pub json: Value,
-    pub last: Option<StepReport>,
+    /// The rows that were selected.
     pub forget: Vec<usize>,
 }
 
@@ -76,10 +76,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
             .collect();
         (prepared.split, neighbors)
     } else {
-        (
-            Split::new(&data, &rows, model::BUDGET)?,
-            HashMap::new(),
-        )
+        (Split::new(&data, &rows, model::BUDGET)?, HashMap::new())
     };
     report_split(&split, &data);
 
@@ -194,7 +191,6 @@ fn summary(
     Summary {
         text,
         json,
-        last,
         forget: split.forget.clone(),
     }
 }
@@ -244,7 +240,11 @@ pub fn report_split(split: &Split, data: &Dataset) {
         progress::note(format!(
             "{} exact {} of what is to be forgotten leave the retained images with it",
             split.duplicates.len(),
-            if split.duplicates.len() == 1 { "copy" } else { "copies" }
+            if split.duplicates.len() == 1 {
+                "copy"
+            } else {
+                "copies"
+            }
         ));
     }
     for near in split.near.iter().take(5) {
