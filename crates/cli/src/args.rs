@@ -21,7 +21,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   retrack demo
-  retrack unlearn --model ddpm-cifar10-32 --data cifar-10-batches-bin --forget row:10000 --out forgotten
+  retrack unlearn --model ddpm --data photos --forget photos/me.png --out forgotten
   retrack neighbors --data photos --forget photos/me.png --out neighbors.png
   retrack sample --model forgotten --count 64 --out samples.png
 
@@ -45,6 +45,9 @@ pub enum Command {
     Predict(PredictArgs),
     /// Compute a method's loss and gradient on a batch from a file
     Gradient(GradientArgs),
+    /// Time this machine's work: one JSON line a call
+    #[command(subcommand)]
+    Bench(BenchCommand),
 }
 
 /// Where and with how much to compute.
@@ -69,6 +72,7 @@ pub struct DemoArgs {
     /// Samples from each model
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub count: usize,
+    /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
     /// Print the result as JSON
@@ -94,6 +98,7 @@ pub struct TrainArgs {
     /// Images to leave out, written as for `unlearn --forget`; exact copies leave too
     #[arg(long, value_name = "SEL")]
     pub exclude: Option<String>,
+    /// Training steps
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub steps: usize,
     /// Images in a micro-batch
@@ -108,6 +113,7 @@ pub struct TrainArgs {
     /// Steps over which the learning rate rises
     #[arg(long, default_value_t = 500, value_name = "N")]
     pub warmup: usize,
+    /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
     /// Steps between checkpoints
@@ -174,6 +180,7 @@ pub struct UnlearnArgs {
     /// How strongly the forgetting gradient is kept (erasediff)
     #[arg(long, value_name = "E")]
     pub eta: Option<f64>,
+    /// Fine-tuning steps
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
     /// Images of each stream in a micro-batch
@@ -185,6 +192,7 @@ pub struct UnlearnArgs {
     /// Learning rate
     #[arg(long, value_name = "F")]
     pub lr: Option<f64>,
+    /// Decides all random numbers [default: 0]
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
     /// Published settings: mnist-tshirt, cifar10 or celeba-hq [default: by image size]
@@ -226,6 +234,7 @@ pub struct NeighborsArgs {
     /// A picture: a row for each forgotten image (shown first) and its neighbors
     #[arg(long, value_name = "GRID.png")]
     pub out: Option<PathBuf>,
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
     /// Threads on the CPU [default: all cores]
@@ -249,14 +258,16 @@ pub struct SampleArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// How many images
     #[arg(long, value_name = "N")]
     pub count: usize,
     /// Denoising steps
     #[arg(long, default_value_t = 50, value_name = "S")]
     pub steps: usize,
-    /// [default: the model's own]
+    /// How to denoise [default: the model's own scheduler]
     #[arg(long)]
     pub scheduler: Option<SamplerName>,
+    /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
     /// Images computed together
@@ -276,6 +287,7 @@ pub struct SampleArgs {
 pub struct InspectArgs {
     /// A model folder or a data set
     pub path: PathBuf,
+    /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
 }
@@ -321,4 +333,67 @@ pub struct GradientArgs {
     pub eta: Option<f64>,
     #[command(flatten)]
     pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+#[command(after_help = "\
+Examples:
+  retrack bench step --arch config.json --batch-size 8 --threads 2
+  retrack bench neighbors --rows 50000 --bytes 3072
+
+Weights and pixels are random. One untimed run comes first; times are the best and the median of --repeat others.")]
+pub enum BenchCommand {
+    /// One ReTrack step: both forwards, backward, clipping, AdamW
+    Step(BenchNetworkArgs),
+    /// The network's output, without autodiff
+    Predict(BenchNetworkArgs),
+    /// Whole images by the DDPM sampler
+    Sample(BenchSampleArgs),
+    /// Nearest neighbors of random bytes in memory
+    Neighbors(BenchNeighborsArgs),
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub struct BenchNetworkArgs {
+    /// The network: a UNet2DModel's config.json
+    #[arg(long, value_name = "CONFIG.json")]
+    pub arch: PathBuf,
+    /// Images computed together; in `step` of each stream, retained and forgotten
+    #[arg(long, value_name = "B")]
+    pub batch_size: usize,
+    /// Timed runs
+    #[arg(long, default_value_t = 5, value_name = "R")]
+    pub repeat: usize,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub struct BenchSampleArgs {
+    #[command(flatten)]
+    pub network: BenchNetworkArgs,
+    /// Denoising steps
+    #[arg(long, default_value_t = 50, value_name = "S")]
+    pub steps: usize,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub struct BenchNeighborsArgs {
+    /// Images to search
+    #[arg(long, value_name = "N")]
+    pub rows: usize,
+    /// Bytes of an image
+    #[arg(long, value_name = "D")]
+    pub bytes: usize,
+    /// Images whose neighbors are looked for together
+    #[arg(long, default_value_t = 1, value_name = "Q")]
+    pub queries: usize,
+    #[arg(long, default_value_t = 10, value_name = "K")]
+    pub neighbors: usize,
+    /// Timed runs
+    #[arg(long, default_value_t = 5, value_name = "R")]
+    pub repeat: usize,
+    /// Threads on the CPU [default: all cores]
+    #[arg(long, value_name = "T")]
+    pub threads: Option<usize>,
 }

@@ -49,6 +49,9 @@ pub enum Existing {
     Resume,
 }
 
+/// Lies in a run's folder until its model is complete.
+const UNFINISHED: &str = "unfinished";
+
 /// The output folder of a run.
 #[derive(Debug)]
 pub struct RunFolder {
@@ -78,7 +81,7 @@ impl RunFolder {
         }
         let has = |name: &str| names.iter().any(|found| found == name);
         let model = has("model_index.json") || has("config.json");
-        let interrupted = out.join("run/config.json").is_file() && !model;
+        let interrupted = out.join("run").join(UNFINISHED).is_file();
         match existing {
             Existing::Resume if !interrupted => Err(RunError::NothingToResume { path }),
             Existing::Resume => Ok(()),
@@ -115,6 +118,7 @@ impl RunFolder {
         fs::create_dir_all(&folder).map_err(io_error)?;
         let text = serde_json::to_string_pretty(config).expect("JSON has no unwritable values");
         durable::write(&path, |out| writeln!(out, "{text}")).map_err(io_error)?;
+        durable::write(&folder.join(UNFINISHED), |_| Ok(())).map_err(io_error)?;
         Ok(run)
     }
 
@@ -154,8 +158,23 @@ impl RunFolder {
         self.out.join("run")
     }
 
-    /// Where to write the finished model, to be moved into place by [`publish`](Self::publish).
-    pub fn staging(&self) -> PathBuf {
+    /// Where to write the finished model, to be moved into place by [`publish`](Self::publish). What an
+    /// interrupted run left there is removed.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn staging(&self) -> Result<PathBuf, RunError> {
+        let path = self.staged();
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(|source| RunError::Io {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        Ok(path)
+    }
+
+    fn staged(&self) -> PathBuf {
         self.folder().join("model")
     }
 
@@ -189,14 +208,15 @@ impl RunFolder {
             let name = path.file_name().unwrap_or_default();
             name == "model_index.json" || name == "config.json"
         };
-        let mut files = list(&self.staging()).map_err(io_error)?;
+        let mut files = list(&self.staged()).map_err(io_error)?;
         files.sort_by_key(index);
         for file in files {
             let name = file.file_name().expect("listed");
             fs::rename(&file, self.out.join(name)).map_err(io_error)?;
         }
-        fs::remove_dir(self.staging()).map_err(io_error)?;
-        durable::sync_folder(&self.out).map_err(io_error)
+        fs::remove_dir(self.staged()).map_err(io_error)?;
+        durable::sync_folder(&self.out).map_err(io_error)?;
+        fs::remove_file(self.folder().join(UNFINISHED)).map_err(io_error)
     }
 }
 

@@ -67,7 +67,7 @@ fn ten_steps_of_finetuning_end_at_the_weights_of_pytorch() {
     // Adam divides a gradient by its own size, and for a few of the 44,969 elements that is rounding noise: PyTorch's
     // own f32 run ends up to 1.6e-4 away.
     assert!(apart.len() <= 10, "{} elements are too far", apart.len());
-    assert!(apart.iter().all(|far| *far <= 2e-3), "{apart:?}");
+    assert!(apart.iter().all(|far| *far <= 1e-3), "{apart:?}");
 }
 
 fn batches(case: &Case) -> Vec<Batch> {

@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod bench;
 mod demo;
 mod gradient;
 mod inspect;
@@ -24,5 +25,6 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Command::Inspect(args) => inspect::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Gradient(args) => gradient::run(&args),
+        Command::Bench(command) => bench::run(&command),
     }
 }

@@ -193,7 +193,7 @@ fn write(
         .collect::<Result<Vec<_>, Failure>>()?;
     let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
     ModelFolder::create(
-        &run.staging(),
+        &run.staging()?,
         "DDPMPipeline",
         &arch,
         &scheduler.to_json(),

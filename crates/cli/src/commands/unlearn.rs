@@ -147,7 +147,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     }
     model::finish(&bar);
 
-    let written = opened.write(trainer.network(), &run.staging(), false)?;
+    let written = opened.write(trainer.network(), &run.staging()?, false)?;
     run.publish()?;
     checkpoint::remove_all(&run.folder()).map_err(|error| Failure::write(&run.folder(), error))?;
     for path in written.copied_weights() {
