@@ -18,6 +18,8 @@ use crate::trainer::StepReport;
 pub enum RunError {
     #[error("{}: the output folder is not empty; choose another, or give --force to replace it", path.display())]
     NotEmpty { path: PathBuf },
+    #[error("{}: not a folder; choose another output folder", path.display())]
+    NotAFolder { path: PathBuf },
     #[error("{}: not empty, and neither a model folder nor a run: it will not be replaced; choose another", path.display())]
     NotOurs { path: PathBuf },
     #[error("{}: an interrupted run lies here; give --resume to continue it or --force to replace it", path.display())]
@@ -77,6 +79,9 @@ impl RunFolder {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                return Err(RunError::NotAFolder { path });
+            }
             Err(error) => return Err(io_error(error)),
         }
         let has = |name: &str| names.iter().any(|found| found == name);
@@ -193,6 +198,11 @@ impl RunFolder {
                 .map(|entry| Ok(entry?.path()))
                 .collect()
         };
+        // The record of the run that made the input model is no part of this one.
+        let earlier = self.staged().join("run");
+        if earlier.is_dir() {
+            fs::remove_dir_all(&earlier).map_err(io_error)?;
+        }
         for old in list(&self.out).map_err(io_error)? {
             if old == self.folder() {
                 continue;

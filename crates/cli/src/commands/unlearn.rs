@@ -56,7 +56,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
 
     let rows = model::select(&args.forget, &data)?;
     let (split, neighbors) = if objective.draws().neighbors {
-        let cache = machine::cache_folder();
+        let cache = machine::cache_folder().filter(|_| !args.dry_run);
         let prepared = prepare(
             &data,
             &rows,
@@ -206,20 +206,15 @@ pub fn existing(force: bool, resume: bool) -> Existing {
 
 /// Refuses an output folder that is, holds or lies in the model's.
 fn outside(out: &Path, model: &Path) -> Result<(), Failure> {
-    // A folder that does not exist yet is where its parent says.
+    // A folder that does not exist yet lies in the nearest one that does.
     let absolute = |path: &Path| {
-        path.canonicalize().or_else(|_| {
-            let parent = match path.parent() {
-                Some(parent) if parent != Path::new("") => parent,
-                _ => Path::new("."),
-            };
-            Ok::<_, std::io::Error>(
-                parent
-                    .canonicalize()
-                    .unwrap_or_else(|_| parent.to_path_buf())
-                    .join(path.file_name().unwrap_or_default()),
-            )
-        })
+        let path = std::path::absolute(path)?;
+        let mut existing = path.as_path();
+        while !existing.exists() {
+            existing = existing.parent().unwrap_or(Path::new("/"));
+        }
+        let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
+        Ok::<_, std::io::Error>(existing.canonicalize()?.join(rest))
     };
     let (Ok(inner), Ok(outer)) = (absolute(out), absolute(model)) else {
         return Ok(());

@@ -1,0 +1,177 @@
+"""What is measured: one entry a row or table, with the command of each side."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+
+# Name, what it is, architecture, images of each stream in a step.
+NETWORKS = [
+    ("cifar10", "`google/ddpm-cifar10-32` shape", HERE / "arch" / "ddpm-cifar10-32.json", 8),
+    ("mnist", "published MNIST network", HERE / "arch" / "mnist-tshirt.json", 32),
+    ("demo", "the demo's network", ROOT / "assets" / "base-arch.json", 128),
+]
+LAYOUTS = ["nchw", "channels_last"]
+SAMPLED = 16
+SAMPLING_STEPS = 10
+
+
+@dataclass
+class Measure:
+    """A number of both sides, and by how much ours must be smaller."""
+
+    title: str
+    # Where the number is in the JSON line; a dot goes one level down.
+    key: str
+    unit: str
+    at_least: float
+
+
+@dataclass
+class Versus:
+    """Both sides in turns. Of several ways to run the peer the fastest counts."""
+
+    name: str
+    threads: int
+    peer: str
+    ours: list
+    peers: dict
+    measures: list
+    # How a side runs that does not print its own JSON line: `run.py` knows these.
+    ours_runner: str = "json"
+    peer_runner: str = "json"
+
+
+@dataclass
+class Series:
+    """Ours alone at several sizes, in turns: how the cost grows."""
+
+    name: str
+    title: str
+    threads: int
+    # What varies, what is constant if the cost grows linearly with it.
+    varies: str
+    # Size to command.
+    points: dict = field(default_factory=dict)
+
+
+@dataclass
+class Limit:
+    """Ours alone against an absolute limit."""
+
+    name: str
+    title: str
+    threads: int
+    images: int
+    side: int
+    limit_bytes: int
+
+
+def torch_sides(work, arch, batch, repeat, threads, extra=()):
+    common = [work, "--arch", str(arch), "--batch-size", str(batch), "--repeat", str(repeat)]
+    common += ["--threads", str(threads), *extra]
+    peer = ["PYTHON", str(HERE / "peers" / "torch_peer.py"), *common]
+    return ["RETRACK", "bench", *common], {layout: [*peer, "--layout", layout] for layout in LAYOUTS}
+
+
+def network_rows(threads, networks, sampled):
+    suffix = "" if threads == 2 else f"-{threads}t"
+    for name, title, arch, batch in networks:
+        ours, peers = torch_sides("step", arch, batch, 3, threads)
+        measures = [Measure(f"ReTrack step, {title}, {batch} + {batch} images", "seconds_per_image.median", "s", 2.0)]
+        if name == "cifar10" and threads == 2:
+            measures.append(Measure(f"peak memory of that step, {title}", "peak_rss_bytes", "B", 1.0))
+        yield Versus(f"step-{name}{suffix}", threads, "PyTorch", ours, peers, measures)
+    for name, title, arch, _ in networks:
+        ours, peers = torch_sides("predict", arch, sampled, 5, threads)
+        title = f"sampling: one forward pass, {title}, batch {sampled}"
+        measures = [Measure(title, "seconds_per_image.median", "s", 2.0)]
+        yield Versus(f"predict-{name}{suffix}", threads, "PyTorch", ours, peers, measures)
+    if threads != 2:
+        return
+    for name, title, arch, _ in networks:
+        ours, peers = torch_sides("sample", arch, sampled, 2, threads, ["--steps", str(SAMPLING_STEPS)])
+        title = f"sampling: whole images, {SAMPLING_STEPS} DDPM steps, {title}, batch {sampled}"
+        measures = [Measure(title, "seconds_per_image.median", "s", 2.0)]
+        yield Versus(f"sample-{name}", threads, "diffusers", ours, peers, measures)
+
+
+def neighbor_rows(threads, rows, length):
+    common = ["--rows", str(rows), "--bytes", str(length), "--queries", "1", "--neighbors", "10"]
+    common += ["--repeat", "9", "--threads", str(threads)]
+    suffix = "" if threads == 2 else f"-{threads}t"
+    for library, peer, at_least in [
+        ("sklearn", "scikit-learn, fit + query", 10.0),
+        ("faiss", "faiss `IndexFlatL2`, query", 3.0),
+    ]:
+        title = f"10 neighbors of 1 image in {rows:,} x {length:,} bytes in memory"
+        yield Versus(
+            f"neighbors-{library}{suffix}",
+            threads,
+            peer,
+            ["RETRACK", "bench", "neighbors", *common],
+            {library: ["PYTHON", str(HERE / "peers" / "neighbors_peer.py"), library, *common]},
+            [Measure(title, "seconds_per_query.median", "s", at_least)],
+        )
+
+
+def start_row():
+    shirt = ["--data", str(ROOT / "assets" / "digits.parquet"), "--forget", "label:10"]
+    model = ["--model", str(ROOT / "assets" / "base-model"), "--preset", "demo"]
+    return Versus(
+        "start",
+        2,
+        '`python -c "import torch, diffusers"`',
+        ["RETRACK", "unlearn", *model, *shirt, "--threads", "2", "--out", "TEMP/out"],
+        {"import": ["PYTHON", "-c", "import torch, diffusers"]},
+        [Measure("from start to first step on the demo model", "seconds", "s", 1.0)],
+        ours_runner="first_step",
+        peer_runner="wall",
+    )
+
+
+def series(temp, batches, sides, arch, batch):
+    """`temp` takes the architectures of other sizes."""
+    def command(path, batch):
+        step = ["RETRACK", "bench", "step", "--arch", str(path), "--batch-size", str(batch)]
+        return [*step, "--repeat", "3", "--threads", "2"]
+
+    title = NETWORKS[0][1]
+    yield Series(
+        "scaling-batch",
+        f"ReTrack step, {title}: images of each stream",
+        2,
+        "batch",
+        {size: command(arch, size) for size in batches},
+    )
+    config = json.loads(Path(arch).read_text())
+    points = {}
+    for side in sides:
+        path = Path(temp) / f"{Path(arch).stem}-{side}px.json"
+        path.write_text(json.dumps({**config, "sample_size": side}, indent=2))
+        points[side] = command(path, batch)
+    yield Series("scaling-pixels", f"ReTrack step, {title}, {batch} + {batch} images: pixels", 2, "pixels", points)
+
+
+def all_rows(temp):
+    for threads in (2, 1):
+        yield from network_rows(threads, NETWORKS, SAMPLED)
+        yield from neighbor_rows(threads, 50_000, 3_072)
+    yield start_row()
+    yield Limit("neighbors-large", "10 neighbors in 30,000 images of 256 x 256 x 3 in a folder", 2, 30_000, 256, 500 * 10**6)
+    yield from series(temp, [1, 2, 4, 8, 16], [16, 32, 64], NETWORKS[0][2], 4)
+
+
+def quick_rows(temp):
+    """The same rows at sizes that take seconds: whether the scripts run, not how fast anything is."""
+    arch = Path(temp) / "tiny.json"
+    config = json.loads(NETWORKS[2][2].read_text())
+    arch.write_text(json.dumps({**config, "sample_size": 16, "block_out_channels": [8, 8, 8]}))
+    tiny = [("tiny", "a tiny network", arch, 2)]
+    yield from network_rows(2, tiny, 2)
+    yield from neighbor_rows(2, 500, 64)
+    yield start_row()
+    yield Limit("neighbors-large", "10 neighbors in 200 images of 64 x 64 x 3 in a folder", 2, 200, 64, 500 * 10**6)
+    yield from series(temp, [1, 2], [16, 32], arch, 2)

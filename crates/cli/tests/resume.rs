@@ -1,0 +1,254 @@
+//! Runs that are killed and resumed, and output folders that hold something already.
+
+mod support;
+
+use support::{Folder, assert_same_files, events};
+
+const UNLEARN: &str =
+    "unlearn --model model --data photos --forget row:3 --neighbors 4 --batch-size 4 --steps 30";
+const TRAIN: &str = "train --data photos --arch tiny.json --batch-size 4 --warmup 5 --steps 30";
+const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
+
+/// Runs `line` to its end, then once more with a kill and a resumption on the way: all files must be equal.
+fn assert_resumes(folder: &Folder, line: &str, damage: impl FnOnce()) -> String {
+    folder.done(&format!("{line} --out whole"));
+    let interrupted = format!("{line} --checkpoint-every 1 --out parts");
+    folder.kill_after_two_checkpoints(&interrupted, "parts");
+    assert!(!folder.path("parts/model_index.json").exists());
+    damage();
+    let said = folder.done(&format!("{interrupted} --resume"));
+    assert!(
+        said.stderr.contains("resuming after step "),
+        "{}",
+        said.stderr
+    );
+
+    let (mut whole, mut parts) = (folder.files("whole"), folder.files("parts"));
+    let steps = |out: &str| -> Vec<u64> {
+        let events = events(folder, out).into_iter();
+        events
+            .map(|event| event["step"].as_u64().unwrap())
+            .collect()
+    };
+    assert_eq!(steps("parts"), (1..=30).collect::<Vec<u64>>());
+    let losses = |out: &str| -> Vec<f64> {
+        let events = events(folder, out).into_iter();
+        events
+            .map(|event| event["loss"].as_f64().unwrap())
+            .collect()
+    };
+    assert_eq!(losses("parts"), losses("whole"));
+    // These hold seconds, and a second file after the resumption.
+    let timed = |name: &String| name.starts_with("run/events.");
+    whole.retain(|name, _| !timed(name));
+    parts.retain(|name, _| !timed(name));
+    assert_same_files(&whole, &parts, line);
+    said.stderr
+}
+
+fn newest_checkpoint(folder: &Folder) -> String {
+    let files = folder.files("parts/run");
+    let newest = files.keys().rfind(|name| name.ends_with(".sha256"));
+    format!(
+        "parts/run/{}",
+        newest.unwrap().replace(".sha256", ".safetensors")
+    )
+}
+
+#[test]
+fn unlearning_that_was_killed_and_resumed_was_never_interrupted() {
+    let folder = Folder::with_model_and_photos();
+    let stderr = assert_resumes(&folder, UNLEARN, || {});
+    assert!(!stderr.contains("resuming after step 0"), "{stderr}");
+}
+
+#[test]
+fn training_that_was_killed_and_resumed_was_never_interrupted() {
+    let folder = Folder::new();
+    folder.photos("photos");
+    folder.tiny_arch(serde_json::json!({ "dropout": 0.2 }));
+    let stderr = assert_resumes(&folder, TRAIN, || {});
+    assert!(!stderr.contains("resuming after step 0"), "{stderr}");
+}
+
+#[test]
+fn a_damaged_checkpoint_costs_the_steps_since_the_one_before() {
+    let folder = Folder::with_model_and_photos();
+    let stderr = assert_resumes(&folder, UNLEARN, || {
+        let newest = newest_checkpoint(&folder);
+        let mut content = folder.read(&newest);
+        content.truncate(content.len() / 2);
+        folder.write(&newest, content);
+    });
+    assert!(stderr.contains("damaged checkpoint"), "{stderr}");
+    assert!(!stderr.contains("resuming after step 0"), "{stderr}");
+}
+
+#[test]
+fn an_interrupted_run_resumes_only_as_it_was_started() {
+    let folder = Folder::with_model_and_photos();
+    let line = format!("{UNLEARN} --checkpoint-every 1 --out parts");
+    folder.kill_after_two_checkpoints(&line, "parts");
+    folder.refused(&line, &["parts", "--resume", "--force"]);
+    folder.refused(
+        &format!("{line} --resume --force"),
+        &["--resume", "--force"],
+    );
+    for (old, new, says) in [
+        ("--steps 30", "--steps 31", "steps"),
+        ("--steps 30", "--steps 30 --lr 0.5", "learning_rate"),
+        ("--steps 30", "--steps 30 --seed 1", "seed"),
+        ("--steps 30", "--steps 30 --method finetune", "method"),
+        (
+            "row:3",
+            "row:4",
+            "another forget: \"row:3\" then, \"row:4\" now",
+        ),
+    ] {
+        let changed = line.replace(old, new);
+        folder.refused(
+            &format!("{changed} --resume"),
+            &["parts: ", "started with another", says],
+        );
+    }
+    // Other data and another base model under the same names.
+    let (photo, weights) = (
+        folder.read("photos/05.png"),
+        folder.read(&format!("model/{WEIGHTS}")),
+    );
+    folder.write("photos/05.png", support::photo_png(99));
+    folder.refused(&format!("{line} --resume"), &["another data_digest"]);
+    folder.write("photos/05.png", photo);
+    let mut other = weights.clone();
+    let last = other.len() - 4;
+    other[last..].copy_from_slice(&0.25f32.to_le_bytes());
+    folder.write(&format!("model/{WEIGHTS}"), other);
+    folder.refused(&format!("{line} --resume"), &["another weights_sha256"]);
+    folder.write(&format!("model/{WEIGHTS}"), weights);
+    folder.done(&format!("{line} --resume"));
+    // What is finished cannot be resumed.
+    folder.refused(
+        &format!("{line} --resume"),
+        &["parts: ", "no interrupted run", "leave --resume out"],
+    );
+}
+
+#[test]
+fn a_resumed_training_names_what_differs() {
+    let folder = Folder::new();
+    folder.photos("photos");
+    folder.tiny_arch(serde_json::json!({}));
+    let line = format!("{TRAIN} --checkpoint-every 1 --out parts");
+    folder.kill_after_two_checkpoints(&line, "parts");
+    for (more, says) in [
+        ("--seed 1", "another seed: 0 then, 1 now"),
+        ("--accumulate 2", "another accumulate: 1 then, 2 now"),
+        ("--exclude row:1", "another exclude"),
+    ] {
+        folder.refused(&format!("{line} --resume {more}"), &["parts: ", says]);
+    }
+    folder.tiny_arch(serde_json::json!({ "block_out_channels": [8, 16] }));
+    folder.refused(&format!("{line} --resume"), &["another arch"]);
+}
+
+#[test]
+fn a_folder_without_a_run_has_nothing_to_resume() {
+    let folder = Folder::with_model_and_photos();
+    folder.tiny_arch(serde_json::json!({}));
+    for line in [UNLEARN, TRAIN] {
+        folder.refused(
+            &format!("{line} --out none --resume"),
+            &["none: ", "no interrupted run", "leave --resume out"],
+        );
+    }
+}
+
+#[test]
+fn an_output_folder_that_is_not_empty_is_refused_with_a_remedy() {
+    let folder = Folder::with_model_and_photos();
+    folder.tiny_arch(serde_json::json!({}));
+    folder.write("letters/dear.txt", "Dear all");
+    folder.write("file", "not a folder");
+    for line in [UNLEARN, TRAIN] {
+        folder.refused(
+            &format!("{line} --out letters"),
+            &["letters: ", "not empty", "choose another"],
+        );
+        // Nor is it replaced: it holds neither a model nor a run.
+        folder.refused(
+            &format!("{line} --out letters --force"),
+            &["letters: ", "not be replaced"],
+        );
+        folder.refused(&format!("{line} --out file"), &["file: "]);
+    }
+}
+
+#[test]
+fn an_output_folder_that_overlaps_the_model_is_refused() {
+    let folder = Folder::with_model_and_photos();
+    folder.model("folder_pipeline_safetensors", "outer/inner");
+    for (model, out, more) in [
+        ("model", "model", " --force"),
+        ("model", "./model/../model", " --force"),
+        ("model", "model/new", ""),
+        ("model", "model/far/new", ""),
+        ("model", "model/unet", " --force"),
+        ("outer/inner", "outer", " --force"),
+    ] {
+        let line = UNLEARN.replace("--model model", &format!("--model {model}"));
+        folder.refused(&format!("{line} --out {out}{more}"), &[out, "choose"]);
+    }
+    let absolute = folder.path("model/new");
+    folder.refused(
+        &format!("{UNLEARN} --out {}", absolute.display()),
+        &["choose one elsewhere"],
+    );
+    // Without --force it is simply not empty.
+    folder.refused(&format!("{UNLEARN} --out model"), &["model: "]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_the_model_is_the_model() {
+    let folder = Folder::with_model_and_photos();
+    std::os::unix::fs::symlink(folder.path("model"), folder.path("link")).unwrap();
+    folder.refused(&format!("{UNLEARN} --out link --force"), &["link: "]);
+    folder.refused(&format!("{UNLEARN} --out link/new"), &["link/new: "]);
+}
+
+#[test]
+fn force_replaces_a_model_folder_as_a_whole() {
+    let folder = Folder::with_model_and_photos();
+    folder.tiny_arch(serde_json::json!({}));
+    folder.model("folder_f16_bin", "old");
+    folder.write("old/stray.bin", "old weights");
+    let short = |line: &str| line.replace("--steps 30", "--steps 1");
+    folder.done(&format!("{} --out fresh", short(UNLEARN)));
+    folder.done(&format!("{} --out old --force", short(UNLEARN)));
+    let names = |out: &str| {
+        let files = folder.files(out).into_keys();
+        files
+            .filter(|name| !name.starts_with("run/events.out."))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(names("old"), names("fresh"));
+    assert!(folder.read(&format!("old/{WEIGHTS}")) == folder.read(&format!("fresh/{WEIGHTS}")));
+    // A finished run is a model folder too.
+    folder.done(&format!("{} --out fresh --force", short(TRAIN)));
+    assert_eq!(events(&folder, "fresh").len(), 1);
+    assert_eq!(
+        folder.read_json("fresh/run/config.json")["command"],
+        "train"
+    );
+}
+
+#[test]
+fn an_empty_output_folder_and_missing_parents_are_fine() {
+    let folder = Folder::with_model_and_photos();
+    std::fs::create_dir(folder.path("empty")).unwrap();
+    for out in ["empty", "some/where/new"] {
+        let line = UNLEARN.replace("--steps 30", "--steps 1");
+        folder.done(&format!("{line} --out {out}"));
+        assert!(folder.path(out).join("model_index.json").exists());
+    }
+}
