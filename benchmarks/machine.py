@@ -5,9 +5,12 @@ import json
 import os
 import platform
 import subprocess
+import time
 from datetime import datetime, timezone
 from pathlib import Path
 
+# What decides a result: a table that is being written is no change.
+SOURCES = ["crates", "Cargo.toml", "Cargo.lock", "benchmarks/*.py", "benchmarks/peers", "benchmarks/arch"]
 PACKAGES = ["torch", "diffusers", "numpy", "scikit-learn", "faiss-cpu"]
 
 
@@ -36,24 +39,37 @@ def describe():
 def commit(root):
     """The commit, and whether the sources differ from it."""
     head = output("git", "-C", root, "rev-parse", "HEAD")
-    changed = output("git", "-C", root, "status", "--porcelain", "--", "crates", "Cargo.toml", "Cargo.lock", "benchmarks/*.py", "benchmarks/peers")
+    changed = output("git", "-C", root, "status", "--porcelain", "--", *SOURCES)
     return {"commit": head, "changed": bool(changed)}
 
 
 def versions(python):
     """The peers' versions, and the compiler's."""
-    script = f"import json, platform\nfrom importlib.metadata import version\nprint(json.dumps({{'python': platform.python_version(), **{{p: version(p) for p in {PACKAGES!r}}}}}))"
+    script = (
+        "import json, platform; from importlib.metadata import version; "
+        f"print(json.dumps({{'python': platform.python_version(), **{{p: version(p) for p in {PACKAGES!r}}}}}))"
+    )
     found = json.loads(output(python, "-c", script))
-    return {**found, "rustc": output("rustc", "--version")}
+    return {**found, "rustc": output("rustc", "--version").split()[1]}
 
 
 def sha256(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def load():
-    """Processes that wanted to run over the last minute."""
-    return os.getloadavg()[0]
+def busy_cores():
+    """How many cores are at work now, whoever's: this script itself sleeps meanwhile."""
+
+    def times():
+        with open("/proc/stat") as stat:
+            fields = [int(field) for field in stat.readline().split()[1:9]]
+        idle = fields[3] + fields[4]
+        return sum(fields) - idle, sum(fields)
+
+    used, total = times()
+    time.sleep(0.5)
+    used_after, total_after = times()
+    return os.cpu_count() * (used_after - used) / max(1, total_after - total)
 
 
 def now():

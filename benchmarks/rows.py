@@ -14,6 +14,8 @@ NETWORKS = [
     ("demo", "the demo's network", ROOT / "assets" / "base-arch.json", 128),
 ]
 LAYOUTS = ["nchw", "channels_last"]
+# Networks whose step's memory is compared.
+MEMORY = ["cifar10", "tiny"]
 SAMPLED = 16
 SAMPLING_STEPS = 10
 
@@ -27,6 +29,8 @@ class Measure:
     key: str
     unit: str
     at_least: float
+    # Where the peer's number is, if it is another one.
+    peer_key: str = ""
 
 
 @dataclass
@@ -81,8 +85,11 @@ def network_rows(threads, networks, sampled):
     for name, title, arch, batch in networks:
         ours, peers = torch_sides("step", arch, batch, 3, threads)
         measures = [Measure(f"ReTrack step, {title}, {batch} + {batch} images", "seconds_per_image.median", "s", 2.0)]
-        if name == "cifar10" and threads == 2:
-            measures.append(Measure(f"peak memory of that step, {title}", "peak_rss_bytes", "B", 1.0))
+        if name in MEMORY and threads == 2:
+            memory = f"peak memory of that step, {title}"
+            measures.append(Measure(memory, "peak_rss_bytes", "B", 1.0))
+            above = f"{memory}; of PyTorch only what comes on top of its imports"
+            measures.append(Measure(above, "peak_rss_bytes", "B", 1.0, "peak_above_import_bytes"))
         yield Versus(f"step-{name}{suffix}", threads, "PyTorch", ours, peers, measures)
     for name, title, arch, _ in networks:
         ours, peers = torch_sides("predict", arch, sampled, 5, threads)
@@ -132,13 +139,18 @@ def start_row():
     )
 
 
-def series(temp, batches, sides, arch, batch):
+def large_row(images, side):
+    title = f"10 neighbors in {images:,} images of {side} x {side} x 3 in a folder"
+    return Limit("neighbors-large", title, 2, images, side, 500 * 10**6)
+
+
+def series(temp, title, arch, batches, sides, batch):
     """`temp` takes the architectures of other sizes."""
+
     def command(path, batch):
         step = ["RETRACK", "bench", "step", "--arch", str(path), "--batch-size", str(batch)]
         return [*step, "--repeat", "3", "--threads", "2"]
 
-    title = NETWORKS[0][1]
     yield Series(
         "scaling-batch",
         f"ReTrack step, {title}: images of each stream",
@@ -160,8 +172,9 @@ def all_rows(temp):
         yield from network_rows(threads, NETWORKS, SAMPLED)
         yield from neighbor_rows(threads, 50_000, 3_072)
     yield start_row()
-    yield Limit("neighbors-large", "10 neighbors in 30,000 images of 256 x 256 x 3 in a folder", 2, 30_000, 256, 500 * 10**6)
-    yield from series(temp, [1, 2, 4, 8, 16], [16, 32, 64], NETWORKS[0][2], 4)
+    yield large_row(30_000, 256)
+    _, title, arch, _ = NETWORKS[0]
+    yield from series(temp, title, arch, [1, 2, 4, 8, 16], [16, 32, 64], 4)
 
 
 def quick_rows(temp):
@@ -173,5 +186,5 @@ def quick_rows(temp):
     yield from network_rows(2, tiny, 2)
     yield from neighbor_rows(2, 500, 64)
     yield start_row()
-    yield Limit("neighbors-large", "10 neighbors in 200 images of 64 x 64 x 3 in a folder", 2, 200, 64, 500 * 10**6)
-    yield from series(temp, [1, 2], [16, 32], arch, 2)
+    yield large_row(200, 64)
+    yield from series(temp, "a tiny network", arch, [1, 2], [16, 32], 2)

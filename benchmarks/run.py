@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs retrack and its peers side by side on this machine and writes results/TABLE.md.
 
-    benchmarks/run.py                          everything, five pairs: more than an hour on two cores
+    benchmarks/run.py                          everything, five pairs: an hour and a half on two cores
     benchmarks/run.py --only 'step-*'          some rows again; the table keeps the others
     benchmarks/run.py --quick                  tiny sizes: whether it runs, not how fast anything is
     RETRACK_BENCH_VENV=~/venv benchmarks/run.py   with an environment that has the packages already
@@ -25,7 +25,7 @@ from rows import HERE, ROOT, Limit, Series, Versus, all_rows, quick_rows
 from runners import Failed, Runner, write_images
 
 RESULTS = HERE / "results"
-# Above this the machine is busy with something else.
+# Cores at work beyond which the machine is busy with something else.
 QUIET = 0.5
 
 
@@ -78,28 +78,14 @@ def python():
 
 
 def wait_for_quiet():
-    """The load before a row, after up to two minutes for it to fall."""
-    waited = 0
-    # Only what is runnable now: the average still remembers the row before.
-    while running_elsewhere() and waited < 120:
+    """How many cores are busy as a row begins, after up to two minutes for others to finish."""
+    for _ in range(24):
+        busy = machine.busy_cores()
+        if busy <= QUIET:
+            return busy
         time.sleep(5)
-        waited += 5
-    if running_elsewhere():
-        say("  the machine is busy with something else: times will be wrong")
-    return machine.load()
-
-
-def running_elsewhere():
-    """Whether other processes use the processors: share of their time over half a second."""
-    def busy():
-        with open("/proc/stat") as stat:
-            times = [int(field) for field in stat.readline().split()[1:9]]
-        return sum(times) - times[3] - times[4], sum(times)
-
-    (used, total), _ = busy(), time.sleep(0.5)
-    used_after, total_after = busy()
-    share = (used_after - used) / max(1, total_after - total)
-    return share * os.cpu_count() > QUIET
+    say("  the machine is busy with something else: times will be wrong")
+    return busy
 
 
 def measure_versus(row, runner, pairs):
@@ -208,11 +194,11 @@ def main():
         }
         (out / "raw").mkdir(parents=True, exist_ok=True)
         for row in chosen:
-            load = wait_for_quiet()
             say(row.name)
+            busy = machine.busy_cores() if args.quick else wait_for_quiet()
             found = MEASURE[type(row)](row, runner, args.pairs)
             found["commands"] = [readable(command, runner) for command in found["commands"]]
-            head = {"name": row.name, "threads": row.threads, "date": machine.now(), "load": load, **about}
+            head = {"name": row.name, "threads": row.threads, "date": machine.now(), "busy_cores": busy, **about}
             text = json.dumps({**head, **found}, indent=1)
             (out / "raw" / f"{row.name}.json").write_text(text + "\n")
             # After each row: a run that is stopped leaves what it has.

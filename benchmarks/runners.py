@@ -13,11 +13,16 @@ import zlib
 from pathlib import Path
 
 # What would change how one side runs: neither side gets it from the shell that it happens to be started from.
-CLEARED = ("MALLOC_", "MIMALLOC_", "LD_PRELOAD", "RETRACK_SIMD", "RAYON_", "KMP_", "GOMP_", "OMP_", "MKL_", "OPENBLAS_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH_")
+CLEARED = ("MALLOC_", "MIMALLOC_", "LD_PRELOAD", "RETRACK_SIMD", "RAYON_", "KMP_", "GOMP_", "OMP_", "MKL_")
+CLEARED += ("OPENBLAS_", "ATEN_", "ONEDNN_", "DNNL_", "TORCH_")
 
 
 class Failed(Exception):
-    pass
+    """A command that did not do what it was run for."""
+
+    @classmethod
+    def command(cls, command, how, said):
+        return cls(f"{shlex.join(map(str, command))}\n{how}:\n{said[-2000:]}")
 
 
 class Runner:
@@ -42,7 +47,7 @@ class Runner:
         try:
             return json.loads(done.stdout.splitlines()[-1])
         except (IndexError, ValueError):
-            raise Failed(f"{shlex.join(map(str, command))}\nprinted no JSON line:\n{done.stdout}") from None
+            raise Failed.command(self.command(command), "printed no JSON line", done.stdout) from None
 
     def wall(self, command, threads):
         """Seconds from start to end."""
@@ -53,7 +58,7 @@ class Runner:
     def finished(self, command, threads):
         done = subprocess.run(self.command(command), env=self.environment(threads), capture_output=True, text=True)
         if done.returncode:
-            raise Failed(f"{shlex.join(self.command(command))}\nexited with {done.returncode}:\n{done.stderr[-2000:]}")
+            raise Failed.command(self.command(command), f"exited with {done.returncode}", done.stderr)
         return done
 
     def first_step(self, command, threads):
@@ -79,7 +84,7 @@ class Runner:
                         break
                     if ended:
                         errors.seek(0)
-                        raise Failed(f"{shlex.join(self.command(command))}\nended before its first step:\n{errors.read().decode()}")
+                        raise Failed.command(self.command(command), "ended before its first step", errors.read().decode())
                     time.sleep(0.001)
             finally:
                 process.kill()
@@ -99,7 +104,8 @@ class Runner:
             process.returncode = os.waitstatus_to_exitcode(status)
             if process.returncode:
                 errors.seek(0)
-                raise Failed(f"{shlex.join(self.command(command))}\nexited with {process.returncode}:\n{errors.read().decode()}")
+                how = f"exited with {process.returncode}"
+                raise Failed.command(self.command(command), how, errors.read().decode())
         return {"seconds": seconds, "peak_rss_bytes": usage.ru_maxrss * 1024}
 
 

@@ -28,7 +28,8 @@ def spread(values, show):
 def compare(row, measure):
     """Both sides' values of a measure, the peer's best way, and the ratio of each pair."""
     ours = [at(pair["ours"], measure["key"]) for pair in row["pairs"]]
-    ways = {way: [at(pair["peers"][way], measure["key"]) for pair in row["pairs"]] for way in row["peers"]}
+    peer_key = measure["peer_key"] or measure["key"]
+    ways = {way: [at(pair["peers"][way], peer_key) for pair in row["pairs"]] for way in row["peers"]}
     way = min(ways, key=lambda way: statistics.median(ways[way]))
     ratios = [theirs / own for theirs, own in zip(ways[way], ours)]
     return ours, way, ways[way], ratios
@@ -79,7 +80,8 @@ def series(row):
     """Cost an image, or an image and pixel, which is constant where cost grows linearly."""
     pixels = row["varies"] == "pixels"
     part = "time per pixel" if pixels else "time per image"
-    lines = [f"**{row['title']}**", "", f"| {row['varies']} | step | {part} | over the largest's |", "|---|---|---|---|"]
+    head = f"| {row['varies']} | step | {part} | over the largest's |"
+    lines = [f"**{row['title']}**", "", head, "|---|---|---|---|"]
     seconds, each = {}, {}
     for size in row["points"]:
         # A step is 2 B images.
@@ -90,10 +92,9 @@ def series(row):
     largest = statistics.median(each[list(row["points"])[-1]])
     for size in row["points"]:
         label = f"{size} x {size}" if pixels else f"{size} + {size}"
+        part = spread(each[size], lambda value: quantity(value, "s"))
         ratio = statistics.median(each[size]) / largest
-        lines.append(
-            f"| {label} | {quantity(seconds[size], 's')} | {spread(each[size], lambda v: quantity(v, 's'))} | {ratio:.2f} |"
-        )
+        lines.append(f"| {label} | {quantity(seconds[size], 's')} | {part} | {ratio:.2f} |")
     return lines
 
 
@@ -109,6 +110,10 @@ def software(row):
     return ", ".join(f"{name} {version}" for name, version in row["versions"].items())
 
 
+def commit(row):
+    return row["commit"][:12] + (" and changes" if row["changed"] else "")
+
+
 def same(rows, text):
     """What all rows say alike in one line, else a line for each that differs."""
     by_text = {}
@@ -122,22 +127,28 @@ def same(rows, text):
 def render(rows):
     """All of TABLE.md from all raw results."""
     of = lambda kind: [row for row in rows if row["kind"] == kind]
-    lines = ["# Side by side", "", "Written by `benchmarks/run.py`; how to read and repeat it: [README](../README.md).", ""]
+    lines = ["# Side by side", ""]
+    lines += ["Written by `benchmarks/run.py`; how to read and repeat it: [README](../README.md).", ""]
     lines += [f"- machine: {text}" for text in same(rows, machine)]
     lines += [f"- software: {text}" for text in same(rows, software)]
-    lines += [f"- date: {text}" for text in same(rows, lambda row: row["date"])]
-    lines += [f"- commit: {text}" for text in same(rows, lambda row: row["commit"][:12] + (" and changes" if row["changed"] else ""))]
-    lines += ["", "Medians (least - most). Times are an image's share of its step, forward pass or search; a ratio above 1 is in favor of retrack.", ""]
+    dates = sorted(row["date"] for row in rows)
+    lines.append(f"- date: {dates[0]}" + (f" to {dates[-1]}" if dates[-1] != dates[0] else ""))
+    lines += [f"- commit: {text}" for text in same(rows, commit)]
+    lines += ["", "Medians (least - most). Times are per image (of a step, forward pass or sampling) or per query."]
+    lines += ["A ratio above 1 is in favor of retrack.", ""]
     if of("versus"):
         lines += [*versus(of("versus")), ""]
     if of("limit"):
         lines += [*limits(of("limit")), ""]
     if of("series"):
-        lines += ["Cost grows linearly where the last column stays at or below 1; above 1, small sizes carry a fixed cost.", ""]
+        lines += ["How the cost grows: 1.00 in the last column at every size is exactly linear. Below 1 it grows faster,"]
+        lines += ["above 1 small sizes carry a fixed cost.", ""]
         for row in of("series"):
             lines += [*series(row), ""]
-    lines += ["## Commands", "", "`load` is how many other processes wanted to run in the minute before; it should be near 0.", ""]
+    lines += ["## Commands", ""]
+    lines += ["Each with when it ran and how many cores others kept busy as it began, which should be near 0.", ""]
     for row in rows:
-        lines.append(f"**{row['name']}**, load {row['load']:.1f}: `benchmarks/run.py --only {row['name']}`")
+        began = f"{row['date']}, {row['busy_cores']:.1f} cores busy"
+        lines.append(f"**{row['name']}** ({began}): `benchmarks/run.py --only {row['name']}`")
         lines += ["", *(f"    {shlex.join(command)}" for command in row["commands"]), ""]
     return "\n".join(lines).rstrip() + "\n"

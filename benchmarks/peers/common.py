@@ -22,11 +22,20 @@ def summary(seconds, parts):
 
 def peak_rss_bytes():
     """The most memory that this process ever held, as `retrack bench` reads it too."""
+    return status_bytes("VmHWM")
+
+
+def rss_bytes():
+    """The memory that this process holds now."""
+    return status_bytes("VmRSS")
+
+
+def status_bytes(key):
     with open("/proc/self/status") as status:
         for line in status:
-            if line.startswith("VmHWM:"):
+            if line.startswith(key + ":"):
                 return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no VmHWM")
+    raise RuntimeError(f"/proc/self/status has no {key}")
 
 
 def emit(**values):

@@ -11,7 +11,7 @@ import json
 import torch
 from diffusers import DDPMScheduler, UNet2DModel
 
-from common import emit, peak_rss_bytes, summary, timed
+from common import emit, peak_rss_bytes, rss_bytes, summary, timed
 
 NEIGHBORS = 10
 LAMBDA = 0.005
@@ -86,6 +86,7 @@ def main():
     args = parse()
     torch.manual_seed(0)
     torch.set_num_threads(args.threads)
+    imported = rss_bytes()
     layout = torch.channels_last if args.layout == "channels_last" else torch.contiguous_format
     with open(args.arch) as file:
         model = UNet2DModel.from_config(json.load(file)).to(memory_format=layout)
@@ -120,6 +121,7 @@ def main():
         parameters=sum(p.numel() for p in model.parameters()),
         seconds_per_image=summary(seconds, images),
         peak_rss_bytes=peak_rss_bytes(),
+        peak_above_import_bytes=peak_rss_bytes() - imported,
     )
 
 
