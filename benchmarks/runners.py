@@ -84,7 +84,8 @@ class Runner:
                         break
                     if ended:
                         errors.seek(0)
-                        raise Failed.command(self.command(command), "ended before its first step", errors.read().decode())
+                        said = errors.read().decode()
+                        raise Failed.command(self.command(command), "ended before its first step", said)
                     time.sleep(0.001)
             finally:
                 process.kill()

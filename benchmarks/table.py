@@ -141,8 +141,8 @@ def render(rows):
     if of("limit"):
         lines += [*limits(of("limit")), ""]
     if of("series"):
-        lines += ["How the cost grows: 1.00 in the last column at every size is exactly linear. Below 1 it grows faster,"]
-        lines += ["above 1 small sizes carry a fixed cost.", ""]
+        lines += ["How the cost grows: 1.00 in the last column at every size is exactly linear."]
+        lines += ["Below 1 it grows faster, above 1 small sizes carry a fixed cost.", ""]
         for row in of("series"):
             lines += [*series(row), ""]
     lines += ["## Commands", ""]
