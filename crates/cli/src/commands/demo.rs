@@ -207,7 +207,8 @@ impl Side {
     /// The image noised half-way, then what this model makes of that, several times.
     fn restore(&self, image: &[u8], seed: u64, device: &Device) -> Result<Vec<u8>, Failure> {
         let scheduler = &self.model.scheduler;
-        let sampler = Sampler::new(SCHEDULER, scheduler, STEPS)?;
+        // The published injection test denoises by ancestral sampling.
+        let sampler = Sampler::new(SchedulerKind::Ddpm, scheduler, STEPS)?;
         let network = self.network.valid();
         let Some([height, width]) = self.model.config.sample_size else {
             unreachable!("the shipped model has a size")
