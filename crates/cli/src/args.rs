@@ -146,14 +146,17 @@ pub enum MethodName {
 }
 
 #[derive(Debug, Clone, ClapArgs)]
-#[command(after_help = "\
+#[command(
+    allow_negative_numbers = true,
+    after_help = "\
 Examples:
   retrack unlearn --model ddpm-cifar10-32 --data cifar-10-batches-bin --forget row:10000 --out forgotten
   retrack unlearn --model my-model --data digits.parquet --forget label:10 --out forgotten --steps 30
   retrack unlearn ... --dry-run    what would happen, without doing it
 
 Without --preset the published settings for images of this size are taken. The written folder loads in
-diffusers like the one given; its run/ subfolder records the configuration and every step.")]
+diffusers like the one given; its run/ subfolder records the configuration and every step."
+)]
 pub struct UnlearnArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
     #[arg(long, value_name = "DIR")]

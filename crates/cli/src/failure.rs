@@ -108,9 +108,9 @@ impl From<CheckpointError> for Failure {
 impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
-            TrainError::NotFinite { .. } => Self::failed(format!(
-                "{error}; the last good state is kept: try a lower --lr"
-            )),
+            TrainError::NotFinite { .. } => {
+                Self::failed(format!("{error}; start again with a lower --lr"))
+            }
             error => Self::input(error),
         }
     }

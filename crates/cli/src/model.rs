@@ -75,6 +75,36 @@ pub fn open_data(path: &Path, model: &Model) -> Result<Dataset, Failure> {
     Ok(data)
 }
 
+/// Checks that each of `rows` has a label that a network with classes knows.
+pub fn check_labels(
+    data: &Dataset,
+    rows: &[usize],
+    config: &retrack_networks::config::UNet2DConfig,
+) -> Result<(), Failure> {
+    let Some(classes) = config.num_class_embeds else {
+        return Ok(());
+    };
+    for &row in rows {
+        match data.label(row) {
+            Some(label) if (0..classes as i64).contains(&label) => {}
+            Some(label) => {
+                return Err(Failure::input(format!(
+                    "{}: label {label} is not among the network's 0 to {}",
+                    data.name(row),
+                    classes - 1
+                )));
+            }
+            None => {
+                return Err(Failure::input(format!(
+                    "{}: no label, but the network has classes",
+                    data.name(row)
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The rows that a selection means.
 pub fn select(text: &str, data: &Dataset) -> Result<Vec<usize>, Failure> {
     let resolved = Selection::parse(text)?.resolve(data)?;
@@ -118,6 +148,11 @@ impl Samples {
             return Err(Failure::input(format!(
                 "{}: learned variances are not supported",
                 model.folder.config_path().display()
+            )));
+        }
+        if let (Some(classes), None) = (model.config.num_class_embeds, self.class) {
+            return Err(Failure::input(format!(
+                "the network has {classes} classes; say which with --class"
             )));
         }
         let shape = ImageShape {

@@ -211,16 +211,25 @@ impl Settings {
                 self.learning_rate
             )));
         }
-        let share = match self.method {
-            Method::Retrack { lambda } | Method::Siss { lambda, .. } => Some(lambda),
-            _ => None,
-        };
-        if let Some(lambda) = share
-            && !(0.0..=1.0).contains(&lambda)
-        {
-            return Err(Failure::input(format!(
-                "lambda is {lambda}; it weighs forgetting against keeping and lies from 0 to 1"
-            )));
+        self.method.check().map_err(Failure::input)?;
+        let adamw = &self.adamw;
+        let below_one = |x: f64| (0.0..1.0).contains(&x);
+        let known = [
+            ("betas", adamw.betas.iter().all(|beta| below_one(*beta))),
+            ("epsilon", adamw.epsilon > 0.0 && adamw.epsilon.is_finite()),
+            (
+                "weight_decay",
+                adamw.weight_decay >= 0.0 && adamw.weight_decay.is_finite(),
+            ),
+            ("max_grad_norm", adamw.max_grad_norm > 0.0),
+        ];
+        for (key, holds) in known {
+            if !holds {
+                return Err(Failure::input(format!(
+                    "`{key}` of [adamw] is out of range: betas lie from 0 to below 1, epsilon and max_grad_norm \
+                     above 0, weight_decay at 0 or above"
+                )));
+            }
         }
         Ok(())
     }

@@ -84,14 +84,12 @@ impl RunFolder {
             }
             Err(error) => return Err(io_error(error)),
         }
-        let has = |name: &str| names.iter().any(|found| found == name);
-        let model = has("model_index.json") || has("config.json");
         let interrupted = out.join("run").join(UNFINISHED).is_file();
         match existing {
             Existing::Resume if !interrupted => Err(RunError::NothingToResume { path }),
             Existing::Resume => Ok(()),
             _ if names.is_empty() => Ok(()),
-            Existing::Force if model || has("run") => Ok(()),
+            Existing::Force if is_model(out) || is_run(out) => Ok(()),
             Existing::Force => Err(RunError::NotOurs { path }),
             Existing::Refuse if interrupted => Err(RunError::Interrupted { path }),
             Existing::Refuse => Err(RunError::NotEmpty { path }),
@@ -137,7 +135,10 @@ impl RunFolder {
             source,
         })?;
         let old: Value = serde_json::from_str(&text).map_err(|e| problem(e.to_string()))?;
-        let (Some(old), Some(new)) = (old.as_object(), config.as_object()) else {
+        // Through text as well: reading may round a number's last digit.
+        let new: Value = serde_json::from_str(&config.to_string())
+            .map_err(|error| problem(error.to_string()))?;
+        let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
             return Err(problem("not an object".into()));
         };
         for key in new.keys().chain(old.keys()) {
@@ -230,6 +231,23 @@ impl RunFolder {
     }
 }
 
+/// Whether a file is a JSON object with text under `key`.
+fn has_text(path: &Path, key: &str) -> bool {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let json: Value = serde_json::from_str(&text).unwrap_or_default();
+    json.get(key).is_some_and(Value::is_string)
+}
+
+/// Many programs keep a config.json; a model's names its class.
+fn is_model(folder: &Path) -> bool {
+    has_text(&folder.join("model_index.json"), "_class_name")
+        || has_text(&folder.join("config.json"), "_class_name")
+}
+
+fn is_run(folder: &Path) -> bool {
+    has_text(&folder.join("run/config.json"), "command")
+}
+
 /// The record of each step: `events.jsonl` and TensorBoard.
 #[derive(Debug)]
 pub struct EventLog {
@@ -300,6 +318,7 @@ impl EventLog {
         let terms = [
             ("retain_loss", losses.retain),
             ("forget_loss", losses.forget),
+            ("correction_loss", losses.correction),
         ];
         for (name, term) in terms {
             if let Some(term) = term {

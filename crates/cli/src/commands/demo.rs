@@ -46,6 +46,17 @@ const BASE: [(&str, &[u8]); 4] = [
     ),
 ];
 
+/// What a demo leaves in its folder.
+const PARTS: [&str; 7] = [
+    "digits.parquet",
+    "base-model",
+    "model",
+    "before.png",
+    "after.png",
+    "half-way.png",
+    "metrics.json",
+];
+
 /// Samples nearer to the T-shirt than this count as it: the published experiment's threshold.
 const THRESHOLD: f64 = 10.0;
 /// Deterministic, so that a seed's two samples can be compared; with few steps it also repeats the T-shirt as often as
@@ -64,8 +75,8 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         return Err(Failure::input("--count is 0; give at least 1"));
     }
     let start = Instant::now();
-    clear(&args.out, args.force)?;
     let device = machine::device(&args.machine.device)?;
+    clear(&args.out, args.force)?;
 
     let data_path = args.out.join("digits.parquet");
     let base_path = args.out.join("base-model");
@@ -141,9 +152,18 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
 
 /// An output folder that is new, empty, or an earlier demo to replace.
 fn clear(out: &Path, force: bool) -> Result<(), Failure> {
-    let earlier = out.join("metrics.json").is_file() || out.join("base-model").is_dir();
-    if force && earlier {
-        return std::fs::remove_dir_all(out).map_err(|error| Failure::write(out, error));
+    if force {
+        for name in PARTS {
+            let path = out.join(name);
+            let removed = if path.is_dir() {
+                std::fs::remove_dir_all(&path)
+            } else if path.exists() {
+                std::fs::remove_file(&path)
+            } else {
+                continue;
+            };
+            removed.map_err(|error| Failure::write(&path, error))?;
+        }
     }
     RunFolder::check(out, Existing::Refuse)?;
     Ok(())

@@ -16,6 +16,12 @@ pub fn run(args: &GradientArgs) -> Result<(), Failure> {
     let opened = model::open(&args.model)?;
     let network = opened.network(&device)?;
     let schedule = NoiseSchedule::new(&opened.scheduler);
+    if opened.config.in_channels != opened.config.out_channels {
+        return Err(Failure::input(format!(
+            "{}: learned variances are not supported",
+            opened.folder.config_path().display()
+        )));
+    }
     let objective = method(args)?.objective();
     let draws = objective.draws();
 
@@ -32,6 +38,14 @@ pub fn run(args: &GradientArgs) -> Result<(), Failure> {
         if Some(shape[0]) != forget.as_ref().map(Noised::len) {
             return Err(Failure::input(format!(
                 "{}: `neighbors` has shape {shape:?}; its first dimension is the number of forgotten images",
+                args.input.display()
+            )));
+        }
+        if let Some(forget) = &forget
+            && [shape[3], shape[4], shape[2]] != forget.shape[1..]
+        {
+            return Err(Failure::input(format!(
+                "{}: `neighbors` has shape {shape:?}; its images are not of `forget`'s shape",
                 args.input.display()
             )));
         }
@@ -107,6 +121,7 @@ fn method(args: &GradientArgs) -> Result<Method, Failure> {
         }
         Method::Finetune | Method::Neggrad => {}
     }
+    method.check().map_err(Failure::input)?;
     Ok(method)
 }
 
@@ -167,12 +182,6 @@ fn check(batch: &Batch, args: &GradientArgs) -> Result<(), Failure> {
         .is_some_and(|uniform| uniform.len() != forget.clean.len())
     {
         return fail("`uniform` and `forget` differ in shape");
-    }
-    let image = forget.image_len();
-    if let Some(neighbors) = &batch.neighbors
-        && neighbors.iter().any(|n| !n.len().is_multiple_of(image))
-    {
-        return fail("`neighbors` and `forget` hold images of different shapes");
     }
     if batch.mixture_mask.is_some()
         && batch

@@ -28,6 +28,15 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
             "--steps, --batch-size and --accumulate need at least 1",
         ));
     }
+    if args.checkpoint_every == 0 {
+        return Err(Failure::input("--checkpoint-every is 0; give at least 1"));
+    }
+    if !(args.lr > 0.0 && args.lr.is_finite()) {
+        return Err(Failure::input(format!(
+            "--lr is {}; give a number above 0",
+            args.lr
+        )));
+    }
     let device = machine::device(&args.machine.device)?.autodiff();
 
     let text =
@@ -72,10 +81,9 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         }
     };
 
-    let adamw = AdamWConfig {
-        betas: [0.95, 0.999],
-        ..AdamWConfig::default()
-    };
+    model::check_labels(&data, &rows, &config)?;
+
+    let adamw = AdamWConfig::default();
     let ema = EmaConfig::default();
     let scheduler = SchedulerConfig::default();
     let learning_rate = LearningRate::Cosine {
@@ -142,14 +150,19 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         let report = match trainer.step(&feed) {
             Ok(report) => report,
             Err(error) => {
-                checkpoint::save(&trainer, &run.folder())?;
+                // Before the first step there is nothing to keep.
+                if trainer.step > 0
+                    && let Err(lost) = checkpoint::save(&trainer, &run.folder())
+                {
+                    progress::warn(lost);
+                }
                 return Err(error.into());
             }
         };
         log.record(&report)?;
         bar.set_message(format!("loss {:.2}", report.losses.loss));
         bar.inc(1);
-        if trainer.step.is_multiple_of(args.checkpoint_every.max(1)) && trainer.step < args.steps {
+        if trainer.step.is_multiple_of(args.checkpoint_every) && trainer.step < args.steps {
             checkpoint::save(&trainer, &run.folder())?;
         }
     }

@@ -42,6 +42,11 @@ pub struct Summary {
 /// Runs the command; `None` after a dry run.
 pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let existing = existing(args.force, args.resume);
+    if args.checkpoint_every == Some(0) {
+        return Err(Failure::input(
+            "--checkpoint-every is 0; give at least 1, or leave it out",
+        ));
+    }
     if !args.dry_run {
         RunFolder::check(&args.out, existing)?;
     }
@@ -79,6 +84,13 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         (Split::new(&data, &rows, model::BUDGET)?, HashMap::new())
     };
     report_split(&split, &data);
+    if split.retain.is_empty() {
+        return Err(Failure::input(
+            "all images are selected or exact copies of the selected ones; nothing would be retained",
+        ));
+    }
+    model::check_labels(&data, &split.retain, &opened.config)?;
+    model::check_labels(&data, &split.forget, &opened.config)?;
 
     let config = resolved(args, &settings, &opened, &data, &split)?;
     if args.dry_run {
@@ -130,7 +142,12 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         let report = match trainer.step(&feed) {
             Ok(report) => report,
             Err(error) => {
-                checkpoint::save(&trainer, &run.folder())?;
+                // Before the first step there is nothing to keep.
+                if trainer.step > 0
+                    && let Err(lost) = checkpoint::save(&trainer, &run.folder())
+                {
+                    progress::warn(lost);
+                }
                 return Err(error.into());
             }
         };
@@ -139,7 +156,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         bar.inc(1);
         let due = args
             .checkpoint_every
-            .is_some_and(|every| trainer.step.is_multiple_of(every.max(1)));
+            .is_some_and(|every| trainer.step.is_multiple_of(every));
         if due && trainer.step < settings.steps {
             checkpoint::save(&trainer, &run.folder())?;
         }
