@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
+use retrack_networks::config::{TimeEmbedding, UNet2DConfig};
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
@@ -40,14 +41,7 @@ pub fn open(path: &Path) -> Result<Model, Failure> {
 /// Opens the data set that this model was, or could have been, trained on.
 pub fn open_data(path: &Path, model: &Model) -> Result<Dataset, Failure> {
     let config = &model.config;
-    if config.in_channels != config.out_channels {
-        return Err(Failure::input(format!(
-            "{}: the network takes {} channels and predicts {}; learned variances are not supported",
-            model.folder.config_path().display(),
-            config.in_channels,
-            config.out_channels
-        )));
-    }
+    check_denoises(config, &model.folder.config_path())?;
     let options = OpenOptions {
         channels: Some(config.in_channels),
         memory_budget: 4 * BUDGET as u64,
@@ -75,12 +69,28 @@ pub fn open_data(path: &Path, model: &Model) -> Result<Dataset, Failure> {
     Ok(data)
 }
 
+/// Checks that a network (its configuration read from `path`) predicts what it takes, at every timestep.
+pub fn check_denoises(config: &UNet2DConfig, path: &Path) -> Result<(), Failure> {
+    if config.in_channels != config.out_channels {
+        return Err(Failure::input(format!(
+            "{}: `in_channels` is {} and `out_channels` {}; learned variances are not supported",
+            path.display(),
+            config.in_channels,
+            config.out_channels
+        )));
+    }
+    if config.time_embedding_type == TimeEmbedding::Fourier {
+        return Err(Failure::input(format!(
+            "{}: `time_embedding_type` is fourier, which has no timestep 0; such networks work in predict and \
+             gradient only",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
 /// Checks that each of `rows` has a label that a network with classes knows.
-pub fn check_labels(
-    data: &Dataset,
-    rows: &[usize],
-    config: &retrack_networks::config::UNet2DConfig,
-) -> Result<(), Failure> {
+pub fn check_labels(data: &Dataset, rows: &[usize], config: &UNet2DConfig) -> Result<(), Failure> {
     let Some(classes) = config.num_class_embeds else {
         return Ok(());
     };
@@ -144,12 +154,7 @@ impl Samples {
             )));
         };
         model.config.check_size(height, width)?;
-        if model.config.in_channels != model.config.out_channels {
-            return Err(Failure::input(format!(
-                "{}: learned variances are not supported",
-                model.folder.config_path().display()
-            )));
-        }
+        check_denoises(&model.config, &model.folder.config_path())?;
         if let (Some(classes), None) = (model.config.num_class_embeds, self.class) {
             return Err(Failure::input(format!(
                 "the network has {classes} classes; say which with --class"

@@ -161,6 +161,17 @@ fn tensors_that_are_missing_or_misshapen_are_named() {
 }
 
 #[test]
+fn a_network_without_timestep_zero_is_refused_where_it_would_be_met() {
+    let folder = Folder::new();
+    folder.photos("photos");
+    folder.tiny_arch(json!({ "time_embedding_type": "fourier" }));
+    folder.refused(
+        "train --data photos --arch tiny.json --steps 1 --out out",
+        &["tiny.json", "fourier", "timestep 0"],
+    );
+}
+
+#[test]
 fn without_a_command_the_usage_is_shown() {
     let folder = Folder::new();
     let output = folder.command("").output().unwrap();

@@ -44,11 +44,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let at_arch = |problem: String| Failure::input(format!("{}: {problem}", args.arch.display()));
     let arch: Value = serde_json::from_str(&text).map_err(|e| at_arch(e.to_string()))?;
     let config = UNet2DConfig::from_json(&arch).map_err(|e| at_arch(e.to_string()))?;
-    if config.in_channels != config.out_channels {
-        return Err(at_arch(
-            "`in_channels` and `out_channels` differ; a DDPM predicts what it takes".into(),
-        ));
-    }
+    model::check_denoises(&config, &args.arch)?;
     let options = OpenOptions {
         channels: Some(config.in_channels),
         memory_budget: 4 * model::BUDGET as u64,
