@@ -95,10 +95,15 @@ fn an_interrupted_run_resumes_only_as_it_was_started() {
         &["--resume", "--force"],
     );
     for (old, new, says) in [
-        ("--steps 30", "--steps 31", "steps"),
-        ("--steps 30", "--steps 30 --lr 0.5", "learning_rate"),
-        ("--steps 30", "--steps 30 --seed 1", "seed"),
-        ("--steps 30", "--steps 30 --method finetune", "method"),
+        ("--steps 30", "--steps 31", "\"steps\":31"),
+        ("--steps 30", "--steps 30 --lr 0.5", "\"learning_rate\":0.5"),
+        ("--steps 30", "--steps 30 --seed 1", "\"seed\":1"),
+        ("--steps 30", "--steps 30 --lambda 1", "\"lambda\":1.0"),
+        (
+            "--steps 30",
+            "--steps 30 --method finetune",
+            "\"method\":\"finetune\"",
+        ),
         (
             "row:3",
             "row:4",
@@ -251,4 +256,55 @@ fn an_empty_output_folder_and_missing_parents_are_fine() {
         folder.done(&format!("{line} --out {out}"));
         assert!(folder.path(out).join("model_index.json").exists());
     }
+}
+
+#[test]
+fn a_folder_that_only_looks_like_a_model_or_a_run_is_not_replaced() {
+    let folder = Folder::with_model_and_photos();
+    folder.write("letters/run/dear.txt", "Dear all");
+    folder.write("program/config.json", r#"{"color": "green"}"#);
+    for out in ["letters", "program"] {
+        folder.refused(
+            &format!("{UNLEARN} --out {out} --force"),
+            &[out, "not be replaced"],
+        );
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_run_and_leaves_no_model() {
+    let folder = Folder::with_model_and_photos();
+    let line = format!("{UNLEARN} --lr 1e30 --out out");
+    let output = folder.command(&line).output().unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    for part in ["NaN", "at step 2", "--lr"] {
+        assert!(message.contains(part), "{message}");
+    }
+    assert!(output.stdout.is_empty());
+    assert!(!folder.path("out/model_index.json").exists());
+    assert_eq!(events(&folder, "out").len(), 1);
+    // The state before the step that failed is kept.
+    assert!(
+        folder
+            .path("out/run/checkpoint-00000001.safetensors")
+            .exists()
+    );
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_costs_a_warning() {
+    let folder = Folder::with_model_and_photos();
+    folder.write("cache", "a file where the folder should be");
+    let said = folder.done(&format!(
+        "{} --out out",
+        UNLEARN.replace("--steps 30", "--steps 1")
+    ));
+    assert!(said.stderr.contains("warning: "), "{}", said.stderr);
+    assert!(
+        said.stderr.contains("cache/retrack/neighbors-"),
+        "{}",
+        said.stderr
+    );
+    assert!(folder.path("out/model_index.json").exists());
 }
