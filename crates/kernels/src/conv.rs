@@ -102,56 +102,62 @@ pub(crate) fn weight_gradient(shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> 
     }
 }
 
-/// Sums of dy over each image's pixels, `[batch, channels]`, or over all images, `[1, channels]`.
-pub(crate) fn bias_gradient(
-    dy: &[f32],
-    batch: usize,
-    channels: usize,
-    per_image: bool,
-) -> Vec<f32> {
-    const PIXELS: usize = 256;
-    let per = dy.len() / batch.max(1);
-    let parts = per.div_ceil(PIXELS * channels).max(1);
-    let mut sums = vec![0.0f32; batch * parts * channels];
+/// Sums of the rows of `dy`, `[rows, channels]`, in `groups` equal groups: `[groups, channels]`.
+pub(crate) fn bias_gradient(dy: &[f32], groups: usize, channels: usize) -> Vec<f32> {
+    const ROWS: usize = 256;
+    let rows = dy.len() / (groups * channels).max(1);
+    let parts = rows.div_ceil(ROWS).max(1);
+    let mut sums = vec![0.0f32; groups * parts * channels];
     let shared = Shared::new(sums.as_mut_ptr());
-    for_each(dy.len() > 16 * 1024, batch * parts, |task| {
-        let (image, part) = (task / parts, task % parts);
-        let from = &dy[image * per..(image + 1) * per];
-        let from = &from[part * PIXELS * channels..per.min((part + 1) * PIXELS * channels)];
+    for_each(dy.len() > 16 * 1024, groups * parts, |task| {
+        let (group, part) = (task / parts, task % parts);
+        let count = ROWS.min(rows - part * ROWS);
+        let from = &dy[(group * rows + part * ROWS) * channels..][..count * channels];
         // SAFETY: each task has its own row of sums.
-        unsafe {
-            add_rows(
-                from.as_ptr(),
-                from.len() / channels,
-                channels,
-                shared.at(task * channels),
-            )
-        };
+        unsafe { add_rows(from.as_ptr(), count, channels, shared.at(task * channels)) };
     });
-    let rows = if per_image { batch } else { 1 };
-    let group = batch * parts / rows.max(1);
-    let mut total = Vec::with_capacity(rows * channels);
-    for row in 0..rows {
-        for c in 0..channels {
-            let column = (0..group).map(|p| sums[(row * group + p) * channels + c] as f64);
-            total.push(column.sum::<f64>() as f32);
+    let mut totals = Vec::with_capacity(groups * channels);
+    for sums in sums.chunks_exact((parts * channels).max(1)) {
+        // Many parts of 256 rows: in f64, so that the sum is as exact as theirs.
+        let mut total = vec![0.0f64; channels];
+        for sums in sums.chunks_exact(channels) {
+            for (total, sum) in total.iter_mut().zip(sums) {
+                *total += *sum as f64;
+            }
         }
+        totals.extend(total.iter().map(|total| *total as f32));
     }
-    total
+    totals
 }
 
 simd::vectorized! {
     /// to[channels] += the sum of `rows` rows.
     unsafe fn add_rows(simd; from: *const f32, rows: usize, channels: usize, to: *mut f32) {
+        // Four vectors of a row at a time: whole cache lines in the order of memory, and independent sums.
+        let lanes = S::F32_LANES;
         let mut c = 0;
+        while c + 4 * lanes <= channels {
+            let mut sums = [simd.splat_f32s(0.0); 4];
+            for r in 0..rows {
+                let from = from.add(r * channels + c);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = simd.add_f32s(*sum, simd::load(simd, from.add(i * lanes), lanes));
+                }
+            }
+            for (i, sum) in sums.iter().enumerate() {
+                let to = to.add(c + i * lanes);
+                simd::store(simd, to, lanes, simd.add_f32s(simd::load(simd, to, lanes), *sum));
+            }
+            c += 4 * lanes;
+        }
         while c < channels {
-            let count = (channels - c).min(S::F32_LANES);
+            let count = (channels - c).min(lanes);
             let mut sum = simd::load(simd, to.add(c), count);
             for r in 0..rows {
                 sum = simd.add_f32s(sum, simd::load(simd, from.add(r * channels + c), count));
             }
             simd::store(simd, to.add(c), count, sum);
-            c += S::F32_LANES;
+            c += lanes;
         }
     }
 }

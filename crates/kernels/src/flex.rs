@@ -114,8 +114,7 @@ pub(crate) fn conv3x3_dw(x: Floats, dy: &Floats) -> Floats {
 /// The gradient of a bias of `rows` rows, 1 or one per image.
 pub(crate) fn bias_gradient(dy: &Floats, rows: usize) -> Vec<f32> {
     let shape = dy.shape();
-    let channels = shape[shape.num_dims() - 1];
-    conv::bias_gradient(slice(dy), shape[0], channels, rows != 1)
+    conv::bias_gradient(slice(dy), rows, shape[shape.num_dims() - 1])
 }
 
 /// The neighborhoods of a stride-2 convolution of an image of these dimensions.

@@ -94,7 +94,14 @@ pub(crate) fn convolve(shape: &Shape, x: &[f32], weights: Weights, addend: Adden
         (SHARED_BYTES / tile_bytes).clamp(64, 1024).min(tiles)
     };
     let blocks = tiles.div_ceil(block);
+    // As many for one thread as for the next.
+    let blocks = if alone {
+        blocks.next_multiple_of(threads)
+    } else {
+        blocks
+    };
     let block = tiles.div_ceil(blocks);
+    let blocks = tiles.div_ceil(block);
 
     let width = panel_width();
     let panels = outputs.div_ceil(width);
