@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod evaluation;
 mod failure;
 mod machine;
 mod model;

@@ -2,6 +2,8 @@
 
 mod bench;
 mod demo;
+mod evaluate;
+mod experiment;
 mod gradient;
 mod inspect;
 mod neighbors;
@@ -22,6 +24,8 @@ pub fn run(args: Args) -> Result<(), Failure> {
         Command::Unlearn(args) => unlearn::run(&args),
         Command::Neighbors(args) => neighbors::run(&args),
         Command::Sample(args) => sample::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Experiment(args) => experiment::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Predict(args) => predict::run(&args),
         Command::Gradient(args) => gradient::run(&args),

@@ -3,7 +3,7 @@
 use retrack_eval::pictures::Grid;
 use retrack_networks::schedule::SchedulerKind;
 
-use crate::args::{SampleArgs, SamplerName};
+use crate::args::SampleArgs;
 use crate::failure::Failure;
 use crate::model::{self, Samples};
 use crate::{machine, progress};
@@ -29,10 +29,7 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
     let samples = Samples {
         count: args.count,
         steps: args.steps,
-        scheduler: args.scheduler.map(|name| match name {
-            SamplerName::Ddpm => SchedulerKind::Ddpm,
-            SamplerName::Ddim => SchedulerKind::Ddim,
-        }),
+        scheduler: args.scheduler.map(SchedulerKind::from),
         seed: args.seed,
         batch_size: args.batch_size,
         class: args.class,

@@ -273,6 +273,19 @@ pub fn report_split(split: &Split, data: &Dataset) {
     }
 }
 
+/// SHA-256 of each weight file of a model, by its path in the folder.
+pub fn digests(
+    model: &retrack_networks::model::Model,
+) -> Result<serde_json::Map<String, Value>, Failure> {
+    let mut weights = serde_json::Map::new();
+    for path in model.folder.weight_files() {
+        let digest = retrack_networks::folder::sha256_file(&path)?;
+        let name = path.strip_prefix(model.folder.root()).unwrap_or(&path);
+        weights.insert(name.display().to_string(), digest.into());
+    }
+    Ok(weights)
+}
+
 /// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
 fn resolved(
     args: &UnlearnArgs,
@@ -281,21 +294,11 @@ fn resolved(
     data: &Dataset,
     split: &Split,
 ) -> Result<Value, Failure> {
-    let mut weights = serde_json::Map::new();
-    for path in model.folder.weight_files() {
-        let digest = retrack_networks::folder::sha256_file(&path)?;
-        let name = path
-            .strip_prefix(model.folder.root())
-            .unwrap_or(&path)
-            .display()
-            .to_string();
-        weights.insert(name, digest.into());
-    }
     Ok(json!({
         "command": "unlearn",
         "version": env!("CARGO_PKG_VERSION"),
         "model": args.model.display().to_string(),
-        "weights_sha256": weights,
+        "weights_sha256": digests(model)?,
         "data": args.data.display().to_string(),
         "data_digest": data.digest()?,
         "forget": args.forget,
