@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use retrack_unlearn::neighbors::Neighbors;
 use serde::{Deserialize, Serialize};
 
 const SRC: &str = "Images: a folder, a Parquet file or folder (Hugging Face image column), \
@@ -175,9 +176,9 @@ pub struct UnlearnArgs {
     /// How to forget [default: retrack]
     #[arg(long, value_name = "M")]
     pub method: Option<MethodName>,
-    /// Nearest retained images that take the forgotten one's place
-    #[arg(long, value_name = "K")]
-    pub neighbors: Option<usize>,
+    /// Nearest retained images that take the forgotten one's place, or all: every retained one, weighed at each step
+    #[arg(long, value_name = "K|all")]
+    pub neighbors: Option<Neighbors>,
     /// Weight of forgetting against keeping, 0 to 1 (retrack, siss)
     #[arg(long, value_name = "L")]
     pub lambda: Option<f64>,

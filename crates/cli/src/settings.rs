@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use retrack_unlearn::neighbors::Neighbors;
 use retrack_unlearn::objective::Method;
 use retrack_unlearn::optimizer::AdamWConfig;
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ const PRESETS: [(&str, &str); 4] = [
 pub struct Settings {
     #[serde(flatten)]
     pub method: Method,
-    pub neighbors: usize,
+    pub neighbors: Neighbors,
     pub steps: usize,
     pub batch_size: usize,
     pub accumulate: usize,
@@ -40,7 +41,7 @@ pub struct Settings {
 #[serde(deny_unknown_fields, default)]
 struct File {
     method: Option<MethodName>,
-    neighbors: Option<usize>,
+    neighbors: Option<Neighbors>,
     steps: Option<usize>,
     batch_size: Option<usize>,
     accumulate: Option<usize>,
@@ -307,7 +308,13 @@ impl Settings {
 
     fn check(&self) -> Result<(), Failure> {
         for (name, value) in [
-            ("neighbors", self.neighbors),
+            (
+                "neighbors",
+                match self.neighbors {
+                    Neighbors::Nearest(k) => k,
+                    Neighbors::All => 1,
+                },
+            ),
             ("steps", self.steps),
             ("batch size", self.batch_size),
             ("accumulation", self.accumulate),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use retrack_networks::random::{Random, Stream};
 
-use crate::batch::{Batch, Draws, Noised};
+use crate::batch::{Batch, Candidates, Draws, Noised};
 use crate::data::{DataError, Dataset};
 
 /// How many images a step takes.
@@ -24,7 +24,7 @@ pub struct Feed<'a> {
     dataset: &'a Dataset,
     retain: &'a [usize],
     forget: &'a [usize],
-    /// The neighbors of each forgotten row, pixels in [-1, 1], one after another.
+    /// The neighbors of each forgotten row, pixels in [-1, 1], one after another; without them, all retained rows are.
     neighbors: HashMap<usize, Arc<[f32]>>,
     random: Random,
     size: BatchSize,
@@ -75,7 +75,7 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// Reads the neighbors of each forgotten row.
+    /// Reads the neighbors of each forgotten row, which take the place of all retained ones.
     ///
     /// # Errors
     /// An image that cannot be read.
@@ -101,14 +101,18 @@ impl<'a> Feed<'a> {
     ///
     /// # Errors
     /// An image that cannot be read.
-    pub fn batch(&self, step: usize, micro: usize, draws: Draws) -> Result<Batch, DataError> {
+    pub fn batch(&self, step: usize, micro: usize, draws: Draws) -> Result<Batch<'a>, DataError> {
         let first = (step * self.size.accumulate + micro) * self.size.images;
         let forget_rows = self.rows(self.forget, &FORGET, first);
         let neighbors = draws.neighbors.then(|| {
-            forget_rows
-                .iter()
-                .map(|row| self.neighbors[row].clone())
-                .collect()
+            if self.neighbors.is_empty() {
+                return Candidates::All {
+                    data: self.dataset,
+                    rows: self.retain,
+                };
+            }
+            let neighbors = forget_rows.iter().map(|row| self.neighbors[row].clone());
+            Candidates::Nearest(neighbors.collect())
         });
         let retain = if draws.retain {
             let rows = self.rows(self.retain, &RETAIN, first);

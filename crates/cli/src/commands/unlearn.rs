@@ -9,7 +9,7 @@ use retrack_networks::schedule::NoiseSchedule;
 use retrack_unlearn::checkpoint;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{BatchSize, Feed};
-use retrack_unlearn::neighbors::prepare;
+use retrack_unlearn::neighbors::{Neighbors, prepare};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
 use retrack_unlearn::run::{EventLog, Existing, RunFolder};
 use retrack_unlearn::trainer::{StepReport, Trainer};
@@ -60,15 +60,13 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let objective = settings.method.objective();
 
     let rows = model::select(&args.forget, &data)?;
-    let (split, neighbors) = if objective.draws().neighbors {
+    let nearest = match settings.neighbors {
+        Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
+        _ => None,
+    };
+    let (split, neighbors) = if let Some(k) = nearest {
         let cache = machine::cache_folder().filter(|_| !args.dry_run);
-        let prepared = prepare(
-            &data,
-            &rows,
-            settings.neighbors,
-            model::BUDGET,
-            cache.as_deref(),
-        )?;
+        let prepared = prepare(&data, &rows, k, model::BUDGET, cache.as_deref())?;
         if let Some((path, error)) = &prepared.cache_error {
             progress::warn(format!(
                 "{}: cannot keep the neighbors for the next run: {error}",
