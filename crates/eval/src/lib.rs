@@ -3,5 +3,8 @@
 pub mod distance;
 pub mod frechet;
 pub mod frequency;
+pub mod inception;
+mod inception_blocks;
 pub mod inception_score;
 pub mod pictures;
+mod resize;
