@@ -22,8 +22,8 @@ pub const CLASSES: usize = 1008;
 
 /// The network's input has this height and width.
 const SIDE: usize = 299;
-/// Images at once; the largest tensor of a batch then takes 44 MB.
-const BATCH: usize = 8;
+/// Images that one thread takes at once.
+const BATCH: usize = 2;
 /// The names under which the weights are published: pytorch-fid's, torch-fidelity's.
 const FILE_NAMES: [&str; 2] = [
     "pt_inception-2015-12-05-6726825d.pth",
@@ -212,18 +212,22 @@ impl Inception {
                 channels,
             });
         }
-        let mut description = Description::default();
-        for batch in images.chunks(BATCH * len) {
+        let parts = images.par_chunks(BATCH * len).map(|batch| {
             let count = batch.len() / len;
-            let planes: Vec<Vec<f32>> = batch
-                .par_chunks_exact(len)
-                .map(|image| to_planes(image, shape, SIDE))
+            let planes = batch.chunks_exact(len);
+            let planes: Vec<f32> = planes
+                .flat_map(|image| to_planes(image, shape, SIDE))
                 .collect();
-            let input = TensorData::new(planes.concat(), [count, 3, SIDE, SIDE]);
+            let input = TensorData::new(planes, [count, 3, SIDE, SIDE]);
             let features = self.features(Tensor::from_data(input, &self.device));
             let logits = features.clone().matmul(self.fc.clone());
-            description.features.extend(host(features)?);
-            description.logits.extend(host(logits)?);
+            Ok((host(features)?, host(logits)?))
+        });
+        let parts = parts.collect::<Result<Vec<_>, InceptionError>>()?;
+        let mut description = Description::default();
+        for (features, logits) in parts {
+            description.features.extend(features);
+            description.logits.extend(logits);
         }
         Ok(description)
     }
