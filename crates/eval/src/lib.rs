@@ -2,6 +2,11 @@
 
 pub mod digits;
 pub mod distance;
+pub mod frechet;
 pub mod frequency;
+pub mod inception;
+mod inception_blocks;
+pub mod inception_score;
 pub mod pictures;
+mod resize;
 pub mod score;

@@ -289,9 +289,8 @@ mod tests {
 
     #[test]
     fn what_is_not_asked_for_is_absent() {
-        let batch = feed(&dataset(), 4, 1)
-            .batch(0, 0, Draws::default())
-            .unwrap();
+        let dataset = dataset();
+        let batch = feed(&dataset, 4, 1).batch(0, 0, Draws::default()).unwrap();
         assert!(batch.retain.is_none() && batch.forget.is_none());
         assert!(batch.uniform.is_none() && batch.mixture_mask.is_none());
     }
