@@ -2,4 +2,6 @@
 
 pub mod distance;
 pub mod frequency;
+pub mod nll;
+pub mod ode;
 pub mod pictures;
