@@ -1,7 +1,9 @@
 //! Metrics of forgetting and of quality, and pictures of both.
 
+pub mod auc;
 pub mod distance;
 pub mod frequency;
+pub mod membership;
 pub mod nll;
 pub mod ode;
 pub mod pictures;
