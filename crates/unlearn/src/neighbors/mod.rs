@@ -5,6 +5,7 @@
 
 mod cache;
 mod distance;
+mod equal;
 mod search;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::cache::{Prepared, prepare};
+pub use self::equal::first_equal;
 pub use self::search::nearest;
 pub(crate) use self::search::squared_distances;
 use self::search::{Best, scan};
@@ -139,8 +141,13 @@ pub fn nearest_in(
     Ok(found)
 }
 
-/// The `k` nearest of `rows` for each query, an image of the data set's shape. Blocks take at most `budget` bytes.
-pub(crate) fn nearest_to(
+/// The `k` nearest of `rows` for each query, an image of the data set's shape, nearest first, ties by lower row. Blocks
+/// that have to be decoded take at most `budget` bytes (or one image); the queries and their neighbors come on top.
+///
+/// # Errors
+/// [`NeighborError::Length`] of a query, [`NeighborError::TooFew`], or [`NeighborError::Data`] of an image that cannot
+/// be read.
+pub fn nearest_to(
     data: &Dataset,
     rows: &[usize],
     queries: &[&[u8]],
@@ -151,6 +158,13 @@ pub(crate) fn nearest_to(
         return Err(NeighborError::TooFew {
             wanted: k,
             retained: rows.len(),
+        });
+    }
+    let row_len = data.shape().bytes();
+    if let Some(query) = queries.iter().find(|query| query.len() != row_len) {
+        return Err(NeighborError::Length {
+            row_len,
+            found: query.len(),
         });
     }
     // 606 copies of one T-shirt are one query.
