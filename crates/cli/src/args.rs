@@ -1,6 +1,6 @@
 //! The command line as it is typed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use retrack_unlearn::neighbors::Neighbors;
@@ -226,6 +226,42 @@ pub struct UnlearnArgs {
     pub json: bool,
     #[command(flatten)]
     pub machine: MachineArgs,
+}
+
+impl UnlearnArgs {
+    /// The command with its required options alone.
+    pub fn plain(
+        model: &Path,
+        data: &Path,
+        forget: &str,
+        out: &Path,
+        machine: &MachineArgs,
+    ) -> Self {
+        Self {
+            model: model.into(),
+            data: data.into(),
+            forget: forget.into(),
+            out: out.into(),
+            method: None,
+            neighbors: None,
+            lambda: None,
+            rescale: None,
+            eta: None,
+            steps: None,
+            batch_size: None,
+            accumulate: None,
+            lr: None,
+            seed: None,
+            preset: None,
+            config: None,
+            checkpoint_every: None,
+            resume: false,
+            force: false,
+            dry_run: false,
+            json: false,
+            machine: machine.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, ClapArgs)]

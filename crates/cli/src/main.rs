@@ -7,6 +7,7 @@ mod failure;
 mod machine;
 mod model;
 mod progress;
+mod session;
 mod settings;
 
 use std::process::ExitCode;

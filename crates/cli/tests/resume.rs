@@ -48,11 +48,10 @@ fn assert_resumes(folder: &Folder, line: &str, damage: impl FnOnce()) -> String 
 
 fn newest_checkpoint(folder: &Folder) -> String {
     let files = folder.files("parts/run");
-    let newest = files.keys().rfind(|name| name.ends_with(".sha256"));
-    format!(
-        "parts/run/{}",
-        newest.unwrap().replace(".sha256", ".safetensors")
-    )
+    let newest = files
+        .keys()
+        .rfind(|name| name.starts_with("checkpoint-") && name.ends_with(".safetensors"));
+    format!("parts/run/{}", newest.unwrap())
 }
 
 #[test]
@@ -69,6 +68,27 @@ fn training_that_was_killed_and_resumed_was_never_interrupted() {
     folder.tiny_arch(serde_json::json!({ "dropout": 0.2 }));
     let stderr = assert_resumes(&folder, TRAIN, || {});
     assert!(!stderr.contains("resuming after step 0"), "{stderr}");
+}
+
+#[test]
+fn a_run_that_was_killed_while_its_model_moved_into_place_only_moves_the_rest() {
+    let folder = Folder::with_model_and_photos();
+    folder.done(&format!("{UNLEARN} --out out"));
+    let whole = folder.files("out");
+    // As the kill leaves it: the index still staged, a checkpoint not yet removed.
+    folder.write("out/run/unfinished", "");
+    folder.write("out/run/moving", "");
+    folder.write(
+        "out/run/model/model_index.json",
+        folder.read("out/model_index.json"),
+    );
+    folder.write("out/run/checkpoint-00000020.safetensors", "old");
+    folder.write("out/run/.writing-abc", "half");
+    std::fs::remove_file(folder.path("out/model_index.json")).unwrap();
+    folder.refused(&format!("{UNLEARN} --out out"), &["out", "--resume"]);
+    let said = folder.done(&format!("{UNLEARN} --out out --resume"));
+    assert!(!said.stderr.contains("resuming"), "{}", said.stderr);
+    assert_same_files(&whole, &folder.files("out"), "moved");
 }
 
 #[test]

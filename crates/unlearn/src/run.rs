@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::durable;
 use crate::tensorboard::{EventWriter, TensorboardError};
 use crate::trainer::StepReport;
+use crate::{checkpoint, durable};
 
 /// Why a run folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +51,10 @@ pub enum Existing {
     Resume,
 }
 
-/// Lies in a run's folder until its model is complete.
+/// Lies in a run's folder until its model is in place.
 const UNFINISHED: &str = "unfinished";
+/// Lies there while the complete model moves into place.
+const MOVING: &str = "moving";
 
 /// The output folder of a run.
 #[derive(Debug)]
@@ -184,8 +186,14 @@ impl RunFolder {
         self.folder().join("model")
     }
 
-    /// Moves the model from [`staging`](Self::staging) to the output folder, in place of what was there.
-    /// Its index comes last: a folder without one is no model to anybody.
+    /// Whether the run was interrupted while its complete model moved into place: nothing but
+    /// [`publish`](Self::publish) is left to do.
+    pub fn is_moving(&self) -> bool {
+        self.folder().join(MOVING).is_file()
+    }
+
+    /// Moves the model from [`staging`](Self::staging) to the output folder, in place of what was there, and removes
+    /// the checkpoints. Its index comes last: a folder without one is no model to anybody.
     ///
     /// # Errors
     /// The disk's.
@@ -199,35 +207,45 @@ impl RunFolder {
                 .map(|entry| Ok(entry?.path()))
                 .collect()
         };
-        // The record of the run that made the input model is no part of this one.
-        let earlier = self.staged().join("run");
-        if earlier.is_dir() {
-            fs::remove_dir_all(&earlier).map_err(io_error)?;
-        }
-        for old in list(&self.out).map_err(io_error)? {
-            if old == self.folder() {
-                continue;
+        let folder = self.folder();
+        if !self.is_moving() {
+            // The record of the run that made the input model is no part of this one.
+            let earlier = self.staged().join("run");
+            if earlier.is_dir() {
+                fs::remove_dir_all(&earlier).map_err(io_error)?;
             }
-            let removed = if old.is_dir() && !old.is_symlink() {
-                fs::remove_dir_all(&old)
-            } else {
-                fs::remove_file(&old)
-            };
-            removed.map_err(io_error)?;
+            for old in list(&self.out).map_err(io_error)? {
+                if old == self.folder() {
+                    continue;
+                }
+                let removed = if old.is_dir() && !old.is_symlink() {
+                    fs::remove_dir_all(&old)
+                } else {
+                    fs::remove_file(&old)
+                };
+                removed.map_err(io_error)?;
+            }
+            durable::write(&folder.join(MOVING), |_| Ok(())).map_err(io_error)?;
         }
         let index = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default();
             name == "model_index.json" || name == "config.json"
         };
-        let mut files = list(&self.staged()).map_err(io_error)?;
-        files.sort_by_key(index);
-        for file in files {
-            let name = file.file_name().expect("listed");
-            fs::rename(&file, self.out.join(name)).map_err(io_error)?;
+        if self.staged().is_dir() {
+            let mut files = list(&self.staged()).map_err(io_error)?;
+            files.sort_by_key(index);
+            for file in files {
+                let name = file.file_name().expect("listed");
+                fs::rename(&file, self.out.join(name)).map_err(io_error)?;
+            }
+            fs::remove_dir(self.staged()).map_err(io_error)?;
         }
-        fs::remove_dir(self.staged()).map_err(io_error)?;
         durable::sync_folder(&self.out).map_err(io_error)?;
-        fs::remove_file(self.folder().join(UNFINISHED)).map_err(io_error)
+        checkpoint::remove_all(&folder).map_err(io_error)?;
+        // In this order: without the second mark the first one means nothing.
+        fs::remove_file(folder.join(UNFINISHED)).map_err(io_error)?;
+        fs::remove_file(folder.join(MOVING)).map_err(io_error)?;
+        durable::sync_folder(&folder).map_err(io_error)
     }
 }
 

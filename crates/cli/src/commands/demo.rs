@@ -1,6 +1,6 @@
 //! `retrack demo`: a small model that memorized a T-shirt among digits forgets it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -172,28 +172,9 @@ fn clear(out: &Path, force: bool) -> Result<(), Failure> {
 /// The demo's own settings: the published ones suit a network eight times as large.
 fn unlearn_args(args: &DemoArgs, base: &Path, data: &Path, out: &Path) -> UnlearnArgs {
     UnlearnArgs {
-        model: base.to_path_buf(),
-        data: data.to_path_buf(),
-        forget: "label:10".into(),
-        out: out.to_path_buf(),
-        method: None,
-        neighbors: None,
-        lambda: None,
-        rescale: None,
-        eta: None,
-        steps: None,
-        batch_size: None,
-        accumulate: None,
-        lr: None,
         seed: Some(args.seed),
         preset: Some("demo".into()),
-        config: None::<PathBuf>,
-        checkpoint_every: None,
-        resume: false,
-        force: false,
-        dry_run: false,
-        json: false,
-        machine: args.machine.clone(),
+        ..UnlearnArgs::plain(base, data, "label:10", out, &args.machine)
     }
 }
 

@@ -337,29 +337,20 @@ impl Comparison<'_> {
     }
 
     fn unlearn_args(&self, run: &Run, method: MethodName) -> UnlearnArgs {
+        let out = self.args.out.join("models").join(run.name());
         UnlearnArgs {
-            model: self.args.model.clone(),
-            data: self.args.data.clone(),
-            forget: self.forget[run.forget].clone(),
-            out: self.args.out.join("models").join(run.name()),
             method: Some(method),
-            neighbors: None,
-            lambda: None,
-            rescale: None,
-            eta: None,
-            steps: None,
-            batch_size: None,
-            accumulate: None,
-            lr: None,
             seed: Some(run.seed),
             preset: Some(self.args.preset.clone()),
             config: self.args.config.clone(),
             checkpoint_every: Some(10),
-            resume: false,
-            force: false,
-            dry_run: false,
-            json: false,
-            machine: self.args.machine.clone(),
+            ..UnlearnArgs::plain(
+                &self.args.model,
+                &self.args.data,
+                &self.forget[run.forget],
+                &out,
+                &self.args.machine,
+            )
         }
     }
 }

@@ -6,17 +6,17 @@ use std::time::Instant;
 
 use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
-use retrack_unlearn::checkpoint;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::neighbors::{Neighbors, prepare};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
-use retrack_unlearn::run::{EventLog, Existing, RunFolder};
+use retrack_unlearn::run::{Existing, RunFolder};
 use retrack_unlearn::trainer::{StepReport, Trainer};
 use serde_json::{Value, json};
 
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
+use crate::session::Session;
 use crate::settings::Settings;
 use crate::{machine, model, progress};
 
@@ -97,7 +97,6 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         return Ok(None);
     }
 
-    let run = RunFolder::begin(&args.out, existing, &config)?;
     let schedule = NoiseSchedule::new(&opened.scheduler);
     let size = BatchSize {
         images: settings.batch_size,
@@ -113,6 +112,12 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         opened.config.num_class_embeds.is_some(),
     )
     .with_neighbors(&neighbors)?;
+    let start = Instant::now();
+    let run = RunFolder::begin(&args.out, existing, &config)?;
+    if run.is_moving() {
+        run.publish()?;
+        return Ok(Some(summary(args, &settings, &split, None, start)));
+    }
     let mut trainer = Trainer::new(
         network,
         schedule,
@@ -123,48 +128,19 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
             rate: settings.learning_rate,
         },
     );
+    let session = Session {
+        run: &run,
+        title: "unlearning",
+        steps: settings.steps,
+        checkpoint_every: args.checkpoint_every,
+    };
     if args.resume {
-        let damaged = checkpoint::resume(&mut trainer, &run.folder(), &settings.adamw, None)?;
-        for error in damaged {
-            progress::warn(format!("{error}; the checkpoint before it is used"));
-        }
-        progress::note(format!("resuming after step {}", trainer.step));
+        session.resume(&mut trainer, &settings.adamw, None)?;
     }
-
-    let start = Instant::now();
-    let mut log = EventLog::open(&run, trainer.step)?;
-    let bar = progress::bar("unlearning", settings.steps, "steps");
-    bar.set_position(trainer.step as u64);
-    let mut last = None;
-    while trainer.step < settings.steps {
-        let report = match trainer.step(&feed) {
-            Ok(report) => report,
-            Err(error) => {
-                // Before the first step there is nothing to keep.
-                if trainer.step > 0
-                    && let Err(lost) = checkpoint::save(&trainer, &run.folder())
-                {
-                    progress::warn(lost);
-                }
-                return Err(error.into());
-            }
-        };
-        log.record(&report)?;
-        bar.set_message(format!("loss {:.2}", report.losses.loss));
-        bar.inc(1);
-        let due = args
-            .checkpoint_every
-            .is_some_and(|every| trainer.step.is_multiple_of(every));
-        if due && trainer.step < settings.steps {
-            checkpoint::save(&trainer, &run.folder())?;
-        }
-        last = Some(report);
-    }
-    model::finish(&bar);
+    let last = session.train(&mut trainer, &feed)?;
 
     let written = opened.write(trainer.network(), &run.staging()?, false)?;
     run.publish()?;
-    checkpoint::remove_all(&run.folder()).map_err(|error| Failure::write(&run.folder(), error))?;
     for path in written.copied_weights() {
         progress::warn(format!(
             "{} was copied unchanged; it may hold what was to be forgotten",

@@ -180,16 +180,19 @@ impl Folder {
         let run = self.path(out).join("run");
         let child = self.command(line).stderr(Stdio::null()).spawn().unwrap();
         let mut child = Guard(child);
-        let digests = || {
+        let two_checkpoints = || {
             fs::read_dir(&run).is_ok_and(|entries| {
                 let names = entries.flatten().map(|entry| entry.file_name());
                 names
-                    .filter(|name| name.to_string_lossy().ends_with(".sha256"))
+                    .filter(|name| {
+                        let name = name.to_string_lossy();
+                        name.starts_with("checkpoint-") && name.ends_with(".safetensors")
+                    })
                     .count()
                     >= 2
             })
         };
-        while !digests() {
+        while !two_checkpoints() {
             let ended = child.0.try_wait().unwrap();
             assert!(ended.is_none(), "{line}\nended before it could be killed");
             std::thread::sleep(std::time::Duration::from_millis(1));
