@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod evaluation;
 mod failure;
+mod interrupt;
 mod machine;
 mod model;
 mod progress;

@@ -7,9 +7,10 @@ use retrack_unlearn::feed::Feed;
 use retrack_unlearn::optimizer::{AdamWConfig, EmaConfig};
 use retrack_unlearn::run::{EventLog, RunFolder};
 use retrack_unlearn::trainer::{StepReport, Trainer};
+use retrack_unlearn::watch::CollapseWatch;
 
 use crate::failure::Failure;
-use crate::{model, progress};
+use crate::{interrupt, model, progress};
 
 pub struct Session<'a> {
     pub run: &'a RunFolder,
@@ -41,13 +42,15 @@ impl Session<'_> {
     /// Takes the steps that are left. Returns the last one, if there was one.
     ///
     /// # Errors
-    /// A step that did not happen, after a checkpoint of the steps before it; a disk that does not take what is
-    /// recorded.
+    /// A step that did not happen or a signal, after a checkpoint of the steps before; a disk that does not take what
+    /// is recorded.
     pub fn train<M: Module + Denoiser>(
         &self,
         trainer: &mut Trainer<M>,
         feed: &Feed,
     ) -> Result<Option<StepReport>, Failure> {
+        interrupt::listen()?;
+        let mut watch = CollapseWatch::default();
         let mut log = EventLog::open(self.run, trainer.step)?;
         let bar = progress::bar(self.title, self.steps, "steps");
         bar.set_position(trainer.step as u64);
@@ -66,6 +69,13 @@ impl Session<'_> {
                 }
             };
             log.record(&report)?;
+            if let Some(factor) = report.losses.retain.and_then(|loss| watch.see(loss)) {
+                progress::warn(format!(
+                    "step {}: the loss of the retained images is {factor:.1} times what it was at first: the model \
+                     is losing what it should keep; stop, and start again with a lower --lr or fewer --steps",
+                    trainer.step
+                ));
+            }
             bar.set_message(format!("loss {:.2}", report.losses.loss));
             bar.inc(1);
             let due = self
@@ -75,6 +85,19 @@ impl Session<'_> {
                 checkpoint::save(trainer, &self.run.folder())?;
             }
             last = Some(report);
+            if let Some(code) = interrupt::pending()
+                && trainer.step < self.steps
+            {
+                model::finish(&bar);
+                checkpoint::save(trainer, &self.run.folder())?;
+                return Err(Failure {
+                    code,
+                    message: format!(
+                        "interrupted after step {}, which is kept: the same command with --resume goes on",
+                        trainer.step
+                    ),
+                });
+            }
         }
         model::finish(&bar);
         Ok(last)

@@ -109,6 +109,38 @@ fn another_experiment_in_the_same_folder_is_refused() {
 }
 
 #[test]
+fn what_a_metric_needs_is_said_and_used_when_it_is_given() {
+    let folder = folder();
+    let evaluate = "evaluate --model model --data photos --forget photos/03.png --metrics \
+                    membership,nll,copies,fid,is --samples 4 --steps 2 --json --out report";
+    let without = folder.done(evaluate);
+    for says in [
+        "membership was skipped: give --controls",
+        "copies was skipped: 50 neighbors were asked for, but only 16",
+        "fid was skipped: give --inception FILE: pt_inception-2015-12-05-6726825d.pth",
+        "is was skipped: give --inception",
+    ] {
+        assert!(without.stderr.contains(says), "{says}: {}", without.stderr);
+    }
+    let scores = &without.json()["model"]["scores"];
+    assert_eq!(scores[0]["name"], "nll");
+    assert!(scores[0]["value"].as_f64().unwrap().is_finite());
+
+    let with = folder.done(&format!("{evaluate} --force --controls photos"));
+    let scores = &with.json()["model"]["scores"];
+    assert_eq!(scores[0]["name"], "membership_auc");
+    let auc = scores[0]["value"].as_f64().unwrap();
+    let [low, high] = [0, 1].map(|end| scores[0]["interval"][end].as_f64().unwrap());
+    assert!(
+        0.0 <= low && low <= auc && auc <= high && high <= 1.0,
+        "{auc}"
+    );
+    folder.write("broken.pth", "no weights");
+    let broken = evaluate.replace("report", "other");
+    folder.refused(&format!("{broken} --inception broken.pth"), &["broken.pth"]);
+}
+
+#[test]
 fn evaluate_puts_a_model_beside_the_one_before() {
     let folder = folder();
     let evaluate = "evaluate --model model --baseline model --data photos --forget photos/03.png --threshold 3 \

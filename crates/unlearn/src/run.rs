@@ -137,28 +137,18 @@ impl RunFolder {
             source,
         })?;
         let old: Value = serde_json::from_str(&text).map_err(|e| problem(e.to_string()))?;
-        // Through text as well: reading may round a number's last digit.
-        let new: Value = serde_json::from_str(&config.to_string())
-            .map_err(|error| problem(error.to_string()))?;
-        let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
+        if !(old.is_object() && config.is_object()) {
             return Err(problem("not an object".into()));
-        };
-        for key in new.keys().chain(old.keys()) {
-            let (old, new) = (old.get(key), new.get(key));
-            if old != new {
-                let shown = |value: Option<&Value>| match value {
-                    Some(value) => value.to_string(),
-                    None => "nothing".into(),
-                };
-                return Err(RunError::Differs {
-                    path: self.out.clone(),
-                    key: key.clone(),
-                    old: shown(old),
-                    new: shown(new),
-                });
-            }
         }
-        Ok(())
+        match Difference::first(&old, config) {
+            None => Ok(()),
+            Some(Difference { key, old, new }) => Err(RunError::Differs {
+                path: self.out.clone(),
+                key,
+                old,
+                new,
+            }),
+        }
     }
 
     /// Where the run's own files are.
@@ -246,6 +236,40 @@ impl RunFolder {
         fs::remove_file(folder.join(UNFINISHED)).map_err(io_error)?;
         fs::remove_file(folder.join(MOVING)).map_err(io_error)?;
         durable::sync_folder(&folder).map_err(io_error)
+    }
+}
+
+/// Where two configurations differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// As `outer.inner`.
+    pub key: String,
+    /// The values, or `nothing`.
+    pub old: String,
+    pub new: String,
+}
+
+impl Difference {
+    /// The first difference between a configuration that was read from a file and one that would be written to it.
+    pub fn first(old: &Value, new: &Value) -> Option<Self> {
+        // Through text as well: reading may round a number's last digit.
+        let new: Value = serde_json::from_str(&new.to_string()).expect("just written");
+        Self::below(Some(old), Some(&new), String::new())
+    }
+
+    fn below(old: Option<&Value>, new: Option<&Value>, key: String) -> Option<Self> {
+        if let (Some(Value::Object(a)), Some(Value::Object(b))) = (old, new) {
+            return b.keys().chain(a.keys()).find_map(|inner| {
+                let dot = if key.is_empty() { "" } else { "." };
+                Self::below(a.get(inner), b.get(inner), format!("{key}{dot}{inner}"))
+            });
+        }
+        let shown = |value: Option<&Value>| value.map_or("nothing".into(), Value::to_string);
+        (old != new).then(|| Self {
+            key,
+            old: shown(old),
+            new: shown(new),
+        })
     }
 }
 
@@ -360,5 +384,24 @@ impl EventLog {
     pub fn picture(&mut self, step: usize, tag: &str, png: &[u8]) -> Result<(), RunError> {
         self.tensorboard.image(step as u64, tag, png)?;
         Ok(self.tensorboard.flush()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_named_by_its_path() {
+        let old = json!({"a": {"b": 1, "c": [2]}, "d": 3});
+        let new = json!({"a": {"b": 1, "c": [3]}, "d": 3});
+        assert_eq!(Difference::first(&old, &old), None);
+        let found = Difference::first(&old, &new).unwrap();
+        assert_eq!(
+            (&*found.key, &*found.old, &*found.new),
+            ("a.c", "[2]", "[3]")
+        );
+        let found = Difference::first(&old, &json!({"a": old["a"]})).unwrap();
+        assert_eq!((&*found.key, &*found.new), ("d", "nothing"));
     }
 }

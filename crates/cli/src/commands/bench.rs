@@ -68,7 +68,7 @@ fn step(args: &BenchNetworkArgs) -> Result<Value, Failure> {
         schedule.timesteps(),
         classes,
     )
-    .with_neighbors(&neighbors)?;
+    .with_neighbors(&neighbors);
     let parameters = bench.parameters();
     let device = bench.device.clone();
     let line = bench.line("step", args);

@@ -10,6 +10,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use retrack_eval::score::{Score, Spread, Table};
 use retrack_unlearn::data::Dataset;
+use retrack_unlearn::run::Difference;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -189,12 +190,11 @@ fn begin(out: &Path, identity: &Value) -> Result<(), Failure> {
     if path.exists() {
         let text = fs::read_to_string(&path).map_err(|error| Failure::read(&path, error))?;
         let old: Value = serde_json::from_str(&text).map_err(|e| Failure::read(&path, e))?;
-        // Through text as well: reading may round a number's last digit.
-        let new: Value = serde_json::from_str(&identity.to_string()).expect("just written");
-        return match differing(&old, &new, "") {
+        return match Difference::first(&old, identity) {
             None => Ok(()),
-            Some(key) => Err(Failure::input(format!(
-                "{}: this experiment was started with another {key}; use the same, or another output folder",
+            Some(Difference { key, old, new }) => Err(Failure::input(format!(
+                "{}: this experiment was started with another {key}: {old} then, {new} now; use the same, or another \
+                 output folder",
                 out.display()
             ))),
         };
@@ -208,24 +208,6 @@ fn begin(out: &Path, identity: &Value) -> Result<(), Failure> {
     }
     let text = serde_json::to_string_pretty(identity).expect("JSON has no unwritable values");
     model::write(&path, format!("{text}\n").as_bytes())
-}
-
-/// The first key, as `outer.inner`, whose values are not the same.
-fn differing(old: &Value, new: &Value, at: &str) -> Option<String> {
-    match (old, new) {
-        (Value::Object(a), Value::Object(b)) => a.keys().chain(b.keys()).find_map(|key| {
-            let place = if at.is_empty() {
-                key.clone()
-            } else {
-                format!("{at}.{key}")
-            };
-            match (a.get(key), b.get(key)) {
-                (Some(a), Some(b)) => differing(a, b, &place),
-                _ => Some(place),
-            }
-        }),
-        _ => (old != new).then(|| at.to_string()),
-    }
 }
 
 /// `0,1,2` or `0-9` or both.
@@ -286,12 +268,16 @@ impl Comparison<'_> {
             let text = fs::read_to_string(&path).map_err(|error| Failure::read(&path, error))?;
             let old: Outcome =
                 serde_json::from_str(&text).map_err(|error| Failure::read(&path, error))?;
-            let settings: Value = serde_json::from_str(&settings.to_string()).expect("written");
-            return match differing(&old.settings, &settings, "settings") {
+            let made = json!({"settings": old.settings});
+            return match Difference::first(&made, &json!({"settings": settings})) {
                 None => Ok(old),
-                Some(key) => Err(Failure::input(format!(
-                    "{}: this run was made with another {key}; remove the file and the model beside it to repeat \
-                     the run, or use another output folder",
+                Some(Difference {
+                    key,
+                    old: then,
+                    new,
+                }) => Err(Failure::input(format!(
+                    "{}: this run was made with another {key}: {then} then, {new} now; remove the file and the \
+                     model of that name to repeat the run, or use another output folder",
                     path.display()
                 ))),
             };
@@ -441,14 +427,5 @@ mod tests {
         for wrong in ["", "a", "5-3", "1,", "0-99999999"] {
             assert_eq!(parse_seeds(wrong).unwrap_err().code, 2, "{wrong}");
         }
-    }
-
-    #[test]
-    fn what_differs_is_named_by_its_path() {
-        let old = json!({"a": {"b": 1, "c": [2]}, "d": 3});
-        let new = json!({"a": {"b": 1, "c": [3]}, "d": 3});
-        assert_eq!(differing(&old, &old, ""), None);
-        assert_eq!(differing(&old, &new, ""), Some("a.c".into()));
-        assert_eq!(differing(&old, &json!({"a": 1}), ""), Some("a".into()));
     }
 }

@@ -77,9 +77,9 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         let neighbors: HashMap<usize, Vec<usize>> = found
             .map(|(&row, found)| (row, found.iter().map(|one| one.row).collect()))
             .collect();
-        (prepared.split, neighbors)
+        (prepared.split, Some(neighbors))
     } else {
-        (Split::new(&data, &rows, model::BUDGET)?, HashMap::new())
+        (Split::new(&data, &rows, model::BUDGET)?, None)
     };
     report_split(&split, &data);
     if split.retain.is_empty() {
@@ -102,7 +102,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         images: settings.batch_size,
         accumulate: settings.accumulate,
     };
-    let feed = Feed::new(
+    let mut feed = Feed::new(
         &data,
         &split.retain,
         &split.forget,
@@ -110,8 +110,10 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         size,
         schedule.timesteps(),
         opened.config.num_class_embeds.is_some(),
-    )
-    .with_neighbors(&neighbors)?;
+    );
+    if let Some(neighbors) = &neighbors {
+        feed = feed.with_neighbors(neighbors);
+    }
     let start = Instant::now();
     let run = RunFolder::begin(&args.out, existing, &config)?;
     if run.is_moving() {

@@ -128,7 +128,10 @@ impl Folder {
         command
             .args(line.split_whitespace())
             .current_dir(self.folder.path())
-            .env("XDG_CACHE_HOME", self.path("cache"));
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            // Nothing that this machine's user has is found.
+            .env("HOME", self.path("home"))
+            .env_remove("TORCH_HOME");
         command
     }
 
