@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::args::{MethodName, Metric, SamplerName, UnlearnArgs};
 use crate::evaluation::Protocol;
 use crate::failure::Failure;
+use crate::progress;
 
 /// The published settings and the demo's, by name.
 const PRESETS: [(&str, &str); 4] = [
@@ -229,6 +230,23 @@ impl File {
     }
 }
 
+/// A typed option that changes nothing may be a misunderstanding.
+fn warn_of_strengths_of_others(args: &UnlearnArgs, method: MethodName) {
+    use MethodName::{Erasediff, Retrack, Siss};
+    let options = [
+        ("--lambda", args.lambda, &[Retrack, Siss][..]),
+        ("--rescale", args.rescale, &[Siss]),
+        ("--eta", args.eta, &[Erasediff]),
+    ];
+    for (option, typed, methods) in options {
+        if typed.is_some() && !methods.contains(&method) {
+            progress::warn(format!(
+                "{option} means nothing to this method and is ignored"
+            ));
+        }
+    }
+}
+
 /// The preset for images of this size: the published system that is most like them.
 fn preset_for(height: usize, width: usize) -> &'static str {
     match height.max(width) {
@@ -249,6 +267,8 @@ impl Settings {
             .as_deref()
             .unwrap_or_else(|| preset_for(height, width));
         let file = File::layers(preset, "--preset ", args.config.as_deref())?;
+        let method = args.method.or(file.method).unwrap_or(MethodName::Retrack);
+        warn_of_strengths_of_others(args, method);
         let flags = File {
             method: args.method,
             neighbors: args.neighbors,

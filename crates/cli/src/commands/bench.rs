@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use crate::args::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
 use crate::failure::Failure;
 use crate::machine;
+use crate::progress::say;
 
 /// Retained neighbors of each forgotten image: the published experiments' number.
 const NEIGHBORS: usize = 10;
@@ -39,7 +40,7 @@ pub fn run(command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Sample(args) => sample(args)?,
         BenchCommand::Neighbors(args) => neighbors(args)?,
     };
-    println!("{line}");
+    say!("{line}");
     Ok(())
 }
 

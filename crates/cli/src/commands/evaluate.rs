@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::args::EvaluateArgs;
 use crate::evaluation::{Evaluation, Protocol, Skipped, Subject};
 use crate::failure::Failure;
+use crate::progress::say;
 use crate::{machine, model, progress};
 
 /// Samples shown in a picture.
@@ -70,9 +71,9 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         format!("{text}\n").as_bytes(),
     )?;
     if args.json {
-        println!("{json}");
+        say!("{json}");
     } else {
-        print!("{}", table(&columns).plain());
+        say!("{}", table(&columns).plain().trim_end());
     }
     report_skipped(&columns[0].2.skipped);
     Ok(())

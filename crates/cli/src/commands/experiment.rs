@@ -19,6 +19,7 @@ use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
 use crate::evaluation::{Protocol, Skipped, Subject};
 use crate::failure::Failure;
+use crate::progress::say;
 use crate::settings::{Experiment, Settings};
 use crate::{machine, model, progress};
 
@@ -176,8 +177,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         caption(&protocol, &forget, &seeds)
     );
     model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
-    print!("{}", table.plain());
-    println!("{}", caption(&protocol, &forget, &seeds).trim_end());
+    say!("{}", table.plain().trim_end());
+    say!("{}", caption(&protocol, &forget, &seeds).trim_end());
     if let Some(outcome) = outcomes.first() {
         report_skipped(&outcome.skipped);
     }

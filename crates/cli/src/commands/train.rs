@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::unlearn::existing;
 use crate::args::TrainArgs;
 use crate::failure::Failure;
+use crate::progress::say;
 use crate::session::Session;
 use crate::{machine, model};
 
@@ -156,7 +157,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 }
 
 fn report(args: &TrainArgs, images: usize) {
-    println!(
+    say!(
         "trained on {} images for {} steps; model in {}",
         images,
         args.steps,

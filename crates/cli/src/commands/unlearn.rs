@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
+use crate::progress::say;
 use crate::session::Session;
 use crate::settings::Settings;
 use crate::{machine, model, progress};
@@ -24,8 +25,8 @@ pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
     machine::use_threads(args.machine.threads)?;
     let summary = unlearn(args)?;
     match summary {
-        Some(summary) if args.json => println!("{}", summary.json),
-        Some(summary) => println!("{}", summary.text),
+        Some(summary) if args.json => say!("{}", summary.json),
+        Some(summary) => say!("{}", summary.text),
         None => {}
     }
     Ok(())
@@ -93,7 +94,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let config = resolved(args, &settings, &opened, &data, &split)?;
     if args.dry_run {
         let text = serde_json::to_string_pretty(&config).expect("JSON has no unwritable values");
-        println!("{text}");
+        say!("{text}");
         return Ok(None);
     }
 

@@ -341,7 +341,7 @@ mod tests {
             }
             seen.squares / seen.total
         };
-        let whole = weigh(&[0..4]);
+        let whole = weigh(std::slice::from_ref(&(0..4)));
         let parts = weigh(&[0..1, 1..3, 3..4]);
         assert!((whole - parts).abs() < 1e-6, "{whole} {parts}");
     }
