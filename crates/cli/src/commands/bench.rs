@@ -156,7 +156,6 @@ fn sample(args: &BenchSampleArgs) -> Result<Value, Failure> {
 }
 
 fn neighbors(args: &BenchNeighborsArgs) -> Result<Value, Failure> {
-    machine::use_threads(args.threads)?;
     at_least_one("--rows", args.rows)?;
     at_least_one("--bytes", args.bytes)?;
     at_least_one("--queries", args.queries)?;
@@ -196,7 +195,6 @@ struct Bench {
 
 impl Bench {
     fn new(args: &BenchNetworkArgs, on: impl Fn(Device) -> Device) -> Result<Self, Failure> {
-        machine::use_threads(args.machine.threads)?;
         at_least_one("--batch-size", args.batch_size)?;
         at_least_one("--repeat", args.repeat)?;
         let device = on(machine::device(&args.machine.device)?);

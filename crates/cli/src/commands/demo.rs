@@ -71,7 +71,6 @@ const HALF_WAY: usize = 500;
 const PROBES: usize = 8;
 
 pub fn run(args: &DemoArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     if args.count == 0 {
         return Err(Failure::input("--count is 0; give at least 1"));
     }

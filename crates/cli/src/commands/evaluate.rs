@@ -16,7 +16,6 @@ use crate::{machine, model, progress};
 const SHOWN: usize = 256;
 
 pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     let device = machine::device(&args.machine.device)?;
     let protocol = Protocol {
         metrics: args.metrics.clone(),

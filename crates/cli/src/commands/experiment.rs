@@ -78,7 +78,6 @@ struct Outcome {
 }
 
 pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
     let protocol = Protocol {

@@ -11,7 +11,6 @@ use crate::failure::Failure;
 use crate::{machine, model};
 
 pub fn run(args: &GradientArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     let device = machine::device(&args.machine.device)?.autodiff();
     let opened = model::open(&args.model)?;
     let network = opened.network(&device)?;

@@ -15,7 +15,6 @@ use crate::{machine, model, progress};
 const SHOWN: usize = 20;
 
 pub fn run(args: &NeighborsArgs) -> Result<(), Failure> {
-    machine::use_threads(args.threads)?;
     if args.neighbors == 0 {
         return Err(Failure::input("--neighbors is 0; give at least 1"));
     }

@@ -9,7 +9,6 @@ use crate::model::{self, Samples};
 use crate::{machine, progress};
 
 pub fn run(args: &SampleArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     if args.count == 0 || args.batch_size == 0 {
         return Err(Failure::input("--count and --batch-size need at least 1"));
     }

@@ -21,7 +21,6 @@ use crate::session::Session;
 use crate::{machine, model};
 
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     let existing = existing(args.force, args.resume);
     RunFolder::check(&args.out, existing)?;
     if args.steps == 0 || args.batch_size == 0 || args.accumulate == 0 {

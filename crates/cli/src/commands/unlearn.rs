@@ -22,7 +22,6 @@ use crate::settings::Settings;
 use crate::{machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     let summary = unlearn(args)?;
     match summary {
         Some(summary) if args.json => say!("{}", summary.json),
