@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod conditional;
 pub mod config;
 pub mod denoiser;
 pub mod embeddings;
