@@ -19,3 +19,4 @@ pub mod resnet;
 pub mod sampling;
 pub mod schedule;
 pub mod unet2d;
+pub mod vae;
