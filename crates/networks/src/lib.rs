@@ -18,5 +18,6 @@ pub mod random;
 pub mod resnet;
 pub mod sampling;
 pub mod schedule;
+pub mod text;
 pub mod unet2d;
 pub mod vae;

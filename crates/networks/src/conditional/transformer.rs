@@ -70,7 +70,7 @@ impl Geglu {
 ///
 /// Written out because `activation::gelu`'s backward pass is that of an approximation by tanh on all
 /// devices but the CPU.
-fn gelu(x: Tensor<2>) -> Tensor<2> {
+pub(crate) fn gelu(x: Tensor<2>) -> Tensor<2> {
     let twice = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
     x * twice * 0.5
 }
