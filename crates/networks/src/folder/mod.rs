@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 pub use error::FolderError;
+pub use names::current_name;
 pub use source::sha256_file;
 pub use tensor::{Dtype, RawTensor, TensorError};
 pub use weight_file::read_weight_file;
