@@ -1,9 +1,10 @@
 //! The command line as it is typed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use serde::Deserialize;
+use retrack_unlearn::neighbors::Neighbors;
+use serde::{Deserialize, Serialize};
 
 const SRC: &str = "Images: a folder, a Parquet file or folder (Hugging Face image column), \
                    an IDX pair (*-images-idx3-ubyte[.gz]) or CIFAR-10 binary batches";
@@ -39,6 +40,10 @@ pub enum Command {
     Neighbors(NeighborsArgs),
     /// Draw images from a model
     Sample(SampleArgs),
+    /// Measure what a model still knows of the forgotten images, and how good its others are
+    Evaluate(EvaluateArgs),
+    /// Compare methods: unlearn and evaluate with several seeds, and print one table
+    Experiment(ExperimentArgs),
     /// Say what a model folder or a data set holds
     Inspect(InspectArgs),
     /// Run a model's network on tensors from a file
@@ -130,7 +135,7 @@ pub struct TrainArgs {
 }
 
 /// The methods, as they are typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MethodName {
     /// Lead the image's trajectory to its retained neighbors (arXiv 2509.13007)
@@ -171,9 +176,9 @@ pub struct UnlearnArgs {
     /// How to forget [default: retrack]
     #[arg(long, value_name = "M")]
     pub method: Option<MethodName>,
-    /// Nearest retained images that take the forgotten one's place
-    #[arg(long, value_name = "K")]
-    pub neighbors: Option<usize>,
+    /// Nearest retained images that take the forgotten one's place, or all: every retained one, weighed at each step
+    #[arg(long, value_name = "K|all")]
+    pub neighbors: Option<Neighbors>,
     /// Weight of forgetting against keeping, 0 to 1 (retrack, siss)
     #[arg(long, value_name = "L")]
     pub lambda: Option<f64>,
@@ -223,6 +228,42 @@ pub struct UnlearnArgs {
     pub machine: MachineArgs,
 }
 
+impl UnlearnArgs {
+    /// The command with its required options alone.
+    pub fn plain(
+        model: &Path,
+        data: &Path,
+        forget: &str,
+        out: &Path,
+        machine: &MachineArgs,
+    ) -> Self {
+        Self {
+            model: model.into(),
+            data: data.into(),
+            forget: forget.into(),
+            out: out.into(),
+            method: None,
+            neighbors: None,
+            lambda: None,
+            rescale: None,
+            eta: None,
+            steps: None,
+            batch_size: None,
+            accumulate: None,
+            lr: None,
+            seed: None,
+            preset: None,
+            config: None,
+            checkpoint_every: None,
+            resume: false,
+            force: false,
+            dry_run: false,
+            json: false,
+            machine: machine.clone(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
 Example:
@@ -245,8 +286,146 @@ pub struct NeighborsArgs {
     pub threads: Option<usize>,
 }
 
+/// The metrics, as they are typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// Share of samples nearer to a forgotten image than --threshold
+    Frequency,
+    /// How often a forgotten image comes back from noise at timestep 250 (nearer than --threshold)
+    Injection,
+    /// Bits per dimension of the forgotten images
+    Nll,
+    /// Denoising loss of the forgotten images against images never seen (--controls)
+    Membership,
+    /// How near samples are to training images
+    Copies,
+    /// Quality of digits by this project's own classifier (28 x 28 gray)
+    Digits,
+    /// Frechet Inception distance to the retained images (--inception)
+    Fid,
+    /// Inception score (--inception)
+    Is,
+}
+
+/// What is measured, and how.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct ProtocolArgs {
+    /// Samples drawn from each model
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// A sample nearer to a forgotten image than this counts as it: Euclidean distance over pixels in [0, 1]
+    #[arg(long, value_name = "F")]
+    pub threshold: Option<f64>,
+    /// Inception's weights: pt_inception-2015-12-05-6726825d.pth [default: found in PyTorch's cache]
+    #[arg(long, value_name = "FILE")]
+    pub inception: Option<PathBuf>,
+    /// Images like the training images that the model never saw
+    #[arg(long, value_name = "SRC")]
+    pub controls: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  retrack evaluate --model forgotten --baseline ddpm --data photos --forget photos/me.png --threshold 20 --out report
+  retrack evaluate --model forgotten --data digits.parquet --forget label:10 --metrics digits,nll --out report
+
+A metric that lacks a file is skipped, and the sentence says which file to give.")]
+pub struct EvaluateArgs {
+    /// The model: a diffusers pipeline or UNet2DModel folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The model before unlearning, measured beside it with the same seeds
+    #[arg(long, value_name = "DIR")]
+    pub baseline: Option<PathBuf>,
+    #[arg(long, value_name = "SRC", help = SRC)]
+    pub data: PathBuf,
+    #[arg(long, value_name = "SEL", help = SEL)]
+    pub forget: String,
+    /// What to measure
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "frequency,injection,copies"
+    )]
+    pub metrics: Vec<Metric>,
+    #[command(flatten)]
+    pub protocol: ProtocolArgs,
+    /// Denoising steps of a sample
+    #[arg(long, default_value_t = 50, value_name = "S")]
+    pub steps: usize,
+    /// How to denoise [default: the model's own scheduler]
+    #[arg(long)]
+    pub scheduler: Option<SamplerName>,
+    /// Decides all random numbers
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    pub seed: u64,
+    /// Where metrics.json and the samples go
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace an earlier evaluation there
+    #[arg(long)]
+    pub force: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Example:
+  retrack experiment mnist-tshirt --model base --data digits.parquet --seeds 0-2 --out comparison
+
+Runs that --out already holds are kept: an experiment that was stopped goes on when it is started again, and more
+methods and seeds may be added. A metric that lacks a file is skipped, and the sentence says which file to give.")]
+pub struct ExperimentArgs {
+    /// Published settings: mnist-tshirt, cifar10, celeba-hq, or demo
+    #[arg(value_name = "PRESET")]
+    pub preset: String,
+    /// The model: a diffusers pipeline or UNet2DModel folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    #[arg(long, value_name = "SRC", help = SRC)]
+    pub data: PathBuf,
+    /// What to forget instead of the preset's images; may be repeated, one run each
+    #[arg(long, value_name = "SEL")]
+    pub forget: Vec<String>,
+    /// Methods to compare
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "retrack,finetune,neggrad,erasediff,siss"
+    )]
+    pub methods: Vec<MethodName>,
+    /// Seeds, such as 0,1,2 or 0-9 [default: the preset's]
+    #[arg(long, value_name = "LIST")]
+    pub seeds: Option<String>,
+    /// What to measure [default: the preset's]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub metrics: Option<Vec<Metric>>,
+    #[command(flatten)]
+    pub protocol: ProtocolArgs,
+    /// A model trained from scratch without the forgotten images, measured as a reference
+    #[arg(long, value_name = "DIR")]
+    pub retrained: Option<PathBuf>,
+    /// A TOML file like the presets, whose values replace theirs
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where models, results and the table go
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
 /// The samplers, as they are typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum SamplerName {
     Ddpm,
     Ddim,

@@ -11,6 +11,7 @@ use retrack_networks::unet2d::InputError;
 use retrack_unlearn::checkpoint::CheckpointError;
 use retrack_unlearn::data::{DataError, SelectionError};
 use retrack_unlearn::neighbors::NeighborError;
+use retrack_unlearn::objective::PassError;
 use retrack_unlearn::run::RunError;
 use retrack_unlearn::trainer::TrainError;
 
@@ -86,6 +87,15 @@ impl From<ModelError> for Failure {
         match error {
             ModelError::Folder(error) => error.into(),
             error => Self::input(error),
+        }
+    }
+}
+
+impl From<PassError> for Failure {
+    fn from(error: PassError) -> Self {
+        match error {
+            PassError::Input(error) => error.into(),
+            PassError::Data(error) => error.into(),
         }
     }
 }

@@ -6,18 +6,26 @@ use burn::tensor::Device;
 
 use crate::failure::Failure;
 
-/// Uses this many threads for everything; all cores without a number.
-pub fn use_threads(threads: Option<usize>) -> Result<(), Failure> {
-    let Some(threads) = threads else {
-        return Ok(());
-    };
-    if threads == 0 {
+/// Stack of a thread: as a system gives the first one.
+const STACK: usize = 8 << 20;
+
+/// Does `work` on one of this many threads, all of which then share what is worth sharing; all cores without a number.
+///
+/// On one of them and not beside them: every parallel loop would begin with waking a thread and waiting for it, which
+/// in small networks takes longer than the loop.
+pub fn with_threads(
+    threads: Option<usize>,
+    work: impl FnOnce() -> Result<(), Failure> + Send,
+) -> Result<(), Failure> {
+    if threads == Some(0) {
         return Err(Failure::input("--threads is 0; give at least 1"));
     }
     rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
+        .num_threads(threads.unwrap_or(0))
+        .stack_size(STACK)
         .build_global()
-        .map_err(Failure::failed)
+        .map_err(Failure::failed)?;
+    rayon::scope(|_| work())
 }
 
 /// The device with this name: `cpu`, or `cuda`, `vulkan`, `metal` with an optional `:INDEX`.

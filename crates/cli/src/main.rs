@@ -2,10 +2,13 @@
 
 mod args;
 mod commands;
+mod evaluation;
 mod failure;
+mod interrupt;
 mod machine;
 mod model;
 mod progress;
+mod session;
 mod settings;
 
 use std::process::ExitCode;

@@ -15,7 +15,7 @@ use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions, Selection};
 use retrack_unlearn::feed::to_byte;
 
 use crate::failure::Failure;
-use crate::progress;
+use crate::{interrupt, progress};
 
 /// Memory for images while they are searched, and no more for a whole data set than four times this.
 pub const BUDGET: usize = 256 << 20;
@@ -180,6 +180,12 @@ impl Samples {
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
         let mut bytes = Vec::with_capacity(self.count * shape.bytes());
         for batch in 0..batches {
+            if let Some(code) = interrupt::pending() {
+                return Err(Failure {
+                    code,
+                    message: "interrupted while sampling".into(),
+                });
+            }
             let first = batch * self.batch_size;
             let last = (first + self.batch_size).min(self.count);
             let labels = self.class.map(|class| vec![class; last - first]);

@@ -1,4 +1,4 @@
-//! What a person sees while it runs, on stderr.
+//! What a person sees: how it goes on stderr, results on stdout.
 
 use std::time::Duration;
 
@@ -34,3 +34,12 @@ pub fn note(text: impl std::fmt::Display) {
 pub fn warn(text: impl std::fmt::Display) {
     eprintln!("warning: {text}");
 }
+
+/// `println!` for results. That nobody reads on (`retrack ... | head`) is no error.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    }};
+}
+pub(crate) use say;

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
+use retrack_unlearn::neighbors::Neighbors;
 use retrack_unlearn::objective::Method;
 use retrack_unlearn::optimizer::AdamWConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::args::{MethodName, UnlearnArgs};
+use crate::args::{MethodName, Metric, SamplerName, UnlearnArgs};
+use crate::evaluation::Protocol;
 use crate::failure::Failure;
+use crate::progress;
 
 /// The published settings and the demo's, by name.
 const PRESETS: [(&str, &str); 4] = [
@@ -25,7 +28,7 @@ const PRESETS: [(&str, &str); 4] = [
 pub struct Settings {
     #[serde(flatten)]
     pub method: Method,
-    pub neighbors: usize,
+    pub neighbors: Neighbors,
     pub steps: usize,
     pub batch_size: usize,
     pub accumulate: usize,
@@ -39,7 +42,7 @@ pub struct Settings {
 #[serde(deny_unknown_fields, default)]
 struct File {
     method: Option<MethodName>,
-    neighbors: Option<usize>,
+    neighbors: Option<Neighbors>,
     steps: Option<usize>,
     batch_size: Option<usize>,
     accumulate: Option<usize>,
@@ -47,6 +50,8 @@ struct File {
     seed: Option<u64>,
     adamw: AdamWFile,
     strength: Strength,
+    rate: Rates,
+    experiment: ExperimentFile,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -68,7 +73,128 @@ struct Strength {
     erasediff_eta: Option<f64>,
 }
 
+/// The learning rates of methods that need another than the rest.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Rates {
+    retrack: Option<f64>,
+    finetune: Option<f64>,
+    neggrad: Option<f64>,
+    erasediff: Option<f64>,
+    siss: Option<f64>,
+}
+
+impl Rates {
+    /// This layer's rates where it has them or one for all methods, else `below`'s.
+    fn over(self, all: Option<f64>, below: Self) -> Self {
+        Self {
+            retrack: self.retrack.or(all).or(below.retrack),
+            finetune: self.finetune.or(all).or(below.finetune),
+            neggrad: self.neggrad.or(all).or(below.neggrad),
+            erasediff: self.erasediff.or(all).or(below.erasediff),
+            siss: self.siss.or(all).or(below.siss),
+        }
+    }
+
+    fn of(&self, method: MethodName) -> Option<f64> {
+        match method {
+            MethodName::Retrack => self.retrack,
+            MethodName::Finetune => self.finetune,
+            MethodName::Neggrad => self.neggrad,
+            MethodName::Erasediff => self.erasediff,
+            MethodName::Siss => self.siss,
+        }
+    }
+}
+
+/// What `retrack experiment` runs and measures.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct ExperimentFile {
+    forget: Option<Vec<String>>,
+    seeds: Option<Vec<u64>>,
+    metrics: Option<Vec<Metric>>,
+    samples: Option<usize>,
+    scheduler: Option<SamplerName>,
+    sampling_steps: Option<usize>,
+    threshold: Option<f64>,
+}
+
+impl ExperimentFile {
+    fn over(self, below: Self) -> Self {
+        Self {
+            forget: self.forget.or(below.forget),
+            seeds: self.seeds.or(below.seeds),
+            metrics: self.metrics.or(below.metrics),
+            samples: self.samples.or(below.samples),
+            scheduler: self.scheduler.or(below.scheduler),
+            sampling_steps: self.sampling_steps.or(below.sampling_steps),
+            threshold: self.threshold.or(below.threshold),
+        }
+    }
+}
+
+/// A preset's experiment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Experiment {
+    /// One run each; empty where rows depend on how the data set was unpacked.
+    pub forget: Vec<String>,
+    pub seeds: Vec<u64>,
+    pub protocol: Protocol,
+}
+
+impl Experiment {
+    /// The experiment of a preset, with a file over it.
+    ///
+    /// # Errors
+    /// An unknown preset, one without an experiment, a file that cannot be read.
+    pub fn resolve(preset: &str, config: Option<&Path>) -> Result<Self, Failure> {
+        let file = File::layers(preset, "", config)?.experiment;
+        let missing = |key: &str| {
+            Failure::input(format!(
+                "the preset {preset} has no `{key}` in [experiment]; give it in --config"
+            ))
+        };
+        Ok(Self {
+            forget: file.forget.unwrap_or_default(),
+            seeds: file.seeds.ok_or_else(|| missing("seeds"))?,
+            protocol: Protocol {
+                metrics: file.metrics.ok_or_else(|| missing("metrics"))?,
+                samples: file.samples.ok_or_else(|| missing("samples"))?,
+                scheduler: file.scheduler,
+                sampling_steps: file
+                    .sampling_steps
+                    .ok_or_else(|| missing("sampling_steps"))?,
+                threshold: file.threshold,
+                inception: None,
+                controls: None,
+            },
+        })
+    }
+}
+
 impl File {
+    /// The preset with this name, and a file over it. `typed`: how the name was given.
+    fn layers(preset: &str, typed: &str, config: Option<&Path>) -> Result<Self, Failure> {
+        let Some((name, text)) = PRESETS.iter().find(|(name, _)| *name == preset) else {
+            let names: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
+            return Err(Failure::input(format!(
+                "{typed}{preset}: unknown; the presets are {}",
+                names.join(", ")
+            )));
+        };
+        let file = Self::parse(name, text)?;
+        match config {
+            Some(path) => Ok(Self::read(path)?.over(file)),
+            None => Ok(file),
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let text = std::fs::read_to_string(path).map_err(|error| Failure::read(path, error))?;
+        Self::parse(&path.display().to_string(), &text)
+    }
+
     fn parse(name: &str, text: &str) -> Result<Self, Failure> {
         toml::from_str(text).map_err(|error| Failure::input(format!("{name}: {error}")))
     }
@@ -98,6 +224,25 @@ impl File {
                 siss_rescale: self.strength.siss_rescale.or(below.strength.siss_rescale),
                 erasediff_eta: self.strength.erasediff_eta.or(below.strength.erasediff_eta),
             },
+            rate: self.rate.over(self.learning_rate, below.rate),
+            experiment: self.experiment.over(below.experiment),
+        }
+    }
+}
+
+/// A typed option that changes nothing may be a misunderstanding.
+fn warn_of_strengths_of_others(args: &UnlearnArgs, method: MethodName) {
+    use MethodName::{Erasediff, Retrack, Siss};
+    let options = [
+        ("--lambda", args.lambda, &[Retrack, Siss][..]),
+        ("--rescale", args.rescale, &[Siss]),
+        ("--eta", args.eta, &[Erasediff]),
+    ];
+    for (option, typed, methods) in options {
+        if typed.is_some() && !methods.contains(&method) {
+            progress::warn(format!(
+                "{option} means nothing to this method and is ignored"
+            ));
         }
     }
 }
@@ -121,17 +266,9 @@ impl Settings {
             .preset
             .as_deref()
             .unwrap_or_else(|| preset_for(height, width));
-        let Some((name, text)) = PRESETS.iter().find(|(name, _)| *name == preset) else {
-            let names: Vec<&str> = PRESETS.iter().map(|(name, _)| *name).collect();
-            return Err(Failure::input(format!(
-                "--preset {preset}: unknown; the presets are {}",
-                names.join(", ")
-            )));
-        };
-        let mut file = File::parse(name, text)?;
-        if let Some(path) = &args.config {
-            file = Self::read(path)?.over(file);
-        }
+        let file = File::layers(preset, "--preset ", args.config.as_deref())?;
+        let method = args.method.or(file.method).unwrap_or(MethodName::Retrack);
+        warn_of_strengths_of_others(args, method);
         let flags = File {
             method: args.method,
             neighbors: args.neighbors,
@@ -151,17 +288,14 @@ impl Settings {
         Self::from_file(flags.over(file))
     }
 
-    fn read(path: &Path) -> Result<File, Failure> {
-        let text = std::fs::read_to_string(path).map_err(|error| Failure::read(path, error))?;
-        File::parse(&path.display().to_string(), &text)
-    }
-
     fn from_file(file: File) -> Result<Self, Failure> {
         let default = AdamWConfig::default();
         let strength = file.strength;
         let known = "every preset says so";
+        let method = file.method.unwrap_or(MethodName::Retrack);
+        let learning_rate = file.rate.of(method).or(file.learning_rate);
         let settings = Self {
-            method: match file.method.unwrap_or(MethodName::Retrack) {
+            method: match method {
                 MethodName::Retrack => Method::Retrack {
                     lambda: strength.retrack_lambda.expect(known),
                 },
@@ -179,7 +313,7 @@ impl Settings {
             steps: file.steps.expect(known),
             batch_size: file.batch_size.expect(known),
             accumulate: file.accumulate.expect(known),
-            learning_rate: file.learning_rate.expect(known),
+            learning_rate: learning_rate.expect(known),
             seed: file.seed.unwrap_or(0),
             adamw: AdamWConfig {
                 betas: file.adamw.betas.unwrap_or(default.betas),
@@ -194,7 +328,13 @@ impl Settings {
 
     fn check(&self) -> Result<(), Failure> {
         for (name, value) in [
-            ("neighbors", self.neighbors),
+            (
+                "neighbors",
+                match self.neighbors {
+                    Neighbors::Nearest(k) => k,
+                    Neighbors::All => 1,
+                },
+            ),
             ("steps", self.steps),
             ("batch size", self.batch_size),
             ("accumulation", self.accumulate),

@@ -48,11 +48,10 @@ fn assert_resumes(folder: &Folder, line: &str, damage: impl FnOnce()) -> String 
 
 fn newest_checkpoint(folder: &Folder) -> String {
     let files = folder.files("parts/run");
-    let newest = files.keys().rfind(|name| name.ends_with(".sha256"));
-    format!(
-        "parts/run/{}",
-        newest.unwrap().replace(".sha256", ".safetensors")
-    )
+    let newest = files
+        .keys()
+        .rfind(|name| name.starts_with("checkpoint-") && name.ends_with(".safetensors"));
+    format!("parts/run/{}", newest.unwrap())
 }
 
 #[test]
@@ -69,6 +68,81 @@ fn training_that_was_killed_and_resumed_was_never_interrupted() {
     folder.tiny_arch(serde_json::json!({ "dropout": 0.2 }));
     let stderr = assert_resumes(&folder, TRAIN, || {});
     assert!(!stderr.contains("resuming after step 0"), "{stderr}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_the_run_after_its_step_and_keeps_it() {
+    let folder = Folder::with_model_and_photos();
+    folder.done(&format!("{UNLEARN} --out whole"));
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let out = signal.to_lowercase();
+        let line = format!("{UNLEARN} --out {out}");
+        let mut child = folder.command(&line);
+        let mut child = child.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let events = folder.path(&out).join("run/events.jsonl");
+        while std::fs::read(&events).map_or(0, |lines| lines.len()) == 0 {
+            assert!(
+                child.try_wait().unwrap().is_none(),
+                "ended before the signal"
+            );
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let pid = child.id().to_string();
+        let kill = std::process::Command::new("kill")
+            .args([&format!("-{signal}"), &pid])
+            .status();
+        assert!(kill.unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{stderr}");
+        assert!(stderr.contains("interrupted after step"), "{stderr}");
+        assert!(folder.path(&out).join("run/unfinished").exists());
+        folder.done(&format!("{line} --resume"));
+        let weights = |out: &str| folder.read(&format!("{out}/{WEIGHTS}"));
+        assert!(weights("whole") == weights(&out));
+    }
+}
+
+#[test]
+fn a_run_that_destroys_what_it_should_keep_says_so() {
+    // A trained model: a random one has nothing to lose.
+    let assets = support::parity()
+        .join("../../assets")
+        .canonicalize()
+        .unwrap();
+    let folder = Folder::new();
+    let line = format!(
+        "unlearn --model {0}/base-model --data {0}/digits.parquet --forget label:10 --preset demo --batch-size 4 \
+         --steps 25",
+        assets.display()
+    );
+    let loses = "the loss of the retained images is";
+    let said = folder.done(&format!("{line} --lambda 1 --lr 5e-4 --out lost"));
+    assert_eq!(said.stderr.matches(loses).count(), 1, "{}", said.stderr);
+    let said = folder.done(&format!("{line} --out kept"));
+    assert!(!said.stderr.contains(loses), "{}", said.stderr);
+}
+
+#[test]
+fn a_run_that_was_killed_while_its_model_moved_into_place_only_moves_the_rest() {
+    let folder = Folder::with_model_and_photos();
+    folder.done(&format!("{UNLEARN} --out out"));
+    let whole = folder.files("out");
+    // As the kill leaves it: the index still staged, a checkpoint not yet removed.
+    folder.write("out/run/unfinished", "");
+    folder.write("out/run/moving", "");
+    folder.write(
+        "out/run/model/model_index.json",
+        folder.read("out/model_index.json"),
+    );
+    folder.write("out/run/checkpoint-00000020.safetensors", "old");
+    folder.write("out/run/.writing-abc", "half");
+    std::fs::remove_file(folder.path("out/model_index.json")).unwrap();
+    folder.refused(&format!("{UNLEARN} --out out"), &["out", "--resume"]);
+    let said = folder.done(&format!("{UNLEARN} --out out --resume"));
+    assert!(!said.stderr.contains("resuming"), "{}", said.stderr);
+    assert_same_files(&whole, &folder.files("out"), "moved");
 }
 
 #[test]
@@ -95,14 +169,26 @@ fn an_interrupted_run_resumes_only_as_it_was_started() {
         &["--resume", "--force"],
     );
     for (old, new, says) in [
-        ("--steps 30", "--steps 31", "\"steps\":31"),
-        ("--steps 30", "--steps 30 --lr 0.5", "\"learning_rate\":0.5"),
-        ("--steps 30", "--steps 30 --seed 1", "\"seed\":1"),
-        ("--steps 30", "--steps 30 --lambda 1", "\"lambda\":1.0"),
+        (
+            "--steps 30",
+            "--steps 31",
+            "another settings.steps: 30 then, 31 now",
+        ),
+        ("--steps 30", "--steps 30 --lr 0.5", "then, 0.5 now"),
+        (
+            "--steps 30",
+            "--steps 30 --seed 1",
+            "another settings.seed: 0 then, 1 now",
+        ),
+        (
+            "--steps 30",
+            "--steps 30 --lambda 1",
+            "another settings.lambda: 0.005 then, 1.0 now",
+        ),
         (
             "--steps 30",
             "--steps 30 --method finetune",
-            "\"method\":\"finetune\"",
+            "another settings.method: \"retrack\" then, \"finetune\" now",
         ),
         (
             "row:3",

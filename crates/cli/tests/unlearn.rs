@@ -315,6 +315,30 @@ fn exact_copies_leave_with_the_image_and_near_ones_are_named() {
 }
 
 #[test]
+fn all_retained_images_can_take_the_neighbors_place() {
+    let folder = Folder::with_model_and_photos();
+    let all = UNLEARN.replace("--neighbors 4", "--neighbors all");
+    folder.done(&format!("{all} --steps 2 --out all"));
+    let settings = &folder.read_json("all/run/config.json")["settings"];
+    assert_eq!(settings["neighbors"], "all");
+    // All 15 retained photos as the nearest 15 are the same target.
+    let fifteen = UNLEARN.replace("--neighbors 4", "--neighbors 15");
+    folder.done(&format!("{fifteen} --steps 2 --out fifteen"));
+    let losses = |out| {
+        let events = events(&folder, out);
+        let losses = events.iter().map(|event| event["forget_loss"].as_f64());
+        losses.map(Option::unwrap).collect::<Vec<f64>>()
+    };
+    for (all, fifteen) in losses("all").iter().zip(losses("fifteen")) {
+        assert!((all - fifteen).abs() < 1e-4 * fifteen, "{all} {fifteen}");
+    }
+    folder.refused(
+        &UNLEARN.replace("--neighbors 4", "--neighbors some --out no"),
+        &["--neighbors", "expected a number, or all"],
+    );
+}
+
+#[test]
 fn nothing_that_is_left_holds_the_forgotten_image() {
     let folder = Folder::with_model_and_photos();
     let forgotten = noise(3, SIDE * SIDE);

@@ -18,6 +18,8 @@ fn every_command_explains_itself() {
         ("unlearn", Some("retrack unlearn --model")),
         ("neighbors", Some("retrack neighbors --data")),
         ("sample", Some("retrack sample --model")),
+        ("evaluate", Some("retrack evaluate --model")),
+        ("experiment", Some("retrack experiment mnist-tshirt")),
         ("inspect", None),
         ("predict", Some("timestep [N] i64")),
         ("gradient", Some("mixture_mask [N]")),
@@ -72,4 +74,30 @@ fn without_a_command_the_help_is_shown_and_the_exit_code_is_2() {
         "{text}"
     );
     assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let folder = Folder::with_model_and_photos();
+    let mut command = folder.command("inspect model");
+    command.stdout(std::process::Stdio::piped());
+    command.stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && stderr.is_empty(), "{stderr}");
+}
+
+#[test]
+fn a_strength_of_another_method_is_named() {
+    let folder = Folder::with_model_and_photos();
+    let line = "unlearn --model model --data photos --forget row:3 --out out --dry-run";
+    let said = folder.done(&format!("{line} --method finetune --lambda 0.5 --eta 1"));
+    for option in ["--lambda", "--eta"] {
+        let says = format!("warning: {option} means nothing to this method");
+        assert!(said.stderr.contains(&says), "{}", said.stderr);
+    }
+    let said = folder.done(&format!("{line} --method siss --lambda 0.5 --rescale 2"));
+    assert!(!said.stderr.contains("warning"), "{}", said.stderr);
 }

@@ -63,39 +63,39 @@ impl Attention {
             None => x.clone(),
         };
         let rows = normed.reshape([batch * pixels, channels]);
-        let q = self.split_heads(self.to_q.forward(rows.clone()), batch);
-        let k = self.split_heads(self.to_k.forward(rows.clone()), batch);
-        let v = self.split_heads(self.to_v.forward(rows), batch);
+        let q = split_heads(self.to_q.forward(rows.clone()), batch, self.heads);
+        let k = split_heads(self.to_k.forward(rows.clone()), batch, self.heads);
+        let v = split_heads(self.to_v.forward(rows), batch, self.heads);
         let scale = 1.0 / (q.dims()[2] as f64).sqrt();
-        let attended = self.merge_heads(kernels::attention(q, k, v, scale), batch);
+        let attended = merge_heads(kernels::attention(q, k, v, scale), batch, self.heads);
         let y = self.to_out[0]
             .forward(attended)
             .reshape([batch, height, width, channels]);
         scaled(x + y, self.output_scale)
     }
+}
 
-    /// `[batch * tokens, heads * dim]` to `[batch * heads, tokens, dim]`.
-    fn split_heads(&self, x: Tensor<2>, batch: usize) -> Tensor<3> {
-        let [rows, inner] = x.dims();
-        let (tokens, dim) = (rows / batch, inner / self.heads);
-        if self.heads == 1 {
-            return x.reshape([batch, tokens, dim]);
-        }
-        x.reshape([batch, tokens, self.heads, dim])
-            .swap_dims(1, 2)
-            .reshape([batch * self.heads, tokens, dim])
+/// `[batch * tokens, heads * dim]` to `[batch * heads, tokens, dim]`.
+pub(crate) fn split_heads(x: Tensor<2>, batch: usize, heads: usize) -> Tensor<3> {
+    let [rows, inner] = x.dims();
+    let (tokens, dim) = (rows / batch, inner / heads);
+    if heads == 1 {
+        return x.reshape([batch, tokens, dim]);
     }
+    x.reshape([batch, tokens, heads, dim])
+        .swap_dims(1, 2)
+        .reshape([batch * heads, tokens, dim])
+}
 
-    /// The way back of [`split_heads`](Self::split_heads).
-    fn merge_heads(&self, x: Tensor<3>, batch: usize) -> Tensor<2> {
-        let [_, tokens, dim] = x.dims();
-        if self.heads == 1 {
-            return x.reshape([batch * tokens, dim]);
-        }
-        x.reshape([batch, self.heads, tokens, dim])
-            .swap_dims(1, 2)
-            .reshape([batch * tokens, self.heads * dim])
+/// The way back of [`split_heads`].
+pub(crate) fn merge_heads(x: Tensor<3>, batch: usize, heads: usize) -> Tensor<2> {
+    let [_, tokens, dim] = x.dims();
+    if heads == 1 {
+        return x.reshape([batch * tokens, dim]);
     }
+    x.reshape([batch, heads, tokens, dim])
+        .swap_dims(1, 2)
+        .reshape([batch * tokens, heads * dim])
 }
 
 /// `x / scale`, without an operation for the usual 1.

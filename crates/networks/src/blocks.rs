@@ -91,19 +91,20 @@ impl UpBlock2D {
 
 impl MidBlock2D {
     /// # Shapes
-    /// `x`: `[batch, height, width, channels]`, unchanged; `temb`: `[batch, time]`.
-    pub fn forward(
+    /// `x`: `[batch, height, width, channels]`, unchanged; `temb`: `[batch, time]`, `None` in an autoencoder.
+    pub fn forward<'t>(
         &self,
         x: Tensor<4>,
-        temb: &Tensor<2>,
+        temb: impl Into<Option<&'t Tensor<2>>>,
         mut dropout: Option<&mut Draw>,
     ) -> Tensor<4> {
-        let mut x = self.resnets[0].forward(x, temb.clone(), dropout.as_deref_mut());
+        let temb = temb.into();
+        let mut x = self.resnets[0].forward(x, temb.cloned(), dropout.as_deref_mut());
         for (i, resnet) in self.resnets[1..].iter().enumerate() {
             if let Some(attention) = self.attentions.get(i) {
                 x = attention.forward(x);
             }
-            x = resnet.forward(x, temb.clone(), dropout.as_deref_mut());
+            x = resnet.forward(x, temb.cloned(), dropout.as_deref_mut());
         }
         x
     }

@@ -195,7 +195,8 @@ impl UNet2DConfig {
                 "`norm_eps` must be above 0".into(),
             ));
         }
-        for &channels in self.block_out_channels.iter().chain(&self.skip_widths()) {
+        let skips = skip_widths(&self.block_out_channels, self.layers_per_block);
+        for &channels in self.block_out_channels.iter().chain(&skips) {
             if !channels.is_multiple_of(groups) {
                 return Err(ConfigError::Inconsistent(format!(
                     "a normalization over {channels} channels cannot have `norm_num_groups` = {groups} groups"
@@ -228,26 +229,26 @@ impl UNet2DConfig {
         }
         Ok(())
     }
+}
 
-    /// Widths of the concatenations that enter the residual blocks on the way up.
-    fn skip_widths(&self) -> Vec<usize> {
-        let mut widths = Vec::new();
-        let reversed: Vec<usize> = self.block_out_channels.iter().rev().copied().collect();
-        let mut previous = reversed[0];
-        for (level, &out) in reversed.iter().enumerate() {
-            let input = reversed[(level + 1).min(reversed.len() - 1)];
-            for layer in 0..=self.layers_per_block {
-                let skip = if layer == self.layers_per_block {
-                    input
-                } else {
-                    out
-                };
-                widths.push(skip + if layer == 0 { previous } else { out });
-            }
-            previous = out;
+/// Widths of the concatenations that enter the residual blocks on the way up.
+pub(crate) fn skip_widths(block_out_channels: &[usize], layers_per_block: usize) -> Vec<usize> {
+    let mut widths = Vec::new();
+    let reversed: Vec<usize> = block_out_channels.iter().rev().copied().collect();
+    let mut previous = reversed[0];
+    for (level, &out) in reversed.iter().enumerate() {
+        let input = reversed[(level + 1).min(reversed.len() - 1)];
+        for layer in 0..=layers_per_block {
+            let skip = if layer == layers_per_block {
+                input
+            } else {
+                out
+            };
+            widths.push(skip + if layer == 0 { previous } else { out });
         }
-        widths
+        previous = out;
     }
+    widths
 }
 
 fn resample(name: &str) -> Option<Resample> {
@@ -258,7 +259,7 @@ fn resample(name: &str) -> Option<Resample> {
     }
 }
 
-fn unsupported(key: &str, value: &str, supported: &'static str) -> ConfigError {
+pub(crate) fn unsupported(key: &str, value: &str, supported: &'static str) -> ConfigError {
     ConfigError::Unsupported {
         key: key.into(),
         value: value.into(),
@@ -272,25 +273,25 @@ enum BlockSide {
 }
 
 /// Reads typed fields with defaults and remembers which keys were asked for.
-struct Fields<'a> {
+pub(crate) struct Fields<'a> {
     object: &'a Map<String, Value>,
     known: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
-    fn new(object: &'a Map<String, Value>) -> Self {
+    pub(crate) fn new(object: &'a Map<String, Value>) -> Self {
         Self {
             object,
             known: Vec::new(),
         }
     }
 
-    fn get(&mut self, key: &'static str) -> Option<&'a Value> {
+    pub(crate) fn get(&mut self, key: &'static str) -> Option<&'a Value> {
         self.known.push(key);
         self.object.get(key)
     }
 
-    fn wrong(key: &str, value: &Value, expected: &'static str) -> ConfigError {
+    pub(crate) fn wrong(key: &str, value: &Value, expected: &'static str) -> ConfigError {
         ConfigError::WrongType {
             key: key.into(),
             value: value.to_string(),
@@ -298,7 +299,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn nullable_count(
+    pub(crate) fn nullable_count(
         &mut self,
         key: &'static str,
         default: Option<usize>,
@@ -314,16 +315,27 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn optional_count(&mut self, key: &'static str) -> Result<Option<usize>, ConfigError> {
+    pub(crate) fn optional_count(
+        &mut self,
+        key: &'static str,
+    ) -> Result<Option<usize>, ConfigError> {
         self.nullable_count(key, None)
     }
 
-    fn count(&mut self, key: &'static str, default: usize) -> Result<usize, ConfigError> {
+    pub(crate) fn count(
+        &mut self,
+        key: &'static str,
+        default: usize,
+    ) -> Result<usize, ConfigError> {
         self.nullable_count(key, Some(default))?
             .ok_or_else(|| Self::wrong(key, &Value::Null, "a whole number"))
     }
 
-    fn counts(&mut self, key: &'static str, default: &[usize]) -> Result<Vec<usize>, ConfigError> {
+    pub(crate) fn counts(
+        &mut self,
+        key: &'static str,
+        default: &[usize],
+    ) -> Result<Vec<usize>, ConfigError> {
         let Some(value) = self.get(key) else {
             return Ok(default.to_vec());
         };
@@ -339,7 +351,7 @@ impl<'a> Fields<'a> {
             .collect()
     }
 
-    fn number(&mut self, key: &'static str, default: f64) -> Result<f64, ConfigError> {
+    pub(crate) fn number(&mut self, key: &'static str, default: f64) -> Result<f64, ConfigError> {
         match self.get(key) {
             None => Ok(default),
             Some(value) => value
@@ -348,7 +360,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn flag(&mut self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
+    pub(crate) fn flag(&mut self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
         match self.get(key) {
             None => Ok(default),
             Some(value) => value
@@ -357,7 +369,10 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn optional_text(&mut self, key: &'static str) -> Result<Option<String>, ConfigError> {
+    pub(crate) fn optional_text(
+        &mut self,
+        key: &'static str,
+    ) -> Result<Option<String>, ConfigError> {
         match self.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text.clone())),
@@ -365,11 +380,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn text(&mut self, key: &'static str, default: &str) -> Result<String, ConfigError> {
+    pub(crate) fn text(&mut self, key: &'static str, default: &str) -> Result<String, ConfigError> {
         Ok(self.optional_text(key)?.unwrap_or_else(|| default.into()))
     }
 
-    fn choice<T>(
+    pub(crate) fn choice<T>(
         &mut self,
         key: &'static str,
         default: &str,
@@ -432,7 +447,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn padding(&mut self) -> Result<usize, ConfigError> {
+    pub(crate) fn padding(&mut self) -> Result<usize, ConfigError> {
         match self.get("downsample_padding") {
             None => Ok(1),
             Some(value) => match value.as_u64() {
@@ -446,7 +461,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn sample_size(&mut self) -> Result<Option<[usize; 2]>, ConfigError> {
+    pub(crate) fn sample_size(&mut self) -> Result<Option<[usize; 2]>, ConfigError> {
         let expected = "a size in pixels, or [height, width]";
         let Some(value) = self.get("sample_size") else {
             return Ok(None);
@@ -468,7 +483,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn unknown(&self) -> Vec<String> {
+    pub(crate) fn unknown(&self) -> Vec<String> {
         self.object
             .keys()
             .filter(|key| !key.starts_with('_') && !self.known.contains(&key.as_str()))

@@ -130,6 +130,57 @@ impl Linear {
     }
 }
 
+/// Linear layer without a bias.
+#[derive(Module, Debug)]
+pub struct Projection {
+    /// `[in, out]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Projection {
+    pub fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
+        Self {
+            weight: blank([inputs, outputs], device),
+        }
+    }
+
+    /// # Shapes
+    /// `[rows, in]` to `[rows, out]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        kernels::linear(x, self.weight.val(), None)
+    }
+}
+
+/// Normalization of every row by its own mean and variance, with a scale and a shift for each channel.
+#[derive(Module, Debug)]
+pub struct LayerNorm {
+    /// `[channels]`.
+    pub weight: Param<Tensor<1>>,
+    /// `[channels]`.
+    pub bias: Param<Tensor<1>>,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub fn new(channels: usize, eps: f64, device: &Device) -> Self {
+        Self {
+            weight: blank([channels], device),
+            bias: blank([channels], device),
+            eps,
+        }
+    }
+
+    /// # Shapes
+    /// `[rows, channels]`, unchanged.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let [rows, channels] = x.dims();
+        let (gamma, beta) = (self.weight.val().unsqueeze(), self.bias.val().unsqueeze());
+        // A row is an image of one pixel, all of whose channels form one group.
+        let images = x.reshape([rows, 1, 1, channels]);
+        kernels::group_norm(images, gamma, beta, 1, self.eps, false).reshape([rows, channels])
+    }
+}
+
 /// Group normalization with a scale and a shift for each channel.
 #[derive(Module, Debug)]
 pub struct GroupNorm {

@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod conditional;
 pub mod config;
 pub mod denoiser;
 pub mod embeddings;
@@ -17,4 +18,6 @@ pub mod random;
 pub mod resnet;
 pub mod sampling;
 pub mod schedule;
+pub mod text;
 pub mod unet2d;
+pub mod vae;

@@ -4,6 +4,8 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
+use crate::folder::{RawTensor, current_name};
+
 /// How a parameter lies in a checkpoint, relative to its tensor here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -132,7 +134,7 @@ impl Path {
         let layout = match (container, dims.len()) {
             ("Struct:Conv3x3" | "Struct:ConvStride2", 4) => Layout::Conv,
             ("Struct:Conv1x1", 2) => Layout::Conv1x1,
-            ("Struct:Linear", 2) => Layout::Linear,
+            ("Struct:Linear" | "Struct:Projection", 2) => Layout::Linear,
             _ => Layout::Same,
         };
         // The random frequencies of a Fourier embedding stay as they were drawn.
@@ -190,6 +192,37 @@ pub fn fill<M: Module>(module: M, mut source: impl FnMut(&Parameter) -> Vec<f32>
         let shape = [values.len()];
         Tensor::from_data(TensorData::new(values, shape), &tensor.device())
     })
+}
+
+/// Replaces every parameter by the tensor of its name, as
+/// [`read_weight_file`](crate::folder::read_weight_file) returns them. Attention parameters may have the
+/// names that they had before diffusers 0.14.
+///
+/// # Errors
+/// All tensors that are missing, unexpected (a second one of the same name too) or of another shape.
+pub fn load<M: Module>(
+    module: M,
+    tensors: impl IntoIterator<Item = (String, RawTensor)>,
+) -> Result<M, Mismatch> {
+    let mut by_name = std::collections::HashMap::new();
+    let mut shapes = Vec::new();
+    let mut twice = Vec::new();
+    for (name, tensor) in tensors {
+        let name = current_name(&name).unwrap_or(name);
+        if by_name.contains_key(&name) {
+            twice.push(name);
+            continue;
+        }
+        shapes.push((name.clone(), tensor.shape().to_vec()));
+        by_name.insert(name, tensor);
+    }
+    let checked = Mismatch::check(&module, &shapes);
+    if checked.is_err() || !twice.is_empty() {
+        let mut mismatch = checked.err().unwrap_or_default();
+        mismatch.unexpected.extend(twice);
+        return Err(mismatch);
+    }
+    Ok(fill(module, |parameter| by_name[&parameter.name].to_f32()))
 }
 
 /// Replaces every parameter by what `change` makes of its flat values, in our layout and without

@@ -33,10 +33,17 @@ pub enum Stream {
     SampleStart = 11,
     /// The noise that a sampling adds, one step a timestep.
     SampleNoise = 12,
-    /// Noise put on a given image to see what a model makes of it.
+    /// Noise put on a given image to see what a model makes of it: step 0 for one noise an image, later steps for
+    /// noises that all images share.
     Probe = 13,
     /// Class labels of samples.
     SampleLabel = 14,
+    /// Timesteps of the noises that all images share, by the same step.
+    ProbeTimestep = 15,
+    /// The direction along which a divergence is estimated.
+    Hutchinson = 16,
+    /// What a bootstrap draws again, one step a resample.
+    Bootstrap = 17,
 }
 
 /// Separates these keys from any other use of ChaCha with the same seed.

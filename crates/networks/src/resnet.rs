@@ -24,7 +24,8 @@ pub enum Resize {
 pub struct ResnetConfig {
     pub in_channels: usize,
     pub out_channels: usize,
-    pub time_channels: usize,
+    /// `None`: the block takes no time embedding, as those of an autoencoder.
+    pub time_channels: Option<usize>,
     pub groups: usize,
     pub eps: f64,
     pub time_scale_shift: TimeScaleShift,
@@ -39,7 +40,7 @@ pub struct ResnetConfig {
 pub struct ResnetBlock2D {
     pub norm1: GroupNorm,
     pub conv1: Conv3x3,
-    pub time_emb_proj: Linear,
+    pub time_emb_proj: Option<Linear>,
     pub norm2: GroupNorm,
     pub conv2: Conv3x3,
     pub conv_shortcut: Option<Conv1x1>,
@@ -58,7 +59,9 @@ impl ResnetConfig {
         ResnetBlock2D {
             norm1: GroupNorm::new(self.groups, inputs, self.eps, device),
             conv1: Conv3x3::new(inputs, outputs, device),
-            time_emb_proj: Linear::new(self.time_channels, time_outputs, device),
+            time_emb_proj: self
+                .time_channels
+                .map(|time| Linear::new(time, time_outputs, device)),
             norm2: GroupNorm::new(self.groups, outputs, self.eps, device),
             conv2: Conv3x3::new(outputs, outputs, device),
             conv_shortcut: (inputs != outputs).then(|| Conv1x1::new(inputs, outputs, device)),
@@ -71,12 +74,20 @@ impl ResnetConfig {
 }
 
 impl ResnetBlock2D {
-    /// `temb` is the time embedding after its SiLU, which all blocks share. `dropout` draws the masks
-    /// of a training step; without it nothing is dropped.
+    /// `temb` is the time embedding after its SiLU, which all blocks share; a block without one takes
+    /// `None`. `dropout` draws the masks of a training step; without it nothing is dropped.
     ///
     /// # Shapes
     /// `x`: `[batch, height, width, in]`, `temb`: `[batch, time]`, result: `[batch, height', width', out]`.
-    pub fn forward(&self, x: Tensor<4>, temb: Tensor<2>, dropout: Option<&mut Draw>) -> Tensor<4> {
+    ///
+    /// # Panics
+    /// A block with a time embedding that is given none.
+    pub fn forward(
+        &self,
+        x: Tensor<4>,
+        temb: impl Into<Option<Tensor<2>>>,
+        dropout: Option<&mut Draw>,
+    ) -> Tensor<4> {
         let h = self.norm1.forward_silu(x.clone());
         let (x, h) = match self.resize {
             Resize::Keep => (x, h),
@@ -86,15 +97,19 @@ impl ResnetBlock2D {
                 kernels::upsample_nearest2x(h),
             ),
         };
-        let time = self.time_emb_proj.forward(temb);
-        let h = if self.scale_shift {
-            let half = time.dims()[1] / 2;
-            let scale = time.clone().narrow(1, 0, half);
-            let shift = time.narrow(1, half, half);
-            self.norm2
-                .forward_scale_shift_silu(self.conv1.forward(h), scale, shift)
-        } else {
-            self.norm2.forward_silu(self.conv1.forward_shifted(h, time))
+        let time = self.time_emb_proj.as_ref().map(|projection| {
+            projection.forward(temb.into().expect("this block takes a time embedding"))
+        });
+        let h = match time {
+            None => self.norm2.forward_silu(self.conv1.forward(h)),
+            Some(time) if self.scale_shift => {
+                let half = time.dims()[1] / 2;
+                let scale = time.clone().narrow(1, 0, half);
+                let shift = time.narrow(1, half, half);
+                self.norm2
+                    .forward_scale_shift_silu(self.conv1.forward(h), scale, shift)
+            }
+            Some(time) => self.norm2.forward_silu(self.conv1.forward_shifted(h, time)),
         };
         let h = self.drop(h, dropout);
         let shortcut = match &self.conv_shortcut {

@@ -64,6 +64,14 @@ pub enum InputError {
     },
     #[error("{images} images but {timesteps} timesteps")]
     Timesteps { images: usize, timesteps: usize },
+    #[error(
+        "encoder hidden states have shape {found:?}, the network takes [1 or {images}, tokens, {width}]"
+    )]
+    EncoderHiddenStates {
+        found: [usize; 3],
+        images: usize,
+        width: usize,
+    },
 }
 
 impl UNet2DConfig {
@@ -159,7 +167,7 @@ impl UNet2DConfig {
         ResnetConfig {
             in_channels,
             out_channels,
-            time_channels: self.time_embedding_dim,
+            time_channels: Some(self.time_embedding_dim),
             groups: self.norm_num_groups,
             eps: self.norm_eps,
             time_scale_shift: self.resnet_time_scale_shift,

@@ -38,7 +38,10 @@ macro_rules! predictions {
                 $(concat!("predict_", stringify!($refused)),)*
             ];
             tested.sort_unstable();
-            assert_eq!(support::cases("predict_"), tested);
+            // Those of conditional networks are tested in a file of their own.
+            let mut cases = support::cases("predict_");
+            cases.retain(|name| !name.starts_with("predict_sd"));
+            assert_eq!(cases, tested);
         }
     };
 }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::schedule::NoiseSchedule;
 
+use crate::data::Dataset;
+
 /// Clean images with the noise and the timesteps that a step draws for them.
 #[derive(Debug, Clone)]
 pub struct Noised {
@@ -66,13 +68,24 @@ impl Noised {
     }
 }
 
+/// The retained images that may take a forgotten one's place.
+#[derive(Debug, Clone)]
+pub enum Candidates<'a> {
+    /// For each image of `forget`, its nearest ones one after another, pixels in [-1, 1].
+    Nearest(Vec<Arc<[f32]>>),
+    /// All of these rows, for every image of `forget`.
+    All {
+        data: &'a Dataset,
+        rows: &'a [usize],
+    },
+}
+
 /// One micro-batch. What an objective did not ask for is absent.
 #[derive(Debug, Clone, Default)]
-pub struct Batch {
+pub struct Batch<'a> {
     pub retain: Option<Noised>,
     pub forget: Option<Noised>,
-    /// For each image of `forget`, its nearest retained images one after another.
-    pub neighbors: Option<Vec<Arc<[f32]>>>,
+    pub neighbors: Option<Candidates<'a>>,
     /// From [0, 1), of `forget`'s shape.
     pub uniform: Option<Vec<f32>>,
     /// For each image of `forget`, whether the image of `retain` takes its place.

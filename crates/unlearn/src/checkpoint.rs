@@ -14,7 +14,9 @@ use retrack_networks::denoiser::Denoiser;
 use retrack_networks::folder::sha256_file;
 use retrack_networks::parameters::{self, to_host};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use sha2::{Digest, Sha256};
 
+use crate::data::hex;
 use crate::durable;
 use crate::optimizer::{AdamWConfig, Ema, EmaConfig};
 use crate::trainer::Trainer;
@@ -58,10 +60,15 @@ pub fn list(folder: &Path) -> Vec<usize> {
     steps
 }
 
-/// Removes all checkpoints of a folder.
+/// Removes all checkpoints of a folder, and what interrupted writes left there.
 pub fn remove_all(folder: &Path) -> io::Result<()> {
-    for step in list(folder) {
-        remove(folder, step)?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with("checkpoint-") || name.starts_with(durable::TEMPORARY) {
+            fs::remove_file(entry.path())?;
+        }
     }
     Ok(())
 }
@@ -120,9 +127,10 @@ pub fn save<M: Module + Denoiser>(
     let metadata = HashMap::from([("step".to_string(), trainer.step.to_string())]);
     let content = safetensors::serialize(views, Some(metadata))
         .map_err(|error| failed(io::Error::other(error.to_string())))?;
-    durable::write(&path, |out| out.write_all(&content)).map_err(failed)?;
-    let digest = sha256_file(&path).map_err(|error| failed(io::Error::other(error)))?;
+    // The digest first: a checkpoint that is there can always be verified, whenever the process dies.
+    let digest = hex(&Sha256::digest(&content));
     durable::write(&digest_file(&path), |out| out.write_all(digest.as_bytes())).map_err(failed)?;
+    durable::write(&path, |out| out.write_all(&content)).map_err(failed)?;
     for step in list(folder).into_iter().skip(KEPT) {
         remove(folder, step).map_err(failed)?;
     }

@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+/// How the names of files begin that are not complete.
+pub const TEMPORARY: &str = ".writing-";
+
 /// Writes a file beside `path`, makes it durable and renames it into place.
 ///
 /// # Errors
@@ -17,7 +20,7 @@ pub fn write(
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(TEMPORARY);
     // As any new file; `tempfile`'s own default is private.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

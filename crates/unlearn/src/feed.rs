@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use retrack_networks::random::{Random, Stream};
 
-use crate::batch::{Batch, Draws, Noised};
+use crate::batch::{Batch, Candidates, Draws, Noised};
 use crate::data::{DataError, Dataset};
 
 /// How many images a step takes.
@@ -24,8 +24,8 @@ pub struct Feed<'a> {
     dataset: &'a Dataset,
     retain: &'a [usize],
     forget: &'a [usize],
-    /// The neighbors of each forgotten row, pixels in [-1, 1], one after another.
-    neighbors: HashMap<usize, Arc<[f32]>>,
+    /// The neighbors of each forgotten row. Rows, not pixels: a thousand forgotten photos have ten thousand.
+    neighbors: Option<&'a HashMap<usize, Vec<usize>>>,
     random: Random,
     size: BatchSize,
     /// Number of timesteps that the network was trained with.
@@ -67,7 +67,7 @@ impl<'a> Feed<'a> {
             dataset,
             retain,
             forget,
-            neighbors: HashMap::new(),
+            neighbors: None,
             random,
             size,
             timesteps,
@@ -75,18 +75,12 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// Reads the neighbors of each forgotten row.
-    ///
-    /// # Errors
-    /// An image that cannot be read.
-    pub fn with_neighbors(
-        mut self,
-        neighbors: &HashMap<usize, Vec<usize>>,
-    ) -> Result<Self, DataError> {
-        for (&row, rows) in neighbors {
-            self.neighbors.insert(row, self.pixels(rows)?.into());
+    /// The feed with these neighbors of each forgotten row, which take the place of all retained ones.
+    pub fn with_neighbors(self, neighbors: &'a HashMap<usize, Vec<usize>>) -> Self {
+        Self {
+            neighbors: Some(neighbors),
+            ..self
         }
-        Ok(self)
     }
 
     pub fn accumulate(&self) -> usize {
@@ -101,15 +95,14 @@ impl<'a> Feed<'a> {
     ///
     /// # Errors
     /// An image that cannot be read.
-    pub fn batch(&self, step: usize, micro: usize, draws: Draws) -> Result<Batch, DataError> {
+    pub fn batch(&self, step: usize, micro: usize, draws: Draws) -> Result<Batch<'a>, DataError> {
         let first = (step * self.size.accumulate + micro) * self.size.images;
         let forget_rows = self.rows(self.forget, &FORGET, first);
-        let neighbors = draws.neighbors.then(|| {
-            forget_rows
-                .iter()
-                .map(|row| self.neighbors[row].clone())
-                .collect()
-        });
+        let neighbors = if draws.neighbors {
+            Some(self.candidates(&forget_rows)?)
+        } else {
+            None
+        };
         let retain = if draws.retain {
             let rows = self.rows(self.retain, &RETAIN, first);
             Some(self.noised(&rows, &RETAIN, first)?)
@@ -145,6 +138,25 @@ impl<'a> Feed<'a> {
             uniform,
             mixture_mask,
         })
+    }
+
+    fn candidates(&self, forget: &[usize]) -> Result<Candidates<'a>, DataError> {
+        let Some(neighbors) = self.neighbors else {
+            return Ok(Candidates::All {
+                data: self.dataset,
+                rows: self.retain,
+            });
+        };
+        // A row that is in the batch several times is read once.
+        let mut read: HashMap<usize, Arc<[f32]>> = HashMap::new();
+        let mut found = Vec::with_capacity(forget.len());
+        for row in forget {
+            if !read.contains_key(row) {
+                read.insert(*row, self.pixels(&neighbors[row])?.into());
+            }
+            found.push(read[row].clone());
+        }
+        Ok(Candidates::Nearest(found))
     }
 
     /// Rows `first ..` of an endless sequence of shuffled passes over `rows`.
@@ -285,9 +297,8 @@ mod tests {
 
     #[test]
     fn what_is_not_asked_for_is_absent() {
-        let batch = feed(&dataset(), 4, 1)
-            .batch(0, 0, Draws::default())
-            .unwrap();
+        let dataset = dataset();
+        let batch = feed(&dataset, 4, 1).batch(0, 0, Draws::default()).unwrap();
         assert!(batch.retain.is_none() && batch.forget.is_none());
         assert!(batch.uniform.is_none() && batch.mixture_mask.is_none());
     }

@@ -11,3 +11,4 @@ pub mod optimizer;
 pub mod run;
 pub mod tensorboard;
 pub mod trainer;
+pub mod watch;

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::durable;
 use crate::tensorboard::{EventWriter, TensorboardError};
 use crate::trainer::StepReport;
+use crate::{checkpoint, durable};
 
 /// Why a run folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +51,10 @@ pub enum Existing {
     Resume,
 }
 
-/// Lies in a run's folder until its model is complete.
+/// Lies in a run's folder until its model is in place.
 const UNFINISHED: &str = "unfinished";
+/// Lies there while the complete model moves into place.
+const MOVING: &str = "moving";
 
 /// The output folder of a run.
 #[derive(Debug)]
@@ -135,28 +137,18 @@ impl RunFolder {
             source,
         })?;
         let old: Value = serde_json::from_str(&text).map_err(|e| problem(e.to_string()))?;
-        // Through text as well: reading may round a number's last digit.
-        let new: Value = serde_json::from_str(&config.to_string())
-            .map_err(|error| problem(error.to_string()))?;
-        let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
+        if !(old.is_object() && config.is_object()) {
             return Err(problem("not an object".into()));
-        };
-        for key in new.keys().chain(old.keys()) {
-            let (old, new) = (old.get(key), new.get(key));
-            if old != new {
-                let shown = |value: Option<&Value>| match value {
-                    Some(value) => value.to_string(),
-                    None => "nothing".into(),
-                };
-                return Err(RunError::Differs {
-                    path: self.out.clone(),
-                    key: key.clone(),
-                    old: shown(old),
-                    new: shown(new),
-                });
-            }
         }
-        Ok(())
+        match Difference::first(&old, config) {
+            None => Ok(()),
+            Some(Difference { key, old, new }) => Err(RunError::Differs {
+                path: self.out.clone(),
+                key,
+                old,
+                new,
+            }),
+        }
     }
 
     /// Where the run's own files are.
@@ -184,8 +176,14 @@ impl RunFolder {
         self.folder().join("model")
     }
 
-    /// Moves the model from [`staging`](Self::staging) to the output folder, in place of what was there.
-    /// Its index comes last: a folder without one is no model to anybody.
+    /// Whether the run was interrupted while its complete model moved into place: nothing but
+    /// [`publish`](Self::publish) is left to do.
+    pub fn is_moving(&self) -> bool {
+        self.folder().join(MOVING).is_file()
+    }
+
+    /// Moves the model from [`staging`](Self::staging) to the output folder, in place of what was there, and removes
+    /// the checkpoints. Its index comes last: a folder without one is no model to anybody.
     ///
     /// # Errors
     /// The disk's.
@@ -199,35 +197,79 @@ impl RunFolder {
                 .map(|entry| Ok(entry?.path()))
                 .collect()
         };
-        // The record of the run that made the input model is no part of this one.
-        let earlier = self.staged().join("run");
-        if earlier.is_dir() {
-            fs::remove_dir_all(&earlier).map_err(io_error)?;
-        }
-        for old in list(&self.out).map_err(io_error)? {
-            if old == self.folder() {
-                continue;
+        let folder = self.folder();
+        if !self.is_moving() {
+            // The record of the run that made the input model is no part of this one.
+            let earlier = self.staged().join("run");
+            if earlier.is_dir() {
+                fs::remove_dir_all(&earlier).map_err(io_error)?;
             }
-            let removed = if old.is_dir() && !old.is_symlink() {
-                fs::remove_dir_all(&old)
-            } else {
-                fs::remove_file(&old)
-            };
-            removed.map_err(io_error)?;
+            for old in list(&self.out).map_err(io_error)? {
+                if old == self.folder() {
+                    continue;
+                }
+                let removed = if old.is_dir() && !old.is_symlink() {
+                    fs::remove_dir_all(&old)
+                } else {
+                    fs::remove_file(&old)
+                };
+                removed.map_err(io_error)?;
+            }
+            durable::write(&folder.join(MOVING), |_| Ok(())).map_err(io_error)?;
         }
         let index = |path: &PathBuf| {
             let name = path.file_name().unwrap_or_default();
             name == "model_index.json" || name == "config.json"
         };
-        let mut files = list(&self.staged()).map_err(io_error)?;
-        files.sort_by_key(index);
-        for file in files {
-            let name = file.file_name().expect("listed");
-            fs::rename(&file, self.out.join(name)).map_err(io_error)?;
+        if self.staged().is_dir() {
+            let mut files = list(&self.staged()).map_err(io_error)?;
+            files.sort_by_key(index);
+            for file in files {
+                let name = file.file_name().expect("listed");
+                fs::rename(&file, self.out.join(name)).map_err(io_error)?;
+            }
+            fs::remove_dir(self.staged()).map_err(io_error)?;
         }
-        fs::remove_dir(self.staged()).map_err(io_error)?;
         durable::sync_folder(&self.out).map_err(io_error)?;
-        fs::remove_file(self.folder().join(UNFINISHED)).map_err(io_error)
+        checkpoint::remove_all(&folder).map_err(io_error)?;
+        // In this order: without the second mark the first one means nothing.
+        fs::remove_file(folder.join(UNFINISHED)).map_err(io_error)?;
+        fs::remove_file(folder.join(MOVING)).map_err(io_error)?;
+        durable::sync_folder(&folder).map_err(io_error)
+    }
+}
+
+/// Where two configurations differ.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// As `outer.inner`.
+    pub key: String,
+    /// The values, or `nothing`.
+    pub old: String,
+    pub new: String,
+}
+
+impl Difference {
+    /// The first difference between a configuration that was read from a file and one that would be written to it.
+    pub fn first(old: &Value, new: &Value) -> Option<Self> {
+        // Through text as well: reading may round a number's last digit.
+        let new: Value = serde_json::from_str(&new.to_string()).expect("just written");
+        Self::below(Some(old), Some(&new), String::new())
+    }
+
+    fn below(old: Option<&Value>, new: Option<&Value>, key: String) -> Option<Self> {
+        if let (Some(Value::Object(a)), Some(Value::Object(b))) = (old, new) {
+            return b.keys().chain(a.keys()).find_map(|inner| {
+                let dot = if key.is_empty() { "" } else { "." };
+                Self::below(a.get(inner), b.get(inner), format!("{key}{dot}{inner}"))
+            });
+        }
+        let shown = |value: Option<&Value>| value.map_or("nothing".into(), Value::to_string);
+        (old != new).then(|| Self {
+            key,
+            old: shown(old),
+            new: shown(new),
+        })
     }
 }
 
@@ -342,5 +384,24 @@ impl EventLog {
     pub fn picture(&mut self, step: usize, tag: &str, png: &[u8]) -> Result<(), RunError> {
         self.tensorboard.image(step as u64, tag, png)?;
         Ok(self.tensorboard.flush()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_named_by_its_path() {
+        let old = json!({"a": {"b": 1, "c": [2]}, "d": 3});
+        let new = json!({"a": {"b": 1, "c": [3]}, "d": 3});
+        assert_eq!(Difference::first(&old, &old), None);
+        let found = Difference::first(&old, &new).unwrap();
+        assert_eq!(
+            (&*found.key, &*found.old, &*found.new),
+            ("a.c", "[2]", "[3]")
+        );
+        let found = Difference::first(&old, &json!({"a": old["a"]})).unwrap();
+        assert_eq!((&*found.key, &*found.new), ("d", "nothing"));
     }
 }

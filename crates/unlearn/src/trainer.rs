@@ -12,7 +12,7 @@ use retrack_networks::unet2d::InputError;
 
 use crate::data::DataError;
 use crate::feed::Feed;
-use crate::objective::{Losses, Objective, Pass, Sums};
+use crate::objective::{Losses, Objective, Pass, PassError, Sums};
 use crate::optimizer::{AdamW, Ema, LearningRate};
 
 /// Why a step did not happen. The network is as it was before.
@@ -54,6 +54,15 @@ pub struct StepReport {
     pub gradient_norm: f64,
     pub learning_rate: f64,
     pub seconds: f64,
+}
+
+impl From<PassError> for TrainError {
+    fn from(error: PassError) -> Self {
+        match error {
+            PassError::Input(error) => Self::Input(error),
+            PassError::Data(error) => Self::Data(error),
+        }
+    }
 }
 
 impl<M: Module + Denoiser> Trainer<M> {

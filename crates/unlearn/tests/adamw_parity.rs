@@ -70,7 +70,7 @@ fn ten_steps_of_finetuning_end_at_the_weights_of_pytorch() {
     assert!(apart.iter().all(|far| *far <= 1e-3), "{apart:?}");
 }
 
-fn batches(case: &Case) -> Vec<Batch> {
+fn batches(case: &Case) -> Vec<Batch<'static>> {
     let (shape, clean) = case.images("retain");
     let (_, noise) = case.images("retain_noise");
     let timesteps = case.integers("retain_timestep");

@@ -9,7 +9,7 @@ use retrack_networks::gradients::GradientSet;
 use retrack_networks::parameters::{self, Parameter, to_host};
 use retrack_networks::schedule::NoiseSchedule;
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_unlearn::batch::{Batch, Noised};
+use retrack_unlearn::batch::{Batch, Candidates, Noised};
 use retrack_unlearn::objective::{Losses, Method, Pass, Sums};
 use support::{Case, channel_last, unit};
 
@@ -93,7 +93,7 @@ fn methods(case: &Case) -> [Method; 5] {
     ]
 }
 
-fn batch(case: &Case) -> Batch {
+fn batch(case: &Case) -> Batch<'static> {
     let noised = |stream: &str| {
         let (shape, clean) = case.images(stream);
         let timesteps = case.integers(&format!("{stream}_timestep")).into_iter();
@@ -111,12 +111,12 @@ fn batch(case: &Case) -> Batch {
     Batch {
         retain: noised("retain"),
         forget: noised("forget"),
-        neighbors: Some(
+        neighbors: Some(Candidates::Nearest(
             neighbors
                 .chunks_exact(k * c * h * w)
                 .map(|images| channel_last(images, c, h * w).into())
                 .collect(),
-        ),
+        )),
         uniform: Some(case.images("uniform").1),
         mixture_mask: Some(mask.map(|retained| retained == 1.0).collect()),
     }

@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use crate::args::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
 use crate::failure::Failure;
 use crate::machine;
+use crate::progress::say;
 
 /// Retained neighbors of each forgotten image: the published experiments' number.
 const NEIGHBORS: usize = 10;
@@ -39,7 +40,7 @@ pub fn run(command: &BenchCommand) -> Result<(), Failure> {
         BenchCommand::Sample(args) => sample(args)?,
         BenchCommand::Neighbors(args) => neighbors(args)?,
     };
-    println!("{line}");
+    say!("{line}");
     Ok(())
 }
 
@@ -68,7 +69,7 @@ fn step(args: &BenchNetworkArgs) -> Result<Value, Failure> {
         schedule.timesteps(),
         classes,
     )
-    .with_neighbors(&neighbors)?;
+    .with_neighbors(&neighbors);
     let parameters = bench.parameters();
     let device = bench.device.clone();
     let line = bench.line("step", args);
@@ -155,7 +156,6 @@ fn sample(args: &BenchSampleArgs) -> Result<Value, Failure> {
 }
 
 fn neighbors(args: &BenchNeighborsArgs) -> Result<Value, Failure> {
-    machine::use_threads(args.threads)?;
     at_least_one("--rows", args.rows)?;
     at_least_one("--bytes", args.bytes)?;
     at_least_one("--queries", args.queries)?;
@@ -195,7 +195,6 @@ struct Bench {
 
 impl Bench {
     fn new(args: &BenchNetworkArgs, on: impl Fn(Device) -> Device) -> Result<Self, Failure> {
-        machine::use_threads(args.machine.threads)?;
         at_least_one("--batch-size", args.batch_size)?;
         at_least_one("--repeat", args.repeat)?;
         let device = on(machine::device(&args.machine.device)?);

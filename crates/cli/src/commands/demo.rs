@@ -1,6 +1,6 @@
 //! `retrack demo`: a small model that memorized a T-shirt among digits forgets it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use burn::module::Module;
@@ -22,6 +22,7 @@ use super::unlearn::unlearn;
 use crate::args::{DemoArgs, UnlearnArgs};
 use crate::failure::Failure;
 use crate::model::{self, Samples};
+use crate::progress::say;
 use crate::{machine, progress};
 
 const DIGITS: &[u8] = include_bytes!("../../../../assets/digits.parquet");
@@ -70,7 +71,6 @@ const HALF_WAY: usize = 500;
 const PROBES: usize = 8;
 
 pub fn run(args: &DemoArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     if args.count == 0 {
         return Err(Failure::input("--count is 0; give at least 1"));
     }
@@ -143,7 +143,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         format!("{text}\n").as_bytes(),
     )?;
     if args.json {
-        println!("{metrics}");
+        say!("{metrics}");
     } else {
         result.print(&args.out);
     }
@@ -172,28 +172,9 @@ fn clear(out: &Path, force: bool) -> Result<(), Failure> {
 /// The demo's own settings: the published ones suit a network eight times as large.
 fn unlearn_args(args: &DemoArgs, base: &Path, data: &Path, out: &Path) -> UnlearnArgs {
     UnlearnArgs {
-        model: base.to_path_buf(),
-        data: data.to_path_buf(),
-        forget: "label:10".into(),
-        out: out.to_path_buf(),
-        method: None,
-        neighbors: None,
-        lambda: None,
-        rescale: None,
-        eta: None,
-        steps: None,
-        batch_size: None,
-        accumulate: None,
-        lr: None,
         seed: Some(args.seed),
         preset: Some("demo".into()),
-        config: None::<PathBuf>,
-        checkpoint_every: None,
-        resume: false,
-        force: false,
-        dry_run: false,
-        json: false,
-        machine: args.machine.clone(),
+        ..UnlearnArgs::plain(base, data, "label:10", out, &args.machine)
     }
 }
 
@@ -353,40 +334,42 @@ impl Outcome {
     fn print(&self, out: &Path) {
         let share =
             |f: &Frequency| format!("{} of {} ({:.1}%)", f.repeats, f.samples, 100.0 * f.share());
-        println!();
-        println!("                                        before              after");
-        println!(
+        say!();
+        say!("                                        before              after");
+        say!(
             "T-shirts among samples                  {:<20}{}",
             share(&self.before),
             share(&self.after)
         );
-        println!(
+        say!(
             "T-shirts restored from half-way noise   {:<20}{}",
             share(&self.restored_before),
             share(&self.restored_after)
         );
-        println!(
+        say!(
             "mean distance to the nearest real digit {:<20.2}{:.2}",
-            self.digits.real_before, self.digits.real_after
+            self.digits.real_before,
+            self.digits.real_after
         );
-        println!(
+        say!(
             "A digit moved by {:.2} on average between the two samples of a seed; samples of different seeds are \
              {:.2} apart.",
-            self.digits.moved, self.digits.apart
+            self.digits.moved,
+            self.digits.apart
         );
-        println!();
-        println!(
+        say!();
+        say!(
             "{}  samples before; after.png the same seeds after",
             out.join("before.png").display()
         );
-        println!(
+        say!(
             "{}  the T-shirt, its noised form, and {PROBES} attempts to restore it: before above, after below",
             out.join("half-way.png").display()
         );
-        println!(
+        say!(
             "{}  the new model, for diffusers or `retrack sample --model`",
             out.join("model").display()
         );
-        println!("This took {:.0} s.", self.seconds);
+        say!("This took {:.0} s.", self.seconds);
     }
 }

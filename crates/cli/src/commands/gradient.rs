@@ -2,7 +2,7 @@
 
 use retrack_networks::parameters;
 use retrack_networks::schedule::NoiseSchedule;
-use retrack_unlearn::batch::{Batch, Noised};
+use retrack_unlearn::batch::{Batch, Candidates, Noised};
 use retrack_unlearn::objective::{Method, Pass, Sums};
 
 use super::tensors::{self, Tensors};
@@ -11,7 +11,6 @@ use crate::failure::Failure;
 use crate::{machine, model};
 
 pub fn run(args: &GradientArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     let device = machine::device(&args.machine.device)?.autodiff();
     let opened = model::open(&args.model)?;
     let network = opened.network(&device)?;
@@ -50,7 +49,8 @@ pub fn run(args: &GradientArgs) -> Result<(), Failure> {
             )));
         }
         let each = values.len() / shape[0];
-        Some(values.chunks_exact(each).map(Into::into).collect())
+        let neighbors = values.chunks_exact(each).map(Into::into);
+        Some(Candidates::Nearest(neighbors.collect()))
     } else {
         None
     };

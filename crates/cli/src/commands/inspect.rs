@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::args::InspectArgs;
 use crate::failure::Failure;
 use crate::model;
+use crate::progress::say;
 
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let path = &args.path;
@@ -28,7 +29,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         data_facts(path)?
     };
     if args.json {
-        println!("{}", Value::Object(facts));
+        say!("{}", Value::Object(facts));
         return Ok(());
     }
     let width = facts.keys().map(String::len).max().unwrap_or(0);
@@ -37,7 +38,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
             Value::String(text) => text.clone(),
             value => value.to_string(),
         };
-        println!("{:<width$}  {value}", key.replace('_', " "));
+        say!("{:<width$}  {value}", key.replace('_', " "));
     }
     Ok(())
 }

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use super::unlearn::report_split;
 use crate::args::NeighborsArgs;
 use crate::failure::Failure;
+use crate::progress::say;
 use crate::{machine, model, progress};
 
 /// Rows of the picture, and forgotten images listed on the terminal.
 const SHOWN: usize = 20;
 
 pub fn run(args: &NeighborsArgs) -> Result<(), Failure> {
-    machine::use_threads(args.threads)?;
     if args.neighbors == 0 {
         return Err(Failure::input("--neighbors is 0; give at least 1"));
     }
@@ -39,7 +39,7 @@ pub fn run(args: &NeighborsArgs) -> Result<(), Failure> {
     }
     let bytes = data.shape().bytes();
     if args.json {
-        println!("{}", report(&prepared, bytes));
+        say!("{}", report(&prepared, bytes));
     } else {
         print(&data, &prepared, bytes);
     }
@@ -70,9 +70,9 @@ fn report(prepared: &Prepared, bytes: usize) -> Value {
 fn print(data: &Dataset, prepared: &Prepared, bytes: usize) {
     let found = prepared.split.forget.iter().zip(&prepared.neighbors);
     for (&row, found) in found.take(SHOWN) {
-        println!("{}", data.name(row));
+        say!("{}", data.name(row));
         for one in found {
-            println!(
+            say!(
                 "  {:<32} distance {:8.3}   {:6.1} of 255 per value",
                 data.name(one.row),
                 (one.distance_squared as f64).sqrt() / 255.0,
@@ -82,7 +82,7 @@ fn print(data: &Dataset, prepared: &Prepared, bytes: usize) {
     }
     let more = prepared.split.forget.len().saturating_sub(SHOWN);
     if more > 0 {
-        println!("and {more} more images; --json lists all");
+        say!("and {more} more images; --json lists all");
     }
 }
 

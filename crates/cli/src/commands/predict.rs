@@ -9,7 +9,6 @@ use crate::failure::Failure;
 use crate::{machine, model};
 
 pub fn run(args: &PredictArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     let device = machine::device(&args.machine.device)?;
     let opened = model::open(&args.model)?;
     let network = opened.network(&device)?;

@@ -3,13 +3,12 @@
 use retrack_eval::pictures::Grid;
 use retrack_networks::schedule::SchedulerKind;
 
-use crate::args::{SampleArgs, SamplerName};
+use crate::args::SampleArgs;
 use crate::failure::Failure;
 use crate::model::{self, Samples};
 use crate::{machine, progress};
 
 pub fn run(args: &SampleArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     if args.count == 0 || args.batch_size == 0 {
         return Err(Failure::input("--count and --batch-size need at least 1"));
     }
@@ -29,10 +28,7 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
     let samples = Samples {
         count: args.count,
         steps: args.steps,
-        scheduler: args.scheduler.map(|name| match name {
-            SamplerName::Ddpm => SchedulerKind::Ddpm,
-            SamplerName::Ddim => SchedulerKind::Ddim,
-        }),
+        scheduler: args.scheduler.map(SchedulerKind::from),
         seed: args.seed,
         batch_size: args.batch_size,
         class: args.class,

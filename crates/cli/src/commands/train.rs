@@ -5,22 +5,22 @@ use retrack_networks::folder::{Dtype, FolderError, ModelFolder, RawTensor};
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
-use retrack_unlearn::checkpoint;
 use retrack_unlearn::data::{Dataset, OpenOptions, Split};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::objective::Finetune;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate};
-use retrack_unlearn::run::{EventLog, RunFolder};
+use retrack_unlearn::run::RunFolder;
 use retrack_unlearn::trainer::Trainer;
 use serde_json::{Value, json};
 
 use super::unlearn::existing;
 use crate::args::TrainArgs;
 use crate::failure::Failure;
-use crate::{machine, model, progress};
+use crate::progress::say;
+use crate::session::Session;
+use crate::{machine, model};
 
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     let existing = existing(args.force, args.resume);
     RunFolder::check(&args.out, existing)?;
     if args.steps == 0 || args.batch_size == 0 || args.accumulate == 0 {
@@ -105,6 +105,11 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         "device": args.machine.device,
     });
     let run = RunFolder::begin(&args.out, existing, &resolved)?;
+    if run.is_moving() {
+        run.publish()?;
+        report(args, rows.len());
+        return Ok(());
+    }
 
     let random = Random::new(args.seed);
     let network = parameters::initialize(config.init(&device), &random);
@@ -131,51 +136,32 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         learning_rate,
     );
     trainer.ema = Some(Ema::new(ema.clone(), trainer.network()));
+    let session = Session {
+        run: &run,
+        title: "training",
+        steps: args.steps,
+        checkpoint_every: Some(args.checkpoint_every),
+    };
     if args.resume {
-        let damaged = checkpoint::resume(&mut trainer, &run.folder(), &adamw, Some(&ema))?;
-        for error in damaged {
-            progress::warn(format!("{error}; the checkpoint before it is used"));
-        }
-        progress::note(format!("resuming after step {}", trainer.step));
+        session.resume(&mut trainer, &adamw, Some(&ema))?;
     }
-
-    let mut log = EventLog::open(&run, trainer.step)?;
-    let bar = progress::bar("training", args.steps, "steps");
-    bar.set_position(trainer.step as u64);
-    while trainer.step < args.steps {
-        let report = match trainer.step(&feed) {
-            Ok(report) => report,
-            Err(error) => {
-                // Before the first step there is nothing to keep.
-                if trainer.step > 0
-                    && let Err(lost) = checkpoint::save(&trainer, &run.folder())
-                {
-                    progress::warn(lost);
-                }
-                return Err(error.into());
-            }
-        };
-        log.record(&report)?;
-        bar.set_message(format!("loss {:.2}", report.losses.loss));
-        bar.inc(1);
-        if trainer.step.is_multiple_of(args.checkpoint_every) && trainer.step < args.steps {
-            checkpoint::save(&trainer, &run.folder())?;
-        }
-    }
-    model::finish(&bar);
+    session.train(&mut trainer, &feed)?;
 
     let ema = trainer.ema.as_ref().expect("set above");
     let averaged = ema.apply(trainer.network().clone());
     write(&arch, &data, &scheduler, &averaged, &run)?;
     run.publish()?;
-    checkpoint::remove_all(&run.folder()).map_err(|error| Failure::write(&run.folder(), error))?;
-    println!(
+    report(args, rows.len());
+    Ok(())
+}
+
+fn report(args: &TrainArgs, images: usize) {
+    say!(
         "trained on {} images for {} steps; model in {}",
-        rows.len(),
+        images,
         args.steps,
         args.out.display()
     );
-    Ok(())
 }
 
 /// Writes the averaged network as a new pipeline.

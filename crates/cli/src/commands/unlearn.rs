@@ -6,26 +6,26 @@ use std::time::Instant;
 
 use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
-use retrack_unlearn::checkpoint;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{BatchSize, Feed};
-use retrack_unlearn::neighbors::prepare;
+use retrack_unlearn::neighbors::{Neighbors, prepare};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
-use retrack_unlearn::run::{EventLog, Existing, RunFolder};
+use retrack_unlearn::run::{Existing, RunFolder};
 use retrack_unlearn::trainer::{StepReport, Trainer};
 use serde_json::{Value, json};
 
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
+use crate::progress::say;
+use crate::session::Session;
 use crate::settings::Settings;
 use crate::{machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
-    machine::use_threads(args.machine.threads)?;
     let summary = unlearn(args)?;
     match summary {
-        Some(summary) if args.json => println!("{}", summary.json),
-        Some(summary) => println!("{}", summary.text),
+        Some(summary) if args.json => say!("{}", summary.json),
+        Some(summary) => say!("{}", summary.text),
         None => {}
     }
     Ok(())
@@ -60,15 +60,13 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let objective = settings.method.objective();
 
     let rows = model::select(&args.forget, &data)?;
-    let (split, neighbors) = if objective.draws().neighbors {
+    let nearest = match settings.neighbors {
+        Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
+        _ => None,
+    };
+    let (split, neighbors) = if let Some(k) = nearest {
         let cache = machine::cache_folder().filter(|_| !args.dry_run);
-        let prepared = prepare(
-            &data,
-            &rows,
-            settings.neighbors,
-            model::BUDGET,
-            cache.as_deref(),
-        )?;
+        let prepared = prepare(&data, &rows, k, model::BUDGET, cache.as_deref())?;
         if let Some((path, error)) = &prepared.cache_error {
             progress::warn(format!(
                 "{}: cannot keep the neighbors for the next run: {error}",
@@ -79,9 +77,9 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         let neighbors: HashMap<usize, Vec<usize>> = found
             .map(|(&row, found)| (row, found.iter().map(|one| one.row).collect()))
             .collect();
-        (prepared.split, neighbors)
+        (prepared.split, Some(neighbors))
     } else {
-        (Split::new(&data, &rows, model::BUDGET)?, HashMap::new())
+        (Split::new(&data, &rows, model::BUDGET)?, None)
     };
     report_split(&split, &data);
     if split.retain.is_empty() {
@@ -95,17 +93,16 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let config = resolved(args, &settings, &opened, &data, &split)?;
     if args.dry_run {
         let text = serde_json::to_string_pretty(&config).expect("JSON has no unwritable values");
-        println!("{text}");
+        say!("{text}");
         return Ok(None);
     }
 
-    let run = RunFolder::begin(&args.out, existing, &config)?;
     let schedule = NoiseSchedule::new(&opened.scheduler);
     let size = BatchSize {
         images: settings.batch_size,
         accumulate: settings.accumulate,
     };
-    let feed = Feed::new(
+    let mut feed = Feed::new(
         &data,
         &split.retain,
         &split.forget,
@@ -113,8 +110,16 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         size,
         schedule.timesteps(),
         opened.config.num_class_embeds.is_some(),
-    )
-    .with_neighbors(&neighbors)?;
+    );
+    if let Some(neighbors) = &neighbors {
+        feed = feed.with_neighbors(neighbors);
+    }
+    let start = Instant::now();
+    let run = RunFolder::begin(&args.out, existing, &config)?;
+    if run.is_moving() {
+        run.publish()?;
+        return Ok(Some(summary(args, &settings, &split, None, start)));
+    }
     let mut trainer = Trainer::new(
         network,
         schedule,
@@ -125,48 +130,19 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
             rate: settings.learning_rate,
         },
     );
+    let session = Session {
+        run: &run,
+        title: "unlearning",
+        steps: settings.steps,
+        checkpoint_every: args.checkpoint_every,
+    };
     if args.resume {
-        let damaged = checkpoint::resume(&mut trainer, &run.folder(), &settings.adamw, None)?;
-        for error in damaged {
-            progress::warn(format!("{error}; the checkpoint before it is used"));
-        }
-        progress::note(format!("resuming after step {}", trainer.step));
+        session.resume(&mut trainer, &settings.adamw, None)?;
     }
-
-    let start = Instant::now();
-    let mut log = EventLog::open(&run, trainer.step)?;
-    let bar = progress::bar("unlearning", settings.steps, "steps");
-    bar.set_position(trainer.step as u64);
-    let mut last = None;
-    while trainer.step < settings.steps {
-        let report = match trainer.step(&feed) {
-            Ok(report) => report,
-            Err(error) => {
-                // Before the first step there is nothing to keep.
-                if trainer.step > 0
-                    && let Err(lost) = checkpoint::save(&trainer, &run.folder())
-                {
-                    progress::warn(lost);
-                }
-                return Err(error.into());
-            }
-        };
-        log.record(&report)?;
-        bar.set_message(format!("loss {:.2}", report.losses.loss));
-        bar.inc(1);
-        let due = args
-            .checkpoint_every
-            .is_some_and(|every| trainer.step.is_multiple_of(every));
-        if due && trainer.step < settings.steps {
-            checkpoint::save(&trainer, &run.folder())?;
-        }
-        last = Some(report);
-    }
-    model::finish(&bar);
+    let last = session.train(&mut trainer, &feed)?;
 
     let written = opened.write(trainer.network(), &run.staging()?, false)?;
     run.publish()?;
-    checkpoint::remove_all(&run.folder()).map_err(|error| Failure::write(&run.folder(), error))?;
     for path in written.copied_weights() {
         progress::warn(format!(
             "{} was copied unchanged; it may hold what was to be forgotten",
@@ -273,6 +249,19 @@ pub fn report_split(split: &Split, data: &Dataset) {
     }
 }
 
+/// SHA-256 of each weight file of a model, by its path in the folder.
+pub fn digests(
+    model: &retrack_networks::model::Model,
+) -> Result<serde_json::Map<String, Value>, Failure> {
+    let mut weights = serde_json::Map::new();
+    for path in model.folder.weight_files() {
+        let digest = retrack_networks::folder::sha256_file(&path)?;
+        let name = path.strip_prefix(model.folder.root()).unwrap_or(&path);
+        weights.insert(name.display().to_string(), digest.into());
+    }
+    Ok(weights)
+}
+
 /// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
 fn resolved(
     args: &UnlearnArgs,
@@ -281,21 +270,11 @@ fn resolved(
     data: &Dataset,
     split: &Split,
 ) -> Result<Value, Failure> {
-    let mut weights = serde_json::Map::new();
-    for path in model.folder.weight_files() {
-        let digest = retrack_networks::folder::sha256_file(&path)?;
-        let name = path
-            .strip_prefix(model.folder.root())
-            .unwrap_or(&path)
-            .display()
-            .to_string();
-        weights.insert(name, digest.into());
-    }
     Ok(json!({
         "command": "unlearn",
         "version": env!("CARGO_PKG_VERSION"),
         "model": args.model.display().to_string(),
-        "weights_sha256": weights,
+        "weights_sha256": digests(model)?,
         "data": args.data.display().to_string(),
         "data_digest": data.digest()?,
         "forget": args.forget,

@@ -128,7 +128,10 @@ impl Folder {
         command
             .args(line.split_whitespace())
             .current_dir(self.folder.path())
-            .env("XDG_CACHE_HOME", self.path("cache"));
+            .env("XDG_CACHE_HOME", self.path("cache"))
+            // Nothing that this machine's user has is found.
+            .env("HOME", self.path("home"))
+            .env_remove("TORCH_HOME");
         command
     }
 
@@ -180,16 +183,19 @@ impl Folder {
         let run = self.path(out).join("run");
         let child = self.command(line).stderr(Stdio::null()).spawn().unwrap();
         let mut child = Guard(child);
-        let digests = || {
+        let two_checkpoints = || {
             fs::read_dir(&run).is_ok_and(|entries| {
                 let names = entries.flatten().map(|entry| entry.file_name());
                 names
-                    .filter(|name| name.to_string_lossy().ends_with(".sha256"))
+                    .filter(|name| {
+                        let name = name.to_string_lossy();
+                        name.starts_with("checkpoint-") && name.ends_with(".safetensors")
+                    })
                     .count()
                     >= 2
             })
         };
-        while !digests() {
+        while !two_checkpoints() {
             let ended = child.0.try_wait().unwrap();
             assert!(ended.is_none(), "{line}\nended before it could be killed");
             std::thread::sleep(std::time::Duration::from_millis(1));

@@ -120,14 +120,7 @@ impl Layout {
                     "holds no tensors",
                 ));
             }
-            let broken = tensors.iter().filter(|(_, tensor)| !tensor.is_finite());
-            let names: Vec<_> = broken.map(|(name, _)| name.clone()).collect();
-            if !names.is_empty() {
-                return Err(FolderError::NonFinite {
-                    path: source.path(file),
-                    names,
-                });
-            }
+            check_finite(&source.path(file), &tensors)?;
             loaded.extend(tensors.into_iter().map(|(name, tensor)| {
                 Loaded {
                     file: file.clone(),
@@ -197,7 +190,21 @@ pub(super) fn is_weights(name: &str) -> bool {
     ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
-fn is_torch(file: &Path) -> bool {
+/// Refuses NaN and infinity, with the names of all tensors that hold one.
+pub(super) fn check_finite(
+    path: &Path,
+    tensors: &[(String, RawTensor)],
+) -> Result<(), FolderError> {
+    let broken = tensors.iter().filter(|(_, tensor)| !tensor.is_finite());
+    let names: Vec<_> = broken.map(|(name, _)| name.clone()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let path = path.to_path_buf();
+    Err(FolderError::NonFinite { path, names })
+}
+
+pub(super) fn is_torch(file: &Path) -> bool {
     file.extension()
         .is_none_or(|extension| extension != "safetensors")
 }

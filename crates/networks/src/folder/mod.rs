@@ -6,6 +6,7 @@
 
 mod error;
 mod layout;
+mod legacy_torch;
 mod names;
 mod output;
 mod pickle;
@@ -13,6 +14,7 @@ mod safetensors_file;
 mod source;
 mod tensor;
 mod torch_file;
+mod weight_file;
 mod weights;
 
 use std::fs;
@@ -21,8 +23,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 pub use error::FolderError;
+pub use names::current_name;
 pub use source::sha256_file;
 pub use tensor::{Dtype, RawTensor, TensorError};
+pub use weight_file::read_weight_file;
 pub use weights::{Origin, Weights};
 
 use layout::{Layout, is_network_weights, is_weights};

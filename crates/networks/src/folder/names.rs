@@ -11,8 +11,8 @@ const RENAMED: [(&str, &str); 4] = [
 /// `mid_block.attentions.0.to_q.weight`), `None` for every other name.
 ///
 /// The same cases as diffusers' `ModelMixin._fix_state_dict_keys_on_load`: weight and bias of the four projections of
-/// the attention blocks that a UNet2DModel keeps in its `attentions` lists. Shapes are left alone, as there.
-pub(super) fn current_name(name: &str) -> Option<String> {
+/// the attention blocks that a UNet2DModel or an AutoencoderKL keeps in its `attentions` lists. Shapes are left alone, as there.
+pub fn current_name(name: &str) -> Option<String> {
     let (rest, parameter) = name.rsplit_once('.')?;
     let (block, projection) = rest.rsplit_once('.')?;
     let (_, current) = RENAMED
@@ -43,6 +43,10 @@ mod tests {
             (
                 "up_blocks.0.attentions.1.value.weight",
                 "up_blocks.0.attentions.1.to_v.weight",
+            ),
+            (
+                "encoder.mid_block.attentions.0.proj_attn.weight",
+                "encoder.mid_block.attentions.0.to_out.0.weight",
             ),
             (
                 "up_blocks.0.attentions.1.proj_attn.bias",

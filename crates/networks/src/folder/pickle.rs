@@ -7,10 +7,14 @@
 //!
 //! Opcodes: CPython's `Lib/pickletools.py`. Layout of the state dict: `torch/serialization.py`, `torch/_utils.py`.
 
+mod legacy;
+
 use std::collections::{HashMap, HashSet};
 
 use super::error::shown;
 use super::tensor::Dtype;
+
+pub(super) use legacy::{Legacy, read_legacy};
 
 /// A state dict of 60,000 tensors stays below this; Stable Diffusion's UNet needs 30,000.
 const MOST_OPCODES: usize = 2_000_000;
@@ -60,7 +64,7 @@ enum Global {
 #[derive(Debug, Clone, Copy)]
 enum Value<'a> {
     None,
-    Bool,
+    Bool(bool),
     Int(i64),
     Float,
     Text(&'a str),
@@ -75,7 +79,7 @@ impl Value<'_> {
     fn kind(self) -> &'static str {
         match self {
             Self::None => "None",
-            Self::Bool => "a bool",
+            Self::Bool(_) => "a bool",
             Self::Int(_) => "an integer",
             Self::Float => "a float",
             Self::Text(_) => "a string",
@@ -90,16 +94,7 @@ impl Value<'_> {
 
 /// Runs the pickle of a state dict: the names and views in the order of the file.
 pub(super) fn read_state_dict(pickle: &[u8]) -> Result<Vec<(String, View)>, PickleError> {
-    let mut machine = Machine {
-        rest: pickle,
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: HashMap::new(),
-        items: Vec::new(),
-        dicts: Vec::new(),
-        storages: Vec::new(),
-        tensors: Vec::new(),
-    };
+    let mut machine = Machine::new(pickle);
     let top = machine.run()?;
     machine.state_dict(top)
 }
@@ -118,6 +113,19 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
+    fn new(pickle: &'a [u8]) -> Self {
+        Self {
+            rest: pickle,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            items: Vec::new(),
+            dicts: Vec::new(),
+            storages: Vec::new(),
+            tensors: Vec::new(),
+        }
+    }
+
     fn run(&mut self) -> Result<Value<'a>, PickleError> {
         for _ in 0..MOST_OPCODES {
             let opcode = self.take(1)?[0];
@@ -139,7 +147,7 @@ impl<'a> Machine<'a> {
                 b'(' => self.marks.push(self.stack.len()),
                 b'N' => self.stack.push(Value::None),
                 // NEWTRUE, NEWFALSE
-                0x88 | 0x89 => self.stack.push(Value::Bool),
+                0x88 | 0x89 => self.stack.push(Value::Bool(opcode == 0x88)),
                 // BININT, BININT1, BININT2
                 b'J' => {
                     let value = i32::from_le_bytes(self.array()?);
@@ -166,11 +174,7 @@ impl<'a> Machine<'a> {
                 }
                 // BINUNICODE
                 b'X' => {
-                    let len = u32::from_le_bytes(self.array()?);
-                    let bytes = self.take(len as usize)?;
-                    let Ok(text) = std::str::from_utf8(bytes) else {
-                        return malformed("a string is not UTF-8");
-                    };
+                    let text = self.text()?;
                     self.stack.push(Value::Text(text));
                 }
                 b')' => self.push_tuple(0)?,
@@ -255,6 +259,13 @@ impl<'a> Machine<'a> {
     fn array<const N: usize>(&mut self) -> Result<[u8; N], PickleError> {
         let bytes = self.take(N)?;
         bytes.try_into().or_else(|_| malformed("it ends too early"))
+    }
+
+    /// The string of a BINUNICODE.
+    fn text(&mut self) -> Result<&'a str, PickleError> {
+        let len = u32::from_le_bytes(self.array()?);
+        let bytes = self.take(len as usize)?;
+        std::str::from_utf8(bytes).or_else(|_| malformed("a string is not UTF-8"))
     }
 
     fn line(&mut self) -> Result<&'a str, PickleError> {
@@ -377,7 +388,7 @@ impl<'a> Machine<'a> {
                 Value::Tensor(self.tensors.len() - 1)
             }
             Value::Global(Global::RebuildParameter) => match arguments {
-                [tensor @ Value::Tensor(_), Value::Bool, _hooks] => *tensor,
+                [tensor @ Value::Tensor(_), Value::Bool(_), _hooks] => *tensor,
                 _ => return malformed("_rebuild_parameter with unknown arguments"),
             },
             other => {
@@ -400,7 +411,7 @@ impl<'a> Machine<'a> {
                 Value::Int(offset),
                 shape,
                 stride,
-                Value::Bool,
+                Value::Bool(_),
                 _hooks,
             ]
             | [
@@ -408,7 +419,7 @@ impl<'a> Machine<'a> {
                 Value::Int(offset),
                 shape,
                 stride,
-                Value::Bool,
+                Value::Bool(_),
                 _hooks,
                 _,
             ] => (storage, offset, shape, stride),
@@ -439,7 +450,8 @@ impl<'a> Machine<'a> {
         Ok(view)
     }
 
-    /// `('storage', torch.FloatStorage, key, location, count)`.
+    /// `('storage', torch.FloatStorage, key, location, count[, None])`; before PyTorch 1.6, the last is the part of a
+    /// larger storage, which it has not been since PyTorch 0.4.
     fn persistent(&mut self) -> Result<(), PickleError> {
         let id = self.pop()?;
         let storage = match *self.tuple(id, "a storage reference")? {
@@ -449,7 +461,8 @@ impl<'a> Machine<'a> {
                 Value::Text(key),
                 Value::Text(_location),
                 count,
-            ] => Storage {
+                ref view @ ..,
+            ] if matches!(view, [] | [Value::None]) => Storage {
                 dtype,
                 key: key.to_string(),
                 count: size(count, "a storage length")?,

@@ -16,7 +16,7 @@ use super::source::{OpenFile, Source};
 use super::tensor::{RawTensor, byte_len};
 
 /// About 50,000 tensors; bounds what the pickle's values can take.
-const LARGEST_PICKLE: u64 = 8 << 20;
+pub(super) const LARGEST_PICKLE: u64 = 8 << 20;
 /// Tensors may share a storage (tied weights), so their sum may exceed the file, but not without bound.
 const MOST_SHARING: u64 = 4;
 
@@ -40,14 +40,7 @@ pub(super) fn read(
     for (storage, views) in by_storage(&state_dict) {
         let (_, bytes) = archive.storage(&storage)?;
         for index in views {
-            let (name, view) = &state_dict[index];
-            let gathered = gather(view, &bytes);
-            let tensor = RawTensor::new(storage.dtype, view.shape.clone(), gathered);
-            tensors[index] = Some(tensor.map_err(|source| FolderError::Tensor {
-                path: archive.path().to_path_buf(),
-                name: name.clone(),
-                source,
-            })?);
+            tensors[index] = Some(tensor_of(archive.path(), &state_dict[index], &bytes)?);
         }
     }
     let names = state_dict.into_iter().map(|(name, _)| name);
@@ -216,36 +209,9 @@ impl Archive {
                 "no data.pkl in the archive",
             ));
         };
-        let state_dict = pickle::read_state_dict(&pickle).map_err(|error| match error {
-            PickleError::Forbidden(global) => FolderError::ForbiddenGlobal {
-                path: self.path().to_path_buf(),
-                global,
-            },
-            PickleError::Malformed(_) => FolderError::malformed(self.path(), error.to_string()),
-        })?;
-        let mut total = 0u64;
-        let mut storages: HashMap<&str, &Storage> = HashMap::new();
-        for (name, view) in &state_dict {
-            if storages.entry(&view.storage.key).or_insert(&view.storage) != &&view.storage {
-                let problem = format!(
-                    "storage {} is declared in two ways",
-                    shown(&view.storage.key)
-                );
-                return Err(FolderError::malformed(self.path(), problem));
-            }
-            let bytes = check_view(view).map_err(|problem| {
-                FolderError::malformed(self.path(), format!("tensor {}: {problem}", shown(name)))
-            })?;
-            total = total.saturating_add(bytes as u64);
-        }
-        if total > self.open.len.saturating_mul(MOST_SHARING) {
-            return Err(FolderError::malformed(
-                self.path(),
-                format!(
-                    "its tensors would take {total} bytes, {MOST_SHARING} times more than the file holds"
-                ),
-            ));
-        }
+        let state_dict =
+            pickle::read_state_dict(&pickle).map_err(|error| pickle_error(self.path(), error))?;
+        check_views(self.path(), self.open.len, &state_dict)?;
         Ok(state_dict)
     }
 
@@ -354,6 +320,49 @@ impl Archive {
     }
 }
 
+pub(super) fn pickle_error(path: &Path, error: PickleError) -> FolderError {
+    match error {
+        PickleError::Forbidden(global) => FolderError::ForbiddenGlobal {
+            path: path.to_path_buf(),
+            global,
+        },
+        PickleError::Malformed(_) => FolderError::malformed(path, error.to_string()),
+    }
+}
+
+/// Checks that each view lies within its storage, that no storage is declared in two ways, and that the tensors do not
+/// take much more memory than the file's `len` bytes.
+pub(super) fn check_views(
+    path: &Path,
+    len: u64,
+    state_dict: &[(String, View)],
+) -> Result<(), FolderError> {
+    let mut total = 0u64;
+    let mut storages: HashMap<&str, &Storage> = HashMap::new();
+    for (name, view) in state_dict {
+        if storages.entry(&view.storage.key).or_insert(&view.storage) != &&view.storage {
+            let problem = format!(
+                "storage {} is declared in two ways",
+                shown(&view.storage.key)
+            );
+            return Err(FolderError::malformed(path, problem));
+        }
+        let bytes = check_view(view).map_err(|problem| {
+            FolderError::malformed(path, format!("tensor {}: {problem}", shown(name)))
+        })?;
+        total = total.saturating_add(bytes as u64);
+    }
+    if total > len.saturating_mul(MOST_SHARING) {
+        return Err(FolderError::malformed(
+            path,
+            format!(
+                "its tensors would take {total} bytes, {MOST_SHARING} times more than the file holds"
+            ),
+        ));
+    }
+    Ok(())
+}
+
 fn zip_error(path: &Path) -> impl FnOnce(ZipError) -> FolderError {
     let path = path.to_path_buf();
     move |error| {
@@ -365,7 +374,7 @@ fn zip_error(path: &Path) -> impl FnOnce(ZipError) -> FolderError {
 }
 
 /// Indices of the views of each storage, so that each storage is read once and held alone.
-fn by_storage(state_dict: &[(String, View)]) -> Vec<(Storage, Vec<usize>)> {
+pub(super) fn by_storage(state_dict: &[(String, View)]) -> Vec<(Storage, Vec<usize>)> {
     let mut groups: IndexMap<&str, Vec<usize>> = IndexMap::new();
     for (index, (_, view)) in state_dict.iter().enumerate() {
         groups.entry(&view.storage.key).or_default().push(index);
@@ -374,6 +383,22 @@ fn by_storage(state_dict: &[(String, View)]) -> Vec<(Storage, Vec<usize>)> {
         .into_values()
         .map(|views| (state_dict[views[0]].1.storage.clone(), views))
         .collect()
+}
+
+/// A checked view's tensor; `storage` holds the bytes of its whole storage.
+pub(super) fn tensor_of(
+    path: &Path,
+    (name, view): &(String, View),
+    storage: &[u8],
+) -> Result<RawTensor, FolderError> {
+    let gathered = gather(view, storage);
+    RawTensor::new(view.storage.dtype, view.shape.clone(), gathered).map_err(|source| {
+        FolderError::Tensor {
+            path: path.to_path_buf(),
+            name: name.clone(),
+            source,
+        }
+    })
 }
 
 /// The bytes of a view that lies within its storage and repeats no element.

@@ -60,3 +60,6 @@ torch.save({"x": numbers}, HERE / "legacy.bin", _use_new_zipfile_serialization=F
 torch.save({"state_dict": {"x": numbers}, "epoch": 3}, HERE / "checkpoint.bin")
 # A whole module.
 torch.save(linear, HERE / "module.bin")
+
+# The first file again, as versions before 1.6 wrote it.
+torch.save(torch.load(HERE / "strided.bin"), HERE / "strided_legacy.bin", _use_new_zipfile_serialization=False)

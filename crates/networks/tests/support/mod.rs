@@ -199,6 +199,7 @@ pub fn formula(name: &str, shape: &[usize]) -> Vec<f32> {
             (((3.0 / fan_in as f64).sqrt() * 0.8) as f32, 0.0)
         }
         _ if name.ends_with(".weight") => (0.1, 1.0),
+        _ if name.ends_with(".running_var") => (0.1, 0.32),
         _ => (0.05, 0.0),
     };
     let values = unit(name, count).into_iter();

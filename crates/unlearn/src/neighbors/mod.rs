@@ -5,14 +5,19 @@
 
 mod cache;
 mod distance;
+mod equal;
 mod search;
 
 use std::collections::HashMap;
+use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use self::cache::{Prepared, prepare};
+pub use self::equal::first_equal;
 pub use self::search::nearest;
+pub(crate) use self::search::squared_distances;
 use self::search::{Best, scan};
 use crate::data::{DataError, Dataset};
 
@@ -23,6 +28,53 @@ pub struct Neighbor {
     pub row: usize,
     /// Sum over all bytes of the squared difference.
     pub distance_squared: u64,
+}
+
+/// Which retained images take a forgotten one's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbors {
+    /// This many, the nearest to the forgotten image: the published method.
+    Nearest(usize),
+    /// All of them, weighed anew for every noisy image: what the nearest approximate.
+    All,
+}
+
+impl FromStr for Neighbors {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "all" => Ok(Self::All),
+            _ => text
+                .parse()
+                .map(Self::Nearest)
+                .map_err(|_| "expected a number, or all".into()),
+        }
+    }
+}
+
+impl Serialize for Neighbors {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Nearest(k) => serializer.serialize_u64(*k as u64),
+            Self::All => serializer.serialize_str("all"),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Neighbors {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Number(usize),
+            Text(String),
+        }
+        match Either::deserialize(deserializer)? {
+            Either::Number(k) => Ok(Self::Nearest(k)),
+            Either::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
 }
 
 /// Why neighbors could not be found.
@@ -89,8 +141,13 @@ pub fn nearest_in(
     Ok(found)
 }
 
-/// The `k` nearest of `rows` for each query, an image of the data set's shape. Blocks take at most `budget` bytes.
-pub(crate) fn nearest_to(
+/// The `k` nearest of `rows` for each query, an image of the data set's shape, nearest first, ties by lower row. Blocks
+/// that have to be decoded take at most `budget` bytes (or one image); the queries and their neighbors come on top.
+///
+/// # Errors
+/// [`NeighborError::Length`] of a query, [`NeighborError::TooFew`], or [`NeighborError::Data`] of an image that cannot
+/// be read.
+pub fn nearest_to(
     data: &Dataset,
     rows: &[usize],
     queries: &[&[u8]],
@@ -101,6 +158,13 @@ pub(crate) fn nearest_to(
         return Err(NeighborError::TooFew {
             wanted: k,
             retained: rows.len(),
+        });
+    }
+    let row_len = data.shape().bytes();
+    if let Some(query) = queries.iter().find(|query| query.len() != row_len) {
+        return Err(NeighborError::Length {
+            row_len,
+            found: query.len(),
         });
     }
     // 606 copies of one T-shirt are one query.

@@ -106,6 +106,21 @@ pub(crate) fn scan<'a>(
     }
 }
 
+/// Sums over all bytes of the squared differences between `count` images and all queries: `[count, queries]`.
+pub(crate) fn squared_distances<'a>(
+    count: usize,
+    image: impl Fn(usize) -> &'a [u8] + Sync,
+    queries: &[&[u8]],
+) -> Vec<u64> {
+    let arch = pulp::Arch::new();
+    let mut squared = vec![0; count * queries.len()];
+    squared
+        .par_chunks_exact_mut(queries.len())
+        .enumerate()
+        .for_each(|(index, out)| distances(arch, image(index), queries, out));
+    squared
+}
+
 /// The `k` nearest rows of `bytes` for each query, nearest first, ties by lower row. `bytes` holds rows of `row_len`
 /// bytes one after another; each query has `row_len` bytes. Runs on the current rayon pool.
 ///

@@ -1,9 +1,8 @@
 //! EraseDiff (Wu et al. 2024, arXiv 2401.05779): the forgotten images' prediction is led to uniform noise.
 
 use retrack_networks::gradients::GradientSet;
-use retrack_networks::unet2d::InputError;
 
-use super::{Losses, Objective, Pass, Sums};
+use super::{Losses, Objective, Pass, PassError, Sums};
 use crate::batch::{Batch, Draws};
 
 /// g_main + max(eta - <g_main, g_corr> / |g_corr|^2, 0) g_corr
@@ -27,7 +26,7 @@ impl Objective for EraseDiff {
         }
     }
 
-    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, InputError> {
+    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let retain = batch.retain.as_ref().expect("drawn");
         let target = retain.target(pass.schedule, pass.device);
         let (loss, gradient) = pass.squared_error(retain, target, None, 1.0)?;

@@ -1,8 +1,6 @@
 //! Fine-tuning on the retained images alone (the paper's "Vanilla").
 
-use retrack_networks::unet2d::InputError;
-
-use super::{Losses, Objective, Pass, Sums};
+use super::{Losses, Objective, Pass, PassError, Sums};
 use crate::batch::{Batch, Draws};
 
 /// E_retain[ |e_theta - e|^2 ]: the forgotten images fade because nothing repeats them.
@@ -17,7 +15,7 @@ impl Objective for Finetune {
         }
     }
 
-    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, InputError> {
+    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let retain = batch.retain.as_ref().expect("drawn");
         let target = retain.target(pass.schedule, pass.device);
         let (loss, gradient) = pass.squared_error(retain, target, None, 1.0)?;

@@ -4,6 +4,7 @@ mod erasediff;
 mod finetune;
 mod method;
 mod neggrad;
+mod redirect;
 mod retrack;
 mod siss;
 
@@ -17,6 +18,7 @@ use retrack_networks::schedule::NoiseSchedule;
 use retrack_networks::unet2d::InputError;
 
 use crate::batch::{Batch, Draws, Noised};
+use crate::data::DataError;
 
 pub use erasediff::EraseDiff;
 pub use finetune::Finetune;
@@ -33,13 +35,22 @@ pub trait Objective: std::fmt::Debug {
     /// Adds the gradient of one micro-batch to `sums` and reports its loss.
     ///
     /// # Errors
-    /// An image that does not fit the network.
-    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, InputError>;
+    /// An image that does not fit the network, or one that cannot be read.
+    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError>;
 
     /// The gradient of a step, from the mean over its micro-batches.
     fn combine(&self, sums: Sums) -> GradientSet {
         sums.main.expect("a step has at least one micro-batch")
     }
+}
+
+/// Why a micro-batch has no gradient.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    #[error(transparent)]
+    Input(#[from] InputError),
+    #[error(transparent)]
+    Data(#[from] DataError),
 }
 
 /// The gradients that a step's micro-batches add up to.
@@ -161,7 +172,7 @@ impl Pass<'_> {
         target: Tensor<4>,
         weights: Option<&[f64]>,
         factor: f64,
-    ) -> Result<(f64, GradientSet), InputError> {
+    ) -> Result<(f64, GradientSet), PassError> {
         let noisy = images.noisy(self.schedule, self.device);
         let mut draw = self.dropout.as_ref().map(|draw| draw.borrow_mut());
         let prediction = self.network.predict(

@@ -1,8 +1,6 @@
 //! Gradient ascent on the forgotten images ("NegGrad").
 
-use retrack_networks::unet2d::InputError;
-
-use super::{Losses, Objective, Pass, Sums};
+use super::{Losses, Objective, Pass, PassError, Sums};
 use crate::batch::{Batch, Draws};
 
 /// -E_forget[ |e_theta - e|^2 ]: the network unlearns to predict, with nothing that holds the rest in place.
@@ -17,7 +15,7 @@ impl Objective for NegGrad {
         }
     }
 
-    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, InputError> {
+    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let forget = batch.forget.as_ref().expect("drawn");
         let target = forget.target(pass.schedule, pass.device);
         let (error, gradient) = pass.squared_error(forget, target, None, -1.0)?;

@@ -2,9 +2,8 @@
 
 use retrack_networks::gradients::GradientSet;
 use retrack_networks::schedule::NoiseSchedule;
-use retrack_networks::unet2d::InputError;
 
-use super::{Losses, Objective, Pass, Sums, half_square_excess};
+use super::{Losses, Objective, Pass, PassError, Sums, half_square_excess};
 use crate::batch::{Batch, Draws, Noised};
 
 /// g_main - (rescale / |g_corr|) g_corr
@@ -35,7 +34,7 @@ impl Objective for Siss {
         }
     }
 
-    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, InputError> {
+    fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let retain = batch.retain.as_ref().expect("drawn");
         let forget = batch.forget.as_ref().expect("drawn");
         let mask = batch.mixture_mask.as_ref().expect("drawn");
@@ -144,6 +143,7 @@ mod tests {
     use retrack_networks::schedule::SchedulerConfig;
 
     use super::*;
+    use retrack_networks::unet2d::InputError;
 
     #[test]
     fn weights_are_those_of_the_definition_where_it_can_be_computed() {

@@ -1,0 +1,431 @@
+//! `retrack experiment`: methods x seeds x forgotten images, with the original model as reference.
+//!
+//! `OUT/experiment.json` says what is compared; `OUT/models/RUN` are the unlearned models, `OUT/results/RUN.json` what
+//! was measured. A run that has its result is not repeated, so an experiment that was stopped goes on.
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use retrack_eval::score::{Score, Spread, Table};
+use retrack_unlearn::data::Dataset;
+use retrack_unlearn::run::Difference;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::evaluate::report_skipped;
+use super::unlearn::unlearn;
+use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
+use crate::evaluation::{Protocol, Skipped, Subject};
+use crate::failure::Failure;
+use crate::progress::say;
+use crate::settings::{Experiment, Settings};
+use crate::{machine, model, progress};
+
+/// What one line of the table is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Original,
+    Retrained,
+    Method(MethodName),
+}
+
+impl Line {
+    fn name(self) -> String {
+        match self {
+            Self::Original => "original".into(),
+            Self::Retrained => "retrained".into(),
+            Self::Method(method) => {
+                let name = serde_json::to_value(method).expect("a name");
+                name.as_str().unwrap_or_default().to_string()
+            }
+        }
+    }
+}
+
+/// One run: a line with one seed and one thing to forget.
+struct Run {
+    line: Line,
+    seed: u64,
+    /// Place in the list of what is forgotten.
+    forget: usize,
+}
+
+impl Run {
+    fn name(&self) -> String {
+        format!(
+            "{}-seed{}-forget{}",
+            self.line.name(),
+            self.seed,
+            self.forget
+        )
+    }
+}
+
+/// What a run left in `results/`.
+#[derive(Debug, Serialize, Deserialize)]
+struct Outcome {
+    line: String,
+    seed: u64,
+    forget: String,
+    /// How it was unlearned; nothing for the references.
+    settings: Value,
+    /// Seconds of unlearning.
+    seconds: Option<f64>,
+    scores: Vec<Score>,
+    skipped: Vec<Skipped>,
+}
+
+pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
+    let device = machine::device(&args.machine.device)?;
+    let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
+    let protocol = Protocol {
+        metrics: args.metrics.clone().unwrap_or(preset.protocol.metrics),
+        samples: args.protocol.samples.unwrap_or(preset.protocol.samples),
+        threshold: args.protocol.threshold.or(preset.protocol.threshold),
+        inception: args.protocol.inception.clone(),
+        controls: args.protocol.controls.clone(),
+        ..preset.protocol
+    };
+    protocol.check()?;
+    let forget = if args.forget.is_empty() {
+        preset.forget
+    } else {
+        args.forget.clone()
+    };
+    if forget.is_empty() {
+        return Err(Failure::input(format!(
+            "the preset {} does not say what to forget; give --forget, once for each run",
+            args.preset
+        )));
+    }
+    let seeds = match &args.seeds {
+        Some(text) => parse_seeds(text)?,
+        None => preset.seeds,
+    };
+
+    let opened = model::open(&args.model)?;
+    let data = model::open_data(&args.data, &opened)?;
+    let mut weights = serde_json::Map::new();
+    let mut references = vec![("original", &args.model)];
+    references.extend(args.retrained.iter().map(|path| ("retrained", path)));
+    for (name, path) in references {
+        let digests = super::unlearn::digests(&model::open(path)?)?;
+        weights.insert(name.into(), digests.into());
+    }
+    let identity = json!({
+        "command": "experiment",
+        "version": env!("CARGO_PKG_VERSION"),
+        "preset": args.preset,
+        "weights_sha256": weights,
+        "data_digest": data.digest()?,
+        "forget": forget,
+        "protocol": protocol,
+        "device": args.machine.device,
+    });
+    begin(&args.out, &identity)?;
+
+    let mut lines = vec![Line::Original];
+    lines.extend(args.retrained.iter().map(|_| Line::Retrained));
+    lines.extend(args.methods.iter().map(|&method| Line::Method(method)));
+    let mut runs = Vec::new();
+    for place in 0..forget.len() {
+        for &seed in &seeds {
+            runs.extend(lines.iter().map(|&line| Run {
+                line,
+                seed,
+                forget: place,
+            }));
+        }
+    }
+    let comparison = Comparison {
+        args,
+        protocol: &protocol,
+        data: &data,
+        forget: &forget,
+        device: &device,
+    };
+    let mut outcomes = Vec::with_capacity(runs.len());
+    let mut subject: Option<(usize, Subject)> = None;
+    for (index, run) in runs.iter().enumerate() {
+        progress::note(format!("{}/{}  {}", index + 1, runs.len(), run.name()));
+        if subject
+            .as_ref()
+            .is_none_or(|(place, _)| *place != run.forget)
+        {
+            subject = Some((run.forget, Subject::new(&data, &forget[run.forget])?));
+        }
+        let (_, subject) = subject.as_ref().expect("just made");
+        outcomes.push(comparison.outcome(run, subject)?);
+    }
+
+    let table = table(&lines, &outcomes);
+    let summary = json!({
+        "experiment": identity,
+        "lines": lines.iter().map(|line| summarize(&line.name(), &outcomes)).collect::<Vec<_>>(),
+    });
+    let text = serde_json::to_string_pretty(&summary).expect("JSON has no unwritable values");
+    model::write(
+        &args.out.join("summary.json"),
+        format!("{text}\n").as_bytes(),
+    )?;
+    let markdown = format!(
+        "{}\n{}",
+        table.markdown(),
+        caption(&protocol, &forget, &seeds)
+    );
+    model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
+    say!("{}", table.plain().trim_end());
+    say!("{}", caption(&protocol, &forget, &seeds).trim_end());
+    if let Some(outcome) = outcomes.first() {
+        report_skipped(&outcome.skipped);
+    }
+    Ok(())
+}
+
+/// A new experiment, or the one that the folder holds already.
+fn begin(out: &Path, identity: &Value) -> Result<(), Failure> {
+    let path = out.join("experiment.json");
+    if path.exists() {
+        let text = fs::read_to_string(&path).map_err(|error| Failure::read(&path, error))?;
+        let old: Value = serde_json::from_str(&text).map_err(|e| Failure::read(&path, e))?;
+        return match Difference::first(&old, identity) {
+            None => Ok(()),
+            Some(Difference { key, old, new }) => Err(Failure::input(format!(
+                "{}: this experiment was started with another {key}: {old} then, {new} now; use the same, or another \
+                 output folder",
+                out.display()
+            ))),
+        };
+    }
+    let empty = fs::read_dir(out).map_or(true, |mut entries| entries.next().is_none());
+    if !empty {
+        return Err(Failure::input(format!(
+            "{}: not empty, and no experiment; choose another output folder",
+            out.display()
+        )));
+    }
+    let text = serde_json::to_string_pretty(identity).expect("JSON has no unwritable values");
+    model::write(&path, format!("{text}\n").as_bytes())
+}
+
+/// `0,1,2` or `0-9` or both.
+fn parse_seeds(text: &str) -> Result<Vec<u64>, Failure> {
+    let wrong = || {
+        Failure::input(format!(
+            "--seeds {text}: give numbers, such as 0,1,2 or 0-9"
+        ))
+    };
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|_| wrong());
+    let mut seeds = Vec::new();
+    for part in text.split(',') {
+        match part.split_once('-') {
+            Some((first, last)) => {
+                let (first, last) = (number(first)?, number(last)?);
+                if first > last || last - first >= 10_000 {
+                    return Err(wrong());
+                }
+                seeds.extend(first..=last);
+            }
+            None => seeds.push(number(part)?),
+        }
+    }
+    seeds.sort_unstable();
+    seeds.dedup();
+    Ok(seeds)
+}
+
+/// What all runs share.
+struct Comparison<'a> {
+    args: &'a ExperimentArgs,
+    protocol: &'a Protocol,
+    data: &'a Dataset,
+    forget: &'a [String],
+    device: &'a Device,
+}
+
+impl Comparison<'_> {
+    /// The result of a run: read if it is there, else made.
+    fn outcome(&self, run: &Run, subject: &Subject) -> Result<Outcome, Failure> {
+        let path = self
+            .args
+            .out
+            .join("results")
+            .join(format!("{}.json", run.name()));
+        let unlearning = match run.line {
+            Line::Method(method) => Some(self.unlearn_args(run, method)),
+            _ => None,
+        };
+        let settings = match &unlearning {
+            Some(unlearning) => {
+                let shape = self.data.shape();
+                json!(Settings::resolve(unlearning, shape.height, shape.width)?)
+            }
+            None => Value::Null,
+        };
+        if path.exists() {
+            let text = fs::read_to_string(&path).map_err(|error| Failure::read(&path, error))?;
+            let old: Outcome =
+                serde_json::from_str(&text).map_err(|error| Failure::read(&path, error))?;
+            let made = json!({"settings": old.settings});
+            return match Difference::first(&made, &json!({"settings": settings})) {
+                None => Ok(old),
+                Some(Difference {
+                    key,
+                    old: then,
+                    new,
+                }) => Err(Failure::input(format!(
+                    "{}: this run was made with another {key}: {then} then, {new} now; remove the file and the \
+                     model of that name to repeat the run, or use another output folder",
+                    path.display()
+                ))),
+            };
+        }
+        let (model, seconds) = match (&unlearning, run.line) {
+            (Some(unlearning), _) => (unlearning.out.clone(), self.unlearn(unlearning)?),
+            (None, Line::Retrained) => {
+                let path = self.args.retrained.clone();
+                (path.expect("a line only where it was given"), None)
+            }
+            (None, _) => (self.args.model.clone(), None),
+        };
+        let found = self
+            .protocol
+            .evaluate(&model, subject, run.seed, self.device)?;
+        let outcome = Outcome {
+            line: run.line.name(),
+            seed: run.seed,
+            forget: self.forget[run.forget].clone(),
+            settings,
+            seconds,
+            scores: found.scores,
+            skipped: found.skipped,
+        };
+        let text = serde_json::to_string_pretty(&outcome).expect("JSON has no unwritable values");
+        model::write(&path, format!("{text}\n").as_bytes())?;
+        Ok(outcome)
+    }
+
+    /// Makes the model if it is not complete. Returns how long that took, if it happened now.
+    fn unlearn(&self, args: &UnlearnArgs) -> Result<Option<f64>, Failure> {
+        let unfinished = args.out.join("run").join("unfinished").exists();
+        if args.out.exists() && !unfinished {
+            return Ok(None);
+        }
+        let args = UnlearnArgs {
+            resume: unfinished,
+            ..args.clone()
+        };
+        let start = Instant::now();
+        unlearn(&args)?;
+        Ok(Some(start.elapsed().as_secs_f64()))
+    }
+
+    fn unlearn_args(&self, run: &Run, method: MethodName) -> UnlearnArgs {
+        let out = self.args.out.join("models").join(run.name());
+        UnlearnArgs {
+            method: Some(method),
+            seed: Some(run.seed),
+            preset: Some(self.args.preset.clone()),
+            config: self.args.config.clone(),
+            checkpoint_every: Some(10),
+            ..UnlearnArgs::plain(
+                &self.args.model,
+                &self.args.data,
+                &self.forget[run.forget],
+                &out,
+                &self.args.machine,
+            )
+        }
+    }
+}
+
+/// Names of the scores, in the order in which they were found.
+fn names(outcomes: &[Outcome]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for score in outcomes.iter().flat_map(|outcome| &outcome.scores) {
+        if !names.contains(&score.name) {
+            names.push(score.name.clone());
+        }
+    }
+    names
+}
+
+/// The values of a score over the runs of a line.
+fn values(line: &str, name: &str, outcomes: &[Outcome]) -> Vec<f64> {
+    let outcomes = outcomes.iter().filter(|outcome| outcome.line == line);
+    let scores = outcomes.flat_map(|outcome| &outcome.scores);
+    scores
+        .filter(|score| score.name == name)
+        .map(|score| score.value)
+        .collect()
+}
+
+fn table(lines: &[Line], outcomes: &[Outcome]) -> Table {
+    let names = names(outcomes);
+    let mut headings = vec!["method".to_string()];
+    headings.extend(names.iter().cloned());
+    headings.push("runs".into());
+    let rows = lines.iter().map(|line| {
+        let line = line.name();
+        let mut row = vec![line.clone()];
+        for name in &names {
+            let spread = Spread::of(&values(&line, name, outcomes));
+            row.push(spread.map_or_else(String::new, |spread| spread.text()));
+        }
+        let runs = outcomes.iter().filter(|outcome| outcome.line == line);
+        row.push(runs.count().to_string());
+        row
+    });
+    Table {
+        rows: rows.collect(),
+        headings,
+    }
+}
+
+fn summarize(line: &str, outcomes: &[Outcome]) -> Value {
+    let scores: serde_json::Map<String, Value> = names(outcomes)
+        .into_iter()
+        .filter_map(|name| {
+            let spread = Spread::of(&values(line, &name, outcomes))?;
+            Some((name, json!(spread)))
+        })
+        .collect();
+    json!({"line": line, "scores": scores})
+}
+
+/// What the numbers of a table rest on.
+fn caption(protocol: &Protocol, forget: &[String], seeds: &[u64]) -> String {
+    let scheduler = protocol.scheduler.map_or_else(
+        || "the model's own scheduler".to_string(),
+        |name| {
+            let name = serde_json::to_value(name).expect("a name");
+            name.as_str().unwrap_or_default().to_uppercase()
+        },
+    );
+    format!(
+        "Mean ± standard deviation over runs: seeds {}, forgotten {}. {} samples a run, {scheduler} with {} steps.\n",
+        seeds
+            .iter()
+            .map(u64::to_string)
+            .collect::<Vec<_>>()
+            .join(", "),
+        forget.join(", "),
+        protocol.samples,
+        protocol.sampling_steps,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_numbers_and_ranges() {
+        assert_eq!(parse_seeds("3,0-2,1").unwrap(), [0, 1, 2, 3]);
+        for wrong in ["", "a", "5-3", "1,", "0-99999999"] {
+            assert_eq!(parse_seeds(wrong).unwrap_err().code, 2, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The steps of a run, as `train` and `unlearn` take them: recorded, with checkpoints, resumable.
+
+use burn::module::Module;
+use retrack_networks::denoiser::Denoiser;
+use retrack_unlearn::checkpoint;
+use retrack_unlearn::feed::Feed;
+use retrack_unlearn::optimizer::{AdamWConfig, EmaConfig};
+use retrack_unlearn::run::{EventLog, RunFolder};
+use retrack_unlearn::trainer::{StepReport, Trainer};
+use retrack_unlearn::watch::CollapseWatch;
+
+use crate::failure::Failure;
+use crate::{interrupt, model, progress};
+
+pub struct Session<'a> {
+    pub run: &'a RunFolder,
+    /// What the progress bar says.
+    pub title: &'a str,
+    /// Steps of the whole run.
+    pub steps: usize,
+    pub checkpoint_every: Option<usize>,
+}
+
+impl Session<'_> {
+    /// Puts the trainer where the interrupted run stopped.
+    ///
+    /// # Errors
+    /// There are checkpoints, but none is whole.
+    pub fn resume<M: Module + Denoiser>(
+        &self,
+        trainer: &mut Trainer<M>,
+        adamw: &AdamWConfig,
+        ema: Option<&EmaConfig>,
+    ) -> Result<(), Failure> {
+        for error in checkpoint::resume(trainer, &self.run.folder(), adamw, ema)? {
+            progress::warn(format!("{error}; the checkpoint before it is used"));
+        }
+        progress::note(format!("resuming after step {}", trainer.step));
+        Ok(())
+    }
+
+    /// Takes the steps that are left. Returns the last one, if there was one.
+    ///
+    /// # Errors
+    /// A step that did not happen or a signal, after a checkpoint of the steps before; a disk that does not take what
+    /// is recorded.
+    pub fn train<M: Module + Denoiser>(
+        &self,
+        trainer: &mut Trainer<M>,
+        feed: &Feed,
+    ) -> Result<Option<StepReport>, Failure> {
+        interrupt::listen()?;
+        let mut watch = CollapseWatch::default();
+        let mut log = EventLog::open(self.run, trainer.step)?;
+        let bar = progress::bar(self.title, self.steps, "steps");
+        bar.set_position(trainer.step as u64);
+        let mut last = None;
+        while trainer.step < self.steps {
+            let report = match trainer.step(feed) {
+                Ok(report) => report,
+                Err(error) => {
+                    // Before the first step there is nothing to keep.
+                    if trainer.step > 0
+                        && let Err(lost) = checkpoint::save(trainer, &self.run.folder())
+                    {
+                        progress::warn(lost);
+                    }
+                    return Err(error.into());
+                }
+            };
+            log.record(&report)?;
+            if let Some(factor) = report.losses.retain.and_then(|loss| watch.see(loss)) {
+                progress::warn(format!(
+                    "step {}: the loss of the retained images is {factor:.1} times what it was at first: the model \
+                     is losing what it should keep; stop, and start again with a lower --lr or fewer --steps",
+                    trainer.step
+                ));
+            }
+            bar.set_message(format!("loss {:.2}", report.losses.loss));
+            bar.inc(1);
+            let due = self
+                .checkpoint_every
+                .is_some_and(|every| trainer.step.is_multiple_of(every));
+            if due && trainer.step < self.steps {
+                checkpoint::save(trainer, &self.run.folder())?;
+            }
+            last = Some(report);
+            if let Some(code) = interrupt::pending()
+                && trainer.step < self.steps
+            {
+                model::finish(&bar);
+                checkpoint::save(trainer, &self.run.folder())?;
+                return Err(Failure {
+                    code,
+                    message: format!(
+                        "interrupted after step {}, which is kept: the same command with --resume goes on",
+                        trainer.step
+                    ),
+                });
+            }
+        }
+        model::finish(&bar);
+        Ok(last)
+    }
+}

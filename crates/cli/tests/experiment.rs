@@ -1,0 +1,186 @@
+//! `retrack evaluate` and `retrack experiment`: what is measured, what is kept, and what goes on after an interruption.
+
+mod support;
+
+use std::time::Duration;
+
+use support::Folder;
+
+const EXPERIMENT: &str = "experiment mnist-tshirt --model model --data photos --forget photos/03.png --methods \
+                          retrack,neggrad --seeds 0-1 --metrics frequency --threshold 3 --samples 4 --config \
+                          small.toml --out out";
+const SMALL: &str = "neighbors = 2\nsteps = 2\nbatch_size = 2\nlearning_rate = 1e-3\n\n[rate]\nneggrad = 1e-5\n\n\
+                     [experiment]\nsampling_steps = 2\n";
+
+fn folder() -> Folder {
+    let folder = Folder::with_model_and_photos();
+    folder.write("small.toml", SMALL);
+    folder
+}
+
+#[test]
+fn an_experiment_compares_every_method_with_the_original() {
+    let folder = folder();
+    let said = folder.done(EXPERIMENT);
+    let lines: Vec<&str> = said.stdout.lines().collect();
+    assert_eq!(
+        lines[0].split_whitespace().collect::<Vec<_>>(),
+        ["method", "repeats", "nearest_sample", "runs"]
+    );
+    for (line, name) in lines[1..4].iter().zip(["original", "retrack", "neggrad"]) {
+        assert!(line.starts_with(name) && line.ends_with(" 2"), "{line}");
+    }
+    assert!(
+        lines[4].contains("seeds 0, 1") && lines[4].contains("4 samples"),
+        "{}",
+        lines[4]
+    );
+
+    let files = folder.files("out");
+    for line in ["original", "retrack", "neggrad"] {
+        for seed in 0..2 {
+            let result = folder.read_json(&format!("out/results/{line}-seed{seed}-forget0.json"));
+            assert_eq!(result["scores"][0]["count"], 4);
+            let model = format!("models/{line}-seed{seed}-forget0/model_index.json");
+            assert_eq!(files.contains_key(&model), line != "original");
+            // A method's own rate, and the file's rate for the others.
+            match line {
+                "neggrad" => assert_eq!(result["settings"]["learning_rate"], 1e-5),
+                "retrack" => assert_eq!(result["settings"]["learning_rate"], 1e-3),
+                _ => assert!(result["settings"].is_null()),
+            }
+        }
+    }
+    let summary = folder.read_json("out/summary.json");
+    assert_eq!(summary["lines"][1]["scores"]["nearest_sample"]["count"], 2);
+    let markdown = String::from_utf8(folder.read("out/summary.md")).unwrap();
+    assert!(markdown.starts_with("| method | repeats | nearest_sample | runs |\n"));
+
+    // Everything is there: nothing is made again.
+    let again = folder.done(EXPERIMENT);
+    assert_eq!(again.stdout, said.stdout);
+    assert!(folder.files("out") == files);
+    // A method more: the others stay.
+    let more = EXPERIMENT.replace("retrack,neggrad", "retrack,neggrad,finetune");
+    assert!(folder.done(&more).stdout.contains("\nfinetune"));
+}
+
+#[test]
+fn an_experiment_that_was_killed_goes_on() {
+    let whole = folder();
+    whole.done(EXPERIMENT);
+    let folder = folder();
+    let mut child = folder.command(EXPERIMENT).spawn().unwrap();
+    let results = folder.path("out/results");
+    let count = || std::fs::read_dir(&results).map_or(0, Iterator::count);
+    while count() < 2 {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "ended before it could be killed"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    folder.done(EXPERIMENT);
+    assert!(folder.read("out/summary.json") == whole.read("out/summary.json"));
+}
+
+#[test]
+fn another_experiment_in_the_same_folder_is_refused() {
+    let folder = folder();
+    folder.done(EXPERIMENT);
+    let samples = EXPERIMENT.replace("--samples 4", "--samples 5");
+    folder.refused(&samples, &["out", "another protocol.samples"]);
+    folder.write(
+        "small.toml",
+        SMALL
+            .replace("steps = 2\n", "steps = 3\n")
+            .replace("sampling_steps = 3", "sampling_steps = 2"),
+    );
+    folder.refused(EXPERIMENT, &["results", "another settings.steps"]);
+    folder.write("small.toml", SMALL);
+    let unknown = EXPERIMENT.replace("mnist-tshirt", "mnist");
+    folder.refused(&unknown, &["mnist: unknown", "mnist-tshirt, cifar10"]);
+    let seeds = EXPERIMENT.replace("0-1", "1-0");
+    folder.refused(&seeds, &["--seeds 1-0"]);
+    let elsewhere = EXPERIMENT.replace("--out out", "--out photos");
+    folder.refused(&elsewhere, &["photos: not empty"]);
+}
+
+#[test]
+fn what_a_metric_needs_is_said_and_used_when_it_is_given() {
+    let folder = folder();
+    let evaluate = "evaluate --model model --data photos --forget photos/03.png --metrics \
+                    membership,nll,copies,fid,is --samples 4 --steps 2 --json --out report";
+    let without = folder.done(evaluate);
+    for says in [
+        "membership was skipped: give --controls",
+        "copies was skipped: 50 neighbors were asked for, but only 16",
+        "fid was skipped: give --inception FILE: pt_inception-2015-12-05-6726825d.pth",
+        "is was skipped: give --inception",
+    ] {
+        assert!(without.stderr.contains(says), "{says}: {}", without.stderr);
+    }
+    let scores = &without.json()["model"]["scores"];
+    assert_eq!(scores[0]["name"], "nll");
+    assert!(scores[0]["value"].as_f64().unwrap().is_finite());
+
+    let with = folder.done(&format!("{evaluate} --force --controls photos"));
+    let scores = &with.json()["model"]["scores"];
+    assert_eq!(scores[0]["name"], "membership_auc");
+    let auc = scores[0]["value"].as_f64().unwrap();
+    let [low, high] = [0, 1].map(|end| scores[0]["interval"][end].as_f64().unwrap());
+    assert!(
+        0.0 <= low && low <= auc && auc <= high && high <= 1.0,
+        "{auc}"
+    );
+    folder.write("broken.pth", "no weights");
+    let broken = evaluate.replace("report", "other");
+    folder.refused(&format!("{broken} --inception broken.pth"), &["broken.pth"]);
+}
+
+#[test]
+fn evaluate_puts_a_model_beside_the_one_before() {
+    let folder = folder();
+    let evaluate = "evaluate --model model --baseline model --data photos --forget photos/03.png --threshold 3 \
+                    --metrics frequency,injection,digits --samples 4 --steps 2 --out report";
+    let said = folder.done(evaluate);
+    let lines: Vec<Vec<&str>> = said
+        .stdout
+        .lines()
+        .map(|line| line.split_whitespace().collect())
+        .collect();
+    assert_eq!(lines[0], ["score", "baseline", "model", "of"]);
+    assert_eq!(lines.len(), 5);
+    for line in &lines[1..] {
+        assert_eq!(line[1], line[2], "the same model and the same seed");
+    }
+    // What does not fit says why, and makes no number up.
+    assert!(
+        said.stderr.contains("digits was skipped: made for 28 x 28"),
+        "{}",
+        said.stderr
+    );
+    let json = folder.read_json("report/metrics.json");
+    assert_eq!(json["model"]["scores"], json["baseline"]["scores"]);
+    assert_eq!(json["model"]["skipped"][0]["metric"], "digits");
+    assert!(folder.files("report").contains_key("model.png"));
+    folder.refused(evaluate, &["report", "--force"]);
+    folder.done(&format!("{evaluate} --force"));
+
+    let no_threshold = evaluate
+        .replace("--threshold 3 ", "")
+        .replace("report", "other");
+    let said = folder.done(&no_threshold);
+    assert!(
+        said.stderr
+            .contains("frequency was skipped: give --threshold")
+    );
+    let wrong = evaluate.replace("report", "third");
+    folder.refused(&wrong.replace("--samples 4", "--samples 0"), &["samples"]);
+    folder.refused(
+        &wrong.replace("--threshold 3", "--threshold 0"),
+        &["--threshold"],
+    );
+}

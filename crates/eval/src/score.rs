@@ -1,0 +1,149 @@
+//! Scores, and tables of them over repeated runs.
+
+use serde::{Deserialize, Serialize};
+
+/// One number that a metric found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    pub name: String,
+    pub value: f64,
+    /// Samples, images or draws that it was computed from.
+    pub count: usize,
+    /// Where the true value lies with 95% confidence, as far as the metric can say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<[f64; 2]>,
+}
+
+impl Score {
+    pub fn new(name: &str, value: f64, count: usize) -> Self {
+        Self {
+            name: name.into(),
+            value,
+            count,
+            interval: None,
+        }
+    }
+
+    pub fn with_interval(self, interval: [f64; 2]) -> Self {
+        Self {
+            interval: Some(interval),
+            ..self
+        }
+    }
+}
+
+/// Mean and sample standard deviation (n - 1) of repeated runs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    pub mean: f64,
+    /// `None` of a single run.
+    pub deviation: Option<f64>,
+    /// Runs.
+    pub count: usize,
+}
+
+impl Spread {
+    /// Of nothing: `None`.
+    pub fn of(values: &[f64]) -> Option<Self> {
+        let count = values.len();
+        if count == 0 {
+            return None;
+        }
+        let mean = values.iter().sum::<f64>() / count as f64;
+        let squares = values.iter().map(|value| (value - mean).powi(2));
+        let deviation = (count > 1).then(|| (squares.sum::<f64>() / (count - 1) as f64).sqrt());
+        Some(Self {
+            mean,
+            deviation,
+            count,
+        })
+    }
+
+    /// `mean +- deviation`, with as many digits as four figures of the mean take.
+    pub fn text(&self) -> String {
+        let digits = match self.mean.abs() {
+            0.0 => 1,
+            size => (3 - size.log10().floor() as i64).clamp(0, 5) as usize,
+        };
+        match self.deviation {
+            Some(deviation) => format!("{:.digits$} ± {deviation:.digits$}", self.mean),
+            None => format!("{:.digits$}", self.mean),
+        }
+    }
+}
+
+/// Rows of cells under headings.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Table {
+    pub headings: Vec<String>,
+    pub rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// For files: Markdown. A cell's own `|` is escaped.
+    pub fn markdown(&self) -> String {
+        let line = |cells: &[String]| {
+            let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+            format!("| {} |\n", cells.join(" | "))
+        };
+        let mut text = line(&self.headings);
+        text.push_str(&line(&vec!["---".to_string(); self.headings.len()]));
+        for row in &self.rows {
+            text.push_str(&line(row));
+        }
+        text
+    }
+
+    /// For a terminal: columns as wide as they need, the first to the left and the others to the right.
+    pub fn plain(&self) -> String {
+        let all = || std::iter::once(&self.headings).chain(&self.rows);
+        let width = |column: usize| {
+            let cells = all().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..self.headings.len()).map(width).collect();
+        let mut text = String::new();
+        for row in all() {
+            for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
+                if column == 0 {
+                    text.push_str(&format!("{cell:<width$}"));
+                } else {
+                    text.push_str(&format!("  {cell:>width$}"));
+                }
+            }
+            text.truncate(text.trim_end().len());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_of_runs_is_their_sample_deviation() {
+        let spread = Spread::of(&[1.0, 2.0, 6.0]).unwrap();
+        assert_eq!((spread.mean, spread.count), (3.0, 3));
+        assert!((spread.deviation.unwrap() - 7f64.sqrt()).abs() < 1e-12);
+        assert_eq!(spread.text(), "3.000 ± 2.646");
+        assert_eq!(Spread::of(&[]), None);
+        assert_eq!(Spread::of(&[0.0]).unwrap().text(), "0.0");
+        assert_eq!(Spread::of(&[1234.5]).unwrap().text(), "1234");
+        assert_eq!(Spread::of(&[0.00551]).unwrap().text(), "0.00551");
+    }
+
+    #[test]
+    fn tables_line_up_and_escape() {
+        let table = Table {
+            headings: vec!["method".into(), "a|b".into()],
+            rows: vec![vec!["siss".into(), "1.0 ± 2.0".into()]],
+        };
+        assert_eq!(
+            table.markdown(),
+            "| method | a\\|b |\n| --- | --- |\n| siss | 1.0 ± 2.0 |\n"
+        );
+        assert_eq!(table.plain(), "method        a|b\nsiss    1.0 ± 2.0\n");
+    }
+}

@@ -1,0 +1,420 @@
+//! `config.json` of a `UNet2DConditionModel`, read strictly: what this crate does not compute, it refuses
+//! by name.
+
+use serde_json::{Value, json};
+
+use crate::config::{ConfigError, Fields, TimeScaleShift, skip_widths, unsupported};
+
+/// Configuration of [`UNet2DConditionModel`](super::UNet2DConditionModel), with diffusers' names and
+/// defaults. Lists have an entry for each level, from the finest on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UNet2DConditionConfig {
+    /// Height and width in latent pixels; `None` where the file does not say.
+    pub sample_size: Option<[usize; 2]>,
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub center_input_sample: bool,
+    pub flip_sin_to_cos: bool,
+    pub freq_shift: f64,
+    pub time_embedding_dim: usize,
+    /// Whether a level's blocks on the way down are `CrossAttnDownBlock2D`.
+    pub down_attention: Vec<bool>,
+    /// Whether a level's blocks on the way up are `CrossAttnUpBlock2D`, from the coarsest level on.
+    pub up_attention: Vec<bool>,
+    pub block_out_channels: Vec<usize>,
+    pub layers_per_block: usize,
+    /// 0 pads one pixel at the bottom and right only, 1 on every side.
+    pub downsample_padding: usize,
+    /// The mid block's residual blocks are divided by this, its transformer is not.
+    pub mid_block_scale_factor: f64,
+    pub dropout: f64,
+    pub norm_num_groups: usize,
+    /// Of the residual blocks; transformers have 1e-6 and, in their layer normalizations, 1e-5.
+    pub norm_eps: f64,
+    /// Width of the encoder's hidden states.
+    pub cross_attention_dim: usize,
+    /// How many heads attend. The file calls it `attention_head_dim`: a wrong name that 40,000
+    /// published configurations carry.
+    pub attention_heads: Vec<usize>,
+    pub transformer_layers_per_block: Vec<usize>,
+    /// Whether both attentions of a transformer block look at the encoder's hidden states.
+    pub only_cross_attention: Vec<bool>,
+    /// Whether a transformer's projections are stored as linear layers, not as 1x1 convolutions.
+    pub use_linear_projection: bool,
+    pub resnet_time_scale_shift: TimeScaleShift,
+    /// Keys of the file that mean nothing to this network.
+    pub unknown_keys: Vec<String>,
+}
+
+impl UNet2DConditionConfig {
+    /// Reads a parsed `config.json`.
+    ///
+    /// # Errors
+    /// Names the key whose value has the wrong type, is not supported, or contradicts another.
+    pub fn from_json(json: &Value) -> Result<Self, ConfigError> {
+        let object = json.as_object().ok_or_else(|| {
+            ConfigError::Inconsistent("the configuration is not a JSON object".into())
+        })?;
+        let mut fields = Fields::new(object);
+        refuse_variants(&mut fields)?;
+
+        let block_out_channels = fields.counts("block_out_channels", &[320, 640, 1280, 1280])?;
+        let levels = block_out_channels.len();
+        if levels == 0 {
+            return Err(ConfigError::Inconsistent(
+                "`block_out_channels` is empty".into(),
+            ));
+        }
+        let heads_key = "attention_head_dim";
+        let layers_key = "transformer_layers_per_block";
+        let config = Self {
+            sample_size: fields.sample_size()?,
+            in_channels: fields.count("in_channels", 4)?,
+            out_channels: fields.count("out_channels", 4)?,
+            center_input_sample: fields.flag("center_input_sample", false)?,
+            flip_sin_to_cos: fields.flag("flip_sin_to_cos", true)?,
+            freq_shift: fields.number("freq_shift", 0.0)?,
+            time_embedding_dim: fields
+                .optional_count("time_embedding_dim")?
+                .unwrap_or(block_out_channels[0] * 4),
+            down_attention: block_types(
+                &mut fields,
+                "down_block_types",
+                ["DownBlock2D", "CrossAttnDownBlock2D"],
+                "DownBlock2D, CrossAttnDownBlock2D",
+                &[true, true, true, false],
+            )?,
+            up_attention: block_types(
+                &mut fields,
+                "up_block_types",
+                ["UpBlock2D", "CrossAttnUpBlock2D"],
+                "UpBlock2D, CrossAttnUpBlock2D",
+                &[false, true, true, true],
+            )?,
+            layers_per_block: fields.count("layers_per_block", 2)?,
+            downsample_padding: fields.padding()?,
+            mid_block_scale_factor: fields.number("mid_block_scale_factor", 1.0)?,
+            dropout: fields.number("dropout", 0.0)?,
+            norm_num_groups: fields.count("norm_num_groups", 32)?,
+            norm_eps: fields.number("norm_eps", 1e-5)?,
+            cross_attention_dim: fields.count("cross_attention_dim", 1280)?,
+            attention_heads: counts_by_level(&mut fields, heads_key, 8, levels)?,
+            transformer_layers_per_block: counts_by_level(&mut fields, layers_key, 1, levels)?,
+            only_cross_attention: flags_by_level(&mut fields, "only_cross_attention", levels)?,
+            use_linear_projection: fields.flag("use_linear_projection", false)?,
+            resnet_time_scale_shift: fields.choice(
+                "resnet_time_scale_shift",
+                "default",
+                "default, scale_shift",
+                |name| match name {
+                    "default" => Some(TimeScaleShift::Default),
+                    "scale_shift" => Some(TimeScaleShift::ScaleShift),
+                    _ => None,
+                },
+            )?,
+            unknown_keys: fields.unknown(),
+            block_out_channels,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let levels = self.block_out_channels.len();
+        for (key, count) in [
+            ("down_block_types", self.down_attention.len()),
+            ("up_block_types", self.up_attention.len()),
+            ("attention_head_dim", self.attention_heads.len()),
+            (
+                "transformer_layers_per_block",
+                self.transformer_layers_per_block.len(),
+            ),
+            ("only_cross_attention", self.only_cross_attention.len()),
+        ] {
+            if count != levels {
+                return Err(ConfigError::Inconsistent(format!(
+                    "`{key}` has {count} entries but `block_out_channels` has {levels}"
+                )));
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(unsupported(
+                "dropout",
+                &self.dropout.to_string(),
+                "0 up to, not including, 1",
+            ));
+        }
+        for (key, value) in [
+            ("norm_eps", self.norm_eps),
+            ("mid_block_scale_factor", self.mid_block_scale_factor),
+        ] {
+            if value <= 0.0 {
+                return Err(ConfigError::Inconsistent(format!(
+                    "`{key}` is {value}; it must be above 0"
+                )));
+            }
+        }
+        let groups = self.norm_num_groups;
+        let skips = skip_widths(&self.block_out_channels, self.layers_per_block);
+        for &channels in self.block_out_channels.iter().chain(&skips) {
+            if !channels.is_multiple_of(groups) {
+                return Err(ConfigError::Inconsistent(format!(
+                    "a normalization over {channels} channels cannot have `norm_num_groups` = {groups} groups"
+                )));
+            }
+        }
+        // The coarsest level attends in the mid block in any case.
+        for level in 0..levels {
+            let attends = self.down_attention[level]
+                || self.up_attention[levels - 1 - level]
+                || level + 1 == levels;
+            let (channels, heads) = (self.block_out_channels[level], self.attention_heads[level]);
+            if attends && !channels.is_multiple_of(heads) {
+                return Err(ConfigError::Inconsistent(format!(
+                    "{channels} channels do not split into {heads} heads (`attention_head_dim`, which in this kind of \
+                     network is the number of heads)"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses the settings of other networks of this class.
+fn refuse_variants(fields: &mut Fields) -> Result<(), ConfigError> {
+    let sdxl = "null: networks of Stable Diffusion 1.x and 2.x; those of SDXL also need a second text \
+                embedding and image sizes, which are not computed here";
+    only(fields, "addition_embed_type", &Value::Null, sdxl)?;
+    only(fields, "addition_time_embed_dim", &Value::Null, sdxl)?;
+    let act = fields.text("act_fn", "silu")?;
+    if act != "silu" && act != "swish" {
+        return Err(unsupported("act_fn", &act, "silu"));
+    }
+    for key in [
+        "class_embed_type",
+        "num_class_embeds",
+        "projection_class_embeddings_input_dim",
+        "encoder_hid_dim",
+        "encoder_hid_dim_type",
+        "time_embedding_act_fn",
+        "timestep_post_act",
+        "time_cond_proj_dim",
+        "cross_attention_norm",
+        "reverse_transformer_layers_per_block",
+    ] {
+        only(fields, key, &Value::Null, "null")?;
+    }
+    // diffusers refuses this key too: the number of heads is where `attention_head_dim` is expected.
+    only(
+        fields,
+        "num_attention_heads",
+        &Value::Null,
+        "null (`attention_head_dim` holds the number of heads)",
+    )?;
+    for (key, value, supported) in [
+        (
+            "mid_block_type",
+            json!("UNetMidBlock2DCrossAttn"),
+            "UNetMidBlock2DCrossAttn",
+        ),
+        ("time_embedding_type", json!("positional"), "positional"),
+        ("attention_type", json!("default"), "default"),
+        ("dual_cross_attention", json!(false), "false"),
+        ("class_embeddings_concat", json!(false), "false"),
+        ("resnet_skip_time_act", json!(false), "false"),
+        ("resnet_out_scale_factor", json!(1.0), "1"),
+        ("conv_in_kernel", json!(3), "3"),
+        ("conv_out_kernel", json!(3), "3"),
+    ] {
+        only(fields, key, &value, supported)?;
+    }
+    // The first is about half precision; the blocks computed here do not read the others.
+    fields.flag("upcast_attention", false)?;
+    fields.get("mid_block_only_cross_attention");
+    fields.get("addition_embed_type_num_heads");
+    Ok(())
+}
+
+/// Accepts `key` where it is absent or has the one value that changes nothing.
+pub(crate) fn only(
+    fields: &mut Fields,
+    key: &'static str,
+    accepted: &Value,
+    supported: &'static str,
+) -> Result<(), ConfigError> {
+    let Some(value) = fields.get(key) else {
+        return Ok(());
+    };
+    // 1 and 1.0 are the same number.
+    let same_number = value.as_f64().is_some() && value.as_f64() == accepted.as_f64();
+    if value == accepted || same_number {
+        return Ok(());
+    }
+    let shown = value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned);
+    Err(unsupported(key, &shown, supported))
+}
+
+/// Reads a list of block types as whether each carries attention.
+fn block_types(
+    fields: &mut Fields,
+    key: &'static str,
+    [plain, attention]: [&str; 2],
+    supported: &'static str,
+    default: &[bool],
+) -> Result<Vec<bool>, ConfigError> {
+    let Some(value) = fields.get(key) else {
+        return Ok(default.to_vec());
+    };
+    let list = value
+        .as_array()
+        .ok_or_else(|| Fields::wrong(key, value, "a list of block types"))?;
+    list.iter()
+        .map(|item| match item.as_str() {
+            Some(name) if name == plain => Ok(false),
+            Some(name) if name == attention => Ok(true),
+            Some(name) => Err(unsupported(key, name, supported)),
+            None => Err(Fields::wrong(key, item, "a block type")),
+        })
+        .collect()
+}
+
+/// A number for all levels, or one for each.
+fn counts_by_level(
+    fields: &mut Fields,
+    key: &'static str,
+    default: usize,
+    levels: usize,
+) -> Result<Vec<usize>, ConfigError> {
+    match fields.get(key) {
+        Some(Value::Array(_)) => fields.counts(key, &[]),
+        _ => Ok(vec![fields.count(key, default)?; levels]),
+    }
+}
+
+/// True or false for all levels, or for each; false where the file does not say.
+fn flags_by_level(
+    fields: &mut Fields,
+    key: &'static str,
+    levels: usize,
+) -> Result<Vec<bool>, ConfigError> {
+    let Some(Value::Array(list)) = fields.get(key) else {
+        return Ok(vec![fields.flag(key, false)?; levels]);
+    };
+    list.iter()
+        .map(|item| {
+            item.as_bool()
+                .ok_or_else(|| Fields::wrong(key, item, "true or false"))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Value {
+        json!({
+            "_class_name": "UNet2DConditionModel", "sample_size": 8,
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+            "block_out_channels": [32, 64], "cross_attention_dim": 16
+        })
+    }
+
+    #[test]
+    fn an_empty_file_is_stable_diffusion_1_with_wider_text() {
+        let config = UNet2DConditionConfig::from_json(&json!({})).unwrap();
+        assert_eq!(config.block_out_channels, [320, 640, 1280, 1280]);
+        assert_eq!(config.down_attention, [true, true, true, false]);
+        assert_eq!(config.up_attention, [false, true, true, true]);
+        assert_eq!(config.attention_heads, [8; 4]);
+        assert_eq!(config.cross_attention_dim, 1280);
+        assert_eq!(config.time_embedding_dim, 1280);
+    }
+
+    #[test]
+    fn the_head_dim_of_the_file_is_the_number_of_heads() {
+        let mut json = small();
+        json["attention_head_dim"] = json!([2, 4]);
+        json["num_attention_heads"] = Value::Null;
+        json["upcast_attention"] = json!(true);
+        let config = UNet2DConditionConfig::from_json(&json).unwrap();
+        assert_eq!(config.attention_heads, [2, 4]);
+        assert!(config.unknown_keys.is_empty());
+    }
+
+    #[test]
+    fn what_changes_the_mathematics_is_refused_by_name() {
+        for (key, value) in [
+            ("act_fn", json!("gelu")),
+            ("addition_embed_type", json!("text_time")),
+            ("addition_time_embed_dim", json!(256)),
+            ("attention_head_dim", json!([2, 2, 2])),
+            ("attention_head_dim", json!(24)),
+            ("attention_type", json!("gated")),
+            ("block_out_channels", json!([])),
+            ("class_embed_type", json!("timestep")),
+            ("class_embeddings_concat", json!(true)),
+            ("conv_in_kernel", json!(1)),
+            ("conv_out_kernel", json!(1)),
+            ("cross_attention_dim", json!([16, 32])),
+            ("cross_attention_norm", json!("group_norm")),
+            (
+                "down_block_types",
+                json!(["AttnDownBlock2D", "DownBlock2D"]),
+            ),
+            ("dropout", json!(1.0)),
+            ("dual_cross_attention", json!(true)),
+            ("encoder_hid_dim", json!(8)),
+            ("encoder_hid_dim_type", json!("text_proj")),
+            ("layers_per_block", json!([1, 2])),
+            ("mid_block_type", Value::Null),
+            ("mid_block_scale_factor", json!(0)),
+            ("norm_num_groups", json!(48)),
+            ("num_attention_heads", json!(8)),
+            ("num_class_embeds", json!(10)),
+            ("only_cross_attention", json!([true])),
+            ("only_cross_attention", json!("yes")),
+            ("resnet_out_scale_factor", json!(2)),
+            ("resnet_skip_time_act", json!(true)),
+            ("resnet_time_scale_shift", json!("spatial")),
+            ("reverse_transformer_layers_per_block", json!([[1], [1, 1]])),
+            ("time_cond_proj_dim", json!(8)),
+            ("time_embedding_act_fn", json!("silu")),
+            ("time_embedding_type", json!("fourier")),
+            ("timestep_post_act", json!("silu")),
+            ("transformer_layers_per_block", json!([[1, 2], [1, 1]])),
+            ("up_block_types", json!(["UpBlock2D"])),
+        ] {
+            let mut json = small();
+            json[key] = value;
+            let error = UNet2DConditionConfig::from_json(&json)
+                .expect_err(key)
+                .to_string();
+            assert!(error.contains(key), "{key}: {error}");
+        }
+    }
+
+    #[test]
+    fn sdxl_is_refused_with_a_reason() {
+        let mut json = small();
+        json["addition_embed_type"] = json!("text_time");
+        let error = UNet2DConditionConfig::from_json(&json).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("`addition_embed_type`") && text.contains("SDXL"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn keys_that_mean_nothing_are_reported_and_not_refused() {
+        let mut json = small();
+        json["comment"] = json!("mine");
+        json["resnet_out_scale_factor"] = json!(1);
+        let config = UNet2DConditionConfig::from_json(&json).unwrap();
+        assert_eq!(config.unknown_keys, ["comment"]);
+    }
+}

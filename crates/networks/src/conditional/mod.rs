@@ -1,0 +1,10 @@
+//! diffusers' `UNet2DConditionModel` as Stable Diffusion 1.x and 2.x use it: a denoiser of latents that
+//! looks at a text through cross-attention.
+
+pub mod blocks;
+pub mod config;
+pub mod transformer;
+pub mod unet;
+
+pub use config::UNet2DConditionConfig;
+pub use unet::{Prompted, UNet2DConditionModel};

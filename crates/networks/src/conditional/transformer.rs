@@ -1,0 +1,295 @@
+//! Transformer blocks over the pixels of an image, with attention to a text.
+//!
+//! Inside, tokens are rows: `[batch * tokens, channels]`.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use retrack_kernels as kernels;
+
+use crate::attention::{merge_heads, split_heads};
+use crate::layers::{Conv1x1, GroupNorm, LayerNorm, Linear, Projection};
+
+/// Of a transformer's group normalization, whatever the network's `norm_eps`.
+const GROUP_NORM_EPS: f64 = 1e-6;
+const LAYER_NORM_EPS: f64 = 1e-5;
+
+/// Multi-head attention of one sequence over another or over itself (diffusers' `Attention` as
+/// `BasicTransformerBlock` uses it). Its head dimension is channels / heads.
+#[derive(Module, Debug)]
+pub struct TokenAttention {
+    pub to_q: Projection,
+    pub to_k: Projection,
+    pub to_v: Projection,
+    /// One layer; the checkpoint's name is `to_out.0`.
+    pub to_out: Vec<Linear>,
+    heads: usize,
+}
+
+impl TokenAttention {
+    /// `context`: width of what is looked at.
+    pub fn new(channels: usize, context: usize, heads: usize, device: &Device) -> Self {
+        Self {
+            to_q: Projection::new(channels, channels, device),
+            to_k: Projection::new(context, channels, device),
+            to_v: Projection::new(context, channels, device),
+            to_out: vec![Linear::new(channels, channels, device)],
+            heads,
+        }
+    }
+
+    /// # Shapes
+    /// `x`: `[batch * tokens, channels]`, unchanged; `context`: `[batch * context tokens, context]`.
+    pub fn forward(&self, x: Tensor<2>, context: Tensor<2>, batch: usize) -> Tensor<2> {
+        let q = split_heads(self.to_q.forward(x), batch, self.heads);
+        let k = split_heads(self.to_k.forward(context.clone()), batch, self.heads);
+        let v = split_heads(self.to_v.forward(context), batch, self.heads);
+        let scale = 1.0 / (q.dims()[2] as f64).sqrt();
+        let attended = kernels::attention(q, k, v, scale);
+        self.to_out[0].forward(merge_heads(attended, batch, self.heads))
+    }
+}
+
+/// A linear layer whose one half is multiplied by the GELU of the other (Shazeer 2020, "GLU variants
+/// improve transformer").
+#[derive(Module, Debug)]
+pub struct Geglu {
+    pub proj: Linear,
+}
+
+impl Geglu {
+    /// # Shapes
+    /// `[rows, in]` to `[rows, out]`.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        let y = self.proj.forward(x);
+        let half = y.dims()[1] / 2;
+        y.clone().narrow(1, 0, half) * gelu(y.narrow(1, half, half))
+    }
+}
+
+/// x times the normal distribution's cumulative probability at x.
+///
+/// Written out because `activation::gelu`'s backward pass is that of an approximation by tanh on all
+/// devices but the CPU.
+pub(crate) fn gelu(x: Tensor<2>) -> Tensor<2> {
+    let twice = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
+    x * twice * 0.5
+}
+
+/// A layer of a [`FeedForward`].
+#[derive(Module, Debug)]
+pub enum FeedForwardLayer {
+    Gate(Geglu),
+    Linear(Linear),
+}
+
+/// GEGLU to four times the width, and back.
+#[derive(Module, Debug)]
+pub struct FeedForward {
+    /// Layers 0 and 2; layer 1 is a dropout in diffusers, which these networks never use.
+    pub net: Vec<Option<FeedForwardLayer>>,
+}
+
+impl FeedForward {
+    pub fn new(channels: usize, device: &Device) -> Self {
+        let inner = 4 * channels;
+        let gate = Geglu {
+            proj: Linear::new(channels, 2 * inner, device),
+        };
+        let back = Linear::new(inner, channels, device);
+        Self {
+            net: vec![
+                Some(FeedForwardLayer::Gate(gate)),
+                None,
+                Some(FeedForwardLayer::Linear(back)),
+            ],
+        }
+    }
+
+    /// # Shapes
+    /// `[rows, channels]`, unchanged.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        self.net.iter().flatten().fold(x, |x, layer| match layer {
+            FeedForwardLayer::Gate(gate) => gate.forward(x),
+            FeedForwardLayer::Linear(linear) => linear.forward(x),
+        })
+    }
+}
+
+/// Self-attention, cross-attention and feed-forward, each after a normalization and inside a residual
+/// connection.
+#[derive(Module, Debug)]
+pub struct BasicTransformerBlock {
+    pub norm1: LayerNorm,
+    pub attn1: TokenAttention,
+    pub norm2: LayerNorm,
+    pub attn2: TokenAttention,
+    pub norm3: LayerNorm,
+    pub ff: FeedForward,
+    only_cross_attention: bool,
+}
+
+impl BasicTransformerBlock {
+    /// # Shapes
+    /// `x`: `[batch * tokens, channels]`, unchanged; `context`: `[batch * context tokens, context]`.
+    pub fn forward(&self, x: Tensor<2>, context: &Tensor<2>, batch: usize) -> Tensor<2> {
+        let normed = self.norm1.forward(x.clone());
+        let first = if self.only_cross_attention {
+            context.clone()
+        } else {
+            normed.clone()
+        };
+        let x = x + self.attn1.forward(normed, first, batch);
+        let normed = self.norm2.forward(x.clone());
+        let x = x + self.attn2.forward(normed, context.clone(), batch);
+        let normed = self.norm3.forward(x.clone());
+        x + self.ff.forward(normed)
+    }
+}
+
+/// A linear map of the channels, as checkpoints of either kind store it.
+#[derive(Module, Debug)]
+pub enum PixelProjection {
+    Conv(Conv1x1),
+    Linear(Linear),
+}
+
+impl PixelProjection {
+    fn new(channels: usize, linear: bool, device: &Device) -> Self {
+        if linear {
+            Self::Linear(Linear::new(channels, channels, device))
+        } else {
+            Self::Conv(Conv1x1::new(channels, channels, device))
+        }
+    }
+
+    /// # Shapes
+    /// `[rows, channels]`, unchanged.
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        match self {
+            Self::Linear(linear) => linear.forward(x),
+            Self::Conv(conv) => kernels::linear(x, conv.weight.val(), Some(conv.bias.val())),
+        }
+    }
+}
+
+/// Transformer blocks over an image's pixels, between two projections and inside a residual connection.
+#[derive(Module, Debug)]
+pub struct Transformer2DModel {
+    pub norm: GroupNorm,
+    pub proj_in: PixelProjection,
+    pub transformer_blocks: Vec<BasicTransformerBlock>,
+    pub proj_out: PixelProjection,
+}
+
+/// What a [`Transformer2DModel`] is made of.
+#[derive(Debug, Clone)]
+pub struct TransformerConfig {
+    pub channels: usize,
+    /// Must divide `channels`.
+    pub heads: usize,
+    /// Width of the encoder's hidden states.
+    pub context: usize,
+    pub layers: usize,
+    pub groups: usize,
+    pub only_cross_attention: bool,
+    pub use_linear_projection: bool,
+}
+
+impl TransformerConfig {
+    pub fn init(&self, device: &Device) -> Transformer2DModel {
+        let (channels, linear) = (self.channels, self.use_linear_projection);
+        let norm = || LayerNorm::new(channels, LAYER_NORM_EPS, device);
+        let attention = |context| TokenAttention::new(channels, context, self.heads, device);
+        let first = if self.only_cross_attention {
+            self.context
+        } else {
+            channels
+        };
+        let block = || BasicTransformerBlock {
+            norm1: norm(),
+            attn1: attention(first),
+            norm2: norm(),
+            attn2: attention(self.context),
+            norm3: norm(),
+            ff: FeedForward::new(channels, device),
+            only_cross_attention: self.only_cross_attention,
+        };
+        Transformer2DModel {
+            norm: GroupNorm::new(self.groups, channels, GROUP_NORM_EPS, device),
+            proj_in: PixelProjection::new(channels, linear, device),
+            transformer_blocks: (0..self.layers).map(|_| block()).collect(),
+            proj_out: PixelProjection::new(channels, linear, device),
+        }
+    }
+}
+
+impl Transformer2DModel {
+    /// # Shapes
+    /// `x`: `[batch, height, width, channels]`, unchanged; `context`: `[batch * tokens, context]`.
+    pub fn forward(&self, x: Tensor<4>, context: &Tensor<2>) -> Tensor<4> {
+        let [batch, height, width, channels] = x.dims();
+        let rows = self.norm.forward(x.clone());
+        let rows = rows.reshape([batch * height * width, channels]);
+        let mut rows = self.proj_in.forward(rows);
+        for block in &self.transformer_blocks {
+            rows = block.forward(rows, context, batch);
+        }
+        x + self
+            .proj_out
+            .forward(rows)
+            .reshape([batch, height, width, channels])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parameters::{self, to_host};
+
+    #[test]
+    fn layers_have_the_names_and_shapes_of_checkpoints() {
+        let config = TransformerConfig {
+            channels: 8,
+            heads: 2,
+            context: 6,
+            layers: 1,
+            groups: 4,
+            only_cross_attention: false,
+            use_linear_projection: false,
+        };
+        let of = |linear| {
+            let config = TransformerConfig {
+                use_linear_projection: linear,
+                ..config.clone()
+            };
+            let all = parameters::list(&config.init(&Device::flex()));
+            move |name: &str| all.iter().find(|p| p.name == name).map(|p| p.shape.clone())
+        };
+        let (conv, linear) = (of(false), of(true));
+        assert_eq!(conv("proj_in.weight").unwrap(), [8, 8, 1, 1]);
+        assert_eq!(linear("proj_in.weight").unwrap(), [8, 8]);
+        let block = |rest: &str| conv(&format!("transformer_blocks.0.{rest}"));
+        assert_eq!(block("attn2.to_k.weight").unwrap(), [8, 6]);
+        assert_eq!(block("attn2.to_k.bias"), None);
+        assert_eq!(block("attn1.to_out.0.bias").unwrap(), [8]);
+        assert_eq!(block("ff.net.0.proj.weight").unwrap(), [64, 8]);
+        assert_eq!(block("ff.net.2.weight").unwrap(), [8, 32]);
+    }
+
+    #[test]
+    fn gelu_is_the_exact_one() {
+        // torch.nn.functional.gelu(torch.tensor([-3., -1., 0., .5, 2.], dtype=torch.float64))
+        let expected = [
+            -0.004_049_694_1,
+            -0.158_655_254,
+            0.0,
+            0.345_731_23,
+            1.954_499_74,
+        ];
+        let x = Tensor::<2>::from_floats([[-3.0, -1.0, 0.0, 0.5, 2.0]], &Device::flex());
+        for (found, expected) in to_host(gelu(x)).into_iter().zip(expected) {
+            let far: f64 = f64::from(found) - expected;
+            assert!(far.abs() < 1e-6, "{found} {expected}");
+        }
+    }
+}

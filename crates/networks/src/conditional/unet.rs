@@ -1,0 +1,350 @@
+//! diffusers' `UNet2DConditionModel`, channel-last.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use retrack_kernels as kernels;
+
+use super::blocks::{Condition, CrossAttnDownBlock2D, CrossAttnUpBlock2D, MidBlock2DCrossAttn};
+use super::config::UNet2DConditionConfig;
+use super::transformer::{Transformer2DModel, TransformerConfig};
+use crate::denoiser::Denoiser;
+use crate::embeddings::{TimestepEmbedding, sinusoidal};
+use crate::gradients::GradientSet;
+use crate::layers::{Conv3x3, ConvStride2, GroupNorm};
+use crate::random::Draw;
+use crate::resnet::{Downsample2D, Resize, ResnetBlock2D, ResnetConfig, Upsample2D};
+use crate::unet2d::InputError;
+
+/// The denoising network of latent diffusion (Rombach et al. 2022) as Stable Diffusion 1.x and 2.x
+/// configure it.
+///
+/// Field names are the checkpoint's, so that a parameter's path is its key.
+#[derive(Module, Debug)]
+pub struct UNet2DConditionModel {
+    pub conv_in: Conv3x3,
+    pub time_embedding: TimestepEmbedding,
+    pub down_blocks: Vec<CrossAttnDownBlock2D>,
+    pub mid_block: MidBlock2DCrossAttn,
+    pub up_blocks: Vec<CrossAttnUpBlock2D>,
+    pub conv_norm_out: GroupNorm,
+    pub conv_out: Conv3x3,
+    cross_attention_dim: usize,
+    downsample_padding: usize,
+    center_input_sample: bool,
+    sinusoid_dim: usize,
+    flip_sin_to_cos: bool,
+    freq_shift: f64,
+}
+
+impl UNet2DConditionConfig {
+    /// The network, all parameters zero: [`parameters`](crate::parameters) fills them.
+    pub fn init(&self, device: &Device) -> UNet2DConditionModel {
+        let channels = &self.block_out_channels;
+        let levels = channels.len();
+        let coarsest = levels - 1;
+
+        let mut down_blocks = Vec::with_capacity(levels);
+        let mut width = channels[0];
+        for (level, &out) in channels.iter().enumerate() {
+            let resnets = (0..self.layers_per_block)
+                .map(|layer| self.resnet(if layer == 0 { width } else { out }, out, device))
+                .collect();
+            let count = self.layers_per_block * usize::from(self.down_attention[level]);
+            let downsampler = || Downsample2D {
+                conv: ConvStride2::new(out, self.downsample_padding, device),
+            };
+            down_blocks.push(CrossAttnDownBlock2D {
+                resnets,
+                attentions: self.transformers(level, count, device),
+                downsamplers: (level < coarsest).then(downsampler).into_iter().collect(),
+            });
+            width = out;
+        }
+
+        let mut up_blocks = Vec::with_capacity(levels);
+        let mut previous = channels[coarsest];
+        for level in (0..levels).rev() {
+            let (out, finer) = (channels[level], channels[level.saturating_sub(1)]);
+            let layers = self.layers_per_block + 1;
+            let resnets = (0..layers)
+                .map(|layer| {
+                    let skip = if layer + 1 == layers { finer } else { out };
+                    let input = if layer == 0 { previous } else { out };
+                    self.resnet(input + skip, out, device)
+                })
+                .collect();
+            let count = layers * usize::from(self.up_attention[coarsest - level]);
+            let upsampler = || Upsample2D {
+                conv: Conv3x3::new(out, out, device),
+            };
+            up_blocks.push(CrossAttnUpBlock2D {
+                resnets,
+                attentions: self.transformers(level, count, device),
+                upsamplers: (level > 0).then(upsampler).into_iter().collect(),
+            });
+            previous = out;
+        }
+
+        let time = self.time_embedding_dim;
+        UNet2DConditionModel {
+            conv_in: Conv3x3::new(self.in_channels, channels[0], device),
+            time_embedding: TimestepEmbedding::new(channels[0], time, device),
+            down_blocks,
+            mid_block: self.mid(device),
+            up_blocks,
+            conv_norm_out: GroupNorm::new(self.norm_num_groups, channels[0], self.norm_eps, device),
+            conv_out: Conv3x3::new(channels[0], self.out_channels, device),
+            cross_attention_dim: self.cross_attention_dim,
+            downsample_padding: self.downsample_padding,
+            center_input_sample: self.center_input_sample,
+            sinusoid_dim: channels[0],
+            flip_sin_to_cos: self.flip_sin_to_cos,
+            freq_shift: self.freq_shift,
+        }
+    }
+
+    fn resnet_config(&self, in_channels: usize, out_channels: usize) -> ResnetConfig {
+        ResnetConfig {
+            in_channels,
+            out_channels,
+            time_channels: Some(self.time_embedding_dim),
+            groups: self.norm_num_groups,
+            eps: self.norm_eps,
+            time_scale_shift: self.resnet_time_scale_shift,
+            dropout: self.dropout,
+            output_scale: 1.0,
+            resize: Resize::Keep,
+        }
+    }
+
+    fn resnet(&self, inputs: usize, outputs: usize, device: &Device) -> ResnetBlock2D {
+        self.resnet_config(inputs, outputs).init(device)
+    }
+
+    fn transformer_config(&self, level: usize) -> TransformerConfig {
+        TransformerConfig {
+            channels: self.block_out_channels[level],
+            heads: self.attention_heads[level],
+            context: self.cross_attention_dim,
+            layers: self.transformer_layers_per_block[level],
+            groups: self.norm_num_groups,
+            only_cross_attention: self.only_cross_attention[level],
+            use_linear_projection: self.use_linear_projection,
+        }
+    }
+
+    fn transformers(&self, level: usize, count: usize, device: &Device) -> Vec<Transformer2DModel> {
+        let config = self.transformer_config(level);
+        (0..count).map(|_| config.init(device)).collect()
+    }
+
+    fn mid(&self, device: &Device) -> MidBlock2DCrossAttn {
+        let coarsest = self.block_out_channels.len() - 1;
+        let channels = self.block_out_channels[coarsest];
+        let resnet = ResnetConfig {
+            output_scale: self.mid_block_scale_factor,
+            ..self.resnet_config(channels, channels)
+        };
+        // diffusers keeps the mid block's self-attention whatever `only_cross_attention` says.
+        let transformer = TransformerConfig {
+            only_cross_attention: false,
+            ..self.transformer_config(coarsest)
+        };
+        MidBlock2DCrossAttn {
+            resnets: vec![resnet.init(device), resnet.init(device)],
+            attentions: vec![transformer.init(device)],
+        }
+    }
+}
+
+impl UNet2DConditionModel {
+    /// Predicts, for each image, what the scheduler's prediction type says.
+    ///
+    /// `dropout` draws the masks of a training step; without it nothing is dropped.
+    ///
+    /// # Shapes
+    /// `sample`: `[batch, height, width, in]`, a timestep for each image; `encoder_hidden_states`:
+    /// `[batch, tokens, cross_attention_dim]`, or `[1, ..]` where all images share one text; result:
+    /// `[batch, height, width, out]`.
+    ///
+    /// # Errors
+    /// A wrong number of channels or timesteps; hidden states of another shape; a height or width that
+    /// does not halve evenly down to the coarsest level.
+    pub fn forward(
+        &self,
+        sample: Tensor<4>,
+        timesteps: &[f32],
+        encoder_hidden_states: Tensor<3>,
+        mut dropout: Option<&mut Draw>,
+    ) -> Result<Tensor<4>, InputError> {
+        let batch = sample.dims()[0];
+        self.check(sample.dims(), timesteps.len())?;
+        let context = self.context(encoder_hidden_states, batch)?;
+
+        let rows = sinusoidal(
+            timesteps,
+            self.sinusoid_dim,
+            self.flip_sin_to_cos,
+            self.freq_shift,
+        );
+        let temb = kernels::silu(self.time_embedding.forward_rows(rows, batch));
+        let condition = Condition {
+            temb: &temb,
+            context: &context,
+        };
+
+        let sample = if self.center_input_sample {
+            sample * 2.0 - 1.0
+        } else {
+            sample
+        };
+        let mut x = self.conv_in.forward(sample);
+        let mut skips = vec![x.clone()];
+        for block in &self.down_blocks {
+            x = block.forward(x, condition, &mut skips, dropout.as_deref_mut());
+        }
+        x = self.mid_block.forward(x, condition, dropout.as_deref_mut());
+        for block in &self.up_blocks {
+            x = block.forward(x, condition, &mut skips, dropout.as_deref_mut());
+        }
+        Ok(self.conv_out.forward(self.conv_norm_out.forward_silu(x)))
+    }
+
+    fn check(
+        &self,
+        [batch, height, width, channels]: [usize; 4],
+        timesteps: usize,
+    ) -> Result<(), InputError> {
+        let expected = self.conv_in.weight.dims()[2];
+        if channels != expected {
+            return Err(InputError::Channels {
+                found: channels,
+                expected,
+            });
+        }
+        if timesteps != batch {
+            return Err(InputError::Timesteps {
+                images: batch,
+                timesteps,
+            });
+        }
+        let multiple: usize = 1 << (self.down_blocks.len() - 1);
+        for side in [height, width] {
+            if side == 0 || !side.is_multiple_of(multiple) {
+                // The first level where the side is odd; 0 halves to 0 at once.
+                let side = side >> side.trailing_zeros().min(multiple.trailing_zeros());
+                let half = (side + self.downsample_padding) / 2;
+                return Err(InputError::Size {
+                    height,
+                    width,
+                    side,
+                    half,
+                    back: 2 * half,
+                    multiple,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// `[batch * tokens, cross_attention_dim]`.
+    fn context(&self, states: Tensor<3>, images: usize) -> Result<Tensor<2>, InputError> {
+        let found = states.dims();
+        let [texts, tokens, width] = found;
+        let fits = (texts == 1 || texts == images) && tokens > 0;
+        if !fits || width != self.cross_attention_dim {
+            return Err(InputError::EncoderHiddenStates {
+                found,
+                images,
+                width: self.cross_attention_dim,
+            });
+        }
+        let states = if texts == images {
+            states
+        } else {
+            states.expand([images, tokens, width])
+        };
+        Ok(states.reshape([images * tokens, width]))
+    }
+}
+
+/// A conditional network with the one text that all images of a run share.
+#[derive(Debug, Clone)]
+pub struct Prompted {
+    pub network: UNet2DConditionModel,
+    /// The text encoder's hidden states, `[1, tokens, cross_attention_dim]`.
+    pub encoder_hidden_states: Tensor<3>,
+}
+
+impl Denoiser for Prompted {
+    fn predict(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[usize],
+        labels: Option<&[i64]>,
+        dropout: Option<&mut Draw>,
+    ) -> Result<Tensor<4>, InputError> {
+        if labels.is_some() {
+            return Err(InputError::LabelsUnexpected);
+        }
+        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        let states = self.encoder_hidden_states.clone();
+        self.network.forward(x, &timesteps, states, dropout)
+    }
+
+    fn gradients(&self, loss: Tensor<1>) -> GradientSet {
+        GradientSet::of(&self.network, loss)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn network() -> UNet2DConditionModel {
+        let config = UNet2DConditionConfig::from_json(&json!({
+            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+            "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4,
+            "attention_head_dim": 2, "cross_attention_dim": 6
+        }));
+        config.unwrap().init(&Device::flex())
+    }
+
+    fn forward(
+        sample: [usize; 4],
+        timesteps: &[f32],
+        states: [usize; 3],
+    ) -> Result<Tensor<4>, InputError> {
+        let device = Device::flex();
+        let (sample, states) = (
+            Tensor::zeros(sample, &device),
+            Tensor::zeros(states, &device),
+        );
+        network().forward(sample, timesteps, states, None)
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_before_anything_is_computed() {
+        let fits = forward([2, 4, 6, 4], &[1.0, 2.0], [2, 3, 6]).unwrap();
+        assert_eq!(fits.dims(), [2, 4, 6, 4]);
+        let error = |sample, timesteps: &[f32], states| {
+            forward(sample, timesteps, states).unwrap_err().to_string()
+        };
+        let text = error([2, 4, 4, 4], &[1.0, 2.0], [3, 3, 6]);
+        assert!(
+            text.contains("[3, 3, 6]") && text.contains("[1 or 2, tokens, 6]"),
+            "{text}"
+        );
+        assert!(error([1, 4, 4, 4], &[1.0], [1, 0, 6]).contains("[1, 0, 6]"));
+        assert!(error([1, 4, 4, 4], &[1.0], [1, 3, 7]).contains("[1, 3, 7]"));
+        assert!(error([1, 4, 4, 3], &[1.0], [1, 3, 6]).contains("3 channels"));
+        assert!(error([2, 4, 4, 4], &[1.0], [1, 3, 6]).contains("1 timesteps"));
+        let text = error([1, 4, 5, 4], &[1.0], [1, 3, 6]);
+        assert!(
+            text.contains("5 pixels halve to 3 and double to 6"),
+            "{text}"
+        );
+    }
+}

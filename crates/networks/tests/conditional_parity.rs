@@ -1,0 +1,180 @@
+//! Conditional networks against those of diffusers 0.42.1 on PyTorch 2.15: `fixtures/parity/predict_sd*`, each made by
+//! the script in its folder in f64 from weights that both sides compute. Predictions, and the gradient of every parameter.
+
+mod support;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use retrack_networks::conditional::{Prompted, UNet2DConditionConfig, UNet2DConditionModel};
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::parameters::{self, to_host};
+use support::{Case, formula, unit, worst};
+
+/// Largest difference of a prediction, as a share of the image's largest expected magnitude.
+const TOLERANCE: f32 = 1e-5;
+/// Largest relative error of the loss and of any parameter's gradient. PyTorch's own f32 is up to 5e-6 away.
+const GRADIENT_TOLERANCE: f64 = 1e-4;
+
+struct Forward {
+    network: UNet2DConditionModel,
+    prediction: Tensor<4>,
+}
+
+fn network(case: &Case, device: &Device) -> UNet2DConditionModel {
+    let config = UNet2DConditionConfig::from_json(&case.json("config.json")).unwrap();
+    assert!(config.unknown_keys.is_empty(), "{:?}", config.unknown_keys);
+    parameters::fill(config.init(device), |parameter| {
+        formula(&parameter.name, &parameter.shape)
+    })
+}
+
+fn states(case: &Case, device: &Device) -> Tensor<3> {
+    let shape: [usize; 3] = case.shape("encoder_hidden_states").try_into().unwrap();
+    let values = case.floats("encoder_hidden_states");
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+fn forward(case: &Case, device: &Device) -> Forward {
+    let network = network(case, device);
+    let timesteps: Vec<f32> = case
+        .integers("timestep")
+        .iter()
+        .map(|&t| t as f32)
+        .collect();
+    let sample = case.image_tensor("sample", device);
+    let prediction = network
+        .forward(sample, &timesteps, states(case, device), None)
+        .unwrap();
+    Forward {
+        network,
+        prediction,
+    }
+}
+
+/// Euclidean norm.
+fn norm(values: impl Iterator<Item = f64>) -> f64 {
+    values.map(|v| v * v).sum::<f64>().sqrt()
+}
+
+fn assert_agrees(name: &str) {
+    let case = Case::read(name);
+    let device = Device::flex().autodiff();
+    let Forward {
+        network,
+        prediction,
+    } = forward(&case, &device);
+
+    let (shape, expected) = case.images("prediction");
+    assert_eq!(prediction.dims(), shape);
+    let far = worst(&to_host(prediction.clone().inner()), &expected, shape[0]);
+    println!("{name}: prediction {:.1e}", far.error);
+    assert!(far.error <= TOLERANCE, "{name}: {far:?}");
+
+    let target = case.image_tensor("target", &device);
+    let loss = (prediction - target).square().sum() / shape[0] as f64;
+    let found = f64::from(to_host(loss.clone().inner())[0]);
+    let expected = case.scalar("loss");
+    assert!((found / expected - 1.0).abs() <= GRADIENT_TOLERANCE);
+
+    let gradient = Prompted {
+        encoder_hidden_states: states(&case, &device),
+        network: network.clone(),
+    }
+    .gradients(loss);
+    let listed = parameters::list(&network);
+    assert!(listed.iter().all(|parameter| parameter.trained));
+    assert_eq!(gradient.0.len(), listed.len());
+    let stored = |prefix: &str| {
+        let keys = case.keys().into_iter();
+        keys.filter(|key| key.starts_with(prefix)).count()
+    };
+    let probes = stored("grad_norm.") > 0;
+    let count = if probes {
+        stored("grad_norm.")
+    } else {
+        stored("grad.")
+    };
+    assert_eq!(count, listed.len(), "every parameter has its numbers");
+
+    let mut errors: Vec<(f64, &str)> = Vec::new();
+    for (parameter, part) in listed.iter().zip(gradient.0) {
+        let values: Vec<f64> = parameter
+            .export(to_host(part))
+            .into_iter()
+            .map(f64::from)
+            .collect();
+        let name = parameter.name.as_str();
+        let error = if probes {
+            let expected = case.scalar(&format!("grad_norm.{name}"));
+            let probe = unit(&format!("probe.{name}"), values.len());
+            let products = values.iter().zip(&probe).map(|(v, p)| v * f64::from(*p));
+            let dot = products.sum::<f64>() - case.scalar(&format!("grad_dot.{name}"));
+            let far = norm(values.iter().copied()) - expected;
+            // A vector's product with the probe is at most its norm times the probe's.
+            let length = norm(probe.iter().map(|p| f64::from(*p)));
+            (far / expected).abs().max(dot.abs() / (expected * length))
+        } else {
+            let expected = case.floats(&format!("grad.{name}"));
+            assert_eq!(case.shape(&format!("grad.{name}")), parameter.shape);
+            let pairs = values.iter().zip(&expected);
+            let far = norm(pairs.map(|(v, e)| v - f64::from(*e)));
+            far / norm(expected.iter().map(|e| f64::from(*e)))
+        };
+        errors.push((if error.is_nan() { f64::INFINITY } else { error }, name));
+    }
+    errors.sort_by(|a, b| b.0.total_cmp(&a.0));
+    println!(
+        "{name}: gradients of {} parameters, worst {:?}",
+        errors.len(),
+        &errors[..3]
+    );
+    assert!(
+        errors[0].0 <= GRADIENT_TOLERANCE,
+        "{name}: {:?}",
+        &errors[..10]
+    );
+}
+
+macro_rules! agree {
+    ($($case:ident)*) => {
+        mod predictions_and_gradients_equal_those_of_diffusers {
+            $(#[test]
+            fn $case() {
+                super::assert_agrees(concat!("predict_", stringify!($case)));
+            })*
+        }
+
+        #[test]
+        fn every_case_has_a_test() {
+            assert_eq!(support::cases("predict_sd"), [$(concat!("predict_", stringify!($case))),*]);
+        }
+    };
+}
+
+agree! {
+    sd1
+    sd2
+    sd_options
+}
+
+#[test]
+fn one_text_serves_all_images() {
+    let case = Case::read("predict_sd1");
+    let device = Device::flex();
+    let network = network(&case, &device);
+    let sample = case.image_tensor("sample", &device);
+    let shared = states(&case, &device).narrow(0, 1, 1);
+    let each = network
+        .forward(
+            sample.clone(),
+            &[3.0, 4.0, 5.0],
+            shared.clone().repeat_dim(0, 3),
+            None,
+        )
+        .unwrap();
+    let prompted = Prompted {
+        network,
+        encoder_hidden_states: shared,
+    };
+    let together = prompted.predict(sample, &[3, 4, 5], None, None).unwrap();
+    assert_eq!(to_host(together), to_host(each));
+}
