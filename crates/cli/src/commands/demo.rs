@@ -60,8 +60,8 @@ const PARTS: [&str; 7] = [
 
 /// Samples nearer to the T-shirt than this count as it: the published experiment's threshold.
 const THRESHOLD: f64 = 10.0;
-/// Deterministic, so that a seed's two samples can be compared; with few steps it also repeats the T-shirt as often as
-/// the model has it, where ancestral sampling drifts to the digits.
+/// Deterministic, so that a seed's two samples can be compared. With few steps it also repeats the T-shirt nearly as
+/// often as the data holds it (11 of 2,000 samples), where ancestral sampling does so 4 times.
 const SCHEDULER: SchedulerKind = SchedulerKind::Ddim;
 /// Denoising steps of every sample.
 const STEPS: usize = 50;
