@@ -100,6 +100,18 @@ fn another_experiment_in_the_same_folder_is_refused() {
     );
     folder.refused(EXPERIMENT, &["results", "another settings.steps"]);
     folder.write("small.toml", SMALL);
+    // A model that was never measured is no other settings' model either.
+    std::fs::remove_file(folder.path("out/results/neggrad-seed1-forget0.json")).unwrap();
+    folder.write(
+        "small.toml",
+        SMALL.replace("neggrad = 1e-5", "neggrad = 2e-5"),
+    );
+    let alone = EXPERIMENT
+        .replace("retrack,neggrad", "neggrad")
+        .replace("0-1", "1");
+    folder.refused(&alone, &["models", "another settings.learning_rate"]);
+    folder.write("small.toml", SMALL);
+    folder.done(EXPERIMENT);
     let unknown = EXPERIMENT.replace("mnist-tshirt", "mnist");
     folder.refused(&unknown, &["mnist: unknown", "mnist-tshirt, cifar10"]);
     let seeds = EXPERIMENT.replace("0-1", "1-0");

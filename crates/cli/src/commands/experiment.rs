@@ -283,7 +283,7 @@ impl Comparison<'_> {
             };
         }
         let (model, seconds) = match (&unlearning, run.line) {
-            (Some(unlearning), _) => (unlearning.out.clone(), self.unlearn(unlearning)?),
+            (Some(unlearning), _) => (unlearning.out.clone(), self.unlearn(unlearning, &settings)?),
             (None, Line::Retrained) => {
                 let path = self.args.retrained.clone();
                 (path.expect("a line only where it was given"), None)
@@ -308,10 +308,22 @@ impl Comparison<'_> {
     }
 
     /// Makes the model if it is not complete. Returns how long that took, if it happened now.
-    fn unlearn(&self, args: &UnlearnArgs) -> Result<Option<f64>, Failure> {
+    fn unlearn(&self, args: &UnlearnArgs, settings: &Value) -> Result<Option<f64>, Failure> {
         let unfinished = args.out.join("run").join("unfinished").exists();
         if args.out.exists() && !unfinished {
-            return Ok(None);
+            // Complete, but stopped before it was measured: it may have been made with other settings.
+            let path = args.out.join("run").join("config.json");
+            let text = fs::read_to_string(&path).map_err(|error| Failure::read(&path, error))?;
+            let made: Value = serde_json::from_str(&text).map_err(|e| Failure::read(&path, e))?;
+            let made = json!({"settings": made["settings"]});
+            return match Difference::first(&made, &json!({"settings": settings})) {
+                None => Ok(None),
+                Some(Difference { key, old, new }) => Err(Failure::input(format!(
+                    "{}: this model was made with another {key}: {old} then, {new} now; remove it to repeat the run, \
+                     or use another output folder",
+                    args.out.display()
+                ))),
+            };
         }
         let args = UnlearnArgs {
             resume: unfinished,
