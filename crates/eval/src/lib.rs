@@ -13,5 +13,7 @@ pub mod membership;
 pub mod nll;
 pub mod ode;
 pub mod pictures;
+mod pillow;
 mod resize;
 pub mod score;
+pub mod sscd;

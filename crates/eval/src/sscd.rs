@@ -1,0 +1,367 @@
+//! SSCD, the descriptor of copy detection (Pizzi et al. 2022, arXiv 2202.10261): the cosine of two images' embeddings
+//! says how likely one is a copy of the other, and 0.5 is a usual threshold for `sscd_disc_mixup`.
+//!
+//! The published network is a TorchScript file; it is read as ONNX here, and the refusal of anything else says how to
+//! convert it once. Images are resized to 288 x 288 whatever their shape, as SSCD's README does it for batches, and
+//! normalised with ImageNet's mean and standard deviation. Nothing is downloaded.
+
+use std::io::Cursor;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use tract_onnx::prelude::{
+    Datum, DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, Tensor,
+    TractError, TractResult, TypedRunnableModel, tvec,
+};
+use tract_onnx::tract_hir::infer::Factoid;
+
+use crate::distance::mean;
+use crate::pillow::resize;
+
+/// The height and width that every image is resized to.
+const SIDE: usize = 288;
+/// ImageNet's, over values in [0, 1].
+const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+const SD: [f32; 3] = [0.229, 0.224, 0.225];
+/// How the published file becomes one that is read here.
+const CONVERT: &str = "python -c \"import torch; m = torch.jit.load('sscd_disc_mixup.torchscript.pt'); \
+    torch.onnx.export(m, torch.zeros(1, 3, 288, 288), 'sscd.onnx', dynamo=False)\"";
+
+/// Why SSCD cannot be loaded or cannot look at images.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SscdError {
+    #[error("{}: cannot be read: {source}", path.display())]
+    Read {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    /// A zip archive, as `torch.save` and TorchScript write them.
+    #[error(
+        "{}: PyTorch's format, where SSCD is read as ONNX; convert sscd_disc_mixup.torchscript.pt once: {}",
+        path.display(),
+        CONVERT
+    )]
+    PyTorch { path: PathBuf },
+    #[error(
+        "{}: no whole ONNX network ({reason}); copy the file again, or make it anew: {}",
+        path.display(),
+        CONVERT
+    )]
+    Onnx { path: PathBuf, reason: String },
+    #[error(
+        "{}: takes {found} instead of f32 [N, 3, 288, 288] or u8 [N, 288, 288, 3], N being 1 or open; make it anew: {}",
+        path.display(),
+        CONVERT
+    )]
+    Input { path: PathBuf, found: String },
+    #[error(
+        "{}: gives {found} instead of one embedding an image, f32 [N, D]; make it anew: {}",
+        path.display(),
+        CONVERT
+    )]
+    Output { path: PathBuf, found: String },
+    #[error("images of {channels} channels cannot be judged by SSCD, only those of 1 or 3")]
+    Channels { channels: usize },
+    #[error("{bytes} bytes are no whole images of {height} x {width} x {channels}")]
+    Size {
+        bytes: usize,
+        height: usize,
+        width: usize,
+        channels: usize,
+    },
+    #[error("{}: fails on an image: {reason}", path.display())]
+    Run { path: PathBuf, reason: String },
+}
+
+/// An image's descriptor, of length 1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedding(Vec<f32>);
+
+impl Embedding {
+    /// Nothing where the values have no direction: all zero, or not finite.
+    fn of(mut values: Vec<f32>) -> Option<Self> {
+        let norm = values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>();
+        let norm = norm.sqrt();
+        if !norm.is_finite() || norm == 0.0 {
+            return None;
+        }
+        for value in &mut values {
+            *value = (f64::from(*value) / norm) as f32;
+        }
+        Some(Self(values))
+    }
+
+    pub fn values(&self) -> &[f32] {
+        &self.0
+    }
+
+    /// The cosine of the angle between two embeddings of the same network: 1 for equal images.
+    pub fn similarity(&self, other: &Self) -> f64 {
+        let pairs = self.0.iter().zip(&other.0);
+        pairs.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+    }
+}
+
+/// How similar images are to one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Similarities {
+    /// NaN where there are none.
+    pub mean: f64,
+    /// In the order of the images.
+    pub all: Vec<f64>,
+}
+
+/// How a network wants its images.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Input {
+    /// `[1, 3, SIDE, SIDE]`, normalised: the published network.
+    Normalised,
+    /// `[1, SIDE, SIDE, 3]` bytes, the normalisation being part of the network.
+    Bytes,
+}
+
+impl Input {
+    fn shape(self) -> [usize; 4] {
+        match self {
+            Self::Normalised => [1, 3, SIDE, SIDE],
+            Self::Bytes => [1, SIDE, SIDE, 3],
+        }
+    }
+
+    fn datum(self) -> DatumType {
+        match self {
+            Self::Normalised => f32::datum_type(),
+            Self::Bytes => u8::datum_type(),
+        }
+    }
+
+    /// Which one `fact` describes. Dimensions that are left open fit.
+    fn of(fact: &InferenceFact) -> Option<Self> {
+        let datum = fact.datum_type.concretize()?;
+        let dims: Vec<Option<usize>> = fact
+            .shape
+            .dims()
+            .map(|dim| usize::try_from(dim.concretize()?.to_i64().ok()?).ok())
+            .collect();
+        [Self::Normalised, Self::Bytes].into_iter().find(|input| {
+            let shape = input.shape();
+            let mut pairs = dims.iter().zip(shape);
+            datum == input.datum()
+                && dims.len() == shape.len()
+                && pairs.all(|(dim, size)| dim.is_none_or(|dim| dim == size))
+        })
+    }
+}
+
+/// The network, ready to look at images.
+#[derive(Debug)]
+pub struct Sscd {
+    plan: Arc<TypedRunnableModel>,
+    input: Input,
+    path: PathBuf,
+}
+
+impl Sscd {
+    /// Reads an ONNX file: the published network over normalised images, or one over bytes that normalises by itself.
+    /// Weights that PyTorch wrote into a file of their own are looked for beside it.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no ONNX, or its network does not take 288 x 288 images and give one vector each.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, SscdError> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(|source| SscdError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        if bytes.starts_with(b"PK") {
+            return Err(SscdError::PyTorch {
+                path: path.to_path_buf(),
+            });
+        }
+        // tract means to report what it cannot take, but a damaged file may reach an assertion of its.
+        catch_unwind(|| Self::parse(path, bytes)).unwrap_or_else(|_| {
+            Err(SscdError::Onnx {
+                path: path.to_path_buf(),
+                reason: "its operators contradict each other".into(),
+            })
+        })
+    }
+
+    fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, SscdError> {
+        let malformed = |error: TractError| SscdError::Onnx {
+            path: path.to_path_buf(),
+            reason: format!("{error:#}"),
+        };
+        let input_of = |found: String| SscdError::Input {
+            path: path.to_path_buf(),
+            found,
+        };
+        // What the file says of shapes holds for its own batch size.
+        let onnx = tract_onnx::onnx()
+            .with_ignore_output_shapes(true)
+            .with_ignore_value_info(true);
+        let proto = onnx
+            .proto_model_for_read(&mut Cursor::new(bytes))
+            .map_err(malformed)?;
+        let folder = path.parent().and_then(Path::to_str);
+        let model = onnx.parse(&proto, folder).map_err(malformed)?.model;
+        let inputs = model.input_outlets().map_err(malformed)?.len();
+        if inputs != 1 {
+            return Err(input_of(format!("{inputs} inputs")));
+        }
+        let fact = model.input_fact(0).map_err(malformed)?;
+        let input = Input::of(fact).ok_or_else(|| input_of(fact.format_dt_shape()))?;
+        let fact = InferenceFact::dt_shape(input.datum(), input.shape());
+        let model = model
+            .with_input_fact(0, fact)
+            .and_then(InferenceModelExt::into_optimized)
+            .map_err(malformed)?;
+        let outputs = model.output_outlets().map_err(malformed)?.len();
+        let found = match outputs {
+            1 => {
+                let fact = model.output_fact(0).map_err(malformed)?;
+                let shape = fact.shape.as_concrete();
+                let one_vector = shape.is_some_and(|shape| matches!(shape, [1, dims] if *dims > 0));
+                let right = one_vector && fact.datum_type == f32::datum_type();
+                (!right).then(|| format!("{fact:?}"))
+            }
+            outputs => Some(format!("{outputs} outputs")),
+        };
+        if let Some(found) = found {
+            return Err(SscdError::Output {
+                path: path.to_path_buf(),
+                found,
+            });
+        }
+        Ok(Self {
+            plan: model.into_runnable().map_err(malformed)?,
+            input,
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// Embeds images of bytes: `shape` (height, width, channels) each, one after another, of any size. One channel is
+    /// taken as gray.
+    ///
+    /// # Errors
+    /// Other than 1 or 3 channels, no whole number of images, a network that fails or gives no direction.
+    pub fn embed(&self, images: &[u8], shape: [usize; 3]) -> Result<Vec<Embedding>, SscdError> {
+        let [height, width, channels] = shape;
+        if channels != 1 && channels != 3 {
+            return Err(SscdError::Channels { channels });
+        }
+        let len = height * width * channels;
+        if len == 0 || !images.len().is_multiple_of(len) {
+            return Err(SscdError::Size {
+                bytes: images.len(),
+                height,
+                width,
+                channels,
+            });
+        }
+        images
+            .par_chunks(len)
+            .map(|image| self.run(&to_side(image, shape)))
+            .collect()
+    }
+
+    /// How similar `images` are to `image`, all of the same shape.
+    ///
+    /// # Errors
+    /// Those of [`Self::embed`].
+    pub fn similarities(
+        &self,
+        image: &[u8],
+        images: &[u8],
+        shape: [usize; 3],
+    ) -> Result<Similarities, SscdError> {
+        let known = self.embed(image, shape)?;
+        let [known] = known.as_slice() else {
+            let [height, width, channels] = shape;
+            return Err(SscdError::Size {
+                bytes: image.len(),
+                height,
+                width,
+                channels,
+            });
+        };
+        let others = self.embed(images, shape)?;
+        let all: Vec<f64> = others.iter().map(|other| known.similarity(other)).collect();
+        Ok(Similarities {
+            mean: mean(&all),
+            all,
+        })
+    }
+
+    /// One image of `SIDE` x `SIDE` x 3 bytes.
+    fn run(&self, image: &[u8]) -> Result<Embedding, SscdError> {
+        let failed = |reason: String| SscdError::Run {
+            path: self.path.clone(),
+            reason,
+        };
+        let run = || -> TractResult<Vec<f32>> {
+            let shape = self.input.shape();
+            let input = match self.input {
+                Input::Normalised => Tensor::from_shape(&shape, &normalised(image))?,
+                Input::Bytes => Tensor::from_shape(&shape, image)?,
+            };
+            let outputs = self.plan.run(tvec![input.into()])?;
+            // One output, as was checked when the file was opened.
+            let values = outputs[0].to_plain_array_view::<f32>()?;
+            Ok(values.iter().copied().collect())
+        };
+        let values = catch_unwind(AssertUnwindSafe(run))
+            .map_err(|_| failed("its operators contradict each other".into()))?
+            .map_err(|error| failed(format!("{error:#}")))?;
+        Embedding::of(values).ok_or_else(|| failed("its embedding has no direction".into()))
+    }
+}
+
+/// Resizes one image of bytes to `[SIDE, SIDE, 3]`, a single channel being repeated.
+fn to_side(image: &[u8], shape: [usize; 3]) -> Vec<u8> {
+    let resized = resize(image, shape, SIDE);
+    match shape[2] {
+        1 => resized.into_iter().flat_map(|byte| [byte; 3]).collect(),
+        _ => resized,
+    }
+}
+
+/// `[SIDE, SIDE, 3]` bytes to `[3, SIDE, SIDE]` as the network was trained on.
+fn normalised(image: &[u8]) -> Vec<f32> {
+    (0..3)
+        .flat_map(|channel| {
+            let plane = image.iter().skip(channel).step_by(3);
+            plane.map(move |&byte| (f32::from(byte) / 255.0 - MEAN[channel]) / SD[channel])
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normalising_subtracts_the_mean_of_imagenet_from_each_plane() {
+        let mut image = vec![0; SIDE * SIDE * 3];
+        image[3..6].copy_from_slice(&[255, 51, 102]);
+        let planes = normalised(&image);
+        let second = |channel: usize| planes[channel * SIDE * SIDE + 1];
+        for (channel, value) in [1.0, 0.2, 0.4].into_iter().enumerate() {
+            let expected = (value - MEAN[channel]) / SD[channel];
+            assert!((second(channel) - expected).abs() < 1e-6);
+            assert_eq!(planes[channel * SIDE * SIDE], -MEAN[channel] / SD[channel]);
+        }
+    }
+
+    #[test]
+    fn embeddings_have_length_one_and_what_has_no_direction_has_none() {
+        let embedding = Embedding::of(vec![3.0, -4.0]).unwrap();
+        assert_eq!(embedding.values(), [0.6, -0.8]);
+        assert!((embedding.similarity(&embedding) - 1.0).abs() < 1e-7);
+        assert_eq!(Embedding::of(vec![0.0; 3]), None);
+        assert_eq!(Embedding::of(vec![1.0, f32::NAN]), None);
+    }
+}
