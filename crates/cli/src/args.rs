@@ -294,6 +294,8 @@ pub enum Metric {
     Frequency,
     /// How often a forgotten image comes back from noise at timestep 250 (nearer than --threshold)
     Injection,
+    /// How similar what comes back from that noise is to the forgotten image, by SSCD (--sscd)
+    Sscd,
     /// Bits per dimension of the forgotten images
     Nll,
     /// Denoising loss of the forgotten images against images never seen (--controls)
@@ -320,6 +322,9 @@ pub struct ProtocolArgs {
     /// Inception's weights: pt_inception-2015-12-05-6726825d.pth [default: found in PyTorch's cache]
     #[arg(long, value_name = "FILE")]
     pub inception: Option<PathBuf>,
+    /// SSCD's network as ONNX, converted from sscd_disc_mixup.torchscript.pt
+    #[arg(long, value_name = "FILE")]
+    pub sscd: Option<PathBuf>,
     /// Images like the training images that the model never saw
     #[arg(long, value_name = "SRC")]
     pub controls: Option<PathBuf>,

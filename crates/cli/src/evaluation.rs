@@ -16,6 +16,7 @@ use retrack_eval::inception_score::{self, InceptionScore};
 use retrack_eval::membership::{Membership, Scoring};
 use retrack_eval::nll::{Likelihood, rademacher};
 use retrack_eval::score::Score;
+use retrack_eval::sscd::Sscd;
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
@@ -54,6 +55,7 @@ pub struct Protocol {
     /// `None`: frequency and injection are skipped.
     pub threshold: Option<f64>,
     pub inception: Option<PathBuf>,
+    pub sscd: Option<PathBuf>,
     pub controls: Option<PathBuf>,
 }
 
@@ -67,6 +69,7 @@ pub struct Subject<'a> {
     digits: OnceCell<FeatureStatistics>,
     features: OnceCell<FeatureStatistics>,
     inception: OnceCell<Inception>,
+    sscd: OnceCell<Sscd>,
 }
 
 impl<'a> Subject<'a> {
@@ -90,6 +93,7 @@ impl<'a> Subject<'a> {
             digits: OnceCell::new(),
             features: OnceCell::new(),
             inception: OnceCell::new(),
+            sscd: OnceCell::new(),
         })
     }
 
@@ -136,6 +140,8 @@ struct Examined<'a> {
     seed: u64,
     /// Drawn samples that are not the forgotten image.
     others: Vec<u8>,
+    /// What [`Examined::injected`] gives.
+    injected: OnceCell<Vec<u8>>,
     found: Evaluation,
 }
 
@@ -195,6 +201,7 @@ impl Protocol {
             device,
             seed,
             others: without(&samples, subject, self.threshold),
+            injected: OnceCell::new(),
             found: Evaluation {
                 samples,
                 ..Evaluation::default()
@@ -240,7 +247,10 @@ fn check_shape(shape: ImageShape, data: &Dataset, path: &Path) -> Result<(), Fai
 
 impl Metric {
     fn draws_samples(self) -> bool {
-        !matches!(self, Self::Injection | Self::Nll | Self::Membership)
+        !matches!(
+            self,
+            Self::Injection | Self::Sscd | Self::Nll | Self::Membership
+        )
     }
 }
 
@@ -261,6 +271,7 @@ impl Examined<'_> {
         match metric {
             Metric::Frequency => self.frequency(),
             Metric::Injection => self.injection(),
+            Metric::Sscd => self.sscd(),
             Metric::Nll => self.nll(),
             Metric::Membership => self.membership(),
             Metric::Copies => self.copies(),
@@ -289,10 +300,17 @@ impl Examined<'_> {
         Ok(Ok(()))
     }
 
-    fn injection(&mut self) -> Measured {
-        let Some(threshold) = self.protocol.threshold else {
-            return Ok(Err("give --threshold".into()));
-        };
+    /// The forgotten images that are looked at one by one.
+    fn looked_at(&self) -> impl Iterator<Item = &[u8]> {
+        self.subject.images().take(LOOKED_AT)
+    }
+
+    /// What the model makes of [`Examined::looked_at`] from noise at timestep [`INJECTION`]: [`INJECTIONS`] images of
+    /// bytes for each, one after another. Computed once for all metrics that judge them.
+    fn injected(&self) -> Result<&[u8], Failure> {
+        if let Some(injected) = self.injected.get() {
+            return Ok(injected);
+        }
         let shape = self.subject.data.shape();
         let sampler = Sampler::new(
             SchedulerKind::Ddpm,
@@ -306,10 +324,9 @@ impl Examined<'_> {
             shape: [shape.height, shape.width, shape.channels],
             device: self.device,
         };
-        let images: Vec<&[u8]> = self.subject.images().take(LOOKED_AT).collect();
-        let bar = progress::bar("injection", images.len() * INJECTION, "steps");
-        let (mut near, mut distance) = (0, 0.0);
-        for image in &images {
+        let bar = progress::bar("injection", self.looked_at().count() * INJECTION, "steps");
+        let mut injected = Vec::new();
+        for image in self.looked_at() {
             let clean: Vec<f32> = image.iter().map(|&byte| to_unit(byte)).collect();
             let dims = [INJECTIONS, shape.height, shape.width, shape.channels];
             let copies = TensorData::new(clean.repeat(INJECTIONS), dims);
@@ -320,17 +337,55 @@ impl Examined<'_> {
                 None,
                 &mut || bar.inc(1),
             )?;
-            let restored: Vec<u8> = restored.into_iter().map(to_byte).collect();
-            for restored in restored.chunks_exact(image.len()) {
-                let apart = euclidean(restored, image);
-                near += usize::from(apart < threshold);
-                distance += apart;
-            }
+            injected.extend(restored.into_iter().map(to_byte));
         }
         model::finish(&bar);
-        let tries = images.len() * INJECTIONS;
+        Ok(self.injected.get_or_init(|| injected))
+    }
+
+    fn injection(&mut self) -> Measured {
+        let Some(threshold) = self.protocol.threshold else {
+            return Ok(Err("give --threshold".into()));
+        };
+        let len = self.subject.data.shape().bytes();
+        let injected = self.injected()?.chunks_exact(len * INJECTIONS);
+        let distances: Vec<f64> = self
+            .looked_at()
+            .zip(injected)
+            .flat_map(|(image, restored)| {
+                let restored = restored.chunks_exact(len);
+                restored.map(move |restored| euclidean(restored, image))
+            })
+            .collect();
+        let near = distances.iter().filter(|&&apart| apart < threshold).count();
+        let tries = distances.len();
         self.add("restored", near as f64 / tries as f64, tries);
-        self.add("restored_distance", distance / tries as f64, tries);
+        self.add("restored_distance", mean(&distances), tries);
+        Ok(Ok(()))
+    }
+
+    fn sscd(&mut self) -> Measured {
+        let sscd = match self.subject.sscd.get() {
+            Some(sscd) => sscd,
+            None => {
+                let Some(path) = &self.protocol.sscd else {
+                    let lack = "give --sscd FILE: sscd_disc_mixup as ONNX, converted from the published \
+                        sscd_disc_mixup.torchscript.pt";
+                    return Ok(Err(lack.into()));
+                };
+                let opened = Sscd::open(path).map_err(Failure::input)?;
+                self.subject.sscd.get_or_init(|| opened)
+            }
+        };
+        let shape = self.subject.data.shape();
+        let injected = self.injected()?.chunks_exact(shape.bytes() * INJECTIONS);
+        let shape = [shape.height, shape.width, shape.channels];
+        let mut similarities = Vec::new();
+        for (image, restored) in self.looked_at().zip(injected) {
+            let found = sscd.similarities(image, restored, shape);
+            similarities.extend(found.map_err(Failure::input)?.all);
+        }
+        self.add("sscd", mean(&similarities), similarities.len());
         Ok(Ok(()))
     }
 

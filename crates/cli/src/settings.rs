@@ -167,6 +167,7 @@ impl Experiment {
                     .ok_or_else(|| missing("sampling_steps"))?,
                 threshold: file.threshold,
                 inception: None,
+                sscd: None,
                 controls: None,
             },
         })

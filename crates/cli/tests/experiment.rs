@@ -189,6 +189,29 @@ fn evaluate_puts_a_model_beside_the_one_before() {
         said.stderr
             .contains("frequency was skipped: give --threshold")
     );
+    let sscd = evaluate
+        .replace("frequency,injection,digits", "injection,sscd")
+        .replace("report", "similar");
+    let said = folder.done(&sscd);
+    let lacks = "sscd was skipped: give --sscd FILE: sscd_disc_mixup";
+    assert!(said.stderr.contains(lacks), "{}", said.stderr);
+    let network = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../fixtures/parity/sscd_tiny/model.onnx"
+    );
+    folder.done(&format!("{sscd} --force --sscd {network}"));
+    let json = folder.read_json("similar/metrics.json");
+    let score = &json["model"]["scores"][2];
+    assert_eq!(score["name"], "sscd");
+    assert_eq!(score["count"], 16);
+    let similarity = score["value"].as_f64().unwrap();
+    assert!(similarity > 0.0 && similarity <= 1.0, "{similarity}");
+    let foreign = format!("{sscd} --force --sscd photos/03.png");
+    folder.refused(
+        &foreign,
+        &["photos/03.png: no whole ONNX", "torch.onnx.export"],
+    );
+
     let wrong = evaluate.replace("report", "third");
     folder.refused(&wrong.replace("--samples 4", "--samples 0"), &["samples"]);
     folder.refused(

@@ -24,6 +24,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         sampling_steps: args.steps,
         threshold: args.protocol.threshold,
         inception: args.protocol.inception.clone(),
+        sscd: args.protocol.sscd.clone(),
         controls: args.protocol.controls.clone(),
     };
     protocol.check()?;

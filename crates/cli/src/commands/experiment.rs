@@ -85,6 +85,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         samples: args.protocol.samples.unwrap_or(preset.protocol.samples),
         threshold: args.protocol.threshold.or(preset.protocol.threshold),
         inception: args.protocol.inception.clone(),
+        sscd: args.protocol.sscd.clone(),
         controls: args.protocol.controls.clone(),
         ..preset.protocol
     };
