@@ -5,17 +5,14 @@
 //! convert it once. Images are resized to 288 x 288 whatever their shape, as SSCD's README does it for batches, and
 //! normalised with ImageNet's mean and standard deviation. Nothing is downloaded.
 
-use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rayon::prelude::*;
-use tract_onnx::prelude::{
-    Datum, DatumType, Framework, InferenceFact, InferenceModelExt, IntoRunnable, Tensor,
-    TractError, TractResult, TypedRunnableModel, tvec,
+use rten::{
+    DataType, Dimension, LoadError, LoadErrorKind, Model, ModelOptions, RunOptions, ThreadPool,
+    ValueType, ValueView,
 };
-use tract_onnx::tract_hir::infer::Factoid;
 
 use crate::distance::mean;
 use crate::pillow::resize;
@@ -131,116 +128,83 @@ impl Input {
         }
     }
 
-    fn datum(self) -> DatumType {
-        match self {
-            Self::Normalised => f32::datum_type(),
-            Self::Bytes => u8::datum_type(),
-        }
+    fn value_type(self) -> ValueType {
+        ValueType::Tensor(match self {
+            Self::Normalised => DataType::Float,
+            Self::Bytes => DataType::UInt8,
+        })
     }
 
-    /// Which one `fact` describes. Dimensions that are left open fit.
-    fn of(fact: &InferenceFact) -> Option<Self> {
-        let datum = fact.datum_type.concretize()?;
-        let dims: Vec<Option<usize>> = fact
-            .shape
-            .dims()
-            .map(|dim| usize::try_from(dim.concretize()?.to_i64().ok()?).ok())
-            .collect();
+    /// Which one takes this type and shape. Dimensions that are left open fit.
+    fn of(found: Option<ValueType>, shape: &[Dimension]) -> Option<Self> {
         [Self::Normalised, Self::Bytes].into_iter().find(|input| {
-            let shape = input.shape();
-            let mut pairs = dims.iter().zip(shape);
-            datum == input.datum()
-                && dims.len() == shape.len()
-                && pairs.all(|(dim, size)| dim.is_none_or(|dim| dim == size))
+            let mut pairs = shape.iter().zip(input.shape());
+            found == Some(input.value_type())
+                && shape.len() == input.shape().len()
+                && pairs.all(|(dimension, size)| match dimension {
+                    Dimension::Fixed(fixed) => *fixed == size,
+                    Dimension::Symbolic(_) => true,
+                })
         })
     }
 }
 
 /// The network, ready to look at images.
-#[derive(Debug)]
 pub struct Sscd {
-    plan: Arc<TypedRunnableModel>,
+    model: Model,
+    /// As many threads as everything else of this program has.
+    threads: Arc<ThreadPool>,
     input: Input,
     path: PathBuf,
 }
 
+impl std::fmt::Debug for Sscd {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_tuple("Sscd").field(&self.path).finish()
+    }
+}
+
 impl Sscd {
     /// Reads an ONNX file: the published network over normalised images, or one over bytes that normalises by itself.
-    /// Weights that PyTorch wrote into a file of their own are looked for beside it.
+    /// Weights that PyTorch wrote into a file of their own, `NAME.onnx.data`, are looked for beside it.
     ///
     /// # Errors
     /// The file cannot be read, is no ONNX, or its network does not take 288 x 288 images and give one vector each.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SscdError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| SscdError::Read {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let bytes = read(path)?;
         if bytes.starts_with(b"PK") {
             return Err(SscdError::PyTorch {
                 path: path.to_path_buf(),
             });
         }
-        // tract means to report what it cannot take, but a damaged file may reach an assertion of its.
-        catch_unwind(|| Self::parse(path, bytes)).unwrap_or_else(|_| {
+        // rten means to report what it cannot take, but a damaged file may reach an assertion of its.
+        let model = catch_unwind(|| load(path, bytes)).unwrap_or_else(|_| {
             Err(SscdError::Onnx {
                 path: path.to_path_buf(),
-                reason: "its operators contradict each other".into(),
+                reason: "its parts contradict each other".into(),
             })
-        })
-    }
-
-    fn parse(path: &Path, bytes: Vec<u8>) -> Result<Self, SscdError> {
-        let malformed = |error: TractError| SscdError::Onnx {
-            path: path.to_path_buf(),
-            reason: format!("{error:#}"),
-        };
+        })?;
         let input_of = |found: String| SscdError::Input {
             path: path.to_path_buf(),
             found,
         };
-        // What the file says of shapes holds for its own batch size.
-        let onnx = tract_onnx::onnx()
-            .with_ignore_output_shapes(true)
-            .with_ignore_value_info(true);
-        let proto = onnx
-            .proto_model_for_read(&mut Cursor::new(bytes))
-            .map_err(malformed)?;
-        let folder = path.parent().and_then(Path::to_str);
-        let model = onnx.parse(&proto, folder).map_err(malformed)?.model;
-        let inputs = model.input_outlets().map_err(malformed)?.len();
-        if inputs != 1 {
-            return Err(input_of(format!("{inputs} inputs")));
-        }
-        let fact = model.input_fact(0).map_err(malformed)?;
-        let input = Input::of(fact).ok_or_else(|| input_of(fact.format_dt_shape()))?;
-        let fact = InferenceFact::dt_shape(input.datum(), input.shape());
-        let model = model
-            .with_input_fact(0, fact)
-            .and_then(InferenceModelExt::into_optimized)
-            .map_err(malformed)?;
-        let outputs = model.output_outlets().map_err(malformed)?.len();
-        let found = match outputs {
-            1 => {
-                let fact = model.output_fact(0).map_err(malformed)?;
-                let shape = fact.shape.as_concrete();
-                let one_vector = shape.is_some_and(|shape| matches!(shape, [1, dims] if *dims > 0));
-                let right = one_vector && fact.datum_type == f32::datum_type();
-                (!right).then(|| format!("{fact:?}"))
-            }
-            outputs => Some(format!("{outputs} outputs")),
+        let &[id] = model.input_ids() else {
+            return Err(input_of(format!("{} inputs", model.input_ids().len())));
         };
-        if let Some(found) = found {
-            return Err(SscdError::Output {
-                path: path.to_path_buf(),
-                found,
-            });
-        }
-        Ok(Self {
-            plan: model.into_runnable().map_err(malformed)?,
+        let info = model.node_info(id);
+        let found = info.as_ref().and_then(|info| info.dtype());
+        let shape = info.and_then(|info| info.shape()).unwrap_or_default();
+        let input = Input::of(found, &shape).ok_or_else(|| input_of(shown(found, &shape)))?;
+        let sscd = Self {
+            model,
+            threads: Arc::new(ThreadPool::with_num_threads(rayon::current_num_threads())),
             input,
             path: path.to_path_buf(),
-        })
+        };
+        // What it gives is known only from trying, and better here than after the images were made.
+        sscd.run(&[0; SIDE * SIDE * 3])?;
+        Ok(sscd)
     }
 
     /// Embeds images of bytes: `shape` (height, width, channels) each, one after another, of any size. One channel is
@@ -263,8 +227,14 @@ impl Sscd {
             });
         }
         images
-            .par_chunks(len)
-            .map(|image| self.run(&to_side(image, shape)))
+            .chunks_exact(len)
+            .map(|image| {
+                let values = self.run(&to_side(image, shape))?;
+                Embedding::of(values).ok_or_else(|| SscdError::Run {
+                    path: self.path.clone(),
+                    reason: "its embedding has no direction".into(),
+                })
+            })
             .collect()
     }
 
@@ -296,28 +266,94 @@ impl Sscd {
         })
     }
 
-    /// One image of `SIDE` x `SIDE` x 3 bytes.
-    fn run(&self, image: &[u8]) -> Result<Embedding, SscdError> {
+    /// What the network gives for one image of `SIDE` x `SIDE` x 3 bytes, on all threads.
+    fn run(&self, image: &[u8]) -> Result<Vec<f32>, SscdError> {
         let failed = |reason: String| SscdError::Run {
             path: self.path.clone(),
             reason,
         };
-        let run = || -> TractResult<Vec<f32>> {
-            let shape = self.input.shape();
-            let input = match self.input {
-                Input::Normalised => Tensor::from_shape(&shape, &normalised(image))?,
-                Input::Bytes => Tensor::from_shape(&shape, image)?,
-            };
-            let outputs = self.plan.run(tvec![input.into()])?;
-            // One output, as was checked when the file was opened.
-            let values = outputs[0].to_plain_array_view::<f32>()?;
-            Ok(values.iter().copied().collect())
+        let output_of = |found: String| SscdError::Output {
+            path: self.path.clone(),
+            found,
         };
-        let values = catch_unwind(AssertUnwindSafe(run))
-            .map_err(|_| failed("its operators contradict each other".into()))?
-            .map_err(|error| failed(format!("{error:#}")))?;
-        Embedding::of(values).ok_or_else(|| failed("its embedding has no direction".into()))
+        if self.model.output_ids().len() != 1 {
+            let outputs = self.model.output_ids().len();
+            return Err(output_of(format!("{outputs} outputs")));
+        }
+        let normalised = match self.input {
+            Input::Normalised => normalised(image),
+            Input::Bytes => Vec::new(),
+        };
+        let shape = self.input.shape();
+        let view = match self.input {
+            Input::Normalised => ValueView::from_shape(shape, &normalised).ok(),
+            Input::Bytes => ValueView::from_shape(shape, image).ok(),
+        };
+        let view = view.expect("as many values as the shape says");
+        let options = RunOptions::default().with_thread_pool(Some(self.threads.clone()));
+        let run = || self.model.run_one(view.into(), Some(options));
+        let value = catch_unwind(AssertUnwindSafe(run))
+            .map_err(|_| failed("its parts contradict each other".into()))?
+            .map_err(|error| failed(error.to_string()))?;
+        let found = value.dtype();
+        match value.into_shape_vec::<f32, 2>() {
+            Ok(([1, dims], values)) if dims > 0 => Ok(values),
+            Ok((shape, _)) => Err(output_of(format!("{shape:?}"))),
+            Err(error) => Err(output_of(format!("{found} ({error})"))),
+        }
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SscdError> {
+    std::fs::read(path).map_err(|source| SscdError::Read {
+        path: path.to_path_buf(),
+        source,
+    })
+}
+
+/// The network in `bytes`, which `path` holds.
+fn load(path: &Path, bytes: Vec<u8>) -> Result<Model, SscdError> {
+    let mut options = ModelOptions::with_all_ops();
+    // Read here and not by rten, which would first make room for as much as the file says that it wants.
+    if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
+        let name = format!("{name}.data");
+        let beside = path.with_file_name(&name);
+        if beside.is_file() {
+            options.external_data(&name, read(&beside)?);
+        }
+    }
+    options.load(bytes).map_err(|error: LoadError| {
+        let reason = match error.kind() {
+            // Its own format's name would mislead: other bytes happen to look like it.
+            LoadErrorKind::UnknownFileType | LoadErrorKind::FormatNotEnabled => {
+                "cut off, or another format".into()
+            }
+            _ => error.to_string(),
+        };
+        SscdError::Onnx {
+            path: path.to_path_buf(),
+            reason,
+        }
+    })
+}
+
+/// An input as people write it: `f32 [N, 3, 288, 288]`.
+fn shown(found: Option<ValueType>, shape: &[Dimension]) -> String {
+    let found = match found {
+        Some(ValueType::Tensor(DataType::Float)) => "f32",
+        Some(ValueType::Tensor(DataType::UInt8)) => "u8",
+        Some(ValueType::Tensor(DataType::Int8)) => "i8",
+        Some(ValueType::Tensor(DataType::Int32)) => "whole numbers",
+        _ => "another type",
+    };
+    let sizes: Vec<String> = shape
+        .iter()
+        .map(|dimension| match dimension {
+            Dimension::Fixed(size) => size.to_string(),
+            Dimension::Symbolic(name) => name.clone(),
+        })
+        .collect();
+    format!("{found} [{}]", sizes.join(", "))
 }
 
 /// Resizes one image of bytes to `[SIDE, SIDE, 3]`, a single channel being repeated.
