@@ -73,7 +73,7 @@ fn gpu(name: &str, index: usize) -> burn::tensor::DeviceKind {
     }
 }
 
-/// Where results that can be computed again are kept. Row numbers and distances only.
+/// Where results that can be computed again are kept: row numbers and distances, statistics of many images.
 pub fn cache_folder() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty());
     folder("XDG_CACHE_HOME")

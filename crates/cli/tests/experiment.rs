@@ -116,6 +116,50 @@ fn another_experiment_in_the_same_folder_is_refused() {
     folder.refused(&unknown, &["mnist: unknown", "mnist-tshirt, cifar10"]);
     let seeds = EXPERIMENT.replace("0-1", "1-0");
     folder.refused(&seeds, &["--seeds 1-0"]);
+    for (listed, twice, says) in [
+        (
+            "--seeds 0-1",
+            "--seeds 3,0-2,1",
+            "--seeds: 1 is listed twice",
+        ),
+        (
+            "--methods retrack,neggrad",
+            "--methods retrack,neggrad,retrack",
+            "--methods: retrack is listed twice",
+        ),
+        (
+            "--metrics frequency",
+            "--metrics frequency,frequency",
+            "--metrics: frequency is listed twice",
+        ),
+        (
+            "--forget photos/03.png",
+            "--forget photos/03.png --forget photos/03.png",
+            "--forget: photos/03.png is listed twice",
+        ),
+    ] {
+        folder.refused(&EXPERIMENT.replace(listed, twice), &[says]);
+    }
+    folder.write(
+        "small.toml",
+        SMALL.replace("[experiment]", "[experiment]\nseeds = [4, 4]"),
+    );
+    let preset = EXPERIMENT.replace("--seeds 0-1 ", "");
+    folder.refused(&preset, &["--seeds: 4 is listed twice"]);
+    folder.write("small.toml", SMALL);
+    let unknown = EXPERIMENT.replace("retrack,neggrad", "retrack,negrad");
+    folder.refused(
+        &unknown,
+        &["negrad", "retrack, finetune, neggrad, erasediff, siss"],
+    );
+    let unknown = EXPERIMENT.replace("--metrics frequency", "--metrics fidd");
+    folder.refused(
+        &unknown,
+        &[
+            "fidd",
+            "frequency, injection, sscd, nll, membership, copies, digits, fid, is",
+        ],
+    );
     let elsewhere = EXPERIMENT.replace("--out out", "--out photos");
     folder.refused(&elsewhere, &["photos: not empty"]);
 }
@@ -150,6 +194,34 @@ fn what_a_metric_needs_is_said_and_used_when_it_is_given() {
     folder.write("broken.pth", "no weights");
     let broken = evaluate.replace("report", "other");
     folder.refused(&format!("{broken} --inception broken.pth"), &["broken.pth"]);
+}
+
+#[test]
+fn few_samples_are_said_with_the_bias_that_they_bring() {
+    let assets = support::parity()
+        .join("../../assets")
+        .canonicalize()
+        .unwrap();
+    let folder = Folder::new();
+    let said = folder.done(&format!(
+        "evaluate --model {0}/base-model --data {0}/digits.parquet --forget label:10 --metrics digits --samples 40 \
+         --steps 2 --out report",
+        assets.display()
+    ));
+    let says = "warning: model: digit_frechet is of 40 samples against ";
+    let after = said.stderr.split_once(says);
+    let (_, note) = after.unwrap_or_else(|| panic!("{}", said.stderr));
+    let bias = note.split_once("too large by about ").unwrap().1;
+    let bias: f64 = bias.split(',').next().unwrap().parse().unwrap();
+    let json = folder.read_json("report/metrics.json");
+    let distance = json["model"]["scores"][0]["value"].as_f64().unwrap();
+    assert!(0.0 < bias && bias < distance, "{bias} of {distance}");
+    assert!(
+        json["model"]["notes"][0]
+            .as_str()
+            .unwrap()
+            .contains("from 192 on")
+    );
 }
 
 #[test]
@@ -212,6 +284,18 @@ fn evaluate_puts_a_model_beside_the_one_before() {
         &["photos/03.png: no whole ONNX", "torch.onnx.export"],
     );
 
+    // Before anything is measured: at once, and nothing is left.
+    folder.write("taken", "a file");
+    let out = |path: &str| evaluate.replace("--out report", &format!("--out {path}"));
+    folder.refused(&out("taken"), &["taken: not a folder", "choose another"]);
+    folder.refused(&out("taken/below"), &["taken/below: cannot be made"]);
+    if cfg!(target_os = "linux") {
+        folder.refused(&out("/proc/retrack"), &["/proc/retrack: cannot be made"]);
+        folder.refused(
+            &out("/proc"),
+            &["/proc: cannot be written", "choose another"],
+        );
+    }
     let wrong = evaluate.replace("report", "third");
     folder.refused(&wrong.replace("--samples 4", "--samples 0"), &["samples"]);
     folder.refused(

@@ -32,15 +32,46 @@ impl Frequency {
         }
     }
 
+    /// Of several images, the one that is repeated most. `None` of no images.
+    pub fn most<'a>(
+        samples: &[u8],
+        images: impl Iterator<Item = &'a [u8]>,
+        threshold: f64,
+    ) -> Option<Self> {
+        images
+            .map(|image| Self::of(samples, image, threshold))
+            .max_by_key(|found| found.repeats)
+    }
+
     /// Repeats per sample.
     pub fn share(&self) -> f64 {
         self.repeats as f64 / self.samples.max(1) as f64
     }
 }
 
+/// The samples that repeat none of `images`, all of `len` bytes, one after another: quality is judged by these.
+pub fn others(samples: &[u8], images: &[&[u8]], len: usize, threshold: f64) -> Vec<u8> {
+    let others = samples.chunks_exact(len).filter(|sample| {
+        let near = |image: &&[u8]| euclidean(sample, image) < threshold;
+        !images.iter().any(near)
+    });
+    others.flatten().copied().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_image_that_is_repeated_most_counts_and_repeats_of_any_are_left_out() {
+        let (dark, bright): (&[u8], &[u8]) = (&[0, 0], &[255, 255]);
+        let samples = [0, 0, 255, 255, 255, 254, 0, 255];
+        let most = Frequency::most(&samples, [dark, bright].into_iter(), 0.5).unwrap();
+        assert_eq!(most.repeats, 2);
+        assert_eq!(Frequency::most(&samples, std::iter::empty(), 0.5), None);
+        assert_eq!(others(&samples, &[dark, bright], 2, 0.5), [0, 255]);
+        assert_eq!(others(&samples, &[], 2, 0.5), samples);
+    }
 
     #[test]
     fn only_samples_below_the_threshold_count() {

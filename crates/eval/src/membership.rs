@@ -127,6 +127,23 @@ impl Scoring<'_> {
         Ok(Scores::new(self.draws, losses))
     }
 
+    /// Scores forgotten images and controls, values in [-1, 1] one image after another, and compares them.
+    ///
+    /// # Errors
+    /// [`MembershipError`]: those of [`Self::losses`] and of [`Membership::of`].
+    pub fn compare(
+        &self,
+        forgotten: &[f32],
+        control: &[f32],
+        bootstrap: &Bootstrap,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Membership, MembershipError> {
+        let forgotten = self.losses(forgotten, None, progress)?;
+        let known = forgotten.images() * forgotten.draws();
+        let control = self.losses(control, None, &mut |done| progress(known + done))?;
+        Membership::of(&forgotten, &control, bootstrap)
+    }
+
     /// Step 0 of the stream belongs to noises that images have for themselves.
     fn draw(&self, number: usize, values: usize) -> Drawn {
         let step = number as u64 + 1;

@@ -36,15 +36,29 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     }
 
     let opened = model::open(&args.model)?;
-    let data = model::open_data(&args.data, &opened)?;
-    let subject = Subject::new(&data, &args.forget)?;
-    let mut columns: Vec<(&str, &PathBuf, Evaluation)> = Vec::new();
     if let Some(baseline) = &args.baseline {
-        let found = protocol.evaluate(baseline, &subject, args.seed, &device)?;
-        columns.push(("baseline", baseline, found));
+        model::open(baseline)?;
     }
-    let found = protocol.evaluate(&args.model, &subject, args.seed, &device)?;
-    columns.push(("model", &args.model, found));
+    let data = model::open_data(&args.data, &opened)?;
+    let judges = protocol.judges(&device)?;
+    let subject = Subject::new(&data, &args.forget, &judges)?;
+    // After all that is quickly refused and before what takes long.
+    let made = model::writable(&args.out)?;
+    let measure = |path| protocol.evaluate(path, &subject, args.seed, &device);
+    let measured = || {
+        let mut columns: Vec<(&str, &PathBuf, Evaluation)> = Vec::new();
+        if let Some(baseline) = &args.baseline {
+            columns.push(("baseline", baseline, measure(baseline)?));
+        }
+        columns.push(("model", &args.model, measure(&args.model)?));
+        Ok(columns)
+    };
+    let columns = measured().inspect_err(|_: &Failure| {
+        // Nothing was written yet.
+        if made {
+            let _ = std::fs::remove_dir(&args.out);
+        }
+    })?;
 
     let shape = data.shape();
     for (name, _, found) in &columns {
@@ -63,6 +77,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             "path": path.display().to_string(),
             "scores": found.scores,
             "skipped": found.skipped,
+            "notes": found.notes,
         });
     }
     let text = serde_json::to_string_pretty(&json).expect("JSON has no unwritable values");
@@ -75,7 +90,17 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     } else {
         say!("{}", table(&columns).plain().trim_end());
     }
-    report_skipped(&columns[0].2.skipped);
+    let notes: Vec<String> = columns
+        .iter()
+        .flat_map(|(name, _, found)| {
+            found
+                .notes
+                .iter()
+                .map(move |note| format!("{name}: {note}"))
+        })
+        .collect();
+    // What a metric lacks, it lacks for all models.
+    report(&columns[0].2.skipped, &notes);
     Ok(())
 }
 
@@ -98,15 +123,12 @@ fn show(
     model::write(path, &grid.png(shown)?)
 }
 
-/// What was not measured, and what would measure it.
-pub fn report_skipped(skipped: &[Skipped]) {
+/// What was not measured, and what would measure it; what a reader should know of the rest.
+pub fn report(skipped: &[Skipped], notes: &[String]) {
     for Skipped { metric, reason } in skipped {
-        let name = serde_json::to_value(metric).expect("a name");
-        progress::warn(format!(
-            "{} was skipped: {reason}",
-            name.as_str().unwrap_or_default()
-        ));
+        progress::warn(format!("{} was skipped: {reason}", metric.name()));
     }
+    notes.iter().for_each(progress::warn);
 }
 
 /// A row for each score, a column for each model.

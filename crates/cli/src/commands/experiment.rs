@@ -14,10 +14,10 @@ use retrack_unlearn::run::Difference;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::evaluate::report_skipped;
+use super::evaluate::report;
 use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
-use crate::evaluation::{Protocol, Skipped, Subject};
+use crate::evaluation::{Protocol, Skipped, Subject, once};
 use crate::failure::Failure;
 use crate::progress::say;
 use crate::settings::{Experiment, Settings};
@@ -75,6 +75,8 @@ struct Outcome {
     seconds: Option<f64>,
     scores: Vec<Score>,
     skipped: Vec<Skipped>,
+    #[serde(default)]
+    notes: Vec<String>,
 }
 
 pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
@@ -90,6 +92,9 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         ..preset.protocol
     };
     protocol.check()?;
+    once("--methods", &args.methods, |&method| {
+        Line::Method(method).name()
+    })?;
     let forget = if args.forget.is_empty() {
         preset.forget
     } else {
@@ -105,9 +110,12 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         Some(text) => parse_seeds(text)?,
         None => preset.seeds,
     };
+    once("--seeds", &seeds, u64::to_string)?;
+    once("--forget", &forget, String::clone)?;
 
     let opened = model::open(&args.model)?;
     let data = model::open_data(&args.data, &opened)?;
+    let judges = protocol.judges(&device)?;
     let mut weights = serde_json::Map::new();
     let mut references = vec![("original", &args.model)];
     references.extend(args.retrained.iter().map(|path| ("retrained", path)));
@@ -155,7 +163,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             .as_ref()
             .is_none_or(|(place, _)| *place != run.forget)
         {
-            subject = Some((run.forget, Subject::new(&data, &forget[run.forget])?));
+            let forget = &forget[run.forget];
+            subject = Some((run.forget, Subject::new(&data, forget, &judges)?));
         }
         let (_, subject) = subject.as_ref().expect("just made");
         outcomes.push(comparison.outcome(run, subject)?);
@@ -180,7 +189,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     say!("{}", table.plain().trim_end());
     say!("{}", caption(&protocol, &forget, &seeds).trim_end());
     if let Some(outcome) = outcomes.first() {
-        report_skipped(&outcome.skipped);
+        report(&outcome.skipped, &outcome.notes);
     }
     Ok(())
 }
@@ -232,8 +241,6 @@ fn parse_seeds(text: &str) -> Result<Vec<u64>, Failure> {
             None => seeds.push(number(part)?),
         }
     }
-    seeds.sort_unstable();
-    seeds.dedup();
     Ok(seeds)
 }
 
@@ -302,6 +309,7 @@ impl Comparison<'_> {
             seconds,
             scores: found.scores,
             skipped: found.skipped,
+            notes: found.notes,
         };
         let text = serde_json::to_string_pretty(&outcome).expect("JSON has no unwritable values");
         model::write(&path, format!("{text}\n").as_bytes())?;
@@ -436,7 +444,7 @@ mod tests {
 
     #[test]
     fn seeds_are_numbers_and_ranges() {
-        assert_eq!(parse_seeds("3,0-2,1").unwrap(), [0, 1, 2, 3]);
+        assert_eq!(parse_seeds("3,0-2").unwrap(), [3, 0, 1, 2]);
         for wrong in ["", "a", "5-3", "1,", "0-99999999"] {
             assert_eq!(parse_seeds(wrong).unwrap_err().code, 2, "{wrong}");
         }
