@@ -312,6 +312,16 @@ fn exact_copies_leave_with_the_image_and_near_ones_are_named() {
     assert_eq!(json["retained_rows"], PHOTOS);
     let config = folder.read_json("out/run/config.json");
     assert_eq!(config["duplicate_rows"], serde_json::json!([PHOTOS]));
+    // They teach the image back whatever the method does with neighbors.
+    for other in [
+        UNLEARN.replace("--neighbors 4", "--neighbors all"),
+        format!("{UNLEARN} --method finetune"),
+    ] {
+        let said = folder.done(&format!("{other} --steps 1 --json --force --out out"));
+        let near = "near-03.png is nearly a copy of 03.png";
+        assert!(said.stderr.contains(near), "{other}: {}", said.stderr);
+        assert_eq!(said.json()["near_copies"], 1);
+    }
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::fs;
 
 use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions};
-use retrack_unlearn::neighbors::{Neighbor, NeighborError, nearest, nearest_in, prepare};
+use retrack_unlearn::neighbors::{
+    Neighbor, NeighborError, nearest, nearest_in, prepare, prepare_split,
+};
 
 struct Noise(u64);
 
@@ -262,6 +264,23 @@ fn the_cache_gives_the_same_and_is_rewritten_when_damaged() {
         fs::write(path, content.to_string()).unwrap();
     }
     assert!(!run(&on_demand, &[3, 20], 5).from_cache);
+}
+
+#[test]
+fn a_split_without_neighbors_knows_near_copies_and_shares_the_cache_of_ten_neighbors() {
+    let (memory, on_demand, _folder) = pair(30);
+    let cache = tempfile::tempdir().unwrap();
+    let first = prepare(&on_demand, &[3], 10, 1 << 20, Some(cache.path())).unwrap();
+    let split = prepare_split(&on_demand, &[3], 1 << 20, Some(cache.path())).unwrap();
+    assert!(split.from_cache);
+    assert_eq!(split.split, first.split);
+    // Fewer than ten are retained.
+    let most: Vec<usize> = (0..25).collect();
+    let few = prepare_split(&memory, &most, 1 << 20, Some(cache.path())).unwrap();
+    assert_eq!(few.neighbors[0].len(), few.split.retain.len());
+    let all: Vec<usize> = (0..30).collect();
+    let none = prepare_split(&memory, &all, 1 << 20, None).unwrap();
+    assert!(none.split.retain.is_empty() && none.split.near.is_empty());
 }
 
 #[test]

@@ -16,6 +16,10 @@ use crate::data::{Dataset, Split, hex};
 /// Changes whenever the meaning of a cache file does.
 const VERSION: u32 = 1;
 
+/// Neighbors that near copies are looked for among where a method needs none: the published number of neighbors, so
+/// that its cache serves both.
+const LOOKED_FOR: usize = 10;
+
 /// A forget set made ready for unlearning.
 #[derive(Debug)]
 pub struct Prepared {
@@ -79,6 +83,26 @@ pub fn prepare(
         from_cache: false,
         cache_error,
     })
+}
+
+/// Splits `data` as [`prepare`] does where no neighbors are needed, and finds near copies among the [`LOOKED_FOR`]
+/// nearest retained images of each forgotten one: the price of one search, whatever else a method does with all images.
+///
+/// # Errors
+/// [`NeighborError`]; see [`Split::new`] and [`nearest_in`].
+pub fn prepare_split(
+    data: &Dataset,
+    forget: &[usize],
+    budget: usize,
+    cache: Option<&Path>,
+) -> Result<Prepared, NeighborError> {
+    match prepare(data, forget, LOOKED_FOR, budget, cache) {
+        // So few that their number needs no cache.
+        Err(NeighborError::TooFew { retained, .. }) => {
+            prepare(data, forget, retained, budget, None)
+        }
+        prepared => prepared,
+    }
 }
 
 /// The retained set needs no place of its own: it is every row that is neither forgotten nor a duplicate.
