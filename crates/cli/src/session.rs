@@ -7,7 +7,7 @@ use retrack_unlearn::feed::Feed;
 use retrack_unlearn::optimizer::{AdamWConfig, EmaConfig};
 use retrack_unlearn::run::{EventLog, RunFolder};
 use retrack_unlearn::trainer::{StepReport, Trainer};
-use retrack_unlearn::watch::CollapseWatch;
+use retrack_unlearn::watch::{CollapseWatch, RetainedWatch};
 
 use crate::failure::Failure;
 use crate::{interrupt, model, progress};
@@ -39,7 +39,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Takes the steps that are left. Returns the last one, if there was one.
+    /// Takes the steps that are left. Returns the last one, if there was one. `retained`: where the method's own loss
+    /// does not speak of the retained images.
     ///
     /// # Errors
     /// A step that did not happen or a signal, after a checkpoint of the steps before; a disk that does not take what
@@ -48,15 +49,16 @@ impl Session<'_> {
         &self,
         trainer: &mut Trainer<M>,
         feed: &Feed,
+        mut retained: Option<RetainedWatch>,
     ) -> Result<Option<StepReport>, Failure> {
         interrupt::listen()?;
-        let mut watch = CollapseWatch::default();
+        let mut watch = CollapseWatch::of_steps();
         let mut log = EventLog::open(self.run, trainer.step)?;
         let bar = progress::bar(self.title, self.steps, "steps");
         bar.set_position(trainer.step as u64);
         let mut last = None;
         while trainer.step < self.steps {
-            let report = match trainer.step(feed) {
+            let mut report = match trainer.step(feed) {
                 Ok(report) => report,
                 Err(error) => {
                     // Before the first step there is nothing to keep.
@@ -68,8 +70,15 @@ impl Session<'_> {
                     return Err(error.into());
                 }
             };
+            let mut collapsed = report.losses.retain.and_then(|loss| watch.see(loss));
+            if let Some(retained) = &mut retained
+                && let Some((loss, factor)) = retained.see(trainer)?
+            {
+                report.watched_retain = Some(loss);
+                collapsed = factor;
+            }
             log.record(&report)?;
-            if let Some(factor) = report.losses.retain.and_then(|loss| watch.see(loss)) {
+            if let Some(factor) = collapsed {
                 progress::warn(format!(
                     "step {}: the loss of the retained images is {factor:.1} times what it was at first: the model \
                      is losing what it should keep; stop, and start again with a lower --lr or fewer --steps",

@@ -62,6 +62,25 @@ fn unlearning_that_was_killed_and_resumed_was_never_interrupted() {
 }
 
 #[test]
+fn a_method_whose_retained_images_are_watched_resumes_as_exactly() {
+    let folder = Folder::with_model_and_photos();
+    // At this rate the loss multiplies: the start is that of the model before the run.
+    let line = format!("{UNLEARN} --method neggrad --lr 1e-2");
+    let stderr = assert_resumes(&folder, &line, || {});
+    assert!(
+        stderr.contains("the loss of the retained images is"),
+        "{stderr}"
+    );
+    let watched = |out: &str| -> Vec<Option<f64>> {
+        let events = events(&folder, out).into_iter();
+        events
+            .map(|event| event["watched_retain_loss"].as_f64())
+            .collect()
+    };
+    assert_eq!(watched("parts"), watched("whole"));
+}
+
+#[test]
 fn training_that_was_killed_and_resumed_was_never_interrupted() {
     let folder = Folder::new();
     folder.photos("photos");
@@ -122,6 +141,20 @@ fn a_run_that_destroys_what_it_should_keep_says_so() {
     assert_eq!(said.stderr.matches(loses).count(), 1, "{}", said.stderr);
     let said = folder.done(&format!("{line} --out kept"));
     assert!(!said.stderr.contains(loses), "{}", said.stderr);
+    // Their own losses say nothing of the retained images, which are watched beside the steps.
+    for method in ["neggrad", "siss"] {
+        let line = format!("{line} --method {method}");
+        let said = folder.done(&format!("{line} --lr 5e-3 --out {method}-lost"));
+        assert_eq!(said.stderr.matches(loses).count(), 1, "{}", said.stderr);
+        let said = folder.done(&format!("{line} --lr 1e-6 --out {method}-kept"));
+        assert!(!said.stderr.contains(loses), "{}", said.stderr);
+        let watched: Vec<u64> = events(&folder, &format!("{method}-kept"))
+            .iter()
+            .filter(|event| event["watched_retain_loss"].is_f64())
+            .map(|event| event["step"].as_u64().unwrap())
+            .collect();
+        assert_eq!(watched, [5, 10, 15, 20, 25], "{method}");
+    }
 }
 
 #[test]

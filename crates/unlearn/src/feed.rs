@@ -140,6 +140,26 @@ impl<'a> Feed<'a> {
         })
     }
 
+    /// Retained images to look at again and again: the same ones with the same noise at every call, timesteps spread
+    /// evenly over the schedule, in micro-batches of the run's size.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn watched(&self, count: usize) -> Result<Vec<Noised>, DataError> {
+        let mut batches = Vec::new();
+        for first in (0..count).step_by(self.size.images.max(1)) {
+            let mut rows = self.rows(self.retain, &RETAIN, first);
+            rows.truncate(count - first);
+            let mut noised = self.noised(&rows, &RETAIN, first)?;
+            for (place, timestep) in noised.timesteps.iter_mut().enumerate() {
+                // The middle of the image's own share.
+                *timestep = (2 * (first + place) + 1) * self.timesteps / (2 * count);
+            }
+            batches.push(noised);
+        }
+        Ok(batches)
+    }
+
     fn candidates(&self, forget: &[usize]) -> Result<Candidates<'a>, DataError> {
         let Some(neighbors) = self.neighbors else {
             return Ok(Candidates::All {
@@ -276,6 +296,24 @@ mod tests {
             assert_eq!(whole.noise[4 * 6..], half.noise);
             assert_eq!(whole.timesteps[4..], half.timesteps);
         }
+    }
+
+    #[test]
+    fn watched_images_are_the_same_at_every_call_and_cover_the_schedule() {
+        let dataset = dataset();
+        let of = |images| feed(&dataset, images, 1).watched(5).unwrap();
+        let (small, large) = (of(2), of(128));
+        let lens = |batches: &[Noised]| batches.iter().map(Noised::len).collect::<Vec<_>>();
+        assert_eq!((lens(&small), lens(&large)), (vec![2, 2, 1], vec![5]));
+        let all = |part: fn(&Noised) -> &[f32]| {
+            let parts = small.iter().flat_map(part).copied();
+            assert!(parts.eq(part(&large[0]).iter().copied()));
+        };
+        all(|noised| &noised.clean);
+        all(|noised| &noised.noise);
+        let timesteps = small.iter().flat_map(|noised| noised.timesteps.clone());
+        assert!(timesteps.eq([100, 300, 500, 700, 900]));
+        assert_eq!(large[0].timesteps, [100, 300, 500, 700, 900]);
     }
 
     #[test]

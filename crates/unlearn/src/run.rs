@@ -361,6 +361,7 @@ impl EventLog {
             ("retain_loss", losses.retain),
             ("forget_loss", losses.forget),
             ("correction_loss", losses.correction),
+            ("watched_retain_loss", report.watched_retain),
         ];
         for (name, term) in terms {
             if let Some(term) = term {

@@ -54,6 +54,8 @@ pub struct StepReport {
     pub gradient_norm: f64,
     pub learning_rate: f64,
     pub seconds: f64,
+    /// The loss of [`crate::watch::RetainedWatch`] after the step, where it was looked at.
+    pub watched_retain: Option<f64>,
 }
 
 impl From<PassError> for TrainError {
@@ -143,6 +145,7 @@ impl<M: Module + Denoiser> Trainer<M> {
             gradient_norm: norm,
             learning_rate,
             seconds: start.elapsed().as_secs_f64(),
+            watched_retain: None,
         })
     }
 }

@@ -145,7 +145,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     if args.resume {
         session.resume(&mut trainer, &adamw, Some(&ema))?;
     }
-    session.train(&mut trainer, &feed)?;
+    session.train(&mut trainer, &feed, None)?;
 
     let ema = trainer.ema.as_ref().expect("set above");
     let averaged = ema.apply(trainer.network().clone());

@@ -8,10 +8,11 @@ use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{BatchSize, Feed};
-use retrack_unlearn::neighbors::{Neighbors, prepare};
+use retrack_unlearn::neighbors::{Neighbors, prepare, prepare_split};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
 use retrack_unlearn::run::{Existing, RunFolder};
 use retrack_unlearn::trainer::{StepReport, Trainer};
+use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
 use crate::args::UnlearnArgs;
@@ -64,23 +65,24 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
         _ => None,
     };
-    let (split, neighbors) = if let Some(k) = nearest {
-        let cache = machine::cache_folder().filter(|_| !args.dry_run);
-        let prepared = prepare(&data, &rows, k, model::BUDGET, cache.as_deref())?;
-        if let Some((path, error)) = &prepared.cache_error {
-            progress::warn(format!(
-                "{}: cannot keep the neighbors for the next run: {error}",
-                path.display()
-            ));
-        }
-        let found = prepared.split.forget.iter().zip(&prepared.neighbors);
-        let neighbors: HashMap<usize, Vec<usize>> = found
-            .map(|(&row, found)| (row, found.iter().map(|one| one.row).collect()))
-            .collect();
-        (prepared.split, Some(neighbors))
-    } else {
-        (Split::new(&data, &rows, model::BUDGET)?, None)
+    let cache = machine::cache_folder().filter(|_| !args.dry_run);
+    let prepared = match nearest {
+        Some(k) => prepare(&data, &rows, k, model::BUDGET, cache.as_deref())?,
+        None => prepare_split(&data, &rows, model::BUDGET, cache.as_deref())?,
     };
+    if let Some((path, error)) = &prepared.cache_error {
+        progress::warn(format!(
+            "{}: cannot keep the neighbors for the next run: {error}",
+            path.display()
+        ));
+    }
+    let neighbors: Option<HashMap<usize, Vec<usize>>> = nearest.map(|_| {
+        let found = prepared.split.forget.iter().zip(&prepared.neighbors);
+        found
+            .map(|(&row, found)| (row, found.iter().map(|one| one.row).collect()))
+            .collect()
+    });
+    let split = prepared.split;
     report_split(&split, &data);
     if split.retain.is_empty() {
         return Err(Failure::input(
@@ -136,10 +138,11 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         steps: settings.steps,
         checkpoint_every: args.checkpoint_every,
     };
+    let watch = RetainedWatch::new(&trainer, &feed)?;
     if args.resume {
         session.resume(&mut trainer, &settings.adamw, None)?;
     }
-    let last = session.train(&mut trainer, &feed)?;
+    let last = session.train(&mut trainer, &feed, watch)?;
 
     let written = opened.write(trainer.network(), &run.staging()?, false)?;
     run.publish()?;

@@ -38,6 +38,12 @@ pub trait Objective: std::fmt::Debug {
     /// An image that does not fit the network, or one that cannot be read.
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError>;
 
+    /// Whether [`Losses::retain`] says how the retained images fare. Where it does not, their loss is watched beside
+    /// the steps ([`crate::watch::RetainedWatch`]).
+    fn reports_retain(&self) -> bool {
+        true
+    }
+
     /// The gradient of a step, from the mean over its micro-batches.
     fn combine(&self, sums: Sums) -> GradientSet {
         sums.main.expect("a step has at least one micro-batch")
@@ -164,6 +170,20 @@ pub struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// Mean over images of the squared distance between prediction and what a network predicts that reconstructs
+    /// them, without a gradient.
+    pub(crate) fn error(&self, images: &Noised) -> Result<f64, PassError> {
+        let prediction = self.network.predict(
+            images.noisy(self.schedule, self.device),
+            &images.timesteps,
+            images.labels.as_deref(),
+            None,
+        )?;
+        let difference = prediction - images.target(self.schedule, self.device);
+        let squares = (difference.clone() * difference).sum();
+        Ok(f64::from(squares.into_scalar::<f32>()) / images.len() as f64)
+    }
+
     /// Mean over images of the squared distance between prediction and `target`, each image's times its
     /// own constant of `weights`; and the gradient of `factor` times that.
     fn squared_error(

@@ -15,6 +15,10 @@ impl Objective for NegGrad {
         }
     }
 
+    fn reports_retain(&self) -> bool {
+        false
+    }
+
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let forget = batch.forget.as_ref().expect("drawn");
         let target = forget.target(pass.schedule, pass.device);

@@ -34,6 +34,10 @@ impl Objective for Siss {
         }
     }
 
+    fn reports_retain(&self) -> bool {
+        false
+    }
+
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let retain = batch.retain.as_ref().expect("drawn");
         let forget = batch.forget.as_ref().expect("drawn");
