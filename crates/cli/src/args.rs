@@ -203,7 +203,7 @@ pub struct UnlearnArgs {
     /// Decides all random numbers [default: 0]
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
-    /// Published settings: mnist-tshirt, cifar10 or celeba-hq [default: by image size]
+    /// Published settings: mnist-tshirt, cifar10, celeba-hq or stable-diffusion [default: by image size]
     #[arg(long, value_name = "P")]
     pub preset: Option<String>,
     /// A TOML file like the presets, whose values replace theirs
@@ -388,7 +388,7 @@ Example:
 Runs that --out already holds are kept: an experiment that was stopped goes on when it is started again, and more
 methods and seeds may be added. A metric that lacks a file is skipped, and the sentence says which file to give.")]
 pub struct ExperimentArgs {
-    /// Published settings: mnist-tshirt, cifar10, celeba-hq, or demo
+    /// Published settings: mnist-tshirt, cifar10, celeba-hq, stable-diffusion, or demo
     #[arg(value_name = "PRESET")]
     pub preset: String,
     /// The model: a diffusers pipeline or UNet2DModel folder
