@@ -176,6 +176,32 @@ fn a_whole_file_of_weights_loads_and_gray_images_are_repeated_to_colour() {
     );
 }
 
+/// FID and Inception Score of what `scripts/quality_parity.py` makes, on request: minutes.
+#[test]
+#[ignore = "needs the folder of scripts/quality_parity.py in RETRACK_QUALITY"]
+fn scores_of_2000_pictures_equal_those_of_torchmetrics() {
+    let folder = std::path::PathBuf::from(std::env::var("RETRACK_QUALITY").unwrap());
+    let network = Inception::open(folder.join("inception.pth"), &Device::flex()).unwrap();
+    let file = std::fs::read(folder.join("expected.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&file).unwrap();
+    let mut logits = Vec::new();
+    let [a, b] = ["a", "b"].map(|set| {
+        let view = tensors.tensor(set).unwrap();
+        let [count, shape @ ..]: [usize; 4] = view.shape().try_into().unwrap();
+        assert_eq!((view.dtype(), count), (Dtype::U8, 1000));
+        let found = network.describe(view.data(), shape).unwrap();
+        logits.extend(found.logits);
+        FeatureStatistics::of(FEATURES, &found.features)
+    });
+    let expected = |key| {
+        let view = tensors.tensor(key).unwrap();
+        f64::from_le_bytes(view.data().try_into().unwrap())
+    };
+    close(frechet_distance(&a, &b).unwrap(), expected("fid"), 1e-2);
+    let score = InceptionScore::of_logits(&logits, CLASSES, 1).unwrap();
+    close(score.mean, expected("inception_score"), 1e-2);
+}
+
 /// Seconds at FID's own size, on request: `cargo test -- --ignored --nocapture`.
 #[test]
 #[ignore = "a measurement"]
