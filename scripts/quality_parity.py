@@ -7,7 +7,8 @@
 
 The network is torch-fidelity's with weights by formula (fixtures/parity/README.md), written as the official file is. The
 pictures are cuts of the two photographs that scikit-learn ships, 32 x 32 pixels: the second set's are smaller cuts, so
-that the sets differ. Some ten minutes on two cores, and about as long for the test.
+that the sets differ. Some minutes on two idle cores, and about as long for the test. A number after the folder takes
+as many pictures a set instead of 1,000.
 """
 
 import pathlib
@@ -26,15 +27,15 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from torchmetrics.image.fid import FrechetInceptionDistance  # noqa: E402
 from torchmetrics.image.inception import InceptionScore  # noqa: E402
 
-SIDE, EACH, BATCH = 32, 1000, 50
+SIDE, BATCH = 32, 50
 
 
-def pictures(seed, smallest, largest):
-    """u8 [EACH, SIDE, SIDE, 3]."""
+def pictures(count, seed, smallest, largest):
+    """u8 [count, SIDE, SIDE, 3]."""
     photographs = [Image.fromarray(image) for image in load_sample_images().images]
     source = np.random.default_rng(seed)
     cuts = []
-    for index in range(EACH):
+    for index in range(count):
         photograph = photographs[index % len(photographs)]
         side = int(source.integers(smallest, largest + 1))
         left, top = (int(source.integers(0, size - side + 1)) for size in photograph.size)
@@ -55,7 +56,7 @@ class Remembered(torch.nn.Module):
         return self.outputs[x[:, 0, 0, 0].long()]
 
 
-def main(folder):
+def main(folder, each):
     folder.mkdir(parents=True, exist_ok=True)
     # The class loads the official file when it is made; here its values are replaced afterwards.
     with mock.patch.object(FeatureExtractorInceptionV3, "load_state_dict"), mock.patch("torch.load"):
@@ -69,7 +70,7 @@ def main(folder):
     network.load_state_dict(weights)
     torch.save(weights, folder / "inception.pth")
 
-    sets = {"a": pictures(0, 128, 400), "b": pictures(1, 64, 256)}
+    sets = {"a": pictures(each, 0, 128, 400), "b": pictures(each, 1, 64, 256)}
     features, logits = [], []
     with torch.no_grad():
         for images in sets.values():
@@ -77,13 +78,14 @@ def main(folder):
                 pooled, unbiased = network(batch.contiguous())
                 features.append(pooled)
                 logits.append(unbiased)
+                print(f"{sum(map(len, features))} of {2 * each} pictures", file=sys.stderr, flush=True)
     features, logits = torch.cat(features), torch.cat(logits)
 
-    numbers = torch.arange(2 * EACH)[:, None, None, None].expand(-1, 3, 1, 1)
+    numbers = torch.arange(2 * each)[:, None, None, None].expand(-1, 3, 1, 1)
     fid = FrechetInceptionDistance(feature=Remembered(features, 2048), input_img_size=(3, 1, 1))
     fid.used_custom_model = True
-    fid.update(numbers[:EACH], real=True)
-    fid.update(numbers[EACH:], real=False)
+    fid.update(numbers[:each], real=True)
+    fid.update(numbers[each:], real=False)
     # In one part: with more, torchmetrics draws which images make a part.
     score = InceptionScore(feature=Remembered(logits, 1008), splits=1)
     score.update(numbers)
@@ -97,6 +99,6 @@ def main(folder):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3):
         sys.exit(__doc__)
-    main(pathlib.Path(sys.argv[1]))
+    main(pathlib.Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) == 3 else 1000)

@@ -143,7 +143,7 @@ fn a_run_that_destroys_what_it_should_keep_says_so() {
     assert!(!said.stderr.contains(loses), "{}", said.stderr);
     // Their own losses say nothing of the retained images, which are watched beside the steps.
     for method in ["neggrad", "siss"] {
-        let line = format!("{line} --method {method}");
+        let line = line.replace("--steps 25", &format!("--steps 10 --method {method}"));
         let said = folder.done(&format!("{line} --lr 5e-3 --out {method}-lost"));
         assert_eq!(said.stderr.matches(loses).count(), 1, "{}", said.stderr);
         let said = folder.done(&format!("{line} --lr 1e-6 --out {method}-kept"));
@@ -153,7 +153,7 @@ fn a_run_that_destroys_what_it_should_keep_says_so() {
             .filter(|event| event["watched_retain_loss"].is_f64())
             .map(|event| event["step"].as_u64().unwrap())
             .collect();
-        assert_eq!(watched, [5, 10, 15, 20, 25], "{method}");
+        assert_eq!(watched, [5, 10], "{method}");
     }
 }
 

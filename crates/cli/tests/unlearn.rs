@@ -223,6 +223,23 @@ fn the_command_line_replaces_the_file_and_the_file_the_preset() {
     let preset = settings("--preset cifar10");
     assert_eq!(preset["steps"], 60);
     assert_eq!(preset["lambda"], 0.02);
+    for (method, option, published) in [
+        ("retrack", "lambda", 0.5),
+        ("siss", "rescale", 750.0),
+        ("erasediff", "eta", 1e-2),
+    ] {
+        let latent = settings(&format!("--preset stable-diffusion --method {method}"));
+        assert_eq!(latent[option], published);
+        assert_eq!(
+            (&latent["batch_size"], &latent["accumulate"]),
+            (&1.into(), &16.into())
+        );
+        assert_eq!(
+            (&latent["steps"], &latent["learning_rate"]),
+            (&30.into(), &1e-5.into())
+        );
+        assert_eq!(latent["adamw"]["weight_decay"], 1e-2);
+    }
     let file = settings("--preset cifar10 --config mine.toml");
     assert_eq!(file["steps"], 7);
     assert_eq!(file["seed"], 11);

@@ -129,8 +129,9 @@ fn a_truncated_file_is_refused_and_a_damaged_one_panics_nowhere() {
 }
 
 /// A published network on real pictures, on request:
-/// `RETRACK_SSCD=sscd.onnx RETRACK_SSCD_PICTURES=folder cargo test -- --ignored --nocapture published`. The folder holds
-/// PNG files of 320 x 320 RGB pixels, and beside each `NAME.png` ONNX Runtime's embedding of it as `NAME.f32`.
+/// `RETRACK_SSCD=sscd.onnx RETRACK_SSCD_PICTURES=folder RETRACK_SSCD_TOLERANCE=1e-5 cargo test -- --ignored --nocapture
+/// published`. The folder holds PNG files of 320 x 320 RGB pixels, and beside each `NAME.png` ONNX Runtime's embedding of
+/// it as `NAME.f32`.
 #[test]
 #[ignore = "needs a network in RETRACK_SSCD and pictures in RETRACK_SSCD_PICTURES"]
 fn the_published_network_tells_copies_from_others() {
@@ -162,12 +163,14 @@ fn the_published_network_tells_copies_from_others() {
         })
         .collect();
     println!("{:?} an image", start.elapsed() / (2 * files.len() as u32));
+    let mut furthest = 0f32;
     for (path, (whole, cropped)) in files.iter().zip(&pictures) {
         let expected = std::fs::read(path.with_extension("f32")).unwrap();
         let (values, _) = expected.as_chunks::<4>();
         let values = values.iter().map(|&bytes| f32::from_le_bytes(bytes));
         let pairs = values.zip(whole.values());
         let apart = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        furthest = furthest.max(apart);
         let same = whole.similarity(whole);
         let copy = whole.similarity(cropped);
         let others = pictures.iter().filter(|(other, _)| other != whole);
@@ -179,6 +182,9 @@ fn the_published_network_tells_copies_from_others() {
             path.display()
         );
         assert!((same - 1.0).abs() < 1e-6 && copy > 0.75 && nearest < 0.5);
-        assert!(apart < 1e-4, "{apart}");
     }
+    // Where weights and activations are whole numbers, ONNX Runtime is 6.5e-3 from itself with other optimizations.
+    let tolerance = variable("RETRACK_SSCD_TOLERANCE").to_str().map(str::parse);
+    let tolerance: f32 = tolerance.unwrap().unwrap();
+    assert!(furthest < tolerance, "{furthest}");
 }
