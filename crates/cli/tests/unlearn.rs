@@ -230,14 +230,10 @@ fn the_command_line_replaces_the_file_and_the_file_the_preset() {
     ] {
         let latent = settings(&format!("--preset stable-diffusion --method {method}"));
         assert_eq!(latent[option], published);
-        assert_eq!(
-            (&latent["batch_size"], &latent["accumulate"]),
-            (&1.into(), &16.into())
-        );
-        assert_eq!(
-            (&latent["steps"], &latent["learning_rate"]),
-            (&30.into(), &1e-5.into())
-        );
+        assert_eq!(latent["batch_size"], 1);
+        assert_eq!(latent["accumulate"], 16);
+        assert_eq!(latent["steps"], 30);
+        assert_eq!(latent["learning_rate"], 1e-5);
         assert_eq!(latent["adamw"]["weight_decay"], 1e-2);
     }
     let file = settings("--preset cifar10 --config mine.toml");
