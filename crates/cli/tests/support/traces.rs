@@ -83,7 +83,7 @@ fn find(content: &[u8], part: &[u8]) -> Option<usize> {
 fn pictures(content: &[u8]) -> impl Iterator<Item = &[u8]> {
     const STARTS: [&[u8]; 2] = [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"];
     (0..content.len())
-        .map(|start| &content[start..])
+        .map(move |start| &content[start..])
         .filter(|rest| STARTS.iter().any(|start| rest.starts_with(start)))
 }
 
