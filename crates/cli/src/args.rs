@@ -130,6 +130,9 @@ pub struct TrainArgs {
     /// Replace what lies in --out
     #[arg(long)]
     pub force: bool,
+    /// Say what would be done and what it needs, and stop
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     pub machine: MachineArgs,
 }
@@ -218,7 +221,7 @@ pub struct UnlearnArgs {
     /// Replace what lies in --out
     #[arg(long)]
     pub force: bool,
-    /// Say what would be done, and stop
+    /// Say what would be done and what it needs, and stop
     #[arg(long)]
     pub dry_run: bool,
     /// Print the result as JSON

@@ -10,6 +10,7 @@ use retrack_networks::schedule::ScheduleError;
 use retrack_networks::unet2d::InputError;
 use retrack_unlearn::checkpoint::CheckpointError;
 use retrack_unlearn::data::{DataError, SelectionError};
+use retrack_unlearn::lock::LockError;
 use retrack_unlearn::neighbors::NeighborError;
 use retrack_unlearn::objective::PassError;
 use retrack_unlearn::run::RunError;
@@ -106,6 +107,12 @@ impl From<RunError> for Failure {
             RunError::Io { .. } | RunError::Tensorboard(_) => Self::failed(error),
             error => Self::input(error),
         }
+    }
+}
+
+impl From<LockError> for Failure {
+    fn from(error: LockError) -> Self {
+        Self::input(error)
     }
 }
 

@@ -15,10 +15,13 @@ use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions, Selection};
 use retrack_unlearn::feed::to_byte;
 
 use crate::failure::Failure;
-use crate::{interrupt, progress};
+use crate::{interrupt, progress, space};
 
 /// Memory for images while they are searched, and no more for a whole data set than four times this.
 pub const BUDGET: usize = 256 << 20;
+
+/// Part of what training keeps of an image that is held at once where nothing is trained, about.
+const PREDICTED: f64 = 0.25;
 
 /// Opens a model and says what in its configuration means nothing.
 pub fn open(path: &Path) -> Result<Model, Failure> {
@@ -176,6 +179,13 @@ impl Samples {
             shape: [height, width, shape.channels],
             device: &device,
         };
+        let together = self.batch_size.clamp(1, self.count.max(1)) as f64;
+        let of_batch = together * 4.0 * PREDICTED * model.config.cost(height, width).activations;
+        space::check_memory(
+            self.count as f64 * shape.bytes() as f64 + of_batch,
+            &format!("{} samples, {together} at a time,", self.count),
+            "give fewer, or a smaller --batch-size",
+        )?;
         let batches = self.count.div_ceil(self.batch_size.max(1));
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
         let mut bytes = Vec::with_capacity(self.count * shape.bytes());

@@ -1,5 +1,6 @@
 //! What a person sees: how it goes on stderr, results on stdout.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -27,12 +28,29 @@ pub fn bar(title: &str, steps: usize, unit: &str) -> ProgressBar {
 
 /// A line about what is happening.
 pub fn note(text: impl std::fmt::Display) {
-    eprintln!("{text}");
+    eprintln!("{}", visible(&text.to_string()));
 }
 
 /// A line about something that may not be what was meant.
 pub fn warn(text: impl std::fmt::Display) {
-    eprintln!("warning: {text}");
+    eprintln!("warning: {}", visible(&text.to_string()));
+}
+
+/// Text in which nothing but line breaks and tabs acts on a terminal: names of files come from strangers too.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let acts = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(acts) {
+        return text.into();
+    }
+    text.chars()
+        .map(|c| {
+            if acts(c) {
+                c.escape_default().to_string()
+            } else {
+                c.to_string()
+            }
+        })
+        .collect()
 }
 
 /// `println!` for results. That nobody reads on (`retrack ... | head`) is no error.
@@ -43,3 +61,14 @@ macro_rules! say {
     }};
 }
 pub(crate) use say;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_send_commands_to_the_terminal() {
+        assert_eq!(visible("a\tb\nc"), "a\tb\nc");
+        assert_eq!(visible("\u{1b}[2Jü\r"), "\\u{1b}[2Jü\\r");
+    }
+}

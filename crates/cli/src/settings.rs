@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use retrack_networks::files::read_text;
 use retrack_unlearn::neighbors::Neighbors;
 use retrack_unlearn::objective::Method;
 use retrack_unlearn::optimizer::AdamWConfig;
@@ -161,7 +162,10 @@ impl Experiment {
         };
         Ok(Self {
             forget: file.forget.unwrap_or_default(),
-            seeds: file.seeds.ok_or_else(|| missing("seeds"))?,
+            seeds: file
+                .seeds
+                .filter(|seeds| !seeds.is_empty())
+                .ok_or_else(|| missing("seeds"))?,
             protocol: Protocol {
                 metrics: file.metrics.ok_or_else(|| missing("metrics"))?,
                 samples: file.samples.ok_or_else(|| missing("samples"))?,
@@ -196,7 +200,7 @@ impl File {
     }
 
     fn read(path: &Path) -> Result<Self, Failure> {
-        let text = std::fs::read_to_string(path).map_err(|error| Failure::read(path, error))?;
+        let text = read_text(path).map_err(|error| Failure::read(path, error))?;
         Self::parse(&path.display().to_string(), &text)
     }
 
@@ -233,6 +237,14 @@ impl File {
             experiment: self.experiment.over(below.experiment),
         }
     }
+}
+
+/// Reads a settings file, and everything that can be made of it.
+pub fn check_file(path: &Path) -> Result<(), Failure> {
+    let (name, preset) = PRESETS[0];
+    let file = File::read(path)?.over(File::parse(name, preset)?);
+    Settings::from_file(file)?;
+    Experiment::resolve(name, Some(path))?.protocol.check()
 }
 
 /// A typed option that changes nothing may be a misunderstanding.
@@ -332,22 +344,18 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), Failure> {
+        let neighbors = match self.neighbors {
+            Neighbors::Nearest(k) => k,
+            Neighbors::All => 1,
+        };
         for (name, value) in [
-            (
-                "neighbors",
-                match self.neighbors {
-                    Neighbors::Nearest(k) => k,
-                    Neighbors::All => 1,
-                },
-            ),
-            ("steps", self.steps),
+            ("number of neighbors", neighbors),
+            ("number of steps", self.steps),
             ("batch size", self.batch_size),
             ("accumulation", self.accumulate),
         ] {
             if value == 0 {
-                return Err(Failure::input(format!(
-                    "the number of {name} is 0; give at least 1"
-                )));
+                return Err(Failure::input(format!("the {name} is 0; give at least 1")));
             }
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {

@@ -95,6 +95,33 @@ fn all_missing_and_surplus_tensors_are_listed() {
 }
 
 #[test]
+fn tensors_of_other_names_are_listed_with_those_that_are_missing() {
+    let folder = Folder::with_model_and_photos();
+    // Names of the same length, so that the header keeps its own.
+    let mut bytes = folder.read(WEIGHTS);
+    for (old, new) in [
+        ("\"conv_in.bias\"", "\"conv_in.bise\""),
+        ("\"conv_out.bias\"", "\"conv_out.bise\""),
+    ] {
+        let at = bytes
+            .windows(old.len())
+            .position(|w| w == old.as_bytes())
+            .unwrap();
+        bytes[at..at + old.len()].copy_from_slice(new.as_bytes());
+    }
+    folder.write(WEIGHTS, bytes);
+    folder.refused(
+        UNLEARN,
+        &[
+            "missing tensor conv_in.bias",
+            "missing tensor conv_out.bias",
+            "unexpected tensor conv_in.bise",
+            "unexpected tensor conv_out.bise",
+        ],
+    );
+}
+
+#[test]
 fn weights_that_are_not_numbers_are_refused() {
     let folder = Folder::with_model_and_photos();
     let mut content = folder.read(WEIGHTS);
@@ -219,9 +246,22 @@ fn settings_that_make_no_sense_are_named() {
         ("--threads 0", vec!["--threads", "at least 1"]),
         ("--device tpu", vec!["--device tpu", "cpu"]),
         ("--device cpu:x", vec!["--device cpu:x"]),
-        ("--steps 0", vec!["steps is 0", "at least 1"]),
-        ("--batch-size 0", vec!["batch size is 0"]),
-        ("--neighbors 0", vec!["neighbors is 0"]),
+        ("--steps 0", vec!["number of steps is 0", "at least 1"]),
+        ("--batch-size 0", vec!["the batch size is 0"]),
+        ("--neighbors 0", vec!["number of neighbors is 0"]),
+        ("--threads 99999999", vec!["--threads is 99999999"]),
+        (
+            "--accumulate 18446744073709551615",
+            vec!["more than any run can do"],
+        ),
+        (
+            "--batch-size 18446744073709551615",
+            vec!["more than any run can do"],
+        ),
+        (
+            "--batch-size 99999999999",
+            vec!["of memory", "available", "smaller --batch-size"],
+        ),
         ("--accumulate 0", vec!["accumulation is 0"]),
         ("--lr -1", vec!["learning rate is -1"]),
         ("--lr=-1", vec!["learning rate is -1"]),
@@ -408,6 +448,8 @@ fn samples_that_cannot_be_drawn_are_refused() {
     let sample = "sample --model model --out x.png";
     for (options, says) in [
         ("--count 0", "--count"),
+        ("--count 99999999999", "give fewer"),
+        ("--count 18446744073709551615", "give fewer"),
         ("--count 1 --batch-size 0", "--batch-size"),
         ("--count 1 --steps 0", "steps"),
         ("--count 1 --steps 1001", "1000"),
@@ -417,6 +459,13 @@ fn samples_that_cannot_be_drawn_are_refused() {
         folder.refused(&format!("{sample} {options}"), &[says]);
     }
     folder.refused("sample --model model --count 1 --out file", &["file: "]);
+    for out in ["model", "photos"] {
+        let says = [out, "choose"];
+        folder.refused(
+            &format!("sample --model model --count 1 --out {out}"),
+            &says,
+        );
+    }
     with_config(&folder, "sample_size", Value::Null);
     folder.refused(&format!("{sample} --count 1"), &[CONFIG, "`sample_size`"]);
 }
@@ -434,6 +483,13 @@ fn a_network_that_cannot_be_trained_is_named() {
         (json!({ "out_channels": 2 }), "`out_channels`"),
         (json!({ "num_class_embeds": 3 }), "no labels"),
         (json!({ "norm_num_groups": 3 }), "norm_num_groups"),
+        (json!({ "time_embedding_type": "fourier" }), "timestep 0"),
+        (json!({ "freq_shift": 4 }), "`freq_shift`"),
+        (
+            json!({ "mid_block_scale_factor": 0 }),
+            "`mid_block_scale_factor`",
+        ),
+        (json!({ "layers_per_block": 1_000_000 }), "layers"),
         (
             json!({ "block_out_channels": [8, 8, 8] }),
             "down_block_types",
@@ -465,4 +521,151 @@ fn inspect_says_what_it_cannot_find() {
     folder.refused("inspect absent", &["absent: no such file or folder"]);
     folder.write("letters/dear.txt", "Dear all");
     folder.refused("inspect letters", &["letters"]);
+}
+
+/// Makes a pipe that nobody writes to: opening it would wait for ever.
+#[cfg(unix)]
+fn pipe(folder: &Folder, name: &str) {
+    let path = folder.path(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(&path).status();
+    assert!(made.unwrap().success());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn pipes_and_devices_in_place_of_files_are_refused_without_waiting() {
+    let folder = Folder::with_model_and_photos();
+    folder.tiny_arch(json!({}));
+    for name in [
+        "pipes/a.png",
+        "x.parquet",
+        "a-images-idx3-ubyte",
+        "x.bin",
+        "pipe",
+    ] {
+        pipe(&folder, name);
+    }
+    let with = |old: &str, new: &str| UNLEARN.replace(old, new);
+    let says = ["not a regular file"];
+    for data in ["pipes", "x.parquet", "a-images-idx3-ubyte", "x.bin"] {
+        folder.refused(&with("--data photos", &format!("--data {data}")), &says);
+    }
+    for file in ["pipe", "/dev/zero"] {
+        folder.refused(&with("row:3", &format!("@{file}")), &says);
+        folder.refused(&format!("{UNLEARN} --config {file}"), &says);
+        for line in [
+            "train --data photos --arch FILE --steps 1 --out out",
+            "predict --model model --input FILE --output out.safetensors",
+            "bench step --arch FILE --batch-size 1",
+        ] {
+            folder.refused(&line.replace("FILE", file), &says);
+        }
+    }
+    pipe(&folder, "model/extra");
+    folder.refused(UNLEARN, &["model/extra", "not a regular file"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn links_in_a_circle_are_named() {
+    use std::os::unix::fs::symlink;
+    let folder = Folder::with_model_and_photos();
+    symlink("b", folder.path("a")).unwrap();
+    symlink("a", folder.path("b")).unwrap();
+    for option in ["--model", "--data", "--out"] {
+        let start = UNLEARN.find(option).unwrap() + option.len() + 1;
+        let end = start + UNLEARN[start..].find(' ').unwrap_or(UNLEARN.len() - start);
+        let line = format!("{}a{}", &UNLEARN[..start], &UNLEARN[end..]);
+        folder.refused(&line, &["a: ", "links"]);
+    }
+    folder.write("loop/a.png", photo_png(0));
+    symlink(".", folder.path("loop/again")).unwrap();
+    folder.refused(
+        &UNLEARN.replace("--data photos", "--data loop"),
+        &["nested too deep", "link"],
+    );
+    symlink("q", folder.path("model/p")).unwrap();
+    symlink("p", folder.path("model/q")).unwrap();
+    folder.refused(UNLEARN, &["model/p"]);
+}
+
+#[test]
+fn an_output_folder_that_cannot_be_is_named_before_the_work() {
+    let folder = Folder::with_model_and_photos();
+    folder.tiny_arch(json!({}));
+    folder.write("file", "");
+    let long = "x".repeat(300);
+    let evaluate = "evaluate --model model --data photos --forget row:3 --threshold 1 --samples 2";
+    let experiment = "experiment demo --model model --data photos --forget row:3 --methods finetune --seeds 0 --samples 2";
+    let unlearn = UNLEARN.replace(" --out out", "");
+    let train = "train --data photos --arch tiny.json --steps 1";
+    for line in [evaluate, experiment, &unlearn, train] {
+        for out in ["file", "file/below", &long] {
+            folder.refused(&format!("{line} --out {out}"), &[out, "choose another"]);
+        }
+        folder.refused(
+            &format!("{line} --out photos/new"),
+            &["photos/new", "overlaps the data folder"],
+        );
+    }
+}
+
+#[test]
+fn an_experiment_of_nothing_leaves_nothing() {
+    let folder = Folder::with_model_and_photos();
+    let line =
+        "experiment demo --model model --data photos --methods finetune --samples 2 --out out";
+    folder.refused(
+        &format!("{line} --forget row:3 --forget row:99"),
+        &["row 99"],
+    );
+    folder.write("none.toml", "[experiment]\nseeds = []\n");
+    folder.refused(
+        &format!("{line} --forget row:3 --config none.toml"),
+        &["`seeds`"],
+    );
+}
+
+#[test]
+fn a_configuration_of_an_absurd_network_is_refused_before_it_takes_memory() {
+    let folder = Folder::with_model_and_photos();
+    for (key, value) in [
+        ("block_out_channels", json!([1_048_576, 1_048_576])),
+        ("num_class_embeds", json!(1_048_576)),
+        ("layers_per_block", json!(500)),
+    ] {
+        let whole = folder.read(CONFIG);
+        with_config(&folder, key, value);
+        folder.refused(UNLEARN, &["model"]);
+        folder.write(CONFIG, whole);
+    }
+    folder.tiny_arch(json!({ "block_out_channels": [1_048_576, 1_048_576] }));
+    folder.refused(
+        "train --data photos --arch tiny.json --steps 1 --batch-size 1 --out out",
+        &["disk", "free some space"],
+    );
+}
+
+#[test]
+fn names_from_outside_send_nothing_to_the_terminal() {
+    let folder = Folder::with_model_and_photos();
+    let line = UNLEARN.replace("--data photos", "--data no\u{1b}[2Jsuch");
+    folder.refused(&line, &["no\\u{1b}[2Jsuch"]);
+}
+
+#[test]
+fn a_name_that_is_there_twice_is_refused_where_tensors_are_read() {
+    let folder = Folder::with_model_and_photos();
+    let sample = r#""sample":{"dtype":"F32","shape":[1,1,8,8],"data_offsets":[0,256]}"#;
+    let header = format!("{{{sample},{sample}}}");
+    let length = (header.len() as u64).to_le_bytes();
+    folder.write(
+        "in.safetensors",
+        [&length, header.as_bytes(), &[0; 256]].concat(),
+    );
+    folder.refused(
+        "predict --model model --input in.safetensors --output out.safetensors",
+        &["in.safetensors", "there twice"],
+    );
 }

@@ -169,8 +169,9 @@ impl Copies {
 mod tests {
     use super::*;
     use retrack_unlearn::data::ImageShape;
-    use retrack_unlearn::neighbors::DEFAULT_BUDGET;
 
+    /// Bytes of images at once.
+    const BUDGET: usize = 1 << 20;
     const SHAPE: ImageShape = ImageShape {
         height: 1,
         width: 2,
@@ -184,9 +185,9 @@ mod tests {
     #[test]
     fn the_ratio_is_to_the_mean_distance_of_the_nearest() {
         let data = data(&[[0, 0], [0, 51], [0, 153], [0, 255]]);
-        let training = Training::new(&data, &[1], DEFAULT_BUDGET).unwrap();
+        let training = Training::new(&data, &[1], BUDGET).unwrap();
         let samples = [[0, 61], [0, 255], [0, 100]].concat();
-        let copies = training.nearest(&samples, 3, DEFAULT_BUDGET).unwrap();
+        let copies = training.nearest(&samples, 3, BUDGET).unwrap();
         // Of the first: 10, 61 and 92 of 255 apart. Of the last: 49, 53 and 100.
         let expected = [
             (1, 10.0, 30.0 / 163.0, true),
@@ -211,11 +212,9 @@ mod tests {
         pixels.extend((0..60).map(|i| [i, 0]));
         let data = data(&pixels);
         // Any of the equal rows stands for all of them.
-        let training = Training::new(&data, &[59, 7], DEFAULT_BUDGET).unwrap();
+        let training = Training::new(&data, &[59, 7], BUDGET).unwrap();
         assert_eq!(training.distinct(), 61);
-        let copies = training
-            .nearest(&[201, 200], NEIGHBORS, DEFAULT_BUDGET)
-            .unwrap();
+        let copies = training.nearest(&[201, 200], NEIGHBORS, BUDGET).unwrap();
         let found = copies.nearest[0];
         assert_eq!((found.row, found.forgotten), (0, true));
         assert!(found.ratio < 0.01, "{found:?}");
@@ -225,19 +224,19 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let data = data(&[[0, 0], [0, 0], [1, 0], [2, 0]]);
-        let error = Training::new(&data, &[4], DEFAULT_BUDGET).unwrap_err();
+        let error = Training::new(&data, &[4], BUDGET).unwrap_err();
         assert!(matches!(error, CopiesError::Forgotten { row: 4, len: 4 }));
-        let training = Training::new(&data, &[], DEFAULT_BUDGET).unwrap();
+        let training = Training::new(&data, &[], BUDGET).unwrap();
         let error = |samples: &[u8], k| {
             training
-                .nearest(samples, k, DEFAULT_BUDGET)
+                .nearest(samples, k, BUDGET)
                 .unwrap_err()
                 .to_string()
         };
         assert!(error(&[0; 3], 2).starts_with("3 bytes"));
         assert!(error(&[0; 2], 1).starts_with("1 neighbors"));
         assert!(error(&[0; 2], 4).contains("only 3 images"));
-        let none = training.nearest(&[], 2, DEFAULT_BUDGET).unwrap();
+        let none = training.nearest(&[], 2, BUDGET).unwrap();
         assert!(none.share(THRESHOLD).is_nan());
     }
 }

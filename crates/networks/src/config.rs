@@ -21,6 +21,9 @@ pub enum ConfigError {
     Inconsistent(String),
 }
 
+/// Many times those of any published network; a stranger's file must not make us build for hours.
+const MOST_LAYERS: usize = 1024;
+
 /// How a timestep becomes a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeEmbedding {
@@ -177,6 +180,12 @@ impl UNet2DConfig {
                 )));
             }
         }
+        if levels.saturating_mul(self.layers_per_block) > MOST_LAYERS {
+            return Err(ConfigError::Inconsistent(format!(
+                "`layers_per_block` = {} on {levels} levels are more than {MOST_LAYERS} layers",
+                self.layers_per_block
+            )));
+        }
         if self.layers_per_block == 0 {
             return Err(ConfigError::Inconsistent(
                 "`layers_per_block` is 0; at least one layer is needed".into(),
@@ -187,6 +196,18 @@ impl UNet2DConfig {
                 "dropout",
                 &self.dropout.to_string(),
                 "0 up to, not including, 1",
+            ));
+        }
+        let frequencies = (self.block_out_channels[0] / 2) as f64;
+        if self.freq_shift.abs() >= frequencies {
+            return Err(ConfigError::Inconsistent(format!(
+                "`freq_shift` = {} leaves nothing of the time embedding's {frequencies} frequencies",
+                self.freq_shift
+            )));
+        }
+        if self.mid_block_scale_factor == 0.0 {
+            return Err(ConfigError::Inconsistent(
+                "`mid_block_scale_factor` is 0, by which nothing can be divided".into(),
             ));
         }
         let groups = self.norm_num_groups;

@@ -70,6 +70,7 @@ impl Model {
     /// # Errors
     /// All tensors that are missing, unexpected or of another shape.
     pub fn network(&self, device: &Device) -> Result<UNet2DModel, ModelError> {
+        self.check_parameters()?;
         let network = self.config.init(device);
         let shapes: Vec<(String, Vec<usize>)> = self
             .weights
@@ -84,6 +85,23 @@ impl Model {
             let tensor = self.weights.get(&parameter.name).expect("checked");
             tensor.to_f32()
         }))
+    }
+
+    /// Refuses a configuration of a network far larger than the weights, before it takes any memory. Smaller
+    /// differences are listed tensor by tensor.
+    fn check_parameters(&self) -> Result<(), ModelError> {
+        let weights: u64 = self.weights.iter().map(|(_, t)| t.count() as u64).sum();
+        let expected = self.config.cost(1, 1).parameters;
+        if expected > weights.saturating_mul(4).saturating_add(1 << 24) {
+            return Err(ModelError::Config {
+                path: self.folder.config_path(),
+                source: ConfigError::Inconsistent(format!(
+                    "it describes a network of {expected} numbers, but the weights have {weights}; they do not \
+                     belong together"
+                )),
+            });
+        }
+        Ok(())
     }
 
     /// Writes the folder again with this network's weights; everything else stays as it is.

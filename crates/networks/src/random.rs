@@ -36,8 +36,6 @@ pub enum Stream {
     /// Noise put on a given image to see what a model makes of it: step 0 for one noise an image, later steps for
     /// noises that all images share.
     Probe = 13,
-    /// Class labels of samples.
-    SampleLabel = 14,
     /// Timesteps of the noises that all images share, by the same step.
     ProbeTimestep = 15,
     /// The direction along which a divergence is estimated.

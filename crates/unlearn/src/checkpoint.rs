@@ -3,6 +3,7 @@
 //! A checkpoint is a safetensors file with its SHA-256 beside it. The last two are kept, so that a
 //! damaged one costs the steps since the one before and not the run. None holds an image.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fs;
 use std::io;
@@ -13,7 +14,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::folder::sha256_file;
 use retrack_networks::parameters::{self, to_host};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
 use sha2::{Digest, Sha256};
 
 use crate::data::hex;
@@ -24,6 +25,16 @@ use crate::trainer::Trainer;
 /// Why a checkpoint could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
+    #[error(
+        "{}: the disk is full: cannot {action} the checkpoint; the one before is as it was: free some space, or copy \
+         the run's folder to another disk and go on there with --resume",
+        path.display()
+    )]
+    DiskFull {
+        path: PathBuf,
+        action: &'static str,
+        source: io::Error,
+    },
     #[error("{}: cannot {action} the checkpoint: {source}", path.display())]
     Io {
         path: PathBuf,
@@ -91,50 +102,117 @@ pub fn save<M: Module + Denoiser>(
     folder: &Path,
 ) -> Result<(), CheckpointError> {
     let path = file(folder, trainer.step);
-    let failed = |source| CheckpointError::Io {
-        path: path.clone(),
-        action: "write",
-        source,
+    let failed = |source: io::Error| {
+        let (path, action) = (path.clone(), "write");
+        if durable::is_full(&source) {
+            CheckpointError::DiskFull {
+                path,
+                action,
+                source,
+            }
+        } else {
+            CheckpointError::Io {
+                path,
+                action,
+                source,
+            }
+        }
     };
-    let mut parts: Vec<(String, Vec<f32>)> = Vec::new();
-    let mut trained = Vec::new();
-    parameters::visit(trainer.network(), |parameter, tensor| {
-        if parameter.trained {
-            trained.push(parameter.name.clone());
-        }
-        parts.push((format!("network/{}", parameter.name), to_host(tensor)));
-    });
-    for (name, (first, second)) in trained.iter().zip(trainer.optimizer.moments()) {
-        parts.push((format!("moment1/{name}"), to_host(first.clone())));
-        parts.push((format!("moment2/{name}"), to_host(second.clone())));
-    }
-    if let Some(ema) = &trainer.ema {
-        for (name, average) in trained.iter().zip(ema.averages()) {
-            parts.push((format!("ema/{name}"), to_host(average.clone())));
-        }
-    }
-    let bytes: Vec<(String, Vec<u8>)> = parts
-        .into_iter()
-        .map(|(name, values)| {
-            let bytes = values.iter().flat_map(|value| value.to_le_bytes());
-            (name, bytes.collect())
-        })
-        .collect();
-    let views = bytes.iter().map(|(name, bytes)| {
-        let view = TensorView::new(Dtype::F32, vec![bytes.len() / 4], bytes);
-        (name.as_str(), view.expect("four bytes a number"))
-    });
-    let metadata = HashMap::from([("step".to_string(), trainer.step.to_string())]);
-    let content = safetensors::serialize(views, Some(metadata))
-        .map_err(|error| failed(io::Error::other(error.to_string())))?;
-    // The digest first: a checkpoint that is there can always be verified, whenever the process dies.
-    let digest = hex(&Sha256::digest(&content));
-    durable::write(&digest_file(&path), |out| out.write_all(digest.as_bytes())).map_err(failed)?;
-    durable::write(&path, |out| out.write_all(&content)).map_err(failed)?;
+    let header = header(trainer).map_err(|error| failed(io::Error::other(error)))?;
+    // One tensor at a time: together they are three to four times the network.
+    let digest = RefCell::new(Sha256::new());
+    durable::write_then(
+        &path,
+        |out| {
+            let mut put = |bytes: &[u8]| {
+                digest.borrow_mut().update(bytes);
+                out.write_all(bytes)
+            };
+            put(&(header.len() as u64).to_le_bytes())?;
+            put(&header)?;
+            for_each_tensor(trainer, |_, values| {
+                let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+                put(&bytes)
+            })
+        },
+        // The digest before the checkpoint has its name: one that is there can always be verified, whenever the
+        // process dies.
+        || {
+            let digest = hex(&digest.take().finalize());
+            durable::write(&digest_file(&path), |out| out.write_all(digest.as_bytes()))
+        },
+    )
+    .map_err(failed)?;
     for step in list(folder).into_iter().skip(KEPT) {
         remove(folder, step).map_err(failed)?;
     }
     Ok(())
+}
+
+/// Hands every tensor of a trainer's state to `work`, in the order of the file.
+fn for_each_tensor<M: Module + Denoiser>(
+    trainer: &Trainer<M>,
+    mut work: impl FnMut(&str, &[f32]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut trained = Vec::new();
+    let mut outcome = Ok(());
+    parameters::visit(trainer.network(), |parameter, tensor| {
+        if parameter.trained {
+            trained.push(parameter.name.clone());
+        }
+        if outcome.is_ok() {
+            outcome = work(&format!("network/{}", parameter.name), &to_host(tensor));
+        }
+    });
+    outcome?;
+    for (name, (first, second)) in trained.iter().zip(trainer.optimizer.moments()) {
+        work(&format!("moment1/{name}"), &to_host(first.clone()))?;
+        work(&format!("moment2/{name}"), &to_host(second.clone()))?;
+    }
+    if let Some(ema) = &trainer.ema {
+        for (name, average) in trained.iter().zip(ema.averages()) {
+            work(&format!("ema/{name}"), &to_host(average.clone()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The safetensors header of a trainer's state.
+fn header<M: Module + Denoiser>(trainer: &Trainer<M>) -> Result<Vec<u8>, SafeTensorError> {
+    let (mut tensors, mut end) = (Vec::new(), 0);
+    let mut lengths = Vec::new();
+    parameters::visit(trainer.network(), |parameter, _| {
+        let count: usize = parameter.shape.iter().product();
+        lengths.push((parameter.name.clone(), count, parameter.trained));
+    });
+    let trained = || lengths.iter().filter(|(_, _, trained)| *trained);
+    let mut add = |name: String, count: usize| {
+        let start = end;
+        end += 4 * count;
+        let info = TensorInfo {
+            dtype: Dtype::F32,
+            shape: vec![count],
+            data_offsets: (start, end),
+        };
+        tensors.push((name, info));
+    };
+    for (name, count, _) in &lengths {
+        add(format!("network/{name}"), *count);
+    }
+    for ((name, count, _), _) in trained().zip(trainer.optimizer.moments()) {
+        add(format!("moment1/{name}"), *count);
+        add(format!("moment2/{name}"), *count);
+    }
+    if trainer.ema.is_some() {
+        for (name, count, _) in trained() {
+            add(format!("ema/{name}"), *count);
+        }
+    }
+    let step = HashMap::from([("step".to_string(), trainer.step.to_string())]);
+    let header = Metadata::new(Some(step), tensors)?;
+    let mut header = serde_json::to_vec(&header).map_err(SafeTensorError::JsonError)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+    Ok(header)
 }
 
 /// Loads the newest checkpoint that is whole into a trainer of the same run. Returns what was wrong

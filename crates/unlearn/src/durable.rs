@@ -15,6 +15,18 @@ pub fn write(
     path: &Path,
     content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
 ) -> io::Result<()> {
+    write_then(path, content, || Ok(()))
+}
+
+/// As [`write`], with something to do once the content is durable and before it has its name.
+///
+/// # Errors
+/// As [`write`]; those of `before_named`, after which `path` is as it was too.
+pub fn write_then(
+    path: &Path,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    before_named: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
@@ -30,6 +42,7 @@ pub fn write(
     writer.flush()?;
     drop(writer);
     file.as_file().sync_all()?;
+    before_named()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder)
 }
@@ -51,4 +64,12 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
         File::open(folder)?.sync_all()?;
     }
     Ok(())
+}
+
+/// Whether a disk, a quota or a limit on the size of files took no more.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }

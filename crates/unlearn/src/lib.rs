@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod data;
 pub mod durable;
 pub mod feed;
+pub mod lock;
 pub mod neighbors;
 pub mod objective;
 pub mod optimizer;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::lock::{self, Lock, LockError};
 use crate::tensorboard::{EventWriter, TensorboardError};
 use crate::trainer::StepReport;
 use crate::{checkpoint, durable};
@@ -33,12 +34,25 @@ pub enum RunError {
         old: String,
         new: String,
     },
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {source}{}", path.display(), remedy(source))]
     Io { path: PathBuf, source: io::Error },
     #[error("{}: not a run's configuration: {problem}", path.display())]
     Config { path: PathBuf, problem: String },
     #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error("{}: cannot be the output folder: {source}; choose another", path.display())]
+    Unusable { path: PathBuf, source: io::Error },
+    #[error(transparent)]
     Tensorboard(#[from] TensorboardError),
+}
+
+/// What to do about an error that a full disk is.
+pub(crate) fn remedy(error: &io::Error) -> &'static str {
+    if durable::is_full(error) {
+        "; free some space, or copy the output folder to another disk and go on there with --resume"
+    } else {
+        ""
+    }
 }
 
 /// What to do with an output folder that is not empty.
@@ -56,20 +70,26 @@ const UNFINISHED: &str = "unfinished";
 /// Lies there while the complete model moves into place.
 const MOVING: &str = "moving";
 
-/// The output folder of a run.
+/// The output folder of a run, which no other process writes to while this lives.
 #[derive(Debug)]
 pub struct RunFolder {
     out: PathBuf,
+    _lock: Lock,
 }
 
 impl RunFolder {
     /// Checks `out` without changing anything.
     ///
     /// # Errors
-    /// A folder that `existing` does not cover.
+    /// A folder that `existing` does not cover, or that another process writes to.
     pub fn check(out: &Path, existing: Existing) -> Result<(), RunError> {
+        Lock::check(&out.join("run"))?;
+        Self::check_contents(out, existing)
+    }
+
+    fn check_contents(out: &Path, existing: Existing) -> Result<(), RunError> {
         let path = out.to_path_buf();
-        let io_error = |source| RunError::Io {
+        let io_error = |source| RunError::Unusable {
             path: out.to_path_buf(),
             source,
         };
@@ -86,6 +106,7 @@ impl RunFolder {
             }
             Err(error) => return Err(io_error(error)),
         }
+        names.retain(|name| name != "run" || !has_not_begun(&out.join("run")));
         let interrupted = out.join("run").join(UNFINISHED).is_file();
         match existing {
             Existing::Resume if !interrupted => Err(RunError::NothingToResume { path }),
@@ -104,8 +125,12 @@ impl RunFolder {
     /// As [`check`](Self::check); a run that was started with another configuration.
     pub fn begin(out: &Path, existing: Existing, config: &Value) -> Result<Self, RunError> {
         Self::check(out, existing)?;
+        let lock = Lock::take(&out.join("run"))?;
+        // Again, now that nobody else changes it.
+        Self::check_contents(out, existing)?;
         let run = Self {
             out: out.to_path_buf(),
+            _lock: lock,
         };
         let folder = run.folder();
         let io_error = |source| RunError::Io {
@@ -117,10 +142,12 @@ impl RunFolder {
             run.compare(&path, config)?;
             return Ok(run);
         }
-        if folder.exists() {
-            fs::remove_dir_all(&folder).map_err(io_error)?;
+        for entry in fs::read_dir(&folder).map_err(io_error)? {
+            let entry = entry.map_err(io_error)?;
+            if entry.file_name() != lock::NAME {
+                remove(&entry.path()).map_err(io_error)?;
+            }
         }
-        fs::create_dir_all(&folder).map_err(io_error)?;
         let text = serde_json::to_string_pretty(config).expect("JSON has no unwritable values");
         durable::write(&path, |out| writeln!(out, "{text}")).map_err(io_error)?;
         durable::write(&folder.join(UNFINISHED), |_| Ok(())).map_err(io_error)?;
@@ -208,12 +235,7 @@ impl RunFolder {
                 if old == self.folder() {
                     continue;
                 }
-                let removed = if old.is_dir() && !old.is_symlink() {
-                    fs::remove_dir_all(&old)
-                } else {
-                    fs::remove_file(&old)
-                };
-                removed.map_err(io_error)?;
+                remove(&old).map_err(io_error)?;
             }
             durable::write(&folder.join(MOVING), |_| Ok(())).map_err(io_error)?;
         }
@@ -271,6 +293,28 @@ impl Difference {
             new: shown(new),
         })
     }
+}
+
+/// Removes a file, a link, or a folder with what is in it.
+fn remove(path: &Path) -> io::Result<()> {
+    if path.is_dir() && !path.is_symlink() {
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    }
+}
+
+/// Whether a run was killed in this folder before it had begun: [`RunFolder::begin`] writes these and then its mark.
+fn has_not_begun(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| {
+        entries.all(|entry| {
+            entry.is_ok_and(|entry| {
+                let name = entry.file_name();
+                let name = name.to_string_lossy();
+                name == lock::NAME || name == "config.json" || name.starts_with(durable::TEMPORARY)
+            })
+        })
+    })
 }
 
 /// Whether a file is a JSON object with text under `key`.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use retrack_eval::pictures::Grid;
 use retrack_eval::score::{Spread, Table};
+use retrack_unlearn::lock::Lock;
 use serde_json::json;
 
 use crate::args::EvaluateArgs;
@@ -28,6 +29,10 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         controls: args.protocol.controls.clone(),
     };
     protocol.check()?;
+    if args.data.is_dir() {
+        super::unlearn::outside(&args.out, &args.data, "data")?;
+    }
+    let _lock = Lock::take(&args.out)?;
     if args.out.join("metrics.json").exists() && !args.force {
         return Err(Failure::input(format!(
             "{}: holds an evaluation already; choose another folder, or give --force to replace it",

@@ -10,6 +10,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use retrack_eval::score::{Score, Spread, Table};
 use retrack_unlearn::data::Dataset;
+use retrack_unlearn::lock::{self, Lock};
 use retrack_unlearn::run::Difference;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ use crate::evaluation::{Protocol, Skipped, Subject, once};
 use crate::failure::Failure;
 use crate::progress::say;
 use crate::settings::{Experiment, Settings};
-use crate::{machine, model, progress};
+use crate::{machine, model, progress, space};
 
 /// What one line of the table is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,6 +117,19 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let opened = model::open(&args.model)?;
     let data = model::open_data(&args.data, &opened)?;
     let judges = protocol.judges(&device)?;
+    // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
+    for selection in &forget {
+        model::select(selection, &data)?;
+    }
+    let copied = opened.folder.check_copy()?;
+    let runs = args.methods.len() * seeds.len() * forget.len();
+    let there = space::bytes_below(&args.out.join("models")) as f64;
+    let needed = runs as f64 * copied as f64 - there;
+    if args.data.is_dir() {
+        super::unlearn::outside(&args.out, &args.data, "data")?;
+    }
+    super::unlearn::outside(&args.out, &args.model, "model")?;
+    space::check_disk(needed, &args.out)?;
     let mut weights = serde_json::Map::new();
     let mut references = vec![("original", &args.model)];
     references.extend(args.retrained.iter().map(|path| ("retrained", path)));
@@ -133,7 +147,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "protocol": protocol,
         "device": args.machine.device,
     });
-    begin(&args.out, &identity)?;
+    let _lock = begin(&args.out, &identity)?;
 
     let mut lines = vec![Line::Original];
     lines.extend(args.retrained.iter().map(|_| Line::Retrained));
@@ -195,13 +209,14 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
 }
 
 /// A new experiment, or the one that the folder holds already.
-fn begin(out: &Path, identity: &Value) -> Result<(), Failure> {
+fn begin(out: &Path, identity: &Value) -> Result<Lock, Failure> {
+    let lock = Lock::take(out)?;
     let path = out.join("experiment.json");
     if path.exists() {
         let text = fs::read_to_string(&path).map_err(|error| Failure::read(&path, error))?;
         let old: Value = serde_json::from_str(&text).map_err(|e| Failure::read(&path, e))?;
         return match Difference::first(&old, identity) {
-            None => Ok(()),
+            None => Ok(lock),
             Some(Difference { key, old, new }) => Err(Failure::input(format!(
                 "{}: this experiment was started with another {key}: {old} then, {new} now; use the same, or another \
                  output folder",
@@ -209,7 +224,9 @@ fn begin(out: &Path, identity: &Value) -> Result<(), Failure> {
             ))),
         };
     }
-    let empty = fs::read_dir(out).map_or(true, |mut entries| entries.next().is_none());
+    let empty = fs::read_dir(out).map_or(true, |mut entries| {
+        entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == lock::NAME))
+    });
     if !empty {
         return Err(Failure::input(format!(
             "{}: not empty, and no experiment; choose another output folder",
@@ -217,7 +234,8 @@ fn begin(out: &Path, identity: &Value) -> Result<(), Failure> {
         )));
     }
     let text = serde_json::to_string_pretty(identity).expect("JSON has no unwritable values");
-    model::write(&path, format!("{text}\n").as_bytes())
+    model::write(&path, format!("{text}\n").as_bytes())?;
+    Ok(lock)
 }
 
 /// `0,1,2` or `0-9` or both.

@@ -1,5 +1,7 @@
 //! `retrack sample`: images from a model.
 
+use std::path::Path;
+
 use retrack_eval::pictures::Grid;
 use retrack_networks::schedule::SchedulerKind;
 
@@ -21,6 +23,16 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
             "{}: a file; give a .png file for a grid, or a folder for single images",
             args.out.display()
         )));
+    }
+    if !single && args.out.is_dir() {
+        return Err(Failure::input(format!(
+            "{}: a folder; give a file for the grid, or a folder whose name does not end in .png",
+            args.out.display()
+        )));
+    }
+    super::unlearn::outside(&args.out, &args.model, "model")?;
+    if single {
+        only_samples(&args.out)?;
     }
     let device = machine::device(&args.machine.device)?;
     let opened = model::open(&args.model)?;
@@ -55,5 +67,26 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
         model::write(&args.out, &grid.png(&bytes)?)?;
     }
     progress::note(format!("{} samples in {}", args.count, args.out.display()));
+    Ok(())
+}
+
+/// Refuses a folder with anything but earlier samples: pictures of a data set would be written over, or mixed in.
+fn only_samples(out: &Path) -> Result<(), Failure> {
+    let Ok(entries) = std::fs::read_dir(out) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_sample = name
+            .strip_suffix(".png")
+            .is_some_and(|stem| stem.len() >= 6 && stem.bytes().all(|b| b.is_ascii_digit()));
+        if !is_sample {
+            return Err(Failure::input(format!(
+                "{}: holds something else than samples ({name}); choose another folder",
+                out.display()
+            )));
+        }
+    }
     Ok(())
 }

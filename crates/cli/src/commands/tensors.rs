@@ -2,9 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use retrack_networks::files;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::failure::Failure;
+
+/// Tensors of a larger file would not fit beside the network that is to take them.
+const LARGEST: u64 = 64 << 30;
 
 /// The tensors of one input file.
 pub struct Tensors {
@@ -14,7 +18,10 @@ pub struct Tensors {
 
 impl Tensors {
     pub fn read(path: &Path) -> Result<Self, Failure> {
-        let bytes = std::fs::read(path).map_err(|error| Failure::read(path, error))?;
+        let bytes =
+            files::read_bounded(path, LARGEST).map_err(|error| Failure::read(path, error))?;
+        retrack_networks::folder::check_safetensors_names(&bytes)
+            .map_err(|problem| Failure::input(format!("{}: {problem}", path.display())))?;
         let tensors = Self {
             path: path.to_path_buf(),
             bytes,

@@ -1,6 +1,7 @@
 //! `retrack train`: a DDPM from scratch.
 
 use retrack_networks::config::UNet2DConfig;
+use retrack_networks::files;
 use retrack_networks::folder::{Dtype, FolderError, ModelFolder, RawTensor};
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
@@ -13,16 +14,22 @@ use retrack_unlearn::run::RunFolder;
 use retrack_unlearn::trainer::Trainer;
 use serde_json::{Value, json};
 
-use super::unlearn::existing;
+use super::unlearn::{SMALLER, existing, outside, steps};
 use crate::args::TrainArgs;
 use crate::failure::Failure;
 use crate::progress::say;
 use crate::session::Session;
-use crate::{machine, model};
+use crate::space::{self, Work};
+use crate::{machine, model, progress};
 
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let existing = existing(args.force, args.resume);
-    RunFolder::check(&args.out, existing)?;
+    if !args.dry_run {
+        RunFolder::check(&args.out, existing)?;
+    }
+    if args.data.is_dir() {
+        outside(&args.out, &args.data, "data")?;
+    }
     if args.steps == 0 || args.batch_size == 0 || args.accumulate == 0 {
         return Err(Failure::input(
             "--steps, --batch-size and --accumulate need at least 1",
@@ -39,8 +46,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     let device = machine::device(&args.machine.device)?.autodiff();
 
-    let text =
-        std::fs::read_to_string(&args.arch).map_err(|error| Failure::read(&args.arch, error))?;
+    let text = files::read_text(&args.arch).map_err(|error| Failure::read(&args.arch, error))?;
     let at_arch = |problem: String| Failure::input(format!("{}: {problem}", args.arch.display()));
     let arch: Value = serde_json::from_str(&text).map_err(|e| at_arch(e.to_string()))?;
     let config = UNet2DConfig::from_json(&arch).map_err(|e| at_arch(e.to_string()))?;
@@ -61,6 +67,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
             shape.height, shape.width
         )));
     }
+    let cost = config.cost(shape.height, shape.width);
     let labels = config.num_class_embeds.is_some();
     if labels && data.label(0).is_none() {
         return Err(at_arch(
@@ -104,6 +111,33 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         "seed": args.seed,
         "device": args.machine.device,
     });
+    let needs = Work {
+        cost,
+        data: &data,
+        batch_size: args.batch_size,
+        accumulate: args.accumulate,
+        steps: args.steps,
+        checkpoint_every: Some(args.checkpoint_every),
+        model: 4 * cost.parameters + (1 << 20),
+        keeps_weights: false,
+        ema: true,
+        two_gradients: false,
+    }
+    .needs()?;
+    if args.dry_run {
+        let mut resolved = resolved;
+        resolved["needs"] = needs.json(&args.out);
+        progress::note(needs.text(&args.out));
+        let text = serde_json::to_string_pretty(&resolved).expect("JSON has no unwritable values");
+        say!("{text}");
+        return needs.check(&args.out, 0, SMALLER);
+    }
+    let held = if args.resume {
+        space::bytes_below(&args.out.join("run"))
+    } else {
+        0
+    };
+    needs.check(&args.out, held, SMALLER)?;
     let run = RunFolder::begin(&args.out, existing, &resolved)?;
     if run.is_moving() {
         run.publish()?;
@@ -157,9 +191,10 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 
 fn report(args: &TrainArgs, images: usize) {
     say!(
-        "trained on {} images for {} steps; model in {}",
+        "trained on {} images for {} {}; model in {}",
         images,
         args.steps,
+        steps(args.steps),
         args.out.display()
     );
 }

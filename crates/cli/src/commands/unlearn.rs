@@ -20,6 +20,7 @@ use crate::failure::Failure;
 use crate::progress::say;
 use crate::session::Session;
 use crate::settings::Settings;
+use crate::space::{self, Work};
 use crate::{machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
@@ -53,7 +54,11 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     }
     let device = machine::device(&args.machine.device)?;
     let opened = model::open(&args.model)?;
-    outside(&args.out, opened.folder.root())?;
+    outside(&args.out, opened.folder.root(), "model")?;
+    if args.data.is_dir() {
+        outside(&args.out, &args.data, "data")?;
+    }
+    let copied = opened.folder.check_copy()?;
     let network = opened.network(&device.clone().autodiff())?;
     let data = model::open_data(&args.data, &opened)?;
     let shape = data.shape();
@@ -92,10 +97,34 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     model::check_labels(&data, &split.retain, &opened.config)?;
     model::check_labels(&data, &split.forget, &opened.config)?;
 
-    let config = resolved(args, &settings, &opened, &data, &split)?;
+    let mut config = resolved(args, &settings, &opened, &data, &split)?;
+    let draws = objective.draws();
+    let needs = Work {
+        cost: opened.config.cost(shape.height, shape.width),
+        data: &data,
+        batch_size: settings.batch_size,
+        accumulate: settings.accumulate,
+        steps: settings.steps,
+        checkpoint_every: args.checkpoint_every,
+        model: copied,
+        keeps_weights: true,
+        ema: false,
+        two_gradients: draws.uniform || draws.mixture.is_some(),
+    }
+    .needs()?;
     if args.dry_run {
+        config["needs"] = needs.json(&args.out);
+        progress::note(needs.text(&args.out));
         let text = serde_json::to_string_pretty(&config).expect("JSON has no unwritable values");
         say!("{text}");
+    }
+    let held = if args.resume {
+        space::bytes_below(&args.out.join("run"))
+    } else {
+        0
+    };
+    needs.check(&args.out, held, SMALLER)?;
+    if args.dry_run {
         return Ok(None);
     }
 
@@ -165,12 +194,13 @@ fn summary(
     let seconds = start.elapsed().as_secs_f64();
     let forgotten = split.forget.len() + split.duplicates.len();
     let text = format!(
-        "{}: {} {} unlearned from {} in {} steps, {seconds:.1} s; model in {}",
+        "{}: {} {} unlearned from {} in {} {}, {seconds:.1} s; model in {}",
         settings.method.name(),
         forgotten,
         if forgotten == 1 { "image" } else { "images" },
         args.model.display(),
         settings.steps,
+        steps(settings.steps),
         args.out.display()
     );
     let json = json!({
@@ -191,6 +221,11 @@ fn summary(
     }
 }
 
+/// "step" for one, "steps" for others.
+pub fn steps(count: usize) -> &'static str {
+    if count == 1 { "step" } else { "steps" }
+}
+
 /// What to do with an output folder that is not empty.
 pub fn existing(force: bool, resume: bool) -> Existing {
     match (force, resume) {
@@ -200,8 +235,12 @@ pub fn existing(force: bool, resume: bool) -> Existing {
     }
 }
 
-/// Refuses an output folder that is, holds or lies in the model's.
-fn outside(out: &Path, model: &Path) -> Result<(), Failure> {
+/// What to do when a run does not fit into memory.
+pub const SMALLER: &str =
+    "give a smaller --batch-size and a larger --accumulate, whose product decides the result";
+
+/// Refuses an output folder that is, holds or lies in an input's.
+pub fn outside(out: &Path, input: &Path, what: &str) -> Result<(), Failure> {
     // A folder that does not exist yet lies in the nearest one that does.
     let absolute = |path: &Path| {
         let path = std::path::absolute(path)?;
@@ -212,14 +251,14 @@ fn outside(out: &Path, model: &Path) -> Result<(), Failure> {
         let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
         Ok::<_, std::io::Error>(existing.canonicalize()?.join(rest))
     };
-    let (Ok(inner), Ok(outer)) = (absolute(out), absolute(model)) else {
+    let (Ok(inner), Ok(outer)) = (absolute(out), absolute(input)) else {
         return Ok(());
     };
     if inner.starts_with(&outer) || outer.starts_with(&inner) {
         return Err(Failure::input(format!(
-            "{}: the output folder overlaps the model folder {}; choose one elsewhere",
+            "{}: the output folder overlaps the {what} folder {}; choose one elsewhere",
             out.display(),
-            model.display()
+            input.display()
         )));
     }
     Ok(())

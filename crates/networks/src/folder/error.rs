@@ -209,8 +209,20 @@ fn found_instead(found: &[String]) -> String {
 }
 
 impl FolderError {
-    /// Whether the machine failed (its disk, its permissions), and not what it was given.
+    /// Whether the machine failed (its disk, the output's permissions), and not what it was given.
     pub fn is_environment(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::DiskFull { .. })
+        match self {
+            Self::DiskFull { .. } => true,
+            // What cannot be opened or read is what was given, unless its disk fails.
+            Self::Io { action, source, .. } => {
+                let reading = action.starts_with("open")
+                    || action.starts_with("read")
+                    || action.starts_with("list");
+                !reading
+                    || source.kind() == io::ErrorKind::Other
+                    || source.raw_os_error() == Some(5)
+            }
+            _ => false,
+        }
     }
 }

@@ -24,6 +24,7 @@ use serde_json::{Map, Value, json};
 
 pub use error::FolderError;
 pub use names::current_name;
+pub use safetensors_file::check_names as check_safetensors_names;
 pub use source::sha256_file;
 pub use tensor::{Dtype, RawTensor, TensorError};
 pub use weight_file::read_weight_file;
@@ -251,6 +252,24 @@ impl ModelFolder {
             tensors,
         )?;
         staging.finish()
+    }
+
+    /// Bytes that [`ModelFolder::write_with`] would write, after looking at every file that it would copy: what it
+    /// would stumble over is found before the work and not after it.
+    pub fn check_copy(&self) -> Result<u64, FolderError> {
+        let (mut bytes, mut folders) = (0, vec![PathBuf::new()]);
+        while let Some(folder) = folders.pop() {
+            for (relative, is_folder) in self.list(&folder)? {
+                if self.is_left_out(&relative, is_folder, true) {
+                    continue;
+                } else if is_folder {
+                    folders.push(relative);
+                } else {
+                    bytes += self.source.open(&relative)?.len;
+                }
+            }
+        }
+        Ok(bytes)
     }
 
     /// The entries of one folder by name, and whether each is a folder.

@@ -238,6 +238,27 @@ fn read_header(open: &mut OpenFile) -> Result<(Vec<u8>, Vec<Entry>), FolderError
     Ok((header, entries))
 }
 
+/// Checks what the `safetensors` crate leaves out of a file's header: its first character, names that are there twice,
+/// unknown fields.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_names(file: &[u8]) -> Result<(), String> {
+    let Some((length, rest)) = file.split_first_chunk::<8>() else {
+        return Err("too short for a safetensors file".into());
+    };
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    let Some(header) = rest.get(..length) else {
+        return Err("not a safetensors file, or one that is cut off within its header".into());
+    };
+    if header.first() != Some(&b'{') {
+        return Err("the safetensors header does not start with `{`".into());
+    }
+    serde_json::from_slice::<Header>(header)
+        .map(|_| ())
+        .map_err(|error| format!("the safetensors header is not valid: {error}"))
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DeclaredTensor {

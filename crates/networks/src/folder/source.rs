@@ -8,6 +8,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::error::FolderError;
+use crate::files::open_regular;
 
 /// Configuration files are a few kilobytes; the bound keeps a wrong file from filling memory.
 const LARGEST_CONFIG: u64 = 1 << 20;
@@ -174,7 +175,7 @@ impl Source {
 
 /// The SHA-256 of a file's content in lower-case hexadecimal, read in pieces.
 pub fn sha256_file(path: &Path) -> Result<String, FolderError> {
-    let mut file = File::open(path).map_err(FolderError::io(path, "open"))?;
+    let mut file = open_regular(path).map_err(FolderError::io(path, "open"))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 18];
     loop {

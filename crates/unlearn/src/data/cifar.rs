@@ -5,6 +5,8 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use retrack_networks::files::open_regular;
+
 use super::ImageShape;
 use super::error::DataError;
 use super::raw::{RawImages, RecordFile};
@@ -40,7 +42,7 @@ pub(crate) fn open(name: &Path, paths: &[PathBuf], budget: u64) -> Result<RawIma
     let mut labels = Vec::new();
     for path in paths {
         let io = |error| DataError::io(path, error);
-        let file = File::open(path).map_err(io)?;
+        let file = open_regular(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         if length == 0 || length % RECORD != 0 {
             return Err(DataError::format(

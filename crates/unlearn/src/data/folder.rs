@@ -1,9 +1,11 @@
 //! A folder of images.
 
 use std::borrow::Cow;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+
+use retrack_networks::files::open_regular;
 
 use super::error::{DataError, Size};
 use super::image::{self, MAX_ENCODED};
@@ -125,7 +127,7 @@ pub(crate) fn is_image_name(path: &Path) -> bool {
 /// Reads an encoded image, bounded by [`MAX_ENCODED`].
 pub(crate) fn read_whole(path: &Path) -> Result<Vec<u8>, DataError> {
     let io = |error| DataError::io(path, error);
-    let file = File::open(path).map_err(io)?;
+    let file = open_regular(path).map_err(io)?;
     let mut bytes = Vec::new();
     file.take(MAX_ENCODED + 1)
         .read_to_end(&mut bytes)
@@ -167,7 +169,7 @@ impl Source for Folder {
         let path = self.path(row);
         let io = |error| DataError::io(&path, error);
         let mut prefix = Vec::new();
-        File::open(&path)
+        open_regular(&path)
             .map_err(io)?
             .take(PREFIX as u64)
             .read_to_end(&mut prefix)

@@ -1,11 +1,11 @@
 //! IDX files, the format of MNIST: a big-endian header and plain bytes, often packed with gzip.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use flate2::read::MultiGzDecoder;
+use retrack_networks::files::open_regular;
 
 use super::ImageShape;
 use super::error::DataError;
@@ -90,7 +90,7 @@ pub(crate) fn open(path: &Path, budget: u64) -> Result<RawImages, DataError> {
         let offset = images.header;
         let file = RecordFile {
             path: path.to_owned(),
-            file: Mutex::new(File::open(path).map_err(|error| DataError::io(path, error))?),
+            file: Mutex::new(open_regular(path).map_err(|error| DataError::io(path, error))?),
             rows,
             offset,
             stride: shape.bytes() as u64,
@@ -145,7 +145,7 @@ impl Idx {
                 source: error,
             },
         };
-        let file = File::open(path).map_err(io)?;
+        let file = open_regular(path).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
         let packed = path.extension().is_some_and(|extension| extension == "gz");
         let file = BufReader::with_capacity(1 << 18, file);

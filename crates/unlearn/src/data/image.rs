@@ -19,10 +19,10 @@ use super::complete::{self, Header};
 use super::error::{DataError, Size};
 use super::quiet::quietly;
 
-/// Largest decoded image, in bytes of its own color type: 8,192 x 8,192 RGBA.
-pub(crate) const MAX_DECODED: u64 = 256 << 20;
+/// Largest decoded image, in bytes of its own color type: 4,096 x 4,096 RGB.
+pub(crate) const MAX_DECODED: u64 = 48 << 20;
 /// Largest encoded image.
-pub(crate) const MAX_ENCODED: u64 = 256 << 20;
+pub(crate) const MAX_ENCODED: u64 = 128 << 20;
 /// What a decoder may need besides the pixels (color profiles, tables, rows).
 const DECODER_SLACK: u64 = 16 << 20;
 

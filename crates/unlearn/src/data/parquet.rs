@@ -16,6 +16,7 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescriptor;
+use retrack_networks::files::open_regular;
 
 use super::error::DataError;
 use super::image::MAX_ENCODED;
@@ -88,7 +89,7 @@ impl ParquetImages {
         let (mut files, mut groups, mut labels) = (Vec::new(), Vec::new(), Vec::new());
         let mut len = 0;
         for path in paths {
-            let file = File::open(path).map_err(|error| DataError::io(path, error))?;
+            let file = open_regular(path).map_err(|error| DataError::io(path, error))?;
             let reader = guarded(path, || SerializedFileReader::new(file))?;
             let metadata = reader.metadata();
             let schema = metadata.file_metadata().schema_descr();
@@ -221,7 +222,7 @@ fn pages(
 ) -> Result<SerializedPageReader<File>, ParquetError> {
     // Opened anew each time: readers share the position of a cloned file, and a data set may have more shards than
     // a process may have open files.
-    let file = Arc::new(File::open(path)?);
+    let file = Arc::new(open_regular(path)?);
     let group = metadata.row_group(group);
     SerializedPageReader::new(file, group.column(column), group.num_rows() as usize, None)
 }

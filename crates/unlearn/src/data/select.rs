@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use retrack_networks::files::read_text;
+
 use super::{DataError, Dataset};
 use crate::neighbors;
 
@@ -259,7 +261,7 @@ fn resolve_list(path: &Path, data: &Dataset, found: &mut Found) -> Result<(), Se
         path: path.to_owned(),
         problem,
     };
-    let text = fs::read_to_string(path).map_err(|error| {
+    let text = read_text(path).map_err(|error| {
         fail(match error.kind() {
             io::ErrorKind::NotFound => {
                 "no such file; a list is a text file with one selector a line".into()

@@ -72,10 +72,10 @@ pub(crate) fn shape(source: &dyn Source, channels: Option<usize>) -> Result<Imag
         ));
     }
     // A header of a few bytes may promise anything; no decoder is asked before this.
-    if size.width.saturating_mul(size.height) as u64 > image::MAX_DECODED / 4 {
+    if size.width.saturating_mul(size.height) as u64 > image::MAX_DECODED / 3 {
         let problem = format!(
             "{size} pixels are more than the {} that one image may have",
-            image::MAX_DECODED / 4
+            image::MAX_DECODED / 3
         );
         return Err(DataError::image(source.full_name(0), problem));
     }

@@ -65,7 +65,10 @@ impl Serialize for Neighbors {
 impl<'de> Deserialize<'de> for Neighbors {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
+        #[serde(
+            untagged,
+            expecting = "expected a whole number of neighbors, or \"all\""
+        )]
         enum Either {
             Number(usize),
             Text(String),
@@ -103,9 +106,6 @@ pub enum NeighborError {
     #[error(transparent)]
     Data(#[from] DataError),
 }
-
-/// Working memory that suits most machines, in bytes: blocks of 64 MiB keep every thread busy with decoding.
-pub const DEFAULT_BUDGET: usize = 128 << 20;
 
 /// The root-mean-square difference of a value, 0 to 255, for a squared distance over `bytes` values.
 pub fn root_mean_square(distance_squared: u64, bytes: usize) -> f64 {

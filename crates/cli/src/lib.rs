@@ -1,0 +1,36 @@
+//! The command line. The only place that parses arguments, prints, or decides an exit code.
+//!
+//! A library so that tests can reach it; its interface is the binary's.
+
+mod args;
+mod commands;
+mod evaluation;
+mod failure;
+mod interrupt;
+mod machine;
+mod model;
+mod progress;
+mod session;
+mod settings;
+mod space;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Does what the command line says; the process's exit code.
+pub fn run() -> ExitCode {
+    match commands::run(args::Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {}", progress::visible(&failure.message));
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Reads a settings file as `--config` does, for the tests that feed it damaged ones.
+#[doc(hidden)]
+pub fn check_settings(path: &std::path::Path) -> Result<(), String> {
+    settings::check_file(path).map_err(|failure| failure.message)
+}

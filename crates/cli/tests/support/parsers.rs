@@ -1,0 +1,270 @@
+//! Everything that reads what a stranger made, each as a function of bytes that must return whatever they are: the
+//! bodies of the fuzz targets in `fuzz/`, and of the tests in `fuzz.rs`.
+
+use std::fs;
+use std::path::Path;
+
+use retrack_networks::conditional::UNet2DConditionConfig;
+use retrack_networks::config::UNet2DConfig;
+use retrack_networks::folder::{ModelFolder, check_safetensors_names, read_weight_file};
+use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig};
+use retrack_networks::text::TextConfig;
+use retrack_networks::vae::AutoencoderConfig;
+use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions, Selection};
+
+/// A parser: its name, also that of its folder in `fuzz/corpus`, and what it does with bytes in a folder of its own.
+/// Whether they were accepted.
+pub struct Parser {
+    pub name: &'static str,
+    pub parse: fn(&Path, &[u8]) -> bool,
+}
+
+pub const PARSERS: [Parser; 12] = [
+    Parser {
+        name: "safetensors",
+        parse: safetensors,
+    },
+    Parser {
+        name: "torch",
+        parse: torch,
+    },
+    Parser {
+        name: "network_config",
+        parse: network_config,
+    },
+    Parser {
+        name: "model_index",
+        parse: model_index,
+    },
+    Parser {
+        name: "shard_index",
+        parse: shard_index,
+    },
+    Parser {
+        name: "scheduler_config",
+        parse: scheduler_config,
+    },
+    Parser {
+        name: "image",
+        parse: image,
+    },
+    Parser {
+        name: "parquet",
+        parse: parquet,
+    },
+    Parser {
+        name: "idx",
+        parse: idx,
+    },
+    Parser {
+        name: "cifar",
+        parse: cifar,
+    },
+    Parser {
+        name: "settings",
+        parse: settings,
+    },
+    Parser {
+        name: "selection",
+        parse: selection,
+    },
+];
+
+/// Parses in a scratch folder that this thread keeps; for the fuzz targets.
+#[allow(dead_code)]
+pub fn parse(name: &str, bytes: &[u8]) {
+    thread_local! {
+        static SCRATCH: tempfile::TempDir = tempfile::tempdir().expect("a temporary folder");
+    }
+    let parser = PARSERS.iter().find(|parser| parser.name == name);
+    SCRATCH.with(|scratch| (parser.expect("a known name").parse)(scratch.path(), bytes));
+}
+
+fn put(path: &Path, bytes: &[u8]) {
+    if let Some(parent) = path.parent() {
+        fs::create_dir_all(parent).expect("a scratch folder");
+    }
+    fs::write(path, bytes).expect("a scratch file");
+}
+
+/// Writes a file that stays the same from call to call.
+fn keep(path: &Path, bytes: &[u8]) {
+    if !path.exists() {
+        put(path, bytes);
+    }
+}
+
+fn safetensors(scratch: &Path, bytes: &[u8]) -> bool {
+    let path = scratch.join("x.safetensors");
+    put(&path, bytes);
+    let names = check_safetensors_names(bytes).is_ok();
+    let read = read_weight_file(&path).is_ok();
+    assert!(
+        names || !read,
+        "the weaker check refuses what the whole one takes"
+    );
+    read
+}
+
+fn torch(scratch: &Path, bytes: &[u8]) -> bool {
+    let path = scratch.join("x.bin");
+    put(&path, bytes);
+    read_weight_file(&path).is_ok()
+}
+
+fn network_config(scratch: &Path, bytes: &[u8]) -> bool {
+    put(&scratch.join("config.json"), bytes);
+    keep(
+        &scratch.join("diffusion_pytorch_model.safetensors"),
+        b"none",
+    );
+    let folder = ModelFolder::open(scratch);
+    let Ok(json) = serde_json::from_slice(bytes) else {
+        return false;
+    };
+    let unconditional = UNet2DConfig::from_json(&json);
+    if let Ok(config) = &unconditional {
+        let _ = config.check_size(32, 32);
+        let _ = config.cost(32, 32);
+    }
+    let others = [
+        UNet2DConditionConfig::from_json(&json).is_ok(),
+        AutoencoderConfig::from_json(&json).is_ok(),
+        TextConfig::from_json(&json).is_ok(),
+    ];
+    drop(folder);
+    unconditional.is_ok() || others.contains(&true)
+}
+
+const TINY_CONFIG: &[u8] = br#"{"_class_name": "UNet2DModel"}"#;
+
+/// A file with one tensor.
+fn one_tensor(name: &str) -> Vec<u8> {
+    let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#);
+    let length = (header.len() as u64).to_le_bytes();
+    [&length, header.as_bytes(), &[0; 4]].concat()
+}
+
+fn model_index(scratch: &Path, bytes: &[u8]) -> bool {
+    put(&scratch.join("model_index.json"), bytes);
+    keep(&scratch.join("unet/config.json"), TINY_CONFIG);
+    let weights = scratch.join("unet/diffusion_pytorch_model.safetensors");
+    keep(&weights, &one_tensor("a"));
+    let scheduler = br#"{"_class_name": "DDPMScheduler"}"#;
+    keep(&scratch.join("scheduler/scheduler_config.json"), scheduler);
+    ModelFolder::open(scratch).is_ok_and(|folder| folder.weights().is_ok())
+}
+
+fn shard_index(scratch: &Path, bytes: &[u8]) -> bool {
+    keep(&scratch.join("config.json"), TINY_CONFIG);
+    let name = |of: &str| scratch.join(format!("diffusion_pytorch_model{of}"));
+    keep(&name("-00001-of-00002.safetensors"), &one_tensor("a"));
+    keep(&name("-00002-of-00002.safetensors"), &one_tensor("b"));
+    put(&name(".safetensors.index.json"), bytes);
+    ModelFolder::open(scratch).is_ok_and(|folder| folder.weights().is_ok())
+}
+
+fn scheduler_config(_: &Path, bytes: &[u8]) -> bool {
+    let Ok(json) = serde_json::from_slice(bytes) else {
+        return false;
+    };
+    let Ok(config) = SchedulerConfig::from_json(&json) else {
+        return false;
+    };
+    let schedule = NoiseSchedule::new(&config);
+    assert!(schedule.timesteps() > 0);
+    let _ = Sampler::new(config.kind, &config, 50);
+    true
+}
+
+/// Opens a data set and reads all of it.
+fn read_all(path: &Path, memory_budget: u64) -> bool {
+    let options = OpenOptions {
+        channels: Some(3),
+        memory_budget,
+    };
+    let Ok(data) = Dataset::open(path, &options) else {
+        return false;
+    };
+    let mut pixels = vec![0; data.shape().bytes()];
+    // All images of one size: a few stand for the others.
+    let rows = (0..data.len().min(8)).all(|row| {
+        let _ = (data.name(row), data.label(row));
+        data.read(row, &mut pixels).is_ok()
+    });
+    rows && data.digest().is_ok()
+}
+
+fn image(scratch: &Path, bytes: &[u8]) -> bool {
+    put(&scratch.join("folder/x.png"), bytes);
+    read_all(&scratch.join("folder"), 0)
+}
+
+fn parquet(scratch: &Path, bytes: &[u8]) -> bool {
+    let path = scratch.join("x.parquet");
+    put(&path, bytes);
+    read_all(&path, 0) && read_all(&path, 64 << 20)
+}
+
+fn idx(scratch: &Path, bytes: &[u8]) -> bool {
+    // An images file or a labels file, packed or not, as its content says.
+    let packed = if bytes.starts_with(&[0x1f, 0x8b]) {
+        ".gz"
+    } else {
+        ""
+    };
+    let folder = scratch.join(format!("idx{packed}"));
+    let images = folder.join(format!("images-idx3-ubyte{packed}"));
+    put(&images, bytes);
+    let read = read_all(&images, 64 << 20);
+    let labels = scratch.join("labels/images-idx3-ubyte");
+    keep(
+        &labels,
+        &[
+            &[0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 1],
+            &[5u8, 6][..],
+        ]
+        .concat(),
+    );
+    put(
+        &scratch.join(format!("labels/labels-idx1-ubyte{packed}")),
+        bytes,
+    );
+    let labelled = read_all(&labels, 0);
+    let _ = fs::remove_file(scratch.join(format!("labels/labels-idx1-ubyte{packed}")));
+    read || labelled
+}
+
+fn cifar(scratch: &Path, bytes: &[u8]) -> bool {
+    let path = scratch.join("x.bin");
+    put(&path, bytes);
+    read_all(&path, 0)
+}
+
+fn settings(scratch: &Path, bytes: &[u8]) -> bool {
+    let path = scratch.join("x.toml");
+    put(&path, bytes);
+    retrack_cli::check_settings(&path).is_ok()
+}
+
+fn selection(scratch: &Path, bytes: &[u8]) -> bool {
+    let shape = ImageShape {
+        height: 1,
+        width: 1,
+        channels: 1,
+    };
+    let data = Dataset::from_pixels(shape, vec![1, 2, 3, 3, 4], vec![0, 1, 1, -2, i64::MAX]);
+    let data = data.expect("lengths agree");
+    let text = String::from_utf8_lossy(bytes);
+    let of_text = Selection::parse(&text)
+        .map_err(|_| ())
+        .and_then(|selection| selection.resolve(&data).map_err(|_| ()));
+    let list = scratch.join("list.txt");
+    put(&list, bytes);
+    let of_list = Selection::List(list).resolve(&data);
+    for resolved in of_text.iter().chain(&of_list) {
+        assert!(!resolved.rows.is_empty() && resolved.rows.len() < data.len());
+        assert!(resolved.rows.is_sorted_by(|a, b| a < b));
+    }
+    of_text.is_ok() || of_list.is_ok()
+}

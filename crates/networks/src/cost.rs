@@ -1,0 +1,202 @@
+//! How large a network is and what a training step keeps of an image, from its configuration alone: a run that cannot
+//! fit is refused before it takes any memory, and so is a configuration that promises an absurd network.
+
+use crate::config::{Resample, TimeEmbedding, TimeScaleShift, UNet2DConfig};
+
+/// What a [`UNet2DConfig`] costs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cost {
+    /// Numbers in all parameters, exactly.
+    pub parameters: u64,
+    /// Numbers that the forward pass of one image leaves for the backward pass, about.
+    pub activations: f64,
+}
+
+impl UNet2DConfig {
+    /// The cost of the network on images of this size.
+    pub fn cost(&self, height: usize, width: usize) -> Cost {
+        let mut sum = Sum {
+            config: self,
+            cost: Cost {
+                parameters: 0,
+                activations: 0.0,
+            },
+            pixels: height as f64 * width as f64,
+        };
+        sum.network();
+        sum.cost
+    }
+}
+
+struct Sum<'a> {
+    config: &'a UNet2DConfig,
+    cost: Cost,
+    /// Of the level at hand.
+    pixels: f64,
+}
+
+impl Sum<'_> {
+    fn network(&mut self) {
+        let config = self.config;
+        let channels = &config.block_out_channels;
+        let levels = channels.len();
+        let time = config.time_embedding_dim as u64;
+        let fourier = config.time_embedding_type == TimeEmbedding::Fourier;
+        let time_inputs = channels[0] * if fourier { 2 } else { 1 };
+        self.cost.parameters += u64::from(fourier) * channels[0] as u64;
+        self.linear(time_inputs as u64, time);
+        self.linear(time, time);
+        self.cost.parameters += config.num_class_embeds.unwrap_or(0) as u64 * time;
+
+        self.conv(config.in_channels, channels[0], 9);
+        self.keep(channels[0]);
+        let mut input = channels[0];
+        for (level, &out) in channels.iter().enumerate() {
+            for layer in 0..config.layers_per_block {
+                self.resnet(if layer == 0 { input } else { out }, out);
+                if config.down_attention[level] {
+                    self.attention(out, Some(config.norm_num_groups));
+                }
+            }
+            input = out;
+            if level + 1 < levels {
+                self.pixels /= 4.0;
+                let by_resnet =
+                    config.down_attention[level] && config.downsample_type == Resample::Resnet;
+                self.resample(out, by_resnet);
+            }
+        }
+        if config.mid_block {
+            let groups = config.attn_norm_num_groups.or_else(|| {
+                (config.resnet_time_scale_shift == TimeScaleShift::Default)
+                    .then_some(config.norm_num_groups)
+            });
+            self.resnet(input, input);
+            self.resnet(input, input);
+            if config.add_attention {
+                self.attention(input, groups);
+            }
+        }
+        let mut previous = input;
+        for step in 0..levels {
+            let out = channels[levels - 1 - step];
+            let finer = channels[levels.saturating_sub(step + 2)];
+            for layer in 0..=config.layers_per_block {
+                let skip = if layer == config.layers_per_block {
+                    finer
+                } else {
+                    out
+                };
+                // The concatenation with what came down is a tensor of its own.
+                self.keep(previous + skip);
+                self.resnet(previous + skip, out);
+                previous = out;
+                if config.up_attention[step] {
+                    self.attention(out, Some(config.norm_num_groups));
+                }
+            }
+            if step + 1 < levels {
+                self.pixels *= 4.0;
+                let by_resnet =
+                    config.up_attention[step] && config.upsample_type == Resample::Resnet;
+                self.resample(out, by_resnet);
+            }
+        }
+        self.norm(channels[0]);
+        self.keep(channels[0]);
+        self.conv(channels[0], config.out_channels, 9);
+    }
+
+    fn keep(&mut self, channels: usize) {
+        self.cost.activations += channels as f64 * self.pixels;
+    }
+
+    fn linear(&mut self, input: u64, output: u64) {
+        self.cost.parameters += input * output + output;
+    }
+
+    fn conv(&mut self, input: usize, output: usize, taps: u64) {
+        self.cost.parameters += taps * input as u64 * output as u64 + output as u64;
+    }
+
+    fn norm(&mut self, channels: usize) {
+        self.cost.parameters += 2 * channels as u64;
+    }
+
+    fn resnet(&mut self, input: usize, output: usize) {
+        let config = self.config;
+        let scale_shift = config.resnet_time_scale_shift == TimeScaleShift::ScaleShift;
+        let time_outputs = output as u64 * if scale_shift { 2 } else { 1 };
+        self.norm(input);
+        self.conv(input, output, 9);
+        self.linear(config.time_embedding_dim as u64, time_outputs);
+        self.norm(output);
+        self.conv(output, output, 9);
+        if input != output {
+            self.conv(input, output, 1);
+        }
+        // Of each normalization its result, of each convolution its own.
+        self.keep(input);
+        self.keep(3 * output);
+    }
+
+    fn attention(&mut self, channels: usize, groups: Option<usize>) {
+        let head = self.config.attention_head_dim.unwrap_or(channels).max(1);
+        let inner = (channels / head * head) as u64;
+        if groups.is_some() {
+            self.norm(channels);
+        }
+        for _ in 0..3 {
+            self.linear(channels as u64, inner);
+        }
+        self.linear(inner, channels as u64);
+        // Normalized, queries, keys, values, what they gave, and the sum with the input.
+        self.keep(6 * channels);
+    }
+
+    fn resample(&mut self, channels: usize, by_resnet: bool) {
+        if by_resnet {
+            self.resnet(channels, channels);
+        } else {
+            self.conv(channels, channels, 9);
+            self.keep(2 * channels);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use burn::module::Module;
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn the_number_of_parameters_is_that_of_the_network_for_every_configuration_in_the_fixtures() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/parity");
+        let mut seen = 0;
+        for entry in std::fs::read_dir(fixtures).unwrap() {
+            let path = entry.unwrap().path().join("config.json");
+            let Ok(text) = std::fs::read_to_string(&path) else {
+                continue;
+            };
+            let json = serde_json::from_str(&text).unwrap();
+            let Ok(config) = UNet2DConfig::from_json(&json) else {
+                continue;
+            };
+            let network = config.init(&Device::flex());
+            let cost = config.cost(16, 16);
+            assert_eq!(
+                cost.parameters,
+                network.num_params() as u64,
+                "{}",
+                path.display()
+            );
+            assert!(cost.activations > 0.0);
+            seen += 1;
+        }
+        assert!(seen > 20, "{seen}");
+    }
+}

@@ -1,0 +1,183 @@
+//! One writer to a folder: a file that its process holds locked while it works there.
+//!
+//! The lock is the system's and goes with the process, however it ends; the number in the file is for people. A file
+//! that a killed process left is therefore no obstacle.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+/// The file's name in the folder.
+pub const NAME: &str = "lock";
+
+/// Why a folder could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    #[error("{}: process {process} is writing here; wait until it ends, or choose another output folder", folder.display())]
+    Busy { folder: PathBuf, process: String },
+    #[error("{}: cannot be the output folder: {source}; choose another", folder.display())]
+    Unusable { folder: PathBuf, source: io::Error },
+}
+
+/// A folder that nobody else writes to while this lives. What it made for itself goes with it.
+#[derive(Debug)]
+pub struct Lock {
+    path: PathBuf,
+    /// Closing it ends the lock.
+    _file: File,
+    /// Folders made for it, innermost first.
+    made: Vec<PathBuf>,
+}
+
+impl Lock {
+    /// Takes a folder, which is made if it is not there.
+    ///
+    /// # Errors
+    /// Another process has it; a folder that cannot be made or written to.
+    pub fn take(folder: &Path) -> Result<Self, LockError> {
+        let unusable = |source| LockError::Unusable {
+            folder: folder.to_path_buf(),
+            source,
+        };
+        let mut made = Vec::new();
+        let missing = folder
+            .ancestors()
+            .take_while(|path| *path != Path::new("") && !path.exists());
+        for path in missing {
+            made.push(path.to_path_buf());
+        }
+        fs::create_dir_all(folder).map_err(unusable)?;
+        let path = folder.join(NAME);
+        loop {
+            let mut file = open(&path).map_err(unusable)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(LockError::Busy {
+                        folder: folder.to_path_buf(),
+                        process: holder(&mut file),
+                    });
+                }
+                // A file system without locks: nothing can be promised there.
+                Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+                Err(TryLockError::Error(error)) => return Err(unusable(error)),
+            }
+            // Its last owner may have removed the file between our opening and our locking it.
+            if !is_at(&file, &path) {
+                continue;
+            }
+            let written = file
+                .set_len(0)
+                .and_then(|()| file.rewind())
+                .and_then(|()| writeln!(file, "{}", std::process::id()));
+            written.map_err(unusable)?;
+            return Ok(Self {
+                path,
+                _file: file,
+                made,
+            });
+        }
+    }
+
+    /// Fails if another process has the folder now. Changes nothing.
+    ///
+    /// # Errors
+    /// [`LockError::Busy`].
+    pub fn check(folder: &Path) -> Result<(), LockError> {
+        let Ok(mut file) = File::open(folder.join(NAME)) else {
+            return Ok(());
+        };
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(LockError::Busy {
+                folder: folder.to_path_buf(),
+                process: holder(&mut file),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is still locked: nobody can have taken it.
+        let _ = fs::remove_file(&self.path);
+        for folder in &self.made {
+            if fs::remove_dir(folder).is_err() {
+                break;
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if !found.is_file() => {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                format!("{} is no lock file", path.display()),
+            ));
+        }
+        _ => {}
+    }
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+}
+
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let _ = file.take(20).read_to_string(&mut text);
+    let text = text.trim();
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number { text } else { "(unknown)" }.to_string()
+}
+
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn is_at(_file: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_one_owner_at_a_time_and_nothing_stays_behind() {
+        let base = tempfile::tempdir().unwrap();
+        let folder = base.path().join("a/b");
+        let lock = Lock::take(&folder).unwrap();
+        let error = Lock::take(&folder).unwrap_err().to_string();
+        let process = format!("process {} is writing here", std::process::id());
+        assert!(error.contains(&process), "{error}");
+        assert!(Lock::check(&folder).is_err());
+        drop(lock);
+        assert!(!base.path().join("a").exists());
+        // Left by a process that was killed.
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(NAME), "1").unwrap();
+        Lock::check(&folder).unwrap();
+        drop(Lock::take(&folder).unwrap());
+        assert!(folder.exists());
+        assert!(!folder.join(NAME).exists());
+    }
+
+    #[test]
+    fn what_is_no_folder_is_refused() {
+        let base = tempfile::tempdir().unwrap();
+        let file = base.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(Lock::take(&file), Err(LockError::Unusable { .. })));
+    }
+}

@@ -1,0 +1,105 @@
+"""Writes the seed files in fuzz/corpus: small, valid, and of every form that a parser knows. Needs Pillow.
+
+Files named bad-* are refused and stay so; crash-* are what once broke a parser. Neither is written here.
+"""
+
+import gzip
+import io
+import json
+import random
+import shutil
+import struct
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+CORPUS = ROOT / "fuzz" / "corpus"
+FIXTURES = ROOT / "fixtures" / "parity"
+
+
+def put(name, file, content):
+    path = CORPUS / name / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def safetensors(tensors, metadata=None):
+    sizes = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8, "I64": 8}
+    header, data = {}, b""
+    if metadata:
+        header["__metadata__"] = metadata
+    for name, dtype, shape in tensors:
+        length = sizes[dtype]
+        for side in shape:
+            length *= side
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + length]}
+        data += bytes(length)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + data
+
+
+put("safetensors", "types.safetensors", safetensors(
+    [("a.weight", "F32", [2, 3]), ("b", "F16", [4]), ("c", "BF16", [1, 1]), ("d", "F64", []), ("e", "I64", [2])],
+    {"format": "pt"}))
+put("safetensors", "many.safetensors", safetensors([(f"blocks.{i}.weight", "F32", [i % 4 + 1, 2]) for i in range(40)]))
+
+for name in ["strided", "strided_legacy", "tied", "types"]:
+    shutil.copy(ROOT / f"crates/networks/tests/files/{name}.bin", (CORPUS / "torch").mkdir(parents=True, exist_ok=True) or CORPUS / "torch")
+
+for case in ["predict_demo", "predict_scale_shift_attn_groups", "predict_fourier", "predict_class_table", "predict_sd1", "vae_tiny",
+             "text_quick_gelu"]:
+    put("network_config", f"{case}.json", (FIXTURES / case / "config.json").read_bytes())
+
+put("model_index", "pipeline.json", (FIXTURES / "folder_pipeline_safetensors/model/model_index.json").read_bytes())
+put("model_index", "more.json", json.dumps({
+    "_class_name": "DDIMPipeline", "_diffusers_version": "0.42.1", "unet": ["diffusers", "UNet2DModel"],
+    "scheduler": ["diffusers", "DDIMScheduler"], "safety_checker": [None, None]}))
+
+shards = {"a": "diffusion_pytorch_model-00001-of-00002.safetensors", "b": "diffusion_pytorch_model-00002-of-00002.safetensors"}
+put("shard_index", "index.json", json.dumps({"metadata": {"total_size": 8}, "weight_map": shards}, indent=2))
+
+for path in sorted(FIXTURES.glob("schedule_*/*.json"))[:3]:
+    put("scheduler_config", f"{path.parent.name}.json", path.read_bytes())
+put("scheduler_config", "ddpm.json", (FIXTURES / "folder_pipeline_safetensors/model/scheduler/scheduler_config.json").read_bytes())
+put("scheduler_config", "trained.json", json.dumps({
+    "_class_name": "DDIMScheduler", "num_train_timesteps": 4, "trained_betas": [0.1, 0.2, 0.3, 0.4],
+    "prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}))
+
+random.seed(0)
+pixels = bytes(random.randrange(256) for _ in range(24 * 16 * 4))
+for mode, channels in [("L", 1), ("RGB", 3), ("RGBA", 4), ("LA", 2)]:
+    image = Image.frombytes(mode, (24, 16), pixels[: 24 * 16 * channels])
+    formats = {"png": {}}
+    if mode in ("L", "RGB"):
+        formats |= {"jpg": {}, "bmp": {}, "tif": {"compression": "tiff_lzw"}, "webp": {}}
+    if mode == "RGB":
+        formats |= {"gif": {}, "tiff": {"compression": "tiff_deflate"}}
+    for ending, options in formats.items():
+        buffer = io.BytesIO()
+        kind = {"jpg": "JPEG", "tif": "TIFF"}.get(ending, ending.upper())
+        image.save(buffer, kind, **options)
+        put("image", f"{mode}.{ending}", buffer.getvalue())
+for name in ["cmyk.jpg", "progressive.jpg", "rotated.jpg"]:
+    put("image", name, (ROOT / "crates/unlearn/tests/files" / name).read_bytes())
+
+for name in ["binary", "hugging_face", "plain_zstd"]:
+    put("parquet", f"{name}.parquet", (ROOT / f"crates/unlearn/tests/files/{name}.parquet").read_bytes())
+
+images = bytes([0, 0, 8, 3]) + struct.pack(">3I", 3, 4, 5) + pixels[:60]
+color = bytes([0, 0, 8, 4]) + struct.pack(">4I", 2, 4, 4, 3) + pixels[:96]
+labels = bytes([0, 0, 8, 1]) + struct.pack(">I", 2) + bytes([1, 2])
+for name, content in [("images", images), ("color", color), ("labels", labels)]:
+    put("idx", name, content)
+    put("idx", f"{name}.gz", gzip.compress(content, mtime=0))
+
+put("cifar", "two.bin", bytes([3]) + pixels[:1024] * 3 + bytes([9]) + pixels[100:1124] * 3)
+
+for preset in sorted((ROOT / "presets").glob("*.toml")):
+    put("settings", preset.name, preset.read_bytes())
+
+put("selection", "row.txt", "row:1")
+put("selection", "rows.txt", "rows:1-2")
+put("selection", "label.txt", "label:-2")
+put("selection", "list.txt", "# a list\nrow:0\n1\nrows:2-3 # two\nlabel:1\n")
