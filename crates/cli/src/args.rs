@@ -506,7 +506,8 @@ pub struct InspectArgs {
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
-Input keys: sample [N, C, H, W] f32, timestep [N] i64, class_labels [N] i64 where the network has classes.
+Input keys: sample [N, C, H, W] f32, timestep [N] i64, class_labels [N] i64 where the network has classes,
+encoder_hidden_states [N or 1, T, D] f32 where it takes texts.
 Output key: prediction [N, C, H, W] f32.")]
 pub struct PredictArgs {
     #[arg(long, value_name = "DIR")]
@@ -523,7 +524,8 @@ pub struct PredictArgs {
 #[command(after_help = "\
 Input keys, each read by the methods that need it: retain, forget [N, C, H, W] f32, neighbors [N, K, C, H, W],
 retain_noise, forget_noise, uniform [N, C, H, W], retain_timestep, forget_timestep, mixture_mask [N] (siss: 1 where
-the slot holds the retained image), retain_labels, forget_labels [N] i64.
+the slot holds the retained image), retain_labels, forget_labels [N] i64. A network that takes texts:
+encoder_hidden_states [N or 1, T, D], or retain_encoder_hidden_states and forget_encoder_hidden_states.
 Output: loss, and a gradient for each parameter under its checkpoint name, before clipping.")]
 pub struct GradientArgs {
     #[arg(long, value_name = "DIR")]

@@ -13,9 +13,10 @@ use retrack_unlearn::data::{
 };
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
-use retrack_unlearn::neighbors::{Neighbor, Neighbors};
+use retrack_unlearn::neighbors::{Neighbor, NeighborError, Neighbors};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
 use retrack_unlearn::run::{Existing, RunFolder};
+use retrack_unlearn::texts::{Prompts, Texts};
 use retrack_unlearn::trainer::Trainer;
 use serde_json::{Value, json};
 
@@ -84,7 +85,15 @@ pub fn unlearn(
             "all images are selected or exact copies of the selected ones; nothing would be retained",
         ));
     }
-    let texts = Texts::read(args, &data, &split)?;
+    let nearest = match settings.neighbors {
+        Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
+        _ => None,
+    };
+    if let Some(wanted) = nearest.filter(|&k| k > split.retain.len()) {
+        let retained = split.retain.len();
+        return Err(NeighborError::TooFew { wanted, retained }.into());
+    }
+    let texts = read_texts(args, &data, &split)?;
     let config = resolved(args, &selection, &settings, &opened, &data, &split, &texts)?;
     if args.dry_run {
         report_split(&split, &data);
@@ -94,8 +103,10 @@ pub fn unlearn(
     }
 
     let start = Instant::now();
-    let run = RunFolder::begin(&args.out, existing, &config)?;
-    if run.is_moving() {
+    // A new run begins once all that it needs is read; one that goes on is compared with this command first.
+    let begin = || RunFolder::begin(&args.out, existing, &config);
+    let resumed = (existing == Existing::Resume).then(begin).transpose()?;
+    if let Some(run) = resumed.as_ref().filter(|run| run.is_moving()) {
         run.publish()?;
         return Ok(Some(summary(args, &settings, &split, None, start)));
     }
@@ -104,8 +115,8 @@ pub fn unlearn(
     let states = latent::embed(&opened, &known, device)?;
     let random = Random::new(settings.seed);
     let latents = encode(&opened, &data, &split, texts.of_row, random, device)?;
-    let neighbors = match settings.neighbors {
-        Neighbors::Nearest(k) if objective.draws().neighbors => {
+    let neighbors = match nearest {
+        Some(k) => {
             let found = latents.nearest(&split.retain, &split.forget, k)?;
             let distances = distances(&data, &split.forget, &found)?;
             split.report_near(&distances, shape.bytes());
@@ -118,7 +129,7 @@ pub fn unlearn(
                     .collect::<HashMap<_, _>>(),
             )
         }
-        _ => None,
+        None => None,
     };
     report_split(&split, &data);
 
@@ -141,6 +152,10 @@ pub fn unlearn(
     }
     let with_autodiff = device.clone().autodiff();
     let network = Captioned::new(opened.model.network(&with_autodiff)?, states);
+    let run = match resumed {
+        Some(run) => run,
+        None => begin()?,
+    };
     let mut trainer = Trainer::new(
         network,
         schedule,
@@ -210,55 +225,31 @@ fn open_data(args: &UnlearnArgs, opened: &StableDiffusion) -> Result<Dataset, Fa
     Ok(data)
 }
 
-/// Which image has which text.
-struct Texts {
-    /// Each once.
-    known: Vec<String>,
-    /// The number of each row's text.
-    of_row: Vec<i64>,
-}
-
-impl Texts {
-    /// An image's prompt is the one given for its part, else its caption, else the one given for all, else the
-    /// published one.
-    fn read(args: &UnlearnArgs, data: &Dataset, split: &Split) -> Result<Self, Failure> {
-        let captions = match &args.captions {
+/// Which image has which text: what was typed, or what the data says of itself.
+fn read_texts(args: &UnlearnArgs, data: &Dataset, split: &Split) -> Result<Texts, Failure> {
+    let prompts = Prompts {
+        forget: args.forget_prompt.clone(),
+        retain: args.retain_prompt.clone(),
+        captions: match &args.captions {
             Some(from) => Some(captions(data, from)?),
             None => None,
-        };
-        let for_all = match &args.prompt {
+        },
+        all: match &args.prompt {
             Some(prompt) => Some(prompt.clone()),
             None if data::is_published(&args.data) => original_prompt(&args.data)?,
             None => None,
+        },
+    };
+    Texts::assign(&prompts, split, data.len()).map_err(|missing| {
+        let option = match missing.forgotten {
+            true => "--forget-prompt",
+            false => "--retain-prompt",
         };
-        let mut texts = Self {
-            known: Vec::new(),
-            of_row: vec![0; data.len()],
-        };
-        let mut numbers: HashMap<String, i64> = HashMap::new();
-        for (rows, of_part, option) in [
-            (&split.forget, &args.forget_prompt, "--forget-prompt"),
-            (&split.retain, &args.retain_prompt, "--retain-prompt"),
-        ] {
-            for &row in rows {
-                let caption = captions.as_ref().map(|captions| &captions[row]);
-                let Some(text) = of_part.as_ref().or(caption).or(for_all.as_ref()) else {
-                    return Err(Failure::input(format!(
-                        "{} has no prompt; give one for all images with --prompt, one for each with --captions, or \
-                         {option}",
-                        data.name(row)
-                    )));
-                };
-                let next = numbers.len() as i64;
-                let number = *numbers.entry(text.clone()).or_insert_with(|| {
-                    texts.known.push(text.clone());
-                    next
-                });
-                texts.of_row[row] = number;
-            }
-        }
-        Ok(texts)
-    }
+        Failure::input(format!(
+            "{} has no prompt; give one for all images with --prompt, one for each with --captions, or {option}",
+            data.name(missing.row)
+        ))
+    })
 }
 
 /// The latents of all images that the run may use. The autoencoder is dropped at the end.
@@ -347,8 +338,9 @@ fn resolved(
         "forget_rows": split.forget,
         "duplicate_rows": split.duplicates,
         "retained": split.retain.len(),
-        "prompts": texts.known,
-        "prompt_of_row": texts.of_row,
+        "forget_prompts": texts.of(&split.forget),
+        "prompts": texts.known.len(),
+        "prompts_digest": texts.digest(),
         "device": args.machine.device,
         "settings": settings,
     }))
