@@ -36,6 +36,11 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
     Ok(Opened::Text(Box::new(opened)))
 }
 
+/// Whether a folder holds a text-to-image model.
+pub fn is_text(path: &Path) -> Result<bool, Failure> {
+    Ok(ModelFolder::open(path)?.class == Class::Conditional)
+}
+
 /// A denoiser of either kind, without what may lie around it.
 pub enum Network {
     Image(Box<Model>),
@@ -83,7 +88,7 @@ pub fn embed(
 }
 
 /// A text for a message.
-fn shortened(text: &str) -> String {
+pub fn shortened(text: &str) -> String {
     const MOST: usize = 60;
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}...", &text[..end]),
@@ -127,6 +132,12 @@ impl PromptedSamples<'_> {
                 "--guidance is {}; give a number",
                 self.guidance
             )));
+        }
+        if let (None, Some(name)) = (self.scheduler, opened.model.scheduler.foreign) {
+            progress::warn(format!(
+                "{}: {name} is not built here; sampling by DDIM in its place (--scheduler chooses another)",
+                opened.model.folder.root().display()
+            ));
         }
         let kind = self.scheduler.unwrap_or(opened.model.scheduler.kind);
         let sampler = Sampler::new(kind, &opened.model.scheduler, self.steps)?;

@@ -208,9 +208,18 @@ fn what_does_not_fit_a_text_to_image_model_is_refused_with_the_remedy() {
         &format!("{sample} --model plain --negative-prompt x"),
         &["--prompt"],
     );
+    folder.refused("neighbors --data digit --forget nothing", &["nothing"]);
     folder.refused(
-        "evaluate --model model --data digit --forget row:0 --out report",
-        &["text-to-image model"],
+        "evaluate --model model --data digit/images --forget row:0 --out report",
+        &["--prompt"],
+    );
+    folder.refused(
+        "evaluate --model plain --data photos --forget row:0 --prompt x --out report",
+        &["takes no text", "--prompt"],
+    );
+    folder.refused(
+        "evaluate --model plain --data photos --out report",
+        &["--forget is missing"],
     );
     let unlearn = "unlearn --model model --out new --data";
     folder.refused(
@@ -339,4 +348,59 @@ fn inspect_says_what_a_pipeline_and_its_data_hold() {
     assert_eq!(facts["prediction"], "VPrediction");
     let facts = folder.done("inspect digit --json").json();
     assert_eq!(facts["labels"], "0: 9, 1: 3");
+}
+
+#[test]
+fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
+    let folder = folder("pipeline_sd1");
+    folder.write(
+        "modified_prompts.json",
+        json!({"digit": ["a drawing of the digit", "digits"]}).to_string(),
+    );
+    let line =
+        "evaluate --model model --baseline model --data digit --samples 3 --steps 2 --out report";
+    let found = folder.done(&format!("{line} --json")).json();
+    let prompts = found["prompts"].as_array().unwrap();
+    assert_eq!(prompts.len(), 6);
+    for (of, model) in ["baseline", "model"].into_iter().enumerate() {
+        for (number, text) in ["a photo of the digit", "a drawing of the digit", "digits"]
+            .into_iter()
+            .enumerate()
+        {
+            let one = &prompts[3 * of + number];
+            assert_eq!(one["model"], model);
+            assert_eq!(one["prompt"], text);
+            assert_eq!(one["forgotten"], number == 0);
+            assert_eq!(one["samples"], 3);
+            assert!(one["memorized"].as_u64().unwrap() <= 3);
+            // The same seeds draw the same images.
+            assert_eq!(one["memorized"], prompts[number]["memorized"]);
+            folder.read(&format!("report/{model}-{number:02}.png"));
+        }
+    }
+    assert_eq!(found["success"], prompts[3]["memorized"] == 0);
+    assert_eq!(folder.read_json("report/metrics.json"), found);
+    let said = folder.done(&format!("{line} --force")).stdout;
+    assert!(
+        said.contains("a photo of the digit") && said.contains("memorized"),
+        "{said}"
+    );
+    folder.refused(line, &["report", "--force"]);
+}
+
+#[test]
+fn a_sampler_that_is_not_built_is_replaced_with_a_warning() {
+    let folder = folder("pipeline_sd2");
+    let path = "model/scheduler/scheduler_config.json";
+    let mut scheduler = folder.read_json(path);
+    scheduler["_class_name"] = "EulerDiscreteScheduler".into();
+    folder.write(path, scheduler.to_string());
+    let line = "sample --model model --prompt x --count 1 --steps 2 --out x.png";
+    let said = folder.done(line).stderr;
+    assert!(
+        said.contains("EulerDiscreteScheduler is not built here"),
+        "{said}"
+    );
+    let said = folder.done(&format!("{line} --scheduler ddpm")).stderr;
+    assert!(!said.contains("Euler"), "{said}");
 }

@@ -1,6 +1,7 @@
 //! `retrack unlearn` for text-to-image models: the same run on latents.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -45,7 +46,7 @@ pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
     check_forget(&args.forget)
 }
 
-fn check_forget(forget: &str) -> Result<(), Failure> {
+pub(super) fn check_forget(forget: &str) -> Result<(), Failure> {
     if forget.is_empty() {
         return Err(Failure::input(
             "--forget is missing; say what to forget: an image file, row:5, rows:10-19, label:10 or @list.txt",
@@ -62,7 +63,7 @@ pub fn unlearn(
     opened: StableDiffusion,
 ) -> Result<Option<Summary>, Failure> {
     outside(&args.out, opened.model.folder.root())?;
-    let data = open_data(args, &opened)?;
+    let data = open_data(&args.data, &opened)?;
     let shape = data.shape();
     let with_preset = UnlearnArgs {
         preset: args.preset.clone().or(Some(TEXT_TO_IMAGE.into())),
@@ -194,12 +195,12 @@ pub fn unlearn(
 }
 
 /// Opens the images that the model was trained on or draws, as RGB.
-fn open_data(args: &UnlearnArgs, opened: &StableDiffusion) -> Result<Dataset, Failure> {
+pub(super) fn open_data(path: &Path, opened: &StableDiffusion) -> Result<Dataset, Failure> {
     let options = OpenOptions {
         channels: Some(opened.vae_config.in_channels),
         memory_budget: 4 * model::BUDGET as u64,
     };
-    let data = Dataset::open(&args.data, &options)?;
+    let data = Dataset::open(path, &options)?;
     let shape = data.shape();
     // Halved by the autoencoder and again by the denoiser.
     let levels = opened.model.config.block_out_channels.len();
@@ -207,7 +208,7 @@ fn open_data(args: &UnlearnArgs, opened: &StableDiffusion) -> Result<Dataset, Fa
     if !shape.height.is_multiple_of(multiple) || !shape.width.is_multiple_of(multiple) {
         return Err(Failure::input(format!(
             "{}: images of {} x {} pixels; this model takes multiples of {multiple}; crop or resize them first",
-            args.data.display(),
+            path.display(),
             shape.height,
             shape.width
         )));
@@ -217,7 +218,7 @@ fn open_data(args: &UnlearnArgs, opened: &StableDiffusion) -> Result<Dataset, Fa
     {
         progress::warn(format!(
             "{}: images of {} x {} pixels, but the model was made for {height} x {width}",
-            args.data.display(),
+            path.display(),
             shape.height,
             shape.width
         ));
