@@ -1,4 +1,4 @@
-//! Data sets: images of one size, read as bytes, from four kinds of source.
+//! Data sets: images of one size, read as bytes, from several kinds of source.
 //!
 //! | source | rows |
 //! |---|---|
