@@ -36,7 +36,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads and checks configuration, scheduler and weights.
+    /// Reads and checks configuration, scheduler and weights; their values are read again when the network is made.
     ///
     /// # Errors
     /// Anything in the folder that is damaged, missing, too much or not supported.
@@ -80,10 +80,11 @@ impl Model {
             path: self.folder.root().to_path_buf(),
             source,
         })?;
-        Ok(parameters::fill(network, |parameter| {
+        let network = parameters::try_fill(network, |parameter| {
             let tensor = self.weights.get(&parameter.name).expect("checked");
-            tensor.to_f32()
-        }))
+            Ok::<_, FolderError>(tensor.read()?.to_f32())
+        })?;
+        Ok(network)
     }
 
     /// Writes the folder again with this network's weights; everything else stays as it is.
@@ -97,11 +98,7 @@ impl Model {
         overwrite: bool,
     ) -> Result<Written, ModelError> {
         let mut weights = self.weights.clone();
-        for (parameter, values) in parameters::export(network) {
-            if parameter.trained {
-                weights.set_f32(&parameter.name, &values)?;
-            }
-        }
+        parameters::set_weights(network, &mut weights)?;
         Ok(self.folder.write_with(out, &weights, overwrite)?)
     }
 }
