@@ -429,13 +429,15 @@ pub struct ExperimentArgs {
 pub enum SamplerName {
     Ddpm,
     Ddim,
+    Pndm,
 }
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
 Examples:
   retrack sample --model my-model --count 64 --out samples.png
-  retrack sample --model my-model --count 2000 --steps 50 --out samples/    one PNG each")]
+  retrack sample --model my-model --count 2000 --steps 50 --out samples/    one PNG each
+  retrack sample --model stable-diffusion --prompt \"a cat on the beach\" --count 4 --out cats.png")]
 pub struct SampleArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
     #[arg(long, value_name = "DIR")]
@@ -452,12 +454,21 @@ pub struct SampleArgs {
     /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
-    /// Images computed together
-    #[arg(long, default_value_t = 64, value_name = "B")]
-    pub batch_size: usize,
+    /// Images computed together [default: 64, text-to-image 1]
+    #[arg(long, value_name = "B")]
+    pub batch_size: Option<usize>,
     /// Class of every image, for a model with classes
     #[arg(long, value_name = "C")]
     pub class: Option<i64>,
+    /// What to draw, for a text-to-image model
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// What to keep away from
+    #[arg(long, value_name = "TEXT", requires = "prompt")]
+    pub negative_prompt: Option<String>,
+    /// How far to go from the negative prompt towards the prompt; 1 ignores the negative one [default: 7.5]
+    #[arg(long, value_name = "F", requires = "prompt")]
+    pub guidance: Option<f64>,
     /// A grid where it ends in .png, else a folder of single images
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,

@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
 use retrack_networks::config::{TimeEmbedding, UNet2DConfig};
+use retrack_networks::folder::ModelFolder;
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
@@ -22,7 +23,12 @@ pub const BUDGET: usize = 256 << 20;
 
 /// Opens a model and says what in its configuration means nothing.
 pub fn open(path: &Path) -> Result<Model, Failure> {
-    let model = Model::open(path)?;
+    from_folder(ModelFolder::open(path)?)
+}
+
+/// The same for a folder that is open.
+pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
+    let model = Model::from_folder(folder)?;
     for key in &model.config.unknown_keys {
         progress::warn(format!(
             "{}: `{key}` means nothing to this network and is ignored",
@@ -32,7 +38,7 @@ pub fn open(path: &Path) -> Result<Model, Failure> {
     if model.folder.scheduler.is_none() {
         progress::warn(format!(
             "{}: no scheduler_config.json; taking diffusers' DDPM defaults (linear betas 1e-4 to 0.02, 1000 steps)",
-            path.display()
+            model.folder.root().display()
         ));
     }
     Ok(model)

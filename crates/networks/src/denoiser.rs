@@ -9,8 +9,8 @@ use crate::unet2d::{InputError, UNet2DModel};
 /// A network that looks at a noisy image and predicts what the schedule's prediction type says.
 pub trait Denoiser {
     /// # Shapes
-    /// `x`: `[batch, height, width, channels]`; a timestep (and, where the network has classes, a
-    /// label) for each image; result: `[batch, height, width, channels]`.
+    /// `x`: `[batch, height, width, channels]`; a timestep for each image (and a label: its class,
+    /// or the number of its text, where the network has either); result: `[batch, height, width, channels]`.
     ///
     /// # Errors
     /// An input that does not fit the network.

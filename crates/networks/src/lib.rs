@@ -19,6 +19,8 @@ pub mod random;
 pub mod resnet;
 pub mod sampling;
 pub mod schedule;
+pub mod stable_diffusion;
 pub mod text;
+pub mod tokenizer;
 pub mod unet2d;
 pub mod vae;

@@ -115,7 +115,9 @@ impl Case {
         let expected_timesteps = self.integers("timesteps");
         let steps = expected_timesteps.len();
         let sampler = match self.config.kind {
-            SchedulerKind::Ddpm => Sampler::new(SchedulerKind::Ddpm, &self.config, steps).unwrap(),
+            kind @ (SchedulerKind::Ddpm | SchedulerKind::Pndm) => {
+                Sampler::new(kind, &self.config, steps).unwrap()
+            }
             SchedulerKind::Ddim => {
                 let eta =
                     self.tensor("eta", |bytes| f64::from_le_bytes(bytes.try_into().unwrap()))[0];
@@ -148,7 +150,7 @@ impl Case {
         for (step, &timestep) in sampler.timesteps().iter().enumerate() {
             let advance = |sample| {
                 let output = self.images("model_output", Some(step));
-                sampler.step(output, timestep, sample, || {
+                sampler.walk(timestep).step(output, timestep, sample, || {
                     self.images("noise", Some(step))
                 })
             };

@@ -15,10 +15,6 @@ use crate::random::Draw;
 use crate::resnet::{Downsample2D, Resize, ResnetBlock2D, ResnetConfig, Upsample2D};
 use crate::unet2d::InputError;
 
-/// What a backward pass may keep in memory before it rather computes its stages a second time. One image of
-/// 512 x 512 pixels makes Stable Diffusion 1.x keep four times this.
-const KEPT_AT_MOST: usize = 1 << 30;
-
 /// The denoising network of latent diffusion (Rombach et al. 2022) as Stable Diffusion 1.x and 2.x
 /// configure it.
 ///
@@ -322,18 +318,13 @@ impl Denoiser for Prompted {
         loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
         sum: &mut Option<GradientSet>,
     ) -> Result<(), InputError> {
-        if self.network.kept_bytes(x.dims()) <= KEPT_AT_MOST {
-            let prediction = self.predict(x, timesteps, labels, dropout)?;
-            GradientSet::add_to(sum, self.gradients(loss(prediction)));
-            return Ok(());
-        }
         if labels.is_some() {
             return Err(InputError::LabelsUnexpected);
         }
         let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
         let states = self.encoder_hidden_states.clone();
-        let network = &self.network;
-        network.backward_by_stages(x, &timesteps, states, dropout, loss, sum)
+        self.network
+            .backward(x, &timesteps, states, dropout, loss, sum)
     }
 }
 

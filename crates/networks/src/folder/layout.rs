@@ -15,10 +15,35 @@ use super::tensor::RawTensor;
 use super::torch_file;
 
 const STEM: &str = "diffusion_pytorch_model";
-const SAFETENSORS: &str = "diffusion_pytorch_model.safetensors";
-const SAFETENSORS_INDEX: &str = "diffusion_pytorch_model.safetensors.index.json";
-const TORCH: &str = "diffusion_pytorch_model.bin";
-const TORCH_INDEX: &str = "diffusion_pytorch_model.bin.index.json";
+
+/// The names of weight files, in the order in which they are looked for.
+pub(super) struct Names {
+    files: [&'static str; 4],
+    expected: &'static str,
+}
+
+/// The order is that of diffusers: sharded safetensors, safetensors, `.bin`; a sharded `.bin`, which diffusers takes only
+/// with `use_safetensors=False`, comes last.
+pub(super) const DIFFUSERS: Names = Names {
+    files: [
+        "diffusion_pytorch_model.safetensors.index.json",
+        "diffusion_pytorch_model.safetensors",
+        "diffusion_pytorch_model.bin",
+        "diffusion_pytorch_model.bin.index.json",
+    ],
+    expected: "diffusion_pytorch_model.safetensors, its .index.json with the shards, diffusion_pytorch_model.bin",
+};
+
+pub(super) const TRANSFORMERS: Names = Names {
+    files: [
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ],
+    expected: "model.safetensors, its .index.json with the shards, pytorch_model.bin",
+};
+
 const LARGEST_INDEX: u64 = 16 << 20;
 
 /// The weight files that diffusers would load without `variant`.
@@ -45,10 +70,9 @@ struct Index {
 }
 
 impl Layout {
-    /// Looks for weights in `unet` (relative to the model folder). The order is diffusers': sharded safetensors,
-    /// safetensors, `.bin`; a sharded `.bin`, which diffusers takes only with `use_safetensors=False`, comes last.
-    pub fn find(source: &Source, unet: &Path) -> Result<Self, FolderError> {
-        for name in [SAFETENSORS_INDEX, SAFETENSORS, TORCH, TORCH_INDEX] {
+    /// Looks for weights in `unet` (relative to the model folder).
+    pub fn find(source: &Source, unet: &Path, names: &Names) -> Result<Self, FolderError> {
+        for name in names.files {
             let relative = unet.join(name);
             if source.has(&relative) {
                 return if name.ends_with(".json") {
@@ -61,7 +85,7 @@ impl Layout {
                 };
             }
         }
-        Err(nothing_to_load(source, unet))
+        Err(nothing_to_load(source, unet, names.expected))
     }
 
     fn sharded(source: &Source, unet: &Path, index: PathBuf) -> Result<Self, FolderError> {
@@ -228,7 +252,7 @@ fn is_plain_name(name: &str) -> bool {
         && !name.contains(['/', '\\', '\0'])
 }
 
-fn nothing_to_load(source: &Source, unet: &Path) -> FolderError {
+fn nothing_to_load(source: &Source, unet: &Path, expected: &'static str) -> FolderError {
     let path = source.path(unet);
     let names = std::fs::read_dir(source.canonical.join(unet))
         .into_iter()
@@ -254,7 +278,7 @@ fn nothing_to_load(source: &Source, unet: &Path) -> FolderError {
         },
         None => FolderError::NoWeights {
             path,
-            expected: "diffusion_pytorch_model.safetensors, its .index.json with the shards, diffusion_pytorch_model.bin",
+            expected,
             found,
         },
     }

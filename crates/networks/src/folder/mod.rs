@@ -9,6 +9,7 @@ mod layout;
 mod legacy_torch;
 mod names;
 mod output;
+mod part;
 mod pickle;
 mod safetensors_file;
 mod source;
@@ -25,6 +26,7 @@ use serde_json::{Map, Value, json};
 
 pub use error::FolderError;
 pub use names::current_name;
+pub use part::{Library, Part};
 pub use source::sha256_file;
 pub use stored::StoredTensor;
 pub use tensor::{Dtype, RawTensor, TensorError};
@@ -37,7 +39,11 @@ use source::Source;
 
 /// The diffusers release whose folders are written; it is recorded in new ones.
 const DIFFUSERS_VERSION: &str = "0.42.1";
-const SUPPORTED: &[&str] = &["UNet2DModel"];
+const UNCONDITIONAL: &str = "UNet2DModel";
+const CONDITIONAL: &str = "UNet2DConditionModel";
+const SUPPORTED: &[&str] = &[UNCONDITIONAL, CONDITIONAL];
+/// The one pipeline around a conditional network.
+const LATENT_PIPELINE: &str = "StableDiffusionPipeline";
 
 const MODEL_INDEX: &str = "model_index.json";
 const CONFIG: &str = "config.json";
@@ -53,10 +59,20 @@ pub enum Kind {
     Bare,
 }
 
+/// Which network a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// `UNet2DModel`: denoises images.
+    Unconditional,
+    /// `UNet2DConditionModel`: denoises what a text encoder and an autoencoder describe.
+    Conditional,
+}
+
 /// A model folder whose configuration was read and whose weight files were found; the weights were not read yet.
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
     pub kind: Kind,
+    pub class: Class,
     /// The network's `config.json`: a JSON object.
     pub config: Value,
     /// The scheduler's `scheduler_config.json`: a JSON object. A bare folder need not have one.
@@ -124,17 +140,27 @@ impl ModelFolder {
             });
         }
         let config = source.read_config(&config_path)?;
-        check_class(
+        let class = check_class(
             &source.path(&config_path),
             &config,
             class_in_index.as_deref(),
         )?;
+        if let (Class::Conditional, Kind::Pipeline { class_name }) = (class, &kind)
+            && class_name != LATENT_PIPELINE
+        {
+            return Err(FolderError::UnsupportedClass {
+                path: source.path(Path::new(MODEL_INDEX)),
+                found: format!("the pipeline {}", error::shown(class_name)),
+                supported: &[LATENT_PIPELINE],
+            });
+        }
         let scheduler = scheduler
             .map(|path| source.read_config(&path))
             .transpose()?;
-        let layout = Layout::find(&source, &unet)?;
+        let layout = Layout::find(&source, &unet, &layout::DIFFUSERS)?;
         Ok(Self {
             kind,
+            class,
             config,
             scheduler,
             source,
@@ -151,6 +177,14 @@ impl ModelFolder {
     /// The file that holds the network's configuration.
     pub fn config_path(&self) -> PathBuf {
         self.source.path(&self.unet.join(CONFIG))
+    }
+
+    /// Another part of the pipeline, such as `vae`: its folder, which must be there.
+    ///
+    /// # Errors
+    /// No such folder; the sentence says `what` is missing.
+    pub fn part(&self, name: &'static str, what: &str) -> Result<Part, FolderError> {
+        Part::open(&self.source, name, what)
     }
 
     /// The files that hold the weights.
@@ -364,24 +398,25 @@ fn class_name(path: &Path, config: &Value) -> Result<String, FolderError> {
     }
 }
 
-/// Checks the network's class. Old configurations may leave it to `model_index.json`.
+/// The network's class. Old configurations may leave it to `model_index.json`.
 fn check_class(
     path: &Path,
     config: &Value,
     class_in_index: Option<&str>,
-) -> Result<(), FolderError> {
+) -> Result<Class, FolderError> {
     let class = match (config.get("_class_name"), class_in_index) {
         (None, Some(class)) => class.to_string(),
         _ => class_name(path, config)?,
     };
-    if SUPPORTED.contains(&class.as_str()) {
-        return Ok(());
+    match class.as_str() {
+        UNCONDITIONAL => Ok(Class::Unconditional),
+        CONDITIONAL => Ok(Class::Conditional),
+        _ => Err(FolderError::UnsupportedClass {
+            path: path.to_path_buf(),
+            found: format!("the class {}", error::shown(&class)),
+            supported: SUPPORTED,
+        }),
     }
-    Err(FolderError::UnsupportedClass {
-        path: path.to_path_buf(),
-        found: format!("the class {}", error::shown(&class)),
-        supported: SUPPORTED,
-    })
 }
 
 /// A configuration file as diffusers writes it: keys sorted, two spaces, its version recorded.

@@ -11,6 +11,7 @@ const MAX_TRAIN_TIMESTEPS: usize = 100_000;
 pub enum SchedulerKind {
     Ddpm,
     Ddim,
+    Pndm,
 }
 
 /// How much noise each training timestep adds.
@@ -70,8 +71,10 @@ pub struct SchedulerConfig {
     pub variance: Variance,
     pub timestep_spacing: TimestepSpacing,
     pub steps_offset: usize,
-    /// Read by DDIM: the last step ends at `abar = 1`, else at that of timestep 0.
+    /// Read by DDIM and PNDM: the last step ends at `abar = 1`, else at that of timestep 0.
     pub set_alpha_to_one: bool,
+    /// Read by PNDM: no Runge-Kutta steps at the start.
+    pub skip_prk_steps: bool,
     pub rescale_betas_zero_snr: bool,
 }
 
@@ -90,6 +93,7 @@ impl Default for SchedulerConfig {
             timestep_spacing: TimestepSpacing::Leading,
             steps_offset: 0,
             set_alpha_to_one: true,
+            skip_prk_steps: false,
             rescale_betas_zero_snr: false,
         }
     }
@@ -117,10 +121,9 @@ impl SchedulerConfig {
             default.kind,
             "DDPMScheduler, DDIMScheduler, PNDMScheduler",
             |name| match name {
-                // PNDM trains with the same noise as DDPM and samples by a method that is not built here;
-                // Stable Diffusion's own folder names it.
-                "DDPMScheduler" | "PNDMScheduler" => Some(SchedulerKind::Ddpm),
+                "DDPMScheduler" => Some(SchedulerKind::Ddpm),
                 "DDIMScheduler" => Some(SchedulerKind::Ddim),
+                "PNDMScheduler" => Some(SchedulerKind::Pndm),
                 _ => None,
             },
         )?;
@@ -216,9 +219,21 @@ impl SchedulerConfig {
                 0,
                 MAX_TRAIN_TIMESTEPS,
             )?,
-            set_alpha_to_one: keys.flag("set_alpha_to_one", default.set_alpha_to_one)?,
+            // PNDM's default is another.
+            set_alpha_to_one: keys.flag("set_alpha_to_one", kind != SchedulerKind::Pndm)?,
+            skip_prk_steps: keys.flag("skip_prk_steps", default.skip_prk_steps)?,
             rescale_betas_zero_snr,
         })
+    }
+
+    /// What `StableDiffusionPipeline` makes of its scheduler, whatever the file says: latents are not clipped, and
+    /// `steps_offset` is 1.
+    pub fn for_latents(mut self) -> Self {
+        self.steps_offset = 1;
+        if let Clip::Range(_) = self.clip {
+            self.clip = Clip::None;
+        }
+        self
     }
 
     /// The content of a `scheduler_config.json` that diffusers loads and [`SchedulerConfig::from_json`] reads back.
@@ -235,6 +250,7 @@ impl SchedulerConfig {
             "_class_name": match self.kind {
                 SchedulerKind::Ddpm => "DDPMScheduler",
                 SchedulerKind::Ddim => "DDIMScheduler",
+                SchedulerKind::Pndm => "PNDMScheduler",
             },
             "beta_schedule": beta_schedule,
             "num_train_timesteps": self.num_train_timesteps,
@@ -274,6 +290,10 @@ impl SchedulerConfig {
                 });
             }
             SchedulerKind::Ddim => config["set_alpha_to_one"] = json!(self.set_alpha_to_one),
+            SchedulerKind::Pndm => {
+                config["set_alpha_to_one"] = json!(self.set_alpha_to_one);
+                config["skip_prk_steps"] = json!(self.skip_prk_steps);
+            }
         }
         config
     }
@@ -463,12 +483,14 @@ mod tests {
         assert_eq!(
             config,
             SchedulerConfig {
+                kind: SchedulerKind::Pndm,
                 beta_schedule: BetaSchedule::ScaledLinear {
                     start: 0.00085,
                     end: 0.012
                 },
                 clip: Clip::None,
                 set_alpha_to_one: false,
+                skip_prk_steps: true,
                 steps_offset: 1,
                 ..SchedulerConfig::default()
             }
