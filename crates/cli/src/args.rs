@@ -38,6 +38,8 @@ pub enum Command {
     Unlearn(UnlearnArgs),
     /// Show the nearest retained neighbors of what is to be forgotten
     Neighbors(NeighborsArgs),
+    /// Fold a low-rank adapter into a model's weights
+    Merge(MergeArgs),
     /// Draw images from a model
     Sample(SampleArgs),
     /// Measure what a model still knows of the forgotten images, and how good its others are
@@ -474,6 +476,27 @@ pub struct SampleArgs {
     pub out: PathBuf,
     #[command(flatten)]
     pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+The new folder computes what diffusers computes after load_lora_weights(FILE). Only the UNet's weights change.
+
+Example:
+  retrack merge --model stable-diffusion-v1-4 --adapter forgotten/pytorch_lora_weights.safetensors --out merged")]
+pub struct MergeArgs {
+    /// The model folder that the adapter belongs to
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The adapter, as diffusers' save_lora_weights writes it [default: pytorch_lora_weights.safetensors in --model]
+    #[arg(long, value_name = "FILE")]
+    pub adapter: Option<PathBuf>,
+    /// Where the new model folder goes
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace the model folder in --out
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Clone, ClapArgs)]

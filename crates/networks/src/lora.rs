@@ -14,7 +14,7 @@ use serde_json::Value;
 use crate::folder::{
     Dtype, FolderError, RawTensor, Weights, read_weight_file, read_weight_file_metadata,
 };
-use crate::parameters::{self, to_host};
+use crate::parameters::{self, Parameter, to_host};
 use crate::random::{Random, Stream};
 
 /// The name that diffusers' `load_lora_weights` looks for in a folder.
@@ -25,6 +25,8 @@ const ADAPTED: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
 /// Where diffusers keeps what PEFT would write to `adapter_config.json`.
 const METADATA: &str = "lora_adapter_metadata";
 const PREFIX: &str = "unet.";
+/// Between a layer's name and `a` or `b` in the names of a network's own parameters.
+const FACTOR: &str = ".weight.lora.";
 /// How keys of A and of B end; the second names are those of diffusers before it took PEFT's.
 const FACTORS: [[&str; 2]; 2] = [
     [".lora_A.weight", ".lora.down.weight"],
@@ -79,7 +81,7 @@ pub fn attach<M: Module>(network: M, rank: usize, random: &Random) -> M {
                 let parent = layer.strip_suffix(*name);
                 parent.is_some_and(|parent| parent.ends_with('.'))
             };
-            if D != 2 || !ADAPTED.iter().any(|name| adapted(name)) {
+            if D != 2 || !ADAPTED.iter().any(adapted) {
                 return (base, None);
             }
             let weight = base.base();
@@ -107,6 +109,12 @@ pub fn attach<M: Module>(network: M, rank: usize, random: &Random) -> M {
     })
 }
 
+/// Whether a network has adapters, which are then all that is trained of it.
+pub fn is_adapted<M: Module>(network: &M) -> bool {
+    let is_factor = |parameter: &Parameter| parameter.name.contains(FACTOR);
+    parameters::list(network).iter().any(is_factor)
+}
+
 /// The adapters of a network as the tensors of an adapter file, in f32.
 ///
 /// # Errors
@@ -115,7 +123,7 @@ pub fn export<M: Module>(network: &M) -> Result<Vec<(String, RawTensor)>, LoraEr
     let mut tensors = Vec::new();
     let mut result = Ok(());
     parameters::visit(network, |parameter, tensor| {
-        let Some((layer, factor)) = parameter.name.split_once(".weight.lora.") else {
+        let Some((layer, factor)) = parameter.name.split_once(FACTOR) else {
             return;
         };
         let key = format!("{PREFIX}{layer}.lora_{}.weight", factor.to_uppercase());
@@ -286,7 +294,6 @@ impl Factors {
                 .zip(&delta)
                 .for_each(|(w, d)| *w += scale * d);
         }
-        weight
     }
 }
 

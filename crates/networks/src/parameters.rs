@@ -193,12 +193,10 @@ pub fn export<M: Module>(module: &M) -> Vec<(Parameter, Vec<f32>)> {
 
 /// Replaces every parameter by what `source` returns for it, in the checkpoint's layout.
 pub fn fill<M: Module>(module: M, mut source: impl FnMut(&Parameter) -> Vec<f32>) -> M {
-    let filled = try_fill(module, |parameter| {
+    let Ok(module) = try_fill(module, |parameter| {
         Ok::<_, std::convert::Infallible>(source(parameter))
     });
-    match filled {
-        Ok(module) => module,
-    }
+    module
 }
 
 /// Replaces every parameter by what `source` returns for it, in the checkpoint's layout, one after another.

@@ -169,7 +169,7 @@ fn new_adapters_change_nothing_and_are_all_that_is_trained() {
 #[test]
 fn adapters_merge_into_a_model_folder_and_lie_beside_one() {
     let device = Device::flex();
-    let folder = ModelFolder::open(root().join("folder_pipeline_safetensors")).unwrap();
+    let folder = ModelFolder::open(root().join("folder_pipeline_safetensors/model")).unwrap();
     let config = retrack_networks::config::UNet2DConfig::from_json(&folder.config).unwrap();
     let weights = folder.weights().unwrap();
     let network = parameters::fill(config.init(&device), |parameter| {

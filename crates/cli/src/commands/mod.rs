@@ -6,6 +6,7 @@ mod evaluate;
 mod experiment;
 mod gradient;
 mod inspect;
+mod merge;
 mod neighbors;
 mod predict;
 mod sample;
@@ -29,6 +30,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Train(args) => train::run(args),
         Command::Unlearn(args) => unlearn::run(args),
         Command::Neighbors(args) => neighbors::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Experiment(args) => experiment::run(args),
@@ -49,7 +51,7 @@ fn threads(command: &Command) -> Option<usize> {
         Command::Sample(args) => args.machine.threads,
         Command::Evaluate(args) => args.machine.threads,
         Command::Experiment(args) => args.machine.threads,
-        Command::Inspect(_) => None,
+        Command::Inspect(_) | Command::Merge(_) => None,
         Command::Predict(args) => args.machine.threads,
         Command::Gradient(args) => args.machine.threads,
         Command::Bench(command) => match command {

@@ -97,6 +97,7 @@ impl UNet2DConditionModel {
             }
         }
         drop(plain);
+        let context = context.autodiff();
 
         let last = leaf(x);
         let mut gradients = sum_by_part.backward(self, loss(self.end(last.clone())));
@@ -129,7 +130,7 @@ impl UNet2DConditionModel {
         }
 
         let dx = dx + dskips.pop().expect("that of the first convolution");
-        let (x, temb) = self.begin(sample, timesteps);
+        let (x, temb) = self.begin(sample.autodiff(), timesteps);
         let mut products = (x * dx.autodiff()).sum();
         if let Some(dtemb) = dtemb {
             products = products + (temb * dtemb.autodiff()).sum();

@@ -224,7 +224,19 @@ impl ModelFolder {
                 weights: weights.root().to_path_buf(),
             });
         }
-        self.write(out, weights, None, overwrite)
+        self.write(out, weights, None, None, overwrite)
+    }
+
+    /// The same without the file `name` beside `model_index.json`, where there is one: an adapter that the weights now
+    /// hold, and that would be added a second time.
+    pub fn write_without(
+        &self,
+        out: &Path,
+        weights: &Weights,
+        name: &str,
+        overwrite: bool,
+    ) -> Result<Written, FolderError> {
+        self.write(out, weights, None, Some(Path::new(name)), overwrite)
     }
 
     /// Writes this folder to `out` byte for byte, with one more safetensors file beside `model_index.json` (or
@@ -237,7 +249,7 @@ impl ModelFolder {
         overwrite: bool,
     ) -> Result<Written, FolderError> {
         let unchanged = Weights::new(&self.source, Vec::new())?;
-        self.write(out, &unchanged, Some((name, tensors)), overwrite)
+        self.write(out, &unchanged, Some((name, tensors)), None, overwrite)
     }
 
     fn write(
@@ -245,6 +257,7 @@ impl ModelFolder {
         out: &Path,
         weights: &Weights,
         beside: Option<(&str, &[(String, RawTensor)])>,
+        without: Option<&Path>,
         overwrite: bool,
     ) -> Result<Written, FolderError> {
         let staging = Staging::begin(out, Some(&self.source), overwrite)?;
@@ -256,7 +269,8 @@ impl ModelFolder {
                 if beside.is_some_and(|(name, _)| relative == Path::new(name)) {
                     continue;
                 }
-                if self.is_left_out(&relative, is_folder, weights.changed()) {
+                let unwanted = without == Some(relative.as_path());
+                if unwanted || self.is_left_out(&relative, is_folder, weights.changed()) {
                     written.left_out.push(relative);
                 } else if is_folder {
                     folders.push(relative);
