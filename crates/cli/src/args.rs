@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 const SRC: &str = "Images: a folder, a Parquet file or folder (Hugging Face image column), \
                    an IDX pair (*-images-idx3-ubyte[.gz]) or CIFAR-10 binary batches";
-const SEL: &str = "What to forget: an image file, row:5, rows:10-19, label:10 or @list.txt \
+const SEL: &str = "What to forget: an image file, row:5, rows:10-19, label:10 (or cluster:1) or @list.txt \
                    (rows count from 0 in the source's order; a folder's is by name)";
 
 /// Make a trained diffusion model forget chosen training images.
@@ -159,6 +159,7 @@ pub enum MethodName {
 Examples:
   retrack unlearn --model ddpm-cifar10-32 --data cifar-10-batches-bin --forget row:10000 --out forgotten
   retrack unlearn --model my-model --data digits.parquet --forget label:10 --out forgotten --steps 30
+  retrack unlearn --model stable-diffusion --data astronaut --prompt \"an astronaut on a horse\" --out forgotten
   retrack unlearn ... --dry-run    what would happen, without doing it
 
 Without --preset the published settings for images of this size are taken. The written folder loads in
@@ -170,11 +171,24 @@ pub struct UnlearnArgs {
     pub model: PathBuf,
     #[arg(long, value_name = "SRC", help = SRC)]
     pub data: PathBuf,
-    #[arg(long, value_name = "SEL", help = SEL)]
+    // Empty where it was not given: data in the published layout says itself what was memorized.
+    #[arg(long, value_name = "SEL", help = SEL, default_value = "", hide_default_value = true)]
     pub forget: String,
     /// Where the new model folder goes
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Text-to-image: the prompt of all images that have none of their own
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Text-to-image: the prompt of the images to forget
+    #[arg(long, value_name = "TEXT")]
+    pub forget_prompt: Option<String>,
+    /// Text-to-image: the prompt of the images to keep
+    #[arg(long, value_name = "TEXT")]
+    pub retain_prompt: Option<String>,
+    /// Text-to-image: a prompt for each image, from a JSON or JSON Lines file or a Parquet column
+    #[arg(long, value_name = "FILE|COLUMN")]
+    pub captions: Option<String>,
     /// How to forget [default: retrack]
     #[arg(long, value_name = "M")]
     pub method: Option<MethodName>,
@@ -205,7 +219,8 @@ pub struct UnlearnArgs {
     /// Decides all random numbers [default: 0]
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
-    /// Published settings: mnist-tshirt, cifar10 or celeba-hq [default: by image size]
+    /// Published settings: mnist-tshirt, cifar10, celeba-hq or stable-diffusion [default: by kind of model and image
+    /// size]
     #[arg(long, value_name = "P")]
     pub preset: Option<String>,
     /// A TOML file like the presets, whose values replace theirs
@@ -244,6 +259,10 @@ impl UnlearnArgs {
             data: data.into(),
             forget: forget.into(),
             out: out.into(),
+            prompt: None,
+            forget_prompt: None,
+            retain_prompt: None,
+            captions: None,
             method: None,
             neighbors: None,
             lambda: None,

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::progress;
 
 /// The published settings and the demo's, by name.
-const PRESETS: [(&str, &str); 4] = [
+const PRESETS: [(&str, &str); 5] = [
     ("demo", include_str!("../../../presets/demo.toml")),
     (
         "mnist-tshirt",
@@ -21,7 +21,14 @@ const PRESETS: [(&str, &str); 4] = [
     ),
     ("cifar10", include_str!("../../../presets/cifar10.toml")),
     ("celeba-hq", include_str!("../../../presets/celeba-hq.toml")),
+    (
+        TEXT_TO_IMAGE,
+        include_str!("../../../presets/stable-diffusion.toml"),
+    ),
 ];
+
+/// The preset of text-to-image models.
+pub const TEXT_TO_IMAGE: &str = "stable-diffusion";
 
 /// Everything that decides what an unlearning run computes.
 #[derive(Debug, Clone, PartialEq, Serialize)]

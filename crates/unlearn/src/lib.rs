@@ -5,6 +5,8 @@ pub mod checkpoint;
 pub mod data;
 pub mod durable;
 pub mod feed;
+pub mod images;
+pub mod latents;
 pub mod neighbors;
 pub mod objective;
 pub mod optimizer;

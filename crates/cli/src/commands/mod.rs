@@ -13,6 +13,7 @@ mod sample;
 mod tensors;
 mod train;
 mod unlearn;
+mod unlearn_text;
 
 use crate::args::{Args, BenchCommand, Command};
 use crate::failure::Failure;
