@@ -63,10 +63,13 @@ impl Parameter {
                 let inputs = self.shape[1];
                 let taps = rest / inputs;
                 let mut y = vec![0.0; values.len()];
-                for o in 0..out {
+                for first in (0..out).step_by(STRIP) {
+                    let strip = first..out.min(first + STRIP);
                     for i in 0..inputs {
                         for k in 0..taps {
-                            y[(k * inputs + i) * out + o] = values[(o * inputs + i) * taps + k];
+                            for o in strip.clone() {
+                                y[(k * inputs + i) * out + o] = values[(o * inputs + i) * taps + k];
+                            }
                         }
                     }
                 }
@@ -84,10 +87,13 @@ impl Parameter {
                 let inputs = self.shape[1];
                 let taps = rest / inputs;
                 let mut y = vec![0.0; values.len()];
-                for k in 0..taps {
+                for first in (0..out).step_by(STRIP) {
+                    let strip = first..out.min(first + STRIP);
                     for i in 0..inputs {
-                        for o in 0..out {
-                            y[(o * inputs + i) * taps + k] = values[(k * inputs + i) * out + o];
+                        for k in 0..taps {
+                            for o in strip.clone() {
+                                y[(o * inputs + i) * taps + k] = values[(k * inputs + i) * out + o];
+                            }
                         }
                     }
                 }
@@ -99,10 +105,18 @@ impl Parameter {
     }
 }
 
+/// Outputs that a change of layout moves together: as many as fill a cache line.
+const STRIP: usize = 16;
+
 fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut y = Vec::with_capacity(x.len());
-    for c in 0..columns {
-        y.extend((0..rows).map(|r| x[r * columns + c]));
+    let mut y = vec![0.0; x.len()];
+    for first in (0..rows).step_by(STRIP) {
+        let strip = first..rows.min(first + STRIP);
+        for c in 0..columns {
+            for r in strip.clone() {
+                y[c * rows + r] = x[r * columns + c];
+            }
+        }
     }
     y
 }
