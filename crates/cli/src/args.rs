@@ -38,6 +38,8 @@ pub enum Command {
     Unlearn(UnlearnArgs),
     /// Show the nearest retained neighbors of what is to be forgotten
     Neighbors(NeighborsArgs),
+    /// Fold a low-rank adapter into a model's weights
+    Merge(MergeArgs),
     /// Draw images from a model
     Sample(SampleArgs),
     /// Measure what a model still knows of the forgotten images, and how good its others are
@@ -134,6 +136,14 @@ pub struct TrainArgs {
     pub machine: MachineArgs,
 }
 
+/// What of a denoiser is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TrainedPart {
+    All,
+    /// Low-rank adapters of the attention layers.
+    Lora,
+}
+
 /// The methods, as they are typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -187,6 +197,13 @@ pub struct UnlearnArgs {
     /// Text-to-image: a prompt for each image, from a JSON or JSON Lines file or a Parquet column
     #[arg(long, value_name = "FILE|COLUMN")]
     pub captions: Option<String>,
+    /// Text-to-image: what is trained. `lora` leaves the model as it is and writes pytorch_lora_weights.safetensors
+    /// beside it, for diffusers' load_lora_weights or `retrack merge`; a usual --lr for it is 1e-4 [default: all]
+    #[arg(long, value_name = "PART")]
+    pub train: Option<TrainedPart>,
+    /// Rank of the adapters of `--train lora` [default: 4]
+    #[arg(long, value_name = "R")]
+    pub rank: Option<usize>,
     /// How to forget [default: retrack]
     #[arg(long, value_name = "M")]
     pub method: Option<MethodName>,
@@ -244,6 +261,16 @@ pub struct UnlearnArgs {
 }
 
 impl UnlearnArgs {
+    /// Rank of the adapters that are trained; `None` where the whole network is.
+    pub fn adapter_rank(&self) -> Result<Option<usize>, &'static str> {
+        match (self.train, self.rank) {
+            (_, Some(0)) => Err("--rank is 0; give at least 1"),
+            (Some(TrainedPart::Lora), rank) => Ok(Some(rank.unwrap_or(4))),
+            (_, Some(_)) => Err("--rank is that of adapters; give --train lora with it"),
+            (_, None) => Ok(None),
+        }
+    }
+
     /// The command with its required options alone.
     pub fn plain(
         model: &Path,
@@ -261,6 +288,8 @@ impl UnlearnArgs {
             forget_prompt: None,
             retain_prompt: None,
             captions: None,
+            train: None,
+            rank: None,
             method: None,
             neighbors: None,
             lambda: None,
@@ -506,6 +535,27 @@ pub struct SampleArgs {
     pub out: PathBuf,
     #[command(flatten)]
     pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+The new folder computes what diffusers computes after load_lora_weights(FILE). Only the UNet's weights change.
+
+Example:
+  retrack merge --model stable-diffusion-v1-4 --adapter forgotten/pytorch_lora_weights.safetensors --out merged")]
+pub struct MergeArgs {
+    /// The model folder that the adapter belongs to
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The adapter, as diffusers' save_lora_weights writes it [default: pytorch_lora_weights.safetensors in --model]
+    #[arg(long, value_name = "FILE")]
+    pub adapter: Option<PathBuf>,
+    /// Where the new model folder goes
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace the model folder in --out
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Clone, ClapArgs)]

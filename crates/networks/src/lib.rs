@@ -12,6 +12,7 @@ pub mod embeddings;
 pub mod folder;
 pub mod gradients;
 pub mod layers;
+pub mod lora;
 pub mod model;
 pub mod parameters;
 pub mod random;

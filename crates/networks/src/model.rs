@@ -53,7 +53,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads and checks configuration, scheduler and weights.
+    /// Reads and checks configuration, scheduler and weights; their values are read again when the network is made.
     ///
     /// # Errors
     /// Anything in the folder that is damaged, missing, too much or not supported.
@@ -129,10 +129,10 @@ pub(crate) fn fill<M: Module>(network: M, weights: &Weights, root: &Path) -> Res
         path: root.to_path_buf(),
         source,
     })?;
-    Ok(parameters::fill(network, |parameter| {
+    Ok(parameters::try_fill(network, |parameter| {
         let tensor = weights.get(&parameter.name).expect("checked");
-        tensor.to_f32()
-    }))
+        Ok::<_, FolderError>(tensor.read()?.to_f32())
+    })?)
 }
 
 /// Writes `folder` again with a network's trained weights.
@@ -144,10 +144,6 @@ pub(crate) fn write(
     overwrite: bool,
 ) -> Result<Written, ModelError> {
     let mut weights = weights.clone();
-    for (parameter, values) in parameters::export(network) {
-        if parameter.trained {
-            weights.set_f32(&parameter.name, &values)?;
-        }
-    }
+    parameters::set_weights(network, &mut weights)?;
     Ok(folder.write_with(out, &weights, overwrite)?)
 }

@@ -12,6 +12,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::folder::sha256_file;
+use retrack_networks::lora;
 use retrack_networks::parameters::{self, to_host};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
@@ -98,9 +99,13 @@ pub fn save<M: Module + Denoiser>(
     };
     let mut parts: Vec<(String, Vec<f32>)> = Vec::new();
     let mut trained = Vec::new();
+    // The weights under adapters are the model folder's, and gigabytes.
+    let adapted = lora::is_adapted(trainer.network());
     parameters::visit(trainer.network(), |parameter, tensor| {
         if parameter.trained {
             trained.push(parameter.name.clone());
+        } else if adapted {
+            return;
         }
         parts.push((format!("network/{}", parameter.name), to_host(tensor)));
     });
@@ -200,11 +205,15 @@ fn load<M: Module + Denoiser>(
     let mut moments = Vec::new();
     let mut averages = Vec::new();
     let device = trainer.device.clone().without_autodiff();
+    let adapted = lora::is_adapted(trainer.network());
     let flat = |values: Vec<f32>, device: &Device| {
         let count = values.len();
         Tensor::<1>::from_data(TensorData::new(values, [count]), device)
     };
     for parameter in parameters::list(trainer.network()) {
+        if adapted && !parameter.trained {
+            continue;
+        }
         let count = parameter.shape.iter().product();
         let name = &parameter.name;
         network.insert(name.clone(), values("network", name, count)?);
@@ -219,8 +228,10 @@ fn load<M: Module + Denoiser>(
     }
     trainer.replace_network(|module| {
         parameters::map(module, |parameter, tensor| {
-            let values = network.remove(&parameter.name).expect("read above");
-            flat(values, &tensor.device())
+            match network.remove(&parameter.name) {
+                Some(values) => flat(values, &tensor.device()),
+                None => tensor,
+            }
         })
     });
     trainer.optimizer = crate::optimizer::AdamW::resumed(adamw.clone(), step, moments);

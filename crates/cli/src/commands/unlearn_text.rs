@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use retrack_networks::conditional::Captioned;
+use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
 use retrack_networks::stable_diffusion::StableDiffusion;
@@ -37,6 +38,12 @@ pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
         ("--retain-prompt", &args.retain_prompt),
         ("--captions", &args.captions),
     ];
+    if args.train.is_some() || args.rank.is_some() {
+        return Err(Failure::input(format!(
+            "{}: adapters are for text-to-image models; leave --train and --rank out",
+            args.model.display()
+        )));
+    }
     if let Some((option, _)) = texts.iter().find(|(_, text)| text.is_some()) {
         return Err(Failure::input(format!(
             "{}: this model takes no text; leave {option} out",
@@ -63,6 +70,7 @@ pub fn unlearn(
     opened: StableDiffusion,
 ) -> Result<Option<Summary>, Failure> {
     outside(&args.out, opened.model.folder.root())?;
+    let rank = args.adapter_rank().map_err(Failure::input)?;
     let data = open_data(&args.data, &opened)?;
     let shape = data.shape();
     let with_preset = UnlearnArgs {
@@ -152,7 +160,11 @@ pub fn unlearn(
         feed = feed.with_neighbors(neighbors);
     }
     let with_autodiff = device.clone().autodiff();
-    let network = Captioned::new(opened.model.network(&with_autodiff)?, states);
+    let mut network = opened.model.network(&with_autodiff)?;
+    if let Some(rank) = rank {
+        network = lora::attach(network, rank, &random);
+    }
+    let network = Captioned::new(network, states);
     let run = match resumed {
         Some(run) => run,
         None => begin()?,
@@ -179,6 +191,17 @@ pub fn unlearn(
     let last = session.train(&mut trainer, &feed)?;
 
     let network = &trainer.network().network;
+    if rank.is_some() {
+        let (adapters, folder) = (lora::export(network)?, &opened.model.folder);
+        folder.write_beside(&run.staging()?, lora::FILE_NAME, &adapters, false)?;
+        run.publish()?;
+        progress::note(format!(
+            "the model in {} forgets only with its adapter {}: `retrack merge` folds it in",
+            args.out.display(),
+            lora::FILE_NAME
+        ));
+        return Ok(Some(summary(args, &settings, &split, last, start)));
+    }
     let written = opened.model.write(network, &run.staging()?, false)?;
     run.publish()?;
     // Text encoder and autoencoder never saw this training; other weights of a folder may hold the old network.
@@ -328,7 +351,7 @@ fn resolved(
     split: &Split,
     texts: &Texts,
 ) -> Result<Value, Failure> {
-    Ok(json!({
+    let mut config = json!({
         "command": "unlearn",
         "version": env!("CARGO_PKG_VERSION"),
         "model": args.model.display().to_string(),
@@ -344,5 +367,9 @@ fn resolved(
         "prompts_digest": texts.digest(),
         "device": args.machine.device,
         "settings": settings,
-    }))
+    });
+    if let Ok(Some(rank)) = args.adapter_rank() {
+        config["adapter_rank"] = rank.into();
+    }
+    Ok(config)
 }

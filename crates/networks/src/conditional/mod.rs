@@ -3,6 +3,8 @@
 
 pub mod blocks;
 pub mod config;
+mod recompute;
+mod stages;
 pub mod texts;
 pub mod transformer;
 pub mod unet;

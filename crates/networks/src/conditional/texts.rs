@@ -27,6 +27,23 @@ impl Captioned {
             texts: texts.inner(),
         }
     }
+
+    /// The texts of images with these labels.
+    fn states(&self, labels: Option<&[i64]>) -> Result<Tensor<3>, InputError> {
+        let count = self.texts.dims()[0];
+        Ok(match labels {
+            Some(labels) => {
+                let known = |label: &&i64| (0..count as i64).contains(*label);
+                if let Some(&label) = labels.iter().find(|label| !known(label)) {
+                    return Err(InputError::Text { label, count });
+                }
+                let numbers = TensorData::new(labels.to_vec(), [labels.len()]);
+                let numbers = Tensor::<1, Int>::from_data(numbers, &self.texts.device());
+                self.texts.clone().select(0, numbers)
+            }
+            None => self.texts.clone().narrow(0, 0, 1),
+        })
+    }
 }
 
 impl Denoiser for Captioned {
@@ -38,19 +55,7 @@ impl Denoiser for Captioned {
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
     ) -> Result<Tensor<4>, InputError> {
-        let count = self.texts.dims()[0];
-        let states = match labels {
-            Some(labels) => {
-                let known = |label: &&i64| (0..count as i64).contains(*label);
-                if let Some(&label) = labels.iter().find(|label| !known(label)) {
-                    return Err(InputError::Text { label, count });
-                }
-                let numbers = TensorData::new(labels.to_vec(), [labels.len()]);
-                let numbers = Tensor::<1, Int>::from_data(numbers, &self.texts.device());
-                self.texts.clone().select(0, numbers)
-            }
-            None => self.texts.clone().narrow(0, 0, 1),
-        };
+        let states = self.states(labels)?;
         let states = if x.is_autodiff() {
             states.autodiff()
         } else {
@@ -62,6 +67,21 @@ impl Denoiser for Captioned {
 
     fn gradients(&self, loss: Tensor<1>) -> GradientSet {
         GradientSet::of(&self.network, loss)
+    }
+
+    fn backward(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[usize],
+        labels: Option<&[i64]>,
+        dropout: Option<&mut Draw>,
+        loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
+        sum: &mut Option<GradientSet>,
+    ) -> Result<(), InputError> {
+        let states = self.states(labels)?.autodiff();
+        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        self.network
+            .backward(x, &timesteps, states, dropout, loss, sum)
     }
 }
 

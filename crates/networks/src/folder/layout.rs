@@ -1,5 +1,6 @@
 //! Which files of a UNet's folder hold its weights.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
@@ -9,6 +10,7 @@ use super::error::{FolderError, shown};
 use super::names::current_name;
 use super::safetensors_file::{self, UniqueMap};
 use super::source::Source;
+use super::stored::StoredTensor;
 use super::tensor::RawTensor;
 use super::torch_file;
 
@@ -59,7 +61,7 @@ pub(super) struct Loaded {
     pub name: String,
     /// The name that the network uses today.
     pub current: String,
-    pub tensor: RawTensor,
+    pub tensor: StoredTensor,
 }
 
 #[derive(Deserialize)]
@@ -129,14 +131,17 @@ impl Layout {
         self.files.iter().map(PathBuf::as_path).chain(index)
     }
 
-    /// Reads every tensor, file by file, and compares shards with their index.
+    /// Finds every tensor, file by file, looks at all values once, and compares shards with their index.
     pub fn read(&self, source: &Source) -> Result<Vec<Loaded>, FolderError> {
         let mut loaded = Vec::new();
         for file in &self.files {
-            let tensors = if is_torch(file) {
-                torch_file::read(source, file)?
+            let tensors: Vec<(String, StoredTensor)> = if is_torch(file) {
+                let tensors = torch_file::read(source, file)?.into_iter();
+                tensors
+                    .map(|(name, tensor)| (name, tensor.into()))
+                    .collect()
             } else {
-                safetensors_file::read(source, file)?
+                safetensors_file::find(source, file)?
             };
             if tensors.is_empty() {
                 return Err(FolderError::malformed(
@@ -144,7 +149,8 @@ impl Layout {
                     "holds no tensors",
                 ));
             }
-            check_finite(&source.path(file), &tensors)?;
+            let values = tensors.iter().map(|(name, t)| Ok((name, t.read()?)));
+            check_finite(&source.path(file), values)?;
             loaded.extend(tensors.into_iter().map(|(name, tensor)| {
                 Loaded {
                     file: file.clone(),
@@ -177,7 +183,7 @@ impl Layout {
         source: &Source,
         file: &Path,
         out: &Path,
-        tensor: impl Fn(&str) -> Option<&'a RawTensor>,
+        tensor: impl Fn(&str) -> Result<Option<Cow<'a, RawTensor>>, FolderError>,
     ) -> Result<(), FolderError> {
         if is_torch(file) {
             torch_file::rewrite(source, file, out, tensor)
@@ -214,13 +220,18 @@ pub(super) fn is_weights(name: &str) -> bool {
     ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
-/// Refuses NaN and infinity, with the names of all tensors that hold one.
-pub(super) fn check_finite(
+/// Refuses NaN and infinity, with the names of all tensors that hold one. Holds one tensor at a time.
+pub(super) fn check_finite<'a>(
     path: &Path,
-    tensors: &[(String, RawTensor)],
+    tensors: impl Iterator<Item = Result<(&'a String, Cow<'a, RawTensor>), FolderError>>,
 ) -> Result<(), FolderError> {
-    let broken = tensors.iter().filter(|(_, tensor)| !tensor.is_finite());
-    let names: Vec<_> = broken.map(|(name, _)| name.clone()).collect();
+    let mut names = Vec::new();
+    for tensor in tensors {
+        let (name, tensor) = tensor?;
+        if !tensor.is_finite() {
+            names.push(name.clone());
+        }
+    }
     if names.is_empty() {
         return Ok(());
     }

@@ -13,6 +13,7 @@ mod part;
 mod pickle;
 mod safetensors_file;
 mod source;
+mod stored;
 mod tensor;
 mod torch_file;
 mod weight_file;
@@ -27,8 +28,9 @@ pub use error::FolderError;
 pub use names::current_name;
 pub use part::{Library, Part};
 pub use source::sha256_file;
+pub use stored::StoredTensor;
 pub use tensor::{Dtype, RawTensor, TensorError};
-pub use weight_file::read_weight_file;
+pub use weight_file::{read_weight_file, read_weight_file_metadata};
 pub use weights::{Origin, Weights};
 
 use layout::{Layout, is_network_weights, is_weights};
@@ -197,13 +199,13 @@ impl ModelFolder {
             .collect()
     }
 
-    /// Reads every tensor. Refuses damaged files, NaN and infinity, and shards that differ from their index.
+    /// Finds every tensor and looks at its values once; those of safetensors files stay where they are. Refuses damaged files, NaN and infinity, and shards that differ from their index.
     pub fn weights(&self) -> Result<Weights, FolderError> {
         Weights::new(&self.source, self.layout.read(&self.source)?)
     }
 
     /// Writes this folder to `out` with other weights: those of [`ModelFolder::weights`], changed by
-    /// [`Weights::set_f32`].
+    /// [`Weights::set_f32`] or [`Weights::set_later`].
     ///
     /// A weight file with changed tensors keeps its format, names (deprecated ones too), order, element types and
     /// metadata; all other files are copied byte for byte, those in nested folders too. Left out are a Git or
@@ -225,28 +227,71 @@ impl ModelFolder {
                 weights: weights.root().to_path_buf(),
             });
         }
+        self.write(out, weights, None, None, overwrite)
+    }
+
+    /// The same without the file `name` beside `model_index.json`, where there is one: an adapter that the weights now
+    /// hold, and that would be added a second time.
+    pub fn write_without(
+        &self,
+        out: &Path,
+        weights: &Weights,
+        name: &str,
+        overwrite: bool,
+    ) -> Result<Written, FolderError> {
+        self.write(out, weights, None, Some(Path::new(name)), overwrite)
+    }
+
+    /// Writes this folder to `out` byte for byte, with one more safetensors file beside `model_index.json` (or
+    /// `config.json`), in place of one of that name. See [`ModelFolder::write_with`] for `out` and `overwrite`.
+    pub fn write_beside(
+        &self,
+        out: &Path,
+        name: &str,
+        tensors: &[(String, RawTensor)],
+        overwrite: bool,
+    ) -> Result<Written, FolderError> {
+        let unchanged = Weights::new(&self.source, Vec::new())?;
+        self.write(out, &unchanged, Some((name, tensors)), None, overwrite)
+    }
+
+    fn write(
+        &self,
+        out: &Path,
+        weights: &Weights,
+        beside: Option<(&str, &[(String, RawTensor)])>,
+        without: Option<&Path>,
+        overwrite: bool,
+    ) -> Result<Written, FolderError> {
         let staging = Staging::begin(out, Some(&self.source), overwrite)?;
         let mut written = Written::default();
         let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {
             staging.create_folder(&folder)?;
             for (relative, is_folder) in self.list(&folder)? {
-                if self.is_left_out(&relative, is_folder, weights.changed()) {
+                if beside.is_some_and(|(name, _)| relative == Path::new(name)) {
+                    continue;
+                }
+                let unwanted = without == Some(relative.as_path());
+                if unwanted || self.is_left_out(&relative, is_folder, weights.changed()) {
                     written.left_out.push(relative);
                 } else if is_folder {
                     folders.push(relative);
                 } else if weights.changed_in(&relative) {
-                    let tensors = weights.of_file(&relative);
                     let path = staging.path(&relative);
-                    Layout::rewrite(&self.source, &relative, &path, |name| {
-                        tensors.get(name).copied()
-                    })?;
+                    let tensors = weights.of_file(&relative);
+                    Layout::rewrite(&self.source, &relative, &path, tensors)?;
                     written.changed.push(relative);
                 } else {
                     staging.copy(&self.source, &relative)?;
                     written.copied.push(relative);
                 }
             }
+        }
+        if let Some((name, tensors)) = beside {
+            let tensors = tensors.iter().map(|(key, tensor)| (key.as_str(), tensor));
+            safetensors_file::create(&staging.path(Path::new(name)), tensors)?;
+            written.changed.push(name.into());
         }
         staging.finish()?;
         Ok(written)

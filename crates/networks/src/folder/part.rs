@@ -92,6 +92,8 @@ impl Part {
         };
         let layout = Layout::find(&self.source, &self.folder, names)?;
         let loaded = layout.read(&self.source)?.into_iter();
-        Ok(loaded.map(|one| (one.current, one.tensor)).collect())
+        loaded
+            .map(|one| Ok((one.current, one.tensor.read()?.into_owned())))
+            .collect()
     }
 }
