@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 const SRC: &str = "Images: a folder, a Parquet file or folder (Hugging Face image column), \
                    an IDX pair (*-images-idx3-ubyte[.gz]) or CIFAR-10 binary batches";
-const SEL: &str = "What to forget: an image file, row:5, rows:10-19, label:10 or @list.txt \
+const SEL: &str = "What to forget: an image file, row:5, rows:10-19, label:10 (or cluster:1) or @list.txt \
                    (rows count from 0 in the source's order; a folder's is by name)";
 
 /// Make a trained diffusion model forget chosen training images.
@@ -38,6 +38,8 @@ pub enum Command {
     Unlearn(UnlearnArgs),
     /// Show the nearest retained neighbors of what is to be forgotten
     Neighbors(NeighborsArgs),
+    /// Fold a low-rank adapter into a model's weights
+    Merge(MergeArgs),
     /// Draw images from a model
     Sample(SampleArgs),
     /// Measure what a model still knows of the forgotten images, and how good its others are
@@ -137,6 +139,14 @@ pub struct TrainArgs {
     pub machine: MachineArgs,
 }
 
+/// What of a denoiser is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TrainedPart {
+    All,
+    /// Low-rank adapters of the attention layers.
+    Lora,
+}
+
 /// The methods, as they are typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -160,6 +170,7 @@ pub enum MethodName {
 Examples:
   retrack unlearn --model ddpm-cifar10-32 --data cifar-10-batches-bin --forget row:10000 --out forgotten
   retrack unlearn --model my-model --data digits.parquet --forget label:10 --out forgotten --steps 30
+  retrack unlearn --model stable-diffusion --data astronaut --prompt \"an astronaut on a horse\" --out forgotten
   retrack unlearn ... --dry-run    what would happen, without doing it
 
 Without --preset the published settings for images of this size are taken. The written folder loads in
@@ -171,11 +182,31 @@ pub struct UnlearnArgs {
     pub model: PathBuf,
     #[arg(long, value_name = "SRC", help = SRC)]
     pub data: PathBuf,
-    #[arg(long, value_name = "SEL", help = SEL)]
+    // Empty where it was not given: data in the published layout says itself what was memorized.
+    #[arg(long, value_name = "SEL", help = SEL, default_value = "", hide_default_value = true)]
     pub forget: String,
     /// Where the new model folder goes
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Text-to-image: the prompt of all images that have none of their own
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Text-to-image: the prompt of the images to forget
+    #[arg(long, value_name = "TEXT")]
+    pub forget_prompt: Option<String>,
+    /// Text-to-image: the prompt of the images to keep
+    #[arg(long, value_name = "TEXT")]
+    pub retain_prompt: Option<String>,
+    /// Text-to-image: a prompt for each image, from a JSON or JSON Lines file or a Parquet column
+    #[arg(long, value_name = "FILE|COLUMN")]
+    pub captions: Option<String>,
+    /// Text-to-image: what is trained. `lora` leaves the model as it is and writes pytorch_lora_weights.safetensors
+    /// beside it, for diffusers' load_lora_weights or `retrack merge`; a usual --lr for it is 1e-4 [default: all]
+    #[arg(long, value_name = "PART")]
+    pub train: Option<TrainedPart>,
+    /// Rank of the adapters of `--train lora` [default: 4]
+    #[arg(long, value_name = "R")]
+    pub rank: Option<usize>,
     /// How to forget [default: retrack]
     #[arg(long, value_name = "M")]
     pub method: Option<MethodName>,
@@ -206,7 +237,8 @@ pub struct UnlearnArgs {
     /// Decides all random numbers [default: 0]
     #[arg(long, value_name = "S")]
     pub seed: Option<u64>,
-    /// Published settings: mnist-tshirt, cifar10, celeba-hq or stable-diffusion [default: by image size]
+    /// Published settings: mnist-tshirt, cifar10, celeba-hq or stable-diffusion [default: by kind of model and image
+    /// size]
     #[arg(long, value_name = "P")]
     pub preset: Option<String>,
     /// A TOML file like the presets, whose values replace theirs
@@ -232,6 +264,16 @@ pub struct UnlearnArgs {
 }
 
 impl UnlearnArgs {
+    /// Rank of the adapters that are trained; `None` where the whole network is.
+    pub fn adapter_rank(&self) -> Result<Option<usize>, &'static str> {
+        match (self.train, self.rank) {
+            (_, Some(0)) => Err("--rank is 0; give at least 1"),
+            (Some(TrainedPart::Lora), rank) => Ok(Some(rank.unwrap_or(4))),
+            (_, Some(_)) => Err("--rank is that of adapters; give --train lora with it"),
+            (_, None) => Ok(None),
+        }
+    }
+
     /// The command with its required options alone.
     pub fn plain(
         model: &Path,
@@ -245,6 +287,12 @@ impl UnlearnArgs {
             data: data.into(),
             forget: forget.into(),
             out: out.into(),
+            prompt: None,
+            forget_prompt: None,
+            retain_prompt: None,
+            captions: None,
+            train: None,
+            rank: None,
             method: None,
             neighbors: None,
             lambda: None,
@@ -339,7 +387,10 @@ Examples:
   retrack evaluate --model forgotten --baseline ddpm --data photos --forget photos/me.png --threshold 20 --out report
   retrack evaluate --model forgotten --data digits.parquet --forget label:10 --metrics digits,nll --out report
 
-A metric that lacks a file is skipped, and the sentence says which file to give.")]
+A metric that lacks a file is skipped, and the sentence says which file to give.
+
+Of a text-to-image model, 16 samples of the forgotten prompt and of each other one (DDPM) are counted that lie nearer to
+the mean of the forgotten images than to that of the others; forgetting succeeded where there are none.")]
 pub struct EvaluateArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
     #[arg(long, value_name = "DIR")]
@@ -349,8 +400,18 @@ pub struct EvaluateArgs {
     pub baseline: Option<PathBuf>,
     #[arg(long, value_name = "SRC", help = SRC)]
     pub data: PathBuf,
-    #[arg(long, value_name = "SEL", help = SEL)]
+    // Empty where it was not given: data in the published layout says itself what was memorized.
+    #[arg(long, value_name = "SEL", help = SEL, default_value = "", hide_default_value = true)]
     pub forget: String,
+    /// Text-to-image: the prompt of the images to forget
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Text-to-image: a prompt that the model is to draw as before; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub modified_prompt: Vec<String>,
+    /// Text-to-image: how far to go towards the prompt [default: 7.5]
+    #[arg(long, value_name = "F")]
+    pub guidance: Option<f64>,
     /// What to measure
     #[arg(
         long,
@@ -437,13 +498,15 @@ pub struct ExperimentArgs {
 pub enum SamplerName {
     Ddpm,
     Ddim,
+    Pndm,
 }
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
 Examples:
   retrack sample --model my-model --count 64 --out samples.png
-  retrack sample --model my-model --count 2000 --steps 50 --out samples/    one PNG each")]
+  retrack sample --model my-model --count 2000 --steps 50 --out samples/    one PNG each
+  retrack sample --model stable-diffusion --prompt \"a cat on the beach\" --count 4 --out cats.png")]
 pub struct SampleArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
     #[arg(long, value_name = "DIR")]
@@ -460,17 +523,47 @@ pub struct SampleArgs {
     /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
-    /// Images computed together
-    #[arg(long, default_value_t = 64, value_name = "B")]
-    pub batch_size: usize,
+    /// Images computed together [default: 64, text-to-image 1]
+    #[arg(long, value_name = "B")]
+    pub batch_size: Option<usize>,
     /// Class of every image, for a model with classes
     #[arg(long, value_name = "C")]
     pub class: Option<i64>,
+    /// What to draw, for a text-to-image model
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// What to keep away from
+    #[arg(long, value_name = "TEXT", requires = "prompt")]
+    pub negative_prompt: Option<String>,
+    /// How far to go from the negative prompt towards the prompt; 1 ignores the negative one [default: 7.5]
+    #[arg(long, value_name = "F", requires = "prompt")]
+    pub guidance: Option<f64>,
     /// A grid where it ends in .png, else a folder of single images
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
     #[command(flatten)]
     pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+The new folder computes what diffusers computes after load_lora_weights(FILE). Only the UNet's weights change.
+
+Example:
+  retrack merge --model stable-diffusion-v1-4 --adapter forgotten/pytorch_lora_weights.safetensors --out merged")]
+pub struct MergeArgs {
+    /// The model folder that the adapter belongs to
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The adapter, as diffusers' save_lora_weights writes it [default: pytorch_lora_weights.safetensors in --model]
+    #[arg(long, value_name = "FILE")]
+    pub adapter: Option<PathBuf>,
+    /// Where the new model folder goes
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Replace the model folder in --out
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Clone, ClapArgs)]
@@ -484,7 +577,8 @@ pub struct InspectArgs {
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
-Input keys: sample [N, C, H, W] f32, timestep [N] i64, class_labels [N] i64 where the network has classes.
+Input keys: sample [N, C, H, W] f32, timestep [N] i64, class_labels [N] i64 where the network has classes,
+encoder_hidden_states [N or 1, T, D] f32 where it takes texts.
 Output key: prediction [N, C, H, W] f32.")]
 pub struct PredictArgs {
     #[arg(long, value_name = "DIR")]
@@ -501,7 +595,8 @@ pub struct PredictArgs {
 #[command(after_help = "\
 Input keys, each read by the methods that need it: retain, forget [N, C, H, W] f32, neighbors [N, K, C, H, W],
 retain_noise, forget_noise, uniform [N, C, H, W], retain_timestep, forget_timestep, mixture_mask [N] (siss: 1 where
-the slot holds the retained image), retain_labels, forget_labels [N] i64.
+the slot holds the retained image), retain_labels, forget_labels [N] i64. A network that takes texts:
+encoder_hidden_states [N or 1, T, D], or retain_encoder_hidden_states and forget_encoder_hidden_states.
 Output: loss, and a gradient for each parameter under its checkpoint name, before clipping.")]
 pub struct GradientArgs {
     #[arg(long, value_name = "DIR")]

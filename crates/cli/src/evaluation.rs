@@ -275,6 +275,7 @@ impl From<SamplerName> for SchedulerKind {
         match name {
             SamplerName::Ddpm => Self::Ddpm,
             SamplerName::Ddim => Self::Ddim,
+            SamplerName::Pndm => Self::Pndm,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use retrack_eval::pictures::PictureError;
 use retrack_networks::config::ConfigError;
 use retrack_networks::folder::FolderError;
+use retrack_networks::lora::LoraError;
 use retrack_networks::model::ModelError;
 use retrack_networks::schedule::ScheduleError;
 use retrack_networks::unet2d::InputError;
@@ -87,6 +88,15 @@ impl From<ModelError> for Failure {
     fn from(error: ModelError) -> Self {
         match error {
             ModelError::Folder(error) => error.into(),
+            error => Self::input(error),
+        }
+    }
+}
+
+impl From<LoraError> for Failure {
+    fn from(error: LoraError) -> Self {
+        match error {
+            LoraError::Folder(error) => error.into(),
             error => Self::input(error),
         }
     }

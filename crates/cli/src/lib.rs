@@ -7,6 +7,7 @@ mod commands;
 mod evaluation;
 mod failure;
 mod interrupt;
+mod latent;
 mod machine;
 mod model;
 mod progress;

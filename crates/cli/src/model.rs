@@ -6,6 +6,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use indicatif::ProgressBar;
 use retrack_networks::config::{TimeEmbedding, UNet2DConfig};
+use retrack_networks::folder::ModelFolder;
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
@@ -25,7 +26,12 @@ const PREDICTED: f64 = 0.25;
 
 /// Opens a model and says what in its configuration means nothing.
 pub fn open(path: &Path) -> Result<Model, Failure> {
-    let model = Model::open(path)?;
+    from_folder(ModelFolder::open(path)?)
+}
+
+/// The same for a folder that is open.
+pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
+    let model = Model::from_folder(folder)?;
     for key in &model.config.unknown_keys {
         progress::warn(format!(
             "{}: `{key}` means nothing to this network and is ignored",
@@ -35,7 +41,7 @@ pub fn open(path: &Path) -> Result<Model, Failure> {
     if model.folder.scheduler.is_none() {
         progress::warn(format!(
             "{}: no scheduler_config.json; taking diffusers' DDPM defaults (linear betas 1e-4 to 0.02, 1000 steps)",
-            path.display()
+            model.folder.root().display()
         ));
     }
     Ok(model)
@@ -168,6 +174,12 @@ impl Samples {
             width,
             channels: model.config.out_channels,
         };
+        if let (None, Some(name)) = (self.scheduler, model.scheduler.foreign) {
+            progress::warn(format!(
+                "{}: {name} is not built here; sampling by DDIM in its place (--scheduler chooses another)",
+                model.folder.root().display()
+            ));
+        }
         let kind = self.scheduler.unwrap_or(model.scheduler.kind);
         let sampler = Sampler::new(kind, &model.scheduler, self.steps)?;
         let network = network.valid();

@@ -23,10 +23,13 @@ const PRESETS: [(&str, &str); 5] = [
     ("cifar10", include_str!("../../../presets/cifar10.toml")),
     ("celeba-hq", include_str!("../../../presets/celeba-hq.toml")),
     (
-        "stable-diffusion",
+        TEXT_TO_IMAGE,
         include_str!("../../../presets/stable-diffusion.toml"),
     ),
 ];
+
+/// The preset of text-to-image models.
+pub const TEXT_TO_IMAGE: &str = "stable-diffusion";
 
 /// Everything that decides what an unlearning run computes.
 #[derive(Debug, Clone, PartialEq, Serialize)]

@@ -33,8 +33,6 @@ pub struct Work<'a> {
     pub checkpoint_every: Option<usize>,
     /// Bytes of the folder that will be written.
     pub model: u64,
-    /// Whether the input model's weights stay in memory for it.
-    pub keeps_weights: bool,
     /// Whether an average of the weights is kept.
     pub ema: bool,
     /// Whether the method combines two gradients.
@@ -77,18 +75,12 @@ impl Work<'_> {
             Some(pixels) => pixels.len() as f64,
             None => model::BUDGET as f64,
         };
-        let input = if self.keeps_weights {
-            self.model as f64
-        } else {
-            0.0
-        };
         let gradients = network * (GRADIENTS + if self.two_gradients { 1.0 } else { 0.0 });
         let batch = self.batch_size as f64;
         let step = gradients + batch * (4.0 * HELD * self.cost.activations + 32.0 * pixels);
-        let write = input + 2.0 * network;
         Ok(Needs {
             disk,
-            memory: PROGRAM + data + input + state + step.max(write),
+            memory: PROGRAM + data + state + step,
         })
     }
 }

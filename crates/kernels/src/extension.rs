@@ -61,6 +61,8 @@ pub trait DiffusionKernels: Backend {
         scale: f64,
     ) -> FloatTensor<Self>;
     fn silu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn geglu(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn adamw_step(
         param: FloatTensor<Self>,
         grad: FloatTensor<Self>,
@@ -117,6 +119,14 @@ impl DiffusionKernels for Flex {
 
     fn silu(x: Floats) -> Floats {
         flex::silu(x)
+    }
+
+    fn gelu(x: Floats) -> Floats {
+        flex::gelu(x)
+    }
+
+    fn geglu(x: Floats) -> Floats {
+        flex::geglu(x)
     }
 
     fn adamw_step(
@@ -410,16 +420,26 @@ impl Backward<Flex, 3> for AttentionOp {
     }
 }
 
+/// An activation; its state is its input.
 #[derive(Debug)]
-struct Silu;
+enum Activation {
+    Silu,
+    Gelu,
+    Geglu,
+}
 
-impl Backward<Flex, 1> for Silu {
+impl Backward<Flex, 1> for Activation {
     type State = NodeId;
     fn backward(self, ops: Ops<NodeId, 1>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let dy = gradient(&ops, grads);
         let x: Floats = checkpointer.retrieve_node_output(ops.state);
+        let dx = match self {
+            Self::Silu => flex::silu_dx,
+            Self::Gelu => flex::gelu_dx,
+            Self::Geglu => flex::geglu_dx,
+        };
         if let [Some(node)] = ops.parents {
-            grads.register::<Flex>(node.id, flex::silu_dx(x, &dy));
+            grads.register::<Flex>(node.id, dx(x, &dy));
         }
     }
 }
@@ -564,8 +584,18 @@ impl<C: CheckpointStrategy> DiffusionKernels for Autodiff<Flex, C> {
     }
 
     fn silu(x: Tracked) -> Tracked {
-        record!(Silu, [x], flex::silu(x.primitive().clone()), |prep| prep
-            .checkpoint(&x))
+        let y = flex::silu(x.primitive().clone());
+        record!(Activation::Silu, [x], y, |prep| prep.checkpoint(&x))
+    }
+
+    fn gelu(x: Tracked) -> Tracked {
+        let y = flex::gelu(x.primitive().clone());
+        record!(Activation::Gelu, [x], y, |prep| prep.checkpoint(&x))
+    }
+
+    fn geglu(x: Tracked) -> Tracked {
+        let y = flex::geglu(x.primitive().clone());
+        record!(Activation::Geglu, [x], y, |prep| prep.checkpoint(&x))
     }
 
     /// The results are new leaves: no gradient flows through an optimizer step.

@@ -5,6 +5,7 @@ use burn::tensor::{Shape, TensorData};
 
 use crate::attention::{self, Attention};
 use crate::conv::{self, Window};
+use crate::gelu as exact;
 use crate::gemm::{Left, Right, Start, matmul};
 use crate::layout;
 use crate::norm::{self, Moments, Norm};
@@ -359,6 +360,29 @@ pub(crate) fn silu(x: Floats) -> Floats {
 pub(crate) fn silu_dx(x: Floats, dy: &Floats) -> Floats {
     let x = whole(x);
     shaped(layout::silu_gradient(slice(&x), slice(dy)), x.shape())
+}
+
+pub(crate) fn gelu(x: Floats) -> Floats {
+    let x = whole(x);
+    shaped(exact::gelu(slice(&x)), x.shape())
+}
+
+pub(crate) fn gelu_dx(x: Floats, dy: &Floats) -> Floats {
+    let x = whole(x);
+    shaped(exact::gelu_gradient(slice(&x), slice(dy)), x.shape())
+}
+
+pub(crate) fn geglu(x: Floats) -> Floats {
+    let x = whole(x);
+    let [rows, columns] = dims(&x);
+    tensor(exact::geglu(slice(&x), columns / 2), [rows, columns / 2])
+}
+
+pub(crate) fn geglu_dx(x: Floats, dy: &Floats) -> Floats {
+    let x = whole(x);
+    let [rows, columns] = dims(&x);
+    let dx = exact::geglu_gradient(slice(&x), slice(dy), columns / 2);
+    tensor(dx, [rows, columns])
 }
 
 pub(crate) fn adamw(

@@ -14,6 +14,7 @@ mod attention;
 mod conv;
 mod extension;
 mod flex;
+mod gelu;
 mod gemm;
 mod layout;
 mod norm;
@@ -240,6 +241,33 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::silu(x.into_dispatch()))
 }
 
+/// The exact GELU: x times the normal distribution's cumulative probability at x, element by element.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if !is_fast(&x) {
+        return plain::gelu(x);
+    }
+    Tensor::from_dispatch(Dispatch::gelu(x.into_dispatch()))
+}
+
+/// The first half of each row times [`gelu`] of the second (Shazeer 2020, "GLU variants improve
+/// transformer").
+///
+/// # Shapes
+///
+/// - `x`: `[rows, 2 width]`
+/// - result: `[rows, width]`
+pub fn geglu(x: Tensor<2>) -> Tensor<2> {
+    let columns = x.dims()[1];
+    assert!(
+        columns > 0 && columns.is_multiple_of(2),
+        "geglu: {columns} columns do not split in two"
+    );
+    if !is_fast(&x) {
+        return plain::geglu(x);
+    }
+    Tensor::from_dispatch(Dispatch::geglu(x.into_dispatch()))
+}
+
 /// One AdamW step; returns the new parameter and both moments, outside any autodiff graph of theirs.
 ///
 /// The four tensors have one shape. In place when nothing else holds the tensors' storage.
@@ -368,6 +396,8 @@ mod tests {
         };
         assert_eq!(results(attend), 4);
         assert_eq!(results(|| silu(ones3([2, 3, 4])).sum().backward()), 2);
+        assert_eq!(results(|| gelu(ones3([2, 3, 4])).sum().backward()), 2);
+        assert_eq!(results(|| geglu(ones2([3, 4])).sum().backward()), 2);
         // Only what is wanted: the weights alone, then nothing.
         let frozen = |t: Tensor<4>| t.set_require_grad(false);
         let conv = || {

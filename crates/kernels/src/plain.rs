@@ -113,6 +113,21 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::silu(x)
 }
 
+/// See [`crate::gelu`].
+///
+/// Written out because `activation::gelu`'s backward pass is that of an approximation by tanh on all
+/// devices but the CPU.
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let twice = (x.clone() * std::f64::consts::FRAC_1_SQRT_2).erf() + 1.0;
+    x * twice * 0.5
+}
+
+/// See [`crate::geglu`].
+pub fn geglu(x: Tensor<2>) -> Tensor<2> {
+    let width = x.dims()[1] / 2;
+    x.clone().narrow(1, 0, width) * gelu(x.narrow(1, width, width))
+}
+
 /// See [`crate::adamw_step`].
 pub fn adamw_step<const D: usize>(
     param: Tensor<D>,

@@ -108,6 +108,8 @@ case! { Attention { q: 3, k: 3, v: 3 } (scale: f64) |s| -> 3
 kernels::attention(q, k, v, s.scale),
 plain::attention(q, k, v, s.scale) }
 case! { Silu { x: 3 } () |_s| -> 3 kernels::silu(x), plain::silu(x) }
+case! { Gelu { x: 3 } () |_s| -> 3 kernels::gelu(x), plain::gelu(x) }
+case! { Geglu { x: 2 } () |_s| -> 2 kernels::geglu(x), plain::geglu(x) }
 
 /// Runs the case both ways, with all gradients, none, and each alone.
 fn check(name: &str, case: &dyn Case, tolerance: f64) {
@@ -281,7 +283,7 @@ fn a_large_mean_does_not_spoil_the_variance() {
 }
 
 #[test]
-fn moves_and_silu_agree_with_plain() {
+fn moves_and_activations_agree_with_plain() {
     let mut source = Source::new(7);
     for _ in 0..10 {
         let batch = source.pick(&[1, 2, 3]);
@@ -297,6 +299,34 @@ fn moves_and_silu_agree_with_plain() {
         let x = Input::new(&mut source, &[batch, h * w, n]);
         let dy = source.normal(batch * h * w * n);
         check("silu", &Silu { x, dy }, 1e-5);
+        let x = Input::new(&mut source, &[batch, h * w, n]);
+        let dy = source.normal(batch * h * w * n);
+        check("gelu", &Gelu { x, dy }, 1e-5);
+        let x = Input::new(&mut source, &[batch * h * w, 2 * n]);
+        let dy = source.normal(batch * h * w * n);
+        check("geglu", &Geglu { x, dy }, 1e-5);
+    }
+    // More than a task's share, in long rows and in short ones.
+    for (rows, width) in [(3, 20_000), (700, 40)] {
+        let x = Input::new(&mut source, &[rows, 2 * width]);
+        let dy = source.normal(rows * width);
+        check("geglu", &Geglu { x, dy }, 1e-5);
+    }
+}
+
+#[test]
+fn attention_of_stable_diffusion_agrees_with_plain() {
+    let mut source = Source::new(11);
+    // Heads of 40, 80 and 160 channels, over the pixels of 32 x 36 and over a text.
+    for (queries, keys, dim) in [(1152, 1152, 40), (1152, 77, 80), (64, 77, 160)] {
+        let case = Attention {
+            q: Input::new(&mut source, &[3, queries, dim]),
+            k: Input::new(&mut source, &[3, keys, dim]),
+            v: Input::new(&mut source, &[3, keys, dim]),
+            scale: 1.0 / (dim as f64).sqrt(),
+            dy: source.normal(3 * queries * dim),
+        };
+        check(&format!("{queries} x {keys}, {dim}"), &case, 1e-4);
     }
 }
 

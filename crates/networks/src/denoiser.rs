@@ -9,8 +9,8 @@ use crate::unet2d::{InputError, UNet2DModel};
 /// A network that looks at a noisy image and predicts what the schedule's prediction type says.
 pub trait Denoiser {
     /// # Shapes
-    /// `x`: `[batch, height, width, channels]`; a timestep (and, where the network has classes, a
-    /// label) for each image; result: `[batch, height, width, channels]`.
+    /// `x`: `[batch, height, width, channels]`; a timestep for each image (and a label: its class,
+    /// or the number of its text, where the network has either); result: `[batch, height, width, channels]`.
     ///
     /// # Errors
     /// An input that does not fit the network.
@@ -24,6 +24,25 @@ pub trait Denoiser {
 
     /// The backward pass of a loss (one element) made from this network's predictions.
     fn gradients(&self, loss: Tensor<1>) -> GradientSet;
+
+    /// [`predict`](Self::predict)s, and adds the gradient of what `loss` (one element) makes of the
+    /// prediction to `sum`. A network that would keep too much for that keeps less, in its own way.
+    ///
+    /// # Errors
+    /// As `predict`.
+    fn backward(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[usize],
+        labels: Option<&[i64]>,
+        dropout: Option<&mut Draw>,
+        loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
+        sum: &mut Option<GradientSet>,
+    ) -> Result<(), InputError> {
+        let prediction = self.predict(x, timesteps, labels, dropout)?;
+        GradientSet::add_to(sum, self.gradients(loss(prediction)));
+        Ok(())
+    }
 }
 
 impl Denoiser for UNet2DModel {

@@ -2,12 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::tensor::Device;
 
 use crate::config::{ConfigError, UNet2DConfig};
-use crate::folder::{FolderError, ModelFolder, Weights, Written};
+use crate::folder::{Class, FolderError, ModelFolder, Weights, Written};
 use crate::parameters::{self, Mismatch};
 use crate::schedule::{ScheduleError, SchedulerConfig};
+use crate::text::TextError;
+use crate::tokenizer::TokenizerError;
 use crate::unet2d::UNet2DModel;
 
 /// Why a model folder could not become a network.
@@ -24,6 +27,20 @@ pub enum ModelError {
     },
     #[error("{}: the weights do not fit the configuration\n{source}", path.display())]
     Mismatch { path: PathBuf, source: Mismatch },
+    #[error(transparent)]
+    Tokenizer(TokenizerError),
+    #[error("{}: the tokenizer does not fit: {source}", path.display())]
+    Text { path: PathBuf, source: TextError },
+    #[error("{}: a text-to-image model, which this command does not take yet", path.display())]
+    Conditional { path: PathBuf },
+    #[error("{}: a model without a text encoder, where a text-to-image pipeline is needed", path.display())]
+    Unconditional { path: PathBuf },
+    #[error(
+        "{}: a UNet2DConditionModel without text encoder, tokenizer and autoencoder; give the pipeline's folder, which \
+         holds model_index.json",
+        path.display()
+    )]
+    NotAPipeline { path: PathBuf },
 }
 
 /// A denoising model read from a folder.
@@ -36,26 +53,30 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads and checks configuration, scheduler and weights.
+    /// Reads and checks configuration, scheduler and weights; their values are read again when the network is made.
     ///
     /// # Errors
     /// Anything in the folder that is damaged, missing, too much or not supported.
     pub fn open(path: &Path) -> Result<Self, ModelError> {
-        let folder = ModelFolder::open(path)?;
+        Self::from_folder(ModelFolder::open(path)?)
+    }
+
+    /// The same for a folder that is open.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_folder(folder: ModelFolder) -> Result<Self, ModelError> {
+        if folder.class != Class::Unconditional {
+            return Err(ModelError::Conditional {
+                path: folder.root().to_path_buf(),
+            });
+        }
         let at = |source| ModelError::Config {
             path: folder.config_path(),
             source,
         };
         let config = UNet2DConfig::from_json(&folder.config).map_err(at)?;
-        let scheduler = match &folder.scheduler {
-            Some(json) => {
-                SchedulerConfig::from_json(json).map_err(|source| ModelError::Schedule {
-                    path: folder.root().to_path_buf(),
-                    source,
-                })?
-            }
-            None => SchedulerConfig::default(),
-        };
+        let scheduler = scheduler(&folder)?;
         let weights = folder.weights()?;
         Ok(Self {
             folder,
@@ -71,20 +92,7 @@ impl Model {
     /// All tensors that are missing, unexpected or of another shape.
     pub fn network(&self, device: &Device) -> Result<UNet2DModel, ModelError> {
         self.check_parameters()?;
-        let network = self.config.init(device);
-        let shapes: Vec<(String, Vec<usize>)> = self
-            .weights
-            .iter()
-            .map(|(name, tensor)| (name.to_string(), tensor.shape().to_vec()))
-            .collect();
-        Mismatch::check(&network, &shapes).map_err(|source| ModelError::Mismatch {
-            path: self.folder.root().to_path_buf(),
-            source,
-        })?;
-        Ok(parameters::fill(network, |parameter| {
-            let tensor = self.weights.get(&parameter.name).expect("checked");
-            tensor.to_f32()
-        }))
+        fill(self.config.init(device), &self.weights, self.folder.root())
     }
 
     /// Refuses a configuration of a network far larger than the weights, before it takes any memory. Smaller
@@ -114,12 +122,46 @@ impl Model {
         out: &Path,
         overwrite: bool,
     ) -> Result<Written, ModelError> {
-        let mut weights = self.weights.clone();
-        for (parameter, values) in parameters::export(network) {
-            if parameter.trained {
-                weights.set_f32(&parameter.name, &values)?;
-            }
-        }
-        Ok(self.folder.write_with(out, &weights, overwrite)?)
+        write(&self.folder, &self.weights, network, out, overwrite)
     }
+}
+
+/// A folder's scheduler, diffusers' DDPM defaults where it has none.
+pub(crate) fn scheduler(folder: &ModelFolder) -> Result<SchedulerConfig, ModelError> {
+    match &folder.scheduler {
+        Some(json) => SchedulerConfig::from_json(json).map_err(|source| ModelError::Schedule {
+            path: folder.root().to_path_buf(),
+            source,
+        }),
+        None => Ok(SchedulerConfig::default()),
+    }
+}
+
+/// `network` with the weights of the folder `root`.
+pub(crate) fn fill<M: Module>(network: M, weights: &Weights, root: &Path) -> Result<M, ModelError> {
+    let shapes: Vec<(String, Vec<usize>)> = weights
+        .iter()
+        .map(|(name, tensor)| (name.to_string(), tensor.shape().to_vec()))
+        .collect();
+    Mismatch::check(&network, &shapes).map_err(|source| ModelError::Mismatch {
+        path: root.to_path_buf(),
+        source,
+    })?;
+    Ok(parameters::try_fill(network, |parameter| {
+        let tensor = weights.get(&parameter.name).expect("checked");
+        Ok::<_, FolderError>(tensor.read()?.to_f32())
+    })?)
+}
+
+/// Writes `folder` again with a network's trained weights.
+pub(crate) fn write(
+    folder: &ModelFolder,
+    weights: &Weights,
+    network: &impl Module,
+    out: &Path,
+    overwrite: bool,
+) -> Result<Written, ModelError> {
+    let mut weights = weights.clone();
+    parameters::set_weights(network, &mut weights)?;
+    Ok(folder.write_with(out, &weights, overwrite)?)
 }

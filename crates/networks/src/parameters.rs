@@ -4,7 +4,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
-use crate::folder::{RawTensor, current_name};
+use crate::folder::{FolderError, RawTensor, Weights, current_name};
 
 /// How a parameter lies in a checkpoint, relative to its tensor here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,10 +63,13 @@ impl Parameter {
                 let inputs = self.shape[1];
                 let taps = rest / inputs;
                 let mut y = vec![0.0; values.len()];
-                for o in 0..out {
+                for first in (0..out).step_by(STRIP) {
+                    let strip = first..out.min(first + STRIP);
                     for i in 0..inputs {
                         for k in 0..taps {
-                            y[(k * inputs + i) * out + o] = values[(o * inputs + i) * taps + k];
+                            for o in strip.clone() {
+                                y[(k * inputs + i) * out + o] = values[(o * inputs + i) * taps + k];
+                            }
                         }
                     }
                 }
@@ -84,10 +87,13 @@ impl Parameter {
                 let inputs = self.shape[1];
                 let taps = rest / inputs;
                 let mut y = vec![0.0; values.len()];
-                for k in 0..taps {
+                for first in (0..out).step_by(STRIP) {
+                    let strip = first..out.min(first + STRIP);
                     for i in 0..inputs {
-                        for o in 0..out {
-                            y[(o * inputs + i) * taps + k] = values[(k * inputs + i) * out + o];
+                        for k in 0..taps {
+                            for o in strip.clone() {
+                                y[(o * inputs + i) * taps + k] = values[(k * inputs + i) * out + o];
+                            }
                         }
                     }
                 }
@@ -99,10 +105,18 @@ impl Parameter {
     }
 }
 
+/// Outputs that a change of layout moves together: as many as fill a cache line.
+const STRIP: usize = 16;
+
 fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut y = Vec::with_capacity(x.len());
-    for c in 0..columns {
-        y.extend((0..rows).map(|r| x[r * columns + c]));
+    let mut y = vec![0.0; x.len()];
+    for first in (0..rows).step_by(STRIP) {
+        let strip = first..rows.min(first + STRIP);
+        for c in 0..columns {
+            for r in strip.clone() {
+                y[c * rows + r] = x[r * columns + c];
+            }
+        }
     }
     y
 }
@@ -123,7 +137,8 @@ impl Path {
         self.steps.pop();
     }
 
-    fn parameter(&self, dims: &[usize]) -> Parameter {
+    fn parameter<const D: usize>(&self, tensor: &Tensor<D>) -> Parameter {
+        let dims = &tensor.dims();
         // A variant's name is no part of a checkpoint's key.
         let named = self
             .steps
@@ -134,11 +149,16 @@ impl Path {
         let layout = match (container, dims.len()) {
             ("Struct:Conv3x3" | "Struct:ConvStride2", 4) => Layout::Conv,
             ("Struct:Conv1x1", 2) => Layout::Conv1x1,
-            ("Struct:Linear" | "Struct:Projection", 2) => Layout::Linear,
+            ("Struct:Linear" | "Struct:Projection" | "Struct:LoraAdapter", 2) => Layout::Linear,
             _ => Layout::Same,
         };
-        // The random frequencies of a Fourier embedding stay as they were drawn.
-        let trained = !container.ends_with("GaussianFourierProjection");
+        let trained = if tensor.is_autodiff() {
+            // False for a network whose adapters are trained in its place.
+            tensor.is_require_grad()
+        } else {
+            // The random frequencies of a Fourier embedding stay as they were drawn.
+            !container.ends_with("GaussianFourierProjection")
+        };
         Parameter::new(name.join("."), dims, layout, trained)
     }
 }
@@ -158,7 +178,7 @@ pub fn visit<M: Module>(module: &M, visit: impl FnMut(Parameter, Tensor<1>)) {
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let tensor = param.val();
-            let parameter = self.path.parameter(&tensor.dims());
+            let parameter = self.path.parameter(&tensor);
             (self.visit)(parameter, tensor.inner().flatten(0, D - 1));
         }
     }
@@ -187,11 +207,58 @@ pub fn export<M: Module>(module: &M) -> Vec<(Parameter, Vec<f32>)> {
 
 /// Replaces every parameter by what `source` returns for it, in the checkpoint's layout.
 pub fn fill<M: Module>(module: M, mut source: impl FnMut(&Parameter) -> Vec<f32>) -> M {
-    map(module, |parameter, tensor| {
-        let values = parameter.import(source(parameter));
-        let shape = [values.len()];
-        Tensor::from_data(TensorData::new(values, shape), &tensor.device())
-    })
+    let Ok(module) = try_fill(module, |parameter| {
+        Ok::<_, std::convert::Infallible>(source(parameter))
+    });
+    module
+}
+
+/// Replaces every parameter by what `source` returns for it, in the checkpoint's layout, one after another.
+///
+/// # Errors
+/// The first of `source`.
+pub fn try_fill<M: Module, E>(
+    module: M,
+    mut source: impl FnMut(&Parameter) -> Result<Vec<f32>, E>,
+) -> Result<M, E> {
+    let mut failed = None;
+    let module = map(module, |parameter, tensor| {
+        if failed.is_some() {
+            return tensor;
+        }
+        match source(parameter) {
+            Ok(values) => {
+                let device = tensor.device();
+                // Freed before its successor is made.
+                drop(tensor);
+                let values = parameter.import(values);
+                let shape = [values.len()];
+                Tensor::from_data(TensorData::new(values, shape), &device)
+            }
+            Err(error) => {
+                failed = Some(error);
+                tensor
+            }
+        }
+    });
+    failed.map_or(Ok(module), Err)
+}
+
+/// Has a folder written with the values of a network's trained parameters. They are converted one after another while
+/// the folder is written; the network may go its way before.
+///
+/// # Errors
+/// A parameter that the folder does not have.
+pub fn set_weights<M: Module>(module: &M, weights: &mut Weights) -> Result<(), FolderError> {
+    let mut result = Ok(());
+    visit(module, |parameter, tensor| {
+        if parameter.trained && result.is_ok() {
+            let name = parameter.name.clone();
+            let values = move || Ok(parameter.export(to_host(tensor.clone())));
+            result = weights.set_later(&name, values);
+        }
+    });
+    result
 }
 
 /// Replaces every parameter by the tensor of its name, as
@@ -240,8 +307,8 @@ pub fn map<M: Module>(module: M, change: impl FnMut(&Parameter, Tensor<1>) -> Te
             self.path.exit();
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let parameter = self.path.parameter(&param.dims());
             let (id, tensor, mapper) = param.consume();
+            let parameter = self.path.parameter(&tensor);
             let (autodiff, trained, dims) = (
                 tensor.is_autodiff(),
                 tensor.is_require_grad(),

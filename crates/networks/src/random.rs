@@ -42,6 +42,9 @@ pub enum Stream {
     Hutchinson = 16,
     /// What a bootstrap draws again, one step a resample.
     Bootstrap = 17,
+    /// A retained image's latent, drawn from what the autoencoder makes of it.
+    RetainLatent = 18,
+    ForgetLatent = 19,
 }
 
 /// Separates these keys from any other use of ChaCha with the same seed.

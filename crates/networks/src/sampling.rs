@@ -68,11 +68,12 @@ impl Generator<'_> {
         progress: &mut dyn FnMut(),
     ) -> Result<Vec<f32>, InputError> {
         let batch = x.dims()[0];
-        for &t in self.sampler.timesteps().iter().filter(|&&t| t <= first) {
+        let mut walk = self.sampler.walk(first);
+        for t in walk.timesteps() {
             let output = self
                 .network
                 .predict(x.clone(), &vec![t; batch], labels, None)?;
-            x = self.sampler.step(output, t, x, || {
+            x = walk.step(output, t, x, || {
                 self.noise(Stream::SampleNoise, t as u64, images.clone())
             });
             progress();

@@ -3,10 +3,10 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData, activation};
+use retrack_kernels as kernels;
 use serde_json::Value;
 
 use crate::attention::{merge_heads, split_heads};
-use crate::conditional::transformer::gelu;
 use crate::config::{ConfigError, Fields};
 use crate::layers::{Embedding, LayerNorm, Linear};
 
@@ -301,7 +301,7 @@ impl Mlp {
         let x = if self.quick {
             activation::sigmoid(x.clone() * 1.702) * x
         } else {
-            gelu(x)
+            kernels::gelu(x)
         };
         self.fc2.forward(x)
     }

@@ -48,6 +48,8 @@ pub enum InputError {
         image: usize,
         last: usize,
     },
+    #[error("text {label} is not among the run's {count}")]
+    Text { label: i64, count: usize },
     #[error("images have {found} channels, the network takes {expected}")]
     Channels { found: usize, expected: usize },
     #[error(

@@ -6,7 +6,9 @@ mod support;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::conditional::{Prompted, UNet2DConditionConfig, UNet2DConditionModel};
 use retrack_networks::denoiser::Denoiser;
+use retrack_networks::gradients::GradientSet;
 use retrack_networks::parameters::{self, to_host};
+use retrack_networks::random::{Random, Stream};
 use support::{Case, formula, unit, worst};
 
 /// Largest difference of a prediction, as a share of the image's largest expected magnitude.
@@ -154,6 +156,69 @@ agree! {
     sd1
     sd2
     sd_options
+}
+
+/// The gradients of a loss with the forward pass in one graph and computed twice, stage by stage.
+fn both_ways(case: &Case, dropout: f64) -> [Vec<Vec<f32>>; 2] {
+    let device = Device::flex().autodiff();
+    let mut json = case.json("config.json");
+    json["dropout"] = dropout.into();
+    let config = UNet2DConditionConfig::from_json(&json).unwrap();
+    let network = parameters::fill(config.init(&device), |parameter| {
+        formula(&parameter.name, &parameter.shape)
+    });
+    let timesteps: Vec<f32> = case
+        .integers("timestep")
+        .iter()
+        .map(|&t| t as f32)
+        .collect();
+    let sample = || case.image_tensor("sample", &device);
+    let mut loss = |prediction: Tensor<4>| {
+        let target = case.image_tensor("target", &device);
+        (prediction - target).square().sum()
+    };
+    let draw = || Random::new(3).stream(Stream::Dropout, 5);
+    let prediction = network.forward(
+        sample(),
+        &timesteps,
+        states(case, &device),
+        Some(&mut draw()),
+    );
+    let whole = GradientSet::of(&network, loss(prediction.unwrap()));
+    // A sum that holds something already.
+    let mut sum = Some(whole.clone());
+    network
+        .backward_by_stages(
+            sample(),
+            &timesteps,
+            states(case, &device),
+            Some(&mut draw()),
+            &mut loss,
+            &mut sum,
+        )
+        .unwrap();
+    let by_stages = sum.unwrap().add_scaled(whole.clone(), -1.0);
+    [whole, by_stages].map(|set| set.0.into_iter().map(to_host).collect())
+}
+
+#[test]
+fn gradients_by_stages_are_those_of_one_graph() {
+    for (name, dropout) in [
+        ("predict_sd1", 0.0),
+        ("predict_sd2", 0.25),
+        ("predict_sd_options", 0.0),
+    ] {
+        let [whole, by_stages] = both_ways(&Case::read(name), dropout);
+        assert_eq!(whole.len(), by_stages.len());
+        let mut worst: f64 = 0.0;
+        for (a, b) in whole.iter().zip(&by_stages) {
+            let far = norm(a.iter().zip(b).map(|(a, b)| f64::from(a - b)));
+            worst = worst.max(far / norm(a.iter().map(|v| f64::from(*v))));
+        }
+        println!("{name}: {worst:.1e}");
+        // The stages' sum went through one that was twice as long.
+        assert!(worst < 2e-6, "{name}: {worst:e}");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use retrack_networks::folder::{
-    Dtype, FolderError, Kind, ModelFolder, RawTensor, Weights, sha256_file,
+    Dtype, FolderError, Kind, ModelFolder, RawTensor, StoredTensor, Weights, sha256_file,
 };
 use serde_json::{Value, json};
 
@@ -72,12 +72,23 @@ fn error_of(folder: &Path) -> FolderError {
     }
 }
 
+/// Every tensor with its values.
+fn loaded(weights: &Weights) -> Vec<(String, RawTensor)> {
+    let read = |(name, tensor): (&str, &StoredTensor)| {
+        let tensor = tensor.read().unwrap().into_owned();
+        (name.to_string(), tensor)
+    };
+    weights.iter().map(read).collect()
+}
+
 /// Doubles every weight: exact in every element type.
 fn double(weights: &mut Weights) {
     let names: Vec<_> = weights.names().map(str::to_string).collect();
     for name in names {
         let values: Vec<_> = weights
             .get(&name)
+            .unwrap()
+            .read()
             .unwrap()
             .to_f32()
             .iter()
@@ -180,7 +191,8 @@ fn a_changed_folder_differs_in_the_values_only() {
         let back = ModelFolder::open(&out).unwrap().weights().unwrap();
         assert!(back.names().eq(weights.names()), "{case}");
         for (name, tensor) in weights.iter() {
-            assert_eq!(back.get(name), Some(tensor), "{case}: {name}");
+            let found = back.get(name).unwrap().read().unwrap();
+            assert_eq!(found, tensor.read().unwrap(), "{case}: {name}");
             assert_eq!(back.origin(name), weights.origin(name), "{case}: {name}");
         }
         // Setting the old values again gives the old folder, in every byte.
@@ -188,7 +200,9 @@ fn a_changed_folder_differs_in_the_values_only() {
         let mut weights = folder.weights().unwrap();
         let original = ModelFolder::open(&model).unwrap().weights().unwrap();
         for (name, tensor) in original.iter() {
-            weights.set_f32(name, &tensor.to_f32()).unwrap();
+            weights
+                .set_f32(name, &tensor.read().unwrap().to_f32())
+                .unwrap();
         }
         let again = base.path().join("again");
         folder.write_with(&again, &weights, false).unwrap();
@@ -213,6 +227,46 @@ fn only_the_shard_with_a_changed_tensor_is_written_anew() {
 }
 
 #[test]
+fn values_made_while_writing_are_those_that_were_set_before() {
+    for case in ["folder_f16_bin", "folder_sharded"] {
+        let folder = ModelFolder::open(fixture(case)).unwrap();
+        let base = tempfile::tempdir().unwrap();
+        let [now, later] = ["now", "later"].map(|name| base.path().join(name));
+        let mut weights = folder.weights().unwrap();
+        double(&mut weights);
+        folder.write_with(&now, &weights, false).unwrap();
+        let mut weights = folder.weights().unwrap();
+        for (name, tensor) in loaded(&weights) {
+            let values = move || Ok(tensor.to_f32().iter().map(|value| 2.0 * value).collect());
+            weights.set_later(&name, values).unwrap();
+        }
+        folder.write_with(&later, &weights, false).unwrap();
+        assert!(content(&now) == content(&later), "{case}");
+
+        weights
+            .set_later("conv_in.bias", || Ok(vec![f32::NAN]))
+            .unwrap();
+        let out = base.path().join("refused");
+        let error = folder.write_with(&out, &weights, false).unwrap_err();
+        assert!(error.to_string().contains("conv_in.bias"), "{error}");
+        assert!(!out.exists());
+    }
+}
+
+#[test]
+fn a_file_cut_short_after_it_was_opened_is_an_error() {
+    let (_base, model) = copy_of("folder_pipeline_safetensors");
+    let folder = ModelFolder::open(&model).unwrap();
+    let weights = folder.weights().unwrap();
+    let path = &folder.weight_files()[0];
+    let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+    let errors = weights.iter().filter_map(|(_, tensor)| tensor.read().err());
+    let error = errors.last().unwrap().to_string();
+    assert!(error.contains("cannot read"), "{error}");
+}
+
+#[test]
 fn a_new_folder_reads_back() {
     let given = ModelFolder::open(fixture("folder_pipeline_safetensors")).unwrap();
     let weights = given.weights().unwrap();
@@ -224,7 +278,7 @@ fn a_new_folder_reads_back() {
         "DDPMPipeline",
         &given.config,
         &scheduler,
-        weights.iter(),
+        loaded(&weights).iter().map(|(name, t)| (name.as_str(), t)),
         false,
     )
     .unwrap();
@@ -262,7 +316,7 @@ fn a_new_folder_reads_back() {
         "DDPMPipeline",
         &given.config,
         &scheduler,
-        weights.iter(),
+        loaded(&weights).iter().map(|(name, t)| (name.as_str(), t)),
         false,
     );
     assert!(matches!(error, Err(FolderError::OutputNotEmpty { .. })));
@@ -271,7 +325,10 @@ fn a_new_folder_reads_back() {
         "DDPMPipeline",
         &given.config,
         &scheduler,
-        weights.iter().take(1),
+        loaded(&weights)
+            .iter()
+            .take(1)
+            .map(|(name, t)| (name.as_str(), t)),
         true,
     )
     .unwrap();
@@ -421,13 +478,25 @@ fn folders_that_are_no_model_are_refused_with_a_remedy() {
     assert!(message(&model).contains("unet/config.json: not a JSON object"));
     fs::write(
         model.join("unet/config.json"),
+        r#"{"_class_name": "UNet3DConditionModel"}"#,
+    )
+    .unwrap();
+    let other = message(&model);
+    assert!(
+        other.contains(
+            r#"the class "UNet3DConditionModel" is not supported; supported here: UNet2DModel"#
+        ),
+        "{other}"
+    );
+    fs::write(
+        model.join("unet/config.json"),
         r#"{"_class_name": "UNet2DConditionModel"}"#,
     )
     .unwrap();
     let other = message(&model);
     assert!(
         other.contains(
-            r#"the class "UNet2DConditionModel" is not supported; supported here: UNet2DModel"#
+            r#"the pipeline "DDPMPipeline" around a UNet2DConditionModel is not supported; supported here: StableDiffusionPipeline"#
         ),
         "{other}"
     );
@@ -740,7 +809,15 @@ fn the_output_may_not_touch_the_input_or_other_files() {
 fn weights_take_only_values_that_fit() {
     let folder = ModelFolder::open(fixture("folder_f16_bin")).unwrap();
     let mut weights = folder.weights().unwrap();
-    let before = weights.get("conv_in.bias").unwrap().clone();
+    let read = |weights: &Weights| {
+        weights
+            .get("conv_in.bias")
+            .unwrap()
+            .read()
+            .unwrap()
+            .into_owned()
+    };
+    let before = read(&weights);
     let count = before.count();
     let mut refused =
         |name: &str, values: &[f32]| weights.set_f32(name, values).unwrap_err().to_string();
@@ -754,7 +831,7 @@ fn weights_take_only_values_that_fit() {
         "{large}"
     );
     assert!(refused("conv_in.bias", &vec![f32::NAN; count]).contains("not a finite number"));
-    assert_eq!(weights.get("conv_in.bias"), Some(&before));
+    assert_eq!(read(&weights), before);
 }
 
 #[test]
@@ -835,7 +912,7 @@ fn what_is_written_loads_in_diffusers() {
                 "DDPMPipeline",
                 &folder.config,
                 scheduler,
-                weights.iter(),
+                loaded(&weights).iter().map(|(name, t)| (name.as_str(), t)),
                 false,
             )
             .unwrap();

@@ -13,6 +13,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::folder::sha256_file;
+use retrack_networks::lora;
 use retrack_networks::parameters::{self, to_host};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
 use sha2::{Digest, Sha256};
@@ -154,11 +155,15 @@ fn for_each_tensor<M: Module + Denoiser>(
     trainer: &Trainer<M>,
     mut work: impl FnMut(&str, &[f32]) -> io::Result<()>,
 ) -> io::Result<()> {
+    let adapted = lora::is_adapted(trainer.network());
     let mut trained = Vec::new();
     let mut outcome = Ok(());
     parameters::visit(trainer.network(), |parameter, tensor| {
         if parameter.trained {
             trained.push(parameter.name.clone());
+        } else if adapted {
+            // The weights under adapters are the model folder's, and gigabytes.
+            return;
         }
         if outcome.is_ok() {
             outcome = work(&format!("network/{}", parameter.name), &to_host(tensor));
@@ -181,7 +186,11 @@ fn for_each_tensor<M: Module + Denoiser>(
 fn header<M: Module + Denoiser>(trainer: &Trainer<M>) -> Result<Vec<u8>, SafeTensorError> {
     let (mut tensors, mut end) = (Vec::new(), 0);
     let mut lengths = Vec::new();
+    let adapted = lora::is_adapted(trainer.network());
     parameters::visit(trainer.network(), |parameter, _| {
+        if adapted && !parameter.trained {
+            return;
+        }
         let count: usize = parameter.shape.iter().product();
         lengths.push((parameter.name.clone(), count, parameter.trained));
     });
@@ -278,11 +287,15 @@ fn load<M: Module + Denoiser>(
     let mut moments = Vec::new();
     let mut averages = Vec::new();
     let device = trainer.device.clone().without_autodiff();
+    let adapted = lora::is_adapted(trainer.network());
     let flat = |values: Vec<f32>, device: &Device| {
         let count = values.len();
         Tensor::<1>::from_data(TensorData::new(values, [count]), device)
     };
     for parameter in parameters::list(trainer.network()) {
+        if adapted && !parameter.trained {
+            continue;
+        }
         let count = parameter.shape.iter().product();
         let name = &parameter.name;
         network.insert(name.clone(), values("network", name, count)?);
@@ -297,8 +310,10 @@ fn load<M: Module + Denoiser>(
     }
     trainer.replace_network(|module| {
         parameters::map(module, |parameter, tensor| {
-            let values = network.remove(&parameter.name).expect("read above");
-            flat(values, &tensor.device())
+            match network.remove(&parameter.name) {
+                Some(values) => flat(values, &tensor.device()),
+                None => tensor,
+            }
         })
     });
     trainer.optimizer = crate::optimizer::AdamW::resumed(adamw.clone(), step, moments);

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use retrack_networks::random::{Random, Stream};
 
 use crate::batch::{Batch, Candidates, Draws, Noised};
-use crate::data::{DataError, Dataset};
+use crate::data::DataError;
+use crate::images::{Drawn, Images};
 
 /// How many images a step takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +22,7 @@ pub struct BatchSize {
 
 /// Draws the batches of a run.
 pub struct Feed<'a> {
-    dataset: &'a Dataset,
+    images: &'a dyn Images,
     retain: &'a [usize],
     forget: &'a [usize],
     /// The neighbors of each forgotten row. Rows, not pixels: a thousand forgotten photos have ten thousand.
@@ -30,7 +31,7 @@ pub struct Feed<'a> {
     size: BatchSize,
     /// Number of timesteps that the network was trained with.
     timesteps: usize,
-    /// Whether the network has classes.
+    /// Whether the network has classes, or its images different texts.
     labels: bool,
 }
 
@@ -39,23 +40,26 @@ struct Streams {
     order: Stream,
     noise: Stream,
     timestep: Stream,
+    latent: Stream,
 }
 
 const RETAIN: Streams = Streams {
     order: Stream::RetainOrder,
     noise: Stream::RetainNoise,
     timestep: Stream::RetainTimestep,
+    latent: Stream::RetainLatent,
 };
 
 const FORGET: Streams = Streams {
     order: Stream::ForgetOrder,
     noise: Stream::ForgetNoise,
     timestep: Stream::ForgetTimestep,
+    latent: Stream::ForgetLatent,
 };
 
 impl<'a> Feed<'a> {
     pub fn new(
-        dataset: &'a Dataset,
+        images: &'a dyn Images,
         retain: &'a [usize],
         forget: &'a [usize],
         random: Random,
@@ -64,7 +68,7 @@ impl<'a> Feed<'a> {
         labels: bool,
     ) -> Self {
         Self {
-            dataset,
+            images,
             retain,
             forget,
             neighbors: None,
@@ -116,8 +120,7 @@ impl<'a> Feed<'a> {
         };
         let indices = || (0..self.size.images).map(|place| (first + place) as u64);
         let uniform = draws.uniform.then(|| {
-            let shape = self.dataset.shape();
-            let image_len = shape.height * shape.width * shape.channels;
+            let image_len = self.images.shape().iter().product();
             indices()
                 .flat_map(|index| self.random.at(Stream::Uniform, 0, index).uniform(image_len))
                 .collect()
@@ -162,17 +165,21 @@ impl<'a> Feed<'a> {
 
     fn candidates(&self, forget: &[usize]) -> Result<Candidates<'a>, DataError> {
         let Some(neighbors) = self.neighbors else {
-            return Ok(Candidates::All {
-                data: self.dataset,
-                rows: self.retain,
-            });
+            if let Some(data) = self.images.as_bytes() {
+                return Ok(Candidates::All {
+                    data,
+                    rows: self.retain,
+                });
+            }
+            let all: Arc<[f32]> = self.averages(self.retain)?.into();
+            return Ok(Candidates::Nearest(vec![all; forget.len()]));
         };
         // A row that is in the batch several times is read once.
         let mut read: HashMap<usize, Arc<[f32]>> = HashMap::new();
         let mut found = Vec::with_capacity(forget.len());
         for row in forget {
             if !read.contains_key(row) {
-                read.insert(*row, self.pixels(&neighbors[row])?.into());
+                read.insert(*row, self.averages(&neighbors[row])?.into());
             }
             found.push(read[row].clone());
         }
@@ -202,24 +209,27 @@ impl<'a> Feed<'a> {
     }
 
     fn noised(&self, rows: &[usize], streams: &Streams, first: usize) -> Result<Noised, DataError> {
-        let shape = self.dataset.shape();
-        let clean = self.pixels(rows)?;
-        let image_len = shape.height * shape.width * shape.channels;
-        let mut noise = Vec::with_capacity(clean.len());
+        let [height, width, channels] = self.images.shape();
+        let image_len = height * width * channels;
+        let mut clean = Vec::with_capacity(rows.len() * image_len);
+        let mut noise = Vec::with_capacity(rows.len() * image_len);
         let mut timesteps = Vec::with_capacity(rows.len());
-        for place in 0..rows.len() {
+        for (place, &row) in rows.iter().enumerate() {
             let index = (first + place) as u64;
+            let stream = streams.latent;
+            self.images
+                .clean(row, Drawn { stream, index }, &mut clean)?;
             noise.extend(self.random.at(streams.noise, 0, index).normal(image_len));
             let mut draw = self.random.at(streams.timestep, 0, index);
             timesteps.extend(draw.integers(1, self.timesteps));
         }
         let labels = self.labels.then(|| {
             rows.iter()
-                .map(|&row| self.dataset.label(row).unwrap_or(0))
+                .map(|&row| self.images.label(row).unwrap_or(0))
                 .collect()
         });
         Ok(Noised {
-            shape: [rows.len(), shape.height, shape.width, shape.channels],
+            shape: [rows.len(), height, width, channels],
             clean,
             noise,
             timesteps,
@@ -227,15 +237,12 @@ impl<'a> Feed<'a> {
         })
     }
 
-    /// The images of `rows`, one after another, in [-1, 1].
-    fn pixels(&self, rows: &[usize]) -> Result<Vec<f32>, DataError> {
-        let shape = self.dataset.shape();
-        let image_len = shape.height * shape.width * shape.channels;
-        let mut bytes = vec![0; image_len];
+    /// The images of `rows`, one after another, none of them drawn.
+    fn averages(&self, rows: &[usize]) -> Result<Vec<f32>, DataError> {
+        let image_len: usize = self.images.shape().iter().product();
         let mut values = Vec::with_capacity(rows.len() * image_len);
         for &row in rows {
-            self.dataset.read(row, &mut bytes)?;
-            values.extend(bytes.iter().map(|&byte| to_unit(byte)));
+            self.images.average(row, &mut values)?;
         }
         Ok(values)
     }
@@ -254,7 +261,7 @@ pub fn to_byte(value: f32) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::ImageShape;
+    use crate::data::{Dataset, ImageShape};
 
     fn feed(dataset: &Dataset, images: usize, accumulate: usize) -> Feed<'_> {
         let size = BatchSize { images, accumulate };

@@ -6,11 +6,13 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_networks::folder::Kind;
+use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::data::{Dataset, OpenOptions};
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
 use crate::failure::Failure;
+use crate::latent::{self, Opened};
 use crate::model;
 use crate::progress::say;
 
@@ -46,7 +48,10 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
 type Facts = serde_json::Map<String, Value>;
 
 fn model_facts(path: &Path) -> Result<Facts, Failure> {
-    let opened = model::open(path)?;
+    let opened = match latent::open(path)? {
+        Opened::Image(opened) => opened,
+        Opened::Text(opened) => return text_to_image_facts(&opened),
+    };
     let network = opened.network(&Device::flex())?;
     let config = &opened.config;
     let files: Vec<String> = opened
@@ -70,6 +75,40 @@ fn model_facts(path: &Path) -> Result<Facts, Failure> {
         "classes": config.num_class_embeds,
         "prediction": format!("{:?}", opened.scheduler.prediction),
         "timesteps": opened.scheduler.num_train_timesteps,
+        "weight_files": files.join(", "),
+    });
+    let Value::Object(facts) = facts else {
+        unreachable!("written as an object")
+    };
+    Ok(facts)
+}
+
+fn text_to_image_facts(opened: &StableDiffusion) -> Result<Facts, Failure> {
+    let device = Device::flex();
+    let (config, scheduler) = (&opened.model.config, &opened.model.scheduler);
+    let files = opened.model.folder.weight_files();
+    let files: Vec<String> = files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    let facts = json!({
+        "kind": "StableDiffusionPipeline with a UNet2DConditionModel",
+        "parameters": opened.model.network(&device)?.num_params(),
+        "text_encoder_parameters": opened.text_encoder(&device)?.num_params(),
+        "autoencoder_parameters": opened.autoencoder(&device)?.num_params(),
+        "image": match opened.image_size() {
+            Some([height, width]) => format!("{height} x {width} x 3"),
+            None => "3 channels".to_string(),
+        },
+        "latent": match config.sample_size {
+            Some([height, width]) => format!("{height} x {width} x {}", config.in_channels),
+            None => format!("{} channels", config.in_channels),
+        },
+        "channels": config.block_out_channels,
+        "layers_per_block": config.layers_per_block,
+        "prompt_tokens": opened.tokenizer.max_length(),
+        "prediction": format!("{:?}", scheduler.prediction),
+        "timesteps": scheduler.num_train_timesteps,
         "weight_files": files.join(", "),
     });
     let Value::Object(facts) = facts else {

@@ -3,15 +3,18 @@
 mod bench;
 mod demo;
 mod evaluate;
+mod evaluate_text;
 mod experiment;
 mod gradient;
 mod inspect;
+mod merge;
 mod neighbors;
 mod predict;
 mod sample;
 mod tensors;
 mod train;
 mod unlearn;
+mod unlearn_text;
 
 use crate::args::{Args, BenchCommand, Command};
 use crate::failure::Failure;
@@ -29,6 +32,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Train(args) => train::run(args),
         Command::Unlearn(args) => unlearn::run(args),
         Command::Neighbors(args) => neighbors::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Experiment(args) => experiment::run(args),
@@ -49,7 +53,7 @@ fn threads(command: &Command) -> Option<usize> {
         Command::Sample(args) => args.machine.threads,
         Command::Evaluate(args) => args.machine.threads,
         Command::Experiment(args) => args.machine.threads,
-        Command::Inspect(_) => None,
+        Command::Inspect(_) | Command::Merge(_) => None,
         Command::Predict(args) => args.machine.threads,
         Command::Gradient(args) => args.machine.threads,
         Command::Bench(command) => match command {

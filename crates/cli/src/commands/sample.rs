@@ -2,16 +2,19 @@
 
 use std::path::Path;
 
+use burn::tensor::Device;
 use retrack_eval::pictures::Grid;
 use retrack_networks::schedule::SchedulerKind;
+use retrack_unlearn::data::ImageShape;
 
 use crate::args::SampleArgs;
 use crate::failure::Failure;
+use crate::latent::{self, Opened, PromptedSamples};
 use crate::model::{self, Samples};
 use crate::{machine, progress};
 
 pub fn run(args: &SampleArgs) -> Result<(), Failure> {
-    if args.count == 0 || args.batch_size == 0 {
+    if args.count == 0 || args.batch_size == Some(0) {
         return Err(Failure::input("--count and --batch-size need at least 1"));
     }
     let single = args
@@ -35,17 +38,7 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
         only_samples(&args.out)?;
     }
     let device = machine::device(&args.machine.device)?;
-    let opened = model::open(&args.model)?;
-    let network = opened.network(&device)?;
-    let samples = Samples {
-        count: args.count,
-        steps: args.steps,
-        scheduler: args.scheduler.map(SchedulerKind::from),
-        seed: args.seed,
-        batch_size: args.batch_size,
-        class: args.class,
-    };
-    let (bytes, shape) = samples.draw(&opened, &network, &device, "sampling")?;
+    let (bytes, shape) = draw(args, &device)?;
     let shape = [shape.height, shape.width, shape.channels];
     if single {
         let image_len = shape.iter().product();
@@ -89,4 +82,54 @@ fn only_samples(out: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Failure> {
+    let scheduler = args.scheduler.map(SchedulerKind::from);
+    match latent::open(&args.model)? {
+        Opened::Image(opened) => {
+            if args.prompt.is_some() {
+                return Err(Failure::input(format!(
+                    "{}: this model takes no text; leave --prompt out",
+                    args.model.display()
+                )));
+            }
+            let samples = Samples {
+                count: args.count,
+                steps: args.steps,
+                scheduler,
+                seed: args.seed,
+                batch_size: args.batch_size.unwrap_or(64),
+                class: args.class,
+            };
+            let network = opened.network(device)?;
+            samples.draw(&opened, &network, device, "sampling")
+        }
+        Opened::Text(opened) => {
+            let Some(prompt) = &args.prompt else {
+                return Err(Failure::input(format!(
+                    "{}: a text-to-image model; say what to draw with --prompt",
+                    args.model.display()
+                )));
+            };
+            if args.class.is_some() {
+                return Err(Failure::input(format!(
+                    "{}: this model has no classes; leave --class out",
+                    args.model.display()
+                )));
+            }
+            let samples = PromptedSamples {
+                count: args.count,
+                steps: args.steps,
+                scheduler,
+                seed: args.seed,
+                batch_size: args.batch_size.unwrap_or(1),
+                prompt,
+                negative_prompt: args.negative_prompt.as_deref().unwrap_or(""),
+                guidance: args.guidance.unwrap_or(7.5),
+            };
+            let network = opened.model.network(device)?;
+            samples.draw(&opened, &network, device, "sampling")
+        }
+    }
 }

@@ -119,7 +119,6 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         steps: args.steps,
         checkpoint_every: Some(args.checkpoint_every),
         model: 4 * cost.parameters + (1 << 20),
-        keeps_weights: false,
         ema: true,
         two_gradients: false,
     }

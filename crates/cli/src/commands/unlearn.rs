@@ -15,8 +15,10 @@ use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
+use super::unlearn_text;
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
+use crate::latent::{self, Opened};
 use crate::progress::say;
 use crate::session::Session;
 use crate::settings::Settings;
@@ -53,7 +55,11 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         RunFolder::check(&args.out, existing)?;
     }
     let device = machine::device(&args.machine.device)?;
-    let opened = model::open(&args.model)?;
+    let opened = match latent::open(&args.model)? {
+        Opened::Image(opened) => *opened,
+        Opened::Text(opened) => return unlearn_text::unlearn(args, existing, &device, *opened),
+    };
+    unlearn_text::refuse_texts(args)?;
     outside(&args.out, opened.folder.root(), "model")?;
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
@@ -107,7 +113,6 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         steps: settings.steps,
         checkpoint_every: args.checkpoint_every,
         model: copied,
-        keeps_weights: true,
         ema: false,
         two_gradients: draws.uniform || draws.mixture.is_some(),
     }
@@ -184,7 +189,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     Ok(Some(summary(args, &settings, &split, last, start)))
 }
 
-fn summary(
+pub(super) fn summary(
     args: &UnlearnArgs,
     settings: &Settings,
     split: &Split,
@@ -295,10 +300,17 @@ pub fn report_split(split: &Split, data: &Dataset) {
 pub fn digests(
     model: &retrack_networks::model::Model,
 ) -> Result<serde_json::Map<String, Value>, Failure> {
+    folder_digests(&model.folder)
+}
+
+/// The same for an open folder.
+pub fn folder_digests(
+    folder: &retrack_networks::folder::ModelFolder,
+) -> Result<serde_json::Map<String, Value>, Failure> {
     let mut weights = serde_json::Map::new();
-    for path in model.folder.weight_files() {
+    for path in folder.weight_files() {
         let digest = retrack_networks::folder::sha256_file(&path)?;
-        let name = path.strip_prefix(model.folder.root()).unwrap_or(&path);
+        let name = path.strip_prefix(folder.root()).unwrap_or(&path);
         weights.insert(name.display().to_string(), digest.into());
     }
     Ok(weights)

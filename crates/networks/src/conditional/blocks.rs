@@ -2,7 +2,6 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use retrack_kernels as kernels;
 
 use super::transformer::Transformer2DModel;
 use crate::random::Draw;
@@ -44,57 +43,22 @@ pub struct MidBlock2DCrossAttn {
     pub attentions: Vec<Transformer2DModel>,
 }
 
-impl CrossAttnDownBlock2D {
-    /// Every intermediate result goes to `skips`, for the way up.
-    ///
-    /// # Shapes
-    /// `x`: `[batch, height, width, in]`; result: half of height and width unless this is the coarsest level.
-    pub fn forward(
-        &self,
-        mut x: Tensor<4>,
-        condition: Condition,
-        skips: &mut Vec<Tensor<4>>,
-        mut dropout: Option<&mut Draw>,
-    ) -> Tensor<4> {
-        for (i, resnet) in self.resnets.iter().enumerate() {
-            x = resnet.forward(x, condition.temb.clone(), dropout.as_deref_mut());
-            if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward(x, condition.context);
-            }
-            skips.push(x.clone());
-        }
-        for downsampler in &self.downsamplers {
-            x = downsampler.conv.forward(x);
-            skips.push(x.clone());
-        }
-        x
-    }
-}
-
-impl CrossAttnUpBlock2D {
-    /// Takes one of `skips` for each residual block, last first.
-    ///
-    /// # Shapes
-    /// `x`: `[batch, height, width, in]`; result: twice height and width unless this is the finest level.
-    pub fn forward(
-        &self,
-        mut x: Tensor<4>,
-        condition: Condition,
-        skips: &mut Vec<Tensor<4>>,
-        mut dropout: Option<&mut Draw>,
-    ) -> Tensor<4> {
-        for (i, resnet) in self.resnets.iter().enumerate() {
-            let skip = skips.pop().expect("the way down leaves a skip for each");
-            x = kernels::concat_channels(x, skip);
-            x = resnet.forward(x, condition.temb.clone(), dropout.as_deref_mut());
-            if let Some(attention) = self.attentions.get(i) {
-                x = attention.forward(x, condition.context);
-            }
-        }
-        for upsampler in &self.upsamplers {
-            x = upsampler.conv.forward(kernels::upsample_nearest2x(x));
-        }
-        x
+/// A level's residual block of this index and, where there is one, its transformer.
+///
+/// # Shapes
+/// `x`: `[batch, height, width, in]` to `[batch, height, width, out]`.
+pub(super) fn forward_layer(
+    resnets: &[ResnetBlock2D],
+    attentions: &[Transformer2DModel],
+    layer: usize,
+    x: Tensor<4>,
+    condition: Condition,
+    dropout: Option<&mut Draw>,
+) -> Tensor<4> {
+    let x = resnets[layer].forward(x, condition.temb.clone(), dropout);
+    match attentions.get(layer) {
+        Some(attention) => attention.forward(x, condition.context),
+        None => x,
     }
 }
 

@@ -3,8 +3,12 @@
 
 pub mod blocks;
 pub mod config;
+mod recompute;
+mod stages;
+pub mod texts;
 pub mod transformer;
 pub mod unet;
 
 pub use config::UNet2DConditionConfig;
+pub use texts::{Captioned, Guided};
 pub use unet::{Prompted, UNet2DConditionModel};

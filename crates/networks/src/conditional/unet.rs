@@ -177,40 +177,49 @@ impl UNet2DConditionModel {
         encoder_hidden_states: Tensor<3>,
         mut dropout: Option<&mut Draw>,
     ) -> Result<Tensor<4>, InputError> {
-        let batch = sample.dims()[0];
         self.check(sample.dims(), timesteps.len())?;
-        let context = self.context(encoder_hidden_states, batch)?;
+        let context = self.context(encoder_hidden_states, sample.dims()[0])?;
+        let (mut x, temb) = self.begin(sample, timesteps);
+        let condition = Condition {
+            temb: &temb,
+            context: &context,
+        };
+        let mut skips = vec![x.clone()];
+        for stage in self.stages() {
+            let skip = stage
+                .takes_skip()
+                .then(|| skips.pop().expect("the way down leaves a skip for each"));
+            x = stage.forward(x, skip, condition, dropout.as_deref_mut());
+            if stage.leaves_skip() {
+                skips.push(x.clone());
+            }
+        }
+        Ok(self.end(x))
+    }
 
+    /// The first convolution, and the time embedding after its SiLU, `[batch, time]`.
+    pub(super) fn begin(&self, sample: Tensor<4>, timesteps: &[f32]) -> (Tensor<4>, Tensor<2>) {
         let rows = sinusoidal(
             timesteps,
             self.sinusoid_dim,
             self.flip_sin_to_cos,
             self.freq_shift,
         );
-        let temb = kernels::silu(self.time_embedding.forward_rows(rows, batch));
-        let condition = Condition {
-            temb: &temb,
-            context: &context,
-        };
-
+        let embedding = self.time_embedding.forward_rows(rows, timesteps.len());
         let sample = if self.center_input_sample {
             sample * 2.0 - 1.0
         } else {
             sample
         };
-        let mut x = self.conv_in.forward(sample);
-        let mut skips = vec![x.clone()];
-        for block in &self.down_blocks {
-            x = block.forward(x, condition, &mut skips, dropout.as_deref_mut());
-        }
-        x = self.mid_block.forward(x, condition, dropout.as_deref_mut());
-        for block in &self.up_blocks {
-            x = block.forward(x, condition, &mut skips, dropout.as_deref_mut());
-        }
-        Ok(self.conv_out.forward(self.conv_norm_out.forward_silu(x)))
+        (self.conv_in.forward(sample), kernels::silu(embedding))
     }
 
-    fn check(
+    /// What follows the last stage.
+    pub(super) fn end(&self, x: Tensor<4>) -> Tensor<4> {
+        self.conv_out.forward(self.conv_norm_out.forward_silu(x))
+    }
+
+    pub(super) fn check(
         &self,
         [batch, height, width, channels]: [usize; 4],
         timesteps: usize,
@@ -248,7 +257,11 @@ impl UNet2DConditionModel {
     }
 
     /// `[batch * tokens, cross_attention_dim]`.
-    fn context(&self, states: Tensor<3>, images: usize) -> Result<Tensor<2>, InputError> {
+    pub(super) fn context(
+        &self,
+        states: Tensor<3>,
+        images: usize,
+    ) -> Result<Tensor<2>, InputError> {
         let found = states.dims();
         let [texts, tokens, width] = found;
         let fits = (texts == 1 || texts == images) && tokens > 0;
@@ -294,6 +307,24 @@ impl Denoiser for Prompted {
 
     fn gradients(&self, loss: Tensor<1>) -> GradientSet {
         GradientSet::of(&self.network, loss)
+    }
+
+    fn backward(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[usize],
+        labels: Option<&[i64]>,
+        dropout: Option<&mut Draw>,
+        loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
+        sum: &mut Option<GradientSet>,
+    ) -> Result<(), InputError> {
+        if labels.is_some() {
+            return Err(InputError::LabelsUnexpected);
+        }
+        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        let states = self.encoder_hidden_states.clone();
+        self.network
+            .backward(x, &timesteps, states, dropout, loss, sum)
     }
 }
 

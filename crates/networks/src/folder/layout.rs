@@ -1,5 +1,6 @@
 //! Which files of a UNet's folder hold its weights.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
@@ -9,14 +10,40 @@ use super::error::{FolderError, shown};
 use super::names::current_name;
 use super::safetensors_file::{self, UniqueMap};
 use super::source::Source;
+use super::stored::StoredTensor;
 use super::tensor::RawTensor;
 use super::torch_file;
 
 const STEM: &str = "diffusion_pytorch_model";
-const SAFETENSORS: &str = "diffusion_pytorch_model.safetensors";
-const SAFETENSORS_INDEX: &str = "diffusion_pytorch_model.safetensors.index.json";
-const TORCH: &str = "diffusion_pytorch_model.bin";
-const TORCH_INDEX: &str = "diffusion_pytorch_model.bin.index.json";
+
+/// The names of weight files, in the order in which they are looked for.
+pub(super) struct Names {
+    files: [&'static str; 4],
+    expected: &'static str,
+}
+
+/// The order is that of diffusers: sharded safetensors, safetensors, `.bin`; a sharded `.bin`, which diffusers takes only
+/// with `use_safetensors=False`, comes last.
+pub(super) const DIFFUSERS: Names = Names {
+    files: [
+        "diffusion_pytorch_model.safetensors.index.json",
+        "diffusion_pytorch_model.safetensors",
+        "diffusion_pytorch_model.bin",
+        "diffusion_pytorch_model.bin.index.json",
+    ],
+    expected: "diffusion_pytorch_model.safetensors, its .index.json with the shards, diffusion_pytorch_model.bin",
+};
+
+pub(super) const TRANSFORMERS: Names = Names {
+    files: [
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ],
+    expected: "model.safetensors, its .index.json with the shards, pytorch_model.bin",
+};
+
 const LARGEST_INDEX: u64 = 16 << 20;
 
 /// The weight files that diffusers would load without `variant`.
@@ -34,7 +61,7 @@ pub(super) struct Loaded {
     pub name: String,
     /// The name that the network uses today.
     pub current: String,
-    pub tensor: RawTensor,
+    pub tensor: StoredTensor,
 }
 
 #[derive(Deserialize)]
@@ -43,10 +70,9 @@ struct Index {
 }
 
 impl Layout {
-    /// Looks for weights in `unet` (relative to the model folder). The order is diffusers': sharded safetensors,
-    /// safetensors, `.bin`; a sharded `.bin`, which diffusers takes only with `use_safetensors=False`, comes last.
-    pub fn find(source: &Source, unet: &Path) -> Result<Self, FolderError> {
-        for name in [SAFETENSORS_INDEX, SAFETENSORS, TORCH, TORCH_INDEX] {
+    /// Looks for weights in `unet` (relative to the model folder).
+    pub fn find(source: &Source, unet: &Path, names: &Names) -> Result<Self, FolderError> {
+        for name in names.files {
             let relative = unet.join(name);
             if source.has(&relative) {
                 return if name.ends_with(".json") {
@@ -59,7 +85,7 @@ impl Layout {
                 };
             }
         }
-        Err(nothing_to_load(source, unet))
+        Err(nothing_to_load(source, unet, names.expected))
     }
 
     fn sharded(source: &Source, unet: &Path, index: PathBuf) -> Result<Self, FolderError> {
@@ -105,14 +131,17 @@ impl Layout {
         self.files.iter().map(PathBuf::as_path).chain(index)
     }
 
-    /// Reads every tensor, file by file, and compares shards with their index.
+    /// Finds every tensor, file by file, looks at all values once, and compares shards with their index.
     pub fn read(&self, source: &Source) -> Result<Vec<Loaded>, FolderError> {
         let mut loaded = Vec::new();
         for file in &self.files {
-            let tensors = if is_torch(file) {
-                torch_file::read(source, file)?
+            let tensors: Vec<(String, StoredTensor)> = if is_torch(file) {
+                let tensors = torch_file::read(source, file)?.into_iter();
+                tensors
+                    .map(|(name, tensor)| (name, tensor.into()))
+                    .collect()
             } else {
-                safetensors_file::read(source, file)?
+                safetensors_file::find(source, file)?
             };
             if tensors.is_empty() {
                 return Err(FolderError::malformed(
@@ -120,7 +149,8 @@ impl Layout {
                     "holds no tensors",
                 ));
             }
-            check_finite(&source.path(file), &tensors)?;
+            let values = tensors.iter().map(|(name, t)| Ok((name, t.read()?)));
+            check_finite(&source.path(file), values)?;
             loaded.extend(tensors.into_iter().map(|(name, tensor)| {
                 Loaded {
                     file: file.clone(),
@@ -153,7 +183,7 @@ impl Layout {
         source: &Source,
         file: &Path,
         out: &Path,
-        tensor: impl Fn(&str) -> Option<&'a RawTensor>,
+        tensor: impl Fn(&str) -> Result<Option<Cow<'a, RawTensor>>, FolderError>,
     ) -> Result<(), FolderError> {
         if is_torch(file) {
             torch_file::rewrite(source, file, out, tensor)
@@ -190,13 +220,18 @@ pub(super) fn is_weights(name: &str) -> bool {
     ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
-/// Refuses NaN and infinity, with the names of all tensors that hold one.
-pub(super) fn check_finite(
+/// Refuses NaN and infinity, with the names of all tensors that hold one. Holds one tensor at a time.
+pub(super) fn check_finite<'a>(
     path: &Path,
-    tensors: &[(String, RawTensor)],
+    tensors: impl Iterator<Item = Result<(&'a String, Cow<'a, RawTensor>), FolderError>>,
 ) -> Result<(), FolderError> {
-    let broken = tensors.iter().filter(|(_, tensor)| !tensor.is_finite());
-    let names: Vec<_> = broken.map(|(name, _)| name.clone()).collect();
+    let mut names = Vec::new();
+    for tensor in tensors {
+        let (name, tensor) = tensor?;
+        if !tensor.is_finite() {
+            names.push(name.clone());
+        }
+    }
     if names.is_empty() {
         return Ok(());
     }
@@ -217,7 +252,7 @@ fn is_plain_name(name: &str) -> bool {
         && !name.contains(['/', '\\', '\0'])
 }
 
-fn nothing_to_load(source: &Source, unet: &Path) -> FolderError {
+fn nothing_to_load(source: &Source, unet: &Path, expected: &'static str) -> FolderError {
     let path = source.path(unet);
     let names = std::fs::read_dir(source.canonical.join(unet))
         .into_iter()
@@ -243,7 +278,7 @@ fn nothing_to_load(source: &Source, unet: &Path) -> FolderError {
         },
         None => FolderError::NoWeights {
             path,
-            expected: "diffusion_pytorch_model.safetensors, its .index.json with the shards, diffusion_pytorch_model.bin",
+            expected,
             found,
         },
     }

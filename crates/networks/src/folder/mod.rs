@@ -9,9 +9,11 @@ mod layout;
 mod legacy_torch;
 mod names;
 mod output;
+mod part;
 mod pickle;
 mod safetensors_file;
 mod source;
+mod stored;
 mod tensor;
 mod torch_file;
 mod weight_file;
@@ -24,10 +26,12 @@ use serde_json::{Map, Value, json};
 
 pub use error::FolderError;
 pub use names::current_name;
+pub use part::{Library, Part};
 pub use safetensors_file::check_names as check_safetensors_names;
 pub use source::sha256_file;
+pub use stored::StoredTensor;
 pub use tensor::{Dtype, RawTensor, TensorError};
-pub use weight_file::read_weight_file;
+pub use weight_file::{read_weight_file, read_weight_file_metadata};
 pub use weights::{Origin, Weights};
 
 use layout::{Layout, is_network_weights, is_weights};
@@ -36,7 +40,11 @@ use source::Source;
 
 /// The diffusers release whose folders are written; it is recorded in new ones.
 const DIFFUSERS_VERSION: &str = "0.42.1";
-const SUPPORTED: &[&str] = &["UNet2DModel"];
+const UNCONDITIONAL: &str = "UNet2DModel";
+const CONDITIONAL: &str = "UNet2DConditionModel";
+const SUPPORTED: &[&str] = &[UNCONDITIONAL, CONDITIONAL];
+/// The one pipeline around a conditional network.
+const LATENT_PIPELINE: &str = "StableDiffusionPipeline";
 
 const MODEL_INDEX: &str = "model_index.json";
 const CONFIG: &str = "config.json";
@@ -52,10 +60,20 @@ pub enum Kind {
     Bare,
 }
 
+/// Which network a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// `UNet2DModel`: denoises images.
+    Unconditional,
+    /// `UNet2DConditionModel`: denoises what a text encoder and an autoencoder describe.
+    Conditional,
+}
+
 /// A model folder whose configuration was read and whose weight files were found; the weights were not read yet.
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
     pub kind: Kind,
+    pub class: Class,
     /// The network's `config.json`: a JSON object.
     pub config: Value,
     /// The scheduler's `scheduler_config.json`: a JSON object. A bare folder need not have one.
@@ -123,17 +141,30 @@ impl ModelFolder {
             });
         }
         let config = source.read_config(&config_path)?;
-        check_class(
+        let class = check_class(
             &source.path(&config_path),
             &config,
             class_in_index.as_deref(),
         )?;
+        if let (Class::Conditional, Kind::Pipeline { class_name }) = (class, &kind)
+            && class_name != LATENT_PIPELINE
+        {
+            return Err(FolderError::UnsupportedClass {
+                path: source.path(Path::new(MODEL_INDEX)),
+                found: format!(
+                    "the pipeline {} around a {CONDITIONAL}",
+                    error::shown(class_name)
+                ),
+                supported: &[LATENT_PIPELINE],
+            });
+        }
         let scheduler = scheduler
             .map(|path| source.read_config(&path))
             .transpose()?;
-        let layout = Layout::find(&source, &unet)?;
+        let layout = Layout::find(&source, &unet, &layout::DIFFUSERS)?;
         Ok(Self {
             kind,
+            class,
             config,
             scheduler,
             source,
@@ -152,6 +183,14 @@ impl ModelFolder {
         self.source.path(&self.unet.join(CONFIG))
     }
 
+    /// Another part of the pipeline, such as `vae`: its folder, which must be there.
+    ///
+    /// # Errors
+    /// No such folder; the sentence says `what` is missing.
+    pub fn part(&self, name: &'static str, what: &str) -> Result<Part, FolderError> {
+        Part::open(&self.source, name, what)
+    }
+
     /// The files that hold the weights.
     pub fn weight_files(&self) -> Vec<PathBuf> {
         self.layout
@@ -161,13 +200,13 @@ impl ModelFolder {
             .collect()
     }
 
-    /// Reads every tensor. Refuses damaged files, NaN and infinity, and shards that differ from their index.
+    /// Finds every tensor and looks at its values once; those of safetensors files stay where they are. Refuses damaged files, NaN and infinity, and shards that differ from their index.
     pub fn weights(&self) -> Result<Weights, FolderError> {
         Weights::new(&self.source, self.layout.read(&self.source)?)
     }
 
     /// Writes this folder to `out` with other weights: those of [`ModelFolder::weights`], changed by
-    /// [`Weights::set_f32`].
+    /// [`Weights::set_f32`] or [`Weights::set_later`].
     ///
     /// A weight file with changed tensors keeps its format, names (deprecated ones too), order, element types and
     /// metadata; all other files are copied byte for byte, those in nested folders too. Left out are a Git or
@@ -189,28 +228,71 @@ impl ModelFolder {
                 weights: weights.root().to_path_buf(),
             });
         }
+        self.write(out, weights, None, None, overwrite)
+    }
+
+    /// The same without the file `name` beside `model_index.json`, where there is one: an adapter that the weights now
+    /// hold, and that would be added a second time.
+    pub fn write_without(
+        &self,
+        out: &Path,
+        weights: &Weights,
+        name: &str,
+        overwrite: bool,
+    ) -> Result<Written, FolderError> {
+        self.write(out, weights, None, Some(Path::new(name)), overwrite)
+    }
+
+    /// Writes this folder to `out` byte for byte, with one more safetensors file beside `model_index.json` (or
+    /// `config.json`), in place of one of that name. See [`ModelFolder::write_with`] for `out` and `overwrite`.
+    pub fn write_beside(
+        &self,
+        out: &Path,
+        name: &str,
+        tensors: &[(String, RawTensor)],
+        overwrite: bool,
+    ) -> Result<Written, FolderError> {
+        let unchanged = Weights::new(&self.source, Vec::new())?;
+        self.write(out, &unchanged, Some((name, tensors)), None, overwrite)
+    }
+
+    fn write(
+        &self,
+        out: &Path,
+        weights: &Weights,
+        beside: Option<(&str, &[(String, RawTensor)])>,
+        without: Option<&Path>,
+        overwrite: bool,
+    ) -> Result<Written, FolderError> {
         let staging = Staging::begin(out, Some(&self.source), overwrite)?;
         let mut written = Written::default();
         let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {
             staging.create_folder(&folder)?;
             for (relative, is_folder) in self.list(&folder)? {
-                if self.is_left_out(&relative, is_folder, weights.changed()) {
+                if beside.is_some_and(|(name, _)| relative == Path::new(name)) {
+                    continue;
+                }
+                let unwanted = without == Some(relative.as_path());
+                if unwanted || self.is_left_out(&relative, is_folder, weights.changed()) {
                     written.left_out.push(relative);
                 } else if is_folder {
                     folders.push(relative);
                 } else if weights.changed_in(&relative) {
-                    let tensors = weights.of_file(&relative);
                     let path = staging.path(&relative);
-                    Layout::rewrite(&self.source, &relative, &path, |name| {
-                        tensors.get(name).copied()
-                    })?;
+                    let tensors = weights.of_file(&relative);
+                    Layout::rewrite(&self.source, &relative, &path, tensors)?;
                     written.changed.push(relative);
                 } else {
                     staging.copy(&self.source, &relative)?;
                     written.copied.push(relative);
                 }
             }
+        }
+        if let Some((name, tensors)) = beside {
+            let tensors = tensors.iter().map(|(key, tensor)| (key.as_str(), tensor));
+            safetensors_file::create(&staging.path(Path::new(name)), tensors)?;
+            written.changed.push(name.into());
         }
         staging.finish()?;
         Ok(written)
@@ -352,24 +434,25 @@ fn class_name(path: &Path, config: &Value) -> Result<String, FolderError> {
     }
 }
 
-/// Checks the network's class. Old configurations may leave it to `model_index.json`.
+/// The network's class. Old configurations may leave it to `model_index.json`.
 fn check_class(
     path: &Path,
     config: &Value,
     class_in_index: Option<&str>,
-) -> Result<(), FolderError> {
+) -> Result<Class, FolderError> {
     let class = match (config.get("_class_name"), class_in_index) {
         (None, Some(class)) => class.to_string(),
         _ => class_name(path, config)?,
     };
-    if SUPPORTED.contains(&class.as_str()) {
-        return Ok(());
+    match class.as_str() {
+        UNCONDITIONAL => Ok(Class::Unconditional),
+        CONDITIONAL => Ok(Class::Conditional),
+        _ => Err(FolderError::UnsupportedClass {
+            path: path.to_path_buf(),
+            found: format!("the class {}", error::shown(&class)),
+            supported: SUPPORTED,
+        }),
     }
-    Err(FolderError::UnsupportedClass {
-        path: path.to_path_buf(),
-        found: format!("the class {}", error::shown(&class)),
-        supported: SUPPORTED,
-    })
 }
 
 /// A configuration file as diffusers writes it: keys sorted, two spaces, its version recorded.

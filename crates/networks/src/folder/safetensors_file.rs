@@ -3,11 +3,13 @@
 //! The header is read here rather than by the `safetensors` crate, which takes the last of two equal names, any first
 //! character and any extra field, and forgets the order of the names; files are written with the crate's own header.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use safetensors::tensor::{Dtype as HeaderDtype, Metadata, TensorInfo};
 use serde::Deserialize;
@@ -15,69 +17,85 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 
 use super::error::{FolderError, shown};
 use super::source::{OpenFile, Source};
+use super::stored::StoredTensor;
 use super::tensor::{Dtype, RawTensor, byte_len};
 
 /// 100,000 tensors; bounds the memory that a header can take.
 const LARGEST_HEADER: u64 = 16 << 20;
 const LENGTH_BYTES: u64 = 8;
 
+/// Finds all tensors, in the order of their data.
+pub(super) fn find(
+    source: &Source,
+    relative: &Path,
+) -> Result<Vec<(String, StoredTensor)>, FolderError> {
+    let mut open = source.open_content(relative)?;
+    let (header, entries) = read_header(&mut open)?;
+    let mut start = LENGTH_BYTES + header.len() as u64;
+    let open = Arc::new(Mutex::new(open));
+    let tensors = entries.into_iter().map(|entry| {
+        let Entry {
+            name,
+            dtype,
+            shape,
+            len,
+        } = entry;
+        let place = start;
+        start += len as u64;
+        let open = Arc::clone(&open);
+        let tensor = StoredTensor::in_file(open, place, len, name.clone(), dtype, shape);
+        (name, tensor)
+    });
+    Ok(tensors.collect())
+}
+
 /// Reads all tensors in the order of their data.
 pub(super) fn read(
     source: &Source,
     relative: &Path,
 ) -> Result<Vec<(String, RawTensor)>, FolderError> {
+    let found = find(source, relative)?.into_iter();
+    found
+        .map(|(name, tensor)| Ok((name, tensor.read()?.into_owned())))
+        .collect()
+}
+
+/// The entries of the header's `__metadata__`.
+pub(super) fn metadata(
+    source: &Source,
+    relative: &Path,
+) -> Result<Vec<(String, String)>, FolderError> {
     let mut open = source.open_content(relative)?;
-    let (_, entries) = read_header(&mut open)?;
-    let mut tensors = Vec::with_capacity(entries.len());
-    for Entry {
-        name,
-        dtype,
-        shape,
-        len,
-    } in entries
-    {
-        let mut bytes = vec![0; len];
-        open.file
-            .read_exact(&mut bytes)
-            .map_err(FolderError::io(&open.path, "read"))?;
-        match RawTensor::new(dtype, shape, bytes) {
-            Ok(tensor) => tensors.push((name, tensor)),
-            Err(source) => {
-                return Err(FolderError::Tensor {
-                    path: open.path,
-                    name,
-                    source,
-                });
-            }
-        }
-    }
-    Ok(tensors)
+    let (header, _) = read_header(&mut open)?;
+    let parsed: Header = serde_json::from_slice(&header)
+        .map_err(|error| FolderError::malformed(&open.path, error.to_string()))?;
+    Ok(parsed.metadata)
 }
 
 /// Writes to `out` the file with other values: the header, and with it names, order, types and metadata, stays byte
-/// for byte. `tensor` gives the values to write, by the names of the file.
+/// for byte. `tensor` gives the values to write, by the names of the file, one tensor at a time.
 pub(super) fn rewrite<'a>(
     source: &Source,
     relative: &Path,
     out: &Path,
-    tensor: impl Fn(&str) -> Option<&'a RawTensor>,
+    tensor: impl Fn(&str) -> Result<Option<Cow<'a, RawTensor>>, FolderError>,
 ) -> Result<(), FolderError> {
     let mut open = source.open_content(relative)?;
     let (header, entries) = read_header(&mut open)?;
-    let tensors = entries.iter().map(|entry| match tensor(&entry.name) {
-        Some(tensor) if tensor.dtype() == entry.dtype && tensor.shape() == entry.shape => {
-            Ok(tensor)
+    let cannot = || FolderError::io(out, "write");
+    let mut file = new_file(out)?;
+    let length = (header.len() as u64).to_le_bytes();
+    file.write_all(&length).map_err(cannot())?;
+    file.write_all(&header).map_err(cannot())?;
+    for entry in &entries {
+        match tensor(&entry.name)? {
+            Some(tensor) if tensor.dtype() == entry.dtype && tensor.shape() == entry.shape => {
+                file.write_all(tensor.bytes()).map_err(cannot())?;
+            }
+            _ => return Err(FolderError::changed_since(&open.path, &entry.name)),
         }
-        _ => Err(FolderError::changed_since(&open.path, &entry.name)),
-    });
-    let tensors = tensors.collect::<Result<Vec<_>, _>>()?;
-    write_file(out, |file| {
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        tensors
-            .iter()
-            .try_for_each(|tensor| file.write_all(tensor.bytes()))
-    })
+    }
+    finish(file).map_err(cannot())
 }
 
 /// Writes a new file, as `safetensors.torch.save_file(tensors, out, metadata={"format": "pt"})` does: the widest
@@ -119,25 +137,26 @@ pub(super) fn create<'a>(
         source,
     })?;
     header.resize(header.len().next_multiple_of(LENGTH_BYTES as usize), b' ');
-    write_file(out, |file| {
+    let mut file = new_file(out)?;
+    let write = |file: &mut BufWriter<File>| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        tensors
-            .iter()
-            .try_for_each(|(_, tensor)| file.write_all(tensor.bytes()))
-    })
+        let mut tensors = tensors.iter();
+        tensors.try_for_each(|(_, tensor)| file.write_all(tensor.bytes()))
+    };
+    write(&mut file)
+        .and_then(|()| finish(file))
+        .map_err(FolderError::io(out, "write"))
 }
 
-fn write_file(
-    out: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
-) -> Result<(), FolderError> {
+fn new_file(out: &Path) -> Result<BufWriter<File>, FolderError> {
     let file = File::create_new(out).map_err(FolderError::io(out, "create"))?;
-    let mut file = BufWriter::with_capacity(1 << 20, file);
-    write(&mut file)
-        .and_then(|()| file.flush())
-        .and_then(|()| file.get_ref().sync_all())
-        .map_err(FolderError::io(out, "write"))
+    Ok(BufWriter::with_capacity(1 << 20, file))
+}
+
+fn finish(mut file: BufWriter<File>) -> std::io::Result<()> {
+    file.flush()?;
+    file.get_ref().sync_all()
 }
 
 /// A tensor of a checked header; `len` bytes follow those of the entry before.
@@ -270,6 +289,7 @@ struct DeclaredTensor {
 /// The header in its own order, with names checked to be unique.
 struct Header {
     tensors: Vec<(String, DeclaredTensor)>,
+    metadata: Vec<(String, String)>,
 }
 
 impl<'de> Deserialize<'de> for Header {
@@ -285,6 +305,7 @@ impl<'de> Deserialize<'de> for Header {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
                 let mut seen = std::collections::HashSet::new();
                 let mut tensors = Vec::new();
+                let mut metadata = Vec::new();
                 while let Some(name) = map.next_key::<String>()? {
                     if !seen.insert(name.clone()) {
                         return Err(A::Error::custom(format_args!(
@@ -293,12 +314,12 @@ impl<'de> Deserialize<'de> for Header {
                         )));
                     }
                     if name == "__metadata__" {
-                        map.next_value::<UniqueMap>()?;
+                        metadata = map.next_value::<UniqueMap>()?.0;
                     } else {
                         tensors.push((name, map.next_value()?));
                     }
                 }
-                Ok(Header { tensors })
+                Ok(Header { tensors, metadata })
             }
         }
         deserializer.deserialize_map(HeaderVisitor)

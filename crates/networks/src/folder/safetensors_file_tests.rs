@@ -262,7 +262,7 @@ fn a_rewritten_file_keeps_its_header_byte_for_byte() {
     let (a, z) = (tensor(1.0), tensor(-3.0));
     let out = folder.path().join("y");
     rewrite(&source, Path::new("x"), &out, |name| {
-        Some(if name == "a" { &a } else { &z })
+        Ok(Some(Cow::Borrowed(if name == "a" { &a } else { &z })))
     })
     .unwrap();
     let written = fs::read(&out).unwrap();
@@ -273,7 +273,7 @@ fn a_rewritten_file_keeps_its_header_byte_for_byte() {
 
     let wrong = RawTensor::from_f32(&[1.0], vec![1, 1], Dtype::F32).unwrap();
     let error = rewrite(&source, Path::new("x"), &folder.path().join("w"), |_| {
-        Some(&wrong)
+        Ok(Some(Cow::Borrowed(&wrong)))
     })
     .unwrap_err();
     assert!(matches!(error, FolderError::ChangedSince { .. }), "{error}");

@@ -23,6 +23,7 @@ pub(super) struct Source {
 }
 
 /// An open file of a model folder.
+#[derive(Debug)]
 pub(super) struct OpenFile {
     pub file: File,
     pub len: u64,

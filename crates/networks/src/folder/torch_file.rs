@@ -1,6 +1,7 @@
 //! PyTorch's `.bin`: a zip archive with a pickle `PREFIX/data.pkl` and one uncompressed entry `PREFIX/data/KEY` for
 //! each storage.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom, Write};
@@ -56,7 +57,7 @@ pub(super) fn rewrite<'a>(
     source: &Source,
     relative: &Path,
     out: &Path,
-    tensor: impl Fn(&str) -> Option<&'a RawTensor>,
+    tensor: impl Fn(&str) -> Result<Option<Cow<'a, RawTensor>>, FolderError>,
 ) -> Result<(), FolderError> {
     let mut archive = Archive::open(source, relative)?;
     let state_dict = archive.state_dict()?;
@@ -75,7 +76,7 @@ pub(super) fn rewrite<'a>(
         let (place, mut bytes) = archive.storage(&storage)?;
         let given = views.iter().map(|&index| {
             let (name, view) = &state_dict[index];
-            match tensor(name) {
+            match tensor(name)? {
                 Some(tensor) if tensor.dtype() == storage.dtype && tensor.shape() == view.shape => {
                     Ok((name, view, tensor))
                 }

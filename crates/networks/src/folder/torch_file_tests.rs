@@ -395,10 +395,8 @@ fn rewritten(
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.bin");
     let get = |wanted: &str| {
-        tensors
-            .iter()
-            .find(|(name, _)| name == wanted)
-            .map(|(_, tensor)| tensor)
+        let found = tensors.iter().find(|(name, _)| name == wanted);
+        Ok(found.map(|(_, tensor)| Cow::Borrowed(tensor)))
     };
     rewrite(&Source::new(&files()).unwrap(), Path::new(name), &out, get)?;
     let back = read(&Source::new(folder.path()).unwrap(), Path::new("out.bin")).unwrap();
@@ -474,7 +472,10 @@ fn a_file_without_checksums_behind_its_data_gets_them_in_front() {
     let source = Source::new(folder.path()).unwrap();
     let new = RawTensor::from_f32(&[9.0; 6], vec![6], Dtype::F32).unwrap();
     let out = folder.path().join("y");
-    rewrite(&source, Path::new("x"), &out, |_| Some(&new)).unwrap();
+    rewrite(&source, Path::new("x"), &out, |_| {
+        Ok(Some(Cow::Borrowed(&new)))
+    })
+    .unwrap();
     assert_eq!(read(&source, Path::new("y")).unwrap()[0].1, new);
     let stored = fs::read(&out).unwrap();
     let local = stored

@@ -1,7 +1,8 @@
 //! A weight file that belongs to no model folder, such as a published feature extractor.
 
+use std::borrow::Cow;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::FolderError;
 use super::layout::{check_finite, is_torch};
@@ -18,23 +19,8 @@ use super::{legacy_torch, safetensors_file, torch_file};
 /// No such file, damaged or foreign content, a pickle that asks for anything but tensors, NaN or infinity.
 pub fn read_weight_file(path: impl AsRef<Path>) -> Result<Vec<(String, RawTensor)>, FolderError> {
     let path = path.as_ref();
-    let real = fs::canonicalize(path).map_err(|error| {
-        if error.kind() == std::io::ErrorKind::NotFound {
-            FolderError::MissingFile {
-                path: path.to_path_buf(),
-                remedy: "give the path of a .safetensors or .pth file".into(),
-            }
-        } else {
-            FolderError::io(path, "open")(error)
-        }
-    })?;
-    let (Some(folder), Some(name)) = (real.parent(), real.file_name()) else {
-        return Err(FolderError::NotRegular {
-            path: path.to_path_buf(),
-        });
-    };
-    let source = Source::new(folder)?;
-    let name = Path::new(name);
+    let (source, name) = find(path)?;
+    let name = name.as_path();
     // The ending of the name that was given: a cache may keep the content under a digest.
     let tensors = if is_torch(path) {
         match torch_file::read(&source, name) {
@@ -47,14 +33,50 @@ pub fn read_weight_file(path: impl AsRef<Path>) -> Result<Vec<(String, RawTensor
     if tensors.is_empty() {
         return Err(FolderError::malformed(path, "holds no tensors"));
     }
-    check_finite(path, &tensors)?;
+    let values = tensors
+        .iter()
+        .map(|(name, tensor)| Ok((name, Cow::Borrowed(tensor))));
+    check_finite(path, values)?;
     Ok(tensors)
+}
+
+/// The text entries that a safetensors file holds beside its tensors; none for other files.
+///
+/// # Errors
+/// As [`read_weight_file`].
+pub fn read_weight_file_metadata(
+    path: impl AsRef<Path>,
+) -> Result<Vec<(String, String)>, FolderError> {
+    let path = path.as_ref();
+    if is_torch(path) {
+        return Ok(Vec::new());
+    }
+    let (source, name) = find(path)?;
+    safetensors_file::metadata(&source, &name)
+}
+
+/// The file's folder, without links, and its name there.
+fn find(path: &Path) -> Result<(Source, PathBuf), FolderError> {
+    let real = fs::canonicalize(path).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            FolderError::MissingFile {
+                path: path.to_path_buf(),
+                remedy: "give the path of a .safetensors or .pth file".into(),
+            }
+        } else {
+            FolderError::io(path, "open")(error)
+        }
+    })?;
+    match (real.parent(), real.file_name()) {
+        (Some(folder), Some(name)) => Ok((Source::new(folder)?, name.into())),
+        _ => Err(FolderError::NotRegular {
+            path: path.to_path_buf(),
+        }),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     fn made(name: &str) -> PathBuf {

@@ -1,6 +1,9 @@
 //! The tensors of a model folder under their present names.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use indexmap::map::Entry as MapEntry;
@@ -8,6 +11,7 @@ use indexmap::map::Entry as MapEntry;
 use super::error::{FolderError, shown};
 use super::layout::Loaded;
 use super::source::Source;
+use super::stored::StoredTensor;
 use super::tensor::{RawTensor, TensorError};
 
 /// A model folder's tensors in the order of their files, under the names that the network uses today
@@ -20,9 +24,23 @@ pub struct Weights {
 
 #[derive(Debug, Clone)]
 struct Entry {
-    tensor: RawTensor,
+    tensor: StoredTensor,
     origin: Origin,
-    changed: bool,
+    /// Whether `tensor` is no longer what the file holds.
+    is_set: bool,
+    change: Option<Change>,
+}
+
+/// Makes a tensor's new values, in C order.
+#[derive(Clone)]
+struct Change(Arc<NewValues>);
+
+type NewValues = dyn Fn() -> Result<Vec<f32>, FolderError> + Send + Sync;
+
+impl std::fmt::Debug for Change {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Change")
+    }
 }
 
 /// Where a tensor is in its model folder.
@@ -58,7 +76,8 @@ impl Weights {
                     free.insert(Entry {
                         tensor,
                         origin: Origin { file, name },
-                        changed: false,
+                        is_set: false,
+                        change: None,
                     });
                 }
             }
@@ -77,7 +96,8 @@ impl Weights {
         self.entries.is_empty()
     }
 
-    pub fn get(&self, name: &str) -> Option<&RawTensor> {
+    /// The tensor as it was read, or as [`set_f32`](Self::set_f32) left it.
+    pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.entries.get(name).map(|entry| &entry.tensor)
     }
 
@@ -89,7 +109,7 @@ impl Weights {
         self.entries.keys().map(String::as_str)
     }
 
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &RawTensor)> {
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &StoredTensor)> {
         self.entries
             .iter()
             .map(|(name, entry)| (name.as_str(), &entry.tensor))
@@ -109,12 +129,31 @@ impl Weights {
         let old = &entry.tensor;
         match RawTensor::from_f32(values, old.shape().to_vec(), old.dtype()) {
             Ok(tensor) => {
-                entry.tensor = tensor;
-                entry.changed = true;
+                entry.tensor = tensor.into();
+                entry.is_set = true;
+                entry.change = None;
                 Ok(())
             }
             Err(source) => Err(fail(&entry.origin.file, source)),
         }
+    }
+
+    /// Replaces a tensor's values (in C order) by those that `values` will make when the folder is written, one tensor
+    /// after another; what [`set_f32`](Self::set_f32) refuses is refused then. Refuses an unknown name.
+    pub fn set_later(
+        &mut self,
+        name: &str,
+        values: impl Fn() -> Result<Vec<f32>, FolderError> + Send + Sync + 'static,
+    ) -> Result<(), FolderError> {
+        let Some(entry) = self.entries.get_mut(name) else {
+            return Err(FolderError::Tensor {
+                path: self.root.clone(),
+                name: name.to_string(),
+                source: TensorError::Unknown,
+            });
+        };
+        entry.change = Some(Change(Arc::new(values)));
+        Ok(())
     }
 
     /// The model folder that the tensors were read from, as it was given.
@@ -124,25 +163,51 @@ impl Weights {
 
     /// Whether any tensor was set since it was read.
     pub(super) fn changed(&self) -> bool {
-        self.entries.values().any(|entry| entry.changed)
+        self.entries.values().any(Entry::is_changed)
     }
 
     /// Whether any tensor of `file` was set since it was read.
     pub(super) fn changed_in(&self, file: &Path) -> bool {
         self.entries
             .values()
-            .any(|entry| entry.changed && entry.origin.file == file)
+            .any(|entry| entry.is_changed() && entry.origin.file == file)
     }
 
-    /// The tensors of `file` by their names there.
+    /// What to write for the tensors of `file`, by their names there.
     pub(super) fn of_file<'a>(
         &'a self,
         file: &Path,
-    ) -> std::collections::HashMap<&'a str, &'a RawTensor> {
-        self.entries
-            .values()
+    ) -> impl Fn(&str) -> Result<Option<Cow<'a, RawTensor>>, FolderError> + use<'a> {
+        let entries = self.entries.values();
+        let entries: HashMap<&'a str, &'a Entry> = entries
             .filter(|entry| entry.origin.file == file)
-            .map(|entry| (entry.origin.name.as_str(), &entry.tensor))
-            .collect()
+            .map(|entry| (entry.origin.name.as_str(), entry))
+            .collect();
+        let root = &self.root;
+        move |name| {
+            let entry = entries.get(name);
+            entry.map(|entry| entry.written(root)).transpose()
+        }
+    }
+}
+
+impl Entry {
+    fn is_changed(&self) -> bool {
+        self.is_set || self.change.is_some()
+    }
+
+    fn written(&self, root: &Path) -> Result<Cow<'_, RawTensor>, FolderError> {
+        let Some(Change(values)) = &self.change else {
+            return self.tensor.read();
+        };
+        let (shape, dtype) = (self.tensor.shape().to_vec(), self.tensor.dtype());
+        match RawTensor::from_f32(&values()?, shape, dtype) {
+            Ok(tensor) => Ok(Cow::Owned(tensor)),
+            Err(source) => Err(FolderError::Tensor {
+                path: root.join(&self.origin.file),
+                name: self.origin.name.clone(),
+                source,
+            }),
+        }
     }
 }

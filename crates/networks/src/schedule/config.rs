@@ -11,6 +11,7 @@ const MAX_TRAIN_TIMESTEPS: usize = 100_000;
 pub enum SchedulerKind {
     Ddpm,
     Ddim,
+    Pndm,
 }
 
 /// How much noise each training timestep adds.
@@ -57,10 +58,25 @@ pub enum TimestepSpacing {
     Linspace,
 }
 
+/// Samplers that are not built here, by class name. A network that was saved with one was trained as any other: its
+/// folder is read, and sampled by another sampler.
+const FOREIGN: [&str; 8] = [
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "UniPCMultistepScheduler",
+];
+
 /// A scheduler's configuration. Its defaults are those of diffusers, the same for DDPM and DDIM.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulerConfig {
     pub kind: SchedulerKind,
+    /// The sampler that the file names, where it is not built here; `kind` then takes its place.
+    pub foreign: Option<&'static str>,
     pub num_train_timesteps: usize,
     pub beta_schedule: BetaSchedule,
     pub prediction: Prediction,
@@ -70,8 +86,10 @@ pub struct SchedulerConfig {
     pub variance: Variance,
     pub timestep_spacing: TimestepSpacing,
     pub steps_offset: usize,
-    /// Read by DDIM: the last step ends at `abar = 1`, else at that of timestep 0.
+    /// Read by DDIM and PNDM: the last step ends at `abar = 1`, else at that of timestep 0.
     pub set_alpha_to_one: bool,
+    /// Read by PNDM: no Runge-Kutta steps at the start.
+    pub skip_prk_steps: bool,
     pub rescale_betas_zero_snr: bool,
 }
 
@@ -79,6 +97,7 @@ impl Default for SchedulerConfig {
     fn default() -> Self {
         Self {
             kind: SchedulerKind::Ddpm,
+            foreign: None,
             num_train_timesteps: 1000,
             beta_schedule: BetaSchedule::Linear {
                 start: 1e-4,
@@ -90,6 +109,7 @@ impl Default for SchedulerConfig {
             timestep_spacing: TimestepSpacing::Leading,
             steps_offset: 0,
             set_alpha_to_one: true,
+            skip_prk_steps: false,
             rescale_betas_zero_snr: false,
         }
     }
@@ -112,16 +132,18 @@ impl SchedulerConfig {
         );
         let default = Self::default();
 
-        let kind = keys.choice(
+        let (kind, foreign) = keys.choice(
             "_class_name",
-            default.kind,
+            (default.kind, None),
             "DDPMScheduler, DDIMScheduler, PNDMScheduler",
             |name| match name {
-                // PNDM trains with the same noise as DDPM and samples by a method that is not built here;
-                // Stable Diffusion's own folder names it.
-                "DDPMScheduler" | "PNDMScheduler" => Some(SchedulerKind::Ddpm),
-                "DDIMScheduler" => Some(SchedulerKind::Ddim),
-                _ => None,
+                "DDPMScheduler" => Some((SchedulerKind::Ddpm, None)),
+                "DDIMScheduler" => Some((SchedulerKind::Ddim, None)),
+                "PNDMScheduler" => Some((SchedulerKind::Pndm, None)),
+                other => FOREIGN
+                    .into_iter()
+                    .find(|&name| name == other)
+                    .map(|name| (SchedulerKind::Ddim, Some(name))),
             },
         )?;
         let num_train_timesteps = keys.count(
@@ -204,6 +226,7 @@ impl SchedulerConfig {
         }
         Ok(Self {
             kind,
+            foreign,
             num_train_timesteps,
             beta_schedule: beta_schedule(&keys, num_train_timesteps)?,
             prediction,
@@ -216,9 +239,21 @@ impl SchedulerConfig {
                 0,
                 MAX_TRAIN_TIMESTEPS,
             )?,
-            set_alpha_to_one: keys.flag("set_alpha_to_one", default.set_alpha_to_one)?,
+            // PNDM's default is another.
+            set_alpha_to_one: keys.flag("set_alpha_to_one", kind != SchedulerKind::Pndm)?,
+            skip_prk_steps: keys.flag("skip_prk_steps", default.skip_prk_steps)?,
             rescale_betas_zero_snr,
         })
+    }
+
+    /// What `StableDiffusionPipeline` makes of its scheduler, whatever the file says: latents are not clipped, and
+    /// `steps_offset` is 1.
+    pub fn for_latents(mut self) -> Self {
+        self.steps_offset = 1;
+        if let Clip::Range(_) = self.clip {
+            self.clip = Clip::None;
+        }
+        self
     }
 
     /// The content of a `scheduler_config.json` that diffusers loads and [`SchedulerConfig::from_json`] reads back.
@@ -235,6 +270,7 @@ impl SchedulerConfig {
             "_class_name": match self.kind {
                 SchedulerKind::Ddpm => "DDPMScheduler",
                 SchedulerKind::Ddim => "DDIMScheduler",
+                SchedulerKind::Pndm => "PNDMScheduler",
             },
             "beta_schedule": beta_schedule,
             "num_train_timesteps": self.num_train_timesteps,
@@ -274,6 +310,10 @@ impl SchedulerConfig {
                 });
             }
             SchedulerKind::Ddim => config["set_alpha_to_one"] = json!(self.set_alpha_to_one),
+            SchedulerKind::Pndm => {
+                config["set_alpha_to_one"] = json!(self.set_alpha_to_one);
+                config["skip_prk_steps"] = json!(self.skip_prk_steps);
+            }
         }
         config
     }
@@ -463,16 +503,30 @@ mod tests {
         assert_eq!(
             config,
             SchedulerConfig {
+                kind: SchedulerKind::Pndm,
                 beta_schedule: BetaSchedule::ScaledLinear {
                     start: 0.00085,
                     end: 0.012
                 },
                 clip: Clip::None,
                 set_alpha_to_one: false,
+                skip_prk_steps: true,
                 steps_offset: 1,
                 ..SchedulerConfig::default()
             }
         );
+    }
+
+    #[test]
+    fn a_sampler_that_is_not_built_is_named_and_has_a_stand_in() {
+        let config = SchedulerConfig::from_json(&json!({
+            "_class_name": "EulerDiscreteScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085, "prediction_type": "v_prediction"
+        }))
+        .unwrap();
+        assert_eq!(config.kind, SchedulerKind::Ddim);
+        assert_eq!(config.foreign, Some("EulerDiscreteScheduler"));
+        assert_eq!(config.prediction, Prediction::VPrediction);
     }
 
     #[test]

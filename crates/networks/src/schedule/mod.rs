@@ -1,8 +1,8 @@
 //! Noise schedules and samplers: what a `scheduler_config.json` says, computed as diffusers computes it.
 //!
 //! A noisy image is `x_t = g * x0 + s * e` with `g = sqrt(abar_t)`, `s = sqrt(1 - abar_t)` and `e ~ N(0, I)`.
-//! [`NoiseSchedule`] holds `abar` and converts between what a network may predict; [`Ddpm`] and [`Ddim`] walk from
-//! noise to an image. Noise is always an argument. All of it is elementwise (dynamic thresholding aside, which
+//! [`NoiseSchedule`] holds `abar` and converts between what a network may predict; [`Ddpm`], [`Ddim`] and [`Pndm`] walk
+//! from noise to an image. Noise is always an argument. All of it is elementwise (dynamic thresholding aside, which
 //! looks at one image at a time), so the layout of the last three dimensions does not matter.
 
 mod betas;
@@ -11,6 +11,7 @@ mod config;
 mod ddim;
 mod ddpm;
 mod noise;
+mod pndm;
 mod timesteps;
 
 pub use clip::Clip;
@@ -20,6 +21,7 @@ pub use config::{
 pub use ddim::Ddim;
 pub use ddpm::Ddpm;
 pub use noise::NoiseSchedule;
+pub use pndm::{Pndm, PndmState};
 
 use burn::tensor::Tensor;
 
@@ -71,11 +73,20 @@ pub enum ScheduleError {
     Timestep { timestep: i64, last: usize },
 }
 
-/// Either sampler, for callers that choose at run time.
+/// Any sampler, for callers that choose at run time.
 #[derive(Debug, Clone)]
 pub enum Sampler {
     Ddpm(Ddpm),
     Ddim(Ddim),
+    Pndm(Pndm),
+}
+
+/// One way from noise to an image, step by step.
+#[derive(Debug)]
+pub struct Walk<'a> {
+    sampler: &'a Sampler,
+    pndm: PndmState,
+    timesteps: Vec<usize>,
 }
 
 impl Sampler {
@@ -83,7 +94,7 @@ impl Sampler {
     ///
     /// # Errors
     ///
-    /// As [`Ddpm::new`] and [`Ddim::new`].
+    /// As [`Ddpm::new`], [`Ddim::new`] and [`Pndm::new`].
     pub fn new(
         kind: SchedulerKind,
         config: &SchedulerConfig,
@@ -92,6 +103,7 @@ impl Sampler {
         Ok(match kind {
             SchedulerKind::Ddpm => Self::Ddpm(Ddpm::new(config, inference_steps)?),
             SchedulerKind::Ddim => Self::Ddim(Ddim::new(config, inference_steps)?),
+            SchedulerKind::Pndm => Self::Pndm(Pndm::new(config, inference_steps)?),
         })
     }
 
@@ -100,6 +112,7 @@ impl Sampler {
         match self {
             Self::Ddpm(sampler) => sampler.timesteps(),
             Self::Ddim(sampler) => sampler.timesteps(),
+            Self::Pndm(sampler) => sampler.timesteps(),
         }
     }
 
@@ -108,20 +121,45 @@ impl Sampler {
         match self {
             Self::Ddpm(sampler) => sampler.schedule(),
             Self::Ddim(sampler) => sampler.schedule(),
+            Self::Pndm(sampler) => sampler.schedule(),
         }
     }
 
-    /// One step towards the image: see [`Ddpm::step`] and [`Ddim::step`].
+    /// A new walk that begins at timestep `first`, or at the highest below it.
+    pub fn walk(&self, first: usize) -> Walk<'_> {
+        let below = |timesteps: &[usize]| {
+            let all = timesteps.iter().copied();
+            all.filter(|&timestep| timestep <= first).collect()
+        };
+        Walk {
+            sampler: self,
+            pndm: PndmState::default(),
+            timesteps: match self {
+                Self::Pndm(sampler) => sampler.timesteps_from(first),
+                other => below(other.timesteps()),
+            },
+        }
+    }
+}
+
+impl Walk<'_> {
+    /// The timesteps that it visits, one for each step.
+    pub fn timesteps(&self) -> Vec<usize> {
+        self.timesteps.clone()
+    }
+
+    /// One step towards the image: see [`Ddpm::step`], [`Ddim::step`] and [`Pndm::step`].
     pub fn step(
-        &self,
+        &mut self,
         output: Tensor<4>,
         timestep: usize,
         sample: Tensor<4>,
         noise: impl FnOnce() -> Tensor<4>,
     ) -> Tensor<4> {
-        match self {
-            Self::Ddpm(sampler) => sampler.step(output, timestep, sample, noise),
-            Self::Ddim(sampler) => sampler.step(output, timestep, sample, noise),
+        match self.sampler {
+            Sampler::Ddpm(sampler) => sampler.step(output, timestep, sample, noise),
+            Sampler::Ddim(sampler) => sampler.step(output, timestep, sample, noise),
+            Sampler::Pndm(sampler) => sampler.step(&mut self.pndm, output, timestep, sample),
         }
     }
 }

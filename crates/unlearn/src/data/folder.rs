@@ -31,6 +31,8 @@ pub(crate) struct Folder {
     root: PathBuf,
     /// Relative paths, sorted.
     names: Vec<String>,
+    /// One a name, or none at all.
+    labels: Vec<i64>,
 }
 
 impl Folder {
@@ -42,7 +44,17 @@ impl Folder {
         Ok((!names.is_empty()).then(|| Self {
             root: root.to_owned(),
             names,
+            labels: Vec::new(),
         }))
+    }
+
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The same images with labels, one for each name.
+    pub fn with_labels(self, labels: Vec<i64>) -> Self {
+        Self { labels, ..self }
     }
 
     fn path(&self, row: usize) -> PathBuf {
@@ -159,6 +171,10 @@ impl Source for Folder {
 
     fn full_name(&self, row: usize) -> String {
         self.path(row).display().to_string()
+    }
+
+    fn label(&self, row: usize) -> Option<i64> {
+        self.labels.get(row).copied()
     }
 
     fn stored(&self, row: usize) -> Result<Cow<'_, [u8]>, DataError> {

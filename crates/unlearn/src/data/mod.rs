@@ -1,15 +1,17 @@
-//! Data sets: images of one size, read as bytes, from four kinds of source.
+//! Data sets: images of one size, read as bytes, from several kinds of source.
 //!
 //! | source | rows |
 //! |---|---|
 //! | a folder of images (subfolders too) | by relative path, byte by byte |
 //! | a Parquet file, or a folder of them, with a Hugging Face image column | files by name, rows in order |
 //! | an IDX pair, `*-images-idx3-ubyte[.gz]` and the labels beside it | in order |
+//! | a folder `images` beside `kmeans_labels.json`, as memorized prompts were published | by name, labeled by cluster |
 //! | CIFAR-10 binary batches | `data_batch_1.bin` to `data_batch_5.bin`, in order |
 //!
 //! Rows count from 0. How gray, transparent, 16-bit, CMYK and rotated images become bytes is said in
 //! the documentation of `data/image.rs`; nothing is ever resized.
 
+mod captions;
 mod cifar;
 mod complete;
 mod error;
@@ -18,6 +20,7 @@ mod idx;
 mod image;
 mod open;
 mod parquet;
+mod published;
 mod quiet;
 mod raw;
 mod select;
@@ -31,7 +34,9 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+pub use self::captions::captions;
 pub use self::error::{DataError, Size};
+pub use self::published::{MEMORIZED, is_published, modified_prompts, original_prompt};
 pub use self::select::{Resolved, Selection, SelectionError, SelectionWarning};
 use self::source::{Form, Source};
 pub use self::split::{NEAR_COPY_RMS, NearCopy, Split};

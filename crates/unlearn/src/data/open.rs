@@ -7,7 +7,7 @@ use super::error::DataError;
 use super::folder::{self, Folder};
 use super::parquet::ParquetImages;
 use super::source::Source;
-use super::{OpenOptions, cifar, idx};
+use super::{OpenOptions, cifar, idx, published};
 
 pub(crate) fn detect(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, DataError> {
     let metadata = fs::metadata(path).map_err(|error| DataError::io(path, error))?;
@@ -63,6 +63,9 @@ fn detect_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, Da
 /// to `cifar-10-batches-bin/`: both are found from the folder above.
 fn detect_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, DataError> {
     let budget = options.memory_budget;
+    if published::is_published(path) {
+        return Ok(Box::new(published::open(path)?));
+    }
     let here = list(path)?;
     let with = |wanted: &dyn Fn(&str) -> bool, files: &[PathBuf]| -> Vec<PathBuf> {
         let named = |file: &&PathBuf| {

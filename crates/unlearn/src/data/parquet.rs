@@ -435,6 +435,43 @@ impl Source for ParquetImages {
         self.labels.get(row).copied().flatten()
     }
 
+    fn texts(&self, column: &str) -> Result<Option<Vec<Option<String>>>, DataError> {
+        let mut texts = Vec::with_capacity(self.len);
+        for group in &self.groups {
+            let file = &self.files[group.file];
+            let columns = file.metadata.file_metadata().schema_descr();
+            let place = columns.columns().iter().position(|leaf| {
+                leaf.path().parts() == [column]
+                    && leaf.max_rep_level() == 0
+                    && leaf.physical_type() == Type::BYTE_ARRAY
+            });
+            let Some(place) = place else {
+                return Ok(None);
+            };
+            let values = guarded(&file.path, || {
+                read_column::<ByteArrayType>(
+                    &file.path,
+                    &file.metadata,
+                    group.index,
+                    place,
+                    0,
+                    group.rows,
+                )
+            })?;
+            for value in values {
+                let text = value.map(|value: ByteArray| String::from_utf8(value.data().to_vec()));
+                let text = text.transpose().map_err(|_| {
+                    DataError::format(
+                        &file.path,
+                        format!("the column {column} is not text (UTF-8)"),
+                    )
+                })?;
+                texts.push(text);
+            }
+        }
+        Ok(Some(texts))
+    }
+
     fn in_windows(&self) -> bool {
         true
     }

@@ -196,7 +196,10 @@ impl Selection {
                 )));
             }
             Ok(Self::Rows { first, last })
-        } else if let Some(label) = text.strip_prefix("label:") {
+        } else if let Some(label) = text
+            .strip_prefix("label:")
+            .or_else(|| text.strip_prefix("cluster:"))
+        {
             match label.trim().parse() {
                 Ok(label) => Ok(Self::Label(label)),
                 Err(_) => Err(fail(format!(

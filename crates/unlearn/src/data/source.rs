@@ -38,6 +38,10 @@ pub(crate) trait Source: Send + Sync {
     fn has_cheap_headers(&self) -> bool {
         false
     }
+    /// The texts of a column, where the source has columns and one of that name.
+    fn texts(&self, _column: &str) -> Result<Option<Vec<Option<String>>>, DataError> {
+        Ok(None)
+    }
     /// Stored images are read in windows of neighbors: take them in order, from one thread.
     fn in_windows(&self) -> bool {
         false

@@ -29,15 +29,13 @@ impl Objective for EraseDiff {
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let retain = batch.retain.as_ref().expect("drawn");
         let target = retain.target(pass.schedule, pass.device);
-        let (loss, gradient) = pass.squared_error(retain, target, None, 1.0)?;
-        sums.add(gradient);
+        let loss = pass.squared_error(retain, target, None, 1.0, &mut sums.main)?;
 
         let forget = batch.forget.as_ref().expect("drawn");
         let uniform = batch.uniform.as_ref().expect("drawn");
         // The output itself is compared, whatever it stands for.
         let target = forget.tensor(uniform.clone(), pass.device);
-        let (correction, gradient) = pass.squared_error(forget, target, None, 1.0)?;
-        sums.add_correction(gradient);
+        let correction = pass.squared_error(forget, target, None, 1.0, &mut sums.correction)?;
 
         Ok(Losses {
             loss,

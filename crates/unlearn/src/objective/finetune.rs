@@ -18,8 +18,7 @@ impl Objective for Finetune {
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let retain = batch.retain.as_ref().expect("drawn");
         let target = retain.target(pass.schedule, pass.device);
-        let (loss, gradient) = pass.squared_error(retain, target, None, 1.0)?;
-        sums.add(gradient);
+        let loss = pass.squared_error(retain, target, None, 1.0, &mut sums.main)?;
         Ok(Losses {
             loss,
             retain: Some(loss),

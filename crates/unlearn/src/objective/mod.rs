@@ -68,21 +68,6 @@ pub struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, gradient: GradientSet) {
-        Self::add_to(&mut self.main, gradient);
-    }
-
-    fn add_correction(&mut self, gradient: GradientSet) {
-        Self::add_to(&mut self.correction, gradient);
-    }
-
-    fn add_to(sum: &mut Option<GradientSet>, gradient: GradientSet) {
-        *sum = Some(match sum.take() {
-            Some(sum) => sum.add_scaled(gradient, 1.0),
-            None => gradient,
-        });
-    }
-
     /// Divides by the number of micro-batches.
     pub fn divide(self, micro_batches: usize) -> Self {
         let factor = 1.0 / micro_batches as f64;
@@ -185,33 +170,39 @@ impl Pass<'_> {
     }
 
     /// Mean over images of the squared distance between prediction and `target`, each image's times its
-    /// own constant of `weights`; and the gradient of `factor` times that.
+    /// own constant of `weights`. The gradient of `factor` times that is added to `sum`.
     fn squared_error(
         &self,
         images: &Noised,
         target: Tensor<4>,
         weights: Option<&[f64]>,
         factor: f64,
-    ) -> Result<(f64, GradientSet), PassError> {
+        sum: &mut Option<GradientSet>,
+    ) -> Result<f64, PassError> {
         let noisy = images.noisy(self.schedule, self.device);
         let mut draw = self.dropout.as_ref().map(|draw| draw.borrow_mut());
-        let prediction = self.network.predict(
+        let mut value = 0.0;
+        let mut loss = |prediction: Tensor<4>| {
+            let difference = prediction - target.clone();
+            let mut squares = difference.clone() * difference;
+            if let Some(weights) = weights {
+                let weights: Vec<f32> = weights.iter().map(|&weight| weight as f32).collect();
+                let weights = TensorData::new(weights, [images.len(), 1, 1, 1]);
+                squares = squares * Tensor::from_data(weights, self.device);
+            }
+            let error = squares.sum().div_scalar(images.len() as f64);
+            value = f64::from(error.clone().into_scalar::<f32>());
+            error.mul_scalar(factor)
+        };
+        self.network.backward(
             noisy,
             &images.timesteps,
             images.labels.as_deref(),
             draw.as_deref_mut(),
+            &mut loss,
+            sum,
         )?;
-        let difference = prediction - target;
-        let mut squares = difference.clone() * difference;
-        if let Some(weights) = weights {
-            let weights: Vec<f32> = weights.iter().map(|&weight| weight as f32).collect();
-            let weights = TensorData::new(weights, [images.len(), 1, 1, 1]);
-            squares = squares * Tensor::from_data(weights, self.device);
-        }
-        let error = squares.sum().div_scalar(images.len() as f64);
-        let value = f64::from(error.clone().into_scalar::<f32>());
-        let gradient = self.network.gradients(error.mul_scalar(factor));
-        Ok((value, gradient))
+        Ok(value)
     }
 }
 
@@ -225,8 +216,8 @@ mod tests {
 
     fn combined(objective: &dyn Objective, main: [f32; 2], correction: [f32; 2]) -> Vec<f32> {
         let mut sums = Sums::default();
-        sums.add(gradient(main));
-        sums.add_correction(gradient(correction));
+        GradientSet::add_to(&mut sums.main, gradient(main));
+        GradientSet::add_to(&mut sums.correction, gradient(correction));
         let combined = objective.combine(sums.divide(1));
         retrack_networks::parameters::to_host(combined.0[0].clone())
     }
@@ -271,8 +262,8 @@ mod tests {
     fn micro_batches_average_before_they_combine() {
         let mut sums = Sums::default();
         for (main, correction) in [([1.0, 2.0], [1.0, 0.0]), ([3.0, 6.0], [5.0, 0.0])] {
-            sums.add(gradient(main));
-            sums.add_correction(gradient(correction));
+            GradientSet::add_to(&mut sums.main, gradient(main));
+            GradientSet::add_to(&mut sums.correction, gradient(correction));
         }
         let siss = Siss {
             lambda: 0.5,

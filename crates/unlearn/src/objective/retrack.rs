@@ -49,15 +49,13 @@ impl Objective for ReTrack {
         let clean = forget.tensor(clean, pass.device);
         let noisy = forget.noisy(pass.schedule, pass.device);
         let target = pass.schedule.target(noisy, clean, &forget.timesteps);
-        let (error, gradient) = pass.squared_error(forget, target, None, self.lambda)?;
-        sums.add(gradient);
+        let error = pass.squared_error(forget, target, None, self.lambda, &mut sums.main)?;
         let forget_loss = error + spread;
 
         let retain = batch.retain.as_ref().expect("drawn");
         let target = retain.target(pass.schedule, pass.device);
-        let (retain_loss, gradient) =
-            pass.squared_error(retain, target, None, 1.0 - self.lambda)?;
-        sums.add(gradient);
+        let retain_loss =
+            pass.squared_error(retain, target, None, 1.0 - self.lambda, &mut sums.main)?;
 
         Ok(Losses {
             loss: self.lambda * forget_loss + (1.0 - self.lambda) * retain_loss,

@@ -60,15 +60,18 @@ impl Objective for Siss {
         // prediction is made twice, with the same dropout.
         let masks = pass.dropout.clone();
         let target = target_of(retain.clean(pass.device));
-        let (loss, gradient) = pass.squared_error(&mixed, target, Some(&weights_of(0)), 1.0)?;
-        sums.add(gradient);
+        let loss = pass.squared_error(&mixed, target, Some(&weights_of(0)), 1.0, &mut sums.main)?;
         if let (Some(draw), Some(masks)) = (&pass.dropout, masks) {
             draw.swap(&masks);
         }
         let target = target_of(forget.clean(pass.device));
-        let (correction, gradient) =
-            pass.squared_error(&mixed, target, Some(&weights_of(1)), 1.0)?;
-        sums.add_correction(gradient);
+        let correction = pass.squared_error(
+            &mixed,
+            target,
+            Some(&weights_of(1)),
+            1.0,
+            &mut sums.correction,
+        )?;
 
         Ok(Losses {
             loss,

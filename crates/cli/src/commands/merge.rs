@@ -1,0 +1,24 @@
+//! `retrack merge`: an adapter folded into the weights it was trained for.
+
+use retrack_networks::folder::ModelFolder;
+use retrack_networks::lora::{self, Adapters};
+
+use crate::args::MergeArgs;
+use crate::failure::Failure;
+use crate::progress;
+
+pub fn run(args: &MergeArgs) -> Result<(), Failure> {
+    let folder = ModelFolder::open(&args.model)?;
+    let own = args.model.join(lora::FILE_NAME);
+    let path = args.adapter.as_ref().unwrap_or(&own);
+    let adapters = Adapters::open(path)?;
+    let layers = adapters.len();
+    let mut weights = folder.weights()?;
+    adapters.merge_into(&mut weights)?;
+    folder.write_without(&args.out, &weights, lora::FILE_NAME, args.force)?;
+    progress::note(format!(
+        "{layers} adapted layers merged; model in {}",
+        args.out.display()
+    ));
+    Ok(())
+}

@@ -1,0 +1,382 @@
+//! `retrack unlearn` for text-to-image models: the same run on latents.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use retrack_networks::conditional::Captioned;
+use retrack_networks::lora;
+use retrack_networks::random::Random;
+use retrack_networks::schedule::NoiseSchedule;
+use retrack_networks::stable_diffusion::StableDiffusion;
+use retrack_unlearn::data::{
+    self, Dataset, MEMORIZED, OpenOptions, Split, captions, original_prompt,
+};
+use retrack_unlearn::feed::{BatchSize, Feed};
+use retrack_unlearn::latents::{Encoder, LatentError, Latents};
+use retrack_unlearn::neighbors::{Neighbor, NeighborError, Neighbors};
+use retrack_unlearn::optimizer::{AdamW, LearningRate};
+use retrack_unlearn::run::{Existing, RunFolder};
+use retrack_unlearn::texts::{Prompts, Texts};
+use retrack_unlearn::trainer::Trainer;
+use serde_json::{Value, json};
+
+use super::unlearn::{Summary, outside, report_split, summary};
+use crate::args::UnlearnArgs;
+use crate::failure::Failure;
+use crate::progress::say;
+use crate::session::Session;
+use crate::settings::{Settings, TEXT_TO_IMAGE};
+use crate::{interrupt, latent, model, progress, space};
+
+/// Refuses what only text-to-image models take, and a missing `--forget`, which only their data may leave out.
+pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
+    let texts = [
+        ("--prompt", &args.prompt),
+        ("--forget-prompt", &args.forget_prompt),
+        ("--retain-prompt", &args.retain_prompt),
+        ("--captions", &args.captions),
+    ];
+    if args.train.is_some() || args.rank.is_some() {
+        return Err(Failure::input(format!(
+            "{}: adapters are for text-to-image models; leave --train and --rank out",
+            args.model.display()
+        )));
+    }
+    if let Some((option, _)) = texts.iter().find(|(_, text)| text.is_some()) {
+        return Err(Failure::input(format!(
+            "{}: this model takes no text; leave {option} out",
+            args.model.display()
+        )));
+    }
+    check_forget(&args.forget)
+}
+
+pub(super) fn check_forget(forget: &str) -> Result<(), Failure> {
+    if forget.is_empty() {
+        return Err(Failure::input(
+            "--forget is missing; say what to forget: an image file, row:5, rows:10-19, label:10 or @list.txt",
+        ));
+    }
+    Ok(())
+}
+
+/// Runs the command; `None` after a dry run.
+pub fn unlearn(
+    args: &UnlearnArgs,
+    existing: Existing,
+    device: &Device,
+    opened: StableDiffusion,
+) -> Result<Option<Summary>, Failure> {
+    outside(&args.out, opened.model.folder.root(), "model")?;
+    if args.data.is_dir() {
+        outside(&args.out, &args.data, "data")?;
+    }
+    let copied = opened.model.folder.check_copy()?;
+    let rank = args.adapter_rank().map_err(Failure::input)?;
+    let data = open_data(&args.data, &opened)?;
+    let shape = data.shape();
+    let with_preset = UnlearnArgs {
+        preset: args.preset.clone().or(Some(TEXT_TO_IMAGE.into())),
+        ..args.clone()
+    };
+    let settings = Settings::resolve(&with_preset, shape.height, shape.width)?;
+    let objective = settings.method.objective();
+
+    let selection = match args.forget.as_str() {
+        "" if data::is_published(&args.data) => format!("cluster:{MEMORIZED}"),
+        typed => {
+            check_forget(typed)?;
+            typed.to_string()
+        }
+    };
+    let rows = model::select(&selection, &data)?;
+    let mut split = Split::new(&data, &rows, model::BUDGET)?;
+    if split.retain.is_empty() {
+        return Err(Failure::input(
+            "all images are selected or exact copies of the selected ones; nothing would be retained",
+        ));
+    }
+    let nearest = match settings.neighbors {
+        Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
+        _ => None,
+    };
+    if let Some(wanted) = nearest.filter(|&k| k > split.retain.len()) {
+        let retained = split.retain.len();
+        return Err(NeighborError::TooFew { wanted, retained }.into());
+    }
+    let texts = read_texts(args, &data, &split)?;
+    if !args.resume {
+        space::check_disk(copied as f64, &args.out)?;
+    }
+    let config = resolved(args, &selection, &settings, &opened, &data, &split, &texts)?;
+    if args.dry_run {
+        report_split(&split, &data);
+        let text = serde_json::to_string_pretty(&config).expect("JSON has no unwritable values");
+        say!("{text}");
+        return Ok(None);
+    }
+
+    let start = Instant::now();
+    // A new run begins once all that it needs is read; one that goes on is compared with this command first.
+    let begin = || RunFolder::begin(&args.out, existing, &config);
+    let resumed = (existing == Existing::Resume).then(begin).transpose()?;
+    if let Some(run) = resumed.as_ref().filter(|run| run.is_moving()) {
+        run.publish()?;
+        return Ok(Some(summary(args, &settings, &split, None, start)));
+    }
+    // Text encoder, autoencoder and denoiser are in memory one after another.
+    let known: Vec<&str> = texts.known.iter().map(String::as_str).collect();
+    let states = latent::embed(&opened, &known, device)?;
+    let random = Random::new(settings.seed);
+    let latents = encode(&opened, &data, &split, texts.of_row, random, device)?;
+    let neighbors = match nearest {
+        Some(k) => {
+            let found = latents.nearest(&split.retain, &split.forget, k)?;
+            let distances = distances(&data, &split.forget, &found)?;
+            split.report_near(&distances, shape.bytes());
+            Some(
+                split
+                    .forget
+                    .iter()
+                    .copied()
+                    .zip(found)
+                    .collect::<HashMap<_, _>>(),
+            )
+        }
+        None => None,
+    };
+    report_split(&split, &data);
+
+    let schedule = NoiseSchedule::new(&opened.model.scheduler);
+    let size = BatchSize {
+        images: settings.batch_size,
+        accumulate: settings.accumulate,
+    };
+    let mut feed = Feed::new(
+        &latents,
+        &split.retain,
+        &split.forget,
+        random,
+        size,
+        schedule.timesteps(),
+        true,
+    );
+    if let Some(neighbors) = &neighbors {
+        feed = feed.with_neighbors(neighbors);
+    }
+    let with_autodiff = device.clone().autodiff();
+    let mut network = opened.model.network(&with_autodiff)?;
+    if let Some(rank) = rank {
+        network = lora::attach(network, rank, &random);
+    }
+    let network = Captioned::new(network, states);
+    let run = match resumed {
+        Some(run) => run,
+        None => begin()?,
+    };
+    let mut trainer = Trainer::new(
+        network,
+        schedule,
+        with_autodiff,
+        objective,
+        AdamW::new(settings.adamw.clone()),
+        LearningRate::Constant {
+            rate: settings.learning_rate,
+        },
+    );
+    let session = Session {
+        run: &run,
+        title: "unlearning",
+        steps: settings.steps,
+        checkpoint_every: args.checkpoint_every,
+    };
+    if args.resume {
+        session.resume(&mut trainer, &settings.adamw, None)?;
+    }
+    let last = session.train(&mut trainer, &feed)?;
+
+    let network = &trainer.network().network;
+    if rank.is_some() {
+        let (adapters, folder) = (lora::export(network)?, &opened.model.folder);
+        folder.write_beside(&run.staging()?, lora::FILE_NAME, &adapters, false)?;
+        run.publish()?;
+        progress::note(format!(
+            "the model in {} forgets only with its adapter {}: `retrack merge` folds it in",
+            args.out.display(),
+            lora::FILE_NAME
+        ));
+        return Ok(Some(summary(args, &settings, &split, last, start)));
+    }
+    let written = opened.model.write(network, &run.staging()?, false)?;
+    run.publish()?;
+    // Text encoder and autoencoder never saw this training; other weights of a folder may hold the old network.
+    let parts = ["text_encoder", "vae", "safety_checker", "image_encoder"];
+    for path in written.copied_weights() {
+        if !parts.iter().any(|part| path.starts_with(part)) {
+            progress::warn(format!(
+                "{} was copied unchanged; it may hold what was to be forgotten",
+                path.display()
+            ));
+        }
+    }
+    Ok(Some(summary(args, &settings, &split, last, start)))
+}
+
+/// Opens the images that the model was trained on or draws, as RGB.
+pub(super) fn open_data(path: &Path, opened: &StableDiffusion) -> Result<Dataset, Failure> {
+    let options = OpenOptions {
+        channels: Some(opened.vae_config.in_channels),
+        memory_budget: 4 * model::BUDGET as u64,
+    };
+    let data = Dataset::open(path, &options)?;
+    let shape = data.shape();
+    // Halved by the autoencoder and again by the denoiser.
+    let levels = opened.model.config.block_out_channels.len();
+    let multiple = opened.latent_factor() << (levels - 1);
+    if !shape.height.is_multiple_of(multiple) || !shape.width.is_multiple_of(multiple) {
+        return Err(Failure::input(format!(
+            "{}: images of {} x {} pixels; this model takes multiples of {multiple}; crop or resize them first",
+            path.display(),
+            shape.height,
+            shape.width
+        )));
+    }
+    if let Some([height, width]) = opened.image_size()
+        && [height, width] != [shape.height, shape.width]
+    {
+        progress::warn(format!(
+            "{}: images of {} x {} pixels, but the model was made for {height} x {width}",
+            path.display(),
+            shape.height,
+            shape.width
+        ));
+    }
+    Ok(data)
+}
+
+/// Which image has which text: what was typed, or what the data says of itself.
+fn read_texts(args: &UnlearnArgs, data: &Dataset, split: &Split) -> Result<Texts, Failure> {
+    let prompts = Prompts {
+        forget: args.forget_prompt.clone(),
+        retain: args.retain_prompt.clone(),
+        captions: match &args.captions {
+            Some(from) => Some(captions(data, from)?),
+            None => None,
+        },
+        all: match &args.prompt {
+            Some(prompt) => Some(prompt.clone()),
+            None if data::is_published(&args.data) => original_prompt(&args.data)?,
+            None => None,
+        },
+    };
+    Texts::assign(&prompts, split, data.len()).map_err(|missing| {
+        let option = match missing.forgotten {
+            true => "--forget-prompt",
+            false => "--retain-prompt",
+        };
+        Failure::input(format!(
+            "{} has no prompt; give one for all images with --prompt, one for each with --captions, or {option}",
+            data.name(missing.row)
+        ))
+    })
+}
+
+/// The latents of all images that the run may use. The autoencoder is dropped at the end.
+fn encode(
+    opened: &StableDiffusion,
+    data: &Dataset,
+    split: &Split,
+    texts: Vec<i64>,
+    random: Random,
+    device: &Device,
+) -> Result<Latents, Failure> {
+    let rows: Vec<usize> = split.forget.iter().chain(&split.retain).copied().collect();
+    let device = device.clone().without_autodiff();
+    let autoencoder = opened.autoencoder(&device)?;
+    let encoder = Encoder {
+        autoencoder: &autoencoder,
+        scaling_factor: opened.vae_config.scaling_factor,
+        device: &device,
+    };
+    let bar = progress::bar("encoding", rows.len(), "images");
+    interrupt::listen()?;
+    let latents = Latents::encode(&encoder, data, &rows, texts, random, || {
+        bar.inc(1);
+        interrupt::pending().is_none()
+    });
+    model::finish(&bar);
+    latents.map_err(|error| match error {
+        LatentError::Interrupted => Failure {
+            code: interrupt::pending().unwrap_or(1),
+            message: "interrupted before the first step".into(),
+        },
+        LatentError::Data(error) => error.into(),
+        error => Failure::input(error),
+    })
+}
+
+/// How far apart the pixels of neighbors are.
+fn distances(
+    data: &Dataset,
+    forget: &[usize],
+    neighbors: &[Vec<usize>],
+) -> Result<Vec<Vec<Neighbor>>, Failure> {
+    let read = |row| {
+        let mut image = vec![0; data.shape().bytes()];
+        data.read(row, &mut image)?;
+        Ok::<_, Failure>(image)
+    };
+    let pairs = forget.iter().zip(neighbors);
+    pairs
+        .map(|(&of, rows)| {
+            let own = read(of)?;
+            rows.iter()
+                .map(|&row| {
+                    let squares = own.iter().zip(read(row)?).map(|(&a, b)| {
+                        let difference = i64::from(a) - i64::from(b);
+                        (difference * difference) as u64
+                    });
+                    Ok(Neighbor {
+                        row,
+                        distance_squared: squares.sum(),
+                    })
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
+fn resolved(
+    args: &UnlearnArgs,
+    selection: &str,
+    settings: &Settings,
+    opened: &StableDiffusion,
+    data: &Dataset,
+    split: &Split,
+    texts: &Texts,
+) -> Result<Value, Failure> {
+    let mut config = json!({
+        "command": "unlearn",
+        "version": env!("CARGO_PKG_VERSION"),
+        "model": args.model.display().to_string(),
+        "weights_sha256": super::unlearn::folder_digests(&opened.model.folder)?,
+        "data": args.data.display().to_string(),
+        "data_digest": data.digest()?,
+        "forget": selection,
+        "forget_rows": split.forget,
+        "duplicate_rows": split.duplicates,
+        "retained": split.retain.len(),
+        "forget_prompts": texts.of(&split.forget),
+        "prompts": texts.known.len(),
+        "prompts_digest": texts.digest(),
+        "device": args.machine.device,
+        "settings": settings,
+    });
+    if let Ok(Some(rank)) = args.adapter_rank() {
+        config["adapter_rank"] = rank.into();
+    }
+    Ok(config)
+}

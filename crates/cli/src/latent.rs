@@ -1,0 +1,212 @@
+//! What several commands do with text-to-image models.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use retrack_networks::conditional::{Guided, UNet2DConditionModel};
+use retrack_networks::folder::{Class, ModelFolder};
+use retrack_networks::model::Model;
+use retrack_networks::parameters::to_host;
+use retrack_networks::random::Random;
+use retrack_networks::sampling::Generator;
+use retrack_networks::schedule::{Sampler, SchedulerKind};
+use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
+use retrack_unlearn::data::ImageShape;
+use retrack_unlearn::feed::to_byte;
+
+use crate::failure::Failure;
+use crate::{interrupt, model, progress};
+
+/// A model of either kind.
+pub enum Opened {
+    /// Denoises images.
+    Image(Box<Model>),
+    /// Denoises the latents of images, by a text.
+    Text(Box<StableDiffusion>),
+}
+
+/// Opens a model of either kind and says what in its configuration means nothing.
+pub fn open(path: &Path) -> Result<Opened, Failure> {
+    let folder = ModelFolder::open(path).map_err(Failure::from)?;
+    if folder.class == Class::Unconditional {
+        return Ok(Opened::Image(Box::new(model::from_folder(folder)?)));
+    }
+    let opened = StableDiffusion::from_folder(folder)?;
+    warn_of_unknown_keys(&opened.model);
+    Ok(Opened::Text(Box::new(opened)))
+}
+
+/// Whether a folder holds a text-to-image model.
+pub fn is_text(path: &Path) -> Result<bool, Failure> {
+    Ok(ModelFolder::open(path)?.class == Class::Conditional)
+}
+
+/// A denoiser of either kind, without what may lie around it.
+pub enum Network {
+    Image(Box<Model>),
+    Text(Box<ConditionalModel>),
+}
+
+/// Opens a denoiser of either kind; a conditional one may lie alone.
+pub fn open_network(path: &Path) -> Result<Network, Failure> {
+    let folder = ModelFolder::open(path).map_err(Failure::from)?;
+    if folder.class == Class::Unconditional {
+        return Ok(Network::Image(Box::new(model::from_folder(folder)?)));
+    }
+    let opened = ConditionalModel::from_folder(folder)?;
+    warn_of_unknown_keys(&opened);
+    Ok(Network::Text(Box::new(opened)))
+}
+
+fn warn_of_unknown_keys(model: &ConditionalModel) {
+    for key in &model.config.unknown_keys {
+        progress::warn(format!(
+            "{}: `{key}` means nothing to this network and is ignored",
+            model.folder.config_path().display()
+        ));
+    }
+}
+
+/// Encodes texts and says which were too long.
+pub fn embed(
+    opened: &StableDiffusion,
+    texts: &[&str],
+    device: &Device,
+) -> Result<Tensor<3>, Failure> {
+    let Embedded { states, cut } = opened.embed(texts, &device.clone().without_autodiff())?;
+    for (text, cut) in texts.iter().zip(cut) {
+        if let Some(cut) = cut {
+            progress::warn(format!(
+                "the prompt \"{}\" has more than the {} tokens that the model reads; \"{}\" is ignored",
+                shortened(text),
+                opened.tokenizer.max_length(),
+                shortened(&cut)
+            ));
+        }
+    }
+    Ok(states)
+}
+
+/// A text for a message.
+pub fn shortened(text: &str) -> String {
+    const MOST: usize = 60;
+    match text.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_string(),
+    }
+}
+
+/// Images to draw by a prompt.
+pub struct PromptedSamples<'a> {
+    pub count: usize,
+    pub steps: usize,
+    /// `None`: the model's own.
+    pub scheduler: Option<SchedulerKind>,
+    pub seed: u64,
+    pub batch_size: usize,
+    pub prompt: &'a str,
+    pub negative_prompt: &'a str,
+    pub guidance: f64,
+}
+
+impl PromptedSamples<'_> {
+    /// Draws images, bytes one after another.
+    ///
+    /// # Errors
+    /// A model that says no size, steps that the schedule does not have.
+    pub fn draw(
+        &self,
+        opened: &StableDiffusion,
+        network: &UNet2DConditionModel,
+        device: &Device,
+        title: &str,
+    ) -> Result<(Vec<u8>, ImageShape), Failure> {
+        let Some([height, width]) = opened.model.config.sample_size else {
+            return Err(Failure::input(format!(
+                "{}: `sample_size` is missing; add the height and width of its latents",
+                opened.model.folder.config_path().display()
+            )));
+        };
+        if !self.guidance.is_finite() {
+            return Err(Failure::input(format!(
+                "--guidance is {}; give a number",
+                self.guidance
+            )));
+        }
+        if let (None, Some(name)) = (self.scheduler, opened.model.scheduler.foreign) {
+            progress::warn(format!(
+                "{}: {name} is not built here; sampling by DDIM in its place (--scheduler chooses another)",
+                opened.model.folder.root().display()
+            ));
+        }
+        let kind = self.scheduler.unwrap_or(opened.model.scheduler.kind);
+        let sampler = Sampler::new(kind, &opened.model.scheduler, self.steps)?;
+        let device = device.clone().without_autodiff();
+        let texts = embed(opened, &[self.prompt, self.negative_prompt], &device)?;
+        let network = Guided {
+            network,
+            prompt: texts.clone().narrow(0, 0, 1),
+            negative: texts.narrow(0, 1, 1),
+            guidance: self.guidance,
+        };
+        let latent_shape = [height, width, opened.model.config.in_channels];
+        let generator = Generator {
+            network: &network,
+            sampler: &sampler,
+            random: Random::new(self.seed),
+            shape: latent_shape,
+            device: &device,
+        };
+        let batches = self.count.div_ceil(self.batch_size);
+        let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
+        let mut latents = Vec::new();
+        for batch in 0..batches {
+            stop_if_interrupted()?;
+            let first = batch * self.batch_size;
+            let last = (first + self.batch_size).min(self.count);
+            latents.extend(generator.images(first as u64..last as u64, None, &mut || bar.inc(1))?);
+        }
+        model::finish(&bar);
+        decode(opened, &latents, latent_shape, &device)
+    }
+}
+
+/// The images of latents, one at a time: an autoencoder's layers are large.
+fn decode(
+    opened: &StableDiffusion,
+    latents: &[f32],
+    [height, width, channels]: [usize; 3],
+    device: &Device,
+) -> Result<(Vec<u8>, ImageShape), Failure> {
+    let autoencoder = opened.autoencoder(device)?;
+    let factor = opened.latent_factor();
+    let shape = ImageShape {
+        height: height * factor,
+        width: width * factor,
+        channels: 3,
+    };
+    let len = height * width * channels;
+    let bar = progress::bar("decoding", latents.len() / len, "images");
+    let mut bytes = Vec::with_capacity(latents.len() / len * shape.bytes());
+    for latent in latents.chunks_exact(len) {
+        stop_if_interrupted()?;
+        let latent = TensorData::new(latent.to_vec(), [1, height, width, channels]);
+        let image = autoencoder
+            .to_images(Tensor::from_data(latent, device))
+            .map_err(Failure::input)?;
+        bytes.extend(to_host(image).into_iter().map(to_byte));
+        bar.inc(1);
+    }
+    model::finish(&bar);
+    Ok((bytes, shape))
+}
+
+fn stop_if_interrupted() -> Result<(), Failure> {
+    match interrupt::pending() {
+        Some(code) => Err(Failure {
+            code,
+            message: "interrupted while sampling".into(),
+        }),
+        None => Ok(()),
+    }
+}

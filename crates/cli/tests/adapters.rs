@@ -1,0 +1,136 @@
+//! Adapters on tiny Stable Diffusion pipelines: trained, merged, refused.
+
+mod support;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use retrack_networks::folder::read_weight_file;
+use retrack_networks::lora;
+use retrack_networks::parameters;
+use retrack_networks::random::{Random, Stream};
+use retrack_networks::stable_diffusion::ConditionalModel;
+use support::{Folder, noise, parity, png};
+
+const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+
+fn with_model() -> Folder {
+    let folder = Folder::new();
+    folder.model("pipeline_sd1", "model");
+    folder
+}
+
+#[test]
+fn an_adapter_beside_a_model_becomes_its_weights_and_nothing_else_changes() {
+    let folder = with_model();
+    let model = ConditionalModel::open(&folder.path("model")).unwrap();
+    let network = model.network(&Device::flex()).unwrap();
+    let mut number = 0;
+    let network = parameters::map(
+        lora::attach(network, 2, &Random::new(5)),
+        |parameter, tensor| {
+            if !parameter.name.ends_with(".lora.b") {
+                return tensor;
+            }
+            number += 1;
+            let [count] = tensor.dims();
+            let values = Random::new(6).stream(Stream::Init, number).normal(count);
+            Tensor::from_data(TensorData::new(values, [count]), &tensor.device())
+        },
+    );
+    let tensors = lora::export(&network).unwrap();
+    model
+        .folder
+        .write_beside(&folder.path("beside"), lora::FILE_NAME, &tensors, false)
+        .unwrap();
+    let mut beside = folder.files("beside");
+    assert!(beside.remove(lora::FILE_NAME).is_some());
+    support::assert_same_files(&folder.files("model"), &beside, "beside");
+
+    folder.done("merge --model beside --out merged");
+    let mut merged = folder.files("merged");
+    assert_ne!(merged[UNET], beside[UNET]);
+    merged.insert(UNET.into(), beside[UNET].clone());
+    support::assert_same_files(&beside, &merged, "merged");
+    let back = ConditionalModel::open(&folder.path("merged")).unwrap();
+    let back = parameters::export(&back.network(&Device::flex()).unwrap());
+    let folded = parameters::export(&network.materialize());
+    for ((parameter, found), (_, expected)) in back.iter().zip(&folded) {
+        let far = found.iter().zip(expected).map(|(f, e)| (f - e).abs());
+        let far = far.fold(0.0, f32::max);
+        assert!(far < 1e-5, "{}: {far}", parameter.name);
+    }
+    // The adapter went into the weights: there is nothing to merge again.
+    folder.refused(
+        "merge --model merged --out again",
+        &["merged/pytorch_lora_weights.safetensors: no such file"],
+    );
+}
+
+#[test]
+fn another_models_adapter_is_refused_with_the_layer() {
+    let folder = with_model();
+    folder.model("folder_pipeline_safetensors", "other");
+    let adapter = parity().join("lora_sd1/scaled.safetensors");
+    folder.write("adapter.safetensors", std::fs::read(adapter).unwrap());
+    folder.refused(
+        "merge --model other --adapter adapter.safetensors --out out",
+        &["adapter.safetensors", "attn1", "another model's"],
+    );
+    folder.refused(
+        "merge --model model --adapter model/unet/diffusion_pytorch_model.safetensors --out out",
+        &["is not supported", "save_lora_weights"],
+    );
+}
+
+#[test]
+fn an_adapter_is_trained_resumed_and_written_beside_the_untouched_model() {
+    const RUN: &str = "unlearn --model model --data photos --forget row:0 --prompt toast --neighbors 3 --batch-size 1 \
+                       --accumulate 2 --lr 0.01 --train lora --rank 2 --checkpoint-every 1";
+    let folder = with_model();
+    for row in 0..6 {
+        folder.write(&format!("photos/{row}.png"), png(noise(row, 64 * 64)));
+    }
+    folder.done(&format!("{RUN} --steps 3 --out out"));
+    let mut out = folder.files("out");
+    out.retain(|name, _| !name.starts_with("run/"));
+    let adapter = out.remove(lora::FILE_NAME).unwrap();
+    support::assert_same_files(&folder.files("model"), &out, "out");
+
+    let tensors = read_weight_file(folder.path("out").join(lora::FILE_NAME)).unwrap();
+    assert!(tensors.len() > 8 && tensors.len().is_multiple_of(2));
+    for (key, tensor) in &tensors {
+        let rank = tensor.shape()[usize::from(key.contains(".lora_B."))];
+        assert_eq!(rank, 2, "{key}");
+        assert!(tensor.to_f32().iter().any(|value| *value != 0.0), "{key}");
+    }
+    folder.done("merge --model out --out merged");
+    assert_ne!(folder.files("merged")[UNET], out[UNET]);
+
+    let long = format!("{RUN} --steps 40 --out long");
+    folder.kill_after_two_checkpoints(&long, "long");
+    folder.done(&format!("{long} --resume"));
+    folder.done(&format!("{RUN} --steps 40 --out whole"));
+    let name = lora::FILE_NAME;
+    let whole = folder.read(&format!("whole/{name}"));
+    assert!(folder.read(&format!("long/{name}")) == whole);
+    assert!(whole != adapter);
+}
+
+#[test]
+fn ranks_and_adapters_that_mean_nothing_are_refused() {
+    let folder = Folder::with_model_and_photos();
+    const RUN: &str = "unlearn --data photos --forget row:0 --out out";
+    folder.refused(
+        &format!("{RUN} --model model --train lora"),
+        &["text-to-image", "--train"],
+    );
+    folder.model("pipeline_sd1", "text");
+    folder.refused(
+        &format!("{RUN} --model text --prompt toast --rank 2"),
+        &["--train lora"],
+    );
+    folder.refused(
+        &format!("{RUN} --model text --prompt toast --train lora --rank 0"),
+        &["--rank is 0"],
+    );
+}

@@ -1,0 +1,145 @@
+//! A backward pass that keeps only what passes between the network's stages and computes the rest anew
+//! (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174).
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use super::blocks::Condition;
+use super::unet::UNet2DConditionModel;
+use crate::gradients::{GradientSet, GradientSum};
+use crate::random::Draw;
+use crate::unet2d::InputError;
+
+/// What a backward pass may keep in memory before it rather computes its stages a second time. One image of
+/// 512 x 512 pixels makes Stable Diffusion 1.x keep four times this.
+const KEPT_AT_MOST: usize = 1 << 30;
+
+/// What a stage was given.
+struct Given {
+    x: Tensor<4>,
+    skip: Option<Tensor<4>>,
+    /// As it was before the stage drew its masks.
+    dropout: Option<Draw>,
+}
+
+/// A leaf of the graph of one stage.
+fn leaf<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+    tensor.autodiff().require_grad()
+}
+
+impl UNet2DConditionModel {
+    /// As [`forward`](Self::forward), then the backward pass of what `loss` (one element) makes of the
+    /// prediction; the gradient of every trained parameter is added to `sum`. Images that would keep too much
+    /// take [`backward_by_stages`](Self::backward_by_stages).
+    ///
+    /// # Errors
+    /// As `forward`.
+    pub fn backward(
+        &self,
+        sample: Tensor<4>,
+        timesteps: &[f32],
+        encoder_hidden_states: Tensor<3>,
+        dropout: Option<&mut Draw>,
+        loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
+        sum: &mut Option<GradientSet>,
+    ) -> Result<(), InputError> {
+        let states = encoder_hidden_states;
+        if self.kept_bytes(sample.dims()) > KEPT_AT_MOST {
+            return self.backward_by_stages(sample, timesteps, states, dropout, loss, sum);
+        }
+        let prediction = self.forward(sample, timesteps, states, dropout)?;
+        GradientSet::add_to(sum, GradientSet::of(self, loss(prediction)));
+        Ok(())
+    }
+
+    /// As [`backward`](Self::backward), in little memory.
+    ///
+    /// Each stage's graph exists while its own backward pass runs, and its gradients join `sum` before the
+    /// next one's are made. The price is one more forward pass. Gradients are those of the whole graph up
+    /// to the order of a few sums.
+    ///
+    /// # Errors
+    /// As `forward`.
+    pub fn backward_by_stages(
+        &self,
+        sample: Tensor<4>,
+        timesteps: &[f32],
+        encoder_hidden_states: Tensor<3>,
+        mut dropout: Option<&mut Draw>,
+        loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
+        sum: &mut Option<GradientSet>,
+    ) -> Result<(), InputError> {
+        let sample = sample.inner();
+        self.check(sample.dims(), timesteps.len())?;
+        let context = self.context(encoder_hidden_states.inner(), sample.dims()[0])?;
+        let mut sum_by_part = GradientSum::new(sum.take());
+
+        let plain = self.valid();
+        let (mut x, temb) = plain.begin(sample.clone(), timesteps);
+        let condition = Condition {
+            temb: &temb,
+            context: &context,
+        };
+        let mut skips = vec![x.clone()];
+        let mut given = Vec::new();
+        for stage in plain.stages() {
+            let skip = stage
+                .takes_skip()
+                .then(|| skips.pop().expect("the way down leaves a skip for each"));
+            given.push(Given {
+                x: x.clone(),
+                skip: skip.clone(),
+                dropout: dropout.as_deref().cloned(),
+            });
+            x = stage.forward(x, skip, condition, dropout.as_deref_mut());
+            if stage.leaves_skip() {
+                skips.push(x.clone());
+            }
+        }
+        drop(plain);
+        let context = context.autodiff();
+
+        let last = leaf(x);
+        let mut gradients = sum_by_part.backward(self, loss(self.end(last.clone())));
+        let mut dx = last.grad_remove(&mut gradients).expect("a leaf");
+
+        let mut dskips: Vec<Tensor<4>> = Vec::new();
+        let mut dtemb: Option<Tensor<2>> = None;
+        for (stage, mut given) in self.stages().into_iter().zip(given).rev() {
+            if stage.leaves_skip() {
+                dx = dx + dskips.pop().expect("the way up takes each skip");
+            }
+            let (x, skip, temb) = (leaf(given.x), given.skip.map(leaf), leaf(temb.clone()));
+            let condition = Condition {
+                temb: &temb,
+                context: &context,
+            };
+            let y = stage.forward(x.clone(), skip.clone(), condition, given.dropout.as_mut());
+            // The gradient of this product's sum for y is the given one.
+            let mut gradients = sum_by_part.backward(self, (y * dx.autodiff()).sum());
+            dx = x.grad_remove(&mut gradients).expect("every stage uses x");
+            if let Some(skip) = skip {
+                dskips.push(skip.grad_remove(&mut gradients).expect("used"));
+            }
+            if let Some(part) = temb.grad_remove(&mut gradients) {
+                dtemb = Some(match dtemb {
+                    Some(sum) => sum + part,
+                    None => part,
+                });
+            }
+        }
+
+        let dx = dx + dskips.pop().expect("that of the first convolution");
+        let (x, temb) = self.begin(sample.autodiff(), timesteps);
+        let mut products = (x * dx.autodiff()).sum();
+        if let Some(dtemb) = dtemb {
+            products = products + (temb * dtemb.autodiff()).sum();
+        }
+        // Where only adapters are trained, nothing of this is.
+        if products.is_tracked() {
+            sum_by_part.backward(self, products);
+        }
+        *sum = Some(sum_by_part.finish(self));
+        Ok(())
+    }
+}

@@ -1,0 +1,183 @@
+//! A conditional network with the texts of a run.
+
+use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::unet::UNet2DConditionModel;
+use crate::denoiser::Denoiser;
+use crate::gradients::GradientSet;
+use crate::random::Draw;
+use crate::unet2d::InputError;
+
+/// A conditional network in training: every image has one of a few texts, whose number is its label. As a
+/// module it is the network alone, so that names and gradients are the network's.
+#[derive(Debug, Clone)]
+pub struct Captioned {
+    pub network: UNet2DConditionModel,
+    /// The text encoder's hidden states, `[texts, tokens, cross_attention_dim]`, without autodiff.
+    texts: Tensor<3>,
+}
+
+impl Captioned {
+    /// # Shapes
+    /// `texts`: `[texts, tokens, cross_attention_dim]`.
+    pub fn new(network: UNet2DConditionModel, texts: Tensor<3>) -> Self {
+        Self {
+            network,
+            texts: texts.inner(),
+        }
+    }
+
+    /// The texts of images with these labels.
+    fn states(&self, labels: Option<&[i64]>) -> Result<Tensor<3>, InputError> {
+        let count = self.texts.dims()[0];
+        Ok(match labels {
+            Some(labels) => {
+                let known = |label: &&i64| (0..count as i64).contains(*label);
+                if let Some(&label) = labels.iter().find(|label| !known(label)) {
+                    return Err(InputError::Text { label, count });
+                }
+                let numbers = TensorData::new(labels.to_vec(), [labels.len()]);
+                let numbers = Tensor::<1, Int>::from_data(numbers, &self.texts.device());
+                self.texts.clone().select(0, numbers)
+            }
+            None => self.texts.clone().narrow(0, 0, 1),
+        })
+    }
+}
+
+impl Denoiser for Captioned {
+    /// Images without labels have the first text.
+    fn predict(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[usize],
+        labels: Option<&[i64]>,
+        dropout: Option<&mut Draw>,
+    ) -> Result<Tensor<4>, InputError> {
+        let states = self.states(labels)?;
+        let states = if x.is_autodiff() {
+            states.autodiff()
+        } else {
+            states
+        };
+        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        self.network.forward(x, &timesteps, states, dropout)
+    }
+
+    fn gradients(&self, loss: Tensor<1>) -> GradientSet {
+        GradientSet::of(&self.network, loss)
+    }
+
+    fn backward(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[usize],
+        labels: Option<&[i64]>,
+        dropout: Option<&mut Draw>,
+        loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
+        sum: &mut Option<GradientSet>,
+    ) -> Result<(), InputError> {
+        let states = self.states(labels)?.autodiff();
+        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        self.network
+            .backward(x, &timesteps, states, dropout, loss, sum)
+    }
+}
+
+impl Module for Captioned {
+    fn collect_devices(&self, devices: Devices) -> Devices {
+        self.network.collect_devices(devices)
+    }
+
+    fn fork(self, device: &Device) -> Self {
+        Self {
+            network: self.network.fork(device),
+            texts: self.texts.to_device(device),
+        }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self {
+            network: self.network.to_device(device),
+            texts: self.texts.to_device(device),
+        }
+    }
+
+    fn train(self) -> Self {
+        Self {
+            network: self.network.train(),
+            texts: self.texts,
+        }
+    }
+
+    fn valid(&self) -> Self {
+        Self {
+            network: self.network.valid(),
+            texts: self.texts.clone(),
+        }
+    }
+
+    fn materialize(self) -> Self {
+        Self {
+            network: self.network.materialize(),
+            texts: self.texts,
+        }
+    }
+
+    fn visit<V: ModuleVisitor>(&self, visitor: &mut V) {
+        self.network.visit(visitor);
+    }
+
+    fn map<M: ModuleMapper>(self, mapper: &mut M) -> Self {
+        Self {
+            network: self.network.map(mapper),
+            texts: self.texts,
+        }
+    }
+}
+
+/// A conditional network that samples with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): away
+/// from one text, towards another.
+#[derive(Debug, Clone)]
+pub struct Guided<'a> {
+    pub network: &'a UNet2DConditionModel,
+    /// `[1, tokens, cross_attention_dim]`: what is asked for.
+    pub prompt: Tensor<3>,
+    /// The same shape: what is avoided, often the empty text.
+    pub negative: Tensor<3>,
+    /// How far to go; at 1 or below only the prompt counts, as in diffusers.
+    pub guidance: f64,
+}
+
+impl Denoiser for Guided<'_> {
+    fn predict(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[usize],
+        labels: Option<&[i64]>,
+        dropout: Option<&mut Draw>,
+    ) -> Result<Tensor<4>, InputError> {
+        if labels.is_some() {
+            return Err(InputError::LabelsUnexpected);
+        }
+        let mut timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        if self.guidance <= 1.0 {
+            let prompt = self.prompt.clone();
+            return self.network.forward(x, &timesteps, prompt, dropout);
+        }
+        let batch = x.dims()[0];
+        timesteps.extend_from_within(..);
+        let each = |text: &Tensor<3>| text.clone().repeat_dim(0, batch);
+        let texts = Tensor::cat(vec![each(&self.negative), each(&self.prompt)], 0);
+        let twice = Tensor::cat(vec![x.clone(), x], 0);
+        let both = self.network.forward(twice, &timesteps, texts, dropout)?;
+        let negative = both.clone().narrow(0, 0, batch);
+        let prompted = both.narrow(0, batch, batch);
+        Ok(negative.clone() + (prompted - negative).mul_scalar(self.guidance))
+    }
+
+    fn gradients(&self, loss: Tensor<1>) -> GradientSet {
+        GradientSet::of(self.network, loss)
+    }
+}

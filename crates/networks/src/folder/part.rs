@@ -1,0 +1,99 @@
+//! Another part of a pipeline than its network: read, and never changed.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::CONFIG;
+use super::error::FolderError;
+use super::layout::{DIFFUSERS, Layout, TRANSFORMERS};
+use super::source::Source;
+use super::tensor::RawTensor;
+
+/// Who wrote a part: they name weight files differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Library {
+    Diffusers,
+    Transformers,
+}
+
+/// A folder of a pipeline, such as `text_encoder`.
+#[derive(Debug, Clone)]
+pub struct Part {
+    source: Source,
+    folder: PathBuf,
+}
+
+impl Part {
+    pub(super) fn open(
+        source: &Source,
+        name: &'static str,
+        what: &str,
+    ) -> Result<Self, FolderError> {
+        let folder = PathBuf::from(name);
+        if !source.has_folder(&folder) {
+            return Err(FolderError::MissingFile {
+                path: source.path(&folder),
+                remedy: format!(
+                    "the model has no {what}; give the whole pipeline's folder, as it was downloaded"
+                ),
+            });
+        }
+        Ok(Self {
+            source: source.clone(),
+            folder,
+        })
+    }
+
+    /// A part that lies alone.
+    ///
+    /// # Errors
+    /// No such folder.
+    pub fn at(folder: impl AsRef<Path>) -> Result<Self, FolderError> {
+        Ok(Self {
+            source: Source::new(folder.as_ref())?,
+            folder: PathBuf::new(),
+        })
+    }
+
+    /// The path to show for one of its files.
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.source.path(&self.folder.join(file))
+    }
+
+    pub fn has(&self, file: &str) -> bool {
+        self.source.has(&self.folder.join(file))
+    }
+
+    /// A whole file of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// A file that is missing, empty, too large or not its own content.
+    pub fn read(&self, file: &str, limit: u64) -> Result<Vec<u8>, FolderError> {
+        self.source.read_small(&self.folder.join(file), limit)
+    }
+
+    /// Its `config.json`.
+    ///
+    /// # Errors
+    /// A file that is missing or not a JSON object.
+    pub fn config(&self) -> Result<Value, FolderError> {
+        self.source.read_config(&self.folder.join(CONFIG))
+    }
+
+    /// Its tensors under their present names. `library` names the files.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::weights`](super::ModelFolder::weights).
+    pub fn tensors(&self, library: Library) -> Result<Vec<(String, RawTensor)>, FolderError> {
+        let names = match library {
+            Library::Diffusers => &DIFFUSERS,
+            Library::Transformers => &TRANSFORMERS,
+        };
+        let layout = Layout::find(&self.source, &self.folder, names)?;
+        let loaded = layout.read(&self.source)?.into_iter();
+        loaded
+            .map(|one| Ok((one.current, one.tensor.read()?.into_owned())))
+            .collect()
+    }
+}

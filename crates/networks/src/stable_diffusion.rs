@@ -1,0 +1,264 @@
+//! Model folders of conditional networks: the network alone, and `StableDiffusionPipeline` around it.
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use crate::conditional::{UNet2DConditionConfig, UNet2DConditionModel};
+use crate::config::ConfigError;
+use crate::folder::{Class, FolderError, Kind, Library, ModelFolder, Part, Weights, Written};
+use crate::model::{self, ModelError};
+use crate::parameters;
+use crate::schedule::SchedulerConfig;
+use crate::text::{CLIPTextModel, TextConfig};
+use crate::tokenizer::ClipTokenizer;
+use crate::vae::{AutoencoderConfig, AutoencoderKL};
+
+/// A conditional denoiser read from a folder.
+pub struct ConditionalModel {
+    pub folder: ModelFolder,
+    pub config: UNet2DConditionConfig,
+    /// The folder's scheduler as a pipeline uses it; diffusers' DDPM defaults where a bare folder has none.
+    pub scheduler: SchedulerConfig,
+    weights: Weights,
+}
+
+impl ConditionalModel {
+    /// Reads and checks configuration, scheduler and weights.
+    ///
+    /// # Errors
+    /// Anything in the folder that is damaged, missing, too much or not supported.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        Self::from_folder(ModelFolder::open(path)?)
+    }
+
+    /// The same for a folder that is open.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_folder(folder: ModelFolder) -> Result<Self, ModelError> {
+        if folder.class != Class::Conditional {
+            return Err(ModelError::Unconditional {
+                path: folder.root().to_path_buf(),
+            });
+        }
+        let config =
+            UNet2DConditionConfig::from_json(&folder.config).map_err(at(folder.config_path()))?;
+        let mut scheduler = model::scheduler(&folder)?;
+        if matches!(folder.kind, Kind::Pipeline { .. }) {
+            scheduler = scheduler.for_latents();
+        }
+        let weights = folder.weights()?;
+        Ok(Self {
+            folder,
+            config,
+            scheduler,
+            weights,
+        })
+    }
+
+    /// The network with the folder's weights, in f32.
+    ///
+    /// # Errors
+    /// All tensors that are missing, unexpected or of another shape.
+    pub fn network(&self, device: &Device) -> Result<UNet2DConditionModel, ModelError> {
+        model::fill(self.config.init(device), &self.weights, self.folder.root())
+    }
+
+    /// Writes the folder again with this network's weights; everything else stays as it is.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::write_with`].
+    pub fn write(
+        &self,
+        network: &impl Module,
+        out: &Path,
+        overwrite: bool,
+    ) -> Result<Written, ModelError> {
+        model::write(&self.folder, &self.weights, network, out, overwrite)
+    }
+}
+
+/// A whole text-to-image pipeline of Stable Diffusion 1.x or 2.x. Only its denoiser is in memory; the other networks
+/// are read when they are asked for.
+pub struct StableDiffusion {
+    pub model: ConditionalModel,
+    pub vae_config: AutoencoderConfig,
+    pub text_config: TextConfig,
+    pub tokenizer: ClipTokenizer,
+    vae: Part,
+    text_encoder: Part,
+}
+
+/// Prompts as the denoiser looks at them.
+pub struct Embedded {
+    /// `[texts, tokens, width]`, on a device without autodiff.
+    pub states: Tensor<3>,
+    /// For each text, the part of it that did not fit.
+    pub cut: Vec<Option<String>>,
+}
+
+/// Texts that are encoded together.
+const TEXTS_AT_ONCE: usize = 8;
+
+impl StableDiffusion {
+    /// Reads and checks all but the weights of text encoder and autoencoder.
+    ///
+    /// # Errors
+    /// A folder that is no whole pipeline, and anything in it that is damaged, missing or not supported.
+    pub fn open(path: &Path) -> Result<Self, ModelError> {
+        Self::from_folder(ModelFolder::open(path)?)
+    }
+
+    /// The same for a folder that is open.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_folder(folder: ModelFolder) -> Result<Self, ModelError> {
+        if folder.class == Class::Conditional && folder.kind == Kind::Bare {
+            return Err(ModelError::NotAPipeline {
+                path: folder.root().to_path_buf(),
+            });
+        }
+        let model = ConditionalModel::from_folder(folder)?;
+        let folder = &model.folder;
+        let text_encoder = folder.part("text_encoder", "text encoder")?;
+        let tokenizer = folder.part("tokenizer", "tokenizer")?;
+        let vae = folder.part("vae", "autoencoder")?;
+        let in_text = at(text_encoder.path("config.json"));
+        let in_vae = at(vae.path("config.json"));
+        let text_config = TextConfig::from_json(&text_encoder.config()?).map_err(in_text)?;
+        let vae_config = AutoencoderConfig::from_json(&vae.config()?).map_err(in_vae)?;
+        let tokenizer = ClipTokenizer::read(&tokenizer, text_config.max_position_embeddings)?;
+        let disagree = |problem: String| ModelError::Config {
+            path: folder.config_path(),
+            source: ConfigError::Inconsistent(problem),
+        };
+        let (width, states) = (model.config.cross_attention_dim, text_config.hidden_size);
+        if width != states {
+            return Err(disagree(format!(
+                "`cross_attention_dim` is {width}, but the text encoder's `hidden_size` {states}"
+            )));
+        }
+        let latents = vae_config.latent_channels;
+        for (key, channels) in [
+            ("in_channels", model.config.in_channels),
+            ("out_channels", model.config.out_channels),
+        ] {
+            if channels != latents {
+                return Err(disagree(format!(
+                    "`{key}` is {channels}, but the autoencoder's latents have {latents} channels; inpainting, \
+                     depth and upscaling networks are not supported"
+                )));
+            }
+        }
+        if (vae_config.in_channels, vae_config.out_channels) != (3, 3) {
+            return Err(disagree("the autoencoder's images are not RGB".into()));
+        }
+        Ok(Self {
+            vae_config,
+            text_config,
+            tokenizer,
+            vae,
+            text_encoder,
+            model,
+        })
+    }
+
+    /// How many pixels of an image one latent stands for, each way.
+    pub fn latent_factor(&self) -> usize {
+        1 << (self.vae_config.block_out_channels.len() - 1)
+    }
+
+    /// Height and width of the images that the network was made for; `None` where the folder does not say.
+    pub fn image_size(&self) -> Option<[usize; 2]> {
+        let size = self.model.config.sample_size?;
+        Some(size.map(|side| side * self.latent_factor()))
+    }
+
+    /// The autoencoder with the folder's weights.
+    ///
+    /// # Errors
+    /// Weights that cannot be read or do not fit.
+    pub fn autoencoder(&self, device: &Device) -> Result<AutoencoderKL, ModelError> {
+        let tensors = self.vae.tensors(Library::Diffusers)?;
+        let network = self.vae_config.init(device);
+        parameters::load(network, tensors).map_err(|source| ModelError::Mismatch {
+            path: self.vae.path(""),
+            source,
+        })
+    }
+
+    /// The text encoder with the folder's weights.
+    ///
+    /// # Errors
+    /// Weights that cannot be read or do not fit.
+    pub fn text_encoder(&self, device: &Device) -> Result<CLIPTextModel, ModelError> {
+        const PREFIX: &str = "text_model.";
+        let tensors = self.text_encoder.tensors(Library::Transformers)?;
+        // transformers 5 leaves the prefix out. Old files carry the places' numbers, 0, 1, 2 and so on.
+        let named = tensors.into_iter().map(|(name, tensor)| {
+            let name = if name.starts_with(PREFIX) {
+                name
+            } else {
+                format!("{PREFIX}{name}")
+            };
+            (name, tensor)
+        });
+        let tensors = named.filter(|(name, _)| !name.ends_with("embeddings.position_ids"));
+        parameters::load(self.text_config.init(device), tensors).map_err(|source| {
+            ModelError::Mismatch {
+                path: self.text_encoder.path(""),
+                source,
+            }
+        })
+    }
+
+    /// Encodes texts: reads the text encoder, uses it once and drops it.
+    ///
+    /// # Errors
+    /// No texts; an encoder that cannot be read; a tokenizer whose numbers the encoder does not know.
+    pub fn embed(&self, texts: &[&str], device: &Device) -> Result<Embedded, ModelError> {
+        let mut ids = Vec::with_capacity(texts.len());
+        let mut cut = Vec::with_capacity(texts.len());
+        for text in texts {
+            let tokens = self.tokenizer.encode(text)?;
+            ids.push(tokens.ids);
+            cut.push(tokens.cut);
+        }
+        let encoder = self.text_encoder(device)?;
+        let states = ids
+            .chunks(TEXTS_AT_ONCE)
+            .map(|ids| encoder.forward(ids))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|source| ModelError::Text {
+                path: self.text_encoder.path(""),
+                source,
+            })?;
+        Ok(Embedded {
+            states: Tensor::cat(states, 0),
+            cut,
+        })
+    }
+}
+
+fn at(path: PathBuf) -> impl FnOnce(ConfigError) -> ModelError {
+    move |source| ModelError::Config { path, source }
+}
+
+impl From<crate::tokenizer::TokenizerError> for ModelError {
+    fn from(error: crate::tokenizer::TokenizerError) -> Self {
+        match error {
+            crate::tokenizer::TokenizerError::Folder(error) => Self::Folder(error),
+            error => Self::Tokenizer(error),
+        }
+    }
+}
+
+impl ModelError {
+    /// Whether the machine failed, and not what it was given.
+    pub fn is_environment(&self) -> bool {
+        matches!(self, Self::Folder(error) if FolderError::is_environment(error))
+    }
+}

@@ -1,0 +1,272 @@
+//! CLIP's tokenizer: from a prompt to the token numbers that its [text encoder](crate::text) takes.
+//!
+//! A folder keeps it as `vocab.json` with `merges.txt` or, since transformers 5, as `tokenizer.json`; what pads a short
+//! prompt is in `special_tokens_map.json` and `tokenizer_config.json`. The pieces between (normalization, how words
+//! are cut) are CLIP's and not configurable.
+
+use std::path::PathBuf;
+
+use serde_json::{Map, Value, json};
+use tokenizers::Tokenizer;
+
+use crate::folder::{FolderError, Part};
+
+/// The vocabulary of Stable Diffusion takes 1 MB, a `tokenizer.json` 3.6 MB.
+const LARGEST_FILE: u64 = 64 << 20;
+/// More tokens than any text encoder here has places for.
+const LONGEST: usize = 1 << 16;
+
+/// Why a tokenizer cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error("{}: {problem}", path.display())]
+    Malformed { path: PathBuf, problem: String },
+    #[error("{}: neither vocab.json with merges.txt nor tokenizer.json; download the folder again", path.display())]
+    Missing { path: PathBuf },
+    #[error("{text:?}: cannot be tokenized: {problem}")]
+    Text { text: String, problem: String },
+}
+
+/// A prompt as token numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tokens {
+    /// [`ClipTokenizer::max_length`] of them: start mark, text, end mark, padding.
+    pub ids: Vec<i64>,
+    /// The part of the prompt that did not fit.
+    pub cut: Option<String>,
+}
+
+/// CLIP's byte-level byte-pair encoding.
+#[derive(Debug, Clone)]
+pub struct ClipTokenizer {
+    tokenizer: Tokenizer,
+    end: i64,
+    pad: i64,
+    max_length: usize,
+}
+
+impl ClipTokenizer {
+    /// Reads the `tokenizer` folder of a pipeline. `most`: places of the text encoder.
+    ///
+    /// # Errors
+    /// Files that are missing, damaged or contradict each other.
+    pub fn read(part: &Part, most: usize) -> Result<Self, TokenizerError> {
+        let malformed = |file: &str, problem: String| TokenizerError::Malformed {
+            path: part.path(file),
+            problem,
+        };
+        let config = optional(part, "tokenizer_config.json")?;
+        let mut marks = config.clone();
+        // Since there is `added_tokens_decoder`, the other file repeats this one or is wrong.
+        if !config.contains_key("added_tokens_decoder") {
+            marks.extend(optional(part, "special_tokens_map.json")?);
+        }
+        let (vocab, merges, mut added) = vocabulary(part)?;
+        let numbered = |text: &str| {
+            let known = vocab.get(text).and_then(Value::as_u64);
+            known.or_else(|| {
+                let own = added.iter().find(|token| token["content"] == text);
+                own.and_then(|token| token["id"].as_u64())
+            })
+        };
+        let mark = |key: &str, default: &str| {
+            let value = marks.get(key).filter(|value| !value.is_null());
+            let content = match value {
+                None => default,
+                Some(value) => value
+                    .as_str()
+                    .or_else(|| value.get("content")?.as_str())
+                    .ok_or_else(|| {
+                        malformed("tokenizer_config.json", format!("`{key}` is not a token"))
+                    })?,
+            };
+            let id = numbered(content).ok_or_else(|| {
+                malformed(
+                    "tokenizer_config.json",
+                    format!("`{key}` is {content:?}, which is not in the vocabulary"),
+                )
+            })?;
+            let normalized = value.and_then(|value| value.get("normalized")?.as_bool());
+            Ok::<_, TokenizerError>(added_token(id, content, normalized.unwrap_or(false)))
+        };
+        let (start, end) = (
+            mark("bos_token", "<|startoftext|>")?,
+            mark("eos_token", "<|endoftext|>")?,
+        );
+        let pad = mark("pad_token", "<|endoftext|>")?;
+        let unknown = mark("unk_token", "<|endoftext|>")?;
+        for token in [&pad, &start, &end, &unknown] {
+            if !added.iter().any(|other| other["id"] == token["id"]) {
+                added.push(token.clone());
+            }
+        }
+        added.sort_by_key(|token| token["id"].as_u64());
+        let number = |token: &Value| token["id"].as_i64().expect("made above");
+        let (end_id, pad_id) = (number(&end), number(&pad));
+        let whole = json!({
+            "version": "1.0",
+            "added_tokens": added,
+            "normalizer": { "type": "Sequence", "normalizers": [
+                { "type": "NFC" },
+                { "type": "Replace", "pattern": { "Regex": r"\s+" }, "content": " " },
+                { "type": "Lowercase" },
+            ]},
+            "pre_tokenizer": { "type": "Sequence", "pretokenizers": [
+                {
+                    "type": "Split",
+                    "pattern": { "Regex": concat!(
+                        r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|",
+                        r"[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
+                    )},
+                    "behavior": "Removed",
+                    "invert": true,
+                },
+                { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+            ]},
+            "post_processor": {
+                "type": "RobertaProcessing",
+                "sep": [end["content"], end["id"]],
+                "cls": [start["content"], start["id"]],
+                "trim_offsets": false,
+                "add_prefix_space": false,
+            },
+            "decoder": null,
+            "model": {
+                "type": "BPE",
+                "dropout": null,
+                "unk_token": unknown["content"],
+                "continuing_subword_prefix": "",
+                "end_of_word_suffix": "</w>",
+                "fuse_unk": false,
+                "vocab": vocab,
+                "merges": merges,
+            },
+        });
+        let tokenizer = Tokenizer::from_bytes(whole.to_string())
+            .map_err(|error| malformed("", format!("not CLIP's vocabulary and merges: {error}")))?;
+        let own = config.get("model_max_length").and_then(Value::as_f64);
+        let own = own.filter(|&length| length <= LONGEST as f64);
+        let max_length = own.map_or(most, |length| length as usize).min(most);
+        if max_length < 2 {
+            let problem = "`model_max_length` leaves no place for the two marks".into();
+            return Err(malformed("tokenizer_config.json", problem));
+        }
+        Ok(Self {
+            tokenizer,
+            end: end_id,
+            pad: pad_id,
+            max_length,
+        })
+    }
+
+    /// How many tokens every prompt becomes.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// The tokens of a prompt, padded, or cut where there are too many.
+    ///
+    /// # Errors
+    /// The vocabulary lacks what the text needs.
+    pub fn encode(&self, text: &str) -> Result<Tokens, TokenizerError> {
+        let encoding = self
+            .tokenizer
+            .encode(text, true)
+            .map_err(|error| TokenizerError::Text {
+                text: text.into(),
+                problem: error.to_string(),
+            })?;
+        let mut ids: Vec<i64> = encoding.get_ids().iter().map(|&id| id.into()).collect();
+        let mut cut = None;
+        if ids.len() > self.max_length {
+            ids.truncate(self.max_length - 1);
+            ids.push(self.end);
+            let from = encoding.get_offsets()[self.max_length - 1].0;
+            cut = Some(text.get(from..).unwrap_or(text).trim().to_string());
+        }
+        ids.resize(self.max_length, self.pad);
+        Ok(Tokens { ids, cut })
+    }
+}
+
+fn added_token(id: u64, content: &str, normalized: bool) -> Value {
+    json!({
+        "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": normalized, "special": true,
+    })
+}
+
+/// A JSON object from a file that need not be there.
+fn optional(part: &Part, file: &str) -> Result<Map<String, Value>, TokenizerError> {
+    if !part.has(file) {
+        return Ok(Map::new());
+    }
+    object(part, file)
+}
+
+fn object(part: &Part, file: &str) -> Result<Map<String, Value>, TokenizerError> {
+    let bytes = part.read(file, LARGEST_FILE)?;
+    match serde_json::from_slice(&bytes) {
+        Ok(Value::Object(object)) => Ok(object),
+        other => Err(TokenizerError::Malformed {
+            path: part.path(file),
+            problem: match other {
+                Ok(_) => "not a JSON object".into(),
+                Err(error) => format!("not valid JSON: {error}"),
+            },
+        }),
+    }
+}
+
+/// Vocabulary, merges, and tokens that were added to both later.
+fn vocabulary(part: &Part) -> Result<(Map<String, Value>, Value, Vec<Value>), TokenizerError> {
+    let malformed = |file: &str, problem: &str| TokenizerError::Malformed {
+        path: part.path(file),
+        problem: problem.into(),
+    };
+    if part.has("vocab.json") && part.has("merges.txt") {
+        let vocab = object(part, "vocab.json")?;
+        let text = String::from_utf8(part.read("merges.txt", LARGEST_FILE)?)
+            .map_err(|_| malformed("merges.txt", "not a text file (UTF-8)"))?;
+        let merges = text
+            .lines()
+            .filter(|line| !line.starts_with("#version") && !line.is_empty())
+            .map(|line| match line.split_once(' ') {
+                Some((left, right)) => Ok(json!([left, right])),
+                None => Err(malformed("merges.txt", "a line is not two tokens")),
+            })
+            .collect::<Result<Vec<Value>, _>>()?;
+        let mut added = Vec::new();
+        for (content, id) in optional(part, "added_tokens.json")? {
+            let id = id
+                .as_u64()
+                .ok_or_else(|| malformed("added_tokens.json", "a token's number is none"))?;
+            added.push(added_token(id, &content, false));
+        }
+        return Ok((vocab, merges.into(), added));
+    }
+    if !part.has("tokenizer.json") {
+        return Err(TokenizerError::Missing {
+            path: part.path(""),
+        });
+    }
+    let mut whole = object(part, "tokenizer.json")?;
+    let added = match whole.remove("added_tokens") {
+        Some(Value::Array(added)) => added,
+        _ => Vec::new(),
+    };
+    let numbered = |token: &Value| token["id"].is_u64() && token["content"].is_string();
+    if !added.iter().all(numbered) {
+        return Err(malformed("tokenizer.json", "an added token has no number"));
+    }
+    let model = whole.get_mut("model").and_then(Value::as_object_mut);
+    let model = model
+        .filter(|model| model.get("type").is_none_or(|kind| kind == "BPE"))
+        .ok_or_else(|| malformed("tokenizer.json", "not a byte-pair encoding, as CLIP's is"))?;
+    match (model.remove("vocab"), model.remove("merges")) {
+        (Some(Value::Object(vocab)), Some(merges @ Value::Array(_))) => Ok((vocab, merges, added)),
+        _ => Err(malformed("tokenizer.json", "without vocabulary or merges")),
+    }
+}

@@ -1,0 +1,112 @@
+//! Whole text-to-image pipelines against diffusers 0.42.1: `fixtures/parity/pipeline_*`, each made by the script in its
+//! folder, in f64 from the folder's weights.
+
+mod support;
+
+use std::cell::RefCell;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use retrack_networks::conditional::Guided;
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::parameters::to_host;
+use retrack_networks::schedule::{Sampler, SchedulerKind};
+use retrack_networks::stable_diffusion::StableDiffusion;
+use support::{Case, channel_last, worst};
+
+const PROMPT: &str = "A photo of the cat, on the beach";
+const NEGATIVE: &str = "portrait of an old man";
+/// Largest difference allowed, as a share of the largest expected magnitude.
+const STATES: f32 = 1e-5;
+const TRAJECTORY: f32 = 3e-5;
+const IMAGES: f32 = 1e-4;
+
+fn open(name: &str) -> StableDiffusion {
+    StableDiffusion::open(&support::root().join(name).join("model")).unwrap()
+}
+
+fn assert_agrees(name: &str) {
+    let case = Case::read(name);
+    let device = Device::flex();
+    let opened = open(name);
+    let texts = opened.embed(&[PROMPT, ""], &device).unwrap();
+    assert_eq!(texts.cut, [None, None]);
+    let ids = case.integers("input_ids");
+    assert_eq!(opened.tokenizer.encode(PROMPT).unwrap().ids, ids[..77]);
+    let far = worst(&to_host(texts.states.clone()), &case.floats("states"), 2);
+    println!("{name} states: {:.1e}", far.error);
+    assert!(far.error <= STATES, "{name}: {far:?}");
+
+    let network = opened.model.network(&device).unwrap();
+    let autoencoder = opened.autoencoder(&device).unwrap();
+    let negative = opened.embed(&[NEGATIVE], &device).unwrap().states;
+    let empty = texts.states.clone().narrow(0, 1, 1);
+    for (run, kind, guidance, negative) in [
+        ("pndm", SchedulerKind::Pndm, 7.5, &empty),
+        ("ddim", SchedulerKind::Ddim, 7.5, &empty),
+        ("ddpm", SchedulerKind::Ddpm, 7.5, &empty),
+        ("plain", SchedulerKind::Ddim, 1.0, &empty),
+        ("negative", SchedulerKind::Pndm, 3.0, &negative),
+    ] {
+        let guided = Guided {
+            network: &network,
+            prompt: texts.states.clone().narrow(0, 0, 1),
+            negative: negative.clone(),
+            guidance,
+        };
+        let sampler = Sampler::new(kind, &opened.model.scheduler, 6).unwrap();
+        let mut walk = sampler.walk(usize::MAX);
+        let timesteps = walk.timesteps();
+        let expected: Vec<i64> = timesteps.iter().map(|&t| t as i64).collect();
+        assert_eq!(
+            expected,
+            case.integers(&format!("{run}.timesteps")),
+            "{name} {run}"
+        );
+        let noises = RefCell::new(draws(&case, "noise", &device).into_iter());
+        let mut x = case.image_tensor("latents", &device);
+        let trajectory = draws(&case, &format!("{run}.trajectory"), &device);
+        assert_eq!(trajectory.len(), timesteps.len());
+        for (&t, expected) in timesteps.iter().zip(trajectory) {
+            let output = guided.predict(x.clone(), &[t, t], None, None).unwrap();
+            x = walk.step(output, t, x, || noises.borrow_mut().next().unwrap());
+            let far = worst(&to_host(x.clone()), &to_host(expected), 2);
+            assert!(far.error <= TRAJECTORY, "{name} {run} at {t}: {far:?}");
+        }
+        let images = to_host(autoencoder.to_images(x).unwrap());
+        let images: Vec<f32> = images
+            .iter()
+            .map(|v| (v / 2.0 + 0.5).clamp(0.0, 1.0))
+            .collect();
+        let (_, expected) = case.images(&format!("{run}.images"));
+        let far = worst(&images, &expected, 2);
+        println!("{name} {run}: {:.1e}", far.error);
+        assert!(far.error <= IMAGES, "{name} {run}: {far:?}");
+    }
+}
+
+/// Each of `[S, N, C, H, W]`.
+fn draws(case: &Case, key: &str, device: &Device) -> Vec<Tensor<4>> {
+    let [steps, n, c, h, w] = case.shape(key).try_into().unwrap();
+    let values = channel_last(&case.floats(key), c, h * w);
+    let each = values.chunks_exact(values.len() / steps);
+    each.map(|values| Tensor::from_data(TensorData::new(values.to_vec(), [n, h, w, c]), device))
+        .collect()
+}
+
+#[test]
+fn images_of_stable_diffusion_1_equal_those_of_diffusers() {
+    assert_agrees("pipeline_sd1");
+}
+
+#[test]
+fn images_of_stable_diffusion_2_equal_those_of_diffusers() {
+    assert_agrees("pipeline_sd2");
+}
+
+#[test]
+fn every_case_has_a_test() {
+    assert_eq!(
+        support::cases("pipeline_"),
+        ["pipeline_sd1", "pipeline_sd2"]
+    );
+}
