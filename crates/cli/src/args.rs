@@ -160,7 +160,7 @@ Examples:
   retrack unlearn ... --dry-run    what would happen, without doing it
 
 Without --preset the published settings for images of this size are taken. The written folder loads in
-diffusers like the one given; its run/ subfolder records the configuration and every step."
+diffusers like the one given; run/report.html in it says what changed, and retrack verify checks that."
 )]
 pub struct UnlearnArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
@@ -218,6 +218,12 @@ pub struct UnlearnArgs {
     /// Replace what lies in --out
     #[arg(long)]
     pub force: bool,
+    /// Let the report show the forgotten images, their neighbors and what restores them: not for every reader's eyes
+    #[arg(long)]
+    pub show_forgotten: bool,
+    /// Make no report: nothing is looked at before and after (about a tenth of the time), and nothing can be verified
+    #[arg(long, conflicts_with = "show_forgotten")]
+    pub no_report: bool,
     /// Say what would be done, and stop
     #[arg(long)]
     pub dry_run: bool,
@@ -257,6 +263,8 @@ impl UnlearnArgs {
             checkpoint_every: None,
             resume: false,
             force: false,
+            show_forgotten: false,
+            no_report: false,
             dry_run: false,
             json: false,
             machine: machine.clone(),

@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod evaluation;
+mod evidence;
 mod failure;
 mod interrupt;
 mod machine;

@@ -12,6 +12,35 @@ use retrack_unlearn::watch::CollapseWatch;
 use crate::failure::Failure;
 use crate::{interrupt, model, progress};
 
+/// Looks at a network while it changes.
+pub trait Observer<M> {
+    /// Looks at the network as it is after `step` steps: at the start, and after each. What it returns is recorded with
+    /// the step.
+    ///
+    /// # Errors
+    /// Whatever ends the run.
+    fn look(
+        &mut self,
+        step: usize,
+        network: &M,
+        log: &mut EventLog,
+    ) -> Result<Vec<(&'static str, f64)>, Failure>;
+}
+
+/// Nobody looks.
+pub struct Unobserved;
+
+impl<M> Observer<M> for Unobserved {
+    fn look(
+        &mut self,
+        _: usize,
+        _: &M,
+        _: &mut EventLog,
+    ) -> Result<Vec<(&'static str, f64)>, Failure> {
+        Ok(Vec::new())
+    }
+}
+
 pub struct Session<'a> {
     pub run: &'a RunFolder,
     /// What the progress bar says.
@@ -48,10 +77,12 @@ impl Session<'_> {
         &self,
         trainer: &mut Trainer<M>,
         feed: &Feed,
+        observer: &mut dyn Observer<M>,
     ) -> Result<Option<StepReport>, Failure> {
         interrupt::listen()?;
         let mut watch = CollapseWatch::default();
         let mut log = EventLog::open(self.run, trainer.step)?;
+        observer.look(trainer.step, trainer.network(), &mut log)?;
         let bar = progress::bar(self.title, self.steps, "steps");
         bar.set_position(trainer.step as u64);
         let mut last = None;
@@ -68,7 +99,8 @@ impl Session<'_> {
                     return Err(error.into());
                 }
             };
-            log.record(&report)?;
+            let scores = observer.look(trainer.step, trainer.network(), &mut log)?;
+            log.record(&report, &scores)?;
             if let Some(factor) = report.losses.retain.and_then(|loss| watch.see(loss)) {
                 progress::warn(format!(
                     "step {}: the loss of the retained images is {factor:.1} times what it was at first: the model \

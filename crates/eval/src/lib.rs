@@ -13,5 +13,6 @@ pub mod membership;
 pub mod nll;
 pub mod ode;
 pub mod pictures;
+pub mod report;
 mod resize;
 pub mod score;

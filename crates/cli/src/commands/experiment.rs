@@ -342,6 +342,7 @@ impl Comparison<'_> {
             preset: Some(self.args.preset.clone()),
             config: self.args.config.clone(),
             checkpoint_every: Some(10),
+            no_report: true,
             ..UnlearnArgs::plain(
                 &self.args.model,
                 &self.args.data,

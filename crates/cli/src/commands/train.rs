@@ -17,7 +17,7 @@ use super::unlearn::existing;
 use crate::args::TrainArgs;
 use crate::failure::Failure;
 use crate::progress::say;
-use crate::session::Session;
+use crate::session::{Session, Unobserved};
 use crate::{machine, model};
 
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
@@ -145,7 +145,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     if args.resume {
         session.resume(&mut trainer, &adamw, Some(&ema))?;
     }
-    session.train(&mut trainer, &feed)?;
+    session.train(&mut trainer, &feed, &mut Unobserved)?;
 
     let ema = trainer.ema.as_ref().expect("set above");
     let averaged = ema.apply(trainer.network().clone());
