@@ -12,6 +12,7 @@ mod sample;
 mod tensors;
 mod train;
 mod unlearn;
+mod verify;
 
 use crate::args::{Args, BenchCommand, Command};
 use crate::failure::Failure;
@@ -32,6 +33,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Sample(args) => sample::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Experiment(args) => experiment::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Gradient(args) => gradient::run(args),
@@ -49,6 +51,7 @@ fn threads(command: &Command) -> Option<usize> {
         Command::Sample(args) => args.machine.threads,
         Command::Evaluate(args) => args.machine.threads,
         Command::Experiment(args) => args.machine.threads,
+        Command::Verify(args) => args.machine.threads,
         Command::Inspect(_) => None,
         Command::Predict(args) => args.machine.threads,
         Command::Gradient(args) => args.machine.threads,

@@ -5,6 +5,7 @@
 //! what counts as one and which pictures have to be covered.
 
 pub mod card;
+pub mod comparison;
 
 mod forgotten;
 mod machine_facts;
@@ -17,11 +18,11 @@ use std::path::Path;
 
 use retrack_eval::report::Report;
 
-pub use self::forgotten::{Forgotten, Sight};
-pub use self::machine_facts::{now, peak_memory_bytes};
+pub use self::forgotten::Forgotten;
+pub use self::machine_facts::peak_memory_bytes;
 pub use self::pictures::{covered, show_samples};
-pub use self::probe::{Numbers, Plan, Probe};
-pub use self::unlearning::{Check, Evidence, Run, output_files, record_files};
+pub use self::probe::{Numbers, Probe};
+pub use self::unlearning::{Check, Evidence, KEY, Run, output_files, record_files};
 pub use self::verdict::{Findings, Tally};
 
 use crate::failure::Failure;
