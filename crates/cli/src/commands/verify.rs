@@ -336,14 +336,20 @@ fn compare(name: &str, recorded: &Numbers, now: &Numbers, found: &mut Comparison
     ] {
         found.compared += now.len();
         let apart = |(then, now): (&f64, &f64)| (then - now).abs() / then.abs().max(1e-9);
-        let furthest = then.iter().zip(now).map(apart).fold(0.0, f64::max);
+        // Not a number is as far as can be.
+        let apart = |pair| Some(apart(pair)).filter(|apart| !apart.is_nan());
+        let furthest = then
+            .iter()
+            .zip(now)
+            .map(|pair| apart(pair).unwrap_or(f64::INFINITY))
+            .fold(0.0, f64::max);
         if then.len() != now.len() {
             found.differs(format!(
                 "{name}: {what}: {} recorded, {} now",
                 then.len(),
                 now.len()
             ));
-        } else if !(furthest <= TOLERANCE) {
+        } else if furthest > TOLERANCE {
             found.differs(format!(
                 "{name}: {what}: up to {:.1}% apart",
                 100.0 * furthest

@@ -129,7 +129,7 @@ fn card(
         ("seed".into(), settings.seed.to_string()),
         ("retained images".into(), split.retain.len().to_string()),
     ];
-    if let Ok(Value::Object(options)) = serde_json::to_value(&settings.method) {
+    if let Ok(Value::Object(options)) = serde_json::to_value(settings.method) {
         let options = options.into_iter().filter(|(_, value)| value.is_number());
         rows.extend(options.map(|(key, value)| (key, value.to_string())));
     }

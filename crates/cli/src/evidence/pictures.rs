@@ -54,8 +54,8 @@ pub fn grid(images: &[u8], shape: ImageShape, columns: usize) -> Result<Vec<u8>,
     let grid = Grid {
         shape,
         columns,
-        // The page enlarges pixels itself.
-        zoom: if shape[1] < 32 { 2 } else { 1 },
+        // A few small images are enlarged; of many, the page does that.
+        zoom: (640 / (columns * shape[1]).max(1)).clamp(1, 4),
     };
     Ok(grid.png(&images)?)
 }

@@ -142,7 +142,8 @@ impl<'a> Evidence<'a> {
         started: Instant,
     ) -> Result<Report, Failure> {
         let after = self.after.take().expect("the last step was looked at");
-        let (args, forgotten) = (self.run.args, self.probe.forgotten);
+        let (args, split) = (self.run.args, self.run.split);
+        let forgotten = self.probe.forgotten;
         let events = read_events(&folder.join("events.jsonl"))?;
         let several = forgotten.len() > 1;
         let before = &self.before.numbers;
@@ -162,7 +163,7 @@ impl<'a> Evidence<'a> {
             command: "unlearn".into(),
             title: format!(
                 "Forgetting {} with {}",
-                counted(forgotten.len(), "image"),
+                counted(split.forget.len() + split.duplicates.len(), "image"),
                 card::method_name(self.run.settings)
             ),
             made: now(),
@@ -194,7 +195,7 @@ impl<'a> Evidence<'a> {
             Fact::new(
                 "To be forgotten",
                 format!(
-                    "{}, {} of them distinct",
+                    "{}, {} distinct",
                     counted(split.forget.len(), "row"),
                     forgotten.len()
                 ),
@@ -470,6 +471,7 @@ impl<'a> Evidence<'a> {
             let name =
                 report.add_picture("restored", caption, &alt, grid(&rows, shape, plan.tries)?);
             restoration.pictures.push(name);
+            restoration.withheld = None;
             self.show_neighbors(report)?;
         }
         report.restoration = vec![restoration];
