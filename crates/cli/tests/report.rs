@@ -66,13 +66,13 @@ fn decode_base64(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Whether a picture shows a row of these pixels, at its own size or doubled.
+/// Whether a picture shows a row of these pixels, as large as it is or up to four times.
 fn shows(png: &[u8], pixels: &[u8]) -> bool {
     let picture = image::load_from_memory(png).unwrap().into_luma8();
     let row = &pixels[..SIDE];
     picture.rows().any(|line| {
         let line: Vec<u8> = line.map(|pixel| pixel.0[0]).collect();
-        [1, 2].into_iter().any(|zoom| {
+        (1..=4).any(|zoom| {
             (0..zoom).any(|offset| {
                 let thin: Vec<u8> = line[offset..].iter().copied().step_by(zoom).collect();
                 thin.windows(SIDE).any(|window| window == row)
