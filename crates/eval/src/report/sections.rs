@@ -1,5 +1,7 @@
 //! The sections of the page, each from its part of the content.
 
+use serde_json::Value;
+
 use super::base64;
 use super::charts::{self, number};
 use super::content::*;
@@ -423,8 +425,7 @@ fn provenance(report: &Report) -> Vec<Element> {
         content.push(scrolling(table, "SHA-256 of every file", false));
     }
     if !provenance.configuration.is_null() {
-        let text = serde_json::to_string_pretty(&provenance.configuration)
-            .expect("JSON has no unwritable values");
+        let text = outline(&provenance.configuration, 0);
         content.push(
             el("details")
                 .child(el("summary").text("Resolved configuration"))
@@ -438,4 +439,31 @@ fn provenance(report: &Report) -> Vec<Element> {
         );
     }
     content
+}
+
+/// JSON with a line for each key, and lists of rows in one line: a thousand of them would be a thousand lines.
+fn outline(value: &Value, depth: usize) -> String {
+    let Value::Object(entries) = value else {
+        return value.to_string();
+    };
+    let indent = "  ".repeat(depth + 1);
+    let lines = entries.iter().map(|(key, value)| {
+        let key = Value::from(key.as_str());
+        format!("{indent}{key}: {}", outline(value, depth + 1))
+    });
+    let lines: Vec<String> = lines.collect();
+    format!("{{\n{}\n{}}}", lines.join(",\n"), "  ".repeat(depth))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn configurations_are_outlined_as_json() {
+        let value = serde_json::json!({"a": {"b": [1, 2], "c\"": null}, "d": "<x>"});
+        let text = outline(&value, 0);
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
+        assert_eq!(text.lines().count(), 7);
+    }
 }
