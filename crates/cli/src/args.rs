@@ -46,6 +46,8 @@ pub enum Command {
     Evaluate(EvaluateArgs),
     /// Compare methods: unlearn and evaluate with several seeds, and print one table
     Experiment(ExperimentArgs),
+    /// Check an unlearning run: compute its digests and scores again, and list what differs
+    Verify(VerifyArgs),
     /// Say what a model folder or a data set holds
     Inspect(InspectArgs),
     /// Run a model's network on tensors from a file
@@ -174,7 +176,7 @@ Examples:
   retrack unlearn ... --dry-run    what would happen, without doing it
 
 Without --preset the published settings for images of this size are taken. The written folder loads in
-diffusers like the one given; its run/ subfolder records the configuration and every step."
+diffusers like the one given; run/report.html in it says what changed, and retrack verify checks that."
 )]
 pub struct UnlearnArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
@@ -253,6 +255,12 @@ pub struct UnlearnArgs {
     /// Replace what lies in --out
     #[arg(long)]
     pub force: bool,
+    /// Let the report show the forgotten images, their neighbors and what restores them: not for every reader's eyes
+    #[arg(long)]
+    pub show_forgotten: bool,
+    /// Make no report: nothing is looked at before and after (about a tenth of the time), and nothing can be verified
+    #[arg(long, conflicts_with = "show_forgotten")]
+    pub no_report: bool,
     /// Say what would be done and what it needs, and stop
     #[arg(long)]
     pub dry_run: bool,
@@ -308,6 +316,8 @@ impl UnlearnArgs {
             checkpoint_every: None,
             resume: false,
             force: false,
+            show_forgotten: false,
+            no_report: false,
             dry_run: false,
             json: false,
             machine: machine.clone(),
@@ -431,9 +441,12 @@ pub struct EvaluateArgs {
     /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
-    /// Where metrics.json and the samples go
+    /// Where report.html, report.json, metrics.json and the samples go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Let pictures show samples that may be a forgotten image; they are covered otherwise
+    #[arg(long)]
+    pub show_forgotten: bool,
     /// Replace an earlier evaluation there
     #[arg(long)]
     pub force: bool,
@@ -485,7 +498,7 @@ pub struct ExperimentArgs {
     /// A TOML file like the presets, whose values replace theirs
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where models, results and the table go
+    /// Where models, results, the table and the report go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     #[command(flatten)]
@@ -564,6 +577,33 @@ pub struct MergeArgs {
     /// Replace the model folder in --out
     #[arg(long)]
     pub force: bool,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  retrack verify forgotten
+  retrack verify forgotten --model /elsewhere/ddpm-cifar10-32 --data /elsewhere/cifar-10-batches-bin
+
+Compared are the SHA-256 of the base model's weights, of every file of the written model (but its README.md) and of the
+run's record, the data set's digest, the keyed digests of the forgotten images where run/digest-key is there, the page
+with its report.json, the version of retrack, and the scores of the report, measured again with the recorded seeds.
+Prints `same` and exits with 0, or lists what differs and exits with 1.")]
+pub struct VerifyArgs {
+    /// The --out folder of an unlearning run
+    #[arg(value_name = "RUN_DIR")]
+    pub run: PathBuf,
+    /// Where the base model is now, if it moved
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Where the data set is now, if it moved
+    #[arg(long, value_name = "SRC")]
+    pub data: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub machine: MachineArgs,
 }
 
 #[derive(Debug, Clone, ClapArgs)]

@@ -5,6 +5,7 @@
 mod args;
 mod commands;
 mod evaluation;
+mod evidence;
 mod failure;
 mod interrupt;
 mod latent;

@@ -12,6 +12,35 @@ use retrack_unlearn::watch::{CollapseWatch, RetainedWatch};
 use crate::failure::Failure;
 use crate::{interrupt, model, progress};
 
+/// Looks at a network while it changes.
+pub trait Observer<M> {
+    /// Looks at the network as it is after `step` steps: at the start, and after each. What it returns is recorded with
+    /// the step.
+    ///
+    /// # Errors
+    /// Whatever ends the run.
+    fn look(
+        &mut self,
+        step: usize,
+        network: &M,
+        log: &mut EventLog,
+    ) -> Result<Vec<(&'static str, f64)>, Failure>;
+}
+
+/// Nobody looks.
+pub struct Unobserved;
+
+impl<M> Observer<M> for Unobserved {
+    fn look(
+        &mut self,
+        _: usize,
+        _: &M,
+        _: &mut EventLog,
+    ) -> Result<Vec<(&'static str, f64)>, Failure> {
+        Ok(Vec::new())
+    }
+}
+
 pub struct Session<'a> {
     pub run: &'a RunFolder,
     /// What the progress bar says.
@@ -50,10 +79,12 @@ impl Session<'_> {
         trainer: &mut Trainer<M>,
         feed: &Feed,
         mut retained: Option<RetainedWatch>,
+        observer: &mut dyn Observer<M>,
     ) -> Result<Option<StepReport>, Failure> {
         interrupt::listen()?;
         let mut watch = CollapseWatch::of_steps();
         let mut log = EventLog::open(self.run, trainer.step)?;
+        observer.look(trainer.step, trainer.network(), &mut log)?;
         let bar = progress::bar(self.title, self.steps, "steps");
         bar.set_position(trainer.step as u64);
         let mut last = None;
@@ -77,7 +108,8 @@ impl Session<'_> {
                 report.watched_retain = Some(loss);
                 collapsed = factor;
             }
-            log.record(&report)?;
+            let scores = observer.look(trainer.step, trainer.network(), &mut log)?;
+            log.record(&report, &scores)?;
             if let Some(factor) = collapsed {
                 progress::warn(format!(
                     "step {}: the loss of the retained images is {factor:.1} times what it was at first: the model \

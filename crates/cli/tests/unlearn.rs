@@ -10,7 +10,7 @@ const UNLEARN: &str =
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
 
 #[test]
-fn the_new_folder_differs_in_the_weights_alone() {
+fn the_new_folder_differs_in_the_weights_and_the_card_alone() {
     let folder = Folder::with_model_and_photos();
     folder.write("model/README.md", "A model of mine.\n");
     folder.write("model/unet/notes.txt", "kept");
@@ -21,7 +21,9 @@ fn the_new_folder_differs_in_the_weights_alone() {
         ));
         let start = format!("{method}: 1 image unlearned from model in 2 steps");
         assert!(said.stdout.starts_with(&start), "{}", said.stdout);
-        assert_eq!(said.stdout.lines().count(), 1);
+        let lines: Vec<&str> = said.stdout.lines().collect();
+        assert_eq!(lines.len(), 3);
+        assert_eq!(lines[2], format!("report: {method}/run/report.html"));
 
         let mut files = folder.files(method);
         let run: Vec<String> = files
@@ -30,16 +32,24 @@ fn the_new_folder_differs_in_the_weights_alone() {
             .cloned()
             .collect();
         files.retain(|name, _| !name.starts_with("run/"));
+        // A card that claims to be the base model's is kept under another name.
+        let base = files.remove("README.base.md").unwrap();
+        assert!(base == model["README.md"]);
         assert!(files.keys().eq(model.keys()), "{:?}", files.keys());
         for (name, content) in &model {
-            assert_eq!(files[name] == *content, name != WEIGHTS, "{name}");
+            let kept = name != WEIGHTS && name != "README.md";
+            assert_eq!(files[name] == *content, kept, "{name}");
         }
         assert_eq!(files[WEIGHTS].len(), model[WEIGHTS].len());
         // No checkpoint, no mark of an unfinished run, nothing temporary.
-        let [_, config, lines, tensorboard] = run.as_slice() else {
+        let [_, config, key, lines, tensorboard, page, content] = run.as_slice() else {
             panic!("{run:?}");
         };
-        assert_eq!([config, lines], ["run/config.json", "run/events.jsonl"]);
+        assert_eq!(
+            [config, key, lines],
+            ["run/config.json", "run/digest-key", "run/events.jsonl"]
+        );
+        assert_eq!([page, content], ["run/report.html", "run/report.json"]);
         assert!(tensorboard.starts_with("run/events.out.tfevents."));
     }
     assert!(folder.files("model") == model);
@@ -303,7 +313,7 @@ fn folders_of_every_layout_come_back_in_their_own() {
         folder.done(&format!("{UNLEARN} --steps 1 --lr 0.1 --out out"));
         let model = folder.files("model");
         let mut out = folder.files("out");
-        out.retain(|name, _| !name.starts_with("run/"));
+        out.retain(|name, _| !name.starts_with("run/") && name != "README.md");
         assert!(out.keys().eq(model.keys()), "{case}: {:?}", out.keys());
         for (name, content) in &model {
             let weights = name.ends_with(".bin") || name.ends_with(".safetensors");

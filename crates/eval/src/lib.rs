@@ -16,6 +16,7 @@ pub mod nll;
 pub mod ode;
 pub mod pictures;
 mod pillow;
+pub mod report;
 mod resize;
 pub mod score;
 pub mod sscd;

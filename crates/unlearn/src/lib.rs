@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod data;
+pub mod digest;
 pub mod durable;
 pub mod feed;
 pub mod images;

@@ -382,11 +382,11 @@ impl EventLog {
         })
     }
 
-    /// Records one step.
+    /// Records one step, and what else was seen after it.
     ///
     /// # Errors
     /// The disk's.
-    pub fn record(&mut self, report: &StepReport) -> Result<(), RunError> {
+    pub fn record(&mut self, report: &StepReport, more: &[(&str, f64)]) -> Result<(), RunError> {
         let losses = &report.losses;
         let mut event = json!({
             "step": report.step,
@@ -412,6 +412,10 @@ impl EventLog {
                 event[name] = term.into();
                 scalars.push((name, term as f32));
             }
+        }
+        for &(name, value) in more {
+            event[name] = value.into();
+            scalars.push((name, value as f32));
         }
         writeln!(self.lines, "{event}").map_err(|source| RunError::Io {
             path: self.path.clone(),

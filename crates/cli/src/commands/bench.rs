@@ -22,6 +22,7 @@ use retrack_unlearn::trainer::Trainer;
 use serde_json::{Value, json};
 
 use crate::args::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
+use crate::evidence::peak_memory_bytes;
 use crate::failure::Failure;
 use crate::machine;
 use crate::progress::say;
@@ -93,7 +94,7 @@ fn step(args: &BenchNetworkArgs) -> Result<Value, Failure> {
             "neighbors": NEIGHBORS,
             "parameters": parameters,
             "seconds_per_image": summary(&seconds, 2 * batch),
-            "peak_rss_bytes": peak_rss_bytes(),
+            "peak_rss_bytes": peak_memory_bytes(),
         }),
     ))
 }
@@ -120,7 +121,7 @@ fn predict(args: &BenchNetworkArgs) -> Result<Value, Failure> {
         json!({
             "parameters": bench.parameters(),
             "seconds_per_image": summary(&seconds, args.batch_size),
-            "peak_rss_bytes": peak_rss_bytes(),
+            "peak_rss_bytes": peak_memory_bytes(),
         }),
     ))
 }
@@ -150,7 +151,7 @@ fn sample(args: &BenchSampleArgs) -> Result<Value, Failure> {
             "steps": steps,
             "parameters": bench.parameters(),
             "seconds_per_image": summary(&seconds, args.batch_size),
-            "peak_rss_bytes": peak_rss_bytes(),
+            "peak_rss_bytes": peak_memory_bytes(),
         }),
     ))
 }
@@ -179,7 +180,7 @@ fn neighbors(args: &BenchNeighborsArgs) -> Result<Value, Failure> {
         "simd": retrack_kernels::simd_name(),
         "repeat": args.repeat,
         "seconds_per_query": summary(&seconds, args.queries),
-        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_rss_bytes": peak_memory_bytes(),
     }))
 }
 
@@ -342,16 +343,6 @@ fn summary(seconds: &[f64], parts: usize) -> Value {
     json!({ "best": sorted[0] / parts as f64, "median": median / parts as f64 })
 }
 
-/// The most memory that this process ever held; unknown where there is no /proc.
-fn peak_rss_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
-}
-
 /// `line` with the keys of `more` after its own.
 fn with(mut line: Value, more: Value) -> Value {
     if let (Some(line), Value::Object(more)) = (line.as_object_mut(), more) {
@@ -387,6 +378,6 @@ mod tests {
     #[test]
     fn the_peak_is_at_least_what_is_held() {
         let held = std::hint::black_box(vec![1u8; 64 << 20]);
-        assert!(peak_rss_bytes().unwrap() > held.len() as u64);
+        assert!(peak_memory_bytes().unwrap() > held.len() as u64);
     }
 }

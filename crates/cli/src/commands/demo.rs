@@ -8,18 +8,20 @@ use burn::tensor::{Device, Tensor, TensorData};
 use retrack_eval::distance::{mean, pairwise, to_nearest};
 use retrack_eval::frequency::Frequency;
 use retrack_eval::pictures::Grid;
+use retrack_eval::report::{self, Report};
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_unlearn::data::Dataset;
+use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{to_byte, to_unit};
 use retrack_unlearn::run::{Existing, RunFolder};
 use serde_json::json;
 
 use super::unlearn::unlearn;
 use crate::args::{DemoArgs, UnlearnArgs};
+use crate::evidence::{self, Findings, Forgotten, Tally, counted, show_samples};
 use crate::failure::Failure;
 use crate::model::{self, Samples};
 use crate::progress::say;
@@ -48,7 +50,7 @@ const BASE: [(&str, &[u8]); 4] = [
 ];
 
 /// What a demo leaves in its folder.
-const PARTS: [&str; 7] = [
+const PARTS: [&str; 9] = [
     "digits.parquet",
     "base-model",
     "model",
@@ -56,6 +58,8 @@ const PARTS: [&str; 7] = [
     "after.png",
     "half-way.png",
     "metrics.json",
+    evidence::PAGE,
+    evidence::CONTENT,
 ];
 
 /// Samples nearer to the T-shirt than this count as it: the published experiment's threshold.
@@ -91,7 +95,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let before = base.sample(args, &device)?;
 
     progress::note("2/4  unlearning the T-shirt");
-    let unlearning =
+    let mut unlearning =
         unlearn(&unlearn_args(args, &base_path, &data_path, &model_path))?.expect("not a dry run");
 
     progress::note("3/4  sampling again, with the same seeds");
@@ -113,6 +117,10 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         restored_before: Frequency::of(&restored_before[image_len..], &shirt, THRESHOLD),
         restored_after: Frequency::of(&restored_after[image_len..], &shirt, THRESHOLD),
         digits: Digits::of(&before, &after, &shirt, &digits),
+        half_way: [&restored_before, &restored_after].map(|restored| {
+            let attempts = &restored[image_len..];
+            pairwise(attempts, &shirt.repeat(PROBES), image_len)
+        }),
         seconds: 0.0,
     };
 
@@ -136,6 +144,14 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         seconds: start.elapsed().as_secs_f64(),
         ..result
     };
+    if let Some(mut report) = unlearning.report.take() {
+        let mut split = Split::new(&data, &unlearning.forget, model::BUDGET)?;
+        split.near.clear();
+        let forgotten = Forgotten::new(&data, &split, Some(THRESHOLD))?;
+        let strip = strip.png(&rows)?;
+        result.extend(&mut report, &forgotten, [&before, &after], strip)?;
+        evidence::write(&args.out, &report)?;
+    }
     let metrics = result.json(args, &unlearning.json);
     let text = serde_json::to_string_pretty(&metrics).expect("JSON has no unwritable values");
     model::write(
@@ -174,6 +190,8 @@ fn unlearn_args(args: &DemoArgs, base: &Path, data: &Path, out: &Path) -> Unlear
     UnlearnArgs {
         seed: Some(args.seed),
         preset: Some("demo".into()),
+        // Fashion-MNIST's, for anybody to see.
+        show_forgotten: true,
         ..UnlearnArgs::plain(base, data, "label:10", out, &args.machine)
     }
 }
@@ -296,10 +314,178 @@ struct Outcome {
     restored_before: Frequency,
     restored_after: Frequency,
     digits: Digits,
+    /// Distances of the half-way attempts to the T-shirt, before and after.
+    half_way: [Vec<f64>; 2],
     seconds: f64,
 }
 
 impl Outcome {
+    /// Makes the demo's report of that of its unlearning run: more samples, the half-way test, the digits. The T-shirt
+    /// is public.
+    fn extend(
+        &self,
+        report: &mut Report,
+        forgotten: &Forgotten,
+        samples: [&[u8]; 2],
+        strip: Vec<u8>,
+    ) -> Result<(), Failure> {
+        report.command = "demo".into();
+        report.title = "A model that had memorized a T-shirt, and what it became".into();
+        let tally = |of: &Frequency| Tally {
+            found: of.repeats,
+            of: of.samples,
+        };
+        let quality = format!(
+            "A digit is {:.2} from the nearest real one before and {:.2} after, on average.",
+            self.digits.real_before, self.digits.real_after
+        );
+        let run = report.verdict.clone();
+        report.verdict = Findings {
+            restored: Some((
+                Some(tally(&self.restored_before)),
+                tally(&self.restored_after),
+            )),
+            copies: Some((Some(tally(&self.before)), tally(&self.after))),
+            quality: vec![quality],
+            ..Findings::default()
+        }
+        .verdict();
+        // The run's own tests count as well.
+        if report.verdict.outcome == report::Outcome::NotFound {
+            report.verdict.outcome = run.outcome;
+            report.verdict.headline = run.headline;
+        }
+        // What it says of its fewer tries is said of more here.
+        let notes = run
+            .notes
+            .into_iter()
+            .filter(|note| !note.starts_with("None of"));
+        report.verdict.notes.splice(0..0, notes);
+
+        let shape = forgotten.data.shape();
+        let mut pictures = Vec::new();
+        for (name, title, images) in [
+            ("samples-before", "Before", samples[0]),
+            ("samples-after", "After", samples[1]),
+        ] {
+            let sights = forgotten.look(images)?;
+            show_samples(report, name, title, images, &sights, shape, true)?;
+            pictures.push(name.to_string());
+        }
+        report.samples = Some(report::Samples {
+            note: format!(
+                "{} of each model, drawn by DDIM in {STEPS} steps from the same noise: a digit and its place stay, \
+                 where the T-shirt was there is a digit. {}",
+                counted(self.before.samples, "sample"),
+                forgotten.rule()
+            ),
+            pictures,
+        });
+
+        let attempts = |name: &str, of: &Frequency, distances: &[f64]| report::Attempts {
+            name: name.into(),
+            restored: of.repeats,
+            tries: of.samples,
+            mean_distance: mean(distances),
+        };
+        let row = |name: &str, kind, distances: &[f64]| report::DotRow {
+            name: name.into(),
+            kind,
+            values: distances.to_vec(),
+        };
+        let caption =
+            "The T-shirt, its noised form, and the attempts: the model before above, after below";
+        let alt = format!(
+            "{caption}. Before, {} of the attempts are the T-shirt; after, {}.",
+            tally(&self.restored_before),
+            tally(&self.restored_after)
+        );
+        let picture = report.add_picture("half-way", caption, &alt, strip);
+        report.restoration.insert(
+            0,
+            report::Restoration {
+                title: format!("Noised half-way (timestep {HALF_WAY}) and denoised again"),
+                note: format!(
+                    "The T-shirt was noised to timestep {HALF_WAY} of 1000 and denoised by each model with the same \
+                     noise (ancestral sampling, {STEPS} steps of the whole schedule). {}",
+                    forgotten.rule()
+                ),
+                attempts: vec![
+                    attempts("before", &self.restored_before, &self.half_way[0]),
+                    attempts("after", &self.restored_after, &self.half_way[1]),
+                ],
+                chart: report::DotChart {
+                    title: "Distance of each attempt to the T-shirt".into(),
+                    note: "Near zero, the image came back.".into(),
+                    x: report::Axis::linear("Euclidean distance, pixels in [0, 1]"),
+                    rows: vec![
+                        row("before", report::Kind::Before, &self.half_way[0]),
+                        row("after", report::Kind::After, &self.half_way[1]),
+                    ],
+                    marks: vec![report::Mark {
+                        name: "counts as the T-shirt below".into(),
+                        value: THRESHOLD,
+                    }],
+                },
+                pictures: vec![picture],
+                withheld: None,
+            },
+        );
+        let value = |value: f64, count: usize| {
+            Some(report::MetricValue {
+                value,
+                count,
+                interval: None,
+                deviation: None,
+            })
+        };
+        let metric = |name: &str, meaning: &str, before: f64, after: f64| report::MetricRow {
+            name: name.into(),
+            meaning: meaning.into(),
+            values: vec![
+                value(before, self.before.samples),
+                value(after, self.after.samples),
+            ],
+        };
+        report.metrics.insert(
+            0,
+            report::MetricTable {
+                caption: "The digits among the samples, before and after".into(),
+                note: format!(
+                    "Distances are Euclidean over pixels in [0, 1]. A digit moved by {:.2} on average between the two \
+                     samples of a seed; samples of different seeds are {:.2} apart.",
+                    self.digits.moved, self.digits.apart
+                ),
+                columns: vec!["before".into(), "after".into()],
+                rows: vec![
+                    metric(
+                        "T-shirts among the samples",
+                        "lower is better",
+                        self.before.repeats as f64,
+                        self.after.repeats as f64,
+                    ),
+                    metric(
+                        "Distance of the nearest sample to the T-shirt",
+                        "higher is better",
+                        self.before.nearest,
+                        self.after.nearest,
+                    ),
+                    metric(
+                        "Mean distance to the nearest real digit",
+                        "should stay as it was",
+                        self.digits.real_before,
+                        self.digits.real_after,
+                    ),
+                ],
+            },
+        );
+        report.cost.push(report::Fact::new(
+            "The whole demo",
+            format!("{:.0} s", self.seconds),
+        ));
+        Ok(())
+    }
+
     fn json(&self, args: &DemoArgs, unlearning: &serde_json::Value) -> serde_json::Value {
         let share = |frequency: &Frequency| {
             json!({
@@ -358,6 +544,10 @@ impl Outcome {
             self.digits.apart
         );
         say!();
+        say!(
+            "{}  the report: open it in a browser",
+            out.join(evidence::PAGE).display()
+        );
         say!(
             "{}  samples before; after.png the same seeds after",
             out.join("before.png").display()

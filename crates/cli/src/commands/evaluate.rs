@@ -1,8 +1,10 @@
 //! `retrack evaluate`: what a model still knows, beside the model that it was made from.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use retrack_eval::pictures::Grid;
+use retrack_eval::report::Fact;
 use retrack_eval::score::{Spread, Table};
 use retrack_unlearn::lock::Lock;
 use serde_json::json;
@@ -10,6 +12,8 @@ use serde_json::json;
 use super::evaluate_text;
 use crate::args::EvaluateArgs;
 use crate::evaluation::{Evaluation, Protocol, Skipped, Subject};
+use crate::evidence::comparison::{self, About, Column};
+use crate::evidence::{self, Forgotten, covered};
 use crate::failure::Failure;
 use crate::progress::say;
 use crate::{latent, machine, model, progress};
@@ -18,6 +22,7 @@ use crate::{latent, machine, model, progress};
 const SHOWN: usize = 256;
 
 pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
+    let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     if latent::is_text(&args.model)? {
         return evaluate_text::run(args, &device);
@@ -70,9 +75,10 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         }
     })?;
 
-    let shape = data.shape();
+    let forgotten = Forgotten::new(&data, &subject.split, protocol.threshold)?;
     for (name, _, found) in &columns {
-        show(&args.out.join(format!("{name}.png")), shape, &found.samples)?;
+        let path = args.out.join(format!("{name}.png"));
+        show(&path, &forgotten, &found.samples, args.show_forgotten)?;
     }
     let mut json = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -95,6 +101,41 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         &args.out.join("metrics.json"),
         format!("{text}\n").as_bytes(),
     )?;
+    let shown = |found: &Evaluation| found.samples.len().min(SHOWN * data.shape().bytes());
+    let sides: Vec<Column> = columns
+        .iter()
+        .map(|(name, _, found)| Column {
+            name,
+            scores: &found.scores,
+            samples: &found.samples[..shown(found)],
+        })
+        .collect();
+    let mut facts = vec![
+        Fact::new("Selected by", &args.forget),
+        Fact::new(
+            "Looked for",
+            format!(
+                "{} rows, {} of them distinct",
+                subject.split.forget.len(),
+                forgotten.len()
+            ),
+        ),
+        Fact::new("Data set", args.data.display()),
+    ];
+    facts.extend(
+        columns
+            .iter()
+            .map(|(name, path, _)| Fact::new(name, path.display())),
+    );
+    let about = About {
+        configuration: json.clone(),
+        facts,
+        device: &args.machine.device,
+        seconds: start.elapsed().as_secs_f64(),
+        skipped: skipped_sentences(&columns[0].2.skipped),
+    };
+    let report = comparison::evaluated(&sides, &forgotten, args.show_forgotten, about)?;
+    evidence::write(&args.out, &report)?;
     if args.json {
         say!("{json}");
     } else {
@@ -114,31 +155,41 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A grid of the first samples.
+/// A grid of the first samples, what may be a forgotten image covered.
 fn show(
     path: &Path,
-    shape: retrack_unlearn::data::ImageShape,
+    forgotten: &Forgotten,
     samples: &[u8],
+    show_forgotten: bool,
 ) -> Result<(), Failure> {
+    let shape = forgotten.data.shape();
     let shown = &samples[..samples.len().min(SHOWN * shape.bytes())];
     if shown.is_empty() {
         return Ok(());
     }
+    let (shown, _) = covered(shown, &forgotten.look(shown)?, shape, show_forgotten);
     let shape = [shape.height, shape.width, shape.channels];
     let grid = Grid {
         shape,
         columns: 16,
         zoom: Grid::zoom_for(shape),
     };
-    model::write(path, &grid.png(shown)?)
+    model::write(path, &grid.png(&shown)?)
 }
 
 /// What was not measured, and what would measure it; what a reader should know of the rest.
 pub fn report(skipped: &[Skipped], notes: &[String]) {
-    for Skipped { metric, reason } in skipped {
-        progress::warn(format!("{} was skipped: {reason}", metric.name()));
-    }
-    notes.iter().for_each(progress::warn);
+    skipped_sentences(skipped)
+        .iter()
+        .chain(notes)
+        .for_each(progress::warn);
+}
+
+/// What was not measured, and what would measure it, as sentences.
+pub fn skipped_sentences(skipped: &[Skipped]) -> Vec<String> {
+    let sentence =
+        |Skipped { metric, reason }: &Skipped| format!("{} was skipped: {reason}", metric.name());
+    skipped.iter().map(sentence).collect()
 }
 
 /// A row for each score, a column for each model.

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Device;
+use retrack_eval::report::Fact;
 use retrack_eval::score::{Score, Spread, Table};
 use retrack_unlearn::data::Dataset;
 use retrack_unlearn::lock::{self, Lock};
@@ -15,10 +16,12 @@ use retrack_unlearn::run::Difference;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::evaluate::report;
+use super::evaluate::{report, skipped_sentences};
 use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
 use crate::evaluation::{Protocol, Skipped, Subject, once};
+use crate::evidence;
+use crate::evidence::comparison::{self, About};
 use crate::failure::Failure;
 use crate::progress::say;
 use crate::settings::{Experiment, Settings};
@@ -81,6 +84,7 @@ struct Outcome {
 }
 
 pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
+    let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
     let protocol = Protocol {
@@ -200,6 +204,34 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         caption(&protocol, &forget, &seeds)
     );
     model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
+    let runs = lines.iter().map(|line| comparison::Line {
+        name: line.name(),
+        runs: outcomes
+            .iter()
+            .filter(|outcome| outcome.line == line.name())
+            .map(|outcome| outcome.scores.clone())
+            .collect(),
+    });
+    let about = About {
+        configuration: identity,
+        facts: vec![
+            Fact::new("Forgotten, one run each", forget.join(", ")),
+            Fact::new("Model", args.model.display()),
+            Fact::new("Data set", args.data.display()),
+            Fact::new(
+                "How it was measured",
+                caption(&protocol, &forget, &seeds).trim_end(),
+            ),
+        ],
+        device: &args.machine.device,
+        seconds: start.elapsed().as_secs_f64(),
+        skipped: outcomes
+            .first()
+            .map(|outcome| skipped_sentences(&outcome.skipped))
+            .unwrap_or_default(),
+    };
+    let report = comparison::compared(&runs.collect::<Vec<_>>(), seeds.len(), about);
+    evidence::write(&args.out, &report)?;
     say!("{}", table.plain().trim_end());
     say!("{}", caption(&protocol, &forget, &seeds).trim_end());
     if let Some(outcome) = outcomes.first() {
@@ -369,6 +401,7 @@ impl Comparison<'_> {
             preset: Some(self.args.preset.clone()),
             config: self.args.config.clone(),
             checkpoint_every: Some(10),
+            no_report: true,
             ..UnlearnArgs::plain(
                 &self.args.model,
                 &self.args.data,

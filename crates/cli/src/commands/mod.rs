@@ -15,6 +15,7 @@ mod tensors;
 mod train;
 mod unlearn;
 mod unlearn_text;
+mod verify;
 
 use crate::args::{Args, BenchCommand, Command};
 use crate::failure::Failure;
@@ -36,6 +37,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Sample(args) => sample::run(args),
         Command::Evaluate(args) => evaluate::run(args),
         Command::Experiment(args) => experiment::run(args),
+        Command::Verify(args) => verify::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Gradient(args) => gradient::run(args),
@@ -53,6 +55,7 @@ fn threads(command: &Command) -> Option<usize> {
         Command::Sample(args) => args.machine.threads,
         Command::Evaluate(args) => args.machine.threads,
         Command::Experiment(args) => args.machine.threads,
+        Command::Verify(args) => args.machine.threads,
         Command::Inspect(_) | Command::Merge(_) => None,
         Command::Predict(args) => args.machine.threads,
         Command::Gradient(args) => args.machine.threads,

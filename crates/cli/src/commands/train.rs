@@ -18,7 +18,7 @@ use super::unlearn::{SMALLER, existing, outside, steps};
 use crate::args::TrainArgs;
 use crate::failure::Failure;
 use crate::progress::say;
-use crate::session::Session;
+use crate::session::{Session, Unobserved};
 use crate::space::{self, Work};
 use crate::{machine, model, progress};
 
@@ -178,7 +178,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     if args.resume {
         session.resume(&mut trainer, &adamw, Some(&ema))?;
     }
-    session.train(&mut trainer, &feed, None)?;
+    session.train(&mut trainer, &feed, None, &mut Unobserved)?;
 
     let ema = trainer.ema.as_ref().expect("set above");
     let averaged = ema.apply(trainer.network().clone());

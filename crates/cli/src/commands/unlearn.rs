@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
+use retrack_eval::report::Report;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
 use retrack_unlearn::data::{Dataset, Split};
@@ -17,10 +18,11 @@ use serde_json::{Value, json};
 
 use super::unlearn_text;
 use crate::args::UnlearnArgs;
+use crate::evidence::{self, Evidence, Forgotten};
 use crate::failure::Failure;
 use crate::latent::{self, Opened};
 use crate::progress::say;
-use crate::session::Session;
+use crate::session::{Observer, Session, Unobserved};
 use crate::settings::Settings;
 use crate::space::{self, Work};
 use crate::{machine, model, progress};
@@ -41,6 +43,8 @@ pub struct Summary {
     pub json: Value,
     /// The rows that were selected.
     pub forget: Vec<usize>,
+    /// What `run/report.json` holds, unless `--no-report`.
+    pub report: Option<Report>,
 }
 
 /// Runs the command; `None` after a dry run.
@@ -93,6 +97,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
             .map(|(&row, found)| (row, found.iter().map(|one| one.row).collect()))
             .collect()
     });
+    let nearest = nearest.map(|_| prepared.neighbors);
     let split = prepared.split;
     report_split(&split, &data);
     if split.retain.is_empty() {
@@ -133,6 +138,12 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         return Ok(None);
     }
 
+    let neighbors: Option<HashMap<usize, Vec<usize>>> = nearest.as_ref().map(|nearest| {
+        let found = split.forget.iter().zip(nearest);
+        found
+            .map(|(&row, found)| (row, found.iter().map(|one| one.row).collect()))
+            .collect()
+    });
     let schedule = NoiseSchedule::new(&opened.scheduler);
     let size = BatchSize {
         images: settings.batch_size,
@@ -154,8 +165,25 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let run = RunFolder::begin(&args.out, existing, &config)?;
     if run.is_moving() {
         run.publish()?;
-        return Ok(Some(summary(args, &settings, &split, None, start)));
+        return Ok(Some(summary(args, &settings, &split, None, None, start)));
     }
+    let about = evidence::Run {
+        args,
+        settings: &settings,
+        model: &opened,
+        data: &data,
+        split: &split,
+        neighbors: nearest.as_deref(),
+        config: &config,
+    };
+    let forgotten = match args.no_report {
+        true => None,
+        false => Some(Forgotten::new(&data, &split, None)?),
+    };
+    let mut evidence = match &forgotten {
+        Some(forgotten) => Some(Evidence::begin(&about, forgotten, &network, &device)?),
+        None => None,
+    };
     let mut trainer = Trainer::new(
         network,
         schedule,
@@ -176,9 +204,27 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     if args.resume {
         session.resume(&mut trainer, &settings.adamw, None)?;
     }
-    let last = session.train(&mut trainer, &feed, watch)?;
+    let mut nobody = Unobserved;
+    let observer: &mut dyn Observer<_> = match &mut evidence {
+        Some(evidence) => evidence,
+        None => &mut nobody,
+    };
+    let last = session.train(&mut trainer, &feed, watch, observer)?;
 
-    let written = opened.write(trainer.network(), &run.staging()?, false)?;
+    let staged = run.staging()?;
+    let written = opened.write(trainer.network(), &staged, false)?;
+    let report = match evidence {
+        Some(evidence) => {
+            let report = evidence.finish(&staged, &run.folder(), start)?;
+            evidence::write(&run.folder(), &report)?;
+            Some(report)
+        }
+        None => None,
+    };
+    let verdict = report
+        .as_ref()
+        .map(|report| report.verdict.sentence.as_str());
+    evidence::card::write(&staged, &about, verdict)?;
     run.publish()?;
     for path in written.copied_weights() {
         progress::warn(format!(
@@ -186,7 +232,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
             path.display()
         ));
     }
-    Ok(Some(summary(args, &settings, &split, last, start)))
+    Ok(Some(summary(args, &settings, &split, last, report, start)))
 }
 
 pub(super) fn summary(
@@ -194,11 +240,12 @@ pub(super) fn summary(
     settings: &Settings,
     split: &Split,
     last: Option<StepReport>,
+    report: Option<Report>,
     start: Instant,
 ) -> Summary {
     let seconds = start.elapsed().as_secs_f64();
     let forgotten = split.forget.len() + split.duplicates.len();
-    let text = format!(
+    let mut text = format!(
         "{}: {} {} unlearned from {} in {} {}, {seconds:.1} s; model in {}",
         settings.method.name(),
         forgotten,
@@ -208,6 +255,16 @@ pub(super) fn summary(
         steps(settings.steps),
         args.out.display()
     );
+    let page = report.as_ref().map(|report| {
+        let page = args.out.join("run").join(evidence::PAGE);
+        text.push_str(&format!(
+            "\n{}. {}\nreport: {}",
+            report.verdict.headline,
+            report.verdict.sentence,
+            page.display()
+        ));
+        page.display().to_string()
+    });
     let json = json!({
         "method": settings.method.name(),
         "out": args.out.display().to_string(),
@@ -218,11 +275,14 @@ pub(super) fn summary(
         "retained_rows": split.retain.len(),
         "seconds": seconds,
         "last_loss": last.as_ref().map(|report| report.losses.loss),
+        "report": page,
+        "verdict": report.as_ref().map(|report| &report.verdict),
     });
     Summary {
         text,
         json,
         forget: split.forget.clone(),
+        report,
     }
 }
 

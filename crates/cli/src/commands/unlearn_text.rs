@@ -20,13 +20,14 @@ use retrack_unlearn::optimizer::{AdamW, LearningRate};
 use retrack_unlearn::run::{Existing, RunFolder};
 use retrack_unlearn::texts::{Prompts, Texts};
 use retrack_unlearn::trainer::Trainer;
+use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
 use super::unlearn::{Summary, outside, report_split, summary};
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
 use crate::progress::say;
-use crate::session::Session;
+use crate::session::{Session, Unobserved};
 use crate::settings::{Settings, TEXT_TO_IMAGE};
 use crate::{interrupt, latent, model, progress, space};
 
@@ -124,7 +125,7 @@ pub fn unlearn(
     let resumed = (existing == Existing::Resume).then(begin).transpose()?;
     if let Some(run) = resumed.as_ref().filter(|run| run.is_moving()) {
         run.publish()?;
-        return Ok(Some(summary(args, &settings, &split, None, start)));
+        return Ok(Some(summary(args, &settings, &split, None, None, start)));
     }
     // Text encoder, autoencoder and denoiser are in memory one after another.
     let known: Vec<&str> = texts.known.iter().map(String::as_str).collect();
@@ -192,10 +193,11 @@ pub fn unlearn(
         steps: settings.steps,
         checkpoint_every: args.checkpoint_every,
     };
+    let watch = RetainedWatch::new(&trainer, &feed)?;
     if args.resume {
         session.resume(&mut trainer, &settings.adamw, None)?;
     }
-    let last = session.train(&mut trainer, &feed)?;
+    let last = session.train(&mut trainer, &feed, watch, &mut Unobserved)?;
 
     let network = &trainer.network().network;
     if rank.is_some() {
@@ -207,7 +209,7 @@ pub fn unlearn(
             args.out.display(),
             lora::FILE_NAME
         ));
-        return Ok(Some(summary(args, &settings, &split, last, start)));
+        return Ok(Some(summary(args, &settings, &split, last, None, start)));
     }
     let written = opened.model.write(network, &run.staging()?, false)?;
     run.publish()?;
@@ -221,7 +223,7 @@ pub fn unlearn(
             ));
         }
     }
-    Ok(Some(summary(args, &settings, &split, last, start)))
+    Ok(Some(summary(args, &settings, &split, last, None, start)))
 }
 
 /// Opens the images that the model was trained on or draws, as RGB.

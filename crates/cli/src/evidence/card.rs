@@ -1,0 +1,299 @@
+//! The model card of a written folder: `README.md` as Hugging Face reads it.
+//!
+//! A card that came with the base model would claim that this is the base model, so it moves to `README.base.md`; its
+//! license and what else its head says of the terms are kept.
+
+use std::fs;
+use std::path::Path;
+
+use retrack_unlearn::objective::Method;
+use serde_json::Value;
+
+use super::counted;
+use super::unlearning::Run;
+use crate::failure::Failure;
+use crate::model;
+use crate::settings::Settings;
+
+pub const NAME: &str = "README.md";
+const BASE: &str = "README.base.md";
+
+/// Keys of the base card's head that hold for what is made from the model too.
+const KEPT: [&str; 5] = [
+    "license",
+    "license_name",
+    "license_link",
+    "datasets",
+    "language",
+];
+/// A card is a page; what is longer is not read.
+const LONGEST: u64 = 1 << 20;
+
+/// The method's name in sentences.
+pub fn method_name(settings: &Settings) -> &'static str {
+    match settings.method {
+        Method::Retrack { .. } => "ReTrack",
+        Method::Finetune => "fine-tuning on the retained images",
+        Method::Neggrad => "NegGrad",
+        Method::Erasediff { .. } => "EraseDiff",
+        Method::Siss { .. } => "SISS",
+    }
+}
+
+fn citation(settings: &Settings) -> Option<&'static str> {
+    match settings.method {
+        Method::Retrack { .. } => Some("arXiv:2509.13007 (ReTrack)"),
+        Method::Erasediff { .. } => Some("arXiv:2401.05779 (EraseDiff)"),
+        Method::Siss { .. } => Some("SISS: subtracted importance-sampled scores, ICLR 2025"),
+        Method::Finetune | Method::Neggrad => None,
+    }
+}
+
+/// Writes the card into a complete model folder that is not in its place yet.
+///
+/// # Errors
+/// The system's.
+pub fn write(folder: &Path, run: &Run, verdict: Option<&str>) -> Result<(), Failure> {
+    let path = folder.join(NAME);
+    let mut head = Vec::new();
+    let had_card = path.is_file();
+    if had_card {
+        let size = path.metadata().map_or(0, |metadata| metadata.len());
+        if size <= LONGEST {
+            let text = fs::read(&path).map_err(|error| Failure::read(&path, error))?;
+            head = kept(&String::from_utf8_lossy(&text));
+        }
+        let base = folder.join(BASE);
+        fs::rename(&path, &base).map_err(|error| Failure::write(&base, error))?;
+    }
+    let card = card(run, &head, had_card, verdict);
+    model::write(&path, card.as_bytes())
+}
+
+fn card(
+    run: &Run,
+    head: &[(String, Vec<String>)],
+    had_card: bool,
+    verdict: Option<&str>,
+) -> String {
+    let mut text = String::from(
+        "---\nlibrary_name: diffusers\npipeline_tag: unconditional-image-generation\n",
+    );
+    for (key, values) in head {
+        match &values[..] {
+            [value] => text.push_str(&format!("{key}: {}\n", quoted(value))),
+            values => {
+                let items: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+                text.push_str(&format!("{key}: [{}]\n", items.join(", ")));
+            }
+        }
+    }
+    if let Some(base) = hub_name(run) {
+        text.push_str(&format!(
+            "base_model: {}\nbase_model_relation: finetune\n",
+            quoted(&base)
+        ));
+    }
+    text.push_str("tags: [diffusion, machine-unlearning, retrack]\n---\n\n");
+
+    let (settings, split) = (run.settings, run.split);
+    let left = split.forget.len() + split.duplicates.len();
+    let base = run
+        .args
+        .model
+        .file_name()
+        .unwrap_or(run.args.model.as_os_str())
+        .to_string_lossy();
+    let name = method_name(settings);
+    text.push_str(&format!(
+        "# A diffusion model that was made to forget {}\n\nMade from the model {} with [retrack](https://arxiv.org/abs/2509.13007) {}: {} of its training data \
+         {} unlearned by {name}, without training again from scratch.\n\n",
+        counted(left, "image"),
+        code(&base),
+        env!("CARGO_PKG_VERSION"),
+        counted(left, "image"),
+        if left == 1 { "was" } else { "were" },
+    ));
+    if let Some(verdict) = verdict {
+        text.push_str(&format!("What the run's own tests found: {verdict}\n\n"));
+    }
+    text.push_str("## How it was made\n\n| setting | value |\n| --- | --- |\n");
+    let mut rows = vec![
+        ("method".to_string(), name.to_string()),
+        ("steps".into(), settings.steps.to_string()),
+        (
+            "images a step and stream".into(),
+            (settings.batch_size * settings.accumulate).to_string(),
+        ),
+        ("learning rate".into(), settings.learning_rate.to_string()),
+        ("seed".into(), settings.seed.to_string()),
+        ("retained images".into(), split.retain.len().to_string()),
+    ];
+    if let Ok(Value::Object(options)) = serde_json::to_value(settings.method) {
+        let options = options.into_iter().filter(|(_, value)| value.is_number());
+        rows.extend(options.map(|(key, value)| (key, value.to_string())));
+    }
+    if run.neighbors.is_some() {
+        let neighbors = serde_json::to_value(settings.neighbors).unwrap_or_default();
+        rows.push(("neighbors".into(), neighbors.to_string()));
+    }
+    for (key, value) in rows {
+        text.push_str(&format!("| {key} | {value} |\n"));
+    }
+    if let Some(Value::Object(weights)) = run.config.get("weights_sha256") {
+        text.push_str("\nThe base model's weights, by SHA-256:\n\n");
+        for (path, digest) in weights {
+            text.push_str(&format!(
+                "- {}: {}\n",
+                code(path),
+                code(digest.as_str().unwrap_or_default())
+            ));
+        }
+    }
+    text.push_str(
+        "\n## Limits\n\n\
+         This is *approximate* unlearning. In tests the model no longer repeats what was forgotten, as far as the \
+         report of the run says so; it is no proof that no trace is left in the weights. Who has the weights, and \
+         especially who has the forgotten image, may learn more than samples show: that the image was once trained on, \
+         or that this model avoids it. Other images may have changed a little; the report says how much. Uses and \
+         limits of the base model hold for this one too.\n\n\
+         The base model itself still knows the image.\n\n",
+    );
+    if had_card {
+        text.push_str(&format!("The base model's card is kept in `{BASE}`.\n\n"));
+    }
+    text.push_str("## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n\npipeline = DiffusionPipeline.from_pretrained(\"this folder\")\nimage = pipeline().images[0]\n```\n");
+    if let Some(citation) = citation(settings) {
+        text.push_str(&format!("\n## Citation\n\n{citation}\n"));
+        if matches!(settings.method, Method::Retrack { .. }) {
+            text.push_str(
+                "\n```bibtex\n@misc{retrack2025,\n  title = {ReTrack},\n  eprint = {2509.13007},\n  archivePrefix = {arXiv},\n  \
+                 year = {2025}\n}\n```\n",
+            );
+        }
+    }
+    text
+}
+
+/// The base model's name on the Hub, where its own files say it. A local path is no such name.
+fn hub_name(run: &Run) -> Option<String> {
+    let name = run.model.folder.config.get("_name_or_path")?.as_str()?;
+    let (owner, model) = name.split_once('/')?;
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric() || "-_.".contains(letter))
+    };
+    (plain(owner) && plain(model)).then(|| name.to_string())
+}
+
+/// What the head of a card says under the keys that are kept: plain values and lists of them, as YAML writes them in
+/// the simplest way. Anything else is left out rather than misread.
+fn kept(card: &str) -> Vec<(String, Vec<String>)> {
+    let mut lines = card.lines();
+    if lines.next().map(str::trim_end) != Some("---") {
+        return Vec::new();
+    }
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    let mut open = false;
+    for line in lines.take(200) {
+        if line.trim_end() == "---" {
+            found.retain(|(_, values)| !values.is_empty());
+            return found;
+        }
+        if let Some(item) = line.trim_start().strip_prefix("- ") {
+            if open && let (Some((_, values)), Some(value)) = (found.last_mut(), plain(item)) {
+                values.push(value);
+            }
+            continue;
+        }
+        open = false;
+        if line.starts_with([' ', '\t', '#']) {
+            continue;
+        }
+        let Some((key, value)) = line.split_once(':') else {
+            continue;
+        };
+        if !KEPT.contains(&key) {
+            continue;
+        }
+        open = value.trim().is_empty();
+        found.push((key.into(), plain(value).into_iter().collect()));
+    }
+    // No end: not a head.
+    Vec::new()
+}
+
+/// A plain or quoted scalar without the parts of YAML that mean something else.
+fn plain(text: &str) -> Option<String> {
+    let text = text.trim();
+    for quote in ['"', '\''] {
+        if let Some(inner) = text
+            .strip_prefix(quote)
+            .and_then(|rest| rest.strip_suffix(quote))
+        {
+            return (!inner.contains(['\\', '"', '\''])).then(|| inner.into());
+        }
+    }
+    let text = text.split(" #").next().unwrap_or_default().trim();
+    let special = |letter: char| "[]{},&*!|>'\"%@`#".contains(letter);
+    (!text.is_empty() && !text.contains(special) && !text.contains(": ")).then(|| text.into())
+}
+
+/// A JSON string is a YAML one, whatever is in it.
+fn quoted(text: &str) -> String {
+    // YAML takes these for ends of lines, JSON does not.
+    let text: String = text
+        .chars()
+        .filter(|letter| !matches!(letter, '\u{85}' | '\u{2028}' | '\u{2029}'))
+        .collect();
+    Value::from(text).to_string()
+}
+
+/// Text as code in Markdown: nothing in it can end that, or the line.
+fn code(text: &str) -> String {
+    let text: String = text
+        .chars()
+        .map(|letter| match letter {
+            '`' => '\'',
+            letter if letter.is_control() => ' ',
+            letter => letter,
+        })
+        .collect();
+    format!("`{text}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_terms_of_a_card_are_kept_and_nothing_else() {
+        let card = "---\nlicense: apache-2.0 # permissive\ntags:\n- evil\ndatasets:\n  - cifar10\n- \"mnist\"\n\
+                    language: [en]\nlicense_link: 'https://x.org/a'\nlicense_name: !!python/object x\n---\n# Base\n";
+        let found = kept(card);
+        let value = |key: &str| {
+            found
+                .iter()
+                .find(|(known, _)| known == key)
+                .map(|(_, values)| values.clone())
+        };
+        assert_eq!(value("license").unwrap(), ["apache-2.0"]);
+        assert_eq!(value("datasets").unwrap(), ["cifar10", "mnist"]);
+        assert_eq!(value("license_link").unwrap(), ["https://x.org/a"]);
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(kept("# No head\nlicense: mit\n").is_empty());
+        assert!(kept("---\nlicense: mit\n").is_empty());
+    }
+
+    #[test]
+    fn values_stay_in_their_place() {
+        assert_eq!(
+            quoted("a\"\n---\nlicense: x\u{2028}"),
+            r#""a\"\n---\nlicense: x""#
+        );
+        assert_eq!(code("a`\n# b"), "`a' # b`");
+    }
+}

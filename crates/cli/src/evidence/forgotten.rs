@@ -1,0 +1,186 @@
+//! The forgotten images, and which other images count as one of them.
+
+use std::collections::HashSet;
+
+use retrack_eval::distance::euclidean;
+use retrack_unlearn::data::{Dataset, NEAR_COPY_RMS, Split};
+use retrack_unlearn::neighbors::nearest_to;
+
+use crate::failure::Failure;
+use crate::model;
+
+/// Each distinct forgotten image once.
+pub struct Forgotten<'a> {
+    pub data: &'a Dataset,
+    /// Bytes, one image after another.
+    pub pixels: Vec<u8>,
+    /// The first row of each.
+    pub rows: Vec<usize>,
+    /// What other images are compared with: the retained rows that are no near copies.
+    pub others: Vec<usize>,
+    /// Distance of each to the nearest of `others`.
+    pub reach: Vec<f64>,
+    /// An image nearer than this counts as a forgotten one. `None`: one that no retained image is nearer to.
+    pub threshold: Option<f64>,
+}
+
+/// What an image is to the forgotten ones. Distances are Euclidean, pixels in [0, 1].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sight {
+    /// To the nearest forgotten image.
+    pub distance: f64,
+    /// It counts as one.
+    pub counts: bool,
+    /// It may not be shown: it counts, or it is as near to a forgotten image as no retained image is.
+    pub hidden: bool,
+}
+
+impl<'a> Forgotten<'a> {
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn new(data: &'a Dataset, split: &Split, threshold: Option<f64>) -> Result<Self, Failure> {
+        let len = data.shape().bytes();
+        let mut seen = HashSet::new();
+        let mut image = vec![0; len];
+        let mut forgotten = Self {
+            data,
+            pixels: Vec::new(),
+            rows: Vec::new(),
+            others: Vec::new(),
+            reach: Vec::new(),
+            threshold,
+        };
+        for &row in &split.forget {
+            data.read(row, &mut image)?;
+            if seen.insert(image.clone()) {
+                forgotten.pixels.extend_from_slice(&image);
+                forgotten.rows.push(row);
+            }
+        }
+        let near: HashSet<usize> = split.near.iter().map(|near| near.row).collect();
+        let others = split.retain.iter().copied();
+        forgotten.others = others.filter(|row| !near.contains(row)).collect();
+        forgotten.reach = forgotten.to_others(&forgotten.pixels)?;
+        Ok(forgotten)
+    }
+
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub fn images(&self) -> impl Iterator<Item = &[u8]> {
+        self.pixels.chunks_exact(self.data.shape().bytes())
+    }
+
+    /// Distance of each image to the nearest of the others; infinite where there are none.
+    fn to_others(&self, images: &[u8]) -> Result<Vec<f64>, Failure> {
+        let queries: Vec<&[u8]> = images.chunks_exact(self.data.shape().bytes()).collect();
+        if self.others.is_empty() {
+            return Ok(vec![f64::INFINITY; queries.len()]);
+        }
+        let found = nearest_to(self.data, &self.others, &queries, 1, model::BUDGET)?;
+        let distances = found.iter().map(|nearest| {
+            let squared = nearest
+                .first()
+                .map_or(f64::INFINITY, |one| one.distance_squared as f64);
+            squared.sqrt() / 255.0
+        });
+        Ok(distances.collect())
+    }
+
+    /// Looks at images of the data set's shape, one after another.
+    ///
+    /// # Errors
+    /// A retained image that cannot be read.
+    pub fn look(&self, images: &[u8]) -> Result<Vec<Sight>, Failure> {
+        let len = self.data.shape().bytes();
+        let near_copy = NEAR_COPY_RMS / 255.0 * (len as f64).sqrt();
+        let others = self.to_others(images)?;
+        let sights = images.chunks_exact(len).zip(others).map(|(image, other)| {
+            let distances: Vec<f64> = self.images().map(|one| euclidean(image, one)).collect();
+            let distance = distances.iter().copied().fold(f64::INFINITY, f64::min);
+            let nearest_of_all = distance <= other || distance < near_copy;
+            let counts = match self.threshold {
+                Some(threshold) => distance < threshold,
+                None => nearest_of_all,
+            };
+            let within = distances
+                .iter()
+                .zip(&self.reach)
+                .any(|(distance, reach)| distance < reach);
+            Sight {
+                distance,
+                counts,
+                hidden: counts || nearest_of_all || within,
+            }
+        });
+        Ok(sights.collect())
+    }
+
+    /// The rule of [`Sight::counts`], for the page.
+    pub fn rule(&self) -> String {
+        match self.threshold {
+            Some(threshold) => format!(
+                "A picture counts as a forgotten image when it is nearer to one than {threshold}, in Euclidean \
+                 distance over pixels in [0, 1]."
+            ),
+            None => "A picture counts as a forgotten image when no retained training image is nearer to it than \
+                     that one, in Euclidean distance over pixels in [0, 1]."
+                .into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use retrack_unlearn::data::ImageShape;
+
+    /// Pictures of four pixels: the forgotten one is row 0, twice.
+    fn data() -> Dataset {
+        let shape = ImageShape {
+            height: 2,
+            width: 2,
+            channels: 1,
+        };
+        let pixels = [[200; 4], [200; 4], [0; 4], [100; 4]].concat();
+        Dataset::from_pixels(shape, pixels, Vec::new()).unwrap()
+    }
+
+    fn split() -> Split {
+        Split {
+            forget: vec![0, 1],
+            retain: vec![2, 3],
+            ..Split::default()
+        }
+    }
+
+    #[test]
+    fn what_no_retained_image_is_nearer_to_counts_and_is_hidden() {
+        let data = data();
+        let forgotten = Forgotten::new(&data, &split(), None).unwrap();
+        assert_eq!((forgotten.len(), &forgotten.rows), (1, &vec![0]));
+        let found = forgotten
+            .look(&[[160; 4], [140; 4], [90; 4]].concat())
+            .unwrap();
+        let flags: Vec<_> = found
+            .iter()
+            .map(|sight| (sight.counts, sight.hidden))
+            .collect();
+        // The second is nearer to a retained image, but nearer to the forgotten one than any of them.
+        assert_eq!(flags, [(true, true), (false, true), (false, false)]);
+        assert!((found[0].distance - 80.0 / 255.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_threshold_counts_and_never_uncovers() {
+        let data = data();
+        let forgotten = Forgotten::new(&data, &split(), Some(0.1)).unwrap();
+        let found = forgotten.look(&[[199; 4], [160; 4]].concat()).unwrap();
+        let flags: Vec<_> = found
+            .iter()
+            .map(|sight| (sight.counts, sight.hidden))
+            .collect();
+        assert_eq!(flags, [(true, true), (false, true)]);
+    }
+}

@@ -1,0 +1,45 @@
+//! Evidence of what a command did: measured cheaply, put into a [`Report`](retrack_eval::report::Report), written
+//! beside the results.
+//!
+//! What a forgotten image looks like stays out of it, unless `--show-forgotten` says otherwise: [`Forgotten`] decides
+//! what counts as one and which pictures have to be covered.
+
+pub mod card;
+pub mod comparison;
+
+mod forgotten;
+mod machine_facts;
+mod pictures;
+mod probe;
+mod unlearning;
+mod verdict;
+
+use std::path::Path;
+
+use retrack_eval::report::Report;
+
+pub use self::forgotten::Forgotten;
+pub use self::machine_facts::peak_memory_bytes;
+pub use self::pictures::{covered, show_samples};
+pub use self::probe::{Numbers, Probe};
+pub use self::unlearning::{Check, Evidence, KEY, Run, output_files, record_files};
+pub use self::verdict::{Findings, Tally};
+
+use crate::failure::Failure;
+use crate::model;
+
+/// The names of the two forms of a report.
+pub const PAGE: &str = "report.html";
+pub const CONTENT: &str = "report.json";
+
+/// Puts both forms of a report into a folder.
+pub fn write(folder: &Path, report: &Report) -> Result<(), Failure> {
+    model::write(&folder.join(CONTENT), report.json().as_bytes())?;
+    model::write(&folder.join(PAGE), report.html().as_bytes())
+}
+
+/// "1 image", "2 images".
+pub fn counted(count: usize, one: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {one}{plural}")
+}

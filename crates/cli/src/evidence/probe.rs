@@ -1,0 +1,301 @@
+//! A few cheap looks at a model, the same for the one before and the one after: samples, attempts to restore the
+//! forgotten images, denoising errors. All random numbers come from the plan's seed.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use retrack_eval::membership::{MembershipError, Scoring};
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::random::{Random, Stream};
+use retrack_networks::sampling::Generator;
+use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig, SchedulerKind};
+use retrack_unlearn::feed::{to_byte, to_unit};
+use serde::{Deserialize, Serialize};
+
+use super::forgotten::{Forgotten, Sight};
+use crate::failure::Failure;
+
+/// What is looked at; everything here and the models decide the numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub seed: u64,
+    /// Samples, by DDIM in this many steps.
+    pub samples: usize,
+    pub sampling_steps: usize,
+    /// Attempts to restore a forgotten image from `timestep`, by ancestral sampling: the published injection, with
+    /// fewer steps.
+    pub tries: usize,
+    pub timestep: usize,
+    /// Steps of the whole schedule; those up to `timestep` are walked.
+    pub restoring_steps: usize,
+    /// Distinct forgotten images whose denoising error is taken, at most.
+    pub forgotten: usize,
+    /// Retained rows that they are compared with.
+    pub controls: Vec<usize>,
+    /// Timesteps and noises of each error, the same for all images.
+    pub draws: usize,
+    /// Images computed together.
+    pub batch_size: usize,
+}
+
+impl Plan {
+    /// A plan that takes about a tenth of a run, for each of the two models, and never more than is useful.
+    ///
+    /// `work`: forward passes of single images that the run is worth.
+    pub fn new(
+        seed: u64,
+        work: usize,
+        scheduler: &SchedulerConfig,
+        forgotten: &Forgotten,
+        batch_size: usize,
+    ) -> Self {
+        let timesteps = scheduler.num_train_timesteps;
+        let full = Self {
+            seed,
+            samples: 16,
+            sampling_steps: 25.min(timesteps),
+            tries: 8,
+            timestep: timesteps / 4,
+            restoring_steps: 100.min(timesteps),
+            forgotten: 16,
+            controls: Vec::new(),
+            draws: 16,
+            batch_size: batch_size.clamp(1, 64),
+        };
+        const CONTROLS: usize = 64;
+        let images = full.forgotten.min(forgotten.len()) + CONTROLS;
+        let passes = full.samples * full.sampling_steps
+            + full.tries * full.restoring_steps / 4
+            + images * full.draws;
+        let share = (work as f64 / 10.0 / passes as f64).clamp(0.05, 1.0);
+        let part =
+            |of: usize, least: usize| ((of as f64 * share).round() as usize).clamp(least, of);
+        let controls = part(CONTROLS, 16).min(forgotten.others.len());
+        let stride = forgotten.others.len() / controls.max(1);
+        Self {
+            samples: part(full.samples, 4),
+            tries: part(full.tries, 4),
+            forgotten: part(full.forgotten, 4),
+            draws: part(full.draws, 4),
+            controls: (0..controls)
+                .map(|place| forgotten.others[place * stride])
+                .collect(),
+            ..full
+        }
+    }
+
+    /// The part that is repeated during the run.
+    fn glance(&self) -> Self {
+        let mut plan = self.clone();
+        plan.forgotten = plan.forgotten.min(4);
+        plan.draws = plan.draws.min(4);
+        plan.controls.truncate(16);
+        plan
+    }
+}
+
+/// What was found, free of pixels.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Numbers {
+    /// Samples that count as a forgotten image.
+    pub copies: usize,
+    pub samples: usize,
+    /// Attempts that brought a forgotten image back.
+    pub restored: usize,
+    /// Distance of what each attempt led to, to the nearest forgotten image.
+    pub distances: Vec<f64>,
+    /// Denoising error of each forgotten image: mean squared error of the predicted noise, a value.
+    pub forgotten_errors: Vec<f64>,
+    /// The same of the controls.
+    pub control_errors: Vec<f64>,
+}
+
+/// The numbers, and the pictures behind them.
+pub struct Measurement {
+    pub numbers: Numbers,
+    /// Bytes.
+    pub samples: Vec<u8>,
+    pub sights: Vec<Sight>,
+    pub restored: Vec<u8>,
+}
+
+/// Where a model is looked at.
+pub struct Probe<'a> {
+    pub plan: Plan,
+    pub forgotten: &'a Forgotten<'a>,
+    pub scheduler: &'a SchedulerConfig,
+    /// Without autodiff.
+    pub device: Device,
+    /// The network has classes.
+    pub labels: bool,
+}
+
+impl Probe<'_> {
+    /// Looks at a network on a device without autodiff.
+    ///
+    /// # Errors
+    /// Data that cannot be read, a network that does not fit.
+    pub fn measure(&self, network: &dyn Denoiser) -> Result<Measurement, Failure> {
+        let samples = self.samples(network)?;
+        let sights = self.forgotten.look(&samples)?;
+        let restored = self.restore(network)?;
+        let found = self.forgotten.look(&restored)?;
+        let (forgotten_errors, control_errors) = self.errors(&self.plan, network)?;
+        let count = |sights: &[Sight]| sights.iter().filter(|sight| sight.counts).count();
+        Ok(Measurement {
+            numbers: Numbers {
+                copies: count(&sights),
+                samples: sights.len(),
+                restored: count(&found),
+                distances: found.iter().map(|sight| sight.distance).collect(),
+                forgotten_errors,
+                control_errors,
+            },
+            samples,
+            sights,
+            restored,
+        })
+    }
+
+    /// Mean denoising errors of a few forgotten images and controls.
+    ///
+    /// # Errors
+    /// As [`measure`](Self::measure).
+    pub fn glance(&self, network: &dyn Denoiser) -> Result<[f64; 2], Failure> {
+        let (forgotten, control) = self.errors(&self.plan.glance(), network)?;
+        Ok([forgotten, control].map(|errors| retrack_eval::distance::mean(&errors)))
+    }
+
+    fn shape(&self) -> [usize; 3] {
+        let shape = self.forgotten.data.shape();
+        [shape.height, shape.width, shape.channels]
+    }
+
+    /// The classes of the forgotten images, over and over.
+    fn classes(&self, first: usize, count: usize) -> Option<Vec<i64>> {
+        let rows = &self.forgotten.rows;
+        let class = |place: usize| {
+            self.forgotten
+                .data
+                .label(rows[(first + place) % rows.len()])
+                .unwrap_or(0)
+        };
+        self.labels.then(|| (0..count).map(class).collect())
+    }
+
+    fn samples(&self, network: &dyn Denoiser) -> Result<Vec<u8>, Failure> {
+        let sampler = Sampler::new(
+            SchedulerKind::Ddim,
+            self.scheduler,
+            self.plan.sampling_steps,
+        )?;
+        let generator = self.generator(network, &sampler);
+        let mut bytes = Vec::new();
+        for first in (0..self.plan.samples).step_by(self.plan.batch_size) {
+            let last = (first + self.plan.batch_size).min(self.plan.samples);
+            let classes = self.classes(first, last - first);
+            let images =
+                generator.images(first as u64..last as u64, classes.as_deref(), &mut || {})?;
+            bytes.extend(images.into_iter().map(to_byte));
+        }
+        Ok(bytes)
+    }
+
+    /// The forgotten image that an attempt begins with.
+    fn attempted(&self, attempt: usize) -> impl Iterator<Item = f32> {
+        let len = self.forgotten.data.shape().bytes();
+        let image = attempt % self.forgotten.len();
+        let pixels = &self.forgotten.pixels[image * len..][..len];
+        pixels.iter().map(|&byte| to_unit(byte))
+    }
+
+    fn restore(&self, network: &dyn Denoiser) -> Result<Vec<u8>, Failure> {
+        let sampler = Sampler::new(
+            SchedulerKind::Ddpm,
+            self.scheduler,
+            self.plan.restoring_steps,
+        )?;
+        let generator = self.generator(network, &sampler);
+        let [height, width, channels] = self.shape();
+        let mut bytes = Vec::new();
+        for first in (0..self.plan.tries).step_by(self.plan.batch_size) {
+            let last = (first + self.plan.batch_size).min(self.plan.tries);
+            let clean: Vec<f32> = (first..last)
+                .flat_map(|attempt| self.attempted(attempt))
+                .collect();
+            let clean = TensorData::new(clean, [last - first, height, width, channels]);
+            let classes = self.classes(first, last - first);
+            let images = generator.reconstruct(
+                Tensor::from_data(clean, &self.device),
+                self.plan.timestep,
+                first as u64..last as u64,
+                classes.as_deref(),
+                &mut || {},
+            )?;
+            bytes.extend(images.into_iter().map(to_byte));
+        }
+        Ok(bytes)
+    }
+
+    /// What the attempts begin with, as bytes.
+    pub fn noised(&self) -> Vec<u8> {
+        let schedule = NoiseSchedule::new(self.scheduler);
+        let (signal, sigma) = (
+            schedule.signal(self.plan.timestep),
+            schedule.noise(self.plan.timestep),
+        );
+        let len = self.forgotten.data.shape().bytes();
+        let noise =
+            Random::new(self.plan.seed).noise(Stream::Probe, 0, 0..self.plan.tries as u64, len);
+        let clean = (0..self.plan.tries).flat_map(|attempt| self.attempted(attempt));
+        let noisy = clean.zip(noise);
+        noisy
+            .map(|(x, e)| to_byte((signal * f64::from(x) + sigma * f64::from(e)) as f32))
+            .collect()
+    }
+
+    fn generator<'b>(&'b self, network: &'b dyn Denoiser, sampler: &'b Sampler) -> Generator<'b> {
+        Generator {
+            network,
+            sampler,
+            random: Random::new(self.plan.seed),
+            shape: self.shape(),
+            device: &self.device,
+        }
+    }
+
+    fn errors(&self, plan: &Plan, network: &dyn Denoiser) -> Result<(Vec<f64>, Vec<f64>), Failure> {
+        let schedule = NoiseSchedule::new(self.scheduler);
+        let scoring = Scoring {
+            network,
+            schedule: &schedule,
+            random: Random::new(plan.seed),
+            device: &self.device,
+            shape: self.shape(),
+            draws: plan.draws,
+            batch_size: plan.batch_size,
+        };
+        let data = self.forgotten.data;
+        let mut image = vec![0; data.shape().bytes()];
+        let mut losses = |rows: &[usize]| -> Result<Vec<f64>, Failure> {
+            let mut values = Vec::with_capacity(rows.len() * image.len());
+            for &row in rows {
+                data.read(row, &mut image)?;
+                values.extend(image.iter().map(|&byte| to_unit(byte)));
+            }
+            let classes: Vec<i64> = rows
+                .iter()
+                .map(|&row| data.label(row).unwrap_or(0))
+                .collect();
+            let classes = self.labels.then_some(&classes[..]);
+            let scores =
+                scoring
+                    .losses(&values, classes, &mut |_| ())
+                    .map_err(|error| match error {
+                        MembershipError::Input(error) => error.into(),
+                        error => Failure::failed(error),
+                    })?;
+            Ok(scores.means())
+        };
+        let forgotten = losses(&self.forgotten.rows[..plan.forgotten.min(self.forgotten.len())])?;
+        Ok((forgotten, losses(&plan.controls)?))
+    }
+}

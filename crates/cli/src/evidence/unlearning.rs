@@ -1,0 +1,776 @@
+//! The evidence of an unlearning run: looked for before, now and then on the way, and after.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use retrack_eval::report::*;
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::folder::sha256_file;
+use retrack_networks::model::Model;
+use retrack_unlearn::data::{Dataset, Split};
+use retrack_unlearn::digest::DigestKey;
+use retrack_unlearn::neighbors::Neighbor;
+use retrack_unlearn::run::EventLog;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::forgotten::Forgotten;
+use super::machine_facts::{machine, now, peak_memory_bytes};
+use super::pictures::{covered, grid, show_samples};
+use super::probe::{Measurement, Numbers, Plan, Probe};
+use super::verdict::{Findings, Tally};
+use super::{card, counted};
+use crate::args::UnlearnArgs;
+use crate::failure::Failure;
+use crate::progress;
+use crate::session::Observer;
+use crate::settings::Settings;
+
+/// Where a run keeps the key of its digests.
+pub const KEY: &str = "digest-key";
+/// Looks at the errors on the way, about.
+const GLANCES: usize = 10;
+/// Points of a curve, at most.
+const POINTS: usize = 400;
+
+/// What a run is about.
+pub struct Run<'a> {
+    pub args: &'a UnlearnArgs,
+    pub settings: &'a Settings,
+    pub model: &'a Model,
+    pub data: &'a Dataset,
+    pub split: &'a Split,
+    /// Of each forgotten row, where the method has any.
+    pub neighbors: Option<&'a [Vec<Neighbor>]>,
+    /// As `run/config.json` holds it.
+    pub config: &'a Value,
+}
+
+/// What `retrack verify` computes again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// As typed.
+    pub model: PathBuf,
+    pub data: PathBuf,
+    pub data_digest: String,
+    pub forget_rows: Vec<usize>,
+    /// Retained rows that are nearly copies.
+    pub near_rows: Vec<usize>,
+    pub plan: Plan,
+    pub before: Numbers,
+    pub after: Numbers,
+}
+
+/// Evidence being gathered.
+pub struct Evidence<'a> {
+    run: &'a Run<'a>,
+    probe: Probe<'a>,
+    before: Measurement,
+    after: Option<Measurement>,
+    /// The first glance.
+    first: [f64; 2],
+    /// Seconds spent on evidence.
+    seconds: f64,
+}
+
+impl<'a> Evidence<'a> {
+    /// Looks at the model before it changes.
+    ///
+    /// # Errors
+    /// Data that cannot be read, a network that does not fit.
+    pub fn begin<M: Module + Denoiser>(
+        run: &'a Run<'a>,
+        forgotten: &'a Forgotten<'a>,
+        network: &M,
+        device: &Device,
+    ) -> Result<Self, Failure> {
+        progress::note("looking at the model before it changes");
+        let start = Instant::now();
+        let settings = run.settings;
+        // A step runs two streams of images forward and backward, and backward is worth two forward.
+        let work = settings.steps * settings.batch_size * settings.accumulate * 6;
+        let plan = Plan::new(
+            settings.seed,
+            work,
+            &run.model.scheduler,
+            forgotten,
+            settings.batch_size,
+        );
+        let probe = Probe {
+            plan,
+            forgotten,
+            scheduler: &run.model.scheduler,
+            device: device.clone().without_autodiff(),
+            labels: run.model.config.num_class_embeds.is_some(),
+        };
+        let network = network.valid();
+        let before = probe.measure(&network)?;
+        let first = probe.glance(&network)?;
+        Ok(Self {
+            run,
+            probe,
+            before,
+            after: None,
+            first,
+            seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn picture(&self, of: &Measurement) -> Result<Option<Vec<u8>>, Failure> {
+        let shape = self.run.data.shape();
+        if !matches!(shape.channels, 1 | 3) {
+            return Ok(None);
+        }
+        // TensorBoard's files are passed on without a second look: covered in any case.
+        let (shown, _) = covered(&of.samples, &of.sights, shape, false);
+        let columns = (of.sights.len() as f64).sqrt().ceil() as usize;
+        grid(&shown, shape, columns).map(Some)
+    }
+
+    /// The report of the finished run. `staged`: the complete model, not yet in its place; `folder`: the run's own.
+    /// `started`: when the command began.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written.
+    pub fn finish(
+        mut self,
+        staged: &Path,
+        folder: &Path,
+        started: Instant,
+    ) -> Result<Report, Failure> {
+        let after = self.after.take().expect("the last step was looked at");
+        let (args, split) = (self.run.args, self.run.split);
+        let forgotten = self.probe.forgotten;
+        let events = read_events(&folder.join("events.jsonl"))?;
+        let several = forgotten.len() > 1;
+        let before = &self.before.numbers;
+        let verdict = findings(before, &after.numbers, several).verdict();
+        let check = Check {
+            model: args.model.clone(),
+            data: args.data.clone(),
+            data_digest: self.run.data.digest()?,
+            forget_rows: self.run.split.forget.clone(),
+            near_rows: self.run.split.near.iter().map(|near| near.row).collect(),
+            plan: self.probe.plan.clone(),
+            before: before.clone(),
+            after: after.numbers.clone(),
+        };
+        let mut report = Report {
+            format: FORMAT,
+            command: "unlearn".into(),
+            title: format!(
+                "Forgetting {} with {}",
+                counted(split.forget.len() + split.duplicates.len(), "image"),
+                card::method_name(self.run.settings)
+            ),
+            made: now(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            verdict,
+            request: Some(self.request(folder)?),
+            samples: None,
+            restoration: Vec::new(),
+            metrics: vec![self.scores(&after.numbers)],
+            comparisons: vec![self.errors(&after.numbers)],
+            curves: curves(&events, self.first),
+            neighbors: self.neighbors(),
+            cost: self.cost(&events, started),
+            provenance: self.provenance(staged, folder)?,
+            check: Some(serde_json::to_value(check).expect("plain data")),
+            pictures: Default::default(),
+        };
+        self.show(&mut report, &after)?;
+        Ok(report)
+    }
+
+    fn request(&self, folder: &Path) -> Result<Request, Failure> {
+        let (run, forgotten) = (self.run, self.probe.forgotten);
+        let path = folder.join(KEY);
+        let key = DigestKey::open_or_create(&path).map_err(|error| Failure::write(&path, error))?;
+        let split = run.split;
+        let mut facts = vec![
+            Fact::new("Selected by", &run.args.forget),
+            Fact::new(
+                "To be forgotten",
+                format!(
+                    "{}, {} distinct",
+                    counted(split.forget.len(), "row"),
+                    forgotten.len()
+                ),
+            ),
+            Fact::new("Exact copies that left too", split.duplicates.len()),
+            Fact::new("Retained", counted(split.retain.len(), "image")),
+        ];
+        if run.neighbors.is_some() {
+            facts.push(Fact::new(
+                "Near copies among the retained",
+                split.near.len(),
+            ));
+        }
+        facts.push(Fact::new("Model", run.args.model.display()));
+        facts.push(Fact::new(
+            "Data set",
+            format!(
+                "{} ({}, {})",
+                run.args.data.display(),
+                run.data.kind(),
+                counted(run.data.len(), "image")
+            ),
+        ));
+        facts.push(Fact::new("Method", card::method_name(run.settings)));
+        Ok(Request {
+            facts,
+            keyed_digests: forgotten
+                .images()
+                .map(|image| key.of(run.data.shape(), image))
+                .collect(),
+            digests_note: format!(
+                "Each is the HMAC-SHA-256 of an image's height, width and channels (8 bytes each, lowest first) and \
+                 its pixels, under the random key in run/{KEY}. Who has the key can show which image was meant; \
+                 nobody else can test an image against these digests. Keep the key, and do not pass it on with this \
+                 page."
+            ),
+            picture: None,
+        })
+    }
+
+    /// The numbers behind the verdict, side by side.
+    fn scores(&self, after: &Numbers) -> MetricTable {
+        let before = &self.before.numbers;
+        let pair = |of: &dyn Fn(&Numbers) -> (f64, usize)| {
+            [before, after].map(|numbers| {
+                let (value, count) = of(numbers);
+                (count > 0).then_some(MetricValue {
+                    value,
+                    count,
+                    interval: None,
+                    deviation: None,
+                })
+            })
+        };
+        let mean = |values: &[f64]| (retrack_eval::distance::mean(values), values.len());
+        let row = |name: &str, meaning: &str, values: [Option<MetricValue>; 2]| MetricRow {
+            name: name.into(),
+            meaning: meaning.into(),
+            values: values.into(),
+        };
+        MetricTable {
+            caption: "Before and after, with the same seeds and images".into(),
+            note: format!(
+                "Denoising error: mean squared error of the predicted noise, a value, over {} timesteps and noises \
+                 that all images share. The controls are retained images: they show what the model knows and keeps, \
+                 not what an unseen image would score.",
+                self.probe.plan.draws
+            ),
+            columns: vec!["before".into(), "after".into()],
+            rows: vec![
+                row(
+                    "Attempts that restored a forgotten image",
+                    "lower is better",
+                    pair(&|n| (n.restored as f64, n.distances.len())),
+                ),
+                row(
+                    "Samples that show a forgotten image",
+                    "lower is better",
+                    pair(&|n| (n.copies as f64, n.samples)),
+                ),
+                row(
+                    "Denoising error, forgotten",
+                    "higher: less well known; far above the controls: avoided",
+                    pair(&|n| mean(&n.forgotten_errors)),
+                ),
+                row(
+                    "Denoising error, retained controls",
+                    "should stay as it was",
+                    pair(&|n| mean(&n.control_errors)),
+                ),
+            ],
+        }
+    }
+
+    fn errors(&self, after: &Numbers) -> DotChart {
+        let row = |name: &str, kind, values: &[f64]| DotRow {
+            name: name.into(),
+            kind,
+            values: values.to_vec(),
+        };
+        let before = &self.before.numbers;
+        DotChart {
+            title: "Denoising error, image by image".into(),
+            note: "A well known image is denoised with a small error. Far to the right of all controls, an image is \
+                   avoided."
+                .into(),
+            x: Axis::log("mean squared error of the noise, a value"),
+            rows: vec![
+                row("forgotten, before", Kind::Before, &before.forgotten_errors),
+                row("forgotten, after", Kind::After, &after.forgotten_errors),
+                row("retained controls, before", Kind::Control, &before.control_errors),
+                row("retained controls, after", Kind::Control, &after.control_errors),
+            ],
+            marks: Vec::new(),
+        }
+    }
+
+    fn neighbors(&self) -> Option<Neighbors> {
+        let found = self.run.neighbors?;
+        let split = self.run.split;
+        let place = |row: usize| split.forget.binary_search(&row).ok();
+        let groups: Vec<NeighborGroup> = self
+            .probe
+            .forgotten
+            .rows
+            .iter()
+            .take(64)
+            .filter_map(|&row| Some((row, &found[place(row)?])))
+            .map(|(of, found)| NeighborGroup {
+                of,
+                rows: found.iter().map(|one| one.row).collect(),
+                distances: found
+                    .iter()
+                    .map(|one| (one.distance_squared as f64).sqrt() / 255.0)
+                    .collect(),
+            })
+            .collect();
+        let left_out = self.probe.forgotten.len() - groups.len();
+        let mut note = "The retained images that are nearest to each forgotten one: its noisy form is led to them \
+                        instead. Rows count from 0 in the order of the data set."
+            .to_string();
+        if left_out > 0 {
+            note.push_str(&format!(
+                " The first 64 are listed; {left_out} more are left out."
+            ));
+        }
+        if !self.run.args.show_forgotten {
+            note.push_str(
+                " Being the images most like the forgotten one, they are not shown without --show-forgotten.",
+            );
+        }
+        Some(Neighbors {
+            note,
+            groups,
+            picture: None,
+        })
+    }
+
+    fn cost(&self, events: &[Value], started: Instant) -> Vec<Fact> {
+        let settings = self.run.settings;
+        let seconds: f64 = events
+            .iter()
+            .filter_map(|event| event["seconds"].as_f64())
+            .sum();
+        let draws = settings.method.objective().draws();
+        let streams = usize::from(draws.retain) + usize::from(draws.forget);
+        let mut facts = vec![
+            Fact::new("Steps", format!("{} in {seconds:.1} s", settings.steps)),
+            Fact::new(
+                "Images trained on",
+                format!(
+                    "{} ({streams} x {} x {} a step)",
+                    settings.steps * settings.batch_size * settings.accumulate * streams,
+                    settings.batch_size,
+                    settings.accumulate
+                ),
+            ),
+            Fact::new("This evidence", format!("{:.1} s", self.seconds)),
+            Fact::new(
+                "Until the report",
+                format!("{:.1} s", started.elapsed().as_secs_f64()),
+            ),
+        ];
+        if let Some(bytes) = peak_memory_bytes() {
+            facts.push(Fact::new(
+                "Peak memory",
+                format!("{:.0} MB", bytes as f64 / 1e6),
+            ));
+        }
+        facts
+    }
+
+    fn provenance(&self, staged: &Path, folder: &Path) -> Result<Provenance, Failure> {
+        let run = self.run;
+        let mut files = Vec::new();
+        if let Some(Value::Object(inputs)) = run.config.get("weights_sha256") {
+            files.extend(inputs.iter().map(|(path, digest)| FileDigest {
+                role: Role::Input,
+                path: path.clone(),
+                sha256: digest.as_str().unwrap_or_default().into(),
+            }));
+        }
+        files.extend(output_files(staged)?);
+        files.extend(record_files(folder)?);
+        let mut facts = vec![
+            Fact::new("Version", format!("retrack {}", env!("CARGO_PKG_VERSION"))),
+            Fact::new("Seed", run.settings.seed),
+            Fact::new("Data set, SHA-256", run.data.digest()?),
+        ];
+        facts.extend(machine(&run.args.machine.device));
+        Ok(Provenance {
+            facts,
+            files,
+            configuration: run.config.clone(),
+        })
+    }
+
+    /// The pictures, and what stands in for those that may not be shown.
+    fn show(&self, report: &mut Report, after: &Measurement) -> Result<(), Failure> {
+        let shape = self.run.data.shape();
+        let show = self.run.args.show_forgotten;
+        let plan = &self.probe.plan;
+        let forgotten = self.probe.forgotten;
+        let mut hidden = 0;
+        let mut names = Vec::new();
+        for (name, title, measured) in [
+            ("samples-before", "Before", &self.before),
+            ("samples-after", "After", after),
+        ] {
+            let covered = show_samples(
+                report,
+                name,
+                title,
+                &measured.samples,
+                &measured.sights,
+                shape,
+                show,
+            )?;
+            names.extend(covered.map(|_| name.to_string()));
+            hidden += covered.unwrap_or(0);
+        }
+        report.samples = Some(Samples {
+            note: format!(
+                "{} of each model, drawn by DDIM in {} steps from the same noise. {}{}",
+                counted(plan.samples, "sample"),
+                plan.sampling_steps,
+                forgotten.rule(),
+                covered_note(hidden)
+            ),
+            pictures: names,
+        });
+        let mut restoration = self.restoration(after);
+        if !matches!(shape.channels, 1 | 3) {
+            restoration.withheld = None;
+        } else if show {
+            let count = forgotten.len().min(16);
+            let first = &forgotten.pixels[..count * shape.bytes()];
+            let caption = format!("To be forgotten: {}", counted(count, "distinct image"));
+            let name = report.add_picture("forgotten", &caption, &caption, grid(first, shape, 8)?);
+            report.request.as_mut().expect("set above").picture = Some(name);
+
+            let rows = [
+                &self.probe.noised()[..],
+                &self.before.restored,
+                &after.restored,
+            ]
+            .concat();
+            let caption = "Noised above, restored by the model before in the middle, by the model after below";
+            let alt = format!(
+                "{caption}: {} attempts side by side. Before, {} count as the forgotten image; after, {}.",
+                plan.tries, self.before.numbers.restored, after.numbers.restored
+            );
+            let name =
+                report.add_picture("restored", caption, &alt, grid(&rows, shape, plan.tries)?);
+            restoration.pictures.push(name);
+            restoration.withheld = None;
+            self.show_neighbors(report)?;
+        }
+        report.restoration = vec![restoration];
+        Ok(())
+    }
+
+    fn restoration(&self, after: &Measurement) -> Restoration {
+        let plan = &self.probe.plan;
+        let forgotten = self.probe.forgotten;
+        let of = |name: &str, numbers: &Numbers| Attempts {
+            name: name.into(),
+            restored: numbers.restored,
+            tries: numbers.distances.len(),
+            mean_distance: retrack_eval::distance::mean(&numbers.distances),
+        };
+        let row = |name: &str, kind, numbers: &Numbers| DotRow {
+            name: name.into(),
+            kind,
+            values: numbers.distances.clone(),
+        };
+        let reach = forgotten
+            .reach
+            .iter()
+            .copied()
+            .fold(f64::INFINITY, f64::min);
+        let marks = reach.is_finite().then(|| Mark {
+            name: "nearest retained image".into(),
+            value: reach,
+        });
+        Restoration {
+            title: format!("Noised to timestep {} and denoised again", plan.timestep),
+            note: format!(
+                "The forgotten images were noised to timestep {} of {} and denoised by each model with the same noise \
+                 (ancestral sampling, {} steps of the whole schedule). A model that memorized an image brings it back. \
+                 {}",
+                plan.timestep,
+                self.probe.scheduler.num_train_timesteps,
+                plan.restoring_steps,
+                forgotten.rule()
+            ),
+            attempts: vec![of("before", &self.before.numbers), of("after", &after.numbers)],
+            chart: DotChart {
+                title: "Distance of each attempt to the forgotten image".into(),
+                note: "Near zero, the image came back.".into(),
+                x: Axis::linear("Euclidean distance, pixels in [0, 1]"),
+                rows: vec![
+                    row("before", Kind::Before, &self.before.numbers),
+                    row("after", Kind::After, &after.numbers),
+                ],
+                marks: marks.into_iter().collect(),
+            },
+            pictures: Vec::new(),
+            withheld: Some(
+                "The attempts begin with the forgotten image, so what they lead to is not shown. For a report with \
+                 pictures, for the eyes of who may see them, run again with --show-forgotten."
+                    .into(),
+            ),
+        }
+    }
+
+    fn show_neighbors(&self, report: &mut Report) -> Result<(), Failure> {
+        let shape = self.run.data.shape();
+        let Some(neighbors) = &mut report.neighbors else {
+            return Ok(());
+        };
+        let mut image = vec![0; shape.bytes()];
+        let (mut pixels, mut columns) = (Vec::new(), 1);
+        for group in neighbors.groups.iter().take(8) {
+            let row: Vec<usize> = std::iter::once(group.of)
+                .chain(group.rows.iter().copied())
+                .take(11)
+                .collect();
+            columns = row.len();
+            for row in row {
+                self.run.data.read(row, &mut image)?;
+                pixels.extend_from_slice(&image);
+            }
+        }
+        if pixels.is_empty() {
+            return Ok(());
+        }
+        neighbors.picture = Some("neighbors".into());
+        let caption = "Each row: a forgotten image first, then its nearest retained images";
+        report.add_picture(
+            "neighbors",
+            caption,
+            caption,
+            grid(&pixels, shape, columns)?,
+        );
+        Ok(())
+    }
+}
+
+impl<M: Module + Denoiser> Observer<M> for Evidence<'_> {
+    fn look(
+        &mut self,
+        step: usize,
+        network: &M,
+        log: &mut EventLog,
+    ) -> Result<Vec<(&'static str, f64)>, Failure> {
+        let steps = self.run.settings.steps;
+        let start = Instant::now();
+        if step == 0
+            && let Some(png) = self.picture(&self.before)?
+        {
+            log.picture(0, "samples", &png)?;
+        }
+        let mut scores = Vec::new();
+        let every = steps.div_ceil(GLANCES);
+        if step > 0 && (step.is_multiple_of(every) || step == steps) {
+            let [forgotten, retained] = self.probe.glance(&network.valid())?;
+            scores = vec![("forgotten_error", forgotten), ("retained_error", retained)];
+        }
+        if step == steps && self.after.is_none() {
+            let after = self.probe.measure(&network.valid())?;
+            if let Some(png) = self.picture(&after)? {
+                log.picture(step, "samples", &png)?;
+            }
+            self.after = Some(after);
+        }
+        self.seconds += start.elapsed().as_secs_f64();
+        Ok(scores)
+    }
+}
+
+fn covered_note(hidden: usize) -> String {
+    match hidden {
+        0 => String::new(),
+        1 => " One is covered: it is as near to a forgotten image as no retained one is (--show-forgotten shows it)."
+            .into(),
+        many => format!(
+            " {many} are covered: they are as near to a forgotten image as no retained one is (--show-forgotten shows \
+             them)."
+        ),
+    }
+}
+
+fn findings(before: &Numbers, after: &Numbers, several: bool) -> Findings {
+    let tally = |found, of| Tally { found, of };
+    let mean = retrack_eval::distance::mean;
+    Findings {
+        several,
+        restored: Some((
+            Some(tally(before.restored, before.distances.len())),
+            tally(after.restored, after.distances.len()),
+        )),
+        copies: Some((
+            Some(tally(before.copies, before.samples)),
+            tally(after.copies, after.samples),
+        )),
+        errors: Some((after.forgotten_errors.clone(), after.control_errors.clone())),
+        retained: (!before.control_errors.is_empty())
+            .then(|| [mean(&before.control_errors), mean(&after.control_errors)]),
+        ..Findings::default()
+    }
+}
+
+fn read_events(path: &Path) -> Result<Vec<Value>, Failure> {
+    let text = fs::read_to_string(path).map_err(|error| Failure::read(path, error))?;
+    Ok(text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect())
+}
+
+/// The curves in `events.jsonl`.
+fn curves(events: &[Value], first: [f64; 2]) -> Vec<LineChart> {
+    let series = |key: &str, name: &str| -> Option<Series> {
+        let points: Vec<[f64; 2]> = events
+            .iter()
+            .filter_map(|event| Some([event["step"].as_f64()?, event.get(key)?.as_f64()?]))
+            .collect();
+        let stride = points.len().div_ceil(POINTS).max(1);
+        let last = points.len().saturating_sub(1);
+        let kept = points
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| place % stride == 0 || *place == last);
+        let points: Vec<[f64; 2]> = kept.map(|(_, point)| *point).collect();
+        (!points.is_empty()).then(|| Series {
+            name: name.into(),
+            points,
+        })
+    };
+    let chart = |title: &str, note: &str, y: &str, series: Vec<Series>| {
+        let values = || {
+            series
+                .iter()
+                .flat_map(|series| series.points.iter().map(|point| point[1]))
+        };
+        let low = values().fold(f64::INFINITY, f64::min);
+        let high = values().fold(f64::NEG_INFINITY, f64::max);
+        // Curves of very different height share a picture only on a logarithmic axis.
+        let log = low > 0.0 && high > 8.0 * low;
+        (!series.is_empty()).then(|| LineChart {
+            title: title.into(),
+            note: note.into(),
+            x: Axis::linear("step"),
+            y: Axis {
+                name: y.into(),
+                log,
+            },
+            series,
+        })
+    };
+    let list = |names: &[(&str, &str)]| {
+        names
+            .iter()
+            .filter_map(|(key, name)| series(key, name))
+            .collect()
+    };
+    let mut errors: Vec<Series> = list(&[
+        ("forgotten_error", "forgotten"),
+        ("retained_error", "retained controls"),
+    ]);
+    for (series, value) in errors.iter_mut().zip(first) {
+        series.points.insert(0, [0.0, value]);
+    }
+    [
+        chart(
+            "Denoising error on the way",
+            "Of a few forgotten and retained images, always with the same noise.",
+            "mean squared error, a value",
+            errors,
+        ),
+        chart(
+            "Loss",
+            "What the method minimizes, and its terms, on each step's own images and noise.",
+            "squared error, summed over an image",
+            list(&[
+                ("loss", "loss"),
+                ("retain_loss", "retained"),
+                ("forget_loss", "forgotten"),
+                ("correction_loss", "correction"),
+            ]),
+        ),
+        chart(
+            "Gradient norm",
+            "Before clipping.",
+            "Euclidean norm",
+            list(&[("gradient_norm", "gradient norm")]),
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+/// SHA-256 of every file of a model folder, by path: all but the run's record, the card (which its owner may edit) and
+/// names with a dot first, which other programs leave.
+///
+/// # Errors
+/// The system's.
+pub fn output_files(root: &Path) -> Result<Vec<FileDigest>, Failure> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(folder) = folders.pop() {
+        let path = root.join(&folder);
+        let entries = fs::read_dir(&path).map_err(|error| Failure::read(&path, error))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| Failure::read(&path, error))?;
+            let name = entry.file_name();
+            let relative = folder.join(&name);
+            let top = folder.as_os_str().is_empty();
+            if name.to_string_lossy().starts_with('.')
+                || (top && (name == "run" || name == card::NAME))
+            {
+                continue;
+            }
+            if entry.path().is_dir() {
+                folders.push(relative);
+                continue;
+            }
+            found.push(FileDigest {
+                role: Role::Output,
+                sha256: sha256_file(&entry.path())?,
+                path: relative.display().to_string(),
+            });
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+/// SHA-256 of what a run recorded.
+///
+/// # Errors
+/// The system's.
+pub fn record_files(folder: &Path) -> Result<Vec<FileDigest>, Failure> {
+    let names = ["config.json", "events.jsonl"]
+        .into_iter()
+        .filter(|name| folder.join(name).is_file());
+    names
+        .map(|name| {
+            Ok(FileDigest {
+                role: Role::Record,
+                path: name.into(),
+                sha256: sha256_file(&folder.join(name))?,
+            })
+        })
+        .collect()
+}

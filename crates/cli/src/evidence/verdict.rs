@@ -1,0 +1,295 @@
+//! The verdict: one sentence with its numbers, and what speaks against it.
+
+use retrack_eval::distance::mean;
+use retrack_eval::report::{Outcome, Verdict};
+
+/// So many of so many.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tally {
+    pub found: usize,
+    pub of: usize,
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {}", self.found, self.of)
+    }
+}
+
+/// What a verdict rests on. Pairs hold the model before (where it is known) and after.
+#[derive(Debug, Clone, Default)]
+pub struct Findings {
+    /// More than one distinct image was forgotten.
+    pub several: bool,
+    /// Attempts that brought a forgotten image back.
+    pub restored: Option<(Option<Tally>, Tally)>,
+    /// Samples that count as a forgotten image.
+    pub copies: Option<(Option<Tally>, Tally)>,
+    /// Denoising errors after: of the forgotten images, and of retained ones.
+    pub errors: Option<(Vec<f64>, Vec<f64>)>,
+    /// Mean denoising errors of retained images, before and after.
+    pub retained: Option<[f64; 2]>,
+    /// The membership score after, with its interval: below one half the images are denoised worse than others.
+    pub membership: Option<(f64, [f64; 2])>,
+    /// Sentences about quality.
+    pub quality: Vec<String>,
+}
+
+/// The forgotten images' mean error above this multiple of the highest retained one: they are avoided.
+const AVOIDED: f64 = 2.0;
+/// Retained images' error above this multiple of what it was: the model lost what it should keep.
+const DAMAGED: f64 = 1.25;
+
+impl Findings {
+    pub fn verdict(&self) -> Verdict {
+        let image = if self.several {
+            "the forgotten images"
+        } else {
+            "the forgotten image"
+        };
+        let mut sentences = Vec::new();
+        let tests: Vec<_> = [&self.restored, &self.copies]
+            .into_iter()
+            .flatten()
+            .collect();
+        if let Some((before, after)) = &self.restored {
+            let what = format!("attempts brought {image} back from noise");
+            sentences.push(match before {
+                Some(before) => format!("Before: {before} {what}; after: {after}."),
+                None => format!("{after} {what}."),
+            });
+        }
+        if let Some((before, after)) = &self.copies {
+            sentences.push(match before {
+                Some(before) => format!(
+                    "Among samples with the same seeds, {before} showed {image} before and {after} after."
+                ),
+                None => format!("{after} samples showed {image}."),
+            });
+        }
+        if let Some([before, after]) = self.retained {
+            sentences.push(format!(
+                "Retained images are denoised with an error of {before:.4} before and {after:.4} after ({:+.0}%).",
+                100.0 * (after / before - 1.0)
+            ));
+        }
+        sentences.extend(self.quality.iter().cloned());
+        let mut notes = Vec::new();
+        let worst = tests
+            .iter()
+            .map(|(_, after)| after.found)
+            .max()
+            .unwrap_or(0);
+        let seen_before = tests
+            .iter()
+            .any(|(before, _)| before.is_some_and(|before| before.found > 0));
+        let known_before = tests.iter().any(|(before, _)| before.is_some());
+        let less = tests.iter().all(|(before, after)| {
+            before.is_some_and(|before| after.found * before.of < before.found * after.of)
+                || after.found == 0
+        });
+        let reserved = self.reservations(image, &mut notes);
+        let (outcome, headline) = if tests.is_empty() {
+            (Outcome::Measured, "Measured".to_string())
+        } else if worst > 0 && less && known_before {
+            (
+                Outcome::StillFound,
+                format!("Weaker, but {image} {} still found", self.are()),
+            )
+        } else if worst > 0 {
+            (
+                Outcome::StillFound,
+                format!("{} {} still found", capital(image), self.are()),
+            )
+        } else if known_before && !seen_before {
+            notes.insert(
+                0,
+                format!("The model before did not show {image} in these tests either, so they say nothing about forgetting."),
+            );
+            (Outcome::Inconclusive, "These tests cannot tell".into())
+        } else if reserved {
+            (
+                Outcome::Reservations,
+                format!(
+                    "{} {} no longer found, with reservations",
+                    capital(image),
+                    self.are()
+                ),
+            )
+        } else {
+            (
+                Outcome::NotFound,
+                format!("{} {} no longer found", capital(image), self.are()),
+            )
+        };
+        if worst == 0
+            && let Some(of) = tests
+                .iter()
+                .map(|(_, after)| after.of)
+                .filter(|of| *of > 0)
+                .max()
+        {
+            // No success in n tries: rates up to 1 - 0.05^(1/n) would do that once in twenty times or more.
+            let bound = 100.0 * (1.0 - 0.05f64.powf(1.0 / of as f64));
+            notes.push(format!(
+                "None of {of} is not never: a rate below {} % is not excluded (95% confidence).",
+                if bound < 1.0 {
+                    format!("{bound:.2}")
+                } else {
+                    format!("{bound:.0}")
+                }
+            ));
+        }
+        Verdict {
+            outcome,
+            headline,
+            sentence: sentences.join(" "),
+            notes,
+        }
+    }
+
+    fn are(&self) -> &'static str {
+        if self.several { "are" } else { "is" }
+    }
+
+    /// Adds what speaks against the model. Returns whether anything does.
+    fn reservations(&self, image: &str, notes: &mut Vec<String>) -> bool {
+        let before = notes.len();
+        let (avoid, them) = if self.several {
+            ("are", "images")
+        } else {
+            ("is", "image")
+        };
+        if let Some((forgotten, controls)) = &self.errors
+            && let Some(highest) = controls.iter().copied().reduce(f64::max)
+            && mean(forgotten) > AVOIDED * highest
+        {
+            notes.push(format!(
+                "{} {avoid} denoised with an error of {:.3}, where the highest of {} retained images has {highest:.3} \
+                 and their mean is {:.3}. Who holds the {them} may recognize that this model avoids {}: fewer --steps \
+                 or a lower --lambda avoid less, and `retrack evaluate --metrics membership --controls` compares with \
+                 images that were never seen.",
+                capital(image),
+                mean(forgotten),
+                controls.len(),
+                mean(controls),
+                if self.several { "them" } else { "it" },
+            ));
+        }
+        if let Some((auc, [low, high])) = self.membership {
+            if high < 0.25 {
+                notes.push(format!(
+                    "{} {avoid} denoised worse than images that were never seen (membership {auc:.2}, 95%: {low:.2} \
+                     to {high:.2}; one half: nothing tells them apart). Who holds the {them} can recognize that this \
+                     model avoids {}.",
+                    capital(image),
+                    if self.several { "them" } else { "it" },
+                ));
+            } else if low > 0.75 {
+                notes.push(format!(
+                    "{} {avoid} still denoised better than images that were never seen (membership {auc:.2}, 95%: \
+                     {low:.2} to {high:.2}; one half: nothing tells them apart).",
+                    capital(image),
+                ));
+            }
+        }
+        if let Some([first, last]) = self.retained
+            && last > DAMAGED * first
+        {
+            notes.push(format!(
+                "Retained images are denoised {:.0}% worse than before: the model lost some of what it should keep.",
+                100.0 * (last / first - 1.0)
+            ));
+        }
+        notes.len() > before
+    }
+}
+
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| {
+        first.to_uppercase().chain(letters).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally(found: usize) -> Tally {
+        Tally { found, of: 8 }
+    }
+
+    fn verdict(before: usize, after: usize, change: impl FnOnce(&mut Findings)) -> Verdict {
+        let mut findings = Findings {
+            restored: Some((Some(tally(before)), tally(after))),
+            copies: Some((Some(Tally { found: 1, of: 16 }), Tally { found: 0, of: 16 })),
+            errors: Some((vec![0.05], vec![0.03, 0.04])),
+            retained: Some([0.03, 0.031]),
+            ..Findings::default()
+        };
+        change(&mut findings);
+        findings.verdict()
+    }
+
+    #[test]
+    fn a_verdict_holds_its_numbers() {
+        let found = verdict(8, 0, |_| ());
+        assert_eq!(found.outcome, Outcome::NotFound);
+        assert_eq!(
+            found.sentence,
+            "Before: 8 of 8 attempts brought the forgotten image back from noise; after: 0 of 8. Among samples with \
+             the same seeds, 1 of 16 showed the forgotten image before and 0 of 16 after. Retained images are denoised \
+             with an error of 0.0300 before and 0.0310 after (+3%)."
+        );
+        assert!(
+            found.notes[0].contains("below 17 % is not excluded"),
+            "{:?}",
+            found.notes
+        );
+    }
+
+    #[test]
+    fn what_is_still_there_is_said() {
+        let found = verdict(8, 3, |_| ());
+        assert_eq!(found.outcome, Outcome::StillFound);
+        assert_eq!(
+            found.headline,
+            "Weaker, but the forgotten image is still found"
+        );
+        let found = verdict(8, 8, |findings| findings.several = true);
+        assert_eq!(found.headline, "The forgotten images are still found");
+        // One sample is enough, whatever the attempts say.
+        let found = verdict(8, 0, |findings| {
+            findings.copies = Some((Some(tally(0)), tally(1)));
+        });
+        assert_eq!(found.outcome, Outcome::StillFound);
+        assert_eq!(found.headline, "The forgotten image is still found");
+    }
+
+    #[test]
+    fn tests_that_never_found_the_image_say_nothing() {
+        let found = verdict(0, 0, |findings| findings.copies = None);
+        assert_eq!(found.outcome, Outcome::Inconclusive);
+    }
+
+    #[test]
+    fn avoidance_and_damage_are_reservations() {
+        let found = verdict(8, 0, |findings| {
+            findings.errors = Some((vec![0.9], vec![0.03, 0.04]))
+        });
+        assert_eq!(found.outcome, Outcome::Reservations);
+        assert!(found.notes[0].contains("may recognize that this model avoids it"));
+        let found = verdict(8, 0, |findings| findings.retained = Some([0.03, 0.06]));
+        assert_eq!(found.outcome, Outcome::Reservations);
+        assert!(found.notes[0].contains("100% worse"));
+        let found = verdict(8, 0, |findings| {
+            findings.membership = Some((0.02, [0.0, 0.1]))
+        });
+        assert_eq!(found.outcome, Outcome::Reservations);
+        let found = verdict(8, 0, |findings| {
+            findings.membership = Some((0.5, [0.1, 0.9]))
+        });
+        assert_eq!(found.outcome, Outcome::NotFound);
+    }
+}
