@@ -379,7 +379,10 @@ Examples:
   retrack evaluate --model forgotten --baseline ddpm --data photos --forget photos/me.png --threshold 20 --out report
   retrack evaluate --model forgotten --data digits.parquet --forget label:10 --metrics digits,nll --out report
 
-A metric that lacks a file is skipped, and the sentence says which file to give.")]
+A metric that lacks a file is skipped, and the sentence says which file to give.
+
+Of a text-to-image model, 16 samples of the forgotten prompt and of each other one (DDPM) are counted that lie nearer to
+the mean of the forgotten images than to that of the others; forgetting succeeded where there are none.")]
 pub struct EvaluateArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
     #[arg(long, value_name = "DIR")]
@@ -389,8 +392,18 @@ pub struct EvaluateArgs {
     pub baseline: Option<PathBuf>,
     #[arg(long, value_name = "SRC", help = SRC)]
     pub data: PathBuf,
-    #[arg(long, value_name = "SEL", help = SEL)]
+    // Empty where it was not given: data in the published layout says itself what was memorized.
+    #[arg(long, value_name = "SEL", help = SEL, default_value = "", hide_default_value = true)]
     pub forget: String,
+    /// Text-to-image: the prompt of the images to forget
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Text-to-image: a prompt that the model is to draw as before; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub modified_prompt: Vec<String>,
+    /// Text-to-image: how far to go towards the prompt [default: 7.5]
+    #[arg(long, value_name = "F")]
+    pub guidance: Option<f64>,
     /// What to measure
     #[arg(
         long,
@@ -556,7 +569,8 @@ pub struct InspectArgs {
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
-Input keys: sample [N, C, H, W] f32, timestep [N] i64, class_labels [N] i64 where the network has classes.
+Input keys: sample [N, C, H, W] f32, timestep [N] i64, class_labels [N] i64 where the network has classes,
+encoder_hidden_states [N or 1, T, D] f32 where it takes texts.
 Output key: prediction [N, C, H, W] f32.")]
 pub struct PredictArgs {
     #[arg(long, value_name = "DIR")]
@@ -573,7 +587,8 @@ pub struct PredictArgs {
 #[command(after_help = "\
 Input keys, each read by the methods that need it: retain, forget [N, C, H, W] f32, neighbors [N, K, C, H, W],
 retain_noise, forget_noise, uniform [N, C, H, W], retain_timestep, forget_timestep, mixture_mask [N] (siss: 1 where
-the slot holds the retained image), retain_labels, forget_labels [N] i64.
+the slot holds the retained image), retain_labels, forget_labels [N] i64. A network that takes texts:
+encoder_hidden_states [N or 1, T, D], or retain_encoder_hidden_states and forget_encoder_hidden_states.
 Output: loss, and a gradient for each parameter under its checkpoint name, before clipping.")]
 pub struct GradientArgs {
     #[arg(long, value_name = "DIR")]

@@ -10,7 +10,7 @@ use retrack_networks::parameters::to_host;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerKind};
-use retrack_networks::stable_diffusion::{Embedded, StableDiffusion};
+use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
 use retrack_unlearn::data::ImageShape;
 use retrack_unlearn::feed::to_byte;
 
@@ -32,13 +32,39 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
         return Ok(Opened::Image(Box::new(model::from_folder(folder)?)));
     }
     let opened = StableDiffusion::from_folder(folder)?;
-    for key in &opened.model.config.unknown_keys {
+    warn_of_unknown_keys(&opened.model);
+    Ok(Opened::Text(Box::new(opened)))
+}
+
+/// Whether a folder holds a text-to-image model.
+pub fn is_text(path: &Path) -> Result<bool, Failure> {
+    Ok(ModelFolder::open(path)?.class == Class::Conditional)
+}
+
+/// A denoiser of either kind, without what may lie around it.
+pub enum Network {
+    Image(Box<Model>),
+    Text(Box<ConditionalModel>),
+}
+
+/// Opens a denoiser of either kind; a conditional one may lie alone.
+pub fn open_network(path: &Path) -> Result<Network, Failure> {
+    let folder = ModelFolder::open(path).map_err(Failure::from)?;
+    if folder.class == Class::Unconditional {
+        return Ok(Network::Image(Box::new(model::from_folder(folder)?)));
+    }
+    let opened = ConditionalModel::from_folder(folder)?;
+    warn_of_unknown_keys(&opened);
+    Ok(Network::Text(Box::new(opened)))
+}
+
+fn warn_of_unknown_keys(model: &ConditionalModel) {
+    for key in &model.config.unknown_keys {
         progress::warn(format!(
             "{}: `{key}` means nothing to this network and is ignored",
-            opened.model.folder.config_path().display()
+            model.folder.config_path().display()
         ));
     }
-    Ok(Opened::Text(Box::new(opened)))
 }
 
 /// Encodes texts and says which were too long.
@@ -62,7 +88,7 @@ pub fn embed(
 }
 
 /// A text for a message.
-fn shortened(text: &str) -> String {
+pub fn shortened(text: &str) -> String {
     const MOST: usize = 60;
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}...", &text[..end]),
@@ -106,6 +132,12 @@ impl PromptedSamples<'_> {
                 "--guidance is {}; give a number",
                 self.guidance
             )));
+        }
+        if let (None, Some(name)) = (self.scheduler, opened.model.scheduler.foreign) {
+            progress::warn(format!(
+                "{}: {name} is not built here; sampling by DDIM in its place (--scheduler chooses another)",
+                opened.model.folder.root().display()
+            ));
         }
         let kind = self.scheduler.unwrap_or(opened.model.scheduler.kind);
         let sampler = Sampler::new(kind, &opened.model.scheduler, self.steps)?;

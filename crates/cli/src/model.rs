@@ -171,6 +171,12 @@ impl Samples {
             width,
             channels: model.config.out_channels,
         };
+        if let (None, Some(name)) = (self.scheduler, model.scheduler.foreign) {
+            progress::warn(format!(
+                "{}: {name} is not built here; sampling by DDIM in its place (--scheduler chooses another)",
+                model.folder.root().display()
+            ));
+        }
         let kind = self.scheduler.unwrap_or(model.scheduler.kind);
         let sampler = Sampler::new(kind, &model.scheduler, self.steps)?;
         let network = network.valid();

@@ -7,7 +7,8 @@ mod support;
 
 use burn::tensor::Device;
 use fixtures::{Case, worst};
-use retrack_networks::parameters;
+use retrack_networks::conditional::UNet2DConditionConfig;
+use retrack_networks::parameters::{self, Parameter};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use support::{Folder, files_below, parity};
 
@@ -37,24 +38,47 @@ fn folder_of(case: &Case) -> Folder {
         "model/model_index.json",
         r#"{"_class_name": "DDPMPipeline", "scheduler": ["diffusers", "DDPMScheduler"], "unet": ["diffusers", "UNet2DModel"]}"#,
     );
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> =
-        parameters::list(&case.network(&Device::flex()))
-            .into_iter()
-            .map(|parameter| {
-                let values = fixtures::formula(&parameter.name, &parameter.shape);
-                let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
-                (parameter.name, parameter.shape, bytes)
-            })
-            .collect();
+    write_weights(
+        &folder,
+        "model/unet/diffusion_pytorch_model.safetensors",
+        parameters::list(&case.network(&Device::flex())),
+    );
+    folder
+}
+
+/// The same for a case of a conditional network, which lies alone.
+fn conditional_folder_of(case: &Case) -> Folder {
+    let folder = Folder::new();
+    let files = files_below(&parity().join(&case.name));
+    folder.write("case.safetensors", &files["case.safetensors"]);
+    folder.write("model/config.json", &files["config.json"]);
+    if let Some(scheduler) = files.get("scheduler_config.json") {
+        folder.write("model/scheduler_config.json", scheduler);
+    }
+    let config = UNet2DConditionConfig::from_json(&case.json("config.json")).unwrap();
+    write_weights(
+        &folder,
+        "model/diffusion_pytorch_model.safetensors",
+        parameters::list(&config.init(&Device::flex())),
+    );
+    folder
+}
+
+/// Weights by formula.
+fn write_weights(folder: &Folder, path: &str, parameters: Vec<Parameter>) {
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = parameters
+        .into_iter()
+        .map(|parameter| {
+            let values = fixtures::formula(&parameter.name, &parameter.shape);
+            let bytes = values.into_iter().flat_map(f32::to_le_bytes).collect();
+            (parameter.name, parameter.shape, bytes)
+        })
+        .collect();
     let views = tensors.iter().map(|(name, shape, bytes)| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
         (name.as_str(), view.unwrap())
     });
-    folder.write(
-        "model/unet/diffusion_pytorch_model.safetensors",
-        safetensors::serialize(views, None).unwrap(),
-    );
-    folder
+    folder.write(path, safetensors::serialize(views, None).unwrap());
 }
 
 fn floats(tensors: &SafeTensors, key: &str) -> Vec<f32> {
@@ -122,6 +146,27 @@ fn losses_and_gradients_of_all_methods_equal_those_of_pytorch() {
     for name in ["grey28", "rgb16", "sample", "scale_shift", "v_prediction"] {
         let case = Case::read(&format!("gradient_{name}"));
         let folder = folder_of(&case);
+        for method in ["retrack", "finetune", "neggrad", "erasediff", "siss"] {
+            assert_gradients(&folder, &case, method);
+        }
+    }
+}
+
+#[test]
+fn predictions_by_a_text_equal_those_of_diffusers() {
+    for name in ["sd1", "sd2", "sd_options"] {
+        let case = Case::read(&format!("predict_{name}"));
+        assert_predicts(&conditional_folder_of(&case), &case);
+    }
+}
+
+#[test]
+fn losses_and_gradients_by_a_text_for_each_image_equal_those_of_pytorch() {
+    let cases = fixtures::cases("prompted_");
+    assert_eq!(cases, ["prompted_sd1", "prompted_sd2"]);
+    for name in cases {
+        let case = Case::read(&name);
+        let folder = conditional_folder_of(&case);
         for method in ["retrack", "finetune", "neggrad", "erasediff", "siss"] {
             assert_gradients(&folder, &case, method);
         }

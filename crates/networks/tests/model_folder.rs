@@ -478,13 +478,25 @@ fn folders_that_are_no_model_are_refused_with_a_remedy() {
     assert!(message(&model).contains("unet/config.json: not a JSON object"));
     fs::write(
         model.join("unet/config.json"),
+        r#"{"_class_name": "UNet3DConditionModel"}"#,
+    )
+    .unwrap();
+    let other = message(&model);
+    assert!(
+        other.contains(
+            r#"the class "UNet3DConditionModel" is not supported; supported here: UNet2DModel"#
+        ),
+        "{other}"
+    );
+    fs::write(
+        model.join("unet/config.json"),
         r#"{"_class_name": "UNet2DConditionModel"}"#,
     )
     .unwrap();
     let other = message(&model);
     assert!(
         other.contains(
-            r#"the class "UNet2DConditionModel" is not supported; supported here: UNet2DModel"#
+            r#"the pipeline "DDPMPipeline" around a UNet2DConditionModel is not supported; supported here: StableDiffusionPipeline"#
         ),
         "{other}"
     );

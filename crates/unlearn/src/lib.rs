@@ -12,5 +12,6 @@ pub mod objective;
 pub mod optimizer;
 pub mod run;
 pub mod tensorboard;
+pub mod texts;
 pub mod trainer;
 pub mod watch;

@@ -6,17 +6,22 @@ use retrack_eval::pictures::Grid;
 use retrack_eval::score::{Spread, Table};
 use serde_json::json;
 
+use super::evaluate_text;
 use crate::args::EvaluateArgs;
 use crate::evaluation::{Evaluation, Protocol, Skipped, Subject};
 use crate::failure::Failure;
 use crate::progress::say;
-use crate::{machine, model, progress};
+use crate::{latent, machine, model, progress};
 
 /// Samples shown in a picture.
 const SHOWN: usize = 256;
 
 pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let device = machine::device(&args.machine.device)?;
+    if latent::is_text(&args.model)? {
+        return evaluate_text::run(args, &device);
+    }
+    evaluate_text::refuse_texts(args)?;
     let protocol = Protocol {
         metrics: args.metrics.clone(),
         samples: args.protocol.samples.unwrap_or(256),

@@ -1,37 +1,137 @@
 //! `retrack gradient`: a method's loss and gradient, for comparison from outside.
 
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use retrack_networks::conditional::Captioned;
+use retrack_networks::denoiser::Denoiser;
 use retrack_networks::parameters;
 use retrack_networks::schedule::NoiseSchedule;
-use retrack_unlearn::batch::{Batch, Candidates, Noised};
+use retrack_unlearn::batch::{Batch, Candidates, Draws, Noised};
 use retrack_unlearn::objective::{Method, Pass, Sums};
 
 use super::tensors::{self, Tensors};
 use crate::args::{GradientArgs, MethodName};
 use crate::failure::Failure;
-use crate::{machine, model};
+use crate::latent::{self, Network};
+use crate::machine;
 
 pub fn run(args: &GradientArgs) -> Result<(), Failure> {
     let device = machine::device(&args.machine.device)?.autodiff();
-    let opened = model::open(&args.model)?;
-    let network = opened.network(&device)?;
-    let schedule = NoiseSchedule::new(&opened.scheduler);
-    if opened.config.in_channels != opened.config.out_channels {
-        return Err(Failure::input(format!(
-            "{}: learned variances are not supported",
-            opened.folder.config_path().display()
-        )));
+    match latent::open_network(&args.model)? {
+        Network::Image(opened) => {
+            let config = &opened.config;
+            check_variances(
+                config.in_channels == config.out_channels,
+                &opened.folder.config_path(),
+            )?;
+            let schedule = NoiseSchedule::new(&opened.scheduler);
+            let input = Tensors::read(&args.input)?;
+            let classes = config.num_class_embeds.is_some();
+            let labels = |stream: &str, images| {
+                classes
+                    .then(|| input.integers(&format!("{stream}_labels"), images))
+                    .transpose()
+            };
+            let batch = batch(args, &input, &schedule, &labels)?;
+            for images in [&batch.forget, &batch.retain].into_iter().flatten() {
+                config.check_size(images.shape[1], images.shape[2])?;
+            }
+            write(args, &opened.network(&device)?, &schedule, &device, &batch)
+        }
+        Network::Text(opened) => {
+            let config = &opened.config;
+            check_variances(
+                config.in_channels == config.out_channels,
+                &opened.folder.config_path(),
+            )?;
+            let schedule = NoiseSchedule::new(&opened.scheduler);
+            let input = Tensors::read(&args.input)?;
+            let texts = Texts::read(&input, &method(args)?.objective().draws())?;
+            let labels = |stream: &str, images| texts.labels(&input, stream, images).map(Some);
+            let batch = batch(args, &input, &schedule, &labels)?;
+            let states = TensorData::new(texts.states.clone(), texts.shape);
+            let states = Tensor::from_data(states, &device.clone().without_autodiff());
+            let network = Captioned::new(opened.network(&device)?, states);
+            write(args, &network, &schedule, &device, &batch)
+        }
     }
-    let objective = method(args)?.objective();
-    let draws = objective.draws();
+}
 
-    let input = Tensors::read(&args.input)?;
-    let classes = opened.config.num_class_embeds.is_some();
-    let noised = |stream: &str| noised(&input, stream, &schedule, classes);
+fn check_variances(none: bool, config: &Path) -> Result<(), Failure> {
+    if none {
+        return Ok(());
+    }
+    Err(Failure::input(format!(
+        "{}: learned variances are not supported",
+        config.display()
+    )))
+}
+
+/// The texts of all images, one after another: `encoder_hidden_states` for both streams, or one of its own for each.
+struct Texts {
+    states: Vec<f32>,
+    shape: [usize; 3],
+    /// Stream, number of its first text, and how many it has.
+    streams: Vec<(&'static str, usize, usize)>,
+}
+
+impl Texts {
+    fn read(input: &Tensors, draws: &Draws) -> Result<Self, Failure> {
+        const BOTH: &str = "encoder_hidden_states";
+        let mut texts = Self {
+            states: Vec::new(),
+            shape: [0; 3],
+            streams: Vec::new(),
+        };
+        for (stream, drawn) in [("retain", draws.retain), ("forget", draws.forget)] {
+            if !drawn {
+                continue;
+            }
+            let own = format!("{stream}_{BOTH}");
+            let key = if input.has(&own)? { own.as_str() } else { BOTH };
+            let (states, shape) = input.states(key)?;
+            if texts.shape != [0; 3] && texts.shape[1..] != shape[1..] {
+                return Err(input.fail(format!(
+                    "`{key}` has shape {shape:?}; tokens and width are those of the other stream's, {:?}",
+                    &texts.shape[1..]
+                )));
+            }
+            texts.streams.push((stream, texts.shape[0], shape[0]));
+            texts.shape = [texts.shape[0] + shape[0], shape[1], shape[2]];
+            texts.states.extend(states);
+        }
+        Ok(texts)
+    }
+
+    /// The number of each image's text.
+    fn labels(&self, input: &Tensors, stream: &str, images: usize) -> Result<Vec<i64>, Failure> {
+        let found = self.streams.iter().find(|(name, ..)| *name == stream);
+        let &(_, first, count) = found.expect("read for every stream that is drawn");
+        match count {
+            1 => Ok(vec![first as i64; images]),
+            _ if count == images => Ok((first..first + count).map(|text| text as i64).collect()),
+            _ => Err(input.fail(format!(
+                "{count} texts for {images} images of `{stream}`; give one for all or one for each"
+            ))),
+        }
+    }
+}
+
+/// The labels of a stream's images, where the network takes any.
+type Labels<'a> = &'a dyn Fn(&str, usize) -> Result<Option<Vec<i64>>, Failure>;
+
+fn batch(
+    args: &GradientArgs,
+    input: &Tensors,
+    schedule: &NoiseSchedule,
+    labels: Labels,
+) -> Result<Batch<'static>, Failure> {
+    let draws = method(args)?.objective().draws();
+    let noised = |stream: &str| noised(input, stream, schedule, labels);
     let forget = draws.forget.then(|| noised("forget")).transpose()?;
     let retain = draws.retain.then(|| noised("retain")).transpose()?;
-    for images in [&forget, &retain].into_iter().flatten() {
-        opened.config.check_size(images.shape[1], images.shape[2])?;
-    }
     let neighbors = if draws.neighbors {
         let (values, shape) = input.images("neighbors", 5)?;
         if Some(shape[0]) != forget.as_ref().map(Noised::len) {
@@ -74,20 +174,31 @@ pub fn run(args: &GradientArgs) -> Result<(), Failure> {
         mixture_mask,
     };
     check(&batch, args)?;
+    Ok(batch)
+}
 
+/// Computes loss and gradient, and writes them.
+fn write<M: Module + Denoiser>(
+    args: &GradientArgs,
+    network: &M,
+    schedule: &NoiseSchedule,
+    device: &Device,
+    batch: &Batch,
+) -> Result<(), Failure> {
+    let objective = method(args)?.objective();
     let pass = Pass {
-        network: &network,
-        schedule: &schedule,
-        device: &device,
+        network,
+        schedule,
+        device,
         dropout: None,
     };
     let mut sums = Sums::default();
-    let losses = objective.backward(&pass, &batch, &mut sums)?;
+    let losses = objective.backward(&pass, batch, &mut sums)?;
     let gradient = objective.combine(sums);
 
     let mut output = vec![("loss".to_string(), vec![1], vec![losses.loss as f32])];
     let mut parts = gradient.0.into_iter();
-    for parameter in parameters::list(&network) {
+    for parameter in parameters::list(network) {
         if parameter.trained {
             let part = parts.next().expect("a part for each trained parameter");
             let values = parameter.export(parameters::to_host(part));
@@ -143,7 +254,7 @@ fn noised(
     input: &Tensors,
     stream: &str,
     schedule: &NoiseSchedule,
-    classes: bool,
+    labels: Labels,
 ) -> Result<Noised, Failure> {
     let (clean, shape) = input.images(stream, 4)?;
     let (noise, noise_shape) = input.images(&format!("{stream}_noise"), 4)?;
@@ -153,9 +264,7 @@ fn noised(
         )));
     }
     let timesteps = input.integers(&format!("{stream}_timestep"), shape[0])?;
-    let labels = classes
-        .then(|| input.integers(&format!("{stream}_labels"), shape[0]))
-        .transpose()?;
+    let labels = labels(stream, shape[0])?;
     Ok(Noised {
         shape: [shape[0], shape[2], shape[3], shape[1]],
         clean,

@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod evaluate;
+mod evaluate_text;
 mod experiment;
 mod gradient;
 mod inspect;

@@ -2,35 +2,46 @@
 
 use burn::tensor::{Tensor, TensorData};
 use retrack_networks::parameters::to_host;
+use retrack_networks::unet2d::InputError;
 
 use super::tensors::{self, Tensors};
 use crate::args::PredictArgs;
 use crate::failure::Failure;
-use crate::{machine, model};
+use crate::latent::{self, Network};
+use crate::machine;
 
 pub fn run(args: &PredictArgs) -> Result<(), Failure> {
     let device = machine::device(&args.machine.device)?;
-    let opened = model::open(&args.model)?;
-    let network = opened.network(&device)?;
+    let opened = latent::open_network(&args.model)?;
 
     let input = Tensors::read(&args.input)?;
     let (values, shape) = input.images("sample", 4)?;
     let (images, height, width) = (shape[0], shape[2], shape[3]);
     let timesteps = input.integers("timestep", images)?;
+    let sample = TensorData::new(values, [images, height, width, shape[1]]);
+    let sample = Tensor::from_data(sample, &device);
+    let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
     let labels = if input.has("class_labels")? {
         Some(input.integers("class_labels", images)?)
     } else {
         None
     };
-    opened.config.check_size(height, width)?;
-    let sample = TensorData::new(values, [images, height, width, shape[1]]);
-    let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
-    let prediction = network.forward(
-        Tensor::from_data(sample, &device),
-        &timesteps,
-        labels.as_deref(),
-        None,
-    )?;
+    let prediction = match opened {
+        Network::Image(opened) => {
+            let network = opened.network(&device)?;
+            opened.config.check_size(height, width)?;
+            network.forward(sample, &timesteps, labels.as_deref(), None)?
+        }
+        Network::Text(opened) => {
+            if labels.is_some() {
+                return Err(InputError::LabelsUnexpected.into());
+            }
+            let (states, shape) = input.states("encoder_hidden_states")?;
+            let states = Tensor::from_data(TensorData::new(states, shape), &device);
+            let network = opened.network(&device)?;
+            network.forward(sample, &timesteps, states, None)?
+        }
+    };
     let channels = prediction.dims()[3];
     let values = tensors::channel_first(&to_host(prediction), channels, height * width);
     let shape = vec![images, channels, height, width];

@@ -27,7 +27,7 @@ impl Tensors {
         SafeTensors::deserialize(&self.bytes).map_err(|error| self.fail(error))
     }
 
-    fn fail(&self, problem: impl std::fmt::Display) -> Failure {
+    pub fn fail(&self, problem: impl std::fmt::Display) -> Failure {
         Failure::input(format!("{}: {problem}", self.path.display()))
     }
 
@@ -77,6 +77,20 @@ impl Tensors {
         };
         let values: Vec<f32> = numbers.into_iter().map(|n| n as f32).collect();
         Ok((channel_last(&values, channels, height * width), shape))
+    }
+
+    /// A text encoder's hidden states, `[texts, tokens, width]`.
+    pub fn states(&self, key: &str) -> Result<(Vec<f32>, [usize; 3]), Failure> {
+        let (numbers, shape) = self.numbers(key)?;
+        match shape[..] {
+            [texts, tokens, width] if !shape.contains(&0) => {
+                let values = numbers.into_iter().map(|n| n as f32).collect();
+                Ok((values, [texts, tokens, width]))
+            }
+            _ => Err(self.fail(format!(
+                "`{key}` has shape {shape:?}; give [texts, tokens, width], none of them 0"
+            ))),
+        }
     }
 
     /// Whole numbers, one for each of `images`.

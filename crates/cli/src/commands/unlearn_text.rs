@@ -1,6 +1,7 @@
 //! `retrack unlearn` for text-to-image models: the same run on latents.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -14,9 +15,10 @@ use retrack_unlearn::data::{
 };
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
-use retrack_unlearn::neighbors::{Neighbor, Neighbors};
+use retrack_unlearn::neighbors::{Neighbor, NeighborError, Neighbors};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
 use retrack_unlearn::run::{Existing, RunFolder};
+use retrack_unlearn::texts::{Prompts, Texts};
 use retrack_unlearn::trainer::Trainer;
 use serde_json::{Value, json};
 
@@ -51,7 +53,7 @@ pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
     check_forget(&args.forget)
 }
 
-fn check_forget(forget: &str) -> Result<(), Failure> {
+pub(super) fn check_forget(forget: &str) -> Result<(), Failure> {
     if forget.is_empty() {
         return Err(Failure::input(
             "--forget is missing; say what to forget: an image file, row:5, rows:10-19, label:10 or @list.txt",
@@ -69,7 +71,7 @@ pub fn unlearn(
 ) -> Result<Option<Summary>, Failure> {
     outside(&args.out, opened.model.folder.root())?;
     let rank = args.adapter_rank().map_err(Failure::input)?;
-    let data = open_data(args, &opened)?;
+    let data = open_data(&args.data, &opened)?;
     let shape = data.shape();
     let with_preset = UnlearnArgs {
         preset: args.preset.clone().or(Some(TEXT_TO_IMAGE.into())),
@@ -92,7 +94,15 @@ pub fn unlearn(
             "all images are selected or exact copies of the selected ones; nothing would be retained",
         ));
     }
-    let texts = Texts::read(args, &data, &split)?;
+    let nearest = match settings.neighbors {
+        Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
+        _ => None,
+    };
+    if let Some(wanted) = nearest.filter(|&k| k > split.retain.len()) {
+        let retained = split.retain.len();
+        return Err(NeighborError::TooFew { wanted, retained }.into());
+    }
+    let texts = read_texts(args, &data, &split)?;
     let config = resolved(args, &selection, &settings, &opened, &data, &split, &texts)?;
     if args.dry_run {
         report_split(&split, &data);
@@ -102,8 +112,10 @@ pub fn unlearn(
     }
 
     let start = Instant::now();
-    let run = RunFolder::begin(&args.out, existing, &config)?;
-    if run.is_moving() {
+    // A new run begins once all that it needs is read; one that goes on is compared with this command first.
+    let begin = || RunFolder::begin(&args.out, existing, &config);
+    let resumed = (existing == Existing::Resume).then(begin).transpose()?;
+    if let Some(run) = resumed.as_ref().filter(|run| run.is_moving()) {
         run.publish()?;
         return Ok(Some(summary(args, &settings, &split, None, start)));
     }
@@ -112,8 +124,8 @@ pub fn unlearn(
     let states = latent::embed(&opened, &known, device)?;
     let random = Random::new(settings.seed);
     let latents = encode(&opened, &data, &split, texts.of_row, random, device)?;
-    let neighbors = match settings.neighbors {
-        Neighbors::Nearest(k) if objective.draws().neighbors => {
+    let neighbors = match nearest {
+        Some(k) => {
             let found = latents.nearest(&split.retain, &split.forget, k)?;
             let distances = distances(&data, &split.forget, &found)?;
             split.report_near(&distances, shape.bytes());
@@ -126,7 +138,7 @@ pub fn unlearn(
                     .collect::<HashMap<_, _>>(),
             )
         }
-        _ => None,
+        None => None,
     };
     report_split(&split, &data);
 
@@ -153,6 +165,10 @@ pub fn unlearn(
         network = lora::attach(network, rank, &random);
     }
     let network = Captioned::new(network, states);
+    let run = match resumed {
+        Some(run) => run,
+        None => begin()?,
+    };
     let mut trainer = Trainer::new(
         network,
         schedule,
@@ -202,12 +218,12 @@ pub fn unlearn(
 }
 
 /// Opens the images that the model was trained on or draws, as RGB.
-fn open_data(args: &UnlearnArgs, opened: &StableDiffusion) -> Result<Dataset, Failure> {
+pub(super) fn open_data(path: &Path, opened: &StableDiffusion) -> Result<Dataset, Failure> {
     let options = OpenOptions {
         channels: Some(opened.vae_config.in_channels),
         memory_budget: 4 * model::BUDGET as u64,
     };
-    let data = Dataset::open(&args.data, &options)?;
+    let data = Dataset::open(path, &options)?;
     let shape = data.shape();
     // Halved by the autoencoder and again by the denoiser.
     let levels = opened.model.config.block_out_channels.len();
@@ -215,7 +231,7 @@ fn open_data(args: &UnlearnArgs, opened: &StableDiffusion) -> Result<Dataset, Fa
     if !shape.height.is_multiple_of(multiple) || !shape.width.is_multiple_of(multiple) {
         return Err(Failure::input(format!(
             "{}: images of {} x {} pixels; this model takes multiples of {multiple}; crop or resize them first",
-            args.data.display(),
+            path.display(),
             shape.height,
             shape.width
         )));
@@ -225,7 +241,7 @@ fn open_data(args: &UnlearnArgs, opened: &StableDiffusion) -> Result<Dataset, Fa
     {
         progress::warn(format!(
             "{}: images of {} x {} pixels, but the model was made for {height} x {width}",
-            args.data.display(),
+            path.display(),
             shape.height,
             shape.width
         ));
@@ -233,55 +249,31 @@ fn open_data(args: &UnlearnArgs, opened: &StableDiffusion) -> Result<Dataset, Fa
     Ok(data)
 }
 
-/// Which image has which text.
-struct Texts {
-    /// Each once.
-    known: Vec<String>,
-    /// The number of each row's text.
-    of_row: Vec<i64>,
-}
-
-impl Texts {
-    /// An image's prompt is the one given for its part, else its caption, else the one given for all, else the
-    /// published one.
-    fn read(args: &UnlearnArgs, data: &Dataset, split: &Split) -> Result<Self, Failure> {
-        let captions = match &args.captions {
+/// Which image has which text: what was typed, or what the data says of itself.
+fn read_texts(args: &UnlearnArgs, data: &Dataset, split: &Split) -> Result<Texts, Failure> {
+    let prompts = Prompts {
+        forget: args.forget_prompt.clone(),
+        retain: args.retain_prompt.clone(),
+        captions: match &args.captions {
             Some(from) => Some(captions(data, from)?),
             None => None,
-        };
-        let for_all = match &args.prompt {
+        },
+        all: match &args.prompt {
             Some(prompt) => Some(prompt.clone()),
             None if data::is_published(&args.data) => original_prompt(&args.data)?,
             None => None,
+        },
+    };
+    Texts::assign(&prompts, split, data.len()).map_err(|missing| {
+        let option = match missing.forgotten {
+            true => "--forget-prompt",
+            false => "--retain-prompt",
         };
-        let mut texts = Self {
-            known: Vec::new(),
-            of_row: vec![0; data.len()],
-        };
-        let mut numbers: HashMap<String, i64> = HashMap::new();
-        for (rows, of_part, option) in [
-            (&split.forget, &args.forget_prompt, "--forget-prompt"),
-            (&split.retain, &args.retain_prompt, "--retain-prompt"),
-        ] {
-            for &row in rows {
-                let caption = captions.as_ref().map(|captions| &captions[row]);
-                let Some(text) = of_part.as_ref().or(caption).or(for_all.as_ref()) else {
-                    return Err(Failure::input(format!(
-                        "{} has no prompt; give one for all images with --prompt, one for each with --captions, or \
-                         {option}",
-                        data.name(row)
-                    )));
-                };
-                let next = numbers.len() as i64;
-                let number = *numbers.entry(text.clone()).or_insert_with(|| {
-                    texts.known.push(text.clone());
-                    next
-                });
-                texts.of_row[row] = number;
-            }
-        }
-        Ok(texts)
-    }
+        Failure::input(format!(
+            "{} has no prompt; give one for all images with --prompt, one for each with --captions, or {option}",
+            data.name(missing.row)
+        ))
+    })
 }
 
 /// The latents of all images that the run may use. The autoencoder is dropped at the end.
@@ -370,8 +362,9 @@ fn resolved(
         "forget_rows": split.forget,
         "duplicate_rows": split.duplicates,
         "retained": split.retain.len(),
-        "prompts": texts.known,
-        "prompt_of_row": texts.of_row,
+        "forget_prompts": texts.of(&split.forget),
+        "prompts": texts.known.len(),
+        "prompts_digest": texts.digest(),
         "device": args.machine.device,
         "settings": settings,
     });

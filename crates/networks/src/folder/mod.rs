@@ -150,7 +150,10 @@ impl ModelFolder {
         {
             return Err(FolderError::UnsupportedClass {
                 path: source.path(Path::new(MODEL_INDEX)),
-                found: format!("the pipeline {}", error::shown(class_name)),
+                found: format!(
+                    "the pipeline {} around a {CONDITIONAL}",
+                    error::shown(class_name)
+                ),
                 supported: &[LATENT_PIPELINE],
             });
         }

@@ -58,10 +58,25 @@ pub enum TimestepSpacing {
     Linspace,
 }
 
+/// Samplers that are not built here, by class name. A network that was saved with one was trained as any other: its
+/// folder is read, and sampled by another sampler.
+const FOREIGN: [&str; 8] = [
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "UniPCMultistepScheduler",
+];
+
 /// A scheduler's configuration. Its defaults are those of diffusers, the same for DDPM and DDIM.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulerConfig {
     pub kind: SchedulerKind,
+    /// The sampler that the file names, where it is not built here; `kind` then takes its place.
+    pub foreign: Option<&'static str>,
     pub num_train_timesteps: usize,
     pub beta_schedule: BetaSchedule,
     pub prediction: Prediction,
@@ -82,6 +97,7 @@ impl Default for SchedulerConfig {
     fn default() -> Self {
         Self {
             kind: SchedulerKind::Ddpm,
+            foreign: None,
             num_train_timesteps: 1000,
             beta_schedule: BetaSchedule::Linear {
                 start: 1e-4,
@@ -116,15 +132,18 @@ impl SchedulerConfig {
         );
         let default = Self::default();
 
-        let kind = keys.choice(
+        let (kind, foreign) = keys.choice(
             "_class_name",
-            default.kind,
+            (default.kind, None),
             "DDPMScheduler, DDIMScheduler, PNDMScheduler",
             |name| match name {
-                "DDPMScheduler" => Some(SchedulerKind::Ddpm),
-                "DDIMScheduler" => Some(SchedulerKind::Ddim),
-                "PNDMScheduler" => Some(SchedulerKind::Pndm),
-                _ => None,
+                "DDPMScheduler" => Some((SchedulerKind::Ddpm, None)),
+                "DDIMScheduler" => Some((SchedulerKind::Ddim, None)),
+                "PNDMScheduler" => Some((SchedulerKind::Pndm, None)),
+                other => FOREIGN
+                    .into_iter()
+                    .find(|&name| name == other)
+                    .map(|name| (SchedulerKind::Ddim, Some(name))),
             },
         )?;
         let num_train_timesteps = keys.count(
@@ -207,6 +226,7 @@ impl SchedulerConfig {
         }
         Ok(Self {
             kind,
+            foreign,
             num_train_timesteps,
             beta_schedule: beta_schedule(&keys, num_train_timesteps)?,
             prediction,
@@ -495,6 +515,18 @@ mod tests {
                 ..SchedulerConfig::default()
             }
         );
+    }
+
+    #[test]
+    fn a_sampler_that_is_not_built_is_named_and_has_a_stand_in() {
+        let config = SchedulerConfig::from_json(&json!({
+            "_class_name": "EulerDiscreteScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "beta_start": 0.00085, "prediction_type": "v_prediction"
+        }))
+        .unwrap();
+        assert_eq!(config.kind, SchedulerKind::Ddim);
+        assert_eq!(config.foreign, Some("EulerDiscreteScheduler"));
+        assert_eq!(config.prediction, Prediction::VPrediction);
     }
 
     #[test]

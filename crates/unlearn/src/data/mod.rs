@@ -1,4 +1,4 @@
-//! Data sets: images of one size, read as bytes, from four kinds of source.
+//! Data sets: images of one size, read as bytes, from several kinds of source.
 //!
 //! | source | rows |
 //! |---|---|
@@ -36,7 +36,7 @@ use sha2::{Digest, Sha256};
 
 pub use self::captions::captions;
 pub use self::error::{DataError, Size};
-pub use self::published::{MEMORIZED, is_published, original_prompt};
+pub use self::published::{MEMORIZED, is_published, modified_prompts, original_prompt};
 pub use self::select::{Resolved, Selection, SelectionError, SelectionWarning};
 use self::source::{Form, Source};
 pub use self::split::{NEAR_COPY_RMS, NearCopy, Split};

@@ -13,6 +13,7 @@ use super::folder::Folder;
 const LABELS: &str = "kmeans_labels.json";
 const IMAGES: &str = "images";
 const ORIGINAL: &str = "original_prompts.json";
+const MODIFIED: &str = "modified_prompts.json";
 /// What memorized images are labeled.
 pub const MEMORIZED: i64 = 1;
 /// A JSON file of a data set: names, labels and captions.
@@ -93,32 +94,51 @@ fn labels(path: &Path, json: &Value, names: &[String]) -> Result<Vec<i64>, DataE
 /// # Errors
 /// A file that cannot be read or names no prompt for this folder.
 pub fn original_prompt(folder: &Path) -> Result<Option<String>, DataError> {
+    // A list holds the same prompt's variants; the first is the prompt.
+    let prompts = prompts(folder, ORIGINAL)?;
+    Ok(prompts.and_then(|prompts| prompts.into_iter().next()))
+}
+
+/// Prompts like a folder's own, which a model should still draw as before; none without the file that says so.
+///
+/// # Errors
+/// As [`original_prompt`].
+pub fn modified_prompts(folder: &Path) -> Result<Vec<String>, DataError> {
+    Ok(prompts(folder, MODIFIED)?.unwrap_or_default())
+}
+
+/// What the file `name`, in the folder or the one above, says of this folder: one text at least.
+fn prompts(folder: &Path, name: &str) -> Result<Option<Vec<String>>, DataError> {
     let absolute = fs::canonicalize(folder).map_err(|error| DataError::io(folder, error))?;
-    let above = absolute.parent().map(|parent| parent.join(ORIGINAL));
-    let places = [Some(absolute.join(ORIGINAL)), above];
+    let above = absolute.parent().map(|parent| parent.join(name));
+    let places = [Some(absolute.join(name)), above];
     let Some(path) = places.into_iter().flatten().find(|path| path.is_file()) else {
         return Ok(None);
     };
-    let name = absolute.file_name().unwrap_or_default().to_string_lossy();
+    let own = absolute.file_name().unwrap_or_default().to_string_lossy();
     let json = read_json(&path)?;
     let found = match &json {
-        Value::Object(prompts) => prompts.get(name.as_ref()),
-        Value::Array(prompts) => match name.parse::<usize>() {
+        Value::Object(prompts) => prompts.get(own.as_ref()),
+        Value::Array(prompts) => match own.parse::<usize>() {
             Ok(number) => prompts.get(number),
-            Err(_) => prompts.first().filter(|_| prompts.len() == 1),
+            Err(_) if prompts.len() == 1 => prompts.first(),
+            // The folder's own file may list its prompts.
+            Err(_) => Some(&json).filter(|_| path.parent() == Some(absolute.as_path())),
         },
         text => Some(text),
     };
-    // A list holds the same prompt's variants; the first is the prompt.
-    let found = match found {
-        Some(Value::Array(several)) => several.first(),
-        found => found,
+    let texts = match found {
+        Some(Value::Array(several)) => several.iter().map(Value::as_str).collect(),
+        found => found
+            .map(Value::as_str)
+            .into_iter()
+            .collect::<Option<Vec<&str>>>(),
     };
-    match found.and_then(Value::as_str) {
-        Some(prompt) => Ok(Some(prompt.to_string())),
-        None => Err(DataError::format(
+    match texts {
+        Some(texts) if !texts.is_empty() => Ok(Some(texts.into_iter().map(String::from).collect())),
+        _ => Err(DataError::format(
             &path,
-            format!("no prompt for {name:?}; give --prompt"),
+            format!("no prompt for {own:?}; give --prompt"),
         )),
     }
 }

@@ -1,0 +1,406 @@
+//! Text-to-image models from end to end, on the tiny pipelines of `fixtures/parity/pipeline_*` and shipped digits.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+
+use image::{ImageFormat, Rgb, RgbImage};
+use retrack_unlearn::data::{Dataset, OpenOptions};
+use serde_json::json;
+use support::{Folder, assert_same_files, events};
+
+/// Pixels on a side of the pipelines' images.
+const SIDE: usize = 64;
+const PICTURES: usize = 12;
+const UNLEARN: &str = "unlearn --model model --data digit --neighbors 3 --steps 4 --accumulate 2";
+
+/// With a pipeline as `model` and, in the published layout, digits as `digit`: rows 0, 4 and 8 are its memorized
+/// cluster.
+fn folder(case: &str) -> Folder {
+    let folder = Folder::new();
+    folder.model(case, "model");
+    for (row, png) in pictures().into_iter().enumerate() {
+        folder.write(&format!("digit/images/{row:02}.png"), png);
+    }
+    let labels: Vec<u8> = (0..PICTURES).map(|row| u8::from(row % 4 == 0)).collect();
+    folder.write("digit/kmeans_labels.json", json!(labels).to_string());
+    folder.write(
+        "original_prompts.json",
+        json!({"digit": "a photo of the digit"}).to_string(),
+    );
+    folder
+}
+
+/// Shipped digits, 28 pixels drawn twice as large and framed.
+fn pictures() -> Vec<Vec<u8>> {
+    let digits = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/digits.parquet");
+    let data = Dataset::open(&digits, &OpenOptions::default()).unwrap();
+    let shape = data.shape();
+    let frame = (SIDE - 2 * shape.width) / 2;
+    (0..PICTURES)
+        .map(|row| {
+            let mut gray = vec![0; shape.bytes()];
+            data.read(row, &mut gray).unwrap();
+            let image = RgbImage::from_fn(SIDE as u32, SIDE as u32, |x, y| {
+                let inside = |at: u32| (at as usize).checked_sub(frame).map(|at| at / 2);
+                let value = match (inside(x), inside(y)) {
+                    (Some(x), Some(y)) if x < shape.width && y < shape.height => {
+                        gray[y * shape.width + x]
+                    }
+                    _ => 0,
+                };
+                Rgb([value, value, 255 - value])
+            });
+            let mut bytes = std::io::Cursor::new(Vec::new());
+            image.write_to(&mut bytes, ImageFormat::Png).unwrap();
+            bytes.into_inner()
+        })
+        .collect()
+}
+
+/// Words that are one argument cannot be split at spaces.
+fn sample(folder: &Folder, prompt: &str, more: &str) -> Vec<u8> {
+    let line = format!("sample --model model --count 2 --steps 3 --out drawn {more} --prompt");
+    let mut command = folder.command(&line);
+    let output = command.arg(prompt).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let images = [
+        folder.read("drawn/000000.png"),
+        folder.read("drawn/000001.png"),
+    ];
+    fs::remove_dir_all(folder.path("drawn")).unwrap();
+    images.concat()
+}
+
+#[test]
+fn samples_follow_from_prompt_seed_and_guidance() {
+    let folder = folder("pipeline_sd1");
+    let drawn = sample(&folder, "a cat on the beach", "");
+    assert_eq!(drawn, sample(&folder, "A  CAT on the beach ", ""));
+    assert_eq!(
+        drawn,
+        sample(&folder, "a cat on the beach", "--batch-size 2")
+    );
+    assert_eq!(
+        drawn,
+        sample(
+            &folder,
+            "a cat on the beach",
+            "--scheduler pndm --guidance 7.5"
+        )
+    );
+    for (prompt, more) in [
+        ("a dog on the beach", ""),
+        ("a cat on the beach", "--seed 1"),
+        ("a cat on the beach", "--guidance 1"),
+        ("a cat on the beach", "--negative-prompt horse"),
+        ("a cat on the beach", "--scheduler ddim"),
+        ("a cat on the beach", "--scheduler ddpm"),
+    ] {
+        assert_ne!(drawn, sample(&folder, prompt, more), "{prompt} {more}");
+    }
+}
+
+#[test]
+fn a_prompt_that_is_too_long_is_cut_with_a_warning() {
+    let folder = folder("pipeline_sd2");
+    let mut command =
+        folder.command("sample --model model --count 1 --steps 1 --out x.png --prompt");
+    let prompt = format!("{}the end of it", "1 ".repeat(75));
+    let output = command.arg(prompt).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert!(
+        stderr.contains("more than the 77 tokens") && stderr.contains("\"the end of it\""),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn the_memorized_cluster_of_a_published_prompt_is_unlearned_and_nothing_else_changes() {
+    for case in ["pipeline_sd1", "pipeline_sd2"] {
+        let folder = folder(case);
+        let said = folder.done(&format!("{UNLEARN} --lr 1e-3 --out new --json"));
+        let result = said.json();
+        assert_eq!(result["forgotten_rows"], 3);
+        assert_eq!(result["retained_rows"], 9);
+        let config = folder.read_json("new/run/config.json");
+        assert_eq!(config["forget_rows"], json!([0, 4, 8]));
+        assert_eq!(config["forget_prompts"], json!(["a photo of the digit"]));
+        assert_eq!(config["settings"]["lambda"], 0.5);
+        assert_eq!(events(&folder, "new").len(), 4);
+
+        const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+        let (mut before, mut after) = (folder.files("model"), folder.files("new"));
+        after.retain(|name, _| !name.starts_with("run/"));
+        let (old, new) = (before.remove(UNET).unwrap(), after.remove(UNET).unwrap());
+        assert_same_files(&before, &after, case);
+        // The same header: names, shapes and element types.
+        let end = 8 + u64::from_le_bytes(old[..8].try_into().unwrap()) as usize;
+        assert_eq!((old.len(), &old[..end]), (new.len(), &new[..end]));
+        assert_ne!(old[end..], new[end..]);
+        // Latents are as good as the images.
+        assert!(!folder.path("cache").exists(), "something was kept");
+        folder.done("sample --model new --prompt x --count 1 --steps 2 --out after.png");
+    }
+}
+
+#[test]
+fn all_methods_unlearn_on_latents_each_image_by_its_caption() {
+    let folder = folder("pipeline_sd1");
+    let captions: serde_json::Map<_, _> = (0..PICTURES)
+        .map(|row| (format!("{row:02}.png"), json!(format!("digit {}", row % 5))))
+        .collect();
+    folder.write("captions.json", json!(captions).to_string());
+    let mut weights = Vec::new();
+    for method in ["retrack", "finetune", "neggrad", "erasediff", "siss"] {
+        folder.done(&format!(
+            "{UNLEARN} --method {method} --captions captions.json --forget-prompt forgotten --lr 1e-4 --out {method}"
+        ));
+        let config = folder.read_json(&format!("{method}/run/config.json"));
+        assert_eq!(config["forget_prompts"], json!(["forgotten"]));
+        assert_eq!(config["prompts"], 6);
+        weights.push(folder.read(&format!(
+            "{method}/unet/diffusion_pytorch_model.safetensors"
+        )));
+    }
+    weights.sort();
+    weights.dedup();
+    assert_eq!(weights.len(), 5);
+}
+
+#[test]
+fn a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been() {
+    let folder = folder("pipeline_sd1");
+    let line = "unlearn --model model --data digit --neighbors 3 --steps 60 --accumulate 2 --checkpoint-every 2";
+    folder.done(&format!("{line} --out whole"));
+    folder.kill_after_two_checkpoints(&format!("{line} --out broken"), "broken");
+    folder.done(&format!("{line} --out broken --resume"));
+    let models = ["whole", "broken"].map(|out| {
+        let mut files = folder.files(out);
+        files.retain(|name, _| !name.starts_with("run/"));
+        files
+    });
+    assert_same_files(&models[0], &models[1], "resumed");
+    folder.done(&format!(
+        "{line} --out other --prompt another --steps 2 --lr 1e-5"
+    ));
+}
+
+#[test]
+fn what_does_not_fit_a_text_to_image_model_is_refused_with_the_remedy() {
+    let folder = folder("pipeline_sd1");
+    folder.model("folder_pipeline_safetensors", "plain");
+    folder.photos("photos");
+    let sample = "sample --count 1 --steps 1 --out x.png";
+    folder.refused(&format!("{sample} --model model"), &["--prompt"]);
+    folder.refused(
+        &format!("{sample} --model plain --prompt x"),
+        &["takes no text", "--prompt"],
+    );
+    folder.refused(
+        &format!("{sample} --model model --prompt x --class 1"),
+        &["--class"],
+    );
+    folder.refused(
+        &format!("{sample} --model plain --negative-prompt x"),
+        &["--prompt"],
+    );
+    folder.refused("neighbors --data digit --forget nothing", &["nothing"]);
+    folder.refused(
+        "evaluate --model model --data digit/images --forget row:0 --out report",
+        &["--prompt"],
+    );
+    folder.refused(
+        "evaluate --model plain --data photos --forget row:0 --prompt x --out report",
+        &["takes no text", "--prompt"],
+    );
+    folder.refused(
+        "evaluate --model plain --data photos --out report",
+        &["--forget is missing"],
+    );
+    let unlearn = "unlearn --model model --out new --data";
+    folder.refused(
+        "unlearn --model plain --data photos --forget row:0 --prompt x --out new",
+        &["takes no text", "--prompt"],
+    );
+    folder.refused(
+        "unlearn --model plain --data photos --out new",
+        &["--forget is missing"],
+    );
+    folder.refused(
+        &format!("{unlearn} photos --prompt x"),
+        &["--forget is missing"],
+    );
+    folder.refused(
+        &format!("{unlearn} photos --forget row:0 --prompt x"),
+        &["8 x 8 pixels", "multiples of 16"],
+    );
+    folder.refused(
+        &format!("{unlearn} digit/images --forget row:0"),
+        &["00.png has no prompt", "--captions"],
+    );
+    folder.write(
+        "captions.jsonl",
+        "{\"file_name\": \"00.png\", \"text\": \"zero\"}\n",
+    );
+    folder.refused(
+        &format!("{unlearn} digit --captions captions.jsonl"),
+        &["11 of 12 images have no caption", "01.png"],
+    );
+    folder.refused(
+        &format!("{unlearn} digit --captions nothing"),
+        &["no such file"],
+    );
+    folder.refused(
+        &format!("{unlearn} digit --neighbors 10"),
+        &["10 neighbors", "9 images"],
+    );
+    folder.write("digit/kmeans_labels.json", "[1, 0]");
+    folder.refused(
+        &format!("{unlearn} digit"),
+        &["kmeans_labels.json", "2 labels for 12 images"],
+    );
+    folder.write("mixed/a.png", support::png(vec![0; SIDE * SIDE]));
+    folder.write("mixed/b.png", support::png(vec![0; 32 * 32]));
+    folder.refused(
+        &format!("{unlearn} mixed --forget row:0 --prompt x"),
+        &["64 x 64", "32 x 32"],
+    );
+}
+
+#[test]
+fn pipelines_that_are_incomplete_or_of_another_kind_are_refused_by_name() {
+    let folder = folder("pipeline_sd1");
+    let line = "sample --model model --prompt x --count 1 --out x.png";
+    let index = folder.read_json("model/model_index.json");
+    for class in [
+        "StableDiffusionXLPipeline",
+        "StableDiffusionInpaintPipeline",
+    ] {
+        let mut other = index.clone();
+        other["_class_name"] = class.into();
+        folder.write("model/model_index.json", other.to_string());
+        folder.refused(line, &["model_index.json", class, "not supported"]);
+    }
+    folder.write("model/model_index.json", index.to_string());
+    for (part, what) in [
+        ("text_encoder", "no text encoder"),
+        ("tokenizer", "no tokenizer"),
+        ("vae", "no autoencoder"),
+    ] {
+        let hidden = folder.path("hidden");
+        fs::rename(folder.path("model").join(part), &hidden).unwrap();
+        folder.refused(line, &[part, what]);
+        fs::rename(&hidden, folder.path("model").join(part)).unwrap();
+    }
+    let files = folder.files("model/unet");
+    for (name, content) in files {
+        folder.write(&format!("alone/{name}"), content);
+    }
+    folder.refused(
+        "sample --model alone --prompt x --count 1 --out x.png",
+        &["without text encoder", "model_index.json"],
+    );
+    let merges = folder.read("model/tokenizer/merges.txt");
+    folder.write("model/tokenizer/merges.txt", "#version: 0.2\nonly\n");
+    folder.refused(line, &["merges.txt", "two tokens"]);
+    folder.write("model/tokenizer/merges.txt", "#version: 0.2\nxx yy\n");
+    folder.refused(line, &["tokenizer", "vocabulary"]);
+    fs::remove_file(folder.path("model/tokenizer/merges.txt")).unwrap();
+    folder.refused(line, &["tokenizer", "tokenizer.json"]);
+    folder.write("model/tokenizer/merges.txt", merges);
+    folder.done(line);
+}
+
+#[test]
+fn old_files_with_place_numbers_are_read() {
+    use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+    let folder = folder("pipeline_sd1");
+    let path = "model/text_encoder/model.safetensors";
+    let line = "sample --model model --prompt x --count 1 --steps 2 --out";
+    folder.done(&format!("{line} before.png"));
+    let content = folder.read(path);
+    let tensors = SafeTensors::deserialize(&content).unwrap();
+    let places: Vec<u8> = (0..77i64).flat_map(i64::to_le_bytes).collect();
+    let places = TensorView::new(Dtype::I64, vec![1, 77], &places).unwrap();
+    let mut named: Vec<(String, TensorView)> = tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (format!("text_model.{name}"), view))
+        .collect();
+    named.push(("text_model.embeddings.position_ids".into(), places));
+    let written = safetensors::serialize(named.iter().map(|(n, v)| (n.as_str(), v.clone())), None);
+    folder.write(path, written.unwrap());
+    folder.done(&format!("{line} after.png"));
+    assert_eq!(folder.read("before.png"), folder.read("after.png"));
+}
+
+#[test]
+fn inspect_says_what_a_pipeline_and_its_data_hold() {
+    let folder = folder("pipeline_sd2");
+    let facts = folder.done("inspect model --json").json();
+    assert_eq!(facts["image"], "64 x 64 x 3");
+    assert_eq!(facts["latent"], "8 x 8 x 4");
+    assert_eq!(facts["prompt_tokens"], 77);
+    assert_eq!(facts["prediction"], "VPrediction");
+    let facts = folder.done("inspect digit --json").json();
+    assert_eq!(facts["labels"], "0: 9, 1: 3");
+}
+
+#[test]
+fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
+    let folder = folder("pipeline_sd1");
+    folder.write(
+        "modified_prompts.json",
+        json!({"digit": ["a drawing of the digit", "digits"]}).to_string(),
+    );
+    let line =
+        "evaluate --model model --baseline model --data digit --samples 3 --steps 2 --out report";
+    let found = folder.done(&format!("{line} --json")).json();
+    let prompts = found["prompts"].as_array().unwrap();
+    assert_eq!(prompts.len(), 6);
+    for (of, model) in ["baseline", "model"].into_iter().enumerate() {
+        for (number, text) in ["a photo of the digit", "a drawing of the digit", "digits"]
+            .into_iter()
+            .enumerate()
+        {
+            let one = &prompts[3 * of + number];
+            assert_eq!(one["model"], model);
+            assert_eq!(one["prompt"], text);
+            assert_eq!(one["forgotten"], number == 0);
+            assert_eq!(one["samples"], 3);
+            assert!(one["memorized"].as_u64().unwrap() <= 3);
+            // The same seeds draw the same images.
+            assert_eq!(one["memorized"], prompts[number]["memorized"]);
+            folder.read(&format!("report/{model}-{number:02}.png"));
+        }
+    }
+    assert_eq!(found["success"], prompts[3]["memorized"] == 0);
+    assert_eq!(folder.read_json("report/metrics.json"), found);
+    let said = folder.done(&format!("{line} --force")).stdout;
+    assert!(
+        said.contains("a photo of the digit") && said.contains("memorized"),
+        "{said}"
+    );
+    folder.refused(line, &["report", "--force"]);
+}
+
+#[test]
+fn a_sampler_that_is_not_built_is_replaced_with_a_warning() {
+    let folder = folder("pipeline_sd2");
+    let path = "model/scheduler/scheduler_config.json";
+    let mut scheduler = folder.read_json(path);
+    scheduler["_class_name"] = "EulerDiscreteScheduler".into();
+    folder.write(path, scheduler.to_string());
+    let line = "sample --model model --prompt x --count 1 --steps 2 --out x.png";
+    let said = folder.done(line).stderr;
+    assert!(
+        said.contains("EulerDiscreteScheduler is not built here"),
+        "{said}"
+    );
+    let said = folder.done(&format!("{line} --scheduler ddpm")).stderr;
+    assert!(!said.contains("Euler"), "{said}");
+}
