@@ -210,14 +210,19 @@ fn gradients_by_stages_are_those_of_one_graph() {
     ] {
         let [whole, by_stages] = both_ways(&Case::read(name), dropout);
         assert_eq!(whole.len(), by_stages.len());
-        let mut worst: f64 = 0.0;
+        let square = |values: &[f32]| -> f64 { values.iter().map(|v| f64::from(*v).powi(2)).sum() };
+        let (mut worst, mut far, mut length) = (0f64, 0.0, 0.0);
         for (a, b) in whole.iter().zip(&by_stages) {
-            let far = norm(a.iter().zip(b).map(|(a, b)| f64::from(a - b)));
-            worst = worst.max(far / norm(a.iter().map(|v| f64::from(*v))));
+            let difference: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+            worst = worst.max((square(&difference) / square(a)).sqrt());
+            far += square(&difference);
+            length += square(a);
         }
-        println!("{name}: {worst:.1e}");
-        // The stages' sum went through one that was twice as long.
-        assert!(worst < 2e-6, "{name}: {worst:e}");
+        let whole = (far / length).sqrt();
+        println!("{name}: {whole:.1e} over all, {worst:.1e} at most");
+        assert!(whole < 1e-6, "{name}: {whole:e}");
+        // Of one parameter, as far as PyTorch's own f32 is away: sums of skips come in another order.
+        assert!(worst < 2e-5, "{name}: {worst:e}");
     }
 }
 
