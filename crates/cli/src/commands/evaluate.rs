@@ -151,7 +151,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         })
         .collect();
     // What a metric lacks, it lacks for all models.
-    report(&columns[0].2.skipped, &notes);
+    tell(&columns[0].2.skipped, &notes);
     Ok(())
 }
 
@@ -178,7 +178,7 @@ fn show(
 }
 
 /// What was not measured, and what would measure it; what a reader should know of the rest.
-pub fn report(skipped: &[Skipped], notes: &[String]) {
+pub fn tell(skipped: &[Skipped], notes: &[String]) {
     skipped_sentences(skipped)
         .iter()
         .chain(notes)

@@ -16,7 +16,7 @@ use retrack_unlearn::run::Difference;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::evaluate::{report, skipped_sentences};
+use super::evaluate::{skipped_sentences, tell};
 use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
 use crate::evaluation::{Protocol, Skipped, Subject, once};
@@ -235,7 +235,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     say!("{}", table.plain().trim_end());
     say!("{}", caption(&protocol, &forget, &seeds).trim_end());
     if let Some(outcome) = outcomes.first() {
-        report(&outcome.skipped, &outcome.notes);
+        tell(&outcome.skipped, &outcome.notes);
     }
     Ok(())
 }

@@ -91,12 +91,6 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
             path.display()
         ));
     }
-    let neighbors: Option<HashMap<usize, Vec<usize>>> = nearest.map(|_| {
-        let found = prepared.split.forget.iter().zip(&prepared.neighbors);
-        found
-            .map(|(&row, found)| (row, found.iter().map(|one| one.row).collect()))
-            .collect()
-    });
     let nearest = nearest.map(|_| prepared.neighbors);
     let split = prepared.split;
     report_split(&split, &data);
