@@ -13,6 +13,9 @@ use std::time::{Duration, Instant};
 
 use support::{Folder, Guard, assert_same_files};
 
+/// Whether a run has come to where it is to be killed.
+type Moment = fn(&Path) -> bool;
+
 const UNLEARN: &str = "unlearn --model model --data photos --forget row:3 --neighbors 4 --batch-size 4 --steps 30 --checkpoint-every 1";
 const TRAIN: &str = "train --data photos --arch tiny.json --batch-size 4 --warmup 5 --steps 30 --checkpoint-every 1";
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
@@ -102,7 +105,7 @@ fn kills_while_a_checkpoint_or_the_model_is_written_cost_nothing() {
         folder.done(&format!("{line} --out {name}"));
         let mut whole = folder.files(name);
         whole.retain(|name, _| !name.starts_with("run/events."));
-        let moments: [(&str, fn(&Path) -> bool); 4] = [
+        let moments: [(&str, Moment); 4] = [
             ("a file is written", |run| {
                 let names = fs::read_dir(run).into_iter().flatten().flatten();
                 names

@@ -149,13 +149,16 @@ pub struct Adapters {
     layers: BTreeMap<String, Factors>,
 }
 
+/// Values with their shape, in the checkpoint's layout.
+type Factor = (Vec<f32>, Vec<usize>);
+
 /// What is added to one layer's weight: scale B A.
 #[derive(Debug, Clone, Default)]
 struct Factors {
     /// `[rank, in ..]` and its shape.
-    a: Option<(Vec<f32>, Vec<usize>)>,
+    a: Option<Factor>,
     /// `[out, rank ..]` and its shape.
-    b: Option<(Vec<f32>, Vec<usize>)>,
+    b: Option<Factor>,
     scale: f64,
 }
 
@@ -260,7 +263,7 @@ impl Adapters {
 }
 
 impl Factors {
-    fn both(&self) -> (&(Vec<f32>, Vec<usize>), &(Vec<f32>, Vec<usize>)) {
+    fn both(&self) -> (&Factor, &Factor) {
         let both = self.a.as_ref().zip(self.b.as_ref());
         both.expect("checked when read")
     }

@@ -220,8 +220,11 @@ fn object(part: &Part, file: &str) -> Result<Map<String, Value>, TokenizerError>
     }
 }
 
+/// Tokens with their numbers, merges, and the tokens that no text is cut into.
+type Vocabulary = (Map<String, Value>, Value, Vec<Value>);
+
 /// Vocabulary, merges, and tokens that were added to both later.
-fn vocabulary(part: &Part) -> Result<(Map<String, Value>, Value, Vec<Value>), TokenizerError> {
+fn vocabulary(part: &Part) -> Result<Vocabulary, TokenizerError> {
     let malformed = |file: &str, problem: &str| TokenizerError::Malformed {
         path: part.path(file),
         problem: problem.into(),
