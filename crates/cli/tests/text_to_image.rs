@@ -156,8 +156,10 @@ fn all_methods_unlearn_on_latents_each_image_by_its_caption() {
     folder.write("captions.json", json!(captions).to_string());
     let mut weights = Vec::new();
     for method in ["retrack", "finetune", "neggrad", "erasediff", "siss"] {
+        // Both gradients of a random network point the same way: at the usual eta there is nothing to correct.
+        let eta = if method == "erasediff" { "--eta 5" } else { "" };
         folder.done(&format!(
-            "{UNLEARN} --method {method} --captions captions.json --forget-prompt forgotten --lr 1e-4 --out {method}"
+            "{UNLEARN} --method {method} {eta} --captions captions.json --forget-prompt forgotten --lr 1e-4 --out {method}"
         ));
         let config = folder.read_json(&format!("{method}/run/config.json"));
         assert_eq!(config["forget_prompts"], json!(["forgotten"]));
@@ -184,9 +186,6 @@ fn a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been() {
         files
     });
     assert_same_files(&models[0], &models[1], "resumed");
-    folder.done(&format!(
-        "{line} --out other --prompt another --steps 2 --lr 1e-5"
-    ));
 }
 
 #[test]
@@ -231,7 +230,7 @@ fn what_does_not_fit_a_text_to_image_model_is_refused_with_the_remedy() {
         &["--forget is missing"],
     );
     folder.refused(
-        &format!("{unlearn} photos --prompt x"),
+        &format!("{unlearn} digit/images --prompt x"),
         &["--forget is missing"],
     );
     folder.refused(
