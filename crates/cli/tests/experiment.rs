@@ -165,8 +165,9 @@ fn another_experiment_in_the_same_folder_is_refused() {
             "frequency, injection, sscd, nll, membership, copies, digits, fid, is",
         ],
     );
-    let elsewhere = EXPERIMENT.replace("--out out", "--out photos");
-    folder.refused(&elsewhere, &["photos: not empty"]);
+    folder.write("taken/something", "else");
+    let elsewhere = EXPERIMENT.replace("--out out", "--out taken");
+    folder.refused(&elsewhere, &["taken: not empty"]);
 }
 
 #[test]

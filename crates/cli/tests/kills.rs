@@ -104,7 +104,7 @@ fn kills_while_a_checkpoint_or_the_model_is_written_cost_nothing() {
     for (line, name) in [(UNLEARN, "unlearn"), (TRAIN, "train")] {
         folder.done(&format!("{line} --out {name}"));
         let mut whole = folder.files(name);
-        whole.retain(|name, _| !name.starts_with("run/events."));
+        support::drop_timed(&mut whole);
         let moments: [(&str, Moment); 4] = [
             ("a file is written", |run| {
                 let names = fs::read_dir(run).into_iter().flatten().flatten();
@@ -139,7 +139,7 @@ fn kills_while_a_checkpoint_or_the_model_is_written_cost_nothing() {
                     break;
                 }
                 let mut parts = folder.files(&out);
-                parts.retain(|name, _| !name.starts_with("run/events."));
+                support::drop_timed(&mut parts);
                 assert_same_files(&whole, &parts, what);
                 fs::remove_dir_all(folder.path(&out)).unwrap();
                 break;

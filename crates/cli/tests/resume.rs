@@ -38,14 +38,8 @@ fn assert_resumes(folder: &Folder, line: &str, damage: impl FnOnce()) -> String 
             .collect()
     };
     assert_eq!(losses("parts"), losses("whole"));
-    // These hold seconds, dates or a random key; and there is a second file of events after the resumption.
-    let timed = |name: &String| {
-        ["run/events.", "run/report.", "run/digest-key"]
-            .iter()
-            .any(|start| name.starts_with(start))
-    };
-    whole.retain(|name, _| !timed(name));
-    parts.retain(|name, _| !timed(name));
+    support::drop_timed(&mut whole);
+    support::drop_timed(&mut parts);
     assert_same_files(&whole, &parts, line);
     said.stderr
 }

@@ -15,6 +15,8 @@ pub const NAME: &str = "lock";
 pub enum LockError {
     #[error("{}: process {process} is writing here; wait until it ends, or choose another output folder", folder.display())]
     Busy { folder: PathBuf, process: String },
+    #[error("{}: not a folder; choose another output folder", folder.display())]
+    NotAFolder { folder: PathBuf },
     #[error("{}: cannot be the output folder: {source}; choose another", folder.display())]
     Unusable { folder: PathBuf, source: io::Error },
 }
@@ -46,7 +48,12 @@ impl Lock {
         for path in missing {
             made.push(path.to_path_buf());
         }
-        fs::create_dir_all(folder).map_err(unusable)?;
+        fs::create_dir_all(folder).map_err(|source| match folder.exists() {
+            true => LockError::NotAFolder {
+                folder: folder.to_path_buf(),
+            },
+            false => unusable(source),
+        })?;
         let path = folder.join(NAME);
         loop {
             let mut file = open(&path).map_err(unusable)?;
