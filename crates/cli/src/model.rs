@@ -227,33 +227,6 @@ pub fn finish(bar: &ProgressBar) {
     bar.finish_and_clear();
 }
 
-/// Makes an output folder where there is none, and tries whether it takes files. Returns whether it was made.
-///
-/// # Errors
-/// It is no folder, cannot be made, or takes none.
-pub fn writable(folder: &Path) -> Result<bool, Failure> {
-    let made = !folder.exists();
-    let refused = |what: &str, error: std::io::Error| {
-        Failure::input(format!(
-            "{}: {what} ({error}); choose another output folder",
-            folder.display()
-        ))
-    };
-    std::fs::create_dir_all(folder).map_err(|error| {
-        if folder.exists() {
-            Failure::input(format!(
-                "{}: not a folder; choose another output folder",
-                folder.display()
-            ))
-        } else {
-            refused("cannot be made", error)
-        }
-    })?;
-    retrack_unlearn::durable::takes_files(folder)
-        .map_err(|error| refused("cannot be written", error))?;
-    Ok(made)
-}
-
 /// Writes a file, naming it where that fails.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
     if let Some(parent) = path.parent()

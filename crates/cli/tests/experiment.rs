@@ -294,12 +294,18 @@ fn evaluate_puts_a_model_beside_the_one_before() {
     folder.write("taken", "a file");
     let out = |path: &str| evaluate.replace("--out report", &format!("--out {path}"));
     folder.refused(&out("taken"), &["taken: not a folder", "choose another"]);
-    folder.refused(&out("taken/below"), &["taken/below: cannot be made"]);
+    folder.refused(
+        &out("taken/below"),
+        &["taken/below: cannot be the output folder"],
+    );
     if cfg!(target_os = "linux") {
-        folder.refused(&out("/proc/retrack"), &["/proc/retrack: cannot be made"]);
+        folder.refused(
+            &out("/proc/retrack"),
+            &["/proc/retrack: cannot be the output folder"],
+        );
         folder.refused(
             &out("/proc"),
-            &["/proc: cannot be written", "choose another"],
+            &["/proc: cannot be the output folder", "choose another"],
         );
     }
     let wrong = evaluate.replace("report", "third");

@@ -246,11 +246,11 @@ fn what_does_not_fit_a_text_to_image_model_is_refused_with_the_remedy() {
         "{\"file_name\": \"00.png\", \"text\": \"zero\"}\n",
     );
     folder.refused(
-        &format!("{unlearn} digit --captions captions.jsonl"),
+        &format!("{unlearn} digit --neighbors 3 --captions captions.jsonl"),
         &["11 of 12 images have no caption", "01.png"],
     );
     folder.refused(
-        &format!("{unlearn} digit --captions nothing"),
+        &format!("{unlearn} digit --neighbors 3 --captions nothing"),
         &["no such file"],
     );
     folder.refused(

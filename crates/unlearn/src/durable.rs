@@ -47,17 +47,6 @@ pub fn write_then(
     sync_folder(folder)
 }
 
-/// Whether files can be written in a folder. Leaves nothing there.
-///
-/// # Errors
-/// The system's: the folder is not there, or takes none.
-pub fn takes_files(folder: &Path) -> io::Result<()> {
-    tempfile::Builder::new()
-        .prefix(TEMPORARY)
-        .tempfile_in(folder)?
-        .write_all(b"?")
-}
-
 /// Makes the names in a folder durable, where the system can.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) {

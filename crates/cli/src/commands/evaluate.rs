@@ -57,23 +57,12 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let data = model::open_data(&args.data, &opened)?;
     let judges = protocol.judges(&device)?;
     let subject = Subject::new(&data, &args.forget, &judges)?;
-    // After all that is quickly refused and before what takes long.
-    let made = model::writable(&args.out)?;
     let measure = |path| protocol.evaluate(path, &subject, args.seed, &device);
-    let measured = || {
-        let mut columns: Vec<(&str, &PathBuf, Evaluation)> = Vec::new();
-        if let Some(baseline) = &args.baseline {
-            columns.push(("baseline", baseline, measure(baseline)?));
-        }
-        columns.push(("model", &args.model, measure(&args.model)?));
-        Ok(columns)
-    };
-    let columns = measured().inspect_err(|_: &Failure| {
-        // Nothing was written yet.
-        if made {
-            let _ = std::fs::remove_dir(&args.out);
-        }
-    })?;
+    let mut columns: Vec<(&str, &PathBuf, Evaluation)> = Vec::new();
+    if let Some(baseline) = &args.baseline {
+        columns.push(("baseline", baseline, measure(baseline)?));
+    }
+    columns.push(("model", &args.model, measure(&args.model)?));
 
     let forgotten = Forgotten::new(&data, &subject.split, protocol.threshold)?;
     for (name, _, found) in &columns {
