@@ -167,7 +167,9 @@ fn card(
         text.push_str(&format!("\n## Citation\n\n{citation}\n"));
         if matches!(settings.method, Method::Retrack { .. }) {
             text.push_str(
-                "\n```bibtex\n@misc{retrack2025,\n  title = {ReTrack},\n  eprint = {2509.13007},\n  archivePrefix = {arXiv},\n  \
+                "\n```bibtex\n@misc{shi2025retrack,\n  title = {ReTrack: Data Unlearning in Diffusion Models through \
+                 Redirecting the Denoising Trajectory},\n  author = {Shi, Qitan and Jin, Cheng and Zhang, Jiawei and Gu, \
+                 Yuantao},\n  eprint = {2509.13007},\n  archivePrefix = {arXiv},\n  \
                  year = {2025}\n}\n```\n",
             );
         }
