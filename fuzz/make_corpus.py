@@ -103,3 +103,25 @@ put("selection", "row.txt", "row:1")
 put("selection", "rows.txt", "rows:1-2")
 put("selection", "label.txt", "label:-2")
 put("selection", "list.txt", "# a list\nrow:0\n1\nrows:2-3 # two\nlabel:1\n")
+
+vocab = ["a", "b", "a</w>", "b</w>", "ab</w>", "<|startoftext|>", "<|endoftext|>"]
+vocab = {token: place for place, token in enumerate(vocab)}
+put("tokenizer", "vocab.json", json.dumps(vocab))
+put("tokenizer", "merges.txt", "#version: 0.2\na b</w>\n")
+marks = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+put("tokenizer", "whole.json", json.dumps({
+    "version": "1.0", "model": {"type": "BPE", "vocab": vocab, "merges": [["a", "b</w>"]], "end_of_word_suffix": "</w>"},
+    "added_tokens": [{"id": 5, "content": "<|startoftext|>", **marks}, {"id": 6, "content": "<|endoftext|>", **marks}]}))
+
+put("captions", "by_name.json", json.dumps({"0.bmp": "a cat", "1.bmp": "a dog"}))
+put("captions", "list.json", json.dumps([{"file_name": "0.bmp", "text": "a cat"}, {"file_name": "1.bmp", "text": "a dog"}]))
+put("captions", "lines.jsonl", '{"file_name": "0.bmp", "text": "a cat"}\n{"file_name": "1.bmp", "prompt": "a dog"}\n')
+put("captions", "labels.json", "[0, 1]")
+put("captions", "labels_by_name.json", json.dumps({"0.bmp": 1, "1": 0}))
+put("captions", "prompts.json", json.dumps({"published": "a cat", "other": ["a dog", "dogs"]}))
+
+for name in ["pytorch_lora_weights", "renamed", "scaled"]:
+    put("adapter", f"{name}.safetensors", (FIXTURES / f"lora_sd1/{name}.safetensors").read_bytes())
+
+for name in ["model", "bytes"]:
+    put("onnx", f"{name}.onnx", (FIXTURES / f"sscd_tiny/{name}.onnx").read_bytes())

@@ -94,6 +94,8 @@ fn an_adapter_is_trained_resumed_and_written_beside_the_untouched_model() {
     let mut out = folder.files("out");
     out.retain(|name, _| !name.starts_with("run/"));
     let adapter = out.remove(lora::FILE_NAME).unwrap();
+    let card = String::from_utf8(out.remove("README.md").unwrap()).unwrap();
+    assert!(card.contains("pipeline.load_lora_weights("), "{card}");
     support::assert_same_files(&folder.files("model"), &out, "out");
 
     let tensors = read_weight_file(folder.path("out").join(lora::FILE_NAME)).unwrap();

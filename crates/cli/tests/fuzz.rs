@@ -194,4 +194,8 @@ parsers! {
     damaged_cifar_batches_are_refused: "cifar",
     damaged_settings_files_are_refused: "settings",
     damaged_selections_are_refused: "selection",
+    damaged_tokenizers_are_refused: "tokenizer",
+    damaged_captions_and_labels_are_refused: "captions",
+    damaged_adapters_are_refused: "adapter",
+    damaged_onnx_files_are_refused: "onnx",
 }

@@ -135,12 +135,36 @@ fn the_memorized_cluster_of_a_published_prompt_is_unlearned_and_nothing_else_cha
         const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
         let (mut before, mut after) = (folder.files("model"), folder.files("new"));
         after.retain(|name, _| !name.starts_with("run/"));
+        let card = String::from_utf8(after.remove("README.md").unwrap()).unwrap();
+        assert!(card.contains("pipeline_tag: text-to-image\n"), "{card}");
         let (old, new) = (before.remove(UNET).unwrap(), after.remove(UNET).unwrap());
         assert_same_files(&before, &after, case);
         // The same header: names, shapes and element types.
         let end = 8 + u64::from_le_bytes(old[..8].try_into().unwrap()) as usize;
         assert_eq!((old.len(), &old[..end]), (new.len(), &new[..end]));
         assert_ne!(old[end..], new[end..]);
+        // What is measured without drawing, and what of it is computed again.
+        let report = folder.read_json("new/run/report.json");
+        let sentence = report["verdict"]["sentence"].as_str().unwrap();
+        assert!(
+            sentence.contains("denoised with an error of") && sentence.contains("retrack evaluate"),
+            "{sentence}"
+        );
+        assert!(report.get("pictures").is_none());
+        assert!(
+            report["comparisons"][0]["rows"][0]["values"][0]
+                .as_f64()
+                .unwrap()
+                > 0.0
+        );
+        assert!(folder.done("verify new").stdout.starts_with("same: "));
+        let vae = folder.read("new/vae/config.json");
+        folder.write("new/vae/config.json", "{}");
+        let said = folder.command("verify new").output().unwrap();
+        assert_eq!(said.status.code(), Some(1));
+        let stdout = String::from_utf8_lossy(&said.stdout);
+        assert!(stdout.contains("vae/config.json: SHA-256"), "{stdout}");
+        folder.write("new/vae/config.json", vae);
         // Latents are as good as the images.
         assert!(!folder.path("cache").exists(), "something was kept");
         folder.done("sample --model new --prompt x --count 1 --steps 2 --out after.png");

@@ -164,7 +164,11 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let about = evidence::Run {
         args,
         settings: &settings,
-        model: &opened,
+        folder: &opened.folder,
+        scheduler: &opened.scheduler,
+        images: &data,
+        labels: opened.config.num_class_embeds.is_some(),
+        text_to_image: false,
         data: &data,
         split: &split,
         neighbors: nearest.as_deref(),
@@ -207,18 +211,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
 
     let staged = run.staging()?;
     let written = opened.write(trainer.network(), &staged, false)?;
-    let report = match evidence {
-        Some(evidence) => {
-            let report = evidence.finish(&staged, &run.folder(), start)?;
-            evidence::write(&run.folder(), &report)?;
-            Some(report)
-        }
-        None => None,
-    };
-    let verdict = report
-        .as_ref()
-        .map(|report| report.verdict.sentence.as_str());
-    evidence::card::write(&staged, &about, verdict)?;
+    let report = finish(evidence, &about, &staged, &run, start)?;
     run.publish()?;
     for path in written.copied_weights() {
         progress::warn(format!(
@@ -227,6 +220,29 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         ));
     }
     Ok(Some(summary(args, &settings, &split, last, report, start)))
+}
+
+/// Puts the report into the run's folder and the card into the model's, which is not in its place yet.
+pub(super) fn finish(
+    evidence: Option<Evidence>,
+    about: &evidence::Run,
+    staged: &Path,
+    run: &RunFolder,
+    start: Instant,
+) -> Result<Option<Report>, Failure> {
+    let report = match evidence {
+        Some(evidence) => {
+            let report = evidence.finish(staged, &run.folder(), start)?;
+            evidence::write(&run.folder(), &report)?;
+            Some(report)
+        }
+        None => None,
+    };
+    let verdict = report
+        .as_ref()
+        .map(|report| report.verdict.sentence.as_str());
+    evidence::card::write(staged, about, verdict)?;
+    Ok(report)
 }
 
 pub(super) fn summary(

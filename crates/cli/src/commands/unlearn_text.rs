@@ -23,11 +23,12 @@ use retrack_unlearn::trainer::Trainer;
 use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
-use super::unlearn::{Summary, outside, report_split, summary};
+use super::unlearn::{Summary, finish, outside, report_split, summary};
 use crate::args::UnlearnArgs;
+use crate::evidence::{self, Evidence, Forgotten};
 use crate::failure::Failure;
 use crate::progress::say;
-use crate::session::{Session, Unobserved};
+use crate::session::{Observer, Session, Unobserved};
 use crate::settings::{Settings, TEXT_TO_IMAGE};
 use crate::{interrupt, latent, model, progress, space};
 
@@ -132,11 +133,13 @@ pub fn unlearn(
     let states = latent::embed(&opened, &known, device)?;
     let random = Random::new(settings.seed);
     let latents = encode(&opened, &data, &split, texts.of_row, random, device)?;
+    let mut distances_of = None;
     let neighbors = match nearest {
         Some(k) => {
             let found = latents.nearest(&split.retain, &split.forget, k)?;
             let distances = distances(&data, &split.forget, &found)?;
             split.report_near(&distances, shape.bytes());
+            distances_of = Some(distances);
             Some(
                 split
                     .forget
@@ -177,6 +180,31 @@ pub fn unlearn(
         Some(run) => run,
         None => begin()?,
     };
+    let selected = UnlearnArgs {
+        forget: selection.clone(),
+        ..args.clone()
+    };
+    let about = evidence::Run {
+        args: &selected,
+        settings: &settings,
+        folder: &opened.model.folder,
+        scheduler: &opened.model.scheduler,
+        images: &latents,
+        labels: true,
+        text_to_image: true,
+        data: &data,
+        split: &split,
+        neighbors: distances_of.as_deref(),
+        config: &config,
+    };
+    let forgotten = match args.no_report {
+        true => None,
+        false => Some(Forgotten::new(&data, &split, None)?),
+    };
+    let mut evidence = match &forgotten {
+        Some(forgotten) => Some(Evidence::begin(&about, forgotten, &network, device)?),
+        None => None,
+    };
     let mut trainer = Trainer::new(
         network,
         schedule,
@@ -197,21 +225,30 @@ pub fn unlearn(
     if args.resume {
         session.resume(&mut trainer, &settings.adamw, None)?;
     }
-    let last = session.train(&mut trainer, &feed, watch, &mut Unobserved)?;
+    let mut nobody = Unobserved;
+    let observer: &mut dyn Observer<_> = match &mut evidence {
+        Some(evidence) => evidence,
+        None => &mut nobody,
+    };
+    let last = session.train(&mut trainer, &feed, watch, observer)?;
 
     let network = &trainer.network().network;
     if rank.is_some() {
         let (adapters, folder) = (lora::export(network)?, &opened.model.folder);
-        folder.write_beside(&run.staging()?, lora::FILE_NAME, &adapters, false)?;
+        let staged = run.staging()?;
+        folder.write_beside(&staged, lora::FILE_NAME, &adapters, false)?;
+        let report = finish(evidence, &about, &staged, &run, start)?;
         run.publish()?;
         progress::note(format!(
             "the model in {} forgets only with its adapter {}: `retrack merge` folds it in",
             args.out.display(),
             lora::FILE_NAME
         ));
-        return Ok(Some(summary(args, &settings, &split, last, None, start)));
+        return Ok(Some(summary(args, &settings, &split, last, report, start)));
     }
-    let written = opened.model.write(network, &run.staging()?, false)?;
+    let staged = run.staging()?;
+    let written = opened.model.write(network, &staged, false)?;
+    let report = finish(evidence, &about, &staged, &run, start)?;
     run.publish()?;
     // Text encoder and autoencoder never saw this training; other weights of a folder may hold the old network.
     let parts = ["text_encoder", "vae", "safety_checker", "image_encoder"];
@@ -223,7 +260,7 @@ pub fn unlearn(
             ));
         }
     }
-    Ok(Some(summary(args, &settings, &split, last, None, start)))
+    Ok(Some(summary(args, &settings, &split, last, report, start)))
 }
 
 /// Opens the images that the model was trained on or draws, as RGB.

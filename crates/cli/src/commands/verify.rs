@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use retrack_eval::report::{FORMAT, FileDigest, Report, Role};
+use retrack_networks::folder::ModelFolder;
 use retrack_networks::model::Model;
 use retrack_unlearn::data::{Dataset, NearCopy, Split};
 use retrack_unlearn::digest::DigestKey;
 use serde_json::json;
 
-use super::unlearn::digests;
+use super::unlearn::folder_digests;
+use super::unlearn_text;
 use crate::args::VerifyArgs;
 use crate::evidence::{
     CONTENT, Check, Forgotten, KEY, Numbers, PAGE, Probe, output_files, record_files,
 };
 use crate::failure::Failure;
+use crate::latent::{self, Opened};
 use crate::progress::say;
 use crate::{machine, model, progress};
 
@@ -57,8 +60,12 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let mut found = Comparison::default();
     let version = env!("CARGO_PKG_VERSION");
     found.equal("version of retrack", &report.version, version);
-    let base = model::open(&input)?;
-    files(&report, out, &folder, &base, &mut found)?;
+    let base = latent::open(&input)?;
+    let (base_folder, data) = match &base {
+        Opened::Image(base) => (&base.folder, model::open_data(&source, base)?),
+        Opened::Text(base) => (&base.model.folder, unlearn_text::open_data(&source, base)?),
+    };
+    files(&report, out, &folder, base_folder, &mut found)?;
     if report.version == version {
         let page = fs::read_to_string(folder.join(PAGE)).unwrap_or_default();
         found.compared += 1;
@@ -66,12 +73,16 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
             found.differs(format!("run/{PAGE}: not the page of run/{CONTENT}"));
         }
     }
-    let data = model::open_data(&source, &base)?;
     let before = found.differences.len();
     found.equal("data set's SHA-256", &check.data_digest, &data.digest()?);
     if found.differences.len() == before {
         images(&report, &check, &data, &folder, &mut found)?;
-        scores(&check, &data, &base, out, &device, &mut found)?;
+        match &base {
+            Opened::Image(base) => scores(&check, &data, base, out, &device, &mut found)?,
+            Opened::Text(_) => {
+                progress::note("the errors of a text-to-image model are not measured again");
+            }
+        }
     } else {
         progress::warn("with another data set the images and scores are not compared");
     }
@@ -168,14 +179,16 @@ fn files(
     report: &Report,
     out: &Path,
     folder: &Path,
-    base: &Model,
+    base: &ModelFolder,
     found: &mut Comparison,
 ) -> Result<(), Failure> {
-    let inputs = digests(base)?.into_iter().map(|(path, digest)| FileDigest {
-        role: Role::Input,
-        path,
-        sha256: digest.as_str().unwrap_or_default().into(),
-    });
+    let inputs = folder_digests(base)?
+        .into_iter()
+        .map(|(path, digest)| FileDigest {
+            role: Role::Input,
+            path,
+            sha256: digest.as_str().unwrap_or_default().into(),
+        });
     let mut now: Vec<FileDigest> = inputs.collect();
     now.extend(output_files(out)?);
     now.extend(record_files(folder)?);
@@ -278,6 +291,7 @@ fn scores(
         let probe = Probe {
             plan: check.plan.clone(),
             forgotten: &forgotten,
+            images: data,
             scheduler: &model.scheduler,
             device: device.clone(),
             labels: model.config.num_class_embeds.is_some(),

@@ -76,9 +76,11 @@ fn card(
     had_card: bool,
     verdict: Option<&str>,
 ) -> String {
-    let mut text = String::from(
-        "---\nlibrary_name: diffusers\npipeline_tag: unconditional-image-generation\n",
-    );
+    let task = match run.text_to_image {
+        true => "text-to-image",
+        false => "unconditional-image-generation",
+    };
+    let mut text = format!("---\nlibrary_name: diffusers\npipeline_tag: {task}\n");
     for (key, values) in head {
         match &values[..] {
             [value] => text.push_str(&format!("{key}: {}\n", quoted(value))),
@@ -162,7 +164,21 @@ fn card(
     if had_card {
         text.push_str(&format!("The base model's card is kept in `{BASE}`.\n\n"));
     }
-    text.push_str("## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n\npipeline = DiffusionPipeline.from_pretrained(\"this folder\")\nimage = pipeline().images[0]\n```\n");
+    let adapter = match run.args.train.is_some() {
+        true => {
+            "pipeline.load_lora_weights(\"this folder\")  # without it the model has forgotten nothing\n"
+        }
+        false => "",
+    };
+    let prompt = if run.text_to_image {
+        "\"a prompt\""
+    } else {
+        ""
+    };
+    text.push_str(&format!(
+        "## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n\npipeline = \
+         DiffusionPipeline.from_pretrained(\"this folder\")\n{adapter}image = pipeline({prompt}).images[0]\n```\n"
+    ));
     if let Some(citation) = citation(settings) {
         text.push_str(&format!("\n## Citation\n\n{citation}\n"));
         if matches!(settings.method, Method::Retrack { .. }) {
@@ -179,7 +195,7 @@ fn card(
 
 /// The base model's name on the Hub, where its own files say it. A local path is no such name.
 fn hub_name(run: &Run) -> Option<String> {
-    let name = run.model.folder.config.get("_name_or_path")?.as_str()?;
+    let name = run.folder.config.get("_name_or_path")?.as_str()?;
     let (owner, model) = name.split_once('/')?;
     let plain = |part: &str| {
         !part.is_empty()

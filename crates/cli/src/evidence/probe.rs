@@ -8,6 +8,7 @@ use retrack_networks::random::{Random, Stream};
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig, SchedulerKind};
 use retrack_unlearn::feed::{to_byte, to_unit};
+use retrack_unlearn::images::Images;
 use serde::{Deserialize, Serialize};
 
 use super::forgotten::{Forgotten, Sight};
@@ -82,12 +83,22 @@ impl Plan {
         }
     }
 
+    /// Without anything that has to be drawn: of a text-to-image model that takes longer than many steps.
+    pub fn without_pictures(self) -> Self {
+        Self {
+            samples: 0,
+            tries: 0,
+            ..self
+        }
+    }
+
     /// The part that is repeated during the run.
     fn glance(&self) -> Self {
+        let part = |of: usize| (of / 4).max(1);
         let mut plan = self.clone();
-        plan.forgotten = plan.forgotten.min(4);
-        plan.draws = plan.draws.min(4);
-        plan.controls.truncate(16);
+        plan.forgotten = part(plan.forgotten);
+        plan.draws = part(plan.draws);
+        plan.controls.truncate(part(plan.controls.len()));
         plan
     }
 }
@@ -121,10 +132,12 @@ pub struct Measurement {
 pub struct Probe<'a> {
     pub plan: Plan,
     pub forgotten: &'a Forgotten<'a>,
+    /// What the network sees of the data set.
+    pub images: &'a dyn Images,
     pub scheduler: &'a SchedulerConfig,
     /// Without autodiff.
     pub device: Device,
-    /// The network has classes.
+    /// The network has classes or texts.
     pub labels: bool,
 }
 
@@ -269,21 +282,18 @@ impl Probe<'_> {
             schedule: &schedule,
             random: Random::new(plan.seed),
             device: &self.device,
-            shape: self.shape(),
+            shape: self.images.shape(),
             draws: plan.draws,
             batch_size: plan.batch_size,
         };
-        let data = self.forgotten.data;
-        let mut image = vec![0; data.shape().bytes()];
-        let mut losses = |rows: &[usize]| -> Result<Vec<f64>, Failure> {
-            let mut values = Vec::with_capacity(rows.len() * image.len());
+        let losses = |rows: &[usize]| -> Result<Vec<f64>, Failure> {
+            let mut values = Vec::new();
             for &row in rows {
-                data.read(row, &mut image)?;
-                values.extend(image.iter().map(|&byte| to_unit(byte)));
+                self.images.average(row, &mut values)?;
             }
             let classes: Vec<i64> = rows
                 .iter()
-                .map(|&row| data.label(row).unwrap_or(0))
+                .map(|&row| self.images.label(row).unwrap_or(0))
                 .collect();
             let classes = self.labels.then_some(&classes[..]);
             let scores =

@@ -8,10 +8,11 @@ use burn::module::Module;
 use burn::tensor::Device;
 use retrack_eval::report::*;
 use retrack_networks::denoiser::Denoiser;
-use retrack_networks::folder::sha256_file;
-use retrack_networks::model::Model;
+use retrack_networks::folder::{ModelFolder, sha256_file};
+use retrack_networks::schedule::SchedulerConfig;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::digest::DigestKey;
+use retrack_unlearn::images::Images;
 use retrack_unlearn::neighbors::Neighbor;
 use retrack_unlearn::run::EventLog;
 use serde::{Deserialize, Serialize};
@@ -40,7 +41,15 @@ const POINTS: usize = 400;
 pub struct Run<'a> {
     pub args: &'a UnlearnArgs,
     pub settings: &'a Settings,
-    pub model: &'a Model,
+    /// The model's.
+    pub folder: &'a ModelFolder,
+    pub scheduler: &'a SchedulerConfig,
+    /// What the network sees of the data set.
+    pub images: &'a dyn Images,
+    /// The network has classes or texts.
+    pub labels: bool,
+    /// A text-to-image model: it is looked at without drawing.
+    pub text_to_image: bool,
     pub data: &'a Dataset,
     pub split: &'a Split,
     /// Of each forgotten row, where the method has any.
@@ -95,16 +104,21 @@ impl<'a> Evidence<'a> {
         let plan = Plan::new(
             settings.seed,
             work,
-            &run.model.scheduler,
+            run.scheduler,
             forgotten,
             settings.batch_size,
         );
+        let plan = match run.text_to_image {
+            true => plan.without_pictures(),
+            false => plan,
+        };
         let probe = Probe {
             plan,
             forgotten,
-            scheduler: &run.model.scheduler,
+            images: run.images,
+            scheduler: run.scheduler,
             device: device.clone().without_autodiff(),
-            labels: run.model.config.num_class_embeds.is_some(),
+            labels: run.labels,
         };
         let network = network.valid();
         let before = probe.measure(&network)?;
@@ -121,7 +135,7 @@ impl<'a> Evidence<'a> {
 
     fn picture(&self, of: &Measurement) -> Result<Option<Vec<u8>>, Failure> {
         let shape = self.run.data.shape();
-        if !matches!(shape.channels, 1 | 3) {
+        if !matches!(shape.channels, 1 | 3) || of.samples.is_empty() {
             return Ok(None);
         }
         // TensorBoard's files are passed on without a second look: covered in any case.
@@ -417,6 +431,13 @@ impl<'a> Evidence<'a> {
     fn show(&self, report: &mut Report, after: &Measurement) -> Result<(), Failure> {
         let shape = self.run.data.shape();
         let show = self.run.args.show_forgotten;
+        if show && matches!(shape.channels, 1 | 3) {
+            self.show_forgotten(report)?;
+            self.show_neighbors(report)?;
+        }
+        if self.run.text_to_image {
+            return Ok(());
+        }
         let plan = &self.probe.plan;
         let forgotten = self.probe.forgotten;
         let mut hidden = 0;
@@ -451,12 +472,6 @@ impl<'a> Evidence<'a> {
         if !matches!(shape.channels, 1 | 3) {
             restoration.withheld = None;
         } else if show {
-            let count = forgotten.len().min(16);
-            let first = &forgotten.pixels[..count * shape.bytes()];
-            let caption = format!("To be forgotten: {}", counted(count, "distinct image"));
-            let name = report.add_picture("forgotten", &caption, &caption, grid(first, shape, 8)?);
-            report.request.as_mut().expect("set above").picture = Some(name);
-
             let rows = [
                 &self.probe.noised()[..],
                 &self.before.restored,
@@ -472,9 +487,18 @@ impl<'a> Evidence<'a> {
                 report.add_picture("restored", caption, &alt, grid(&rows, shape, plan.tries)?);
             restoration.pictures.push(name);
             restoration.withheld = None;
-            self.show_neighbors(report)?;
         }
         report.restoration = vec![restoration];
+        Ok(())
+    }
+
+    fn show_forgotten(&self, report: &mut Report) -> Result<(), Failure> {
+        let (forgotten, shape) = (self.probe.forgotten, self.run.data.shape());
+        let count = forgotten.len().min(16);
+        let first = &forgotten.pixels[..count * shape.bytes()];
+        let caption = format!("To be forgotten: {}", counted(count, "distinct image"));
+        let name = report.add_picture("forgotten", &caption, &caption, grid(first, shape, 8)?);
+        report.request.as_mut().expect("set above").picture = Some(name);
         Ok(())
     }
 
@@ -612,19 +636,38 @@ fn covered_note(hidden: usize) -> String {
 fn findings(before: &Numbers, after: &Numbers, several: bool) -> Findings {
     let tally = |found, of| Tally { found, of };
     let mean = retrack_eval::distance::mean;
+    let mut quality = Vec::new();
+    if after.samples == 0 {
+        let image = if several {
+            "Forgotten images are"
+        } else {
+            "The forgotten image is"
+        };
+        quality.push(format!(
+            "{image} denoised with an error of {:.4} before and {:.4} after. Nothing was drawn for this report: \
+             `retrack evaluate` does that.",
+            mean(&before.forgotten_errors),
+            mean(&after.forgotten_errors)
+        ));
+    }
     Findings {
         several,
-        restored: Some((
-            Some(tally(before.restored, before.distances.len())),
-            tally(after.restored, after.distances.len()),
-        )),
-        copies: Some((
-            Some(tally(before.copies, before.samples)),
-            tally(after.copies, after.samples),
-        )),
+        restored: (!after.distances.is_empty()).then(|| {
+            (
+                Some(tally(before.restored, before.distances.len())),
+                tally(after.restored, after.distances.len()),
+            )
+        }),
+        copies: (after.samples > 0).then(|| {
+            (
+                Some(tally(before.copies, before.samples)),
+                tally(after.copies, after.samples),
+            )
+        }),
         errors: Some((after.forgotten_errors.clone(), after.control_errors.clone())),
         retained: (!before.control_errors.is_empty())
             .then(|| [mean(&before.control_errors), mean(&after.control_errors)]),
+        quality,
         ..Findings::default()
     }
 }

@@ -4,13 +4,18 @@
 use std::fs;
 use std::path::Path;
 
+use retrack_eval::sscd::Sscd;
 use retrack_networks::conditional::UNet2DConditionConfig;
 use retrack_networks::config::UNet2DConfig;
-use retrack_networks::folder::{ModelFolder, check_safetensors_names, read_weight_file};
+use retrack_networks::folder::{ModelFolder, Part, check_safetensors_names, read_weight_file};
+use retrack_networks::lora::Adapters;
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig};
 use retrack_networks::text::TextConfig;
+use retrack_networks::tokenizer::ClipTokenizer;
 use retrack_networks::vae::AutoencoderConfig;
-use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions, Selection};
+use retrack_unlearn::data::{
+    Dataset, ImageShape, OpenOptions, Selection, captions, modified_prompts, original_prompt,
+};
 
 /// A parser: its name, also that of its folder in `fuzz/corpus`, and what it does with bytes in a folder of its own.
 /// Whether they were accepted.
@@ -19,7 +24,7 @@ pub struct Parser {
     pub parse: fn(&Path, &[u8]) -> bool,
 }
 
-pub const PARSERS: [Parser; 12] = [
+pub const PARSERS: [Parser; 16] = [
     Parser {
         name: "safetensors",
         parse: safetensors,
@@ -67,6 +72,22 @@ pub const PARSERS: [Parser; 12] = [
     Parser {
         name: "selection",
         parse: selection,
+    },
+    Parser {
+        name: "tokenizer",
+        parse: tokenizer,
+    },
+    Parser {
+        name: "captions",
+        parse: captions_and_labels,
+    },
+    Parser {
+        name: "adapter",
+        parse: adapter,
+    },
+    Parser {
+        name: "onnx",
+        parse: onnx,
     },
 ];
 
@@ -267,4 +288,61 @@ fn selection(scratch: &Path, bytes: &[u8]) -> bool {
         assert!(resolved.rows.is_sorted_by(|a, b| a < b));
     }
     of_text.is_ok() || of_list.is_ok()
+}
+
+/// As the whole tokenizer, as its vocabulary and as its merges.
+fn tokenizer(scratch: &Path, bytes: &[u8]) -> bool {
+    const VOCAB: &[u8] = br#"{"a": 0, "b": 1, "a</w>": 2, "b</w>": 3, "ab</w>": 4, "<|startoftext|>": 5, "<|endoftext|>": 6}"#;
+    const MERGES: &[u8] = b"#version: 0.2\na b</w>\n";
+    let [whole, vocab, merges] = ["whole", "vocab", "merges"].map(|name| scratch.join(name));
+    put(&whole.join("tokenizer.json"), bytes);
+    put(&vocab.join("vocab.json"), bytes);
+    keep(&vocab.join("merges.txt"), MERGES);
+    keep(&merges.join("vocab.json"), VOCAB);
+    put(&merges.join("merges.txt"), bytes);
+    let accepted = [whole, vocab, merges].map(|folder| {
+        let part = Part::at(&folder).expect("a folder");
+        let read = ClipTokenizer::read(&part, 77);
+        read.is_ok_and(|tokenizer| tokenizer.encode("ab a, B! \u{1f600}").is_ok())
+    });
+    accepted.contains(&true)
+}
+
+/// As captions, as lines of captions, as labels of clusters and as prompts.
+fn captions_and_labels(scratch: &Path, bytes: &[u8]) -> bool {
+    const BMP: &[u8] = b"BM\x3a\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\x18\0\0\0\0\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x02\x03\0";
+    let published = scratch.join("published");
+    for name in ["0.bmp", "1.bmp"] {
+        keep(&published.join("images").join(name), BMP);
+    }
+    put(&published.join("original_prompts.json"), bytes);
+    put(&published.join("modified_prompts.json"), bytes);
+    put(&published.join("kmeans_labels.json"), bytes);
+    let options = OpenOptions {
+        channels: Some(3),
+        memory_budget: 1 << 20,
+    };
+    let labelled = Dataset::open(&published, &options).is_ok();
+    let prompts = original_prompt(&published).is_ok_and(|prompt| prompt.is_some());
+    let _ = modified_prompts(&published);
+    let images = published.join("images");
+    let data = Dataset::open(&images, &options).expect("two images");
+    let captioned = ["x.json", "x.jsonl"].map(|name| {
+        let path = scratch.join(name);
+        put(&path, bytes);
+        captions(&data, path.to_str().expect("a scratch path")).is_ok()
+    });
+    labelled || prompts || captioned.contains(&true)
+}
+
+fn adapter(scratch: &Path, bytes: &[u8]) -> bool {
+    let path = scratch.join("x.safetensors");
+    put(&path, bytes);
+    Adapters::open(&path).is_ok()
+}
+
+fn onnx(scratch: &Path, bytes: &[u8]) -> bool {
+    let path = scratch.join("x.onnx");
+    put(&path, bytes);
+    Sscd::open(&path).is_ok()
 }
