@@ -185,6 +185,9 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let file = base.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(Lock::take(&file), Err(LockError::Unusable { .. })));
+        assert!(matches!(
+            Lock::take(&file),
+            Err(LockError::NotAFolder { .. })
+        ));
     }
 }
