@@ -64,6 +64,11 @@ impl ClipTokenizer {
             marks.extend(optional(part, "special_tokens_map.json")?);
         }
         let (vocab, merges, mut added) = vocabulary(part)?;
+        // The library takes it for granted, and panics where a merged token is longer than all that there are.
+        if let Some(merge) = unmerged(&vocab, &merges) {
+            let problem = format!("the merge {merge} makes no token of the vocabulary");
+            return Err(malformed("", problem));
+        }
         let numbered = |text: &str| {
             let known = vocab.get(text).and_then(Value::as_u64);
             known.or_else(|| {
@@ -218,6 +223,18 @@ fn object(part: &Part, file: &str) -> Result<Map<String, Value>, TokenizerError>
             },
         }),
     }
+}
+
+/// The first merge whose result is no token. What is no merge at all is left to the library.
+fn unmerged<'a>(vocab: &Map<String, Value>, merges: &'a Value) -> Option<&'a Value> {
+    merges.as_array()?.iter().find(|merge| {
+        let parts: Option<Vec<&str>> = match merge {
+            Value::String(text) => Some(text.split(' ').collect()),
+            Value::Array(parts) => parts.iter().map(Value::as_str).collect(),
+            _ => None,
+        };
+        parts.is_some_and(|parts| !vocab.contains_key(&parts.concat()))
+    })
 }
 
 /// Tokens with their numbers, merges, and the tokens that no text is cut into.
