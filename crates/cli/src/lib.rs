@@ -7,6 +7,7 @@ mod commands;
 mod evaluation;
 mod evidence;
 mod failure;
+mod folders;
 mod interrupt;
 mod latent;
 mod machine;
@@ -15,6 +16,7 @@ mod progress;
 mod session;
 mod settings;
 mod space;
+mod unlearning;
 
 use std::process::ExitCode;
 

@@ -15,6 +15,7 @@ use crate::evaluation::{Evaluation, Protocol, Skipped, Subject};
 use crate::evidence::comparison::{self, About, Column};
 use crate::evidence::{self, Forgotten, covered};
 use crate::failure::Failure;
+use crate::folders::outside;
 use crate::progress::say;
 use crate::{latent, machine, model, progress};
 
@@ -40,7 +41,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     };
     protocol.check()?;
     if args.data.is_dir() {
-        super::unlearn::outside(&args.out, &args.data, "data")?;
+        outside(&args.out, &args.data, "data")?;
     }
     let _lock = Lock::take(&args.out)?;
     if args.out.join("metrics.json").exists() && !args.force {

@@ -23,6 +23,7 @@ use crate::evaluation::{Protocol, Skipped, Subject, once};
 use crate::evidence;
 use crate::evidence::comparison::{self, About};
 use crate::failure::Failure;
+use crate::folders::{digests, outside};
 use crate::progress::say;
 use crate::settings::{Experiment, Settings};
 use crate::{machine, model, progress, space};
@@ -130,15 +131,15 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let there = space::bytes_below(&args.out.join("models")) as f64;
     let needed = runs as f64 * copied as f64 - there;
     if args.data.is_dir() {
-        super::unlearn::outside(&args.out, &args.data, "data")?;
+        outside(&args.out, &args.data, "data")?;
     }
-    super::unlearn::outside(&args.out, &args.model, "model")?;
+    outside(&args.out, &args.model, "model")?;
     space::check_disk(needed, &args.out)?;
     let mut weights = serde_json::Map::new();
     let mut references = vec![("original", &args.model)];
     references.extend(args.retrained.iter().map(|path| ("retrained", path)));
     for (name, path) in references {
-        let digests = super::unlearn::digests(&model::open(path)?)?;
+        let digests = digests(&model::open(path)?.folder)?;
         weights.insert(name.into(), digests.into());
     }
     let identity = json!({

@@ -5,10 +5,10 @@ use retrack_unlearn::data::{Dataset, OpenOptions};
 use retrack_unlearn::neighbors::{Neighbor, Prepared, prepare, root_mean_square};
 use serde_json::{Value, json};
 
-use super::unlearn::report_split;
 use crate::args::NeighborsArgs;
 use crate::failure::Failure;
 use crate::progress::say;
+use crate::unlearning::report_split;
 use crate::{machine, model, progress};
 
 /// Rows of the picture, and forgotten images listed on the terminal.

@@ -9,6 +9,7 @@ use retrack_unlearn::data::ImageShape;
 
 use crate::args::SampleArgs;
 use crate::failure::Failure;
+use crate::folders::outside;
 use crate::latent::{self, Opened, PromptedSamples};
 use crate::model::{self, Samples};
 use crate::{machine, progress};
@@ -33,7 +34,7 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
             args.out.display()
         )));
     }
-    super::unlearn::outside(&args.out, &args.model, "model")?;
+    outside(&args.out, &args.model, "model")?;
     if single {
         only_samples(&args.out)?;
     }

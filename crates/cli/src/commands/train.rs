@@ -14,12 +14,13 @@ use retrack_unlearn::run::RunFolder;
 use retrack_unlearn::trainer::Trainer;
 use serde_json::{Value, json};
 
-use super::unlearn::{SMALLER, existing, outside, steps};
 use crate::args::TrainArgs;
 use crate::failure::Failure;
+use crate::folders::{existing, outside};
 use crate::progress::say;
 use crate::session::{Session, Unobserved};
 use crate::space::{self, Work};
+use crate::unlearning::{SMALLER, report_split, steps};
 use crate::{machine, model, progress};
 
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
@@ -79,7 +80,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         Some(selection) => {
             let excluded = model::select(selection, &data)?;
             let split = Split::new(&data, &excluded, model::BUDGET)?;
-            super::unlearn::report_split(&split, &data);
+            report_split(&split, &data);
             split.retain
         }
     };

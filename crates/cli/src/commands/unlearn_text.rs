@@ -1,6 +1,5 @@
 //! `retrack unlearn` for text-to-image models: the same run on latents.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -8,29 +7,27 @@ use burn::tensor::Device;
 use retrack_networks::conditional::Captioned;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
-use retrack_networks::schedule::NoiseSchedule;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::data::{
     self, Dataset, MEMORIZED, OpenOptions, Split, captions, original_prompt,
 };
-use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
 use retrack_unlearn::neighbors::{Neighbor, NeighborError, Neighbors};
-use retrack_unlearn::optimizer::{AdamW, LearningRate};
 use retrack_unlearn::run::{Existing, RunFolder};
 use retrack_unlearn::texts::{Prompts, Texts};
-use retrack_unlearn::trainer::Trainer;
-use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
-use super::unlearn::{Summary, finish, outside, report_split, summary};
 use crate::args::UnlearnArgs;
-use crate::evidence::{self, Evidence, Forgotten};
+use crate::evidence;
 use crate::failure::Failure;
+use crate::folders::{digests, outside};
 use crate::progress::say;
-use crate::session::{Observer, Session, Unobserved};
 use crate::settings::{Settings, TEXT_TO_IMAGE};
+use crate::unlearning::{Outcome, Summary, Unlearning, report_split, warn_of_copied};
 use crate::{interrupt, latent, model, progress, space};
+
+/// Folders of networks that this training never reaches.
+const UNTRAINED: [&str; 4] = ["text_encoder", "vae", "safety_checker", "image_encoder"];
 
 /// Refuses what only text-to-image models take, and a missing `--forget`, which only their data may leave out.
 pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
@@ -126,50 +123,30 @@ pub fn unlearn(
     let resumed = (existing == Existing::Resume).then(begin).transpose()?;
     if let Some(run) = resumed.as_ref().filter(|run| run.is_moving()) {
         run.publish()?;
-        return Ok(Some(summary(args, &settings, &split, None, None, start)));
+        return Ok(Some(Summary::new(
+            args,
+            &settings,
+            &split,
+            Outcome::default(),
+            start,
+        )));
     }
     // Text encoder, autoencoder and denoiser are in memory one after another.
     let known: Vec<&str> = texts.known.iter().map(String::as_str).collect();
     let states = latent::embed(&opened, &known, device)?;
     let random = Random::new(settings.seed);
     let latents = encode(&opened, &data, &split, texts.of_row, random, device)?;
-    let mut distances_of = None;
     let neighbors = match nearest {
         Some(k) => {
             let found = latents.nearest(&split.retain, &split.forget, k)?;
             let distances = distances(&data, &split.forget, &found)?;
             split.report_near(&distances, shape.bytes());
-            distances_of = Some(distances);
-            Some(
-                split
-                    .forget
-                    .iter()
-                    .copied()
-                    .zip(found)
-                    .collect::<HashMap<_, _>>(),
-            )
+            Some(distances)
         }
         None => None,
     };
     report_split(&split, &data);
 
-    let schedule = NoiseSchedule::new(&opened.model.scheduler);
-    let size = BatchSize {
-        images: settings.batch_size,
-        accumulate: settings.accumulate,
-    };
-    let mut feed = Feed::new(
-        &latents,
-        &split.retain,
-        &split.forget,
-        random,
-        size,
-        schedule.timesteps(),
-        true,
-    );
-    if let Some(neighbors) = &neighbors {
-        feed = feed.with_neighbors(neighbors);
-    }
     let with_autodiff = device.clone().autodiff();
     let mut network = opened.model.network(&with_autodiff)?;
     if let Some(rank) = rank {
@@ -194,73 +171,43 @@ pub fn unlearn(
         text_to_image: true,
         data: &data,
         split: &split,
-        neighbors: distances_of.as_deref(),
+        neighbors: neighbors.as_deref(),
         config: &config,
     };
-    let forgotten = match args.no_report {
-        true => None,
-        false => Some(Forgotten::new(&data, &split, None)?),
+    let unlearning = Unlearning {
+        about: &about,
+        folder: &run,
+        device,
+        start,
     };
-    let mut evidence = match &forgotten {
-        Some(forgotten) => Some(Evidence::begin(&about, forgotten, &network, device)?),
-        None => None,
-    };
-    let mut trainer = Trainer::new(
-        network,
-        schedule,
-        with_autodiff,
-        objective,
-        AdamW::new(settings.adamw.clone()),
-        LearningRate::Constant {
-            rate: settings.learning_rate,
-        },
-    );
-    let session = Session {
-        run: &run,
-        title: "unlearning",
-        steps: settings.steps,
-        checkpoint_every: args.checkpoint_every,
-    };
-    let watch = RetainedWatch::new(&trainer, &feed)?;
-    if args.resume {
-        session.resume(&mut trainer, &settings.adamw, None)?;
-    }
-    let mut nobody = Unobserved;
-    let observer: &mut dyn Observer<_> = match &mut evidence {
-        Some(evidence) => evidence,
-        None => &mut nobody,
-    };
-    let last = session.train(&mut trainer, &feed, watch, observer)?;
-
-    let network = &trainer.network().network;
-    if rank.is_some() {
-        let (adapters, folder) = (lora::export(network)?, &opened.model.folder);
-        let staged = run.staging()?;
-        folder.write_beside(&staged, lora::FILE_NAME, &adapters, false)?;
-        let report = finish(evidence, &about, &staged, &run, start)?;
-        run.publish()?;
-        progress::note(format!(
-            "the model in {} forgets only with its adapter {}: `retrack merge` folds it in",
-            args.out.display(),
-            lora::FILE_NAME
-        ));
-        return Ok(Some(summary(args, &settings, &split, last, report, start)));
-    }
-    let staged = run.staging()?;
-    let written = opened.model.write(network, &staged, false)?;
-    let report = finish(evidence, &about, &staged, &run, start)?;
-    run.publish()?;
-    // Text encoder and autoencoder never saw this training; other weights of a folder may hold the old network.
-    let parts = ["text_encoder", "vae", "safety_checker", "image_encoder"];
-    for path in written.copied_weights() {
-        if !parts.iter().any(|part| path.starts_with(part)) {
-            progress::warn(format!(
-                "{} was copied unchanged; it may hold what was to be forgotten",
-                path.display()
-            ));
+    let write = |network: &Captioned, staged: &Path| match rank {
+        Some(_) => write_adapter(&opened, network, args, staged),
+        None => {
+            let written = opened.model.write(&network.network, staged, false)?;
+            // Other weights of a folder may hold the old network.
+            warn_of_copied(written.copied_weights(), &UNTRAINED);
+            Ok(())
         }
-    }
-    Ok(Some(summary(args, &settings, &split, last, report, start)))
+    };
+    unlearning.run(network, write).map(Some)
+}
+
+/// The model as it was, and what it has to be taken with.
+fn write_adapter(
+    opened: &StableDiffusion,
+    network: &Captioned,
+    args: &UnlearnArgs,
+    staged: &Path,
+) -> Result<(), Failure> {
+    let adapters = lora::export(&network.network)?;
+    let folder = &opened.model.folder;
+    folder.write_beside(staged, lora::FILE_NAME, &adapters, false)?;
+    progress::note(format!(
+        "the model in {} forgets only with its adapter {}: `retrack merge` folds it in",
+        args.out.display(),
+        lora::FILE_NAME
+    ));
+    Ok(())
 }
 
 /// Opens the images that the model was trained on or draws, as RGB.
@@ -401,7 +348,7 @@ fn resolved(
         "command": "unlearn",
         "version": env!("CARGO_PKG_VERSION"),
         "model": args.model.display().to_string(),
-        "weights_sha256": super::unlearn::folder_digests(&opened.model.folder)?,
+        "weights_sha256": digests(&opened.model.folder)?,
         "data": args.data.display().to_string(),
         "data_digest": data.digest()?,
         "forget": selection,

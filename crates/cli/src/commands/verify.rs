@@ -11,13 +11,13 @@ use retrack_unlearn::data::{Dataset, NearCopy, Split};
 use retrack_unlearn::digest::DigestKey;
 use serde_json::json;
 
-use super::unlearn::folder_digests;
 use super::unlearn_text;
 use crate::args::VerifyArgs;
 use crate::evidence::{
     CONTENT, Check, Forgotten, KEY, Numbers, PAGE, Probe, output_files, record_files,
 };
 use crate::failure::Failure;
+use crate::folders::digests;
 use crate::latent::{self, Opened};
 use crate::progress::say;
 use crate::{machine, model, progress};
@@ -182,13 +182,11 @@ fn files(
     base: &ModelFolder,
     found: &mut Comparison,
 ) -> Result<(), Failure> {
-    let inputs = folder_digests(base)?
-        .into_iter()
-        .map(|(path, digest)| FileDigest {
-            role: Role::Input,
-            path,
-            sha256: digest.as_str().unwrap_or_default().into(),
-        });
+    let inputs = digests(base)?.into_iter().map(|(path, digest)| FileDigest {
+        role: Role::Input,
+        path,
+        sha256: digest.as_str().unwrap_or_default().into(),
+    });
     let mut now: Vec<FileDigest> = inputs.collect();
     now.extend(output_files(out)?);
     now.extend(record_files(folder)?);

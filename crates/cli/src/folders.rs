@@ -1,0 +1,54 @@
+//! What commands ask of the folders that they read and write.
+
+use std::path::Path;
+
+use retrack_networks::folder::{ModelFolder, sha256_file};
+use retrack_unlearn::run::Existing;
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// What to do with an output folder that is not empty.
+pub fn existing(force: bool, resume: bool) -> Existing {
+    match (force, resume) {
+        (_, true) => Existing::Resume,
+        (true, false) => Existing::Force,
+        (false, false) => Existing::Refuse,
+    }
+}
+
+/// Refuses an output folder that is, holds or lies in an input's.
+pub fn outside(out: &Path, input: &Path, what: &str) -> Result<(), Failure> {
+    // A folder that does not exist yet lies in the nearest one that does.
+    let absolute = |path: &Path| {
+        let path = std::path::absolute(path)?;
+        let mut existing = path.as_path();
+        while !existing.exists() {
+            existing = existing.parent().unwrap_or(Path::new("/"));
+        }
+        let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
+        Ok::<_, std::io::Error>(existing.canonicalize()?.join(rest))
+    };
+    let (Ok(inner), Ok(outer)) = (absolute(out), absolute(input)) else {
+        return Ok(());
+    };
+    if inner.starts_with(&outer) || outer.starts_with(&inner) {
+        return Err(Failure::input(format!(
+            "{}: the output folder overlaps the {what} folder {}; choose one elsewhere",
+            out.display(),
+            input.display()
+        )));
+    }
+    Ok(())
+}
+
+/// SHA-256 of each weight file of a model, by its path in the folder.
+pub fn digests(folder: &ModelFolder) -> Result<serde_json::Map<String, Value>, Failure> {
+    let mut weights = serde_json::Map::new();
+    for path in folder.weight_files() {
+        let digest = sha256_file(&path)?;
+        let name = path.strip_prefix(folder.root()).unwrap_or(&path);
+        weights.insert(name.display().to_string(), digest.into());
+    }
+    Ok(weights)
+}

@@ -1,0 +1,261 @@
+//! An unlearning run from its first step to its last file, whatever kind of network it trains.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use retrack_eval::report::Report;
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::random::Random;
+use retrack_networks::schedule::NoiseSchedule;
+use retrack_unlearn::data::{Dataset, Split};
+use retrack_unlearn::feed::{BatchSize, Feed};
+use retrack_unlearn::optimizer::{AdamW, LearningRate};
+use retrack_unlearn::run::RunFolder;
+use retrack_unlearn::trainer::{StepReport, Trainer};
+use retrack_unlearn::watch::RetainedWatch;
+use serde_json::{Value, json};
+
+use crate::args::UnlearnArgs;
+use crate::evidence::{self, Evidence, Forgotten};
+use crate::failure::Failure;
+use crate::progress;
+use crate::session::{Observer, Session, Unobserved};
+use crate::settings::Settings;
+
+/// What to do when a run does not fit into memory.
+pub const SMALLER: &str =
+    "give a smaller --batch-size and a larger --accumulate, whose product decides the result";
+
+/// A run whose data is read and whose folder has begun.
+pub struct Unlearning<'a> {
+    pub about: &'a evidence::Run<'a>,
+    pub folder: &'a RunFolder,
+    pub device: &'a Device,
+    /// When the command began.
+    pub start: Instant,
+}
+
+/// What a run came to.
+pub struct Summary {
+    pub text: String,
+    pub json: Value,
+    /// The rows that were selected.
+    pub forget: Vec<usize>,
+    /// What `run/report.json` holds, unless `--no-report`.
+    pub report: Option<Report>,
+}
+
+impl Unlearning<'_> {
+    /// Takes the steps that are left, and puts model, report and card in their place. `write` puts the trained network
+    /// into the folder that it is given.
+    ///
+    /// # Errors
+    /// Data that cannot be read, a step that did not happen, a signal, files that cannot be written.
+    pub fn run<M: Module + Denoiser>(
+        self,
+        network: M,
+        write: impl FnOnce(&M, &Path) -> Result<(), Failure>,
+    ) -> Result<Summary, Failure> {
+        let Self { about, device, .. } = self;
+        let evidence::Run {
+            args,
+            settings,
+            split,
+            ..
+        } = *about;
+        let forgotten = match args.no_report {
+            true => None,
+            false => Some(Forgotten::new(about.data, split, None)?),
+        };
+        let mut evidence = match &forgotten {
+            Some(forgotten) => Some(Evidence::begin(about, forgotten, &network, device)?),
+            None => None,
+        };
+        let schedule = NoiseSchedule::new(about.scheduler);
+        let size = BatchSize {
+            images: settings.batch_size,
+            accumulate: settings.accumulate,
+        };
+        let mut feed = Feed::new(
+            about.images,
+            &split.retain,
+            &split.forget,
+            Random::new(settings.seed),
+            size,
+            schedule.timesteps(),
+            about.labels,
+        );
+        let neighbors: Option<HashMap<usize, Vec<usize>>> = about.neighbors.map(|found| {
+            let found = split.forget.iter().zip(found);
+            found
+                .map(|(&row, found)| (row, found.iter().map(|one| one.row).collect()))
+                .collect()
+        });
+        if let Some(neighbors) = &neighbors {
+            feed = feed.with_neighbors(neighbors);
+        }
+        let mut trainer = Trainer::new(
+            network,
+            schedule,
+            device.clone().autodiff(),
+            settings.method.objective(),
+            AdamW::new(settings.adamw.clone()),
+            LearningRate::Constant {
+                rate: settings.learning_rate,
+            },
+        );
+        let session = Session {
+            run: self.folder,
+            title: "unlearning",
+            steps: settings.steps,
+            checkpoint_every: args.checkpoint_every,
+        };
+        let watch = RetainedWatch::new(&trainer, &feed)?;
+        if args.resume {
+            session.resume(&mut trainer, &settings.adamw, None)?;
+        }
+        let mut nobody = Unobserved;
+        let observer: &mut dyn Observer<_> = match &mut evidence {
+            Some(evidence) => evidence,
+            None => &mut nobody,
+        };
+        let last = session.train(&mut trainer, &feed, watch, observer)?;
+
+        let staged = self.folder.staging()?;
+        write(trainer.network(), &staged)?;
+        let report = self.finish(evidence, &staged)?;
+        self.folder.publish()?;
+        Ok(Summary::new(
+            args,
+            settings,
+            split,
+            Outcome { last, report },
+            self.start,
+        ))
+    }
+
+    /// Puts the report into the run's folder and the card into the model's, which is not in its place yet.
+    fn finish(&self, evidence: Option<Evidence>, staged: &Path) -> Result<Option<Report>, Failure> {
+        let run = self.folder.folder();
+        let report = match evidence {
+            Some(evidence) => {
+                let report = evidence.finish(staged, &run, self.start)?;
+                evidence::write(&run, &report)?;
+                Some(report)
+            }
+            None => None,
+        };
+        let verdict = report
+            .as_ref()
+            .map(|report| report.verdict.sentence.as_str());
+        evidence::card::write(staged, self.about, verdict)?;
+        Ok(report)
+    }
+}
+
+/// What a run leaves behind beside its model; nothing where an earlier command did all but publish it.
+#[derive(Default)]
+pub struct Outcome {
+    pub last: Option<StepReport>,
+    pub report: Option<Report>,
+}
+
+impl Summary {
+    pub fn new(
+        args: &UnlearnArgs,
+        settings: &Settings,
+        split: &Split,
+        Outcome { last, report }: Outcome,
+        start: Instant,
+    ) -> Self {
+        let seconds = start.elapsed().as_secs_f64();
+        let forgotten = split.forget.len() + split.duplicates.len();
+        let mut text = format!(
+            "{}: {} {} unlearned from {} in {} {}, {seconds:.1} s; model in {}",
+            settings.method.name(),
+            forgotten,
+            if forgotten == 1 { "image" } else { "images" },
+            args.model.display(),
+            settings.steps,
+            steps(settings.steps),
+            args.out.display()
+        );
+        let page = report.as_ref().map(|report| {
+            let page = args.out.join("run").join(evidence::PAGE);
+            text.push_str(&format!(
+                "\n{}. {}\nreport: {}",
+                report.verdict.headline,
+                report.verdict.sentence,
+                page.display()
+            ));
+            page.display().to_string()
+        });
+        let json = json!({
+            "method": settings.method.name(),
+            "out": args.out.display().to_string(),
+            "steps": settings.steps,
+            "forgotten_rows": split.forget.len(),
+            "duplicate_rows": split.duplicates.len(),
+            "near_copies": split.near.len(),
+            "retained_rows": split.retain.len(),
+            "seconds": seconds,
+            "last_loss": last.as_ref().map(|report| report.losses.loss),
+            "report": page,
+            "verdict": report.as_ref().map(|report| &report.verdict),
+        });
+        Self {
+            text,
+            json,
+            forget: split.forget.clone(),
+            report,
+        }
+    }
+}
+
+/// "step" for one, "steps" for others.
+pub fn steps(count: usize) -> &'static str {
+    if count == 1 { "step" } else { "steps" }
+}
+
+/// Says what leaves with the forgotten images and what stays dangerously near.
+pub fn report_split(split: &Split, data: &Dataset) {
+    if !split.duplicates.is_empty() {
+        progress::note(format!(
+            "{} exact {} of what is to be forgotten leave the retained images with it",
+            split.duplicates.len(),
+            if split.duplicates.len() == 1 {
+                "copy"
+            } else {
+                "copies"
+            }
+        ));
+    }
+    for near in split.near.iter().take(5) {
+        progress::warn(format!(
+            "{} is nearly a copy of {} ({:.1} of 255 apart per value) and stays retained: it may teach the image \
+             back; add it to --forget if it is the same",
+            data.name(near.row),
+            data.name(near.of),
+            near.distance
+        ));
+    }
+    if split.near.len() > 5 {
+        progress::warn(format!("{} more near copies", split.near.len() - 5));
+    }
+}
+
+/// Says which weights were copied that may hold what was to be forgotten. Not `untouched` folders', which training
+/// never reached.
+pub fn warn_of_copied<'a>(copied: impl Iterator<Item = &'a Path>, untouched: &[&str]) {
+    for path in copied {
+        if !untouched.iter().any(|part| path.starts_with(part)) {
+            progress::warn(format!(
+                "{} was copied unchanged; it may hold what was to be forgotten",
+                path.display()
+            ));
+        }
+    }
+}
