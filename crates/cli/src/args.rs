@@ -355,7 +355,7 @@ pub enum Metric {
     Frequency,
     /// How often a forgotten image comes back from noise at timestep 250 (nearer than --threshold)
     Injection,
-    /// How similar what comes back from that noise is to the forgotten image, by SSCD (--sscd)
+    /// How similar to the forgotten image is what comes back from that noise, or for its prompt, by SSCD (--sscd)
     Sscd,
     /// Bits per dimension of the forgotten images
     Nll,
@@ -369,6 +369,12 @@ pub enum Metric {
     Fid,
     /// Inception score (--inception)
     Is,
+    /// Text-to-image: samples nearer to the mean of the forgotten images than to that of the others
+    Cluster,
+    /// Text-to-image: how good samples look, from 0 to 1 (--clip)
+    #[value(name = "clip-iqa")]
+    #[serde(rename = "clip-iqa")]
+    ClipIqa,
 }
 
 /// What is measured, and how.
@@ -386,9 +392,39 @@ pub struct ProtocolArgs {
     /// SSCD's network as ONNX, converted from sscd_disc_mixup.torchscript.pt
     #[arg(long, value_name = "FILE")]
     pub sscd: Option<PathBuf>,
+    /// CLIP's folder: such as openai/clip-vit-base-patch16
+    #[arg(long, value_name = "DIR")]
+    pub clip: Option<PathBuf>,
     /// Images like the training images that the model never saw
     #[arg(long, value_name = "SRC")]
     pub controls: Option<PathBuf>,
+}
+
+/// What a text-to-image model is to draw, and how.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct PromptArgs {
+    /// Text-to-image: the prompt of the images to forget
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Text-to-image: a prompt that the model is to draw as before; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub modified_prompt: Vec<String>,
+    /// Text-to-image: how far to go towards the prompt [default: 7.5]
+    #[arg(long, value_name = "F")]
+    pub guidance: Option<f64>,
+}
+
+impl PromptArgs {
+    /// The first option that was typed, for models that take no text.
+    pub fn typed(&self) -> Option<&'static str> {
+        [
+            ("--prompt", self.prompt.is_some()),
+            ("--modified-prompt", !self.modified_prompt.is_empty()),
+            ("--guidance", self.guidance.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(option, typed)| typed.then_some(option))
+    }
 }
 
 #[derive(Debug, Clone, ClapArgs)]
@@ -413,23 +449,11 @@ pub struct EvaluateArgs {
     // Empty where it was not given: data in the published layout says itself what was memorized.
     #[arg(long, value_name = "SEL", help = SEL, default_value = "", hide_default_value = true)]
     pub forget: String,
-    /// Text-to-image: the prompt of the images to forget
-    #[arg(long, value_name = "TEXT")]
-    pub prompt: Option<String>,
-    /// Text-to-image: a prompt that the model is to draw as before; may be repeated
-    #[arg(long, value_name = "TEXT")]
-    pub modified_prompt: Vec<String>,
-    /// Text-to-image: how far to go towards the prompt [default: 7.5]
-    #[arg(long, value_name = "F")]
-    pub guidance: Option<f64>,
-    /// What to measure
-    #[arg(
-        long,
-        value_name = "LIST",
-        value_delimiter = ',',
-        default_value = "frequency,injection,copies"
-    )]
-    pub metrics: Vec<Metric>,
+    #[command(flatten)]
+    pub prompts: PromptArgs,
+    /// What to measure [default: frequency,injection,copies; text-to-image: cluster,sscd,clip-iqa]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub metrics: Option<Vec<Metric>>,
     #[command(flatten)]
     pub protocol: ProtocolArgs,
     /// Denoising steps of a sample
@@ -492,6 +516,11 @@ pub struct ExperimentArgs {
     pub metrics: Option<Vec<Metric>>,
     #[command(flatten)]
     pub protocol: ProtocolArgs,
+    #[command(flatten)]
+    pub prompts: PromptArgs,
+    /// Text-to-image: a prompt for each image, from a JSON or JSON Lines file or a Parquet column
+    #[arg(long, value_name = "FILE|COLUMN")]
+    pub captions: Option<String>,
     /// A model trained from scratch without the forgotten images, measured as a reference
     #[arg(long, value_name = "DIR")]
     pub retrained: Option<PathBuf>,

@@ -1,8 +1,10 @@
 //! What a model still knows of forgotten images, and how good the rest is: the metrics of `evaluate` and `experiment`.
 //!
-//! This file says what is measured; `examined` measures what a model knows, `quality` how good its samples are.
+//! This file says what is measured; `examined` measures what a model knows, `quality` how good its samples are,
+//! `prompted` what a text-to-image model draws.
 
 mod examined;
+mod prompted;
 mod quality;
 
 use std::cell::OnceCell;
@@ -10,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
+use retrack_eval::clusters::Clusters;
 use retrack_eval::frechet::FeatureStatistics;
 use retrack_eval::frequency::others;
 use retrack_eval::inception::{self, Inception};
@@ -20,9 +23,17 @@ use retrack_unlearn::data::{Dataset, ImageShape, Split};
 use serde::{Deserialize, Serialize};
 
 use self::examined::Examined;
+pub use self::prompted::{GUIDANCE, Prompts};
 use crate::args::{Metric, SamplerName};
 use crate::failure::Failure;
 use crate::model::{self, Samples};
+use crate::progress;
+
+/// What the similarity of copies needs.
+const SSCD_LACKS: &str = "give --sscd FILE: sscd_disc_mixup as ONNX, converted from the published \
+    sscd_disc_mixup.torchscript.pt";
+/// Labels by 2-means on pixels agree with their means nearly always.
+const AGREEMENT: f64 = 0.9;
 
 /// What is measured, and how. Everything here decides the numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,7 +47,11 @@ pub struct Protocol {
     pub threshold: Option<f64>,
     pub inception: Option<PathBuf>,
     pub sscd: Option<PathBuf>,
+    pub clip: Option<PathBuf>,
     pub controls: Option<PathBuf>,
+    /// Of text-to-image models.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guidance: Option<f64>,
 }
 
 /// The networks that judge images, as far as the metrics need them and their files are there.
@@ -52,6 +67,10 @@ pub struct Subject<'a> {
     pub data: &'a Dataset,
     judges: &'a Judges,
     pub split: Split,
+    /// What a text-to-image model is asked to draw.
+    prompts: Option<&'a Prompts>,
+    /// The forgotten images against all others, where there are prompts.
+    pub clusters: Option<Clusters>,
     /// Each forgotten image once, one after another.
     forgotten: Vec<u8>,
     /// Of the retained images, by the digit classifier and by Inception: the same for every model.
@@ -60,9 +79,16 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
+    /// `prompts`: of a text-to-image model.
+    ///
     /// # Errors
     /// A selection that means nothing, an image that cannot be read.
-    pub fn new(data: &'a Dataset, forget: &str, judges: &'a Judges) -> Result<Self, Failure> {
+    pub fn new(
+        data: &'a Dataset,
+        forget: &str,
+        prompts: Option<&'a Prompts>,
+        judges: &'a Judges,
+    ) -> Result<Self, Failure> {
         let split = Split::new(data, &model::select(forget, data)?, model::BUDGET)?;
         let len = data.shape().bytes();
         let mut forgotten: Vec<u8> = Vec::new();
@@ -76,6 +102,11 @@ impl<'a> Subject<'a> {
         Ok(Self {
             data,
             judges,
+            prompts,
+            clusters: match prompts {
+                Some(_) => Some(clusters(data, &split)?),
+                None => None,
+            },
             split,
             forgotten,
             digits: OnceCell::new(),
@@ -105,6 +136,41 @@ pub struct Skipped {
     pub reason: String,
 }
 
+/// The forgotten images and their copies against all others.
+fn clusters(data: &Dataset, split: &Split) -> Result<Clusters, Failure> {
+    let mut memorized = vec![false; data.len()];
+    for &row in split.forget.iter().chain(&split.duplicates) {
+        memorized[row] = true;
+    }
+    let len = data.shape().bytes();
+    let mut images = vec![0; data.len() * len];
+    for (row, image) in images.chunks_exact_mut(len).enumerate() {
+        data.read(row, image)?;
+    }
+    let clusters = Clusters::of(&images, len, &memorized).ok_or_else(|| {
+        Failure::input("all images are to be forgotten; there is nothing to compare samples with")
+    })?;
+    if clusters.agreement < AGREEMENT {
+        progress::warn(format!(
+            "only {:.0}% of the images lie nearer to the mean of their own part, forgotten or not: counts of \
+             memorized samples say little",
+            100.0 * clusters.agreement
+        ));
+    }
+    Ok(clusters)
+}
+
+/// Samples of one model, drawn alike.
+#[derive(Debug, Clone, Default)]
+pub struct Drawn {
+    /// Of a text-to-image model.
+    pub prompt: Option<String>,
+    /// Whether it is the prompt of the forgotten images.
+    pub forgotten: bool,
+    /// Bytes, one image after another.
+    pub samples: Vec<u8>,
+}
+
 /// What was found about one model.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -113,9 +179,15 @@ pub struct Evaluation {
     /// What a reader of the scores should know.
     #[serde(default)]
     pub notes: Vec<String>,
-    /// Bytes of the samples, one image after another.
+    /// What was drawn: once, or for each prompt.
     #[serde(skip)]
-    pub samples: Vec<u8>,
+    pub drawn: Vec<Drawn>,
+}
+
+impl Evaluation {
+    fn add(&mut self, name: &str, value: f64, count: usize) {
+        self.scores.push(Score::new(name, value, count));
+    }
 }
 
 impl Protocol {
@@ -130,6 +202,11 @@ impl Protocol {
             return Err(Failure::input(
                 "the numbers of samples and of sampling steps need to be at least 1",
             ));
+        }
+        if let Some(guidance) = self.guidance.filter(|guidance| !guidance.is_finite()) {
+            return Err(Failure::input(format!(
+                "--guidance is {guidance}; give a number"
+            )));
         }
         match self.threshold {
             Some(threshold) if !(threshold > 0.0 && threshold.is_finite()) => Err(Failure::input(
@@ -172,6 +249,9 @@ impl Protocol {
         seed: u64,
         device: &Device,
     ) -> Result<Evaluation, Failure> {
+        if let Some(prompts) = subject.prompts {
+            return prompted::evaluate(self, prompts, path, subject, seed, device);
+        }
         let opened = model::open(path)?;
         let network = opened.network(device)?;
         let samples = if self.metrics.iter().any(|metric| metric.draws_samples()) {
@@ -205,17 +285,22 @@ impl Protocol {
             seed,
             others,
             injected: OnceCell::new(),
-            found: Evaluation {
-                samples,
-                ..Evaluation::default()
-            },
+            samples,
+            found: Evaluation::default(),
         };
         for &metric in &self.metrics {
             if let Err(reason) = examined.measure(metric)? {
                 examined.found.skipped.push(Skipped { metric, reason });
             }
         }
-        Ok(examined.found)
+        let Examined {
+            mut found, samples, ..
+        } = examined;
+        found.drawn.push(Drawn {
+            samples,
+            ..Drawn::default()
+        });
+        Ok(found)
     }
 }
 
@@ -265,7 +350,12 @@ impl Metric {
     fn draws_samples(self) -> bool {
         !matches!(
             self,
-            Self::Injection | Self::Sscd | Self::Nll | Self::Membership
+            Self::Injection
+                | Self::Sscd
+                | Self::Nll
+                | Self::Membership
+                | Self::Cluster
+                | Self::ClipIqa
         )
     }
 }

@@ -11,9 +11,11 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerKind};
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
-use retrack_unlearn::data::ImageShape;
+use retrack_unlearn::data::{Dataset, ImageShape, MEMORIZED, OpenOptions, is_published};
 use retrack_unlearn::feed::to_byte;
 
+use crate::args::PromptArgs;
+use crate::evaluation::Prompts;
 use crate::failure::Failure;
 use crate::{interrupt, model, progress};
 
@@ -36,9 +38,85 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
     Ok(Opened::Text(Box::new(opened)))
 }
 
-/// Whether a folder holds a text-to-image model.
-pub fn is_text(path: &Path) -> Result<bool, Failure> {
-    Ok(ModelFolder::open(path)?.class == Class::Conditional)
+impl Opened {
+    pub fn folder(&self) -> &ModelFolder {
+        match self {
+            Self::Image(opened) => &opened.folder,
+            Self::Text(opened) => &opened.model.folder,
+        }
+    }
+
+    /// Opens the data set that this model was, or could have been, trained on.
+    ///
+    /// # Errors
+    /// What cannot be read, images that the model does not take.
+    pub fn open_data(&self, path: &Path) -> Result<Dataset, Failure> {
+        match self {
+            Self::Image(opened) => model::open_data(path, opened),
+            Self::Text(opened) => open_data(path, opened),
+        }
+    }
+
+    /// What to draw, where it is a text-to-image model.
+    ///
+    /// # Errors
+    /// Prompts for a model that takes none; none for one that needs them.
+    pub fn prompts(&self, typed: &PromptArgs, data: &Path) -> Result<Option<Prompts>, Failure> {
+        match (self, typed.typed()) {
+            (Self::Text(_), _) => Ok(Some(Prompts::read(typed, data)?)),
+            (Self::Image(_), None) => Ok(None),
+            (Self::Image(opened), Some(option)) => Err(Failure::input(format!(
+                "{}: this model takes no text; leave {option} out",
+                opened.folder.root().display()
+            ))),
+        }
+    }
+
+    /// What is to be forgotten: as typed, or what the published layout of a prompt's images says.
+    ///
+    /// # Errors
+    /// Neither.
+    pub fn selection(&self, typed: &str, data: &Path) -> Result<String, Failure> {
+        match (self, typed) {
+            (Self::Text(_), "") if is_published(data) => Ok(format!("cluster:{MEMORIZED}")),
+            (_, "") => Err(Failure::input(
+                "--forget is missing; say what to forget: an image file, row:5, rows:10-19, label:10 or @list.txt",
+            )),
+            (_, typed) => Ok(typed.into()),
+        }
+    }
+}
+
+/// Opens the images that the model was trained on or draws, as RGB.
+pub fn open_data(path: &Path, opened: &StableDiffusion) -> Result<Dataset, Failure> {
+    let options = OpenOptions {
+        channels: Some(opened.vae_config.in_channels),
+        memory_budget: 4 * model::BUDGET as u64,
+    };
+    let data = Dataset::open(path, &options)?;
+    let shape = data.shape();
+    // Halved by the autoencoder and again by the denoiser.
+    let levels = opened.model.config.block_out_channels.len();
+    let multiple = opened.latent_factor() << (levels - 1);
+    if !shape.height.is_multiple_of(multiple) || !shape.width.is_multiple_of(multiple) {
+        return Err(Failure::input(format!(
+            "{}: images of {} x {} pixels; this model takes multiples of {multiple}; crop or resize them first",
+            path.display(),
+            shape.height,
+            shape.width
+        )));
+    }
+    if let Some([height, width]) = opened.image_size()
+        && [height, width] != [shape.height, shape.width]
+    {
+        progress::warn(format!(
+            "{}: images of {} x {} pixels, but the model was made for {height} x {width}",
+            path.display(),
+            shape.height,
+            shape.width
+        ));
+    }
+    Ok(data)
 }
 
 /// A denoiser of either kind, without what may lie around it.

@@ -179,6 +179,8 @@ impl Experiment {
                 threshold: file.threshold,
                 inception: None,
                 sscd: None,
+                clip: None,
+                guidance: None,
                 controls: None,
             },
         })

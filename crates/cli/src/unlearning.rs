@@ -19,7 +19,7 @@ use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
 use crate::args::UnlearnArgs;
-use crate::evidence::{self, Evidence, Forgotten};
+use crate::evidence::{self, Evidence, Forgotten, Rule};
 use crate::failure::Failure;
 use crate::progress;
 use crate::session::{Observer, Session, Unobserved};
@@ -68,7 +68,7 @@ impl Unlearning<'_> {
         } = *about;
         let forgotten = match args.no_report {
             true => None,
-            false => Some(Forgotten::new(about.data, split, None)?),
+            false => Some(Forgotten::new(about.data, split, Rule::Nearest)?),
         };
         let mut evidence = match &forgotten {
             Some(forgotten) => Some(Evidence::begin(about, forgotten, &network, device)?),

@@ -383,32 +383,117 @@ fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
     let line =
         "evaluate --model model --baseline model --data digit --samples 3 --steps 2 --out report";
     let found = folder.done(&format!("{line} --json")).json();
-    let prompts = found["prompts"].as_array().unwrap();
-    assert_eq!(prompts.len(), 6);
-    for (of, model) in ["baseline", "model"].into_iter().enumerate() {
-        for (number, text) in ["a photo of the digit", "a drawing of the digit", "digits"]
-            .into_iter()
-            .enumerate()
-        {
-            let one = &prompts[3 * of + number];
-            assert_eq!(one["model"], model);
-            assert_eq!(one["prompt"], text);
+    for model in ["baseline", "model"] {
+        let prompts = found[model]["prompts"].as_array().unwrap();
+        let texts: Vec<&str> = prompts
+            .iter()
+            .map(|one| one["prompt"].as_str().unwrap())
+            .collect();
+        assert_eq!(
+            texts,
+            ["a photo of the digit", "a drawing of the digit", "digits"]
+        );
+        for (number, one) in prompts.iter().enumerate() {
             assert_eq!(one["forgotten"], number == 0);
             assert_eq!(one["samples"], 3);
             assert!(one["memorized"].as_u64().unwrap() <= 3);
-            // The same seeds draw the same images.
-            assert_eq!(one["memorized"], prompts[number]["memorized"]);
             folder.read(&format!("report/{model}-{number:02}.png"));
         }
+        let scores = found[model]["scores"].as_array().unwrap();
+        let score = |name: &str| scores.iter().find(|score| score["name"] == name).unwrap();
+        assert_eq!(
+            score("memorized")["value"],
+            prompts[0]["memorized"].as_f64().unwrap()
+        );
+        assert_eq!(score("memorized_modified")["count"], 6);
+        assert_eq!(
+            score("success")["value"] == 1.0,
+            prompts[0]["memorized"] == 0
+        );
+        // What these lack is said, not made up.
+        let skipped: Vec<&str> = found[model]["skipped"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["metric"].as_str().unwrap())
+            .collect();
+        assert_eq!(skipped, ["sscd", "clip-iqa"]);
     }
-    assert_eq!(found["success"], prompts[3]["memorized"] == 0);
+    // The same seeds draw the same images.
+    assert_eq!(found["baseline"]["scores"], found["model"]["scores"]);
     assert_eq!(folder.read_json("report/metrics.json"), found);
-    let said = folder.done(&format!("{line} --force")).stdout;
+    let report = folder.read_json("report/report.json");
+    assert_eq!(report["pictures"].as_object().unwrap().len(), 6);
+    let page = String::from_utf8(folder.read("report/report.html")).unwrap();
+    assert!(page.contains("a drawing of the digit"));
+    let said = folder.done(&format!("{line} --force"));
     assert!(
-        said.contains("a photo of the digit") && said.contains("memorized"),
-        "{said}"
+        said.stdout.contains("memorized_modified"),
+        "{}",
+        said.stdout
+    );
+    assert!(
+        said.stderr.contains("sscd was skipped: give --sscd"),
+        "{}",
+        said.stderr
     );
     folder.refused(line, &["report", "--force"]);
+}
+
+#[test]
+fn samples_that_look_like_what_was_forgotten_are_covered() {
+    let folder = folder("pipeline_sd1");
+    // All samples of a random network are alike: here they lie in the forgotten images' cluster, or in the other.
+    let labels: Vec<u8> = (0..PICTURES).map(|row| u8::from(row > 0)).collect();
+    let mut shown = Vec::new();
+    for labels in [
+        labels.clone(),
+        labels.iter().map(|label| 1 - label).collect(),
+    ] {
+        folder.write("digit/kmeans_labels.json", json!(labels).to_string());
+        let line =
+            "evaluate --model model --data digit --samples 2 --steps 2 --force --out report --json";
+        for more in ["", "--show-forgotten"] {
+            let found = folder.done(&format!("{line} {more}")).json();
+            let memorized = found["model"]["prompts"][0]["memorized"].as_u64().unwrap();
+            shown.push((memorized, folder.read("report/model-00.png")));
+        }
+    }
+    let memorized: Vec<u64> = shown.iter().map(|(memorized, _)| *memorized).collect();
+    assert!(memorized[0] == memorized[1] && memorized[2] == memorized[3]);
+    assert_eq!(memorized[0] + memorized[2], 2);
+    for pair in [[0, 1], [2, 3]] {
+        if memorized[pair[0]] > 0 {
+            assert_ne!(shown[pair[0]].1, shown[pair[1]].1);
+        }
+    }
+    assert_eq!(shown[1].1, shown[3].1);
+}
+
+#[test]
+fn an_experiment_compares_methods_on_a_text_to_image_model() {
+    let folder = folder("pipeline_sd1");
+    let line = "experiment stable-diffusion --model model --data digit --methods retrack,neggrad --samples 2 \
+                --config small.toml --seeds 0-1 --out out";
+    let quick = format!("{line} --metrics cluster");
+    folder.write(
+        "small.toml",
+        "neighbors = 3\nsteps = 1\naccumulate = 1\n[experiment]\nsampling_steps = 2\n",
+    );
+    let said = folder.done(&quick).stdout;
+    let rows: Vec<&str> = said.lines().collect();
+    let headings: Vec<&str> = rows[0].split_whitespace().collect();
+    assert_eq!(headings, ["method", "memorized", "success", "runs"]);
+    assert!(
+        rows[1].starts_with("original") && rows[2].starts_with("retrack"),
+        "{said}"
+    );
+    assert!(rows[4].contains("forgotten cluster:1"), "{said}");
+    assert_eq!(folder.done(&quick).stdout, said);
+    folder.refused(
+        "experiment mnist-tshirt --model model --data digit/images --forget row:0 --out other",
+        &["--prompt"],
+    );
 }
 
 #[test]

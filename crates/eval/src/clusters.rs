@@ -73,6 +73,37 @@ mod tests {
         assert_eq!(clusters.memorized(&[210, 210, 0, 9, 255, 255]), 2);
     }
 
+    /// What 2-means ends at when it starts from the labeled images: its labels, and what it says of others.
+    #[test]
+    fn with_labels_of_2_means_the_means_are_its_centers() {
+        // Two lumps of points that touch: 2-means moves labels that were first drawn by a line elsewhere.
+        let points: Vec<[u8; 2]> = (0..60u32)
+            .map(|i| {
+                let (x, y) = (i * 37 % 53, i * 91 % 47);
+                match i % 3 {
+                    0 => [120 + x as u8, 100 + y as u8],
+                    _ => [60 + x as u8, 70 + y as u8],
+                }
+            })
+            .collect();
+        let bytes = points.concat();
+        let mut labels: Vec<bool> = points.iter().map(|point| point[0] > 90).collect();
+        let mut rounds = 0;
+        loop {
+            let clusters = Clusters::of(&bytes, 2, &labels).unwrap();
+            let moved: Vec<bool> = points.iter().map(|p| clusters.is_memorized(p)).collect();
+            if moved == labels {
+                assert_eq!(clusters.agreement, 1.0);
+                break;
+            }
+            assert!(clusters.agreement < 1.0);
+            labels = moved;
+            rounds += 1;
+            assert!(rounds < 100);
+        }
+        assert!(rounds > 0, "the first labels were those of 2-means already");
+    }
+
     #[test]
     fn labels_that_the_pixels_contradict_show_in_the_agreement() {
         let images = [0, 100, 1, 101];

@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::unlearn::unlearn;
 use crate::args::{DemoArgs, UnlearnArgs};
-use crate::evidence::{self, Findings, Forgotten, Tally, counted, show_samples};
+use crate::evidence::{self, Findings, Forgotten, Rule, Tally, counted, show_samples};
 use crate::failure::Failure;
 use crate::model::{self, Samples};
 use crate::progress::say;
@@ -147,7 +147,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     if let Some(mut report) = unlearning.report.take() {
         let mut split = Split::new(&data, &unlearning.forget, model::BUDGET)?;
         split.near.clear();
-        let forgotten = Forgotten::new(&data, &split, Some(THRESHOLD))?;
+        let forgotten = Forgotten::new(&data, &split, Rule::Threshold(THRESHOLD))?;
         let strip = strip.png(&rows)?;
         result.extend(&mut report, &forgotten, [&before, &after], strip)?;
         evidence::write(&args.out, &report)?;

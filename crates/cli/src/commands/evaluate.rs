@@ -1,6 +1,6 @@
 //! `retrack evaluate`: what a model still knows, beside the model that it was made from.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use retrack_eval::pictures::Grid;
@@ -9,11 +9,10 @@ use retrack_eval::score::{Spread, Table};
 use retrack_unlearn::lock::Lock;
 use serde_json::json;
 
-use super::evaluate_text;
-use crate::args::EvaluateArgs;
-use crate::evaluation::{Evaluation, Protocol, Skipped, Subject};
+use crate::args::{EvaluateArgs, Metric, SamplerName};
+use crate::evaluation::{Evaluation, GUIDANCE, Protocol, Skipped, Subject};
 use crate::evidence::comparison::{self, About, Column};
-use crate::evidence::{self, Forgotten, covered};
+use crate::evidence::{self, Forgotten, Rule, covered};
 use crate::failure::Failure;
 use crate::folders::outside;
 use crate::progress::say;
@@ -25,19 +24,23 @@ const SHOWN: usize = 256;
 pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
-    if latent::is_text(&args.model)? {
-        return evaluate_text::run(args, &device);
-    }
-    evaluate_text::refuse_texts(args)?;
+    let opened = latent::open(&args.model)?;
+    let prompts = opened.prompts(&args.prompts, &args.data)?;
+    let forget = opened.selection(&args.forget, &args.data)?;
+    let defaults = Defaults::of(prompts.is_some());
     let protocol = Protocol {
-        metrics: args.metrics.clone(),
-        samples: args.protocol.samples.unwrap_or(256),
-        scheduler: args.scheduler,
+        metrics: args.metrics.clone().unwrap_or(defaults.metrics.to_vec()),
+        samples: args.protocol.samples.unwrap_or(defaults.samples),
+        scheduler: args.scheduler.or(defaults.scheduler),
         sampling_steps: args.steps,
         threshold: args.protocol.threshold,
         inception: args.protocol.inception.clone(),
         sscd: args.protocol.sscd.clone(),
+        clip: args.protocol.clip.clone(),
         controls: args.protocol.controls.clone(),
+        guidance: prompts
+            .is_some()
+            .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
     };
     protocol.check()?;
     if args.data.is_dir() {
@@ -50,26 +53,34 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             args.out.display()
         )));
     }
-
-    let opened = model::open(&args.model)?;
     if let Some(baseline) = &args.baseline {
-        model::open(baseline)?;
+        latent::open(baseline)?;
     }
-    let data = model::open_data(&args.data, &opened)?;
+    let data = opened.open_data(&args.data)?;
+    drop(opened);
     let judges = protocol.judges(&device)?;
-    let subject = Subject::new(&data, &args.forget, &judges)?;
+    let subject = Subject::new(&data, &forget, prompts.as_ref(), &judges)?;
     let measure = |path| protocol.evaluate(path, &subject, args.seed, &device);
-    let mut columns: Vec<(&str, &PathBuf, Evaluation)> = Vec::new();
+    let mut columns: Vec<Found> = Vec::new();
     if let Some(baseline) = &args.baseline {
-        columns.push(("baseline", baseline, measure(baseline)?));
+        columns.push(Found {
+            name: "baseline",
+            path: baseline,
+            evaluation: measure(baseline)?,
+        });
     }
-    columns.push(("model", &args.model, measure(&args.model)?));
+    columns.push(Found {
+        name: "model",
+        path: &args.model,
+        evaluation: measure(&args.model)?,
+    });
 
-    let forgotten = Forgotten::new(&data, &subject.split, protocol.threshold)?;
-    for (name, _, found) in &columns {
-        let path = args.out.join(format!("{name}.png"));
-        show(&path, &forgotten, &found.samples, args.show_forgotten)?;
-    }
+    let rule = match (&subject.clusters, protocol.threshold) {
+        (Some(clusters), _) => Rule::Cluster(clusters),
+        (None, Some(threshold)) => Rule::Threshold(threshold),
+        (None, None) => Rule::Nearest,
+    };
+    let forgotten = Forgotten::new(&data, &subject.split, rule)?;
     let mut json = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "data_digest": data.digest()?,
@@ -78,30 +89,64 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         "protocol": protocol,
         "seed": args.seed,
     });
-    for (name, path, found) in &columns {
+    if let Some(clusters) = &subject.clusters {
+        json["cluster_agreement"] = clusters.agreement.into();
+    }
+    for Found {
+        name,
+        path,
+        evaluation,
+    } in &columns
+    {
         json[*name] = json!({
             "path": path.display().to_string(),
-            "scores": found.scores,
-            "skipped": found.skipped,
-            "notes": found.notes,
+            "scores": evaluation.scores,
+            "skipped": evaluation.skipped,
+            "notes": evaluation.notes,
         });
+        let mut prompts = Vec::new();
+        for (number, drawn) in evaluation.drawn.iter().enumerate() {
+            let picture = match drawn.prompt {
+                Some(_) => format!("{name}-{number:02}.png"),
+                None => format!("{name}.png"),
+            };
+            let path = args.out.join(&picture);
+            show(&path, &forgotten, &drawn.samples, args.show_forgotten)?;
+            if let (Some(prompt), Some(clusters)) = (&drawn.prompt, &subject.clusters) {
+                prompts.push(json!({
+                    "prompt": prompt,
+                    "forgotten": drawn.forgotten,
+                    "samples": protocol.samples,
+                    "memorized": clusters.memorized(&drawn.samples),
+                    "picture": picture,
+                }));
+            }
+        }
+        if !prompts.is_empty() {
+            json[*name]["prompts"] = prompts.into();
+        }
     }
     let text = serde_json::to_string_pretty(&json).expect("JSON has no unwritable values");
     model::write(
         &args.out.join("metrics.json"),
         format!("{text}\n").as_bytes(),
     )?;
-    let shown = |found: &Evaluation| found.samples.len().min(SHOWN * data.shape().bytes());
+    let most = SHOWN * data.shape().bytes();
+    for Found { evaluation, .. } in &mut columns {
+        for drawn in &mut evaluation.drawn {
+            drawn.samples.truncate(most);
+        }
+    }
     let sides: Vec<Column> = columns
         .iter()
-        .map(|(name, _, found)| Column {
-            name,
-            scores: &found.scores,
-            samples: &found.samples[..shown(found)],
+        .map(|found| Column {
+            name: found.name,
+            scores: &found.evaluation.scores,
+            drawn: &found.evaluation.drawn,
         })
         .collect();
     let mut facts = vec![
-        Fact::new("Selected by", &args.forget),
+        Fact::new("Selected by", &forget),
         Fact::new(
             "Looked for",
             format!(
@@ -112,18 +157,35 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         ),
         Fact::new("Data set", args.data.display()),
     ];
+    if let Some(prompts) = &prompts {
+        facts.push(Fact::new("Their prompt", &prompts.forgotten));
+    }
     facts.extend(
         columns
             .iter()
-            .map(|(name, path, _)| Fact::new(name, path.display())),
+            .map(|found| Fact::new(found.name, found.path.display())),
     );
+    let notes: Vec<String> = columns
+        .iter()
+        .flat_map(
+            |Found {
+                 name, evaluation, ..
+             }| {
+                let notes = evaluation.notes.iter();
+                notes.map(move |note| format!("{name}: {note}"))
+            },
+        )
+        .collect();
+    // What a metric lacks, it lacks for all models.
+    let skipped = skipped_sentences(&columns[0].evaluation.skipped);
     let about = About {
         configuration: json.clone(),
         facts,
         device: &args.machine.device,
         seconds: start.elapsed().as_secs_f64(),
-        skipped: skipped_sentences(&columns[0].2.skipped),
+        notes: [skipped, notes].concat(),
     };
+    about.notes.iter().for_each(progress::warn);
     let report = comparison::evaluated(&sides, &forgotten, args.show_forgotten, about)?;
     evidence::write(&args.out, &report)?;
     if args.json {
@@ -131,18 +193,40 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     } else {
         say!("{}", table(&columns).plain().trim_end());
     }
-    let notes: Vec<String> = columns
-        .iter()
-        .flat_map(|(name, _, found)| {
-            found
-                .notes
-                .iter()
-                .map(move |note| format!("{name}: {note}"))
-        })
-        .collect();
-    // What a metric lacks, it lacks for all models.
-    tell(&columns[0].2.skipped, &notes);
     Ok(())
+}
+
+/// What is measured where nothing is said.
+struct Defaults {
+    metrics: &'static [Metric],
+    samples: usize,
+    scheduler: Option<SamplerName>,
+}
+
+impl Defaults {
+    /// Of a text-to-image model the published ones.
+    fn of(text_to_image: bool) -> Self {
+        match text_to_image {
+            true => Self {
+                metrics: &[Metric::Cluster, Metric::Sscd, Metric::ClipIqa],
+                samples: 16,
+                scheduler: Some(SamplerName::Ddpm),
+            },
+            false => Self {
+                metrics: &[Metric::Frequency, Metric::Injection, Metric::Copies],
+                samples: 256,
+                scheduler: None,
+            },
+        }
+    }
+}
+
+/// One model and what was found about it.
+struct Found<'a> {
+    /// `baseline` or `model`.
+    name: &'static str,
+    path: &'a Path,
+    evaluation: Evaluation,
 }
 
 /// A grid of the first samples, what may be a forgotten image covered.
@@ -158,21 +242,14 @@ fn show(
         return Ok(());
     }
     let (shown, _) = covered(shown, &forgotten.look(shown)?, shape, show_forgotten);
+    let count = shown.len() / shape.bytes();
     let shape = [shape.height, shape.width, shape.channels];
     let grid = Grid {
         shape,
-        columns: 16,
+        columns: (count as f64).sqrt().ceil() as usize,
         zoom: Grid::zoom_for(shape),
     };
     model::write(path, &grid.png(&shown)?)
-}
-
-/// What was not measured, and what would measure it; what a reader should know of the rest.
-pub fn tell(skipped: &[Skipped], notes: &[String]) {
-    skipped_sentences(skipped)
-        .iter()
-        .chain(notes)
-        .for_each(progress::warn);
 }
 
 /// What was not measured, and what would measure it, as sentences.
@@ -183,15 +260,19 @@ pub fn skipped_sentences(skipped: &[Skipped]) -> Vec<String> {
 }
 
 /// A row for each score, a column for each model.
-fn table(columns: &[(&str, &PathBuf, Evaluation)]) -> Table {
+fn table(columns: &[Found]) -> Table {
     let mut headings = vec!["score".to_string()];
-    headings.extend(columns.iter().map(|(name, _, _)| name.to_string()));
+    headings.extend(columns.iter().map(|found| found.name.to_string()));
     headings.push("of".into());
-    let scores = &columns[0].2.scores;
+    let scores = &columns[0].evaluation.scores;
     let rows = scores.iter().map(|score| {
         let mut row = vec![score.name.clone()];
-        for (_, _, found) in columns {
-            let found = found.scores.iter().find(|found| found.name == score.name);
+        for found in columns {
+            let found = found
+                .evaluation
+                .scores
+                .iter()
+                .find(|found| found.name == score.name);
             row.push(found.map_or_else(String::new, |found| {
                 let value = Spread::of(&[found.value]).expect("one value").text();
                 match found.interval {

@@ -10,23 +10,23 @@ use std::time::Instant;
 use burn::tensor::Device;
 use retrack_eval::report::Fact;
 use retrack_eval::score::{Score, Spread, Table};
-use retrack_unlearn::data::Dataset;
+use retrack_unlearn::data::{self, Dataset};
 use retrack_unlearn::lock::{self, Lock};
 use retrack_unlearn::run::Difference;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::evaluate::{skipped_sentences, tell};
+use super::evaluate::skipped_sentences;
 use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
-use crate::evaluation::{Protocol, Skipped, Subject, once};
+use crate::evaluation::{GUIDANCE, Protocol, Skipped, Subject, once};
 use crate::evidence;
 use crate::evidence::comparison::{self, About};
 use crate::failure::Failure;
 use crate::folders::{digests, outside};
 use crate::progress::say;
 use crate::settings::{Experiment, Settings};
-use crate::{machine, model, progress, space};
+use crate::{latent, machine, model, progress, space};
 
 /// What one line of the table is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,13 +88,19 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
+    let opened = latent::open(&args.model)?;
+    let prompts = opened.prompts(&args.prompts, &args.data)?;
     let protocol = Protocol {
         metrics: args.metrics.clone().unwrap_or(preset.protocol.metrics),
         samples: args.protocol.samples.unwrap_or(preset.protocol.samples),
         threshold: args.protocol.threshold.or(preset.protocol.threshold),
         inception: args.protocol.inception.clone(),
         sscd: args.protocol.sscd.clone(),
+        clip: args.protocol.clip.clone(),
         controls: args.protocol.controls.clone(),
+        guidance: prompts
+            .is_some()
+            .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
         ..preset.protocol
     };
     protocol.check()?;
@@ -105,6 +111,11 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         preset.forget
     } else {
         args.forget.clone()
+    };
+    let published = prompts.is_some() && data::is_published(&args.data);
+    let forget = match forget.as_slice() {
+        [] if published => vec![opened.selection("", &args.data)?],
+        _ => forget,
     };
     if forget.is_empty() {
         return Err(Failure::input(format!(
@@ -119,14 +130,13 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     once("--seeds", &seeds, u64::to_string)?;
     once("--forget", &forget, String::clone)?;
 
-    let opened = model::open(&args.model)?;
-    let data = model::open_data(&args.data, &opened)?;
+    let data = opened.open_data(&args.data)?;
     let judges = protocol.judges(&device)?;
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
     for selection in &forget {
         model::select(selection, &data)?;
     }
-    let copied = opened.folder.check_copy()?;
+    let copied = opened.folder().check_copy()?;
     let runs = args.methods.len() * seeds.len() * forget.len();
     let there = space::bytes_below(&args.out.join("models")) as f64;
     let needed = runs as f64 * copied as f64 - there;
@@ -139,7 +149,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let mut references = vec![("original", &args.model)];
     references.extend(args.retrained.iter().map(|path| ("retrained", path)));
     for (name, path) in references {
-        let digests = digests(&model::open(path)?.folder)?;
+        let digests = digests(latent::open(path)?.folder())?;
         weights.insert(name.into(), digests.into());
     }
     let identity = json!({
@@ -183,7 +193,10 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             .is_none_or(|(place, _)| *place != run.forget)
         {
             let forget = &forget[run.forget];
-            subject = Some((run.forget, Subject::new(&data, forget, &judges)?));
+            subject = Some((
+                run.forget,
+                Subject::new(&data, forget, prompts.as_ref(), &judges)?,
+            ));
         }
         let (_, subject) = subject.as_ref().expect("just made");
         outcomes.push(comparison.outcome(run, subject)?);
@@ -226,18 +239,13 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         ],
         device: &args.machine.device,
         seconds: start.elapsed().as_secs_f64(),
-        skipped: outcomes
-            .first()
-            .map(|outcome| skipped_sentences(&outcome.skipped))
-            .unwrap_or_default(),
+        notes: notes(&outcomes),
     };
+    about.notes.iter().for_each(progress::warn);
     let report = comparison::compared(&runs.collect::<Vec<_>>(), seeds.len(), about);
     evidence::write(&args.out, &report)?;
     say!("{}", table.plain().trim_end());
     say!("{}", caption(&protocol, &forget, &seeds).trim_end());
-    if let Some(outcome) = outcomes.first() {
-        tell(&outcome.skipped, &outcome.notes);
-    }
     Ok(())
 }
 
@@ -403,6 +411,8 @@ impl Comparison<'_> {
             config: self.args.config.clone(),
             checkpoint_every: Some(10),
             no_report: true,
+            prompt: self.args.prompts.prompt.clone(),
+            captions: self.args.captions.clone(),
             ..UnlearnArgs::plain(
                 &self.args.model,
                 &self.args.data,
@@ -412,6 +422,14 @@ impl Comparison<'_> {
             )
         }
     }
+}
+
+/// What a reader of the table should know: of one run, because it holds for all of a protocol.
+fn notes(outcomes: &[Outcome]) -> Vec<String> {
+    let first = outcomes.first();
+    first.map_or_else(Vec::new, |outcome| {
+        [skipped_sentences(&outcome.skipped), outcome.notes.clone()].concat()
+    })
 }
 
 /// Names of the scores, in the order in which they were found.

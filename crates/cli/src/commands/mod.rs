@@ -3,7 +3,6 @@
 mod bench;
 mod demo;
 mod evaluate;
-mod evaluate_text;
 mod experiment;
 mod gradient;
 mod inspect;

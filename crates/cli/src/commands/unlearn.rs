@@ -43,16 +43,25 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         RunFolder::check(&args.out, existing)?;
     }
     let device = machine::device(&args.machine.device)?;
-    let opened = match latent::open(&args.model)? {
-        Opened::Image(opened) => *opened,
-        Opened::Text(opened) => return unlearn_text::unlearn(args, existing, &device, *opened),
+    let opened = latent::open(&args.model)?;
+    if let Opened::Image(_) = opened {
+        unlearn_text::refuse_texts(args)?;
+    }
+    let args = &UnlearnArgs {
+        forget: opened.selection(&args.forget, &args.data)?,
+        ..args.clone()
     };
-    unlearn_text::refuse_texts(args)?;
-    outside(&args.out, opened.folder.root(), "model")?;
+    outside(&args.out, opened.folder().root(), "model")?;
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
     }
-    let copied = opened.folder.check_copy()?;
+    let copied = opened.folder().check_copy()?;
+    let opened = match opened {
+        Opened::Image(opened) => *opened,
+        Opened::Text(opened) => {
+            return unlearn_text::unlearn(args, existing, &device, &opened, copied);
+        }
+    };
     let network = opened.network(&device.clone().autodiff())?;
     let data = model::open_data(&args.data, &opened)?;
     let shape = data.shape();

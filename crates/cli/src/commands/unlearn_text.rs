@@ -8,9 +8,7 @@ use retrack_networks::conditional::Captioned;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::stable_diffusion::StableDiffusion;
-use retrack_unlearn::data::{
-    self, Dataset, MEMORIZED, OpenOptions, Split, captions, original_prompt,
-};
+use retrack_unlearn::data::{self, Dataset, Split, captions, original_prompt};
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
 use retrack_unlearn::neighbors::{Neighbor, NeighborError, Neighbors};
 use retrack_unlearn::run::{Existing, RunFolder};
@@ -20,7 +18,7 @@ use serde_json::{Value, json};
 use crate::args::UnlearnArgs;
 use crate::evidence;
 use crate::failure::Failure;
-use crate::folders::{digests, outside};
+use crate::folders::digests;
 use crate::progress::say;
 use crate::settings::{Settings, TEXT_TO_IMAGE};
 use crate::unlearning::{Outcome, Summary, Unlearning, report_split, warn_of_copied};
@@ -29,7 +27,7 @@ use crate::{interrupt, latent, model, progress, space};
 /// Folders of networks that this training never reaches.
 const UNTRAINED: [&str; 4] = ["text_encoder", "vae", "safety_checker", "image_encoder"];
 
-/// Refuses what only text-to-image models take, and a missing `--forget`, which only their data may leave out.
+/// Refuses what only text-to-image models take.
 pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
     let texts = [
         ("--prompt", &args.prompt),
@@ -49,32 +47,19 @@ pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
             args.model.display()
         )));
     }
-    check_forget(&args.forget)
-}
-
-pub(super) fn check_forget(forget: &str) -> Result<(), Failure> {
-    if forget.is_empty() {
-        return Err(Failure::input(
-            "--forget is missing; say what to forget: an image file, row:5, rows:10-19, label:10 or @list.txt",
-        ));
-    }
     Ok(())
 }
 
-/// Runs the command; `None` after a dry run.
+/// Runs the command; `None` after a dry run. `copied`: bytes of the folder that will be written.
 pub fn unlearn(
     args: &UnlearnArgs,
     existing: Existing,
     device: &Device,
-    opened: StableDiffusion,
+    opened: &StableDiffusion,
+    copied: u64,
 ) -> Result<Option<Summary>, Failure> {
-    outside(&args.out, opened.model.folder.root(), "model")?;
-    if args.data.is_dir() {
-        outside(&args.out, &args.data, "data")?;
-    }
-    let copied = opened.model.folder.check_copy()?;
     let rank = args.adapter_rank().map_err(Failure::input)?;
-    let data = open_data(&args.data, &opened)?;
+    let data = latent::open_data(&args.data, opened)?;
     let shape = data.shape();
     let with_preset = UnlearnArgs {
         preset: args.preset.clone().or(Some(TEXT_TO_IMAGE.into())),
@@ -83,14 +68,7 @@ pub fn unlearn(
     let settings = Settings::resolve(&with_preset, shape.height, shape.width)?;
     let objective = settings.method.objective();
 
-    let selection = match args.forget.as_str() {
-        "" if data::is_published(&args.data) => format!("cluster:{MEMORIZED}"),
-        typed => {
-            check_forget(typed)?;
-            typed.to_string()
-        }
-    };
-    let rows = model::select(&selection, &data)?;
+    let rows = model::select(&args.forget, &data)?;
     let mut split = Split::new(&data, &rows, model::BUDGET)?;
     if split.retain.is_empty() {
         return Err(Failure::input(
@@ -109,7 +87,7 @@ pub fn unlearn(
     if !args.resume {
         space::check_disk(copied as f64, &args.out)?;
     }
-    let config = resolved(args, &selection, &settings, &opened, &data, &split, &texts)?;
+    let config = resolved(args, &settings, opened, &data, &split, &texts)?;
     if args.dry_run {
         report_split(&split, &data);
         let text = serde_json::to_string_pretty(&config).expect("JSON has no unwritable values");
@@ -133,9 +111,9 @@ pub fn unlearn(
     }
     // Text encoder, autoencoder and denoiser are in memory one after another.
     let known: Vec<&str> = texts.known.iter().map(String::as_str).collect();
-    let states = latent::embed(&opened, &known, device)?;
+    let states = latent::embed(opened, &known, device)?;
     let random = Random::new(settings.seed);
-    let latents = encode(&opened, &data, &split, texts.of_row, random, device)?;
+    let latents = encode(opened, &data, &split, texts.of_row, random, device)?;
     let neighbors = match nearest {
         Some(k) => {
             let found = latents.nearest(&split.retain, &split.forget, k)?;
@@ -157,12 +135,8 @@ pub fn unlearn(
         Some(run) => run,
         None => begin()?,
     };
-    let selected = UnlearnArgs {
-        forget: selection.clone(),
-        ..args.clone()
-    };
     let about = evidence::Run {
-        args: &selected,
+        args,
         settings: &settings,
         folder: &opened.model.folder,
         scheduler: &opened.model.scheduler,
@@ -181,7 +155,7 @@ pub fn unlearn(
         start,
     };
     let write = |network: &Captioned, staged: &Path| match rank {
-        Some(_) => write_adapter(&opened, network, args, staged),
+        Some(_) => write_adapter(opened, network, args, staged),
         None => {
             let written = opened.model.write(&network.network, staged, false)?;
             // Other weights of a folder may hold the old network.
@@ -208,38 +182,6 @@ fn write_adapter(
         lora::FILE_NAME
     ));
     Ok(())
-}
-
-/// Opens the images that the model was trained on or draws, as RGB.
-pub(super) fn open_data(path: &Path, opened: &StableDiffusion) -> Result<Dataset, Failure> {
-    let options = OpenOptions {
-        channels: Some(opened.vae_config.in_channels),
-        memory_budget: 4 * model::BUDGET as u64,
-    };
-    let data = Dataset::open(path, &options)?;
-    let shape = data.shape();
-    // Halved by the autoencoder and again by the denoiser.
-    let levels = opened.model.config.block_out_channels.len();
-    let multiple = opened.latent_factor() << (levels - 1);
-    if !shape.height.is_multiple_of(multiple) || !shape.width.is_multiple_of(multiple) {
-        return Err(Failure::input(format!(
-            "{}: images of {} x {} pixels; this model takes multiples of {multiple}; crop or resize them first",
-            path.display(),
-            shape.height,
-            shape.width
-        )));
-    }
-    if let Some([height, width]) = opened.image_size()
-        && [height, width] != [shape.height, shape.width]
-    {
-        progress::warn(format!(
-            "{}: images of {} x {} pixels, but the model was made for {height} x {width}",
-            path.display(),
-            shape.height,
-            shape.width
-        ));
-    }
-    Ok(data)
 }
 
 /// Which image has which text: what was typed, or what the data says of itself.
@@ -337,7 +279,6 @@ fn distances(
 /// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
 fn resolved(
     args: &UnlearnArgs,
-    selection: &str,
     settings: &Settings,
     opened: &StableDiffusion,
     data: &Dataset,
@@ -351,7 +292,7 @@ fn resolved(
         "weights_sha256": digests(&opened.model.folder)?,
         "data": args.data.display().to_string(),
         "data_digest": data.digest()?,
-        "forget": selection,
+        "forget": args.forget,
         "forget_rows": split.forget,
         "duplicate_rows": split.duplicates,
         "retained": split.retain.len(),

@@ -11,10 +11,9 @@ use retrack_unlearn::data::{Dataset, NearCopy, Split};
 use retrack_unlearn::digest::DigestKey;
 use serde_json::json;
 
-use super::unlearn_text;
 use crate::args::VerifyArgs;
 use crate::evidence::{
-    CONTENT, Check, Forgotten, KEY, Numbers, PAGE, Probe, output_files, record_files,
+    CONTENT, Check, Forgotten, KEY, Numbers, PAGE, Probe, Rule, output_files, record_files,
 };
 use crate::failure::Failure;
 use crate::folders::digests;
@@ -61,11 +60,8 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
     found.equal("version of retrack", &report.version, version);
     let base = latent::open(&input)?;
-    let (base_folder, data) = match &base {
-        Opened::Image(base) => (&base.folder, model::open_data(&source, base)?),
-        Opened::Text(base) => (&base.model.folder, unlearn_text::open_data(&source, base)?),
-    };
-    files(&report, out, &folder, base_folder, &mut found)?;
+    let data = base.open_data(&source)?;
+    files(&report, out, &folder, base.folder(), &mut found)?;
     if report.version == version {
         let page = fs::read_to_string(folder.join(PAGE)).unwrap_or_default();
         found.compared += 1;
@@ -250,7 +246,7 @@ fn images(
         .map_or(&[][..], |request| &request.keyed_digests);
     match DigestKey::open(&path) {
         Ok(key) => {
-            let forgotten = Forgotten::new(data, &split(check, data)?, None)?;
+            let forgotten = Forgotten::new(data, &split(check, data)?, Rule::Nearest)?;
             let now: Vec<String> = forgotten
                 .images()
                 .map(|image| key.of(data.shape(), image))
@@ -278,7 +274,7 @@ fn scores(
     device: &Device,
     found: &mut Comparison,
 ) -> Result<(), Failure> {
-    let forgotten = Forgotten::new(data, &split(check, data)?, None)?;
+    let forgotten = Forgotten::new(data, &split(check, data)?, Rule::Nearest)?;
     let known = |row: &usize| *row < data.len();
     if !check.plan.controls.iter().all(known) {
         found.differs("the controls' rows are not in the data set");

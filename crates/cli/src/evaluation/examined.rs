@@ -43,7 +43,9 @@ pub(super) struct Examined<'a> {
     pub(super) network: UNet2DModel,
     pub(super) device: &'a Device,
     pub(super) seed: u64,
-    /// Drawn samples that are not the forgotten image.
+    /// Drawn samples.
+    pub(super) samples: Vec<u8>,
+    /// Those that are not the forgotten image.
     pub(super) others: Vec<u8>,
     /// What [`Examined::injected`] gives.
     pub(super) injected: OnceCell<Vec<u8>>,
@@ -65,18 +67,19 @@ impl<'a> Examined<'a> {
             Metric::Digits => self.digits(),
             Metric::Fid => self.fid(),
             Metric::Is => self.inception_score(),
+            Metric::Cluster | Metric::ClipIqa => Ok(Err("for text-to-image models".into())),
         }
     }
 
     pub(super) fn add(&mut self, name: &str, value: f64, count: usize) {
-        self.found.scores.push(Score::new(name, value, count));
+        self.found.add(name, value, count);
     }
 
     fn frequency(&mut self) -> Measured {
         let Some(threshold) = self.protocol.threshold else {
             return Ok(Err("give --threshold".into()));
         };
-        let found = Frequency::most(&self.found.samples, self.subject.images(), threshold);
+        let found = Frequency::most(&self.samples, self.subject.images(), threshold);
         let Some(most) = found else {
             return Ok(Err("there is no forgotten image".into()));
         };
@@ -136,9 +139,7 @@ impl<'a> Examined<'a> {
 
     fn sscd(&mut self) -> Measured {
         let Some(sscd) = &self.subject.judges.sscd else {
-            let lack = "give --sscd FILE: sscd_disc_mixup as ONNX, converted from the published \
-                sscd_disc_mixup.torchscript.pt";
-            return Ok(Err(lack.into()));
+            return Ok(Err(super::SSCD_LACKS.into()));
         };
         let shape = self.subject.data.shape();
         let injected = self
@@ -258,7 +259,7 @@ impl<'a> Examined<'a> {
         ]
         .concat();
         let found = Training::new(self.subject.data, &rows, model::BUDGET)
-            .and_then(|training| training.nearest(&self.found.samples, NEIGHBORS, model::BUDGET));
+            .and_then(|training| training.nearest(&self.samples, NEIGHBORS, model::BUDGET));
         match found {
             Ok(found) => {
                 let count = found.nearest.len();

@@ -11,14 +11,16 @@ use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::pictures::show_samples;
 use super::verdict::{Findings, Tally};
+use crate::evaluation::Drawn;
 use crate::failure::Failure;
+use crate::latent::shortened;
 
 /// One model that was measured.
 pub struct Column<'a> {
     pub name: &'a str,
     pub scores: &'a [Score],
-    /// Bytes of its first samples.
-    pub samples: &'a [u8],
+    /// Its first samples.
+    pub drawn: &'a [Drawn],
 }
 
 /// What both commands know.
@@ -28,8 +30,8 @@ pub struct About<'a> {
     pub facts: Vec<Fact>,
     pub device: &'a str,
     pub seconds: f64,
-    /// Sentences about what was not measured.
-    pub skipped: Vec<String>,
+    /// Sentences about what was not measured, and what a reader of the scores should know.
+    pub notes: Vec<String>,
 }
 
 impl About<'_> {
@@ -79,10 +81,10 @@ fn find<'a>(scores: &'a [Score], name: &str) -> Option<&'a Score> {
     scores.iter().find(|score| score.name == name)
 }
 
-/// `repeats` is a number of samples, `restored` a share of tries.
+/// `repeats` and `memorized` are numbers of samples, `restored` a share of tries.
 fn tally(scores: &[Score], name: &str) -> Option<Tally> {
     let score = find(scores, name)?;
-    let found = if name == "repeats" {
+    let found = if name == "repeats" || name == "memorized" {
         score.value
     } else {
         score.value * score.count as f64
@@ -104,7 +106,7 @@ fn findings(columns: &[Column], several: bool) -> Findings {
     };
     let membership =
         find(last.scores, "membership_auc").and_then(|score| Some((score.value, score.interval?)));
-    let quality = QUALITY.iter().filter_map(|(name, words)| {
+    let quality = QUALITY.iter().filter_map(|(name, words, _)| {
         let after = find(last.scores, name)?;
         Some(match before.and_then(|scores| find(scores, name)) {
             Some(before) => format!(
@@ -118,23 +120,41 @@ fn findings(columns: &[Column], several: bool) -> Findings {
     Findings {
         several,
         restored: pair("restored"),
-        copies: pair("repeats"),
+        copies: pair("repeats").or_else(|| pair("memorized")),
         membership,
         quality: quality.take(1).collect(),
         ..Findings::default()
     }
 }
 
-/// Scores of quality, the one to judge by first. Lower is better.
-const QUALITY: [(&str, &str); 3] = [
-    ("fid", "Frechet Inception distance to the retained images"),
+/// Which end of a score is the good one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Best {
+    Lowest,
+    Highest,
+}
+
+/// Scores of quality, the one to judge by first.
+const QUALITY: [(&str, &str, Best); 4] = [
+    (
+        "fid",
+        "Frechet Inception distance to the retained images",
+        Best::Lowest,
+    ),
     (
         "digit_frechet",
         "Frechet distance of the digits to the retained ones",
+        Best::Lowest,
+    ),
+    (
+        "clip_iqa_modified",
+        "CLIP-IQA of the other prompts' samples",
+        Best::Highest,
     ),
     (
         "distance_to_data",
         "Mean distance of a sample to the nearest training image",
+        Best::Lowest,
     ),
 ];
 
@@ -159,6 +179,17 @@ fn meaning(name: &str) -> &'static str {
             "Frechet distance in our digit classifier's features, not FID; lower is better"
         }
         "digit_score" => "score by our digit classifier, not IS; higher is better",
+        "memorized" => {
+            "samples of the forgotten prompt in the cluster of the forgotten images; lower is better"
+        }
+        "memorized_modified" => "the same of the other prompts' samples",
+        "success" => "1 where none of them is; a mean over runs is the share that succeeded",
+        "sscd" => {
+            "likeness of such samples to the forgotten image; a copy: above 0.5; lower is better"
+        }
+        "sscd_modified" => "the same of the other prompts' samples",
+        "clip_iqa" => "how good samples of the forgotten prompt look, 0 to 1; higher is better",
+        "clip_iqa_modified" => "the same of the other prompts' samples",
         "fid" => "Frechet Inception distance to the retained images; lower is better",
         "inception_score" => "Inception score; higher is better",
         _ => "",
@@ -189,7 +220,7 @@ pub fn evaluated(
     if verdict.sentence.is_empty() {
         verdict.sentence = "Nothing was asked that a sentence could answer; see the scores.".into();
     }
-    verdict.notes.extend(about.skipped.iter().cloned());
+    verdict.notes.extend(about.notes.iter().cloned());
     let title = if columns.len() > 1 {
         "What a model knows, beside its baseline"
     } else {
@@ -225,26 +256,31 @@ pub fn evaluated(
     let mut pictures = Vec::new();
     let mut hidden = 0;
     for column in columns {
-        let name = format!("samples-{}", column.name);
-        let title = if column.name == "baseline" {
-            "Before (baseline)"
-        } else {
-            "After (model)"
+        let title = match column.name {
+            _ if columns.len() == 1 => "Samples",
+            "baseline" => "Before (baseline)",
+            _ => "After (model)",
         };
-        let title = if columns.len() > 1 { title } else { "Samples" };
-        let sights = forgotten.look(column.samples)?;
-        let shape = forgotten.data.shape();
-        if let Some(covered) = show_samples(
-            &mut report,
-            &name,
-            title,
-            column.samples,
-            &sights,
-            shape,
-            show_forgotten,
-        )? {
-            pictures.push(name);
-            hidden += covered;
+        for (number, drawn) in column.drawn.iter().enumerate() {
+            let name = format!("samples-{}-{number}", column.name);
+            let title = match &drawn.prompt {
+                Some(prompt) => format!("{title}, \u{201c}{}\u{201d}", shortened(prompt)),
+                None => title.to_string(),
+            };
+            let sights = forgotten.look(&drawn.samples)?;
+            let shape = forgotten.data.shape();
+            if let Some(covered) = show_samples(
+                &mut report,
+                &name,
+                &title,
+                &drawn.samples,
+                &sights,
+                shape,
+                show_forgotten,
+            )? {
+                pictures.push(name);
+                hidden += covered;
+            }
         }
     }
     if !pictures.is_empty() {
@@ -290,7 +326,7 @@ impl Line {
 pub fn compared(lines: &[Line], seeds: usize, about: About) -> Report {
     let names = names(lines.iter().flat_map(|line| line.runs.iter().flatten()));
     let mut verdict = comparison(lines, seeds, &names);
-    verdict.notes.extend(about.skipped.iter().cloned());
+    verdict.notes.extend(about.notes.iter().cloned());
     let methods = lines.iter().filter(|line| !line.is_reference()).count();
     let title = format!(
         "{} compared over {}",
@@ -354,7 +390,7 @@ pub fn compared(lines: &[Line], seeds: usize, about: About) -> Report {
 
 /// Which methods never showed the image, and which of them kept quality best.
 fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
-    let tests: Vec<&str> = ["repeats", "restored"]
+    let tests: Vec<&str> = ["repeats", "restored", "memorized"]
         .into_iter()
         .filter(|test| names.iter().any(|name| name == test))
         .collect();
@@ -390,8 +426,8 @@ fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
     }
     let quality = QUALITY
         .iter()
-        .find(|(name, _)| names.iter().any(|known| known == name));
-    if let Some((name, words)) = quality {
+        .find(|(name, _, _)| names.iter().any(|known| known == name));
+    if let Some((name, words, end)) = quality {
         let mean = |line: &Line| Spread::of(&line.values(name)).map(|spread| spread.mean);
         let among = if clean.is_empty() || tests.is_empty() {
             &methods
@@ -401,14 +437,21 @@ fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
         let best = among
             .iter()
             .filter_map(|line| Some((mean(line)?, line)))
-            .min_by(|a, b| a.0.total_cmp(&b.0));
+            .min_by(|a, b| match end {
+                Best::Lowest => a.0.total_cmp(&b.0),
+                Best::Highest => b.0.total_cmp(&a.0),
+            });
         if let Some((value, line)) = best {
             let original = lines
                 .iter()
                 .find(|line| line.name == "original")
                 .and_then(mean);
             sentences.push(format!(
-                "{words} is lowest with {} ({}{}).",
+                "{words} is {} with {} ({}{}).",
+                match end {
+                    Best::Lowest => "lowest",
+                    Best::Highest => "highest",
+                },
                 line.name,
                 text(value),
                 original.map_or_else(String::new, |value| format!(
@@ -449,7 +492,7 @@ mod tests {
             facts: Vec::new(),
             device: "cpu",
             seconds: 1.0,
-            skipped: vec!["fid was skipped".into()],
+            notes: vec!["fid was skipped".into()],
         }
     }
 

@@ -2,12 +2,24 @@
 
 use std::collections::HashSet;
 
+use retrack_eval::clusters::Clusters;
 use retrack_eval::distance::euclidean;
 use retrack_unlearn::data::{Dataset, NEAR_COPY_RMS, Split};
 use retrack_unlearn::neighbors::nearest_to;
 
 use crate::failure::Failure;
 use crate::model;
+
+/// When an image counts as a forgotten one.
+#[derive(Debug, Clone, Copy)]
+pub enum Rule<'a> {
+    /// No retained image is nearer to it.
+    Nearest,
+    /// It is nearer than this, in Euclidean distance over pixels in [0, 1].
+    Threshold(f64),
+    /// It lies nearer to the mean of the forgotten images than to that of the others.
+    Cluster(&'a Clusters),
+}
 
 /// Each distinct forgotten image once.
 pub struct Forgotten<'a> {
@@ -20,8 +32,7 @@ pub struct Forgotten<'a> {
     pub others: Vec<usize>,
     /// Distance of each to the nearest of `others`.
     pub reach: Vec<f64>,
-    /// An image nearer than this counts as a forgotten one. `None`: one that no retained image is nearer to.
-    pub threshold: Option<f64>,
+    pub rule: Rule<'a>,
 }
 
 /// What an image is to the forgotten ones. Distances are Euclidean, pixels in [0, 1].
@@ -38,7 +49,7 @@ pub struct Sight {
 impl<'a> Forgotten<'a> {
     /// # Errors
     /// An image that cannot be read.
-    pub fn new(data: &'a Dataset, split: &Split, threshold: Option<f64>) -> Result<Self, Failure> {
+    pub fn new(data: &'a Dataset, split: &Split, rule: Rule<'a>) -> Result<Self, Failure> {
         let len = data.shape().bytes();
         let mut seen = HashSet::new();
         let mut image = vec![0; len];
@@ -48,7 +59,7 @@ impl<'a> Forgotten<'a> {
             rows: Vec::new(),
             others: Vec::new(),
             reach: Vec::new(),
-            threshold,
+            rule,
         };
         for &row in &split.forget {
             data.read(row, &mut image)?;
@@ -100,9 +111,10 @@ impl<'a> Forgotten<'a> {
             let distances: Vec<f64> = self.images().map(|one| euclidean(image, one)).collect();
             let distance = distances.iter().copied().fold(f64::INFINITY, f64::min);
             let nearest_of_all = distance <= other || distance < near_copy;
-            let counts = match self.threshold {
-                Some(threshold) => distance < threshold,
-                None => nearest_of_all,
+            let counts = match self.rule {
+                Rule::Nearest => nearest_of_all,
+                Rule::Threshold(threshold) => distance < threshold,
+                Rule::Cluster(clusters) => clusters.is_memorized(image),
             };
             let within = distances
                 .iter()
@@ -119,12 +131,15 @@ impl<'a> Forgotten<'a> {
 
     /// The rule of [`Sight::counts`], for the page.
     pub fn rule(&self) -> String {
-        match self.threshold {
-            Some(threshold) => format!(
+        match self.rule {
+            Rule::Threshold(threshold) => format!(
                 "A picture counts as a forgotten image when it is nearer to one than {threshold}, in Euclidean \
                  distance over pixels in [0, 1]."
             ),
-            None => "A picture counts as a forgotten image when no retained training image is nearer to it than \
+            Rule::Cluster(_) => "A picture counts as a forgotten image when its pixels lie nearer to the mean of the \
+                                 forgotten images than to that of the others."
+                .into(),
+            Rule::Nearest => "A picture counts as a forgotten image when no retained training image is nearer to it than \
                      that one, in Euclidean distance over pixels in [0, 1]."
                 .into(),
         }
@@ -158,7 +173,7 @@ mod tests {
     #[test]
     fn what_no_retained_image_is_nearer_to_counts_and_is_hidden() {
         let data = data();
-        let forgotten = Forgotten::new(&data, &split(), None).unwrap();
+        let forgotten = Forgotten::new(&data, &split(), Rule::Nearest).unwrap();
         assert_eq!((forgotten.len(), &forgotten.rows), (1, &vec![0]));
         let found = forgotten
             .look(&[[160; 4], [140; 4], [90; 4]].concat())
@@ -175,7 +190,7 @@ mod tests {
     #[test]
     fn a_threshold_counts_and_never_uncovers() {
         let data = data();
-        let forgotten = Forgotten::new(&data, &split(), Some(0.1)).unwrap();
+        let forgotten = Forgotten::new(&data, &split(), Rule::Threshold(0.1)).unwrap();
         let found = forgotten.look(&[[199; 4], [160; 4]].concat()).unwrap();
         let flags: Vec<_> = found
             .iter()

@@ -18,7 +18,7 @@ use std::path::Path;
 
 use retrack_eval::report::Report;
 
-pub use self::forgotten::Forgotten;
+pub use self::forgotten::{Forgotten, Rule};
 pub use self::machine_facts::peak_memory_bytes;
 pub use self::pictures::{covered, show_samples};
 pub use self::probe::{Numbers, Probe};

@@ -1,0 +1,190 @@
+//! A text-to-image model: what it draws for the prompt of the forgotten images and for others.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use retrack_eval::distance::mean;
+use retrack_networks::schedule::SchedulerKind;
+use retrack_unlearn::data::{self, modified_prompts, original_prompt};
+
+use super::{Drawn, Evaluation, Protocol, Skipped, Subject, check_shape};
+use crate::args::{Metric, PromptArgs};
+use crate::failure::Failure;
+use crate::latent::{self, Opened, PromptedSamples};
+
+/// The published guidance.
+pub const GUIDANCE: f64 = 7.5;
+/// Forgotten images that samples are compared with one by one, at most.
+const LOOKED_AT: usize = 16;
+
+/// What a text-to-image model is to draw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prompts {
+    /// What the forgotten images are drawn for.
+    pub forgotten: String,
+    /// What is to be drawn as before.
+    pub others: Vec<String>,
+}
+
+impl Prompts {
+    /// As typed, or as data in the published layout says it.
+    ///
+    /// # Errors
+    /// No prompt of the forgotten images, files of the layout that cannot be read.
+    pub fn read(typed: &PromptArgs, source: &Path) -> Result<Self, Failure> {
+        let published = data::is_published(source);
+        let original = match &typed.prompt {
+            Some(prompt) => Some(prompt.clone()),
+            None if published => original_prompt(source)?,
+            None => None,
+        };
+        let forgotten = original.ok_or_else(|| {
+            Failure::input("say with --prompt what the images to forget are drawn for")
+        })?;
+        let others = match typed.modified_prompt.as_slice() {
+            [] if published => modified_prompts(source)?,
+            typed => typed.to_vec(),
+        };
+        Ok(Self { forgotten, others })
+    }
+
+    /// Each with whether it is the forgotten images'.
+    fn all(&self) -> impl Iterator<Item = (&String, bool)> {
+        std::iter::once((&self.forgotten, true)).chain(self.others.iter().map(|one| (one, false)))
+    }
+}
+
+/// Draws for all prompts and measures what came out.
+pub(super) fn evaluate(
+    protocol: &Protocol,
+    prompts: &Prompts,
+    path: &Path,
+    subject: &Subject,
+    seed: u64,
+    device: &Device,
+) -> Result<Evaluation, Failure> {
+    let Opened::Text(opened) = latent::open(path)? else {
+        return Err(Failure::input(format!(
+            "{}: not a text-to-image model, as --model is",
+            path.display()
+        )));
+    };
+    let network = opened.model.network(device)?;
+    let mut found = Evaluation::default();
+    for (prompt, forgotten) in prompts.all() {
+        let samples = PromptedSamples {
+            count: protocol.samples,
+            steps: protocol.sampling_steps,
+            scheduler: protocol.scheduler.map(SchedulerKind::from),
+            seed,
+            batch_size: 1,
+            prompt,
+            negative_prompt: "",
+            guidance: protocol.guidance.unwrap_or(GUIDANCE),
+        };
+        let title = latent::shortened(prompt);
+        let (samples, shape) = samples.draw(&opened, &network, device, &title)?;
+        check_shape(shape, subject.data, path)?;
+        found.drawn.push(Drawn {
+            prompt: Some(prompt.clone()),
+            forgotten,
+            samples,
+        });
+    }
+    for &metric in &protocol.metrics {
+        if let Err(reason) = measure(metric, subject, &mut found)? {
+            found.skipped.push(Skipped { metric, reason });
+        }
+    }
+    Ok(found)
+}
+
+fn measure(
+    metric: Metric,
+    subject: &Subject,
+    found: &mut Evaluation,
+) -> Result<Result<(), String>, Failure> {
+    match metric {
+        Metric::Cluster => {
+            let clusters = subject.clusters.as_ref().expect("made with the prompts");
+            let each = |samples: &[u8]| {
+                let images = samples.chunks_exact(subject.data.shape().bytes());
+                images
+                    .map(|image| f64::from(u8::from(clusters.is_memorized(image))))
+                    .collect()
+            };
+            let drawn = std::mem::take(&mut found.drawn);
+            let [own, others] = of_prompts(&drawn, |samples| Ok(each(samples)))?;
+            found.drawn = drawn;
+            let memorized: f64 = own.iter().sum();
+            found.add("memorized", memorized, own.len());
+            let success = f64::from(u8::from(memorized == 0.0));
+            found.add("success", success, own.len());
+            if !others.is_empty() {
+                let count = others.len();
+                found.add("memorized_modified", others.iter().sum(), count);
+            }
+        }
+        Metric::Sscd => {
+            let Some(sscd) = &subject.judges.sscd else {
+                return Ok(Err(super::SSCD_LACKS.into()));
+            };
+            let shape = subject.data.shape();
+            let shape = [shape.height, shape.width, shape.channels];
+            let known: Vec<u8> = subject
+                .images()
+                .take(LOOKED_AT)
+                .flatten()
+                .copied()
+                .collect();
+            let known = sscd.embed(&known, shape).map_err(Failure::input)?;
+            // Of one memorized picture several forms may be forgotten: the nearest counts.
+            let nearest = |samples: &[u8]| {
+                let drawn = sscd.embed(samples, shape).map_err(Failure::input)?;
+                let most = |one: &retrack_eval::sscd::Embedding| {
+                    let all = known.iter().map(|known| known.similarity(one));
+                    all.fold(f64::NEG_INFINITY, f64::max)
+                };
+                Ok(drawn.iter().map(most).collect())
+            };
+            let scores = of_prompts(&found.drawn, nearest)?;
+            found.add_means("sscd", &scores);
+        }
+        Metric::ClipIqa => {
+            return Ok(Err("give --clip DIR".into()));
+        }
+        Metric::Frequency
+        | Metric::Injection
+        | Metric::Nll
+        | Metric::Membership
+        | Metric::Copies
+        | Metric::Digits
+        | Metric::Fid
+        | Metric::Is => return Ok(Err("not for text-to-image models".into())),
+    }
+    Ok(Ok(()))
+}
+
+/// A number of each sample: of the forgotten images' prompt, and of all others.
+fn of_prompts(
+    drawn: &[Drawn],
+    mut each: impl FnMut(&[u8]) -> Result<Vec<f64>, Failure>,
+) -> Result<[Vec<f64>; 2], Failure> {
+    let mut own = Vec::new();
+    let mut others = Vec::new();
+    for one in drawn {
+        let part = if one.forgotten { &mut own } else { &mut others };
+        part.extend(each(&one.samples)?);
+    }
+    Ok([own, others])
+}
+
+impl Evaluation {
+    fn add_means(&mut self, name: &str, [own, others]: &[Vec<f64>; 2]) {
+        self.add(name, mean(own), own.len());
+        if !others.is_empty() {
+            let name = format!("{name}_modified");
+            self.add(&name, mean(others), others.len());
+        }
+    }
+}
