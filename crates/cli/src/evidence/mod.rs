@@ -7,6 +7,8 @@
 pub mod card;
 pub mod comparison;
 
+mod curves;
+mod files;
 mod forgotten;
 mod machine_facts;
 mod pictures;
@@ -18,11 +20,12 @@ use std::path::Path;
 
 use retrack_eval::report::Report;
 
+pub use self::files::{output_files, record_files};
 pub use self::forgotten::{Forgotten, Rule};
 pub use self::machine_facts::peak_memory_bytes;
 pub use self::pictures::{covered, show_samples};
 pub use self::probe::{Numbers, Probe};
-pub use self::unlearning::{Check, Evidence, KEY, Run, output_files, record_files};
+pub use self::unlearning::{Check, Evidence, KEY, Run};
 pub use self::verdict::{Findings, Tally};
 
 use crate::failure::Failure;

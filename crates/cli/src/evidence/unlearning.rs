@@ -1,6 +1,7 @@
 //! The evidence of an unlearning run: looked for before, now and then on the way, and after.
 
-use std::fs;
+mod shown;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,7 +9,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use retrack_eval::report::*;
 use retrack_networks::denoiser::Denoiser;
-use retrack_networks::folder::{ModelFolder, sha256_file};
+use retrack_networks::folder::ModelFolder;
 use retrack_networks::schedule::SchedulerConfig;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::digest::DigestKey;
@@ -18,9 +19,10 @@ use retrack_unlearn::run::EventLog;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::curves::{curves, read_events};
+use super::files::{output_files, record_files};
 use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
-use super::pictures::{covered, grid, show_samples};
 use super::probe::{Measurement, Numbers, Plan, Probe};
 use super::verdict::{Findings, Tally};
 use super::{card, counted};
@@ -34,8 +36,6 @@ use crate::settings::Settings;
 pub const KEY: &str = "digest-key";
 /// Looks at the errors on the way, about.
 const GLANCES: usize = 10;
-/// Points of a curve, at most.
-const POINTS: usize = 400;
 
 /// What a run is about.
 pub struct Run<'a> {
@@ -131,17 +131,6 @@ impl<'a> Evidence<'a> {
             first,
             seconds: start.elapsed().as_secs_f64(),
         })
-    }
-
-    fn picture(&self, of: &Measurement) -> Result<Option<Vec<u8>>, Failure> {
-        let shape = self.run.data.shape();
-        if !matches!(shape.channels, 1 | 3) || of.samples.is_empty() {
-            return Ok(None);
-        }
-        // TensorBoard's files are passed on without a second look: covered in any case.
-        let (shown, _) = covered(&of.samples, &of.sights, shape, false);
-        let columns = (of.sights.len() as f64).sqrt().ceil() as usize;
-        grid(&shown, shape, columns).map(Some)
     }
 
     /// The report of the finished run. `staged`: the complete model, not yet in its place; `folder`: the run's own.
@@ -426,167 +415,6 @@ impl<'a> Evidence<'a> {
             configuration: run.config.clone(),
         })
     }
-
-    /// The pictures, and what stands in for those that may not be shown.
-    fn show(&self, report: &mut Report, after: &Measurement) -> Result<(), Failure> {
-        let shape = self.run.data.shape();
-        let show = self.run.args.show_forgotten;
-        if show && matches!(shape.channels, 1 | 3) {
-            self.show_forgotten(report)?;
-            self.show_neighbors(report)?;
-        }
-        if self.run.text_to_image {
-            return Ok(());
-        }
-        let plan = &self.probe.plan;
-        let forgotten = self.probe.forgotten;
-        let mut hidden = 0;
-        let mut names = Vec::new();
-        for (name, title, measured) in [
-            ("samples-before", "Before", &self.before),
-            ("samples-after", "After", after),
-        ] {
-            let covered = show_samples(
-                report,
-                name,
-                title,
-                &measured.samples,
-                &measured.sights,
-                shape,
-                show,
-            )?;
-            names.extend(covered.map(|_| name.to_string()));
-            hidden += covered.unwrap_or(0);
-        }
-        report.samples = Some(Samples {
-            note: format!(
-                "{} of each model, drawn by DDIM in {} steps from the same noise. {}{}",
-                counted(plan.samples, "sample"),
-                plan.sampling_steps,
-                forgotten.rule(),
-                covered_note(hidden)
-            ),
-            pictures: names,
-        });
-        let mut restoration = self.restoration(after);
-        if !matches!(shape.channels, 1 | 3) {
-            restoration.withheld = None;
-        } else if show {
-            let rows = [
-                &self.probe.noised()[..],
-                &self.before.restored,
-                &after.restored,
-            ]
-            .concat();
-            let caption = "Noised above, restored by the model before in the middle, by the model after below";
-            let alt = format!(
-                "{caption}: {} attempts side by side. Before, {} count as the forgotten image; after, {}.",
-                plan.tries, self.before.numbers.restored, after.numbers.restored
-            );
-            let name =
-                report.add_picture("restored", caption, &alt, grid(&rows, shape, plan.tries)?);
-            restoration.pictures.push(name);
-            restoration.withheld = None;
-        }
-        report.restoration = vec![restoration];
-        Ok(())
-    }
-
-    fn show_forgotten(&self, report: &mut Report) -> Result<(), Failure> {
-        let (forgotten, shape) = (self.probe.forgotten, self.run.data.shape());
-        let count = forgotten.len().min(16);
-        let first = &forgotten.pixels[..count * shape.bytes()];
-        let caption = format!("To be forgotten: {}", counted(count, "distinct image"));
-        let name = report.add_picture("forgotten", &caption, &caption, grid(first, shape, 8)?);
-        report.request.as_mut().expect("set above").picture = Some(name);
-        Ok(())
-    }
-
-    fn restoration(&self, after: &Measurement) -> Restoration {
-        let plan = &self.probe.plan;
-        let forgotten = self.probe.forgotten;
-        let of = |name: &str, numbers: &Numbers| Attempts {
-            name: name.into(),
-            restored: numbers.restored,
-            tries: numbers.distances.len(),
-            mean_distance: retrack_eval::distance::mean(&numbers.distances),
-        };
-        let row = |name: &str, kind, numbers: &Numbers| DotRow {
-            name: name.into(),
-            kind,
-            values: numbers.distances.clone(),
-        };
-        let reach = forgotten
-            .reach
-            .iter()
-            .copied()
-            .fold(f64::INFINITY, f64::min);
-        let marks = reach.is_finite().then(|| Mark {
-            name: "nearest retained image".into(),
-            value: reach,
-        });
-        Restoration {
-            title: format!("Noised to timestep {} and denoised again", plan.timestep),
-            note: format!(
-                "The forgotten images were noised to timestep {} of {} and denoised by each model with the same noise \
-                 (ancestral sampling, {} steps of the whole schedule). A model that memorized an image brings it back. \
-                 {}",
-                plan.timestep,
-                self.probe.scheduler.num_train_timesteps,
-                plan.restoring_steps,
-                forgotten.rule()
-            ),
-            attempts: vec![of("before", &self.before.numbers), of("after", &after.numbers)],
-            chart: DotChart {
-                title: "Distance of each attempt to the forgotten image".into(),
-                note: "Near zero, the image came back.".into(),
-                x: Axis::linear("Euclidean distance, pixels in [0, 1]"),
-                rows: vec![
-                    row("before", Kind::Before, &self.before.numbers),
-                    row("after", Kind::After, &after.numbers),
-                ],
-                marks: marks.into_iter().collect(),
-            },
-            pictures: Vec::new(),
-            withheld: Some(
-                "The attempts begin with the forgotten image, so what they lead to is not shown. For a report with \
-                 pictures, for the eyes of who may see them, run again with --show-forgotten."
-                    .into(),
-            ),
-        }
-    }
-
-    fn show_neighbors(&self, report: &mut Report) -> Result<(), Failure> {
-        let shape = self.run.data.shape();
-        let Some(neighbors) = &mut report.neighbors else {
-            return Ok(());
-        };
-        let mut image = vec![0; shape.bytes()];
-        let (mut pixels, mut columns) = (Vec::new(), 1);
-        for group in neighbors.groups.iter().take(8) {
-            let row: Vec<usize> = std::iter::once(group.of)
-                .chain(group.rows.iter().copied())
-                .take(11)
-                .collect();
-            columns = row.len();
-            for row in row {
-                self.run.data.read(row, &mut image)?;
-                pixels.extend_from_slice(&image);
-            }
-        }
-        if pixels.is_empty() {
-            return Ok(());
-        }
-        neighbors.picture = Some("neighbors".into());
-        let caption = "Each row: a forgotten image first, then its nearest retained images";
-        report.add_picture(
-            "neighbors",
-            caption,
-            caption,
-            grid(&pixels, shape, columns)?,
-        );
-        Ok(())
-    }
 }
 
 impl<M: Module + Denoiser> Observer<M> for Evidence<'_> {
@@ -618,18 +446,6 @@ impl<M: Module + Denoiser> Observer<M> for Evidence<'_> {
         }
         self.seconds += start.elapsed().as_secs_f64();
         Ok(scores)
-    }
-}
-
-fn covered_note(hidden: usize) -> String {
-    match hidden {
-        0 => String::new(),
-        1 => " One is covered: it is as near to a forgotten image as no retained one is (--show-forgotten shows it)."
-            .into(),
-        many => format!(
-            " {many} are covered: they are as near to a forgotten image as no retained one is (--show-forgotten shows \
-             them)."
-        ),
     }
 }
 
@@ -670,150 +486,4 @@ fn findings(before: &Numbers, after: &Numbers, several: bool) -> Findings {
         quality,
         ..Findings::default()
     }
-}
-
-fn read_events(path: &Path) -> Result<Vec<Value>, Failure> {
-    let text = fs::read_to_string(path).map_err(|error| Failure::read(path, error))?;
-    Ok(text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .collect())
-}
-
-/// The curves in `events.jsonl`.
-fn curves(events: &[Value], first: [f64; 2]) -> Vec<LineChart> {
-    let series = |key: &str, name: &str| -> Option<Series> {
-        let points: Vec<[f64; 2]> = events
-            .iter()
-            .filter_map(|event| Some([event["step"].as_f64()?, event.get(key)?.as_f64()?]))
-            .collect();
-        let stride = points.len().div_ceil(POINTS).max(1);
-        let last = points.len().saturating_sub(1);
-        let kept = points
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| place % stride == 0 || *place == last);
-        let points: Vec<[f64; 2]> = kept.map(|(_, point)| *point).collect();
-        (!points.is_empty()).then(|| Series {
-            name: name.into(),
-            points,
-        })
-    };
-    let chart = |title: &str, note: &str, y: &str, series: Vec<Series>| {
-        let values = || {
-            series
-                .iter()
-                .flat_map(|series| series.points.iter().map(|point| point[1]))
-        };
-        let low = values().fold(f64::INFINITY, f64::min);
-        let high = values().fold(f64::NEG_INFINITY, f64::max);
-        // Curves of very different height share a picture only on a logarithmic axis.
-        let log = low > 0.0 && high > 8.0 * low;
-        (!series.is_empty()).then(|| LineChart {
-            title: title.into(),
-            note: note.into(),
-            x: Axis::linear("step"),
-            y: Axis {
-                name: y.into(),
-                log,
-            },
-            series,
-        })
-    };
-    let list = |names: &[(&str, &str)]| {
-        names
-            .iter()
-            .filter_map(|(key, name)| series(key, name))
-            .collect()
-    };
-    let mut errors: Vec<Series> = list(&[
-        ("forgotten_error", "forgotten"),
-        ("retained_error", "retained controls"),
-    ]);
-    for (series, value) in errors.iter_mut().zip(first) {
-        series.points.insert(0, [0.0, value]);
-    }
-    [
-        chart(
-            "Denoising error on the way",
-            "Of a few forgotten and retained images, always with the same noise.",
-            "mean squared error, a value",
-            errors,
-        ),
-        chart(
-            "Loss",
-            "What the method minimizes, and its terms, on each step's own images and noise.",
-            "squared error, summed over an image",
-            list(&[
-                ("loss", "loss"),
-                ("retain_loss", "retained"),
-                ("forget_loss", "forgotten"),
-                ("correction_loss", "correction"),
-            ]),
-        ),
-        chart(
-            "Gradient norm",
-            "Before clipping.",
-            "Euclidean norm",
-            list(&[("gradient_norm", "gradient norm")]),
-        ),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
-}
-
-/// SHA-256 of every file of a model folder, by path: all but the run's record, the card (which its owner may edit) and
-/// names with a dot first, which other programs leave.
-///
-/// # Errors
-/// The system's.
-pub fn output_files(root: &Path) -> Result<Vec<FileDigest>, Failure> {
-    let mut found = Vec::new();
-    let mut folders = vec![PathBuf::new()];
-    while let Some(folder) = folders.pop() {
-        let path = root.join(&folder);
-        let entries = fs::read_dir(&path).map_err(|error| Failure::read(&path, error))?;
-        for entry in entries {
-            let entry = entry.map_err(|error| Failure::read(&path, error))?;
-            let name = entry.file_name();
-            let relative = folder.join(&name);
-            let top = folder.as_os_str().is_empty();
-            if name.to_string_lossy().starts_with('.')
-                || (top && (name == "run" || name == card::NAME))
-            {
-                continue;
-            }
-            if entry.path().is_dir() {
-                folders.push(relative);
-                continue;
-            }
-            found.push(FileDigest {
-                role: Role::Output,
-                sha256: sha256_file(&entry.path())?,
-                path: relative.display().to_string(),
-            });
-        }
-    }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(found)
-}
-
-/// SHA-256 of what a run recorded.
-///
-/// # Errors
-/// The system's.
-pub fn record_files(folder: &Path) -> Result<Vec<FileDigest>, Failure> {
-    let names = ["config.json", "events.jsonl"]
-        .into_iter()
-        .filter(|name| folder.join(name).is_file());
-    names
-        .map(|name| {
-            Ok(FileDigest {
-                role: Role::Record,
-                path: name.into(),
-                sha256: sha256_file(&folder.join(name))?,
-            })
-        })
-        .collect()
 }
