@@ -95,9 +95,8 @@ pub fn open_data(path: &Path, opened: &StableDiffusion) -> Result<Dataset, Failu
     };
     let data = Dataset::open(path, &options)?;
     let shape = data.shape();
-    // Halved by the autoencoder and again by the denoiser.
-    let levels = opened.model.config.block_out_channels.len();
-    let multiple = opened.latent_factor() << (levels - 1);
+    // Halved by the autoencoder, and again by a denoiser that takes no odd sides.
+    let multiple = opened.latent_factor() * opened.model.config.side_multiple();
     if !shape.height.is_multiple_of(multiple) || !shape.width.is_multiple_of(multiple) {
         return Err(Failure::input(format!(
             "{}: images of {} x {} pixels; this model takes multiples of {multiple}; crop or resize them first",

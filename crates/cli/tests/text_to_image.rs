@@ -198,6 +198,27 @@ fn all_methods_unlearn_on_latents_each_image_by_its_caption() {
 }
 
 #[test]
+fn latents_of_an_odd_height_and_width_are_unlearned() {
+    let folder = folder("pipeline_sd1");
+    for row in 0..6 {
+        folder.write(
+            &format!("forty/{row}.png"),
+            support::png(support::noise(row, 40 * 40)),
+        );
+    }
+    let said = folder.done(
+        "unlearn --model model --data forty --forget row:2 --prompt x --neighbors 2 --steps 1 --accumulate 1 --out new",
+    );
+    assert!(
+        said.stderr
+            .contains("40 x 40 pixels, but the model was made for 64 x 64"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(events(&folder, "new").len(), 1);
+}
+
+#[test]
 fn a_run_that_was_killed_and_resumed_ends_as_if_it_had_not_been() {
     let folder = folder("pipeline_sd1");
     let line = "unlearn --model model --data digit --neighbors 3 --steps 60 --accumulate 2 --checkpoint-every 2";
@@ -257,9 +278,12 @@ fn what_does_not_fit_a_text_to_image_model_is_refused_with_the_remedy() {
         &format!("{unlearn} digit/images --prompt x"),
         &["--forget is missing"],
     );
+    for name in ["a", "b"] {
+        folder.write(&format!("odd/{name}.png"), support::png(vec![0; 100]));
+    }
     folder.refused(
-        &format!("{unlearn} photos --forget row:0 --prompt x"),
-        &["8 x 8 pixels", "multiples of 16"],
+        &format!("{unlearn} odd --forget row:0 --prompt x"),
+        &["10 x 10 pixels", "multiples of 8"],
     );
     folder.refused(
         &format!("{unlearn} digit/images --forget row:0"),

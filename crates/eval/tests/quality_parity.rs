@@ -202,22 +202,3 @@ fn scores_of_2000_pictures_equal_those_of_torchmetrics() {
     let score = InceptionScore::of_logits(&logits, CLASSES, 1).unwrap();
     close(score.mean, expected("inception_score"), 1e-2);
 }
-
-/// Seconds at FID's own size, on request: `cargo test -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn a_distance_over_2048_features_of_full_rank_takes_seconds() {
-    let make = |name: &str| {
-        let mut statistics = FeatureStatistics::new(FEATURES);
-        for batch in 0..10 {
-            statistics.add(&support::unit(&format!("{name}.{batch}"), 300 * FEATURES));
-        }
-        statistics
-    };
-    let start = std::time::Instant::now();
-    let (a, b) = (make("a"), make("b"));
-    println!("statistics of 2 x 3000 samples: {:?}", start.elapsed());
-    let start = std::time::Instant::now();
-    let distance = frechet_distance(&a, &b).unwrap();
-    println!("distance {distance}: {:?}", start.elapsed());
-}

@@ -106,10 +106,7 @@ impl UNet2DConfig {
         }
         let down_attention = fields.blocks("down_block_types", BlockSide::Down)?;
         let up_attention = fields.blocks("up_block_types", BlockSide::Up)?;
-        let act = fields.text("act_fn", "silu")?;
-        if act != "silu" && act != "swish" {
-            return Err(unsupported("act_fn", &act, "silu"));
-        }
+        fields.silu()?;
         let class_embed_type = fields.optional_text("class_embed_type")?;
         if let Some(kind) = class_embed_type {
             return Err(unsupported("class_embed_type", &kind, "null"));
@@ -149,16 +146,7 @@ impl UNet2DConfig {
             norm_num_groups: fields.count("norm_num_groups", 32)?,
             attn_norm_num_groups: fields.optional_count("attn_norm_num_groups")?,
             norm_eps: fields.number("norm_eps", 1e-5)?,
-            resnet_time_scale_shift: fields.choice(
-                "resnet_time_scale_shift",
-                "default",
-                "default, scale_shift",
-                |name| match name {
-                    "default" => Some(TimeScaleShift::Default),
-                    "scale_shift" => Some(TimeScaleShift::ScaleShift),
-                    _ => None,
-                },
-            )?,
+            resnet_time_scale_shift: fields.time_scale_shift()?,
             add_attention: fields.flag("add_attention", true)?,
             num_class_embeds: fields.optional_count("num_class_embeds")?,
             unknown_keys: fields.unknown(),
@@ -170,60 +158,19 @@ impl UNet2DConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         let levels = self.block_out_channels.len();
-        for (key, count) in [
+        Stack {
+            block_out_channels: &self.block_out_channels,
+            layers_per_block: self.layers_per_block,
+            dropout: self.dropout,
+            freq_shift: self.freq_shift,
+            mid_block_scale_factor: self.mid_block_scale_factor,
+            norm_eps: self.norm_eps,
+            norm_num_groups: self.norm_num_groups,
+        }
+        .check(&[
             ("down_block_types", self.down_attention.len()),
             ("up_block_types", self.up_attention.len()),
-        ] {
-            if count != levels {
-                return Err(ConfigError::Inconsistent(format!(
-                    "`{key}` has {count} entries but `block_out_channels` has {levels}"
-                )));
-            }
-        }
-        if levels.saturating_mul(self.layers_per_block) > MOST_LAYERS {
-            return Err(ConfigError::Inconsistent(format!(
-                "`layers_per_block` = {} on {levels} levels are more than {MOST_LAYERS} layers",
-                self.layers_per_block
-            )));
-        }
-        if self.layers_per_block == 0 {
-            return Err(ConfigError::Inconsistent(
-                "`layers_per_block` is 0; at least one layer is needed".into(),
-            ));
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(unsupported(
-                "dropout",
-                &self.dropout.to_string(),
-                "0 up to, not including, 1",
-            ));
-        }
-        let frequencies = (self.block_out_channels[0] / 2) as f64;
-        if self.freq_shift.abs() >= frequencies {
-            return Err(ConfigError::Inconsistent(format!(
-                "`freq_shift` = {} leaves nothing of the time embedding's {frequencies} frequencies",
-                self.freq_shift
-            )));
-        }
-        if self.mid_block_scale_factor == 0.0 {
-            return Err(ConfigError::Inconsistent(
-                "`mid_block_scale_factor` is 0, by which nothing can be divided".into(),
-            ));
-        }
-        let groups = self.norm_num_groups;
-        if self.norm_eps <= 0.0 {
-            return Err(ConfigError::Inconsistent(
-                "`norm_eps` must be above 0".into(),
-            ));
-        }
-        let skips = skip_widths(&self.block_out_channels, self.layers_per_block);
-        for &channels in self.block_out_channels.iter().chain(&skips) {
-            if !channels.is_multiple_of(groups) {
-                return Err(ConfigError::Inconsistent(format!(
-                    "a normalization over {channels} channels cannot have `norm_num_groups` = {groups} groups"
-                )));
-            }
-        }
+        ])?;
         if let Some(groups) = self.attn_norm_num_groups
             && !self.block_out_channels[levels - 1].is_multiple_of(groups)
         {
@@ -250,6 +197,81 @@ impl UNet2DConfig {
         }
         Ok(())
     }
+}
+
+/// What the networks of this crate have in common: levels of residual blocks.
+pub(crate) struct Stack<'a> {
+    pub(crate) block_out_channels: &'a [usize],
+    pub(crate) layers_per_block: usize,
+    pub(crate) dropout: f64,
+    pub(crate) freq_shift: f64,
+    pub(crate) mid_block_scale_factor: f64,
+    pub(crate) norm_eps: f64,
+    pub(crate) norm_num_groups: usize,
+}
+
+impl Stack<'_> {
+    /// `lists`: keys whose lists have an entry for each level, and how many they have.
+    pub(crate) fn check(&self, lists: &[(&str, usize)]) -> Result<(), ConfigError> {
+        let levels = self.block_out_channels.len();
+        for &(key, count) in lists {
+            if count != levels {
+                return Err(ConfigError::Inconsistent(format!(
+                    "`{key}` has {count} entries but `block_out_channels` has {levels}"
+                )));
+            }
+        }
+        check_layers("layers_per_block", self.layers_per_block, levels)?;
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(unsupported(
+                "dropout",
+                &self.dropout.to_string(),
+                "0 up to, not including, 1",
+            ));
+        }
+        let frequencies = (self.block_out_channels[0] / 2) as f64;
+        if self.freq_shift.abs() >= frequencies {
+            return Err(ConfigError::Inconsistent(format!(
+                "`freq_shift` = {} leaves nothing of the time embedding's {frequencies} frequencies",
+                self.freq_shift
+            )));
+        }
+        if self.mid_block_scale_factor == 0.0 {
+            return Err(ConfigError::Inconsistent(
+                "`mid_block_scale_factor` is 0, by which nothing can be divided".into(),
+            ));
+        }
+        if self.norm_eps <= 0.0 {
+            return Err(ConfigError::Inconsistent(
+                "`norm_eps` must be above 0".into(),
+            ));
+        }
+        let groups = self.norm_num_groups;
+        let skips = skip_widths(self.block_out_channels, self.layers_per_block);
+        for &channels in self.block_out_channels.iter().chain(&skips) {
+            if !channels.is_multiple_of(groups) {
+                return Err(ConfigError::Inconsistent(format!(
+                    "a normalization over {channels} channels cannot have `norm_num_groups` = {groups} groups"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses a number of layers that no published network comes near, and none.
+pub(crate) fn check_layers(key: &str, layers: usize, levels: usize) -> Result<(), ConfigError> {
+    if levels.saturating_mul(layers) > MOST_LAYERS {
+        return Err(ConfigError::Inconsistent(format!(
+            "`{key}` = {layers} on {levels} levels are more than {MOST_LAYERS} layers"
+        )));
+    }
+    if layers == 0 {
+        return Err(ConfigError::Inconsistent(format!(
+            "`{key}` is 0; at least one layer is needed"
+        )));
+    }
+    Ok(())
 }
 
 /// Widths of the concatenations that enter the residual blocks on the way up.
@@ -318,6 +340,27 @@ impl<'a> Fields<'a> {
             value: value.to_string(),
             expected,
         }
+    }
+
+    /// The one activation of these networks, under its two names.
+    pub(crate) fn silu(&mut self) -> Result<(), ConfigError> {
+        match self.text("act_fn", "silu")?.as_str() {
+            "silu" | "swish" => Ok(()),
+            other => Err(unsupported("act_fn", other, "silu")),
+        }
+    }
+
+    pub(crate) fn time_scale_shift(&mut self) -> Result<TimeScaleShift, ConfigError> {
+        self.choice(
+            "resnet_time_scale_shift",
+            "default",
+            "default, scale_shift",
+            |name| match name {
+                "default" => Some(TimeScaleShift::Default),
+                "scale_shift" => Some(TimeScaleShift::ScaleShift),
+                _ => None,
+            },
+        )
     }
 
     pub(crate) fn nullable_count(

@@ -155,6 +155,7 @@ macro_rules! agree {
 agree! {
     sd1
     sd2
+    sd_odd
     sd_options
 }
 
@@ -206,6 +207,7 @@ fn gradients_by_stages_are_those_of_one_graph() {
     for (name, dropout) in [
         ("predict_sd1", 0.0),
         ("predict_sd2", 0.25),
+        ("predict_sd_odd", 0.0),
         ("predict_sd_options", 0.0),
     ] {
         let [whole, by_stages] = both_ways(&Case::read(name), dropout);

@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{ConfigError, Fields, TimeScaleShift, skip_widths, unsupported};
+use crate::config::{ConfigError, Fields, Stack, TimeScaleShift, check_layers, unsupported};
 
 /// Configuration of [`UNet2DConditionModel`](super::UNet2DConditionModel), with diffusers' names and
 /// defaults. Lists have an entry for each level, from the finest on.
@@ -102,16 +102,7 @@ impl UNet2DConditionConfig {
             transformer_layers_per_block: counts_by_level(&mut fields, layers_key, 1, levels)?,
             only_cross_attention: flags_by_level(&mut fields, "only_cross_attention", levels)?,
             use_linear_projection: fields.flag("use_linear_projection", false)?,
-            resnet_time_scale_shift: fields.choice(
-                "resnet_time_scale_shift",
-                "default",
-                "default, scale_shift",
-                |name| match name {
-                    "default" => Some(TimeScaleShift::Default),
-                    "scale_shift" => Some(TimeScaleShift::ScaleShift),
-                    _ => None,
-                },
-            )?,
+            resnet_time_scale_shift: fields.time_scale_shift()?,
             unknown_keys: fields.unknown(),
             block_out_channels,
         };
@@ -119,9 +110,27 @@ impl UNet2DConditionConfig {
         Ok(config)
     }
 
+    /// What the height and width of latents must be multiples of. With a pixel of padding on every side odd sides are
+    /// rounded up on the way down and cut again on the way up; without it they would grow.
+    pub fn side_multiple(&self) -> usize {
+        match self.downsample_padding {
+            0 => 1 << (self.block_out_channels.len() - 1),
+            _ => 1,
+        }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         let levels = self.block_out_channels.len();
-        for (key, count) in [
+        Stack {
+            block_out_channels: &self.block_out_channels,
+            layers_per_block: self.layers_per_block,
+            dropout: self.dropout,
+            freq_shift: self.freq_shift,
+            mid_block_scale_factor: self.mid_block_scale_factor,
+            norm_eps: self.norm_eps,
+            norm_num_groups: self.norm_num_groups,
+        }
+        .check(&[
             ("down_block_types", self.down_attention.len()),
             ("up_block_types", self.up_attention.len()),
             ("attention_head_dim", self.attention_heads.len()),
@@ -130,38 +139,9 @@ impl UNet2DConditionConfig {
                 self.transformer_layers_per_block.len(),
             ),
             ("only_cross_attention", self.only_cross_attention.len()),
-        ] {
-            if count != levels {
-                return Err(ConfigError::Inconsistent(format!(
-                    "`{key}` has {count} entries but `block_out_channels` has {levels}"
-                )));
-            }
-        }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(unsupported(
-                "dropout",
-                &self.dropout.to_string(),
-                "0 up to, not including, 1",
-            ));
-        }
-        for (key, value) in [
-            ("norm_eps", self.norm_eps),
-            ("mid_block_scale_factor", self.mid_block_scale_factor),
-        ] {
-            if value <= 0.0 {
-                return Err(ConfigError::Inconsistent(format!(
-                    "`{key}` is {value}; it must be above 0"
-                )));
-            }
-        }
-        let groups = self.norm_num_groups;
-        let skips = skip_widths(&self.block_out_channels, self.layers_per_block);
-        for &channels in self.block_out_channels.iter().chain(&skips) {
-            if !channels.is_multiple_of(groups) {
-                return Err(ConfigError::Inconsistent(format!(
-                    "a normalization over {channels} channels cannot have `norm_num_groups` = {groups} groups"
-                )));
-            }
+        ])?;
+        for &layers in &self.transformer_layers_per_block {
+            check_layers("transformer_layers_per_block", layers, levels)?;
         }
         // The coarsest level attends in the mid block in any case.
         for level in 0..levels {
@@ -186,10 +166,7 @@ fn refuse_variants(fields: &mut Fields) -> Result<(), ConfigError> {
                 embedding and image sizes, which are not computed here";
     only(fields, "addition_embed_type", &Value::Null, sdxl)?;
     only(fields, "addition_time_embed_dim", &Value::Null, sdxl)?;
-    let act = fields.text("act_fn", "silu")?;
-    if act != "silu" && act != "swish" {
-        return Err(unsupported("act_fn", &act, "silu"));
-    }
+    fields.silu()?;
     for key in [
         "class_embed_type",
         "num_class_embeds",
@@ -370,6 +347,10 @@ mod tests {
             ("encoder_hid_dim", json!(8)),
             ("encoder_hid_dim_type", json!("text_proj")),
             ("layers_per_block", json!([1, 2])),
+            ("layers_per_block", json!(0)),
+            ("layers_per_block", json!(1_000_000_000)),
+            ("transformer_layers_per_block", json!(1_000_000_000)),
+            ("freq_shift", json!(16)),
             ("mid_block_type", Value::Null),
             ("mid_block_scale_factor", json!(0)),
             ("norm_num_groups", json!(48)),

@@ -5,6 +5,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::blocks::Condition;
+use super::stages::Input;
 use super::unet::UNet2DConditionModel;
 use crate::gradients::{GradientSet, GradientSum};
 use crate::random::Draw;
@@ -16,8 +17,7 @@ const KEPT_AT_MOST: usize = 1 << 30;
 
 /// What a stage was given.
 struct Given {
-    x: Tensor<4>,
-    skip: Option<Tensor<4>>,
+    input: Input,
     /// As it was before the stage drew its masks.
     dropout: Option<Draw>,
 }
@@ -83,15 +83,12 @@ impl UNet2DConditionModel {
         let mut skips = vec![x.clone()];
         let mut given = Vec::new();
         for stage in plain.stages() {
-            let skip = stage
-                .takes_skip()
-                .then(|| skips.pop().expect("the way down leaves a skip for each"));
+            let input = stage.input(x, &mut skips);
             given.push(Given {
-                x: x.clone(),
-                skip: skip.clone(),
+                input: input.clone(),
                 dropout: dropout.as_deref().cloned(),
             });
-            x = stage.forward(x, skip, condition, dropout.as_deref_mut());
+            x = stage.forward(input, condition, dropout.as_deref_mut());
             if stage.leaves_skip() {
                 skips.push(x.clone());
             }
@@ -109,16 +106,24 @@ impl UNet2DConditionModel {
             if stage.leaves_skip() {
                 dx = dx + dskips.pop().expect("the way up takes each skip");
             }
-            let (x, skip, temb) = (leaf(given.x), given.skip.map(leaf), leaf(temb.clone()));
+            let input = Input {
+                x: leaf(given.input.x),
+                skip: given.input.skip.map(leaf),
+                ..given.input
+            };
+            let temb = leaf(temb.clone());
             let condition = Condition {
                 temb: &temb,
                 context: &context,
             };
-            let y = stage.forward(x.clone(), skip.clone(), condition, given.dropout.as_mut());
+            let y = stage.forward(input.clone(), condition, given.dropout.as_mut());
             // The gradient of this product's sum for y is the given one.
             let mut gradients = sum_by_part.backward(self, (y * dx.autodiff()).sum());
-            dx = x.grad_remove(&mut gradients).expect("every stage uses x");
-            if let Some(skip) = skip {
+            dx = input
+                .x
+                .grad_remove(&mut gradients)
+                .expect("every stage uses x");
+            if let Some(skip) = input.skip {
                 dskips.push(skip.grad_remove(&mut gradients).expect("used"));
             }
             if let Some(part) = temb.grad_remove(&mut gradients) {

@@ -38,24 +38,40 @@ impl UNet2DConditionModel {
     }
 }
 
+/// What a stage works on.
+#[derive(Clone)]
+pub(super) struct Input {
+    pub x: Tensor<4>,
+    /// What is joined to it.
+    pub skip: Option<Tensor<4>>,
+    /// Height and width that an enlargement leads to: those of the next skip.
+    pub size: [usize; 2],
+}
+
 impl Stage<'_> {
     /// Whether the result also goes on the stack of skips.
     pub fn leaves_skip(&self) -> bool {
         matches!(self, Self::Down(..) | Self::Downsample(_))
     }
 
-    /// Whether the top of that stack is joined to the input.
-    pub fn takes_skip(&self) -> bool {
-        matches!(self, Self::Up(..))
+    /// Takes what this stage needs off the stack of skips.
+    pub fn input(&self, x: Tensor<4>, skips: &mut Vec<Tensor<4>>) -> Input {
+        let skip = matches!(self, Self::Up(..))
+            .then(|| skips.pop().expect("the way down leaves a skip for each"));
+        let [_, height, width, _] = skips.last().unwrap_or(&x).dims();
+        Input {
+            x,
+            skip,
+            size: [height, width],
+        }
     }
 
     /// # Shapes
-    /// `x` and `skip` (where one is taken): `[batch, height, width, channels]`; result: of half or twice the
-    /// height and width where the stage changes them.
+    /// `x` and `skip` (where one is taken): `[batch, height, width, channels]`; result: of half the height and width,
+    /// rounded up, or of `size` where the stage changes them.
     pub fn forward(
         &self,
-        x: Tensor<4>,
-        skip: Option<Tensor<4>>,
+        Input { x, skip, size }: Input,
         condition: Condition,
         dropout: Option<&mut Draw>,
     ) -> Tensor<4> {
@@ -72,7 +88,14 @@ impl Stage<'_> {
                 let (resnets, attentions) = (&block.resnets, &block.attentions);
                 forward_layer(resnets, attentions, *layer, x, condition, dropout)
             }
-            Self::Upsample(up) => up.conv.forward(kernels::upsample_nearest2x(x)),
+            Self::Upsample(up) => {
+                let [height, width] = size;
+                // An odd side was rounded up on the way down. Its nearest neighbors are those of twice the size, without
+                // the last.
+                let enlarged = kernels::upsample_nearest2x(x);
+                up.conv
+                    .forward(enlarged.narrow(1, 0, height).narrow(2, 0, width))
+            }
         }
     }
 
@@ -111,7 +134,7 @@ impl UNet2DConditionModel {
             match stage {
                 Stage::Down(block, layer) => channels = block.resnets[layer].conv2.bias.dims()[0],
                 Stage::Up(block, layer) => channels = block.resnets[layer].conv2.bias.dims()[0],
-                Stage::Downsample(_) => (height, width) = (height / 2, width / 2),
+                Stage::Downsample(_) => (height, width) = (height.div_ceil(2), width.div_ceil(2)),
                 Stage::Upsample(_) => (height, width) = (2 * height, 2 * width),
                 Stage::Mid(_) => {}
             }

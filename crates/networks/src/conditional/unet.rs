@@ -186,10 +186,8 @@ impl UNet2DConditionModel {
         };
         let mut skips = vec![x.clone()];
         for stage in self.stages() {
-            let skip = stage
-                .takes_skip()
-                .then(|| skips.pop().expect("the way down leaves a skip for each"));
-            x = stage.forward(x, skip, condition, dropout.as_deref_mut());
+            let input = stage.input(x, &mut skips);
+            x = stage.forward(input, condition, dropout.as_deref_mut());
             if stage.leaves_skip() {
                 skips.push(x.clone());
             }
@@ -237,7 +235,11 @@ impl UNet2DConditionModel {
                 timesteps,
             });
         }
-        let multiple: usize = 1 << (self.down_blocks.len() - 1);
+        // As `side_multiple` of the configuration.
+        let multiple: usize = match self.downsample_padding {
+            0 => 1 << (self.down_blocks.len() - 1),
+            _ => 1,
+        };
         for side in [height, width] {
             if side == 0 || !side.is_multiple_of(multiple) {
                 // The first level where the side is odd; 0 halves to 0 at once.
