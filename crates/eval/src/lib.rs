@@ -1,6 +1,7 @@
 //! Metrics of forgetting and of quality, and pictures of both.
 
 pub mod auc;
+pub mod clip_iqa;
 pub mod clusters;
 pub mod copies;
 pub mod digits;

@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod clip;
 pub mod conditional;
 pub mod config;
 pub mod cost;
@@ -24,5 +25,6 @@ pub mod schedule;
 pub mod stable_diffusion;
 pub mod text;
 pub mod tokenizer;
+pub mod transformer;
 pub mod unet2d;
 pub mod vae;

@@ -41,6 +41,12 @@ pub enum ModelError {
         path.display()
     )]
     NotAPipeline { path: PathBuf },
+    #[error(
+        "{}: {found}, where both encoders of CLIP are needed; give the folder of a whole CLIPModel, as `hf download \
+         openai/clip-vit-base-patch16 --local-dir DIR` fetches one",
+        path.display()
+    )]
+    NotClip { path: PathBuf, found: String },
 }
 
 /// A denoising model read from a folder.
@@ -139,11 +145,21 @@ pub(crate) fn scheduler(folder: &ModelFolder) -> Result<SchedulerConfig, ModelEr
 
 /// `network` with the weights of the folder `root`.
 pub(crate) fn fill<M: Module>(network: M, weights: &Weights, root: &Path) -> Result<M, ModelError> {
-    let shapes: Vec<(String, Vec<usize>)> = weights
-        .iter()
+    let shapes = weights.iter();
+    let shapes: Vec<_> = shapes
         .map(|(name, tensor)| (name.to_string(), tensor.shape().to_vec()))
         .collect();
-    Mismatch::check(&network, &shapes).map_err(|source| ModelError::Mismatch {
+    fill_shapes(network, weights, &shapes, root)
+}
+
+/// `network` with those tensors of the folder `root` that `shapes` names, and with no others there.
+pub(crate) fn fill_shapes<M: Module>(
+    network: M,
+    weights: &Weights,
+    shapes: &[(String, Vec<usize>)],
+    root: &Path,
+) -> Result<M, ModelError> {
+    Mismatch::check(&network, shapes).map_err(|source| ModelError::Mismatch {
         path: root.to_path_buf(),
         source,
     })?;

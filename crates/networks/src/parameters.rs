@@ -147,7 +147,7 @@ impl Path {
         let name: Vec<&str> = named.map(|(name, _)| name.as_str()).collect();
         let container = self.steps.last().map_or("", |(_, c)| c.as_str());
         let layout = match (container, dims.len()) {
-            ("Struct:Conv3x3" | "Struct:ConvStride2", 4) => Layout::Conv,
+            ("Struct:Conv3x3" | "Struct:ConvStride2" | "Struct:PatchEmbedding", 4) => Layout::Conv,
             ("Struct:Conv1x1", 2) => Layout::Conv1x1,
             ("Struct:Linear" | "Struct:Projection" | "Struct:LoraAdapter", 2) => Layout::Linear,
             _ => Layout::Same,

@@ -135,7 +135,10 @@ impl StableDiffusion {
             path: folder.config_path(),
             source: ConfigError::Inconsistent(problem),
         };
-        let (width, states) = (model.config.cross_attention_dim, text_config.hidden_size);
+        let (width, states) = (
+            model.config.cross_attention_dim,
+            text_config.encoder.hidden_size,
+        );
         if width != states {
             return Err(disagree(format!(
                 "`cross_attention_dim` is {width}, but the text encoder's `hidden_size` {states}"

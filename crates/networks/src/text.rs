@@ -2,46 +2,32 @@
 //! hidden states that a conditional network attends to. There is no tokenizer here.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData, activation};
-use retrack_kernels as kernels;
+use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 
-use crate::attention::{merge_heads, split_heads};
 use crate::config::{ConfigError, Fields};
-use crate::layers::{Embedding, LayerNorm, Linear};
-
-/// The activation between the two layers of a [`Mlp`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HiddenAct {
-    /// x sigmoid(1.702 x): Stable Diffusion 1.
-    QuickGelu,
-    /// Stable Diffusion 2.
-    Gelu,
-}
+use crate::layers::{Embedding, LayerNorm};
+use crate::transformer::{Defaults, Encoder, EncoderConfig};
 
 /// Configuration of [`CLIPTextModel`], with the names and defaults of transformers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextConfig {
     pub vocab_size: usize,
-    pub hidden_size: usize,
-    pub intermediate_size: usize,
-    pub num_hidden_layers: usize,
-    pub num_attention_heads: usize,
     pub max_position_embeddings: usize,
-    pub hidden_act: HiddenAct,
-    pub layer_norm_eps: f64,
+    pub encoder: EncoderConfig,
+    /// The mark at whose place a text's own state is; `None` where the file does not give one number.
+    pub eos_token_id: Option<i64>,
     /// Keys of the file that mean nothing to this network.
     pub unknown_keys: Vec<String>,
 }
 
 /// What the file says about other uses than encoding: training, special tokens, how it was saved.
-const HARMLESS: [&str; 14] = [
+const HARMLESS: [&str; 13] = [
     "architectures",
     "attention_dropout",
     "bos_token_id",
     "dropout",
     "dtype",
-    "eos_token_id",
     "initializer_factor",
     "initializer_range",
     "model_type",
@@ -65,69 +51,41 @@ impl TextConfig {
         for key in HARMLESS {
             fields.get(key);
         }
-        let config = Self {
-            vocab_size: fields.count("vocab_size", 49408)?,
-            hidden_size: fields.count("hidden_size", 512)?,
-            intermediate_size: fields.count("intermediate_size", 2048)?,
-            num_hidden_layers: fields.count("num_hidden_layers", 12)?,
-            num_attention_heads: fields.count("num_attention_heads", 8)?,
-            max_position_embeddings: fields.count("max_position_embeddings", 77)?,
-            hidden_act: fields.choice("hidden_act", "quick_gelu", "quick_gelu, gelu", |name| {
-                match name {
-                    "quick_gelu" => Some(HiddenAct::QuickGelu),
-                    "gelu" => Some(HiddenAct::Gelu),
-                    _ => None,
-                }
-            })?,
-            layer_norm_eps: fields.number("layer_norm_eps", 1e-5)?,
-            unknown_keys: fields.unknown(),
+        let defaults = Defaults {
+            hidden_size: 512,
+            intermediate_size: 2048,
+            num_attention_heads: 8,
         };
-        if config.layer_norm_eps <= 0.0 {
-            return Err(ConfigError::Inconsistent(
-                "`layer_norm_eps` must be above 0".into(),
-            ));
-        }
-        let (hidden, heads) = (config.hidden_size, config.num_attention_heads);
-        if !hidden.is_multiple_of(heads) {
-            return Err(ConfigError::Inconsistent(format!(
-                "`hidden_size` = {hidden} does not split into `num_attention_heads` = {heads} heads"
-            )));
-        }
-        Ok(config)
+        Ok(Self {
+            vocab_size: fields.count("vocab_size", 49408)?,
+            max_position_embeddings: fields.count("max_position_embeddings", 77)?,
+            encoder: EncoderConfig::read(&mut fields, defaults)?,
+            eos_token_id: match fields.get("eos_token_id") {
+                None => Some(49407),
+                Some(value) => value.as_i64(),
+            },
+            unknown_keys: fields.unknown(),
+        })
     }
 
     /// The network, all parameters zero: [`parameters`](crate::parameters) fills them.
     pub fn init(&self, device: &Device) -> CLIPTextModel {
-        let hidden = self.hidden_size;
-        let norm = || LayerNorm::new(hidden, self.layer_norm_eps, device);
-        let linear = || Linear::new(hidden, hidden, device);
-        let layer = || EncoderLayer {
-            layer_norm1: norm(),
-            self_attn: CausalAttention {
-                q_proj: linear(),
-                k_proj: linear(),
-                v_proj: linear(),
-                out_proj: linear(),
-                heads: self.num_attention_heads,
-            },
-            layer_norm2: norm(),
-            mlp: Mlp {
-                fc1: Linear::new(hidden, self.intermediate_size, device),
-                fc2: Linear::new(self.intermediate_size, hidden, device),
-                quick: self.hidden_act == HiddenAct::QuickGelu,
-            },
-        };
+        let hidden = self.encoder.hidden_size;
         let text_model = TextTransformer {
             embeddings: TextEmbeddings {
                 token_embedding: Embedding::new(self.vocab_size, hidden, device),
                 position_embedding: Embedding::new(self.max_position_embeddings, hidden, device),
             },
-            encoder: TextEncoder {
-                layers: (0..self.num_hidden_layers).map(|_| layer()).collect(),
-            },
-            final_layer_norm: norm(),
+            encoder: self.encoder.init(device),
+            final_layer_norm: self.encoder.norm(device),
         };
         CLIPTextModel { text_model }
+    }
+
+    /// How many numbers the network has.
+    pub(crate) fn parameters(&self) -> u64 {
+        let rows = self.vocab_size as u64 + self.max_position_embeddings as u64;
+        (rows + 2) * self.encoder.hidden_size as u64 + self.encoder.parameters()
     }
 }
 
@@ -150,6 +108,8 @@ pub enum TextError {
         text: usize,
         last: usize,
     },
+    #[error("text {text} has no end mark (token {end})")]
+    NoEnd { text: usize, end: i64 },
 }
 
 /// CLIP's text encoder. Field names are the checkpoint's, so that a parameter's path is its key.
@@ -162,7 +122,7 @@ pub struct CLIPTextModel {
 #[derive(Module, Debug)]
 pub struct TextTransformer {
     pub embeddings: TextEmbeddings,
-    pub encoder: TextEncoder,
+    pub encoder: Encoder,
     pub final_layer_norm: LayerNorm,
 }
 
@@ -171,39 +131,6 @@ pub struct TextTransformer {
 pub struct TextEmbeddings {
     pub token_embedding: Embedding,
     pub position_embedding: Embedding,
-}
-
-/// The layers.
-#[derive(Module, Debug)]
-pub struct TextEncoder {
-    pub layers: Vec<EncoderLayer>,
-}
-
-/// Attention and feed-forward, each after a normalization and inside a residual connection.
-#[derive(Module, Debug)]
-pub struct EncoderLayer {
-    pub layer_norm1: LayerNorm,
-    pub self_attn: CausalAttention,
-    pub layer_norm2: LayerNorm,
-    pub mlp: Mlp,
-}
-
-/// Attention of every token over itself and those before it.
-#[derive(Module, Debug)]
-pub struct CausalAttention {
-    pub q_proj: Linear,
-    pub k_proj: Linear,
-    pub v_proj: Linear,
-    pub out_proj: Linear,
-    heads: usize,
-}
-
-/// Two linear layers with an activation between.
-#[derive(Module, Debug)]
-pub struct Mlp {
-    pub fc1: Linear,
-    pub fc2: Linear,
-    quick: bool,
 }
 
 impl CLIPTextModel {
@@ -215,27 +142,31 @@ impl CLIPTextModel {
     /// # Errors
     /// No tokens, texts of different lengths or longer than the encoder has places, tokens out of range.
     pub fn forward(&self, texts: &[Vec<i64>]) -> Result<Tensor<3>, TextError> {
-        let model = &self.text_model;
+        self.text_model.forward(texts)
+    }
+}
+
+impl TextTransformer {
+    /// As [`CLIPTextModel::forward`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn forward(&self, texts: &[Vec<i64>]) -> Result<Tensor<3>, TextError> {
         let tokens = self.check(texts)?;
         let places: Vec<i64> = (0..tokens as i64).collect();
-        let each = model.embeddings.token_embedding.forward(&texts.concat());
-        let place = model.embeddings.position_embedding.forward(&places);
-        let mut x = each + place.repeat_dim(0, texts.len());
+        let each = self.embeddings.token_embedding.forward(&texts.concat());
+        let place = self.embeddings.position_embedding.forward(&places);
+        let x = each + place.repeat_dim(0, texts.len());
         let mask = causal_mask(tokens, &x.device());
-        for layer in &model.encoder.layers {
-            let normed = layer.layer_norm1.forward(x.clone());
-            x = x + layer.self_attn.forward(normed, &mask, texts.len());
-            let normed = layer.layer_norm2.forward(x.clone());
-            x = x + layer.mlp.forward(normed);
-        }
-        let x = model.final_layer_norm.forward(x);
+        let x = self.encoder.forward(x, Some(&mask), texts.len());
+        let x = self.final_layer_norm.forward(x);
         let hidden = x.dims()[1];
         Ok(x.reshape([texts.len(), tokens, hidden]))
     }
 
     /// How many tokens each text has.
     fn check(&self, texts: &[Vec<i64>]) -> Result<usize, TextError> {
-        let embeddings = &self.text_model.embeddings;
+        let embeddings = &self.embeddings;
         let most = embeddings.position_embedding.rows();
         let last = embeddings.token_embedding.rows() - 1;
         let expected = texts.first().map_or(0, Vec::len);
@@ -278,38 +209,10 @@ fn causal_mask(tokens: usize, device: &Device) -> Tensor<3> {
     Tensor::from_data(TensorData::new(values, [1, tokens, tokens]), device)
 }
 
-impl CausalAttention {
-    /// # Shapes
-    /// `x`: `[texts * tokens, channels]`, unchanged; `mask`: `[1, tokens, tokens]`.
-    fn forward(&self, x: Tensor<2>, mask: &Tensor<3>, texts: usize) -> Tensor<2> {
-        let q = split_heads(self.q_proj.forward(x.clone()), texts, self.heads);
-        let k = split_heads(self.k_proj.forward(x.clone()), texts, self.heads);
-        let v = split_heads(self.v_proj.forward(x), texts, self.heads);
-        let scale = 1.0 / (q.dims()[2] as f64).sqrt();
-        let scores = (q * scale).matmul(k.swap_dims(1, 2)) + mask.clone();
-        let attended = activation::softmax(scores, 2).matmul(v);
-        self.out_proj
-            .forward(merge_heads(attended, texts, self.heads))
-    }
-}
-
-impl Mlp {
-    /// # Shapes
-    /// `[rows, channels]`, unchanged.
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let x = self.fc1.forward(x);
-        let x = if self.quick {
-            activation::sigmoid(x.clone() * 1.702) * x
-        } else {
-            kernels::gelu(x)
-        };
-        self.fc2.forward(x)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::transformer::HiddenAct;
     use serde_json::json;
 
     fn small() -> Value {
@@ -325,6 +228,7 @@ mod tests {
             ("hidden_act", json!("relu")),
             ("layer_norm_eps", json!(0)),
             ("num_attention_heads", json!(3)),
+            ("num_hidden_layers", json!(1025)),
             ("vocab_size", json!("many")),
         ] {
             let mut json = small();
@@ -333,7 +237,7 @@ mod tests {
             assert!(error.contains(key), "{key}: {error}");
         }
         let config = TextConfig::from_json(&small()).unwrap();
-        assert_eq!(config.hidden_act, HiddenAct::QuickGelu);
+        assert_eq!(config.encoder.hidden_act, HiddenAct::QuickGelu);
         assert!(config.unknown_keys.is_empty());
     }
 

@@ -171,6 +171,11 @@ impl ClipTokenizer {
         self.max_length
     }
 
+    /// The number of the mark after a text.
+    pub fn end(&self) -> i64 {
+        self.end
+    }
+
     /// The tokens of a prompt, padded, or cut where there are too many.
     ///
     /// # Errors

@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use super::CONFIG;
 use super::error::FolderError;
-use super::layout::{DIFFUSERS, Layout, TRANSFORMERS};
+use super::layout::{DIFFUSERS, Layout, Loaded, TRANSFORMERS};
 use super::source::Source;
 use super::tensor::RawTensor;
+use super::weights::Weights;
 
 /// Who wrote a part: they name weight files differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +79,15 @@ impl Part {
     /// # Errors
     /// A file that is missing or not a JSON object.
     pub fn config(&self) -> Result<Value, FolderError> {
-        self.source.read_config(&self.folder.join(CONFIG))
+        self.json(CONFIG)
+    }
+
+    /// A configuration file.
+    ///
+    /// # Errors
+    /// A file that is missing or not a JSON object.
+    pub fn json(&self, file: &str) -> Result<Value, FolderError> {
+        self.source.read_config(&self.folder.join(file))
     }
 
     /// Its tensors under their present names. `library` names the files.
@@ -86,14 +95,25 @@ impl Part {
     /// # Errors
     /// As [`ModelFolder::weights`](super::ModelFolder::weights).
     pub fn tensors(&self, library: Library) -> Result<Vec<(String, RawTensor)>, FolderError> {
+        let loaded = self.loaded(library)?.into_iter();
+        loaded
+            .map(|one| Ok((one.current, one.tensor.read()?.into_owned())))
+            .collect()
+    }
+
+    /// The same, each tensor to be read when it is asked for.
+    ///
+    /// # Errors
+    /// As [`Self::tensors`].
+    pub fn weights(&self, library: Library) -> Result<Weights, FolderError> {
+        Weights::new(&self.source, self.loaded(library)?)
+    }
+
+    fn loaded(&self, library: Library) -> Result<Vec<Loaded>, FolderError> {
         let names = match library {
             Library::Diffusers => &DIFFUSERS,
             Library::Transformers => &TRANSFORMERS,
         };
-        let layout = Layout::find(&self.source, &self.folder, names)?;
-        let loaded = layout.read(&self.source)?.into_iter();
-        loaded
-            .map(|one| Ok((one.current, one.tensor.read()?.into_owned())))
-            .collect()
+        Layout::find(&self.source, &self.folder, names)?.read(&self.source)
     }
 }

@@ -188,6 +188,23 @@ pub fn unit(name: &str, count: usize) -> Vec<f32> {
         .collect()
 }
 
+/// An image of bytes by the README's formula: sixteen colors under noise.
+pub fn picture(name: &str, [height, width, channels]: [usize; 3]) -> Vec<u8> {
+    let bytes = |what: &str, count: usize| -> Vec<usize> {
+        let values = unit(&format!("{name}.{what}"), count).into_iter();
+        values.map(|v| ((v + 1.0) * 128.0) as usize).collect()
+    };
+    let colors = bytes("colors", 16 * channels);
+    let noise = bytes("noise", height * width * channels);
+    let mixed = noise.iter().enumerate().map(|(i, noise)| {
+        let (pixel, channel) = (i / channels, i % channels);
+        let (row, column) = (pixel / width * 4 / height, pixel % width * 4 / width);
+        let color = colors[(row * 4 + column) * channels + channel];
+        ((3 * color + noise) / 4) as u8
+    });
+    mixed.collect()
+}
+
 /// A parameter's values by the README's formula, in PyTorch's layout.
 pub fn formula(name: &str, shape: &[usize]) -> Vec<f32> {
     let count = shape.iter().product();
