@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
+use retrack_eval::clip_iqa::ClipIqa;
 use retrack_eval::clusters::Clusters;
 use retrack_eval::frechet::FeatureStatistics;
 use retrack_eval::frequency::others;
@@ -58,6 +59,7 @@ pub struct Protocol {
 #[derive(Debug, Default)]
 pub struct Judges {
     sscd: Option<Sscd>,
+    clip: Option<ClipIqa>,
     /// With the file that it was read from.
     inception: Option<(Inception, PathBuf)>,
 }
@@ -228,6 +230,12 @@ impl Protocol {
             && let Some(path) = &self.sscd
         {
             judges.sscd = Some(Sscd::open(path).map_err(Failure::input)?);
+        }
+        if needs(&[Metric::ClipIqa])
+            && let Some(path) = &self.clip
+        {
+            let device = device.clone().without_autodiff();
+            judges.clip = Some(ClipIqa::open(path, &device).map_err(Failure::input)?);
         }
         if needs(&[Metric::Fid, Metric::Is])
             && let Some(path) = self.inception.clone().or_else(inception::find)

@@ -450,6 +450,28 @@ fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
     assert_eq!(report["pictures"].as_object().unwrap().len(), 6);
     let page = String::from_utf8(folder.read("report/report.html")).unwrap();
     assert!(page.contains("a drawing of the digit"));
+    // With a folder of CLIP, even a tiny one of random weights, there is a number between 0 and 1.
+    let clip = support::parity().join("clip_tiny/model");
+    let judged = format!(
+        "{line} --force --metrics clip-iqa --json --clip {}",
+        clip.display()
+    );
+    let found = folder.done(&judged).json();
+    let scores = found["model"]["scores"].as_array().unwrap();
+    let expected = [("clip_iqa", 3), ("clip_iqa_modified", 6)];
+    assert_eq!(scores.len(), expected.len());
+    for (score, (name, count)) in scores.iter().zip(expected) {
+        assert_eq!(
+            (&score["name"], &score["count"]),
+            (&json!(name), &json!(count))
+        );
+        let value = score["value"].as_f64().unwrap();
+        assert!(value > 0.0 && value < 1.0, "{value}");
+    }
+    folder.refused(
+        &format!("{line} --force --metrics clip-iqa --clip digit"),
+        &["digit"],
+    );
     let said = folder.done(&format!("{line} --force"));
     assert!(
         said.stdout.contains("memorized_modified"),

@@ -151,7 +151,17 @@ fn measure(
             found.add_means("sscd", &scores);
         }
         Metric::ClipIqa => {
-            return Ok(Err("give --clip DIR".into()));
+            let Some(clip) = &subject.judges.clip else {
+                return Ok(Err(
+                    "give --clip DIR: a folder of CLIP as transformers saves it, such as openai/clip-vit-base-patch16"
+                        .into(),
+                ));
+            };
+            let shape = subject.data.shape();
+            let shape = [shape.height, shape.width, shape.channels];
+            let score = |samples: &[u8]| clip.scores(samples, shape).map_err(Failure::input);
+            let scores = of_prompts(&found.drawn, score)?;
+            found.add_means("clip_iqa", &scores);
         }
         Metric::Frequency
         | Metric::Injection
