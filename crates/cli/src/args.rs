@@ -530,6 +530,9 @@ pub struct ExperimentArgs {
     /// Where models, results, the table and the report go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Say which runs there would be and what they need, and stop
+    #[arg(long)]
+    pub dry_run: bool,
     #[command(flatten)]
     pub machine: MachineArgs,
 }

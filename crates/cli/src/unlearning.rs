@@ -21,9 +21,10 @@ use serde_json::{Value, json};
 use crate::args::UnlearnArgs;
 use crate::evidence::{self, Evidence, Forgotten, Rule};
 use crate::failure::Failure;
-use crate::progress;
+use crate::progress::{self, say};
 use crate::session::{Observer, Session, Unobserved};
 use crate::settings::Settings;
+use crate::space::{self, Needs};
 
 /// What to do when a run does not fit into memory.
 pub const SMALLER: &str =
@@ -213,6 +214,25 @@ impl Summary {
             report,
         }
     }
+}
+
+/// Refuses a run that cannot fit; of a dry one, prints what it would do and need. Whether to go on.
+///
+/// # Errors
+/// More disk or memory than there is.
+pub fn fits(args: &UnlearnArgs, mut config: Value, needs: &Needs) -> Result<bool, Failure> {
+    if args.dry_run {
+        config["needs"] = needs.json(&args.out);
+        progress::note(needs.text(&args.out));
+        let text = serde_json::to_string_pretty(&config).expect("JSON has no unwritable values");
+        say!("{text}");
+    }
+    let held = match args.resume {
+        true => space::bytes_below(&args.out.join("run")),
+        false => 0,
+    };
+    needs.check(&args.out, held, SMALLER)?;
+    Ok(!args.dry_run)
 }
 
 /// "step" for one, "steps" for others.

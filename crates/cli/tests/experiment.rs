@@ -71,6 +71,22 @@ fn an_experiment_compares_every_method_with_the_original() {
 }
 
 #[test]
+fn a_dry_run_says_which_runs_are_missing_and_what_they_need() {
+    let folder = folder();
+    let plan = folder.done(&format!("{EXPERIMENT} --dry-run")).json();
+    assert_eq!(plan["runs"]["missing"].as_array().unwrap().len(), 6);
+    assert!(plan["needs"]["memory_bytes"].as_u64().unwrap() > 64_000_000);
+    assert!(!folder.path("out").exists(), "a dry run wrote something");
+    folder.done(EXPERIMENT);
+    std::fs::remove_file(folder.path("out/results/neggrad-seed1-forget0.json")).unwrap();
+    let plan = folder.done(&format!("{EXPERIMENT} --dry-run")).json();
+    assert_eq!(
+        plan["runs"]["missing"],
+        serde_json::json!(["neggrad-seed1-forget0"])
+    );
+}
+
+#[test]
 fn an_experiment_that_was_killed_goes_on() {
     let whole = folder();
     whole.done(EXPERIMENT);

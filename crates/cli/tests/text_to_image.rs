@@ -198,6 +198,20 @@ fn all_methods_unlearn_on_latents_each_image_by_its_caption() {
 }
 
 #[test]
+fn a_run_that_cannot_fit_is_refused_before_it_begins() {
+    let folder = folder("pipeline_sd1");
+    let plan = folder
+        .done(&format!("{UNLEARN} --out new --dry-run"))
+        .json();
+    let memory = plan["needs"]["memory_bytes"].as_u64().unwrap();
+    assert!((64_000_000..1_000_000_000).contains(&memory), "{memory}");
+    assert!(plan["needs"]["disk_bytes"].as_u64().unwrap() > 100_000);
+    let line = format!("{UNLEARN} --out new --batch-size 1000000000");
+    folder.refused(&line, &["of memory", "available", "--batch-size"]);
+    assert!(!folder.path("new").exists());
+}
+
+#[test]
 fn latents_of_an_odd_height_and_width_are_unlearned() {
     let folder = folder("pipeline_sd1");
     for row in 0..6 {

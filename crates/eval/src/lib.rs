@@ -15,6 +15,7 @@ pub mod injection;
 pub mod membership;
 pub mod nll;
 pub mod ode;
+mod onnx;
 pub mod pictures;
 mod pillow;
 pub mod report;

@@ -22,7 +22,7 @@ pub enum ConfigError {
 }
 
 /// Many times those of any published network; a stranger's file must not make us build for hours.
-const MOST_LAYERS: usize = 1024;
+pub(crate) const MOST_LAYERS: usize = 1024;
 
 /// How a timestep becomes a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -259,11 +259,11 @@ impl Stack<'_> {
     }
 }
 
-/// Refuses a number of layers that no published network comes near, and none.
-pub(crate) fn check_layers(key: &str, layers: usize, levels: usize) -> Result<(), ConfigError> {
-    if levels.saturating_mul(layers) > MOST_LAYERS {
+/// Refuses a number of layers, `times` in a network, that no published one comes near, and none.
+pub(crate) fn check_layers(key: &str, layers: usize, times: usize) -> Result<(), ConfigError> {
+    if times.saturating_mul(layers) > MOST_LAYERS {
         return Err(ConfigError::Inconsistent(format!(
-            "`{key}` = {layers} on {levels} levels are more than {MOST_LAYERS} layers"
+            "`{key}` = {layers}, {times} times, are more than {MOST_LAYERS} layers"
         )));
     }
     if layers == 0 {

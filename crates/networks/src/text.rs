@@ -83,7 +83,7 @@ impl TextConfig {
     }
 
     /// How many numbers the network has.
-    pub(crate) fn parameters(&self) -> u64 {
+    pub fn parameters(&self) -> u64 {
         let rows = self.vocab_size as u64 + self.max_position_embeddings as u64;
         (rows + 2) * self.encoder.hidden_size as u64 + self.encoder.parameters()
     }

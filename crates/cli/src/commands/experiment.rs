@@ -4,7 +4,7 @@
 //! was measured. A run that has its result is not repeated, so an experiment that was stopped goes on.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -24,9 +24,15 @@ use crate::evidence;
 use crate::evidence::comparison::{self, About};
 use crate::failure::Failure;
 use crate::folders::{digests, outside};
+use crate::latent::Opened;
 use crate::progress::say;
 use crate::settings::{Experiment, Settings};
-use crate::{latent, machine, model, progress, space};
+use crate::space::{self, LatentWork, Needs, Phases, Work};
+use crate::unlearning::SMALLER;
+use crate::{latent, machine, model, progress};
+
+/// Steps between the checkpoints of a run.
+const CHECKPOINT_EVERY: usize = 10;
 
 /// What one line of the table is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,14 +143,27 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         model::select(selection, &data)?;
     }
     let copied = opened.folder().check_copy()?;
-    let runs = args.methods.len() * seeds.len() * forget.len();
-    let there = space::bytes_below(&args.out.join("models")) as f64;
-    let needed = runs as f64 * copied as f64 - there;
+    let run_of = |method| UnlearnArgs {
+        method: Some(method),
+        ..unlearn_args(args, &forget[0], &args.out)
+    };
+    let mut needs = Needs {
+        disk: 0.0,
+        memory: 0.0,
+    };
+    for &method in &args.methods {
+        let of_one = needs_of_one(&opened, &data, &run_of(method), copied)?;
+        // Of all runs the models stay, of one at a time the rest.
+        let rest = of_one.disk - copied as f64;
+        needs.disk = needs.disk.max(rest);
+        needs.memory = needs.memory.max(of_one.memory);
+    }
+    let models = args.methods.len() * seeds.len() * forget.len();
+    needs.disk += models as f64 * copied as f64;
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
     }
     outside(&args.out, &args.model, "model")?;
-    space::check_disk(needed, &args.out)?;
     let mut weights = serde_json::Map::new();
     let mut references = vec![("original", &args.model)];
     references.extend(args.retrained.iter().map(|path| ("retrained", path)));
@@ -162,8 +181,6 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "protocol": protocol,
         "device": args.machine.device,
     });
-    let _lock = begin(&args.out, &identity)?;
-
     let mut lines = vec![Line::Original];
     lines.extend(args.retrained.iter().map(|_| Line::Retrained));
     lines.extend(args.methods.iter().map(|&method| Line::Method(method)));
@@ -177,6 +194,23 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             }));
         }
     }
+    if args.dry_run {
+        let mut plan = identity.clone();
+        let all = runs.iter().map(Run::name);
+        let (there, missing): (Vec<String>, Vec<String>) =
+            all.partition(|name| result(&args.out, name).exists());
+        plan["runs"] = json!({"there": there, "missing": missing});
+        plan["needs"] = needs.json(&args.out);
+        progress::note(needs.text(&args.out));
+        let text = serde_json::to_string_pretty(&plan).expect("JSON has no unwritable values");
+        say!("{text}");
+    }
+    let held = space::bytes_below(&args.out.join("models"));
+    needs.check(&args.out, held, SMALLER)?;
+    if args.dry_run {
+        return Ok(());
+    }
+    let _lock = begin(&args.out, &identity)?;
     let comparison = Comparison {
         args,
         protocol: &protocol,
@@ -315,11 +349,7 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     /// The result of a run: read if it is there, else made.
     fn outcome(&self, run: &Run, subject: &Subject) -> Result<Outcome, Failure> {
-        let path = self
-            .args
-            .out
-            .join("results")
-            .join(format!("{}.json", run.name()));
+        let path = result(&self.args.out, &run.name());
         let unlearning = match run.line {
             Line::Method(method) => Some(self.unlearn_args(run, method)),
             _ => None,
@@ -407,20 +437,67 @@ impl Comparison<'_> {
         UnlearnArgs {
             method: Some(method),
             seed: Some(run.seed),
-            preset: Some(self.args.preset.clone()),
-            config: self.args.config.clone(),
-            checkpoint_every: Some(10),
-            no_report: true,
-            prompt: self.args.prompts.prompt.clone(),
-            captions: self.args.captions.clone(),
-            ..UnlearnArgs::plain(
-                &self.args.model,
-                &self.args.data,
-                &self.forget[run.forget],
-                &out,
-                &self.args.machine,
-            )
+            ..unlearn_args(self.args, &self.forget[run.forget], &out)
         }
+    }
+}
+
+/// What the unlearning runs of an experiment have in common.
+fn unlearn_args(args: &ExperimentArgs, forget: &str, out: &Path) -> UnlearnArgs {
+    UnlearnArgs {
+        preset: Some(args.preset.clone()),
+        config: args.config.clone(),
+        checkpoint_every: Some(CHECKPOINT_EVERY),
+        no_report: true,
+        prompt: args.prompts.prompt.clone(),
+        captions: args.captions.clone(),
+        ..UnlearnArgs::plain(&args.model, &args.data, forget, out, &args.machine)
+    }
+}
+
+/// Where the result of a run is.
+fn result(out: &Path, name: &str) -> PathBuf {
+    out.join("results").join(format!("{name}.json"))
+}
+
+/// What one unlearning run needs at most: all images, each with a text of its own.
+fn needs_of_one(
+    opened: &Opened,
+    data: &Dataset,
+    args: &UnlearnArgs,
+    copied: u64,
+) -> Result<Needs, Failure> {
+    let shape = data.shape();
+    let settings = Settings::resolve(args, shape.height, shape.width)?;
+    let draws = settings.method.objective().draws();
+    let two_gradients = draws.uniform || draws.mixture.is_some();
+    match opened {
+        Opened::Image(opened) => Work {
+            cost: opened.config.cost(shape.height, shape.width),
+            data,
+            batch_size: settings.batch_size,
+            accumulate: settings.accumulate,
+            steps: settings.steps,
+            checkpoint_every: args.checkpoint_every,
+            model: copied,
+            ema: false,
+            two_gradients,
+        }
+        .needs(),
+        Opened::Text(opened) => LatentWork {
+            phases: Phases::new(opened, shape),
+            data,
+            images: data.len(),
+            texts: data.len(),
+            rank: None,
+            batch_size: settings.batch_size,
+            accumulate: settings.accumulate,
+            steps: settings.steps,
+            checkpoint_every: args.checkpoint_every,
+            model: copied,
+            two_gradients,
+        }
+        .needs(),
     }
 }
 

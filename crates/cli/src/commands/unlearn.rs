@@ -17,8 +17,8 @@ use crate::folders::{digests, existing, outside};
 use crate::latent::{self, Opened};
 use crate::progress::say;
 use crate::settings::Settings;
-use crate::space::{self, Work};
-use crate::unlearning::{Outcome, SMALLER, Summary, Unlearning, report_split, warn_of_copied};
+use crate::space::Work;
+use crate::unlearning::{Outcome, Summary, Unlearning, fits, report_split, warn_of_copied};
 use crate::{machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
@@ -95,7 +95,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     model::check_labels(&data, &split.retain, &opened.config)?;
     model::check_labels(&data, &split.forget, &opened.config)?;
 
-    let mut config = resolved(args, &settings, &opened, &data, &split)?;
+    let config = resolved(args, &settings, &opened, &data, &split)?;
     let draws = objective.draws();
     let needs = Work {
         cost: opened.config.cost(shape.height, shape.width),
@@ -109,19 +109,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         two_gradients: draws.uniform || draws.mixture.is_some(),
     }
     .needs()?;
-    if args.dry_run {
-        config["needs"] = needs.json(&args.out);
-        progress::note(needs.text(&args.out));
-        let text = serde_json::to_string_pretty(&config).expect("JSON has no unwritable values");
-        say!("{text}");
-    }
-    let held = if args.resume {
-        space::bytes_below(&args.out.join("run"))
-    } else {
-        0
-    };
-    needs.check(&args.out, held, SMALLER)?;
-    if args.dry_run {
+    if !fits(args, config.clone(), &needs)? {
         return Ok(None);
     }
 

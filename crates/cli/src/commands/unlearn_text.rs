@@ -19,10 +19,10 @@ use crate::args::UnlearnArgs;
 use crate::evidence;
 use crate::failure::Failure;
 use crate::folders::digests;
-use crate::progress::say;
 use crate::settings::{Settings, TEXT_TO_IMAGE};
-use crate::unlearning::{Outcome, Summary, Unlearning, report_split, warn_of_copied};
-use crate::{interrupt, latent, model, progress, space};
+use crate::space::{LatentWork, Phases};
+use crate::unlearning::{Outcome, Summary, Unlearning, fits, report_split, warn_of_copied};
+use crate::{interrupt, latent, model, progress};
 
 /// Folders of networks that this training never reaches.
 const UNTRAINED: [&str; 4] = ["text_encoder", "vae", "safety_checker", "image_encoder"];
@@ -84,14 +84,26 @@ pub fn unlearn(
         return Err(NeighborError::TooFew { wanted, retained }.into());
     }
     let texts = read_texts(args, &data, &split)?;
-    if !args.resume {
-        space::check_disk(copied as f64, &args.out)?;
-    }
     let config = resolved(args, &settings, opened, &data, &split, &texts)?;
+    let draws = objective.draws();
+    let needs = LatentWork {
+        phases: Phases::new(opened, shape),
+        data: &data,
+        images: split.forget.len() + split.retain.len(),
+        texts: texts.known.len(),
+        rank,
+        batch_size: settings.batch_size,
+        accumulate: settings.accumulate,
+        steps: settings.steps,
+        checkpoint_every: args.checkpoint_every,
+        model: copied,
+        two_gradients: draws.uniform || draws.mixture.is_some(),
+    }
+    .needs()?;
     if args.dry_run {
         report_split(&split, &data);
-        let text = serde_json::to_string_pretty(&config).expect("JSON has no unwritable values");
-        say!("{text}");
+    }
+    if !fits(args, config.clone(), &needs)? {
         return Ok(None);
     }
 

@@ -141,7 +141,8 @@ impl UNet2DConditionConfig {
             ("only_cross_attention", self.only_cross_attention.len()),
         ])?;
         for &layers in &self.transformer_layers_per_block {
-            check_layers("transformer_layers_per_block", layers, levels)?;
+            let all = levels * self.layers_per_block;
+            check_layers("transformer_layers_per_block", layers, all)?;
         }
         // The coarsest level attends in the mid block in any case.
         for level in 0..levels {
@@ -351,6 +352,8 @@ mod tests {
             ("layers_per_block", json!(1_000_000_000)),
             ("transformer_layers_per_block", json!(1_000_000_000)),
             ("freq_shift", json!(16)),
+            ("layers_per_block", json!(1000)),
+            ("transformer_layers_per_block", json!(1 << 20)),
             ("mid_block_type", Value::Null),
             ("mid_block_scale_factor", json!(0)),
             ("norm_num_groups", json!(48)),

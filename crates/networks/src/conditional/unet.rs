@@ -335,12 +335,12 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn network() -> UNet2DConditionModel {
+    fn network(padding: usize) -> UNet2DConditionModel {
         let config = UNet2DConditionConfig::from_json(&json!({
             "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
             "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
             "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4,
-            "attention_head_dim": 2, "cross_attention_dim": 6
+            "attention_head_dim": 2, "cross_attention_dim": 6, "downsample_padding": padding
         }));
         config.unwrap().init(&Device::flex())
     }
@@ -350,12 +350,21 @@ mod tests {
         timesteps: &[f32],
         states: [usize; 3],
     ) -> Result<Tensor<4>, InputError> {
+        forward_padded(1, sample, timesteps, states)
+    }
+
+    fn forward_padded(
+        padding: usize,
+        sample: [usize; 4],
+        timesteps: &[f32],
+        states: [usize; 3],
+    ) -> Result<Tensor<4>, InputError> {
         let device = Device::flex();
         let (sample, states) = (
             Tensor::zeros(sample, &device),
             Tensor::zeros(states, &device),
         );
-        network().forward(sample, timesteps, states, None)
+        network(padding).forward(sample, timesteps, states, None)
     }
 
     #[test]
@@ -374,9 +383,13 @@ mod tests {
         assert!(error([1, 4, 4, 4], &[1.0], [1, 3, 7]).contains("[1, 3, 7]"));
         assert!(error([1, 4, 4, 3], &[1.0], [1, 3, 6]).contains("3 channels"));
         assert!(error([2, 4, 4, 4], &[1.0], [1, 3, 6]).contains("1 timesteps"));
-        let text = error([1, 4, 5, 4], &[1.0], [1, 3, 6]);
+        // An odd side is rounded up and cut again, unless that would make it larger.
+        let odd = forward([1, 4, 5, 4], &[1.0], [1, 3, 6]).unwrap();
+        assert_eq!(odd.dims(), [1, 4, 5, 4]);
+        let refused = forward_padded(0, [1, 4, 5, 4], &[1.0], [1, 3, 6]);
+        let text = refused.unwrap_err().to_string();
         assert!(
-            text.contains("5 pixels halve to 3 and double to 6"),
+            text.contains("5 pixels halve to 2 and double to 4"),
             "{text}"
         );
     }
