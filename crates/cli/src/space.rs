@@ -1,5 +1,7 @@
 //! What a run needs of disk and memory, and what there is: a run that cannot fit ends before it begins.
 
+mod latent;
+
 use std::fmt;
 use std::path::Path;
 
@@ -9,6 +11,8 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::{model, progress};
+
+pub use self::latent::{LatentWork, Phases};
 
 /// A line of `events.jsonl`, its TensorBoard record, and a little more.
 const LOGGED: f64 = 1024.0;
@@ -52,29 +56,14 @@ impl Work<'_> {
     /// # Errors
     /// Numbers that no run could work through.
     pub fn needs(&self) -> Result<Needs, Failure> {
-        let images = self.steps as f64 * self.accumulate as f64 * self.batch_size as f64;
-        // Beyond this images are not told apart by the numbers of their noise.
-        if images >= 2f64.powi(53) {
-            return Err(Failure::input(format!(
-                "{} steps of {} x {} images are more than any run can do; give fewer",
-                self.steps, self.accumulate, self.batch_size
-            )));
-        }
+        check_images(self.steps, self.accumulate, self.batch_size)?;
         let network = 4.0 * self.cost.parameters as f64;
         let state = network * if self.ema { 4.0 } else { 3.0 };
-        // The last two are kept while the next one is written; a signal writes one in any case.
-        let checkpoints = match self.checkpoint_every {
-            Some(every) => (self.steps / every.max(1)).clamp(1, 3),
-            None => 1,
-        };
-        let disk = self.model as f64 + checkpoints as f64 * state + LOGGED * self.steps as f64;
+        let disk = disk(self.model, state, self.steps, self.checkpoint_every);
 
         let shape = self.data.shape();
         let pixels = shape.bytes() as f64;
-        let data = match self.data.pixels() {
-            Some(pixels) => pixels.len() as f64,
-            None => model::BUDGET as f64,
-        };
+        let data = data_held(self.data);
         let gradients = network * (GRADIENTS + if self.two_gradients { 1.0 } else { 0.0 });
         let batch = self.batch_size as f64;
         let step = gradients + batch * (4.0 * HELD * self.cost.activations + 32.0 * pixels);
@@ -82,6 +71,36 @@ impl Work<'_> {
             disk,
             memory: PROGRAM + data + state + step,
         })
+    }
+}
+
+/// Refuses numbers that no run could work through.
+fn check_images(steps: usize, accumulate: usize, batch_size: usize) -> Result<(), Failure> {
+    let images = steps as f64 * accumulate as f64 * batch_size as f64;
+    // Beyond this images are not told apart by the numbers of their noise.
+    if images >= 2f64.powi(53) {
+        return Err(Failure::input(format!(
+            "{steps} steps of {accumulate} x {batch_size} images are more than any run can do; give fewer"
+        )));
+    }
+    Ok(())
+}
+
+/// Bytes of the new model, of checkpoints of `state` bytes and of what is recorded.
+fn disk(model: u64, state: f64, steps: usize, checkpoint_every: Option<usize>) -> f64 {
+    // The last two are kept while the next one is written; a signal writes one in any case.
+    let checkpoints = match checkpoint_every {
+        Some(every) => (steps / every.max(1)).clamp(1, 3),
+        None => 1,
+    };
+    model as f64 + checkpoints as f64 * state + LOGGED * steps as f64
+}
+
+/// Bytes of a data set in memory, or of what of it is decoded at a time.
+fn data_held(data: &Dataset) -> f64 {
+    match data.pixels() {
+        Some(pixels) => pixels.len() as f64,
+        None => model::BUDGET as f64,
     }
 }
 

@@ -22,7 +22,7 @@ pub enum ConfigError {
 }
 
 /// Many times those of any published network; a stranger's file must not make us build for hours.
-const MOST_LAYERS: usize = 1024;
+pub(crate) const MOST_LAYERS: usize = 1024;
 
 /// How a timestep becomes a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

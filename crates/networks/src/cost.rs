@@ -28,6 +28,21 @@ impl UNet2DConfig {
     }
 }
 
+/// Numbers in a linear layer with a bias.
+pub(crate) fn linear(inputs: usize, outputs: usize) -> u64 {
+    (inputs as u64 + 1) * outputs as u64
+}
+
+/// Numbers in a convolution with a bias; `taps`: pixels that each of its results looks at.
+pub(crate) fn conv(inputs: usize, outputs: usize, taps: u64) -> u64 {
+    (taps * inputs as u64 + 1) * outputs as u64
+}
+
+/// Numbers in a normalization.
+pub(crate) fn norm(channels: usize) -> u64 {
+    2 * channels as u64
+}
+
 struct Sum<'a> {
     config: &'a UNet2DConfig,
     cost: Cost,
@@ -40,15 +55,14 @@ impl Sum<'_> {
         let config = self.config;
         let channels = &config.block_out_channels;
         let levels = channels.len();
-        let time = config.time_embedding_dim as u64;
+        let time = config.time_embedding_dim;
         let fourier = config.time_embedding_type == TimeEmbedding::Fourier;
         let time_inputs = channels[0] * if fourier { 2 } else { 1 };
         self.cost.parameters += u64::from(fourier) * channels[0] as u64;
-        self.linear(time_inputs as u64, time);
-        self.linear(time, time);
-        self.cost.parameters += config.num_class_embeds.unwrap_or(0) as u64 * time;
+        self.cost.parameters += linear(time_inputs, time) + linear(time, time);
+        self.cost.parameters += (config.num_class_embeds.unwrap_or(0) * time) as u64;
 
-        self.conv(config.in_channels, channels[0], 9);
+        self.cost.parameters += conv(config.in_channels, channels[0], 9);
         self.keep(channels[0]);
         let mut input = channels[0];
         for (level, &out) in channels.iter().enumerate() {
@@ -102,38 +116,25 @@ impl Sum<'_> {
                 self.resample(out, by_resnet);
             }
         }
-        self.norm(channels[0]);
+        self.cost.parameters += norm(channels[0]) + conv(channels[0], config.out_channels, 9);
         self.keep(channels[0]);
-        self.conv(channels[0], config.out_channels, 9);
     }
 
     fn keep(&mut self, channels: usize) {
         self.cost.activations += channels as f64 * self.pixels;
     }
 
-    fn linear(&mut self, input: u64, output: u64) {
-        self.cost.parameters += input * output + output;
-    }
-
-    fn conv(&mut self, input: usize, output: usize, taps: u64) {
-        self.cost.parameters += taps * input as u64 * output as u64 + output as u64;
-    }
-
-    fn norm(&mut self, channels: usize) {
-        self.cost.parameters += 2 * channels as u64;
-    }
-
     fn resnet(&mut self, input: usize, output: usize) {
         let config = self.config;
         let scale_shift = config.resnet_time_scale_shift == TimeScaleShift::ScaleShift;
-        let time_outputs = output as u64 * if scale_shift { 2 } else { 1 };
-        self.norm(input);
-        self.conv(input, output, 9);
-        self.linear(config.time_embedding_dim as u64, time_outputs);
-        self.norm(output);
-        self.conv(output, output, 9);
+        let time_outputs = output * if scale_shift { 2 } else { 1 };
+        self.cost.parameters += norm(input)
+            + conv(input, output, 9)
+            + linear(config.time_embedding_dim, time_outputs)
+            + norm(output)
+            + conv(output, output, 9);
         if input != output {
-            self.conv(input, output, 1);
+            self.cost.parameters += conv(input, output, 1);
         }
         // Of each normalization its result, of each convolution its own.
         self.keep(input);
@@ -142,14 +143,11 @@ impl Sum<'_> {
 
     fn attention(&mut self, channels: usize, groups: Option<usize>) {
         let head = self.config.attention_head_dim.unwrap_or(channels).max(1);
-        let inner = (channels / head * head) as u64;
+        let inner = channels / head * head;
         if groups.is_some() {
-            self.norm(channels);
+            self.cost.parameters += norm(channels);
         }
-        for _ in 0..3 {
-            self.linear(channels as u64, inner);
-        }
-        self.linear(inner, channels as u64);
+        self.cost.parameters += 3 * linear(channels, inner) + linear(inner, channels);
         // Normalized, queries, keys, values, what they gave, and the sum with the input.
         self.keep(6 * channels);
     }
@@ -158,7 +156,7 @@ impl Sum<'_> {
         if by_resnet {
             self.resnet(channels, channels);
         } else {
-            self.conv(channels, channels, 9);
+            self.cost.parameters += conv(channels, channels, 9);
             self.keep(2 * channels);
         }
     }

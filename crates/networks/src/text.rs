@@ -96,6 +96,14 @@ impl TextConfig {
         Ok(config)
     }
 
+    /// Numbers in all parameters, exactly.
+    pub fn parameters(&self) -> f64 {
+        let [hidden, inner] = [self.hidden_size, self.intermediate_size].map(|n| n as f64);
+        let layer = 4.0 * (hidden + 1.0) * hidden + 2.0 * hidden * inner + inner + 5.0 * hidden;
+        let rows = (self.vocab_size + self.max_position_embeddings) as f64;
+        rows * hidden + self.num_hidden_layers as f64 * layer + 2.0 * hidden
+    }
+
     /// The network, all parameters zero: [`parameters`](crate::parameters) fills them.
     pub fn init(&self, device: &Device) -> CLIPTextModel {
         let hidden = self.hidden_size;

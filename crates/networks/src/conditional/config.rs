@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{ConfigError, Fields, TimeScaleShift, skip_widths, unsupported};
+use crate::config::{ConfigError, Fields, MOST_LAYERS, TimeScaleShift, skip_widths, unsupported};
 
 /// Configuration of [`UNet2DConditionModel`](super::UNet2DConditionModel), with diffusers' names and
 /// defaults. Lists have an entry for each level, from the finest on.
@@ -136,6 +136,15 @@ impl UNet2DConditionConfig {
                     "`{key}` has {count} entries but `block_out_channels` has {levels}"
                 )));
             }
+        }
+        let deepest = self.transformer_layers_per_block.iter().max();
+        let layers = levels.saturating_mul(self.layers_per_block);
+        if layers.saturating_mul(*deepest.unwrap_or(&1)) > MOST_LAYERS {
+            return Err(ConfigError::Inconsistent(format!(
+                "`layers_per_block` = {} and `transformer_layers_per_block` on {levels} levels are more than \
+                 {MOST_LAYERS} layers",
+                self.layers_per_block
+            )));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(unsupported(
@@ -370,6 +379,8 @@ mod tests {
             ("encoder_hid_dim", json!(8)),
             ("encoder_hid_dim_type", json!("text_proj")),
             ("layers_per_block", json!([1, 2])),
+            ("layers_per_block", json!(1000)),
+            ("transformer_layers_per_block", json!(1 << 20)),
             ("mid_block_type", Value::Null),
             ("mid_block_scale_factor", json!(0)),
             ("norm_num_groups", json!(48)),

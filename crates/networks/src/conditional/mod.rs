@@ -3,6 +3,7 @@
 
 pub mod blocks;
 pub mod config;
+mod cost;
 mod recompute;
 mod stages;
 pub mod texts;
@@ -10,5 +11,6 @@ pub mod transformer;
 pub mod unet;
 
 pub use config::UNet2DConditionConfig;
+pub use cost::{ConditionalCost, StepCost};
 pub use texts::{Captioned, Guided};
 pub use unet::{Prompted, UNet2DConditionModel};

@@ -12,7 +12,7 @@ use crate::unet2d::InputError;
 
 /// What a backward pass may keep in memory before it rather computes its stages a second time. One image of
 /// 512 x 512 pixels makes Stable Diffusion 1.x keep four times this.
-const KEPT_AT_MOST: usize = 1 << 30;
+pub(super) const KEPT_AT_MOST: f64 = (1u64 << 30) as f64;
 
 /// What a stage was given.
 struct Given {

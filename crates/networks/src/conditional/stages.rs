@@ -38,6 +38,13 @@ impl UNet2DConditionModel {
     }
 }
 
+/// Roughly how many bytes a backward pass keeps for a stage: of a residual block six images of its width, of a
+/// transformer layer forty (its own, those of attention and, of eight times the width, of the feed-forward).
+pub(super) fn kept_bytes(images: [usize; 3], own: usize, layers: usize) -> f64 {
+    let pixels: f64 = images.iter().map(|&side| side as f64).product();
+    4.0 * pixels * own as f64 * (6 + 40 * layers) as f64
+}
+
 impl Stage<'_> {
     /// Whether the result also goes on the stack of skips.
     pub fn leaves_skip(&self) -> bool {
@@ -76,10 +83,8 @@ impl Stage<'_> {
         }
     }
 
-    /// Roughly how many bytes a backward pass keeps for images of `x`'s shape: of a residual block six
-    /// images of its width, of a transformer layer forty (its own, those of attention and, of eight times
-    /// the width, of the feed-forward).
-    fn kept_bytes(&self, [batch, height, width, channels]: [usize; 4]) -> usize {
+    /// Roughly how many bytes a backward pass keeps for images of `x`'s shape.
+    fn kept_bytes(&self, [batch, height, width, channels]: [usize; 4]) -> f64 {
         let (own, layers) = match self {
             Self::Down(block, layer) => {
                 let transformer = block.attentions.get(*layer);
@@ -97,15 +102,15 @@ impl Stage<'_> {
             }
             Self::Downsample(_) | Self::Upsample(_) => (channels, 0),
         };
-        4 * batch * height * width * own * (6 + 40 * layers)
+        kept_bytes([batch, height, width], own, layers)
     }
 }
 
 impl UNet2DConditionModel {
     /// Roughly how many bytes the backward pass of one whole graph keeps for samples of this shape.
-    pub(super) fn kept_bytes(&self, [batch, mut height, mut width, _]: [usize; 4]) -> usize {
+    pub(super) fn kept_bytes(&self, [batch, mut height, mut width, _]: [usize; 4]) -> f64 {
         let mut channels = self.conv_in.bias.dims()[0];
-        let mut bytes = 0;
+        let mut bytes = 0.0;
         for stage in self.stages() {
             bytes += stage.kept_bytes([batch, height, width, channels]);
             match stage {

@@ -2,6 +2,8 @@
 
 pub mod autoencoder;
 pub mod config;
+mod cost;
 
 pub use autoencoder::{AutoencoderKL, Gaussian, VaeError};
 pub use config::AutoencoderConfig;
+pub use cost::EncodingCost;
