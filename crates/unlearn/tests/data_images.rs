@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use image::codecs::jpeg::JpegEncoder;
 use image::{
@@ -326,6 +327,9 @@ fn zeros_packed(length: u64) -> Vec<u8> {
     packed
 }
 
+/// Held by tests that take much memory and by those that measure it: the peak is the process's.
+static MEMORY: Mutex<()> = Mutex::new(());
+
 fn peak_kib() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     status
@@ -340,6 +344,7 @@ fn peak_kib() -> Option<u64> {
 
 #[test]
 fn image_bombs_are_refused_without_the_memory_they_ask_for() {
+    let _one = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     let head = |width: u32, height: u32| {
         let mut content = [width.to_be_bytes(), height.to_be_bytes()].concat();
         content.extend_from_slice(&[8, 2, 0, 0, 0]);
@@ -371,6 +376,55 @@ fn image_bombs_are_refused_without_the_memory_they_ask_for() {
     if let (Some(before), Some(after)) = (before, peak_kib()) {
         assert!(
             after - before < 100 << 10,
+            "peak memory rose by {} KiB",
+            after - before
+        );
+    }
+}
+
+#[test]
+fn the_largest_images_are_read_in_every_format() {
+    let _one = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+    let formats = [
+        ("a.png", ImageFormat::Png),
+        ("a.jpg", ImageFormat::Jpeg),
+        ("a.tif", ImageFormat::Tiff),
+        ("a.bmp", ImageFormat::Bmp),
+    ];
+    for (name, format) in formats {
+        let bytes = encode(RgbImage::new(4096, 4096), format);
+        let data = open_one(name, &bytes, None).unwrap();
+        assert_eq!(data.shape().bytes(), 3 << 24, "{name}");
+    }
+}
+
+#[test]
+fn a_tiff_whose_tags_count_more_values_than_it_has_is_refused_without_room_for_them() {
+    let _one = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+    let whole = encode(GrayImage::new(24, 16), ImageFormat::Tiff);
+    assert!(whole.starts_with(b"II*\0"));
+    let number = |at: usize, length: usize| {
+        let digits = whole[at..at + length].iter().rev();
+        digits.fold(0, |sum, &digit| sum << 8 | usize::from(digit))
+    };
+    let first = number(4, 4);
+    let before = peak_kib();
+    let mut refused = 0;
+    for entry in 0..number(first, 2) {
+        let count_at = first + 2 + 12 * entry + 4;
+        for count in [0x7f_0001u32, 200] {
+            let mut bytes = whole.clone();
+            bytes[count_at..count_at + 4].copy_from_slice(&count.to_le_bytes());
+            if let Err(error) = open_one("a.tif", &bytes, None) {
+                assert!(error.contains("a.tif"), "{error}");
+                refused += usize::from(error.contains("shorter than its tags say"));
+            }
+        }
+    }
+    assert!(refused >= number(first, 2), "{refused}");
+    if let (Some(before), Some(after)) = (before, peak_kib()) {
+        assert!(
+            after - before < 50 << 10,
             "peak memory rose by {} KiB",
             after - before
         );

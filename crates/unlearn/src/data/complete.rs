@@ -22,6 +22,10 @@ pub(crate) fn missing_end(format: ImageFormat, bytes: &[u8]) -> Option<&'static 
             webp_has_end(bytes).unwrap_or(false),
             "it is shorter than its header says",
         ),
+        ImageFormat::Tiff => (
+            tiff_tags_fit(bytes).unwrap_or(false),
+            "it is shorter than its tags say",
+        ),
         _ => return None,
     };
     (!whole).then_some(missing)
@@ -220,4 +224,56 @@ fn gif_has_frame(bytes: &[u8]) -> Option<bool> {
 fn webp_has_end(bytes: &[u8]) -> Option<bool> {
     let size = u32::from_le_bytes(bytes.get(4..8)?.try_into().ok()?) as usize;
     Some(bytes.len() >= size.checked_add(8)?)
+}
+
+/// Values of a TIFF tag, at most: places and lengths of a million strips. The decoder holds each value in 32 bytes.
+const MOST_VALUES: u64 = 1 << 20;
+/// Tags from here on are of programs and cameras; nothing here reads them.
+const PRIVATE: u64 = 0x8000;
+
+/// Walks the tags of a TIFF file's first image, the only one that is read. The decoder makes room for as many values as
+/// a tag says that it has: 267 MB for a file of 570 bytes.
+fn tiff_tags_fit(bytes: &[u8]) -> Option<bool> {
+    let little = bytes.starts_with(b"II");
+    let number = |at: u64, length: usize| -> Option<u64> {
+        let at = usize::try_from(at).ok()?;
+        let digits = bytes.get(at..at.checked_add(length)?)?.iter();
+        let add = |sum: u64, digit: &u8| sum << 8 | u64::from(*digit);
+        Some(if little {
+            digits.rev().fold(0, add)
+        } else {
+            digits.fold(0, add)
+        })
+    };
+    // BigTIFF has wider numbers: of tags, of values and of places.
+    let (first, counted, width) = match number(2, 2)? {
+        42 => (number(4, 4)?, 2, 4),
+        _ => (number(8, 8)?, 8, 8),
+    };
+    let entry_length = 4 + 2 * width as u64;
+    let entries = first.checked_add(counted as u64)?;
+    for entry in 0..number(first, counted)? {
+        let at = entry.checked_mul(entry_length)?.checked_add(entries)?;
+        let (tag, kind) = (number(at, 2)?, number(at + 2, 2)?);
+        let (count, place) = (
+            number(at + 4, width)?,
+            number(at + 4 + width as u64, width)?,
+        );
+        let size = match kind {
+            3 | 8 => 2,
+            4 | 9 | 11 | 13 => 4,
+            5 | 10 | 12 | 16..=18 => 8,
+            _ => 1,
+        };
+        let length = count.checked_mul(size)?;
+        let end = if length > width as u64 {
+            place.checked_add(length)?
+        } else {
+            0
+        };
+        if tag < PRIVATE && (count > MOST_VALUES || end > bytes.len() as u64) {
+            return Some(false);
+        }
+    }
+    Some(true)
 }
