@@ -21,7 +21,7 @@ use parsers::{PARSERS, Parser};
 
 /// Damaged files of each parser in an ordinary test run.
 const FILES: usize = 500;
-const MOST_MEMORY: usize = 256 << 20;
+const MOST_MEMORY: usize = 256_000_000;
 const MOST_SECONDS: f64 = 5.0;
 
 /// Counts what is held, so that a parser's greed is seen.
@@ -84,6 +84,8 @@ struct Report {
     accepted: usize,
     slowest: f64,
     peak: usize,
+    /// The file that held the most.
+    greediest: String,
     failures: Vec<String>,
 }
 
@@ -96,7 +98,10 @@ impl Report {
         let seconds = start.elapsed().as_secs_f64();
         let peak = PEAK.load(Ordering::Relaxed).saturating_sub(held);
         self.slowest = self.slowest.max(seconds);
-        self.peak = self.peak.max(peak);
+        if peak > self.peak {
+            self.peak = peak;
+            self.greediest = what.to_string();
+        }
         let problem = match outcome {
             Err(_) => "panicked".to_string(),
             Ok(_) if seconds > MOST_SECONDS => format!("took {seconds:.1} s"),
@@ -127,6 +132,7 @@ fn feed(name: &str) {
         accepted: 0,
         slowest: 0.0,
         peak: 0,
+        greediest: String::new(),
         failures: Vec::new(),
     };
     for (path, bytes) in &seeds {
@@ -148,11 +154,12 @@ fn feed(name: &str) {
         report.run(parser, scratch.path(), &format!("{seed}-{index}"), &bytes);
     }
     println!(
-        "{name}: {files} files in {:.0} s, {} accepted, slowest {:.3} s, at most {:.1} MB",
+        "{name}: {files} files in {:.0} s, {} accepted, slowest {:.3} s, at most {:.1} MB ({})",
         start.elapsed().as_secs_f64(),
         report.accepted,
         report.slowest,
-        report.peak as f64 / 1e6
+        report.peak as f64 / 1e6,
+        report.greediest
     );
     assert!(report.failures.is_empty(), "{:#?}", report.failures);
 }

@@ -14,6 +14,7 @@ pub mod injection;
 pub mod membership;
 pub mod nll;
 pub mod ode;
+mod onnx;
 pub mod pictures;
 mod pillow;
 pub mod report;

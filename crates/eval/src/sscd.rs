@@ -15,6 +15,7 @@ use rten::{
 };
 
 use crate::distance::mean;
+use crate::onnx;
 use crate::pillow::resize;
 
 /// The height and width that every image is resized to.
@@ -171,6 +172,17 @@ impl Sscd {
     /// # Errors
     /// The file cannot be read, is no ONNX, or its network does not take 288 x 288 images and give one vector each.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SscdError> {
+        let sscd = Self::open_untried(path)?;
+        // What it gives is known only from trying, and better here than after the images were made.
+        sscd.run(&[0; SIDE * SIDE * 3])?;
+        Ok(sscd)
+    }
+
+    /// Reads an ONNX file without looking at an image: a network that fails is found when it is used.
+    ///
+    /// # Errors
+    /// Those of [`Self::open`] but what the network gives.
+    pub fn open_untried(path: impl AsRef<Path>) -> Result<Self, SscdError> {
         let path = path.as_ref();
         let bytes = read(path)?;
         if bytes.starts_with(b"PK") {
@@ -196,15 +208,12 @@ impl Sscd {
         let found = info.as_ref().and_then(|info| info.dtype());
         let shape = info.and_then(|info| info.shape()).unwrap_or_default();
         let input = Input::of(found, &shape).ok_or_else(|| input_of(shown(found, &shape)))?;
-        let sscd = Self {
+        Ok(Self {
             model,
             threads: Arc::new(ThreadPool::with_num_threads(rayon::current_num_threads())),
             input,
             path: path.to_path_buf(),
-        };
-        // What it gives is known only from trying, and better here than after the images were made.
-        sscd.run(&[0; SIDE * SIDE * 3])?;
-        Ok(sscd)
+        })
     }
 
     /// Embeds images of bytes: `shape` (height, width, channels) each, one after another, of any size. One channel is
@@ -313,6 +322,10 @@ fn read(path: &Path) -> Result<Vec<u8>, SscdError> {
 
 /// The network in `bytes`, which `path` holds.
 fn load(path: &Path, bytes: Vec<u8>) -> Result<Model, SscdError> {
+    onnx::check(&bytes).map_err(|problem| SscdError::Onnx {
+        path: path.to_path_buf(),
+        reason: format!("cut off, or another format: {problem}"),
+    })?;
     let mut options = ModelOptions::with_all_ops();
     // Read here and not by rten, which would first make room for as much as the file says that it wants.
     if let Some(name) = path.file_name().and_then(|name| name.to_str()) {
