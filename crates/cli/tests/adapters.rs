@@ -136,3 +136,30 @@ fn ranks_and_adapters_that_mean_nothing_are_refused() {
         &["--rank is 0"],
     );
 }
+
+#[test]
+#[ignore = "needs Python with torch, diffusers and PEFT: set RETRACK_PYTHON to its interpreter"]
+fn diffusers_predicts_with_a_trained_adapter_what_the_merged_model_predicts() {
+    let python = std::env::var_os("RETRACK_PYTHON").expect("RETRACK_PYTHON is not set");
+    for pipeline in ["pipeline_sd1", "pipeline_sd2"] {
+        let folder = Folder::new();
+        folder.model(pipeline, "model");
+        for row in 0..6 {
+            folder.write(&format!("photos/{row}.png"), png(noise(row, 64 * 64)));
+        }
+        folder.done(
+            "unlearn --model model --data photos --forget row:0 --prompt toast --neighbors 3 --batch-size 1 --lr 0.01 \
+             --train lora --rank 2 --steps 5 --no-report --out out",
+        );
+        folder.done("merge --model out --out merged");
+        let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        let status = std::process::Command::new(&python)
+            .arg(script.join("tests/files/load_adapter.py"))
+            .arg(folder.path("model"))
+            .arg(folder.path("out").join(lora::FILE_NAME))
+            .arg(folder.path("merged"))
+            .status()
+            .unwrap();
+        assert!(status.success(), "{pipeline}");
+    }
+}
