@@ -6,7 +6,7 @@ use retrack_networks::text::TextConfig;
 use retrack_networks::vae::AutoencoderConfig;
 use retrack_unlearn::data::{Dataset, ImageShape};
 
-use super::{Needs, PROGRAM, check_images, data_held, disk};
+use super::{HELD, Needs, PROGRAM, check_images, data_held, disk};
 use crate::failure::Failure;
 
 /// Texts that are encoded together.
@@ -97,7 +97,7 @@ impl LatentWork<'_> {
         let state = 3.0 * 4.0 * phases.denoiser.trained(self.rank);
         Ok(Needs {
             disk: disk(self.model, state, self.steps, self.checkpoint_every),
-            memory: PROGRAM + data_held(self.data) + latents + states + most,
+            memory: PROGRAM + data_held(self.data) + latents + states + HELD * most,
         })
     }
 
