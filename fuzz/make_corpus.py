@@ -52,6 +52,8 @@ for case in ["predict_demo", "predict_scale_shift_attn_groups", "predict_fourier
              "text_quick_gelu"]:
     put("network_config", f"{case}.json", (FIXTURES / case / "config.json").read_bytes())
 
+put("network_config", "clip_tiny.json", (FIXTURES / "clip_tiny/old/config.json").read_bytes())
+
 put("model_index", "pipeline.json", (FIXTURES / "folder_pipeline_safetensors/model/model_index.json").read_bytes())
 put("model_index", "more.json", json.dumps({
     "_class_name": "DDIMPipeline", "_diffusers_version": "0.42.1", "unet": ["diffusers", "UNet2DModel"],

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use retrack_eval::sscd::Sscd;
+use retrack_networks::clip::ClipConfig;
 use retrack_networks::conditional::UNet2DConditionConfig;
 use retrack_networks::config::UNet2DConfig;
 use retrack_networks::folder::{ModelFolder, Part, check_safetensors_names, read_weight_file};
@@ -160,7 +161,12 @@ fn network_config(scratch: &Path, bytes: &[u8]) -> bool {
     if let Ok(config) = &text {
         let _ = config.parameters();
     }
-    let others = [conditional.is_ok(), autoencoder.is_ok(), text.is_ok()];
+    let others = [
+        conditional.is_ok(),
+        autoencoder.is_ok(),
+        text.is_ok(),
+        ClipConfig::from_json(&json).is_ok(),
+    ];
     drop(folder);
     unconditional.is_ok() || others.contains(&true)
 }
