@@ -1,5 +1,3 @@
-//! The network runs for one of sixteen files that are accepted: see `onnx` in `parsers.rs`.
-
 #![no_main]
 
 #[path = "../../crates/cli/tests/support/parsers.rs"]

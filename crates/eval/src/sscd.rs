@@ -172,17 +172,6 @@ impl Sscd {
     /// # Errors
     /// The file cannot be read, is no ONNX, or its network does not take 288 x 288 images and give one vector each.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, SscdError> {
-        let sscd = Self::open_untried(path)?;
-        // What it gives is known only from trying, and better here than after the images were made.
-        sscd.run(&[0; SIDE * SIDE * 3])?;
-        Ok(sscd)
-    }
-
-    /// Reads an ONNX file without looking at an image: a network that fails is found when it is used.
-    ///
-    /// # Errors
-    /// Those of [`Self::open`] but what the network gives.
-    pub fn open_untried(path: impl AsRef<Path>) -> Result<Self, SscdError> {
         let path = path.as_ref();
         let bytes = read(path)?;
         if bytes.starts_with(b"PK") {
@@ -208,12 +197,15 @@ impl Sscd {
         let found = info.as_ref().and_then(|info| info.dtype());
         let shape = info.and_then(|info| info.shape()).unwrap_or_default();
         let input = Input::of(found, &shape).ok_or_else(|| input_of(shown(found, &shape)))?;
-        Ok(Self {
+        let sscd = Self {
             model,
             threads: Arc::new(ThreadPool::with_num_threads(rayon::current_num_threads())),
             input,
             path: path.to_path_buf(),
-        })
+        };
+        // What it gives is known only from trying, and better here than after the images were made.
+        sscd.run(&[0; SIDE * SIDE * 3])?;
+        Ok(sscd)
     }
 
     /// Embeds images of bytes: `shape` (height, width, channels) each, one after another, of any size. One channel is
