@@ -255,27 +255,30 @@ pub fn evaluated(
     });
     let mut pictures = Vec::new();
     let mut hidden = 0;
-    for column in columns {
-        let title = match column.name {
-            _ if columns.len() == 1 => "Samples",
-            "baseline" => "Before (baseline)",
-            _ => "After (model)",
-        };
-        for (number, drawn) in column.drawn.iter().enumerate() {
+    let prompts = columns.iter().map(|column| column.drawn.len()).max();
+    for number in 0..prompts.unwrap_or(0) {
+        for column in columns {
+            let Some(drawn) = column.drawn.get(number) else {
+                continue;
+            };
             let name = format!("samples-{}-{number}", column.name);
+            let title = match column.name {
+                _ if columns.len() == 1 => "Samples",
+                "baseline" => "Before (baseline)",
+                _ => "After (model)",
+            };
             let title = match &drawn.prompt {
                 Some(prompt) => format!("{title}, \u{201c}{}\u{201d}", shortened(prompt)),
                 None => title.to_string(),
             };
             let sights = forgotten.look(&drawn.samples)?;
-            let shape = forgotten.data.shape();
             if let Some(covered) = show_samples(
                 &mut report,
                 &name,
                 &title,
                 &drawn.samples,
                 &sights,
-                shape,
+                forgotten.data.shape(),
                 show_forgotten,
             )? {
                 pictures.push(name);

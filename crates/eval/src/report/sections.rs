@@ -121,7 +121,12 @@ fn samples(report: &Report) -> Vec<Element> {
         .collect();
     let mut content = vec![paragraph(&samples.note)];
     if shown.len() != 2 {
-        content.extend(shown);
+        // Of several prompts: those that belong together follow each other.
+        let mut shown = shown.into_iter().peekable();
+        while shown.peek().is_some() {
+            let pair = shown.by_ref().take(2);
+            content.push(el("div").class("pair").children(pair));
+        }
         return content;
     }
     let name = |place: usize| -> &str { if place == 0 { "before" } else { "after" } };
