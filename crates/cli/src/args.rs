@@ -459,7 +459,7 @@ pub struct EvaluateArgs {
     /// Denoising steps of a sample
     #[arg(long, default_value_t = 50, value_name = "S")]
     pub steps: usize,
-    /// How to denoise [default: the model's own scheduler]
+    /// How to denoise [default: the model's own scheduler; text-to-image: ddpm]
     #[arg(long)]
     pub scheduler: Option<SamplerName>,
     /// Decides all random numbers

@@ -28,7 +28,6 @@ pub use self::prompted::{GUIDANCE, Prompts};
 use crate::args::{Metric, SamplerName};
 use crate::failure::Failure;
 use crate::model::{self, Samples};
-use crate::progress;
 
 /// What the similarity of copies needs.
 const SSCD_LACKS: &str = "give --sscd FILE: sscd_disc_mixup as ONNX, converted from the published \
@@ -48,6 +47,7 @@ pub struct Protocol {
     pub threshold: Option<f64>,
     pub inception: Option<PathBuf>,
     pub sscd: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<PathBuf>,
     pub controls: Option<PathBuf>,
     /// Of text-to-image models.
@@ -149,17 +149,9 @@ fn clusters(data: &Dataset, split: &Split) -> Result<Clusters, Failure> {
     for (row, image) in images.chunks_exact_mut(len).enumerate() {
         data.read(row, image)?;
     }
-    let clusters = Clusters::of(&images, len, &memorized).ok_or_else(|| {
+    Clusters::of(&images, len, &memorized).ok_or_else(|| {
         Failure::input("all images are to be forgotten; there is nothing to compare samples with")
-    })?;
-    if clusters.agreement < AGREEMENT {
-        progress::warn(format!(
-            "only {:.0}% of the images lie nearer to the mean of their own part, forgotten or not: counts of \
-             memorized samples say little",
-            100.0 * clusters.agreement
-        ));
-    }
-    Ok(clusters)
+    })
 }
 
 /// Samples of one model, drawn alike.

@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::conditional::{Guided, UNet2DConditionModel};
 use retrack_networks::folder::{Class, ModelFolder};
+use retrack_networks::lora;
 use retrack_networks::model::Model;
 use retrack_networks::parameters::to_host;
 use retrack_networks::random::Random;
@@ -35,6 +36,13 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
     }
     let opened = StableDiffusion::from_folder(folder)?;
     warn_of_unknown_keys(&opened.model);
+    if opened.model.folder.root().join(lora::FILE_NAME).is_file() {
+        progress::warn(format!(
+            "{}: its adapter {} is not applied, so this is the model without it; `retrack merge` folds it in",
+            path.display(),
+            lora::FILE_NAME
+        ));
+    }
     Ok(Opened::Text(Box::new(opened)))
 }
 

@@ -21,7 +21,7 @@ pub fn bar(title: &str, steps: usize, unit: &str) -> ProgressBar {
         .progress_chars("=> ");
     let bar = ProgressBar::new(steps as u64)
         .with_style(style)
-        .with_prefix(title.to_string());
+        .with_prefix(visible(title).replace('\n', " "));
     bar.enable_steady_tick(Duration::from_millis(500));
     bar
 }

@@ -141,7 +141,8 @@ fn ranks_and_adapters_that_mean_nothing_are_refused() {
 #[ignore = "needs Python with torch, diffusers and PEFT: set RETRACK_PYTHON to its interpreter"]
 fn diffusers_predicts_with_a_trained_adapter_what_the_merged_model_predicts() {
     let python = std::env::var_os("RETRACK_PYTHON").expect("RETRACK_PYTHON is not set");
-    for pipeline in ["pipeline_sd1", "pipeline_sd2"] {
+    // The second is stored in half precision, to which merged weights are rounded.
+    for (pipeline, farthest) in [("pipeline_sd1", "1e-4"), ("pipeline_sd2", "1e-3")] {
         let folder = Folder::new();
         folder.model(pipeline, "model");
         for row in 0..6 {
@@ -158,6 +159,7 @@ fn diffusers_predicts_with_a_trained_adapter_what_the_merged_model_predicts() {
             .arg(folder.path("model"))
             .arg(folder.path("out").join(lora::FILE_NAME))
             .arg(folder.path("merged"))
+            .arg(farthest)
             .status()
             .unwrap();
         assert!(status.success(), "{pipeline}");

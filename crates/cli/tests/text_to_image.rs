@@ -517,8 +517,12 @@ fn samples_that_look_like_what_was_forgotten_are_covered() {
             let found = folder.done(&format!("{line} {more}")).json();
             let memorized = found["model"]["prompts"][0]["memorized"].as_u64().unwrap();
             shown.push((memorized, folder.read("report/model-00.png")));
+            // Nothing of an evaluation before is left uncovered.
+            folder.write("report/baseline-03.png", "an earlier picture");
         }
     }
+    folder.done("evaluate --model model --data digit --samples 1 --steps 1 --metrics cluster --force --out report");
+    assert!(!folder.path("report/baseline-03.png").exists());
     let memorized: Vec<u64> = shown.iter().map(|(memorized, _)| *memorized).collect();
     assert!(memorized[0] == memorized[1] && memorized[2] == memorized[3]);
     assert_eq!(memorized[0] + memorized[2], 2);
@@ -550,6 +554,11 @@ fn an_experiment_compares_methods_on_a_text_to_image_model() {
     );
     assert!(rows[4].contains("forgotten cluster:1"), "{said}");
     assert_eq!(folder.done(&quick).stdout, said);
+    // Other prompts are another experiment.
+    folder.refused(
+        &format!("{quick} --modified-prompt x"),
+        &["out", "another prompts"],
+    );
     folder.refused(
         "experiment mnist-tshirt --model model --data digit/images --forget row:0 --out other",
         &["--prompt"],

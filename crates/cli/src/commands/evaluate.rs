@@ -46,6 +46,9 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
     }
+    for model in std::iter::once(&args.model).chain(&args.baseline) {
+        outside(&args.out, model, "model")?;
+    }
     let _lock = Lock::take(&args.out)?;
     if args.out.join("metrics.json").exists() && !args.force {
         return Err(Failure::input(format!(
@@ -81,6 +84,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         (None, None) => Rule::Nearest,
     };
     let forgotten = Forgotten::new(&data, &subject.split, rule)?;
+    remove_pictures(&args.out)?;
     let mut json = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "data_digest": data.digest()?,
@@ -227,6 +231,31 @@ struct Found<'a> {
     name: &'static str,
     path: &'a Path,
     evaluation: Evaluation,
+}
+
+/// Removes the pictures of an earlier evaluation: they may show what this one covers, or a model that it does not have.
+fn remove_pictures(out: &Path) -> Result<(), Failure> {
+    let Ok(entries) = std::fs::read_dir(out) else {
+        return Ok(());
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let rest = ["baseline", "model"]
+            .into_iter()
+            .find_map(|model| name.strip_prefix(model)?.strip_suffix(".png"));
+        let ours = rest.is_some_and(|rest| {
+            let number = rest.strip_prefix('-').unwrap_or("0");
+            (rest.is_empty() || rest.starts_with('-'))
+                && !number.is_empty()
+                && number.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        if ours {
+            let path = entry.path();
+            std::fs::remove_file(&path).map_err(|error| Failure::write(&path, error))?;
+        }
+    }
+    Ok(())
 }
 
 /// A grid of the first samples, what may be a forgotten image covered.

@@ -10,7 +10,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use retrack_eval::report::Fact;
 use retrack_eval::score::{Score, Spread, Table};
-use retrack_unlearn::data::{self, Dataset};
+use retrack_unlearn::data::{self, Dataset, captions};
 use retrack_unlearn::lock::{self, Lock};
 use retrack_unlearn::run::Difference;
 use serde::{Deserialize, Serialize};
@@ -171,7 +171,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         let digests = digests(latent::open(path)?.folder())?;
         weights.insert(name.into(), digests.into());
     }
-    let identity = json!({
+    let mut identity = json!({
         "command": "experiment",
         "version": env!("CARGO_PKG_VERSION"),
         "preset": args.preset,
@@ -181,6 +181,15 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "protocol": protocol,
         "device": args.machine.device,
     });
+    if let Some(prompts) = &prompts {
+        identity["prompts"] = json!({
+            "forgotten": prompts.forgotten,
+            "others": prompts.others,
+        });
+    }
+    if let Some(from) = &args.captions {
+        identity["captions"] = json!(captions(&data, from)?);
+    }
     let mut lines = vec![Line::Original];
     lines.extend(args.retrained.iter().map(|_| Line::Retrained));
     lines.extend(args.methods.iter().map(|&method| Line::Method(method)));

@@ -7,7 +7,7 @@ use retrack_eval::distance::mean;
 use retrack_networks::schedule::SchedulerKind;
 use retrack_unlearn::data::{self, modified_prompts, original_prompt};
 
-use super::{Drawn, Evaluation, Protocol, Skipped, Subject, check_shape};
+use super::{AGREEMENT, Drawn, Evaluation, Protocol, Skipped, Subject, check_shape};
 use crate::args::{Metric, PromptArgs};
 use crate::failure::Failure;
 use crate::latent::{self, Opened, PromptedSamples};
@@ -118,6 +118,13 @@ fn measure(
             found.drawn = drawn;
             let memorized: f64 = own.iter().sum();
             found.add("memorized", memorized, own.len());
+            if clusters.agreement < AGREEMENT {
+                found.notes.push(format!(
+                    "only {:.0}% of the images lie nearer to the mean of their own part, forgotten or not: counts of \
+                     memorized samples say little",
+                    100.0 * clusters.agreement
+                ));
+            }
             let success = f64::from(u8::from(memorized == 0.0));
             found.add("success", success, own.len());
             if !others.is_empty() {

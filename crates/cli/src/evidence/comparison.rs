@@ -84,7 +84,7 @@ fn find<'a>(scores: &'a [Score], name: &str) -> Option<&'a Score> {
 /// `repeats` and `memorized` are numbers of samples, `restored` a share of tries.
 fn tally(scores: &[Score], name: &str) -> Option<Tally> {
     let score = find(scores, name)?;
-    let found = if name == "repeats" || name == "memorized" {
+    let found = if name == "repeats" || name.starts_with("memorized") {
         score.value
     } else {
         score.value * score.count as f64
@@ -117,8 +117,23 @@ fn findings(columns: &[Column], several: bool) -> Findings {
             None => format!("{words}: {}.", text(after.value)),
         })
     });
+    // Of text-to-image models: what the samples of the forgotten prompt alone do not say.
+    let mut doubts = Vec::new();
+    if let Some(others) = tally(last.scores, "memorized_modified").filter(|of| of.found > 0) {
+        doubts.push(format!(
+            "{others} samples of the other prompts lie in the cluster of the forgotten images."
+        ));
+    }
+    if let Some(sscd) = find(last.scores, "sscd").filter(|score| score.value > COPY) {
+        doubts.push(format!(
+            "SSCD finds what is drawn or restored alike to the forgotten image: {} on average, where {COPY} is usual for \
+             a copy.",
+            text(sscd.value)
+        ));
+    }
     Findings {
         several,
+        doubts,
         restored: pair("restored"),
         copies: pair("repeats").or_else(|| pair("memorized")),
         membership,
@@ -157,6 +172,9 @@ const QUALITY: [(&str, &str, Best); 4] = [
         Best::Lowest,
     ),
 ];
+
+/// SSCD's usual threshold.
+const COPY: f64 = 0.5;
 
 fn text(value: f64) -> String {
     Spread::of(&[value]).map_or_else(String::new, |spread| spread.text())
@@ -393,7 +411,7 @@ pub fn compared(lines: &[Line], seeds: usize, about: About) -> Report {
 
 /// Which methods never showed the image, and which of them kept quality best.
 fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
-    let tests: Vec<&str> = ["repeats", "restored", "memorized"]
+    let tests: Vec<&str> = ["repeats", "restored", "memorized", "memorized_modified"]
         .into_iter()
         .filter(|test| names.iter().any(|name| name == test))
         .collect();

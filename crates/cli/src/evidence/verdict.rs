@@ -33,6 +33,8 @@ pub struct Findings {
     pub membership: Option<(f64, [f64; 2])>,
     /// Sentences about quality.
     pub quality: Vec<String>,
+    /// Sentences that speak against forgetting whatever the tests found.
+    pub doubts: Vec<String>,
 }
 
 /// The forgotten images' mean error above this multiple of the highest retained one: they are avoided.
@@ -160,6 +162,7 @@ impl Findings {
         } else {
             ("is", "image")
         };
+        notes.extend(self.doubts.iter().cloned());
         if let Some((forgotten, controls)) = &self.errors
             && let Some(highest) = controls.iter().copied().reduce(f64::max)
             && mean(forgotten) > AVOIDED * highest

@@ -1,7 +1,7 @@
-"""An adapter in diffusers and what `retrack merge` made of it: `python load_adapter.py MODEL ADAPTER MERGED`.
+"""An adapter in diffusers and what `retrack merge` made of it: `python load_adapter.py MODEL ADAPTER MERGED FARTHEST`.
 
-The pipeline of MODEL with the weights of ADAPTER must predict what MERGED's network predicts, and not what it
-predicts without them.
+The pipeline of MODEL with the weights of ADAPTER must predict what MERGED's network predicts, up to FARTHEST, and not what
+it predicts without them.
 """
 
 import sys
@@ -10,9 +10,8 @@ import diffusers
 import torch
 from diffusers import StableDiffusionPipeline
 
-FARTHEST = 1e-4
-
-model, adapter, merged = sys.argv[1:]
+model, adapter, merged, farthest = sys.argv[1:]
+FARTHEST = float(farthest)
 pipeline, folded = (
     StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
     for folder in (model, merged)
