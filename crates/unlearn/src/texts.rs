@@ -74,16 +74,26 @@ impl Texts {
 
     /// SHA-256 over all texts and whose they are, in hexadecimal.
     pub fn digest(&self) -> String {
-        let mut hash = Sha256::new();
-        for text in &self.known {
-            hash.update((text.len() as u64).to_le_bytes());
-            hash.update(text);
-        }
+        let mut hash = hashed(&self.known);
         for number in &self.of_row {
             hash.update(number.to_le_bytes());
         }
         hex(&hash.finalize())
     }
+}
+
+fn hashed(texts: &[String]) -> Sha256 {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update((text.len() as u64).to_le_bytes());
+        hash.update(text);
+    }
+    hash
+}
+
+/// SHA-256 over texts in their order, in hexadecimal.
+pub fn digest(texts: &[String]) -> String {
+    hex(&hashed(texts).finalize())
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use retrack_eval::score::{Score, Spread, Table};
 use retrack_unlearn::data::{self, Dataset, captions};
 use retrack_unlearn::lock::{self, Lock};
 use retrack_unlearn::run::Difference;
+use retrack_unlearn::texts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ use crate::folders::{digests, outside};
 use crate::latent::Opened;
 use crate::progress::say;
 use crate::settings::{Experiment, Settings};
-use crate::space::{self, LatentWork, Needs, Phases, Work};
+use crate::space::{LatentWork, Needs, Phases, Work};
 use crate::unlearning::SMALLER;
 use crate::{latent, machine, model, progress};
 
@@ -143,23 +144,6 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         model::select(selection, &data)?;
     }
     let copied = opened.folder().check_copy()?;
-    let run_of = |method| UnlearnArgs {
-        method: Some(method),
-        ..unlearn_args(args, &forget[0], &args.out)
-    };
-    let mut needs = Needs {
-        disk: 0.0,
-        memory: 0.0,
-    };
-    for &method in &args.methods {
-        let of_one = needs_of_one(&opened, &data, &run_of(method), copied)?;
-        // Of all runs the models stay, of one at a time the rest.
-        let rest = of_one.disk - copied as f64;
-        needs.disk = needs.disk.max(rest);
-        needs.memory = needs.memory.max(of_one.memory);
-    }
-    let models = args.methods.len() * seeds.len() * forget.len();
-    needs.disk += models as f64 * copied as f64;
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
     }
@@ -188,7 +172,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         });
     }
     if let Some(from) = &args.captions {
-        identity["captions"] = json!(captions(&data, from)?);
+        identity["captions_digest"] = texts::digest(&captions(&data, from)?).into();
     }
     let mut lines = vec![Line::Original];
     lines.extend(args.retrained.iter().map(|_| Line::Retrained));
@@ -203,19 +187,41 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             }));
         }
     }
+    let (there, missing): (Vec<&Run>, Vec<&Run>) = runs
+        .iter()
+        .partition(|run| result(&args.out, &run.name()).exists());
+    // Of all runs the models stay, of one at a time the rest. What is there already needs nothing.
+    let mut needs = Needs {
+        disk: 0.0,
+        memory: 0.0,
+    };
+    let mut models = 0.0;
+    for run in &missing {
+        if let Line::Method(method) = run.line {
+            let unlearning = UnlearnArgs {
+                method: Some(method),
+                ..unlearn_args(args, &forget[run.forget], &args.out)
+            };
+            let of_one = needs_of_one(&opened, &data, &unlearning, copied)?;
+            needs.disk = needs.disk.max(of_one.disk - copied as f64);
+            needs.memory = needs.memory.max(of_one.memory);
+            // A model that was made but not measured is not made again.
+            let made = args.out.join("models").join(run.name()).exists();
+            models += if made { 0.0 } else { copied as f64 };
+        }
+    }
+    needs.disk += models;
     if args.dry_run {
         let mut plan = identity.clone();
-        let all = runs.iter().map(Run::name);
-        let (there, missing): (Vec<String>, Vec<String>) =
-            all.partition(|name| result(&args.out, name).exists());
+        let names = |runs: &[&Run]| runs.iter().map(|run| run.name()).collect::<Vec<_>>();
+        let (there, missing) = (names(&there), names(&missing));
         plan["runs"] = json!({"there": there, "missing": missing});
         plan["needs"] = needs.json(&args.out);
         progress::note(needs.text(&args.out));
         let text = serde_json::to_string_pretty(&plan).expect("JSON has no unwritable values");
         say!("{text}");
     }
-    let held = space::bytes_below(&args.out.join("models"));
-    needs.check(&args.out, held, SMALLER)?;
+    needs.check(&args.out, 0, SMALLER)?;
     if args.dry_run {
         return Ok(());
     }
@@ -469,7 +475,7 @@ fn result(out: &Path, name: &str) -> PathBuf {
     out.join("results").join(format!("{name}.json"))
 }
 
-/// What one unlearning run needs at most: all images, each with a text of its own.
+/// What one unlearning run needs at most: of all images.
 fn needs_of_one(
     opened: &Opened,
     data: &Dataset,
@@ -497,7 +503,11 @@ fn needs_of_one(
             phases: Phases::new(opened, shape),
             data,
             images: data.len(),
-            texts: data.len(),
+            texts: if args.captions.is_some() {
+                data.len()
+            } else {
+                1
+            },
             rank: None,
             batch_size: settings.batch_size,
             accumulate: settings.accumulate,

@@ -113,10 +113,7 @@ impl UNet2DConditionConfig {
     /// What the height and width of latents must be multiples of. With a pixel of padding on every side odd sides are
     /// rounded up on the way down and cut again on the way up; without it they would grow.
     pub fn side_multiple(&self) -> usize {
-        match self.downsample_padding {
-            0 => 1 << (self.block_out_channels.len() - 1),
-            _ => 1,
-        }
+        side_multiple(self.downsample_padding, self.block_out_channels.len())
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -140,6 +137,12 @@ impl UNet2DConditionConfig {
             ),
             ("only_cross_attention", self.only_cross_attention.len()),
         ])?;
+        if self.mid_block_scale_factor < 0.0 {
+            return Err(ConfigError::Inconsistent(format!(
+                "`mid_block_scale_factor` is {}; it must be above 0",
+                self.mid_block_scale_factor
+            )));
+        }
         for &layers in &self.transformer_layers_per_block {
             let all = levels * self.layers_per_block;
             check_layers("transformer_layers_per_block", layers, all)?;
@@ -158,6 +161,14 @@ impl UNet2DConditionConfig {
             }
         }
         Ok(())
+    }
+}
+
+/// [`UNet2DConditionConfig::side_multiple`] of so many levels.
+pub(super) fn side_multiple(downsample_padding: usize, levels: usize) -> usize {
+    match downsample_padding {
+        0 => 1 << (levels - 1),
+        _ => 1,
     }
 }
 
@@ -356,6 +367,7 @@ mod tests {
             ("transformer_layers_per_block", json!(1 << 20)),
             ("mid_block_type", Value::Null),
             ("mid_block_scale_factor", json!(0)),
+            ("mid_block_scale_factor", json!(-1)),
             ("norm_num_groups", json!(48)),
             ("num_attention_heads", json!(8)),
             ("num_class_embeds", json!(10)),

@@ -149,14 +149,18 @@ impl Sum<'_> {
         self.cost.parameters += linear(channels[0], time) + linear(time, time);
         self.cost.parameters += conv(config.in_channels, channels[0], 9);
         let mut input = channels[0];
+        // Odd sides are rounded up on the way down and come back on the way up.
+        let mut sizes = Vec::new();
         for (level, &out) in channels.iter().enumerate() {
             for _ in 0..config.layers_per_block {
                 self.layer(level, input, out, config.down_attention[level]);
                 input = out;
             }
             if level + 1 < levels {
-                (self.height, self.width) = (self.height / 2, self.width / 2);
-                self.resample(out, 1.0);
+                let before = [self.height, self.width];
+                sizes.push(before);
+                [self.height, self.width] = before.map(|side| side.div_ceil(2));
+                self.resample(out, before);
             }
         }
         self.mid(levels - 1);
@@ -172,9 +176,10 @@ impl Sum<'_> {
                 self.layer(level, previous + skip, out, config.up_attention[step]);
                 previous = out;
             }
-            if level > 0 {
-                (self.height, self.width) = (2 * self.height, 2 * self.width);
-                self.resample(out, 2.0);
+            if let Some(size) = sizes.pop() {
+                let before = [self.height, self.width];
+                [self.height, self.width] = size;
+                self.resample(out, before);
             }
         }
         self.cost.parameters += norm(channels[0]) + conv(channels[0], config.out_channels, 9);
@@ -268,24 +273,24 @@ impl Sum<'_> {
         stage.passing = stage.passing.max(WIDEST * width);
     }
 
-    fn resample(&mut self, channels: usize, growth: f64) {
+    /// A convolution that halves the image of size `before`, or one of the enlarged image.
+    fn resample(&mut self, channels: usize, before: [usize; 2]) {
         let pixels = self.pixels();
-        let given = if growth > 1.0 { pixels } else { 4.0 * pixels };
+        let whole = before[0] as f64 * before[1] as f64;
+        let grows = pixels > whole;
+        let given = if grows { pixels } else { whole };
         let stage = StageCost {
             parameters: conv(channels, channels, 9),
             kept: (given + pixels) * channels as f64,
             passing: (given + pixels) * channels as f64,
             result: pixels * channels as f64,
-            transformed: if growth > 1.0 {
+            transformed: if grows {
                 TRANSFORMED * (channels * channels) as f64
             } else {
                 0.0
             },
             tiles: (self.height.div_ceil(4) * self.width.div_ceil(4)) as f64,
-            rough_bytes: {
-                let halved = |side: usize| if growth > 1.0 { side / 2 } else { 2 * side };
-                kept_bytes([1, halved(self.height), halved(self.width)], channels, 0)
-            },
+            rough_bytes: kept_bytes([1, before[0], before[1]], channels, 0),
             ..StageCost::default()
         };
         self.push(stage);
@@ -324,13 +329,17 @@ mod tests {
                     continue;
                 }
                 let network = config.init(&Device::flex().autodiff());
-                let cost = config.cost(16, 16);
+                let sides = match config.side_multiple() {
+                    1 => [5, 14],
+                    _ => [16, 16],
+                };
+                let cost = config.cost(sides[0], sides[1]);
                 let path = folder.display();
                 assert_eq!(cost.parameters, network.num_params() as u64, "{path}");
                 let rough: f64 = cost.stages.iter().map(|stage| stage.rough_bytes).sum();
                 assert_eq!(
                     rough,
-                    network.kept_bytes([1, 16, 16, config.in_channels]),
+                    network.kept_bytes([1, sides[0], sides[1], config.in_channels]),
                     "{path}"
                 );
                 let adapted = lora::attach(network, 3, &Random::new(1));

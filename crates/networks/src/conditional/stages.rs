@@ -134,13 +134,17 @@ impl UNet2DConditionModel {
     pub(super) fn kept_bytes(&self, [batch, mut height, mut width, _]: [usize; 4]) -> f64 {
         let mut channels = self.conv_in.bias.dims()[0];
         let mut bytes = 0.0;
+        let mut sizes = Vec::new();
         for stage in self.stages() {
             bytes += stage.kept_bytes([batch, height, width, channels]);
             match stage {
                 Stage::Down(block, layer) => channels = block.resnets[layer].conv2.bias.dims()[0],
                 Stage::Up(block, layer) => channels = block.resnets[layer].conv2.bias.dims()[0],
-                Stage::Downsample(_) => (height, width) = (height.div_ceil(2), width.div_ceil(2)),
-                Stage::Upsample(_) => (height, width) = (2 * height, 2 * width),
+                Stage::Downsample(_) => {
+                    sizes.push((height, width));
+                    (height, width) = (height.div_ceil(2), width.div_ceil(2));
+                }
+                Stage::Upsample(_) => (height, width) = sizes.pop().expect("came down before"),
                 Stage::Mid(_) => {}
             }
         }

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor};
 use retrack_kernels as kernels;
 
 use super::blocks::{Condition, CrossAttnDownBlock2D, CrossAttnUpBlock2D, MidBlock2DCrossAttn};
-use super::config::UNet2DConditionConfig;
+use super::config::{UNet2DConditionConfig, side_multiple};
 use super::transformer::{Transformer2DModel, TransformerConfig};
 use crate::denoiser::Denoiser;
 use crate::embeddings::{TimestepEmbedding, sinusoidal};
@@ -235,11 +235,7 @@ impl UNet2DConditionModel {
                 timesteps,
             });
         }
-        // As `side_multiple` of the configuration.
-        let multiple: usize = match self.downsample_padding {
-            0 => 1 << (self.down_blocks.len() - 1),
-            _ => 1,
-        };
+        let multiple = side_multiple(self.downsample_padding, self.down_blocks.len());
         for side in [height, width] {
             if side == 0 || !side.is_multiple_of(multiple) {
                 // The first level where the side is odd; 0 halves to 0 at once.
