@@ -380,7 +380,7 @@ pub enum Metric {
 /// What is measured, and how.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct ProtocolArgs {
-    /// Samples drawn from each model
+    /// Samples drawn from each model, of each prompt [default: 256, text-to-image 16; `experiment`: the preset's]
     #[arg(long, value_name = "N")]
     pub samples: Option<usize>,
     /// A sample nearer to a forgotten image than this counts as it: Euclidean distance over pixels in [0, 1]
@@ -487,7 +487,9 @@ Example:
   retrack experiment mnist-tshirt --model base --data digits.parquet --seeds 0-2 --out comparison
 
 Runs that --out already holds are kept: an experiment that was stopped goes on when it is started again, and more
-methods and seeds may be added. A metric that lacks a file is skipped, and the sentence says which file to give.")]
+methods and seeds may be added. A metric that lacks a file is skipped, and the sentence says which file to give.
+
+A text-to-image model is trained with --prompt on all images, kept ones too, that --captions gives no prompt.")]
 pub struct ExperimentArgs {
     /// Published settings: mnist-tshirt, cifar10, celeba-hq, stable-diffusion, or demo
     #[arg(value_name = "PRESET")]

@@ -144,12 +144,10 @@ fn clusters(data: &Dataset, split: &Split) -> Result<Clusters, Failure> {
     for &row in split.forget.iter().chain(&split.duplicates) {
         memorized[row] = true;
     }
-    let len = data.shape().bytes();
-    let mut images = vec![0; data.len() * len];
-    for (row, image) in images.chunks_exact_mut(len).enumerate() {
-        data.read(row, image)?;
-    }
-    Clusters::of(&images, len, &memorized).ok_or_else(|| {
+    let clusters = Clusters::of(&memorized, data.shape().bytes(), |row, image| {
+        data.read(row, image)
+    })?;
+    clusters.ok_or_else(|| {
         Failure::input("all images are to be forgotten; there is nothing to compare samples with")
     })
 }
@@ -345,6 +343,11 @@ impl Metric {
     pub fn name(self) -> String {
         let name = serde_json::to_value(self).expect("a name");
         name.as_str().unwrap_or_default().to_string()
+    }
+
+    /// Whether it can be measured of a text-to-image model.
+    fn is_of_prompts(self) -> bool {
+        matches!(self, Self::Cluster | Self::Sscd | Self::ClipIqa)
     }
 
     fn draws_samples(self) -> bool {

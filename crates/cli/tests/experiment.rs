@@ -113,6 +113,8 @@ fn another_experiment_in_the_same_folder_is_refused() {
     folder.done(EXPERIMENT);
     let samples = EXPERIMENT.replace("--samples 4", "--samples 5");
     folder.refused(&samples, &["out", "another protocol.samples"]);
+    let dry = format!("{samples} --dry-run");
+    folder.refused(&dry, &["out", "another protocol.samples"]);
     folder.write(
         "small.toml",
         SMALL

@@ -272,6 +272,10 @@ fn what_does_not_fit_a_text_to_image_model_is_refused_with_the_remedy() {
         &["--prompt"],
     );
     folder.refused(
+        "evaluate --model model --data digit --modified-prompt x --modified-prompt y --modified-prompt x --out report",
+        &["--modified-prompt: x is listed twice"],
+    );
+    folder.refused(
         "evaluate --model plain --data photos --forget row:0 --prompt x --out report",
         &["takes no text", "--prompt"],
     );
@@ -482,6 +486,16 @@ fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
         let value = score["value"].as_f64().unwrap();
         assert!(value > 0.0 && value < 1.0, "{value}");
     }
+    // What is not measured of such a model is not drawn for either.
+    let plain = format!("{line} --force --metrics nll,fid --json");
+    let found = folder.done(&plain).json();
+    let reason = "not for text-to-image models";
+    assert_eq!(
+        found["model"]["skipped"],
+        json!([{"metric": "nll", "reason": reason}, {"metric": "fid", "reason": reason}])
+    );
+    assert!(found["model"]["prompts"].is_null());
+    assert!(!folder.path("report/model-00.png").exists());
     folder.refused(
         &format!("{line} --force --metrics clip-iqa --clip digit"),
         &["digit"],
@@ -554,6 +568,11 @@ fn an_experiment_compares_methods_on_a_text_to_image_model() {
     );
     assert!(rows[4].contains("forgotten cluster:1"), "{said}");
     assert_eq!(folder.done(&quick).stdout, said);
+    folder.model("folder_pipeline_safetensors", "plain");
+    folder.refused(
+        &format!("{quick} --retrained plain"),
+        &["plain", "not a model of the same kind"],
+    );
     // Other prompts are another experiment.
     folder.refused(
         &format!("{quick} --modified-prompt x"),

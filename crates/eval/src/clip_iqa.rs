@@ -23,6 +23,7 @@ use retrack_networks::clip::{Clip, Preprocessing};
 use retrack_networks::model::ModelError;
 use retrack_networks::parameters::to_host;
 
+use crate::images::{ImagesError, image_len};
 use crate::pillow::resize_and_crop;
 
 /// What is good, and its opposite.
@@ -36,15 +37,8 @@ const AT_ONCE: usize = 8;
 pub enum ClipIqaError {
     #[error(transparent)]
     Model(#[from] ModelError),
-    #[error("images of {channels} channels cannot be judged by CLIP-IQA, only those of 1 or 3")]
-    Channels { channels: usize },
-    #[error("{bytes} bytes are no whole images of {height} x {width} x {channels}")]
-    Size {
-        bytes: usize,
-        height: usize,
-        width: usize,
-        channels: usize,
-    },
+    #[error(transparent)]
+    Images(#[from] ImagesError),
     #[error(
         "{}: what the network makes of {of} has no direction (all zero, or not finite); these weights cannot be used",
         path.display()
@@ -100,19 +94,7 @@ impl ClipIqa {
     /// # Errors
     /// Other than 1 or 3 channels, no whole number of images, a network that gives no direction.
     pub fn scores(&self, images: &[u8], shape: [usize; 3]) -> Result<Vec<f64>, ClipIqaError> {
-        let [height, width, channels] = shape;
-        if channels != 1 && channels != 3 {
-            return Err(ClipIqaError::Channels { channels });
-        }
-        let len = height * width * channels;
-        if len == 0 || !images.len().is_multiple_of(len) {
-            return Err(ClipIqaError::Size {
-                bytes: images.len(),
-                height,
-                width,
-                channels,
-            });
-        }
+        let len = image_len(images, shape, "CLIP-IQA")?;
         let mut scores = Vec::with_capacity(images.len() / len);
         for some in images.chunks(AT_ONCE * len) {
             let features = self.embed(some, shape);

@@ -1,7 +1,5 @@
 //! Whether a sample belongs with the memorized images of a prompt or with its others.
 
-use crate::distance::mean;
-
 /// The means of two clusters of images, as labels of 2-means give them: where every image is labeled by the nearer
 /// mean, these are the centers that 2-means ends at.
 #[derive(Debug, Clone)]
@@ -13,33 +11,45 @@ pub struct Clusters {
 }
 
 impl Clusters {
-    /// From images of `image_len` bytes, one after another, and which of them are memorized. `None` where one cluster is
-    /// empty.
-    pub fn of(images: &[u8], image_len: usize, memorized: &[bool]) -> Option<Self> {
-        let center = |of: bool| {
-            let mut sums = vec![0u64; image_len];
-            let mut count = 0;
-            let pairs = images.chunks_exact(image_len).zip(memorized);
-            for (image, _) in pairs.filter(|(_, own)| **own == of) {
-                count += 1;
-                for (sum, &value) in sums.iter_mut().zip(image) {
-                    *sum += u64::from(value);
-                }
+    /// From images of `image_len` bytes, one for each of `memorized`, which says whether it is. `read` writes the image
+    /// of a place into the bytes that it is given; each is read twice, and one is held at a time. `None` where one
+    /// cluster is empty.
+    ///
+    /// # Errors
+    /// The first of `read`.
+    pub fn of<E>(
+        memorized: &[bool],
+        image_len: usize,
+        mut read: impl FnMut(usize, &mut [u8]) -> Result<(), E>,
+    ) -> Result<Option<Self>, E> {
+        let counts = [true, false].map(|of| memorized.iter().filter(|own| **own == of).count());
+        if counts.contains(&0) {
+            return Ok(None);
+        }
+        let mut image = vec![0; image_len];
+        let mut sums = [vec![0u64; image_len], vec![0u64; image_len]];
+        for (place, &own) in memorized.iter().enumerate() {
+            read(place, &mut image)?;
+            for (sum, &value) in sums[usize::from(!own)].iter_mut().zip(&image) {
+                *sum += u64::from(value);
             }
-            let mean = |sum: u64| sum as f64 / f64::from(count);
-            (count > 0).then(|| sums.into_iter().map(mean).collect::<Vec<f64>>())
+        }
+        let center = |of: usize| {
+            let sums = sums[of].iter();
+            sums.map(|&sum| sum as f64 / counts[of] as f64).collect()
         };
         let mut clusters = Self {
-            memorized: center(true)?,
-            other: center(false)?,
+            memorized: center(0),
+            other: center(1),
             agreement: 0.0,
         };
-        let pairs = images.chunks_exact(image_len).zip(memorized);
-        let agree: Vec<f64> = pairs
-            .map(|(image, own)| f64::from(u8::from(clusters.is_memorized(image) == *own)))
-            .collect();
-        clusters.agreement = mean(&agree);
-        Some(clusters)
+        let mut agree = 0;
+        for (place, &own) in memorized.iter().enumerate() {
+            read(place, &mut image)?;
+            agree += usize::from(clusters.is_memorized(&image) == own);
+        }
+        clusters.agreement = agree as f64 / memorized.len() as f64;
+        Ok(Some(clusters))
     }
 
     /// Whether an image is nearer to the memorized ones, by Euclidean distance over bytes.
@@ -60,13 +70,24 @@ impl Clusters {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
+
+    fn clusters(images: &[u8], image_len: usize, memorized: &[bool]) -> Option<Clusters> {
+        let read = |place: usize, image: &mut [u8]| {
+            image.copy_from_slice(&images[place * image_len..][..image_len]);
+            Ok::<(), Infallible>(())
+        };
+        let Ok(found) = Clusters::of(memorized, image_len, read);
+        found
+    }
 
     #[test]
     fn a_sample_belongs_to_the_nearer_mean() {
         let images = [200, 200, 220, 220, 0, 0, 40, 40, 210, 0];
         let labels = [true, true, false, false, false];
-        let clusters = Clusters::of(&images, 2, &labels).unwrap();
+        let clusters = clusters(&images, 2, &labels).unwrap();
         assert_eq!(clusters.agreement, 1.0);
         assert!(clusters.is_memorized(&[180, 190]));
         assert!(!clusters.is_memorized(&[180, 20]));
@@ -90,7 +111,7 @@ mod tests {
         let mut labels: Vec<bool> = points.iter().map(|point| point[0] > 90).collect();
         let mut rounds = 0;
         loop {
-            let clusters = Clusters::of(&bytes, 2, &labels).unwrap();
+            let clusters = clusters(&bytes, 2, &labels).unwrap();
             let moved: Vec<bool> = points.iter().map(|p| clusters.is_memorized(p)).collect();
             if moved == labels {
                 assert_eq!(clusters.agreement, 1.0);
@@ -107,8 +128,8 @@ mod tests {
     #[test]
     fn labels_that_the_pixels_contradict_show_in_the_agreement() {
         let images = [0, 100, 1, 101];
-        let clusters = Clusters::of(&images, 1, &[true, true, false, false]).unwrap();
-        assert_eq!(clusters.agreement, 0.5);
-        assert!(Clusters::of(&images, 1, &[true; 4]).is_none());
+        let halves = clusters(&images, 1, &[true, true, false, false]).unwrap();
+        assert_eq!(halves.agreement, 0.5);
+        assert!(clusters(&images, 1, &[true; 4]).is_none());
     }
 }

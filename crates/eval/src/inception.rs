@@ -12,6 +12,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use retrack_networks::folder::{FolderError, read_weight_file};
 
+use crate::images::{ImagesError, image_len};
 use crate::inception_blocks::{Block, Conv, Parts, Pool, same, valid};
 use crate::resize::to_planes;
 
@@ -47,15 +48,8 @@ pub enum InceptionError {
         path: PathBuf,
         problems: Vec<String>,
     },
-    #[error("images of {channels} channels cannot be judged by Inception, only those of 1 or 3")]
-    Channels { channels: usize },
-    #[error("{bytes} bytes are no whole images of {height} x {width} x {channels}")]
-    Size {
-        bytes: usize,
-        height: usize,
-        width: usize,
-        channels: usize,
-    },
+    #[error(transparent)]
+    Images(#[from] ImagesError),
     #[error("Inception's results cannot be read from the device: {0}")]
     Device(String),
 }
@@ -199,19 +193,7 @@ impl Inception {
         images: &[u8],
         shape: [usize; 3],
     ) -> Result<Description, InceptionError> {
-        let [height, width, channels] = shape;
-        if channels != 1 && channels != 3 {
-            return Err(InceptionError::Channels { channels });
-        }
-        let len = height * width * channels;
-        if len == 0 || !images.len().is_multiple_of(len) {
-            return Err(InceptionError::Size {
-                bytes: images.len(),
-                height,
-                width,
-                channels,
-            });
-        }
+        let len = image_len(images, shape, "Inception")?;
         let parts = images.par_chunks(BATCH * len).map(|batch| {
             let count = batch.len() / len;
             let planes = batch.chunks_exact(len);

@@ -8,6 +8,7 @@ pub mod digits;
 pub mod distance;
 pub mod frechet;
 pub mod frequency;
+pub mod images;
 pub mod inception;
 mod inception_blocks;
 pub mod inception_score;

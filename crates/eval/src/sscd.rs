@@ -15,6 +15,7 @@ use rten::{
 };
 
 use crate::distance::mean;
+use crate::images::{ImagesError, image_len};
 use crate::onnx;
 use crate::pillow::resize;
 
@@ -61,15 +62,8 @@ pub enum SscdError {
         CONVERT
     )]
     Output { path: PathBuf, found: String },
-    #[error("images of {channels} channels cannot be judged by SSCD, only those of 1 or 3")]
-    Channels { channels: usize },
-    #[error("{bytes} bytes are no whole images of {height} x {width} x {channels}")]
-    Size {
-        bytes: usize,
-        height: usize,
-        width: usize,
-        channels: usize,
-    },
+    #[error(transparent)]
+    Images(#[from] ImagesError),
     #[error("{}: fails on an image: {reason}", path.display())]
     Run { path: PathBuf, reason: String },
 }
@@ -214,19 +208,7 @@ impl Sscd {
     /// # Errors
     /// Other than 1 or 3 channels, no whole number of images, a network that fails or gives no direction.
     pub fn embed(&self, images: &[u8], shape: [usize; 3]) -> Result<Vec<Embedding>, SscdError> {
-        let [height, width, channels] = shape;
-        if channels != 1 && channels != 3 {
-            return Err(SscdError::Channels { channels });
-        }
-        let len = height * width * channels;
-        if len == 0 || !images.len().is_multiple_of(len) {
-            return Err(SscdError::Size {
-                bytes: images.len(),
-                height,
-                width,
-                channels,
-            });
-        }
+        let len = image_len(images, shape, "SSCD")?;
         images
             .chunks_exact(len)
             .map(|image| {
@@ -252,12 +234,12 @@ impl Sscd {
         let known = self.embed(image, shape)?;
         let [known] = known.as_slice() else {
             let [height, width, channels] = shape;
-            return Err(SscdError::Size {
+            return Err(SscdError::Images(ImagesError::Size {
                 bytes: image.len(),
                 height,
                 width,
                 channels,
-            });
+            }));
         };
         let others = self.embed(images, shape)?;
         let all: Vec<f64> = others.iter().map(|other| known.similarity(other)).collect();

@@ -28,6 +28,9 @@ impl UNet2DConfig {
     }
 }
 
+/// Numbers of one weight of a 3x3 convolution once it is transformed.
+pub(crate) const TRANSFORMED: f64 = 36.0;
+
 /// Numbers in a linear layer with a bias.
 pub(crate) fn linear(inputs: usize, outputs: usize) -> u64 {
     (inputs as u64 + 1) * outputs as u64

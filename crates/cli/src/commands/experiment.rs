@@ -32,6 +32,8 @@ use crate::space::{LatentWork, Needs, Phases, Work};
 use crate::unlearning::SMALLER;
 use crate::{latent, machine, model, progress};
 
+/// The file that says what is compared.
+const IDENTITY: &str = "experiment.json";
 /// Steps between the checkpoints of a run.
 const CHECKPOINT_EVERY: usize = 10;
 
@@ -152,8 +154,15 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let mut references = vec![("original", &args.model)];
     references.extend(args.retrained.iter().map(|path| ("retrained", path)));
     for (name, path) in references {
-        let digests = digests(latent::open(path)?.folder())?;
-        weights.insert(name.into(), digests.into());
+        let reference = latent::open(path)?;
+        if reference.folder().class != opened.folder().class {
+            return Err(Failure::input(format!(
+                "{}: not a model of the same kind as --model ({}); give one that was trained alike",
+                path.display(),
+                args.model.display()
+            )));
+        }
+        weights.insert(name.into(), digests(reference.folder())?.into());
     }
     let mut identity = json!({
         "command": "experiment",
@@ -212,6 +221,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     }
     needs.disk += models;
     if args.dry_run {
+        goes_on(&args.out, &identity)?;
         let mut plan = identity.clone();
         let names = |runs: &[&Run]| runs.iter().map(|run| run.name()).collect::<Vec<_>>();
         let (there, missing) = (names(&there), names(&missing));
@@ -298,15 +308,17 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A new experiment, or the one that the folder holds already.
-fn begin(out: &Path, identity: &Value) -> Result<Lock, Failure> {
-    let lock = Lock::take(out)?;
-    let path = out.join("experiment.json");
+/// Whether the folder holds this experiment already; a new one starts in an empty folder.
+///
+/// # Errors
+/// It holds another experiment or something else.
+fn goes_on(out: &Path, identity: &Value) -> Result<bool, Failure> {
+    let path = out.join(IDENTITY);
     if path.exists() {
         let text = fs::read_to_string(&path).map_err(|error| Failure::read(&path, error))?;
         let old: Value = serde_json::from_str(&text).map_err(|e| Failure::read(&path, e))?;
         return match Difference::first(&old, identity) {
-            None => Ok(lock),
+            None => Ok(true),
             Some(Difference { key, old, new }) => Err(Failure::input(format!(
                 "{}: this experiment was started with another {key}: {old} then, {new} now; use the same, or another \
                  output folder",
@@ -323,8 +335,16 @@ fn begin(out: &Path, identity: &Value) -> Result<Lock, Failure> {
             out.display()
         )));
     }
-    let text = serde_json::to_string_pretty(identity).expect("JSON has no unwritable values");
-    model::write(&path, format!("{text}\n").as_bytes())?;
+    Ok(false)
+}
+
+/// Takes the folder for a new experiment, or for the one that it holds already.
+fn begin(out: &Path, identity: &Value) -> Result<Lock, Failure> {
+    let lock = Lock::take(out)?;
+    if !goes_on(out, identity)? {
+        let text = serde_json::to_string_pretty(identity).expect("JSON has no unwritable values");
+        model::write(&out.join(IDENTITY), format!("{text}\n").as_bytes())?;
+    }
     Ok(lock)
 }
 

@@ -8,6 +8,7 @@ use retrack_networks::schedule::SchedulerKind;
 use retrack_unlearn::data::ImageShape;
 
 use crate::args::SampleArgs;
+use crate::evaluation::GUIDANCE;
 use crate::failure::Failure;
 use crate::folders::outside;
 use crate::latent::{self, Opened, PromptedSamples};
@@ -127,7 +128,7 @@ fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Fai
                 batch_size: args.batch_size.unwrap_or(1),
                 prompt,
                 negative_prompt: args.negative_prompt.as_deref().unwrap_or(""),
-                guidance: args.guidance.unwrap_or(7.5),
+                guidance: args.guidance.unwrap_or(GUIDANCE),
             };
             let network = opened.model.network(device)?;
             samples.draw(&opened, &network, device, "sampling")

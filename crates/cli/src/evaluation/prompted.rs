@@ -7,7 +7,7 @@ use retrack_eval::distance::mean;
 use retrack_networks::schedule::SchedulerKind;
 use retrack_unlearn::data::{self, modified_prompts, original_prompt};
 
-use super::{AGREEMENT, Drawn, Evaluation, Protocol, Skipped, Subject, check_shape};
+use super::{AGREEMENT, Drawn, Evaluation, Protocol, Skipped, Subject, check_shape, once};
 use crate::args::{Metric, PromptArgs};
 use crate::failure::Failure;
 use crate::latent::{self, Opened, PromptedSamples};
@@ -30,7 +30,7 @@ impl Prompts {
     /// As typed, or as data in the published layout says it.
     ///
     /// # Errors
-    /// No prompt of the forgotten images, files of the layout that cannot be read.
+    /// No prompt of the forgotten images, another one twice, files of the layout that cannot be read.
     pub fn read(typed: &PromptArgs, source: &Path) -> Result<Self, Failure> {
         let published = data::is_published(source);
         let original = match &typed.prompt {
@@ -41,6 +41,7 @@ impl Prompts {
         let forgotten = original.ok_or_else(|| {
             Failure::input("say with --prompt what the images to forget are drawn for")
         })?;
+        once("--modified-prompt", &typed.modified_prompt, String::clone)?;
         let others = match typed.modified_prompt.as_slice() {
             [] if published => modified_prompts(source)?,
             typed => typed.to_vec(),
@@ -71,7 +72,8 @@ pub(super) fn evaluate(
     };
     let network = opened.model.network(device)?;
     let mut found = Evaluation::default();
-    for (prompt, forgotten) in prompts.all() {
+    let drawn = protocol.metrics.iter().any(|metric| metric.is_of_prompts());
+    for (prompt, forgotten) in prompts.all().filter(|_| drawn) {
         let samples = PromptedSamples {
             count: protocol.samples,
             steps: protocol.sampling_steps,

@@ -4,13 +4,11 @@ use super::UNet2DConditionConfig;
 use super::recompute::KEPT_AT_MOST;
 use super::stages::kept_bytes;
 use crate::config::TimeScaleShift;
-use crate::cost::{conv, linear, norm};
+use crate::cost::{TRANSFORMED, conv, linear, norm};
 
 /// Numbers that a transformer's backward pass makes beside what was kept, in images of its width: the gradients of the
 /// feed-forward's two layers, the widest.
 const WIDEST: f64 = 13.0;
-/// Numbers of one weight of a 3x3 convolution once it is transformed.
-const TRANSFORMED: f64 = 36.0;
 /// Tiles of 4 x 4 pixels up to which a convolution transforms its weights piece by piece.
 const FEW_TILES: f64 = 64.0;
 

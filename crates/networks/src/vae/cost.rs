@@ -1,9 +1,7 @@
 //! How large an autoencoder is and what encoding an image takes, from its configuration alone.
 
 use super::AutoencoderConfig;
-
-/// Numbers of one weight of a 3x3 convolution once it is transformed.
-const TRANSFORMED: f64 = 36.0;
+use crate::cost::TRANSFORMED;
 
 /// What an [`AutoencoderConfig`] costs where it encodes one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
