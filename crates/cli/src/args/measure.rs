@@ -1,0 +1,227 @@
+//! `retrack evaluate`, `experiment` and `verify` as they are typed.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::{MachineArgs, MethodName, SEL, SRC, SamplerName};
+
+/// The metrics, as they are typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Metric {
+    /// Share of samples nearer to a forgotten image than --threshold
+    Frequency,
+    /// How often a forgotten image comes back from noise at timestep 250 (nearer than --threshold)
+    Injection,
+    /// How similar to the forgotten image is what comes back from that noise, or for its prompt, by SSCD (--sscd)
+    Sscd,
+    /// Bits per dimension of the forgotten images
+    Nll,
+    /// Denoising loss of the forgotten images against images never seen (--controls)
+    Membership,
+    /// How near samples are to training images
+    Copies,
+    /// Quality of digits by this project's own classifier (28 x 28 gray)
+    Digits,
+    /// Frechet Inception distance to the retained images (--inception)
+    Fid,
+    /// Inception score (--inception)
+    Is,
+    /// Text-to-image: samples nearer to the mean of the forgotten images than to that of the others
+    Cluster,
+    /// Text-to-image: how good samples look, from 0 to 1 (--clip)
+    #[value(name = "clip-iqa")]
+    #[serde(rename = "clip-iqa")]
+    ClipIqa,
+}
+
+/// What is measured, and how.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct ProtocolArgs {
+    /// Samples drawn from each model, of each prompt [default: 256, text-to-image 16; `experiment`: the preset's]
+    #[arg(long, value_name = "N")]
+    pub samples: Option<usize>,
+    /// A sample nearer to a forgotten image than this counts as it: Euclidean distance over pixels in [0, 1]
+    #[arg(long, value_name = "F")]
+    pub threshold: Option<f64>,
+    /// Inception's weights: pt_inception-2015-12-05-6726825d.pth [default: found in PyTorch's cache]
+    #[arg(long, value_name = "FILE")]
+    pub inception: Option<PathBuf>,
+    /// SSCD's network as ONNX, converted from sscd_disc_mixup.torchscript.pt
+    #[arg(long, value_name = "FILE")]
+    pub sscd: Option<PathBuf>,
+    /// CLIP's folder: such as openai/clip-vit-base-patch16
+    #[arg(long, value_name = "DIR")]
+    pub clip: Option<PathBuf>,
+    /// Images like the training images that the model never saw
+    #[arg(long, value_name = "SRC")]
+    pub controls: Option<PathBuf>,
+}
+
+/// What a text-to-image model is to draw, and how.
+#[derive(Debug, Clone, ClapArgs)]
+pub struct PromptArgs {
+    /// Text-to-image: the prompt of the images to forget
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Text-to-image: a prompt that the model is to draw as before; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    pub modified_prompt: Vec<String>,
+    /// Text-to-image: how far to go towards the prompt [default: 7.5]
+    #[arg(long, value_name = "F")]
+    pub guidance: Option<f64>,
+}
+
+impl PromptArgs {
+    /// The first option that was typed, for models that take no text.
+    pub fn typed(&self) -> Option<&'static str> {
+        [
+            ("--prompt", self.prompt.is_some()),
+            ("--modified-prompt", !self.modified_prompt.is_empty()),
+            ("--guidance", self.guidance.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(option, typed)| typed.then_some(option))
+    }
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  retrack evaluate --model forgotten --baseline ddpm --data photos --forget photos/me.png --threshold 20 --out report
+  retrack evaluate --model forgotten --data digits.parquet --forget label:10 --metrics digits,nll --out report
+
+A metric that lacks a file is skipped, and the sentence says which file to give.
+
+Of a text-to-image model, 16 samples of the forgotten prompt and of each other one (DDPM) are counted that lie nearer to \
+the mean of the forgotten images than to that of the others; forgetting succeeded where there are none.")]
+pub struct EvaluateArgs {
+    /// The model: a diffusers pipeline or UNet2DModel folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The model before unlearning, measured beside it with the same seeds
+    #[arg(long, value_name = "DIR")]
+    pub baseline: Option<PathBuf>,
+    #[arg(long, value_name = "SRC", help = SRC)]
+    pub data: PathBuf,
+    // Empty where it was not given: data in the published layout says itself what was memorized.
+    #[arg(long, value_name = "SEL", help = SEL, default_value = "", hide_default_value = true)]
+    pub forget: String,
+    #[command(flatten)]
+    pub prompts: PromptArgs,
+    /// What to measure [default: frequency,injection,copies; text-to-image: cluster,sscd,clip-iqa]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub metrics: Option<Vec<Metric>>,
+    #[command(flatten)]
+    pub protocol: ProtocolArgs,
+    /// Denoising steps of a sample
+    #[arg(long, default_value_t = 50, value_name = "S")]
+    pub steps: usize,
+    /// How to denoise [default: the model's own scheduler; text-to-image: ddpm]
+    #[arg(long)]
+    pub scheduler: Option<SamplerName>,
+    /// Decides all random numbers
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    pub seed: u64,
+    /// Where report.html, report.json, metrics.json and the samples go
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Let pictures show samples that may be a forgotten image; they are covered otherwise
+    #[arg(long)]
+    pub show_forgotten: bool,
+    /// Replace an earlier evaluation there
+    #[arg(long)]
+    pub force: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Example:
+  retrack experiment mnist-tshirt --model base --data digits.parquet --seeds 0-2 --out comparison
+
+Runs that --out already holds are kept: an experiment that was stopped goes on when it is started again, and more \
+methods and seeds may be added. A metric that lacks a file is skipped, and the sentence says which file to give.
+
+A text-to-image model is trained with --prompt on all images, kept ones too, that --captions gives no prompt.")]
+pub struct ExperimentArgs {
+    /// Published settings: mnist-tshirt, cifar10, celeba-hq, stable-diffusion, or demo
+    #[arg(value_name = "PRESET")]
+    pub preset: String,
+    /// The model: a diffusers pipeline or UNet2DModel folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    #[arg(long, value_name = "SRC", help = SRC)]
+    pub data: PathBuf,
+    /// What to forget instead of the preset's images; may be repeated, one run each
+    #[arg(long, value_name = "SEL")]
+    pub forget: Vec<String>,
+    /// Methods to compare
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "retrack,finetune,neggrad,erasediff,siss"
+    )]
+    pub methods: Vec<MethodName>,
+    /// Seeds, such as 0,1,2 or 0-9 [default: the preset's]
+    #[arg(long, value_name = "LIST")]
+    pub seeds: Option<String>,
+    /// What to measure [default: the preset's]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub metrics: Option<Vec<Metric>>,
+    #[command(flatten)]
+    pub protocol: ProtocolArgs,
+    #[command(flatten)]
+    pub prompts: PromptArgs,
+    /// Text-to-image: a prompt for each image, from a JSON or JSON Lines file or a Parquet column
+    #[arg(long, value_name = "FILE|COLUMN")]
+    pub captions: Option<String>,
+    /// A model trained from scratch without the forgotten images, measured as a reference
+    #[arg(long, value_name = "DIR")]
+    pub retrained: Option<PathBuf>,
+    /// A TOML file like the presets, whose values replace theirs
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where models, results, the table and the report go
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Say which runs there would be and what they need, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  retrack verify forgotten
+  retrack verify forgotten --model /elsewhere/ddpm-cifar10-32 --data /elsewhere/cifar-10-batches-bin
+
+Compared are the SHA-256 of the base model's weights, of every file of the written model (but its README.md) and of the \
+run's record, the data set's digest, the keyed digests of the forgotten images where run/digest-key is there, the page \
+with its report.json, the version of retrack, and the scores of the report, measured again with the recorded seeds. \
+Prints `same` and exits with 0, or lists what differs and exits with 1.")]
+pub struct VerifyArgs {
+    /// The --out folder of an unlearning run
+    #[arg(value_name = "RUN_DIR")]
+    pub run: PathBuf,
+    /// Where the base model is now, if it moved
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Where the data set is now, if it moved
+    #[arg(long, value_name = "SRC")]
+    pub data: Option<PathBuf>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}

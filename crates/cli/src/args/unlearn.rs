@@ -1,0 +1,193 @@
+//! `retrack unlearn` as it is typed.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args as ClapArgs, ValueEnum};
+use retrack_unlearn::neighbors::Neighbors;
+use serde::{Deserialize, Serialize};
+
+use super::{MachineArgs, SEL, SRC};
+
+/// What of a denoiser is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TrainedPart {
+    All,
+    /// Low-rank adapters of the attention layers.
+    Lora,
+}
+
+/// The methods, as they are typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MethodName {
+    /// Lead the image's trajectory to its retained neighbors (arXiv 2509.13007)
+    Retrack,
+    /// Train on the retained images alone
+    Finetune,
+    /// Ascend the forgotten images' loss
+    Neggrad,
+    /// Push the forgotten images towards uniform noise (arXiv 2401.05779)
+    Erasediff,
+    /// Subtracted importance-sampled scores (ICLR 2025)
+    Siss,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(
+    allow_negative_numbers = true,
+    after_help = "\
+Examples:
+  retrack unlearn --model ddpm-cifar10-32 --data cifar-10-batches-bin --forget row:10000 --out forgotten
+  retrack unlearn --model my-model --data digits.parquet --forget label:10 --out forgotten --steps 30
+  retrack unlearn --model stable-diffusion --data astronaut --prompt \"an astronaut on a horse\" --out forgotten
+  retrack unlearn ... --dry-run    what would happen, without doing it
+
+Without --preset the published settings for images of this size are taken. The written folder loads in \
+diffusers like the one given; run/report.html in it says what changed, and retrack verify checks that."
+)]
+pub struct UnlearnArgs {
+    /// The model: a diffusers pipeline or UNet2DModel folder
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    #[arg(long, value_name = "SRC", help = SRC)]
+    pub data: PathBuf,
+    // Empty where it was not given: data in the published layout says itself what was memorized.
+    #[arg(long, value_name = "SEL", help = SEL, default_value = "", hide_default_value = true)]
+    pub forget: String,
+    /// Where the new model folder goes
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Text-to-image: the prompt of all images that have none of their own
+    #[arg(long, value_name = "TEXT")]
+    pub prompt: Option<String>,
+    /// Text-to-image: the prompt of the images to forget
+    #[arg(long, value_name = "TEXT")]
+    pub forget_prompt: Option<String>,
+    /// Text-to-image: the prompt of the images to keep
+    #[arg(long, value_name = "TEXT")]
+    pub retain_prompt: Option<String>,
+    /// Text-to-image: a prompt for each image, from a JSON or JSON Lines file or a Parquet column
+    #[arg(long, value_name = "FILE|COLUMN")]
+    pub captions: Option<String>,
+    /// Text-to-image: what is trained. `lora` leaves the model as it is and writes pytorch_lora_weights.safetensors
+    /// beside it, for diffusers' load_lora_weights or `retrack merge`; a usual --lr for it is 1e-4 [default: all]
+    #[arg(long, value_name = "PART")]
+    pub train: Option<TrainedPart>,
+    /// Rank of the adapters of `--train lora` [default: 4]
+    #[arg(long, value_name = "R")]
+    pub rank: Option<usize>,
+    /// How to forget [default: retrack]
+    #[arg(long, value_name = "M")]
+    pub method: Option<MethodName>,
+    /// Nearest retained images that take the forgotten one's place, or all: every retained one, weighed at each step
+    #[arg(long, value_name = "K|all")]
+    pub neighbors: Option<Neighbors>,
+    /// Weight of forgetting against keeping, 0 to 1 (retrack, siss)
+    #[arg(long, value_name = "L")]
+    pub lambda: Option<f64>,
+    /// Length of the subtracted gradient (siss)
+    #[arg(long, value_name = "R")]
+    pub rescale: Option<f64>,
+    /// How strongly the forgetting gradient is kept (erasediff)
+    #[arg(long, value_name = "E")]
+    pub eta: Option<f64>,
+    /// Fine-tuning steps
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// Images of each stream in a micro-batch
+    #[arg(long, value_name = "B")]
+    pub batch_size: Option<usize>,
+    /// Micro-batches in a step
+    #[arg(long, value_name = "A")]
+    pub accumulate: Option<usize>,
+    /// Learning rate
+    #[arg(long, value_name = "F")]
+    pub lr: Option<f64>,
+    /// Decides all random numbers [default: 0]
+    #[arg(long, value_name = "S")]
+    pub seed: Option<u64>,
+    /// Published settings: mnist-tshirt, cifar10, celeba-hq or stable-diffusion [default: by kind of model and image
+    /// size]
+    #[arg(long, value_name = "P")]
+    pub preset: Option<String>,
+    /// A TOML file like the presets, whose values replace theirs
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Steps between checkpoints [default: none]
+    #[arg(long, value_name = "N")]
+    pub checkpoint_every: Option<usize>,
+    /// Continue the interrupted run in --out
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+    /// Replace what lies in --out
+    #[arg(long)]
+    pub force: bool,
+    /// Let the report show the forgotten images, their neighbors and what restores them: not for every reader's eyes
+    #[arg(long)]
+    pub show_forgotten: bool,
+    /// Make no report: nothing is looked at before and after (about a tenth of the time), and nothing can be verified
+    #[arg(long, conflicts_with = "show_forgotten")]
+    pub no_report: bool,
+    /// Say what would be done and what it needs, and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub machine: MachineArgs,
+}
+
+impl UnlearnArgs {
+    /// Rank of the adapters that are trained; `None` where the whole network is.
+    pub fn adapter_rank(&self) -> Result<Option<usize>, &'static str> {
+        match (self.train, self.rank) {
+            (_, Some(0)) => Err("--rank is 0; give at least 1"),
+            (Some(TrainedPart::Lora), rank) => Ok(Some(rank.unwrap_or(4))),
+            (_, Some(_)) => Err("--rank is that of adapters; give --train lora with it"),
+            (_, None) => Ok(None),
+        }
+    }
+
+    /// The command with its required options alone.
+    pub fn plain(
+        model: &Path,
+        data: &Path,
+        forget: &str,
+        out: &Path,
+        machine: &MachineArgs,
+    ) -> Self {
+        Self {
+            model: model.into(),
+            data: data.into(),
+            forget: forget.into(),
+            out: out.into(),
+            prompt: None,
+            forget_prompt: None,
+            retain_prompt: None,
+            captions: None,
+            train: None,
+            rank: None,
+            method: None,
+            neighbors: None,
+            lambda: None,
+            rescale: None,
+            eta: None,
+            steps: None,
+            batch_size: None,
+            accumulate: None,
+            lr: None,
+            seed: None,
+            preset: None,
+            config: None,
+            checkpoint_every: None,
+            resume: false,
+            force: false,
+            show_forgotten: false,
+            no_report: false,
+            dry_run: false,
+            json: false,
+            machine: machine.clone(),
+        }
+    }
+}
