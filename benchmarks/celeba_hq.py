@@ -12,34 +12,20 @@ Takes 3 GB in the temporary folder and some minutes. Linux only.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import machine
 import numpy as np
+from runners import Failed, Runner
 
 ROOT = Path(__file__).resolve().parent.parent
 SIDE, PICTURES = 256, 300
 LIMIT = 24 << 30
+COMMAND = "RETRACK unlearn --model TEMP/model --data TEMP/pictures --forget row:0 --preset celeba-hq --steps 1"
 # As published with google/ddpm-ema-celebahq-256; what is left out has diffusers' default.
-CONFIG = {
-    "sample_size": SIDE,
-    "in_channels": 3,
-    "out_channels": 3,
-    "block_out_channels": [128, 128, 256, 256, 512, 512],
-    "layers_per_block": 2,
-    "down_block_types": [*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"],
-    "up_block_types": ["UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4],
-    "attention_head_dim": None,
-    "downsample_padding": 0,
-    "flip_sin_to_cos": False,
-    "freq_shift": 1,
-    "norm_eps": 1e-6,
-    "norm_num_groups": 32,
-}
+ARCH = ROOT / "benchmarks/arch/ddpm-ema-celebahq-256.json"
 
 
 def write_model(folder):
@@ -48,7 +34,7 @@ def write_model(folder):
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
 
     torch.manual_seed(0)
-    network = UNet2DModel(**CONFIG)
+    network = UNet2DModel.from_config(json.loads(ARCH.read_text()))
     DDPMPipeline(unet=network, scheduler=DDPMScheduler()).save_pretrained(folder)
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -70,26 +56,6 @@ def write_pictures(folder):
         cut.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(folder / f"{index:03}.png")
 
 
-def run(command, folder):
-    """Seconds and the most memory of a command, from the kernel's own account of it."""
-    with open(folder / "stderr", "w+") as errors:
-        start = time.perf_counter()
-        process = subprocess.Popen(
-            command, env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}, stdout=errors, stderr=errors
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        errors.seek(0)
-        said = errors.read()
-    if status:
-        sys.exit(f"{' '.join(command)}\nexited with {os.waitstatus_to_exitcode(status)}\n{said}")
-    return {
-        "seconds": round(seconds, 1),
-        "processor_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "peak_rss_bytes": usage.ru_maxrss * 1024,
-    }
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", type=Path, required=True, metavar="FILE")
@@ -101,18 +67,20 @@ def main():
         temp = Path(temp)
         parameters = write_model(temp / "model")
         write_pictures(temp / "pictures")
-        command = "unlearn --model model --data pictures --forget row:0 --preset celeba-hq --steps 1 --out out".split()
+        command = [*COMMAND.split(), "--out", "TEMP/out"]
         if args.accumulate:
             command += ["--accumulate", str(args.accumulate)]
-        places = [str(temp / word) if word in ("model", "pictures", "out") else word for word in command]
         busy = machine.busy_cores()
-        found = run([str(args.binary.resolve()), *places], temp)
+        try:
+            found = Runner(args.binary.resolve(), sys.executable, temp).peak(command, os.cpu_count())
+        except Failed as failed:
+            sys.exit(str(failed))
         event = json.loads((temp / "out/run/events.jsonl").read_text())
     found = {
-        "command": " ".join(["retrack", *command]),
+        "command": " ".join(command).replace("RETRACK", "retrack").replace("TEMP/", ""),
         "parameters": parameters,
         "pictures": PICTURES,
-        **found,
+        **{key: round(value, 1) for key, value in found.items()},
         "step_seconds": round(event["seconds"], 1),
         "loss": event["loss"],
         "limit_bytes": LIMIT,

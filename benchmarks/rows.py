@@ -13,9 +13,11 @@ NETWORKS = [
     ("mnist", "published MNIST network", HERE / "arch" / "mnist-tshirt.json", 32),
     ("demo", "the demo's network", ROOT / "assets" / "base-arch.json", 128),
 ]
+# Too large for all rows: only a step, of the preset's micro-batch.
+LARGE = ("celebahq", "`google/ddpm-ema-celebahq-256` shape", HERE / "arch" / "ddpm-ema-celebahq-256.json", 4)
 LAYOUTS = ["nchw", "channels_last"]
 # Networks whose step's memory is compared.
-MEMORY = ["cifar10", "tiny"]
+MEMORY = ["cifar10", "celebahq", "tiny"]
 SAMPLED = 16
 SAMPLING_STEPS = 10
 
@@ -80,17 +82,22 @@ def torch_sides(work, arch, batch, repeat, threads, extra=()):
     return ["RETRACK", "bench", *common], {layout: [*peer, "--layout", layout] for layout in LAYOUTS}
 
 
+def step_row(threads, name, title, arch, batch, repeat):
+    ours, peers = torch_sides("step", arch, batch, repeat, threads)
+    measures = [Measure(f"ReTrack step, {title}, {batch} + {batch} images", "seconds_per_image.median", "s", 2.0)]
+    if name in MEMORY and threads == 2:
+        memory = f"peak memory of that step, {title}"
+        measures.append(Measure(memory, "peak_rss_bytes", "B", 1.0))
+        above = f"{memory}; of PyTorch only what comes on top of its imports"
+        measures.append(Measure(above, "peak_rss_bytes", "B", 1.0, "peak_above_import_bytes"))
+    suffix = "" if threads == 2 else f"-{threads}t"
+    return Versus(f"step-{name}{suffix}", threads, "PyTorch", ours, peers, measures)
+
+
 def network_rows(threads, networks, sampled):
     suffix = "" if threads == 2 else f"-{threads}t"
-    for name, title, arch, batch in networks:
-        ours, peers = torch_sides("step", arch, batch, 3, threads)
-        measures = [Measure(f"ReTrack step, {title}, {batch} + {batch} images", "seconds_per_image.median", "s", 2.0)]
-        if name in MEMORY and threads == 2:
-            memory = f"peak memory of that step, {title}"
-            measures.append(Measure(memory, "peak_rss_bytes", "B", 1.0))
-            above = f"{memory}; of PyTorch only what comes on top of its imports"
-            measures.append(Measure(above, "peak_rss_bytes", "B", 1.0, "peak_above_import_bytes"))
-        yield Versus(f"step-{name}{suffix}", threads, "PyTorch", ours, peers, measures)
+    for network in networks:
+        yield step_row(threads, *network, repeat=3)
     for name, title, arch, _ in networks:
         # A forward pass of the smallest network takes 25 ms: few of them would be at the mercy of the machine.
         ours, peers = torch_sides("predict", arch, sampled, 20 if name == "demo" else 5, threads)
@@ -172,6 +179,7 @@ def all_rows(temp):
     for threads in (2, 1):
         yield from network_rows(threads, NETWORKS, SAMPLED)
         yield from neighbor_rows(threads, 50_000, 3_072)
+    yield step_row(2, *LARGE, repeat=1)
     yield start_row()
     yield large_row(30_000, 256)
     _, title, arch, _ = NETWORKS[0]

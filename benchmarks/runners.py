@@ -94,7 +94,7 @@ class Runner:
         return {"seconds": seen - step, "first_step_seconds": step}
 
     def peak(self, command, threads):
-        """Seconds and the most memory of a command, from the kernel's own account of it."""
+        """Seconds, processor seconds and the most memory of a command, from the kernel's own account of it."""
         with tempfile.TemporaryDirectory(dir=self.temp) as cache, tempfile.TemporaryFile() as errors:
             start = time.perf_counter()
             process = subprocess.Popen(
@@ -107,7 +107,11 @@ class Runner:
                 errors.seek(0)
                 how = f"exited with {process.returncode}"
                 raise Failed.command(self.command(command), how, errors.read().decode())
-        return {"seconds": seconds, "peak_rss_bytes": usage.ru_maxrss * 1024}
+        return {
+            "seconds": seconds,
+            "processor_seconds": usage.ru_utime + usage.ru_stime,
+            "peak_rss_bytes": usage.ru_maxrss * 1024,
+        }
 
 
 def write_images(folder, count, side):
