@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs retrack and its peers side by side on this machine and writes results/TABLE.md.
 
-    benchmarks/run.py                          everything, five pairs: an hour and a half on two cores
+    benchmarks/run.py                          everything, five pairs: two hours on two cores
     benchmarks/run.py --only 'step-*'          some rows again; the table keeps the others
     benchmarks/run.py --quick                  tiny sizes: whether it runs, not how fast anything is
     RETRACK_BENCH_VENV=~/venv benchmarks/run.py   with an environment that has the packages already
