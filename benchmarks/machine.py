@@ -53,6 +53,23 @@ def versions(python):
     return {**found, "rustc": output("rustc", "--version").split()[1]}
 
 
+def record(found, binary, commit, out):
+    """Prints what was found, with what and where, as JSON; `out`: where it goes as well."""
+    text = json.dumps(
+        {
+            **found,
+            "binary_sha256": sha256(binary),
+            **commit,
+            "machine": describe(),
+            "date": now(),
+        },
+        indent=2,
+    )
+    print(text)
+    if out:
+        out.write_text(text + "\n")
+
+
 def sha256(path):
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """What Stable Diffusion 1.4 takes at full size: peak memory and time of each part of the work, as one JSON object.
 
-    cargo build --release --example full_size --bin retrack
+    cargo build --release --workspace --bin retrack --example full_size
     benchmarks/stable_diffusion.py --programs target/release
     benchmarks/stable_diffusion.py --programs target/release --out benchmarks/results/stable-diffusion.json
 
 A pipeline of version 1.4's shapes is made by diffusers: random weights, stored as f16, and the small vocabulary of
-fixtures/parity. The packages are those of requirements.txt. Takes 6 GB in the temporary folder, 15 GB of memory and a
-quarter of an hour on two idle cores. Linux only.
+fixtures/parity. The packages are those of requirements.txt. Takes 6 GB in the temporary folder, 15 GB of memory and
+five minutes on two idle cores. Linux only.
 """
 
 import argparse
@@ -84,7 +84,6 @@ def main():
     parser.add_argument(
         "--programs", type=Path, required=True, metavar="DIR", help="has retrack and examples/full_size"
     )
-    parser.add_argument("--commit", metavar="SHA", help="that they were built at [the checkout's]")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where the JSON goes as well")
     args = parser.parse_args()
     retrack, full_size = (args.programs.resolve() / name for name in ["retrack", "examples/full_size"])
@@ -99,19 +98,8 @@ def main():
             parts["sample --steps 2"] = {key: round(value, 1) for key, value in sampled.items()}
         except Failed as failed:
             sys.exit(str(failed))
-    found = {
-        "parameters": parameters,
-        "parts": parts,
-        "busy_cores_before": busy,
-        "binary_sha256": machine.sha256(full_size),
-        **({"commit": args.commit} if args.commit else machine.commit(ROOT)),
-        "machine": machine.describe(),
-        "date": machine.now(),
-    }
-    text = json.dumps(found, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+    found = {"parameters": parameters, "parts": parts, "busy_cores_before": busy}
+    machine.record(found, full_size, machine.commit(ROOT), args.out)
 
 
 if __name__ == "__main__":

@@ -152,10 +152,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         outside(&args.out, &args.data, "data")?;
     }
     outside(&args.out, &args.model, "model")?;
-    let mut weights = serde_json::Map::new();
-    let mut references = vec![("original", &args.model)];
-    references.extend(args.retrained.iter().map(|path| ("retrained", path)));
-    for (name, path) in references {
+    let mut weights = json!({"original": digests(opened.folder())?});
+    if let Some(path) = &args.retrained {
         let reference = latent::open(path)?;
         if reference.folder().class != opened.folder().class {
             return Err(Failure::input(format!(
@@ -164,7 +162,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
                 args.model.display()
             )));
         }
-        weights.insert(name.into(), digests(reference.folder())?.into());
+        weights["retrained"] = digests(reference.folder())?.into();
     }
     let mut identity = json!({
         "command": "experiment",
