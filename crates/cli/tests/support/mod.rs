@@ -124,9 +124,13 @@ impl Folder {
 
     /// `retrack` with these words, to be run in the folder. Its cache is `cache/`.
     pub fn command(&self, line: &str) -> std::process::Command {
+        self.command_of(line.split_whitespace())
+    }
+
+    fn command_of<'a>(&self, words: impl Iterator<Item = &'a str>) -> std::process::Command {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_retrack"));
         command
-            .args(line.split_whitespace())
+            .args(words)
             .current_dir(self.folder.path())
             .env("XDG_CACHE_HOME", self.path("cache"))
             // Nothing that this machine's user has is found.
@@ -136,7 +140,14 @@ impl Folder {
     }
 
     fn run(&self, line: &str) -> (Option<i32>, Said) {
-        let output = assert_cmd::Command::from_std(self.command(line))
+        let (code, said) = self.outcome(line.split_whitespace());
+        assert!(!said.stderr.contains("panicked"), "{line}: {}", said.stderr);
+        (code, said)
+    }
+
+    /// Exit code and text of a command of these words.
+    pub fn outcome<'a>(&self, words: impl Iterator<Item = &'a str>) -> (Option<i32>, Said) {
+        let output = assert_cmd::Command::from_std(self.command_of(words))
             .timeout(std::time::Duration::from_secs(120))
             .output()
             .unwrap();
@@ -144,7 +155,6 @@ impl Folder {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         };
-        assert!(!said.stderr.contains("panicked"), "{line}: {}", said.stderr);
         (output.status.code(), said)
     }
 
