@@ -10,15 +10,14 @@ use retrack_networks::model::Model;
 use retrack_networks::parameters::to_host;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{Sampler, SchedulerKind};
+use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
 use retrack_unlearn::data::{Dataset, ImageShape, MEMORIZED, OpenOptions, is_published};
-use retrack_unlearn::feed::to_byte;
 
 use crate::args::PromptArgs;
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
-use crate::{interrupt, model, progress};
+use crate::{model, progress};
 
 /// A model of either kind.
 pub enum Opened {
@@ -52,6 +51,18 @@ impl Opened {
             Self::Image(opened) => &opened.folder,
             Self::Text(opened) => &opened.model.folder,
         }
+    }
+
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        match self {
+            Self::Image(opened) => &opened.scheduler,
+            Self::Text(opened) => &opened.model.scheduler,
+        }
+    }
+
+    /// As many denoising steps as are wanted, or all that the model's schedule has.
+    pub fn steps(&self, wanted: usize) -> usize {
+        wanted.min(self.scheduler().num_train_timesteps)
     }
 
     /// Opens the data set that this model was, or could have been, trained on.
@@ -246,7 +257,7 @@ impl PromptedSamples<'_> {
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
         let mut latents = Vec::new();
         for batch in 0..batches {
-            stop_if_interrupted()?;
+            model::stop_if_interrupted("sampling")?;
             let first = batch * self.batch_size;
             let last = (first + self.batch_size).min(self.count);
             latents.extend(generator.images(first as u64..last as u64, None, &mut || bar.inc(1))?);
@@ -274,24 +285,14 @@ fn decode(
     let bar = progress::bar("decoding", latents.len() / len, "images");
     let mut bytes = Vec::with_capacity(latents.len() / len * shape.bytes());
     for latent in latents.chunks_exact(len) {
-        stop_if_interrupted()?;
+        model::stop_if_interrupted("sampling")?;
         let latent = TensorData::new(latent.to_vec(), [1, height, width, channels]);
         let image = autoencoder
             .to_images(Tensor::from_data(latent, device))
             .map_err(Failure::input)?;
-        bytes.extend(to_host(image).into_iter().map(to_byte));
+        bytes.extend(model::to_bytes(&to_host(image), "samples")?);
         bar.inc(1);
     }
     model::finish(&bar);
     Ok((bytes, shape))
-}
-
-fn stop_if_interrupted() -> Result<(), Failure> {
-    match interrupt::pending() {
-        Some(code) => Err(Failure {
-            code,
-            message: "interrupted while sampling".into(),
-        }),
-        None => Ok(()),
-    }
 }

@@ -21,6 +21,9 @@ use crate::{interrupt, progress, space};
 /// Memory for images while they are searched, and no more for a whole data set than four times this.
 pub const BUDGET: usize = 256 << 20;
 
+/// Denoising steps of a sample where nothing is said.
+pub const STEPS: usize = 50;
+
 /// Part of what training keeps of an image that is held at once where nothing is trained, about.
 const PREDICTED: f64 = 0.25;
 
@@ -141,7 +144,8 @@ pub struct Samples {
     pub scheduler: Option<SchedulerKind>,
     pub seed: u64,
     pub batch_size: usize,
-    pub class: Option<i64>,
+    /// Of a network with classes: image i is of the one at i modulo their number.
+    pub classes: Vec<i64>,
 }
 
 impl Samples {
@@ -164,7 +168,7 @@ impl Samples {
         };
         model.config.check_size(height, width)?;
         check_denoises(&model.config, &model.folder.config_path())?;
-        if let (Some(classes), None) = (model.config.num_class_embeds, self.class) {
+        if let (Some(classes), []) = (model.config.num_class_embeds, self.classes.as_slice()) {
             return Err(Failure::input(format!(
                 "the network has {classes} classes; say which with --class"
             )));
@@ -202,23 +206,45 @@ impl Samples {
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
         let mut bytes = Vec::with_capacity(self.count * shape.bytes());
         for batch in 0..batches {
-            if let Some(code) = interrupt::pending() {
-                return Err(Failure {
-                    code,
-                    message: "interrupted while sampling".into(),
-                });
-            }
+            stop_if_interrupted("sampling")?;
             let first = batch * self.batch_size;
             let last = (first + self.batch_size).min(self.count);
-            let labels = self.class.map(|class| vec![class; last - first]);
+            let class = |image: usize| self.classes[image % self.classes.len()];
+            let labels: Option<Vec<i64>> =
+                (!self.classes.is_empty()).then(|| (first..last).map(class).collect());
             let images =
                 generator.images(first as u64..last as u64, labels.as_deref(), &mut || {
                     bar.inc(1)
                 })?;
-            bytes.extend(images.into_iter().map(to_byte));
+            bytes.extend(to_bytes(&images, "samples")?);
         }
         finish(&bar);
         Ok((bytes, shape))
+    }
+}
+
+/// Pixels of what a network made, values around [-1, 1].
+///
+/// # Errors
+/// Values that are not finite: as bytes they would be black, and no image that was forgotten.
+pub fn to_bytes(values: &[f32], what: &str) -> Result<Vec<u8>, Failure> {
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(Failure::failed(format!(
+            "the model's {what} hold values that are not finite; it is broken"
+        )));
+    }
+    Ok(values.iter().map(|&value| to_byte(value)).collect())
+}
+
+/// # Errors
+/// A signal came.
+pub fn stop_if_interrupted(doing: &str) -> Result<(), Failure> {
+    match interrupt::pending() {
+        Some(code) => Err(Failure {
+            code,
+            message: format!("interrupted while {doing}"),
+        }),
+        None => Ok(()),
     }
 }
 

@@ -128,6 +128,9 @@ pub struct UnlearnArgs {
     /// Make no report: nothing is looked at before and after (about a tenth of the time), and nothing can be verified
     #[arg(long, conflicts_with = "show_forgotten")]
     pub no_report: bool,
+    /// Exit with 3 where the report still finds the image
+    #[arg(long, conflicts_with = "no_report")]
+    pub fail_if_found: bool,
     /// Say what would be done and what it needs, and stop
     #[arg(long)]
     pub dry_run: bool,
@@ -185,6 +188,7 @@ impl UnlearnArgs {
             force: false,
             show_forgotten: false,
             no_report: false,
+            fail_if_found: false,
             dry_run: false,
             json: false,
             machine: machine.clone(),

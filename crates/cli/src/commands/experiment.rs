@@ -19,10 +19,10 @@ use retrack_unlearn::texts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::summary::{caption, notes, summarize, table};
+use self::summary::{caption, failures, notes, summarize, table};
 use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
-use crate::evaluation::{GUIDANCE, Protocol, Skipped, Subject, once};
+use crate::evaluation::{GUIDANCE, Missing, Protocol, Subject, once};
 use crate::evidence;
 use crate::evidence::comparison::{self, About};
 use crate::failure::Failure;
@@ -90,9 +90,20 @@ struct Outcome {
     /// Seconds of unlearning.
     seconds: Option<f64>,
     scores: Vec<Score>,
-    skipped: Vec<Skipped>,
+    skipped: Vec<Missing>,
+    #[serde(default)]
+    failed: Vec<Missing>,
     #[serde(default)]
     notes: Vec<String>,
+}
+
+impl Outcome {
+    /// As [`Run::name`] has it.
+    fn name(&self, forget: &[String]) -> String {
+        let place = forget.iter().position(|one| *one == self.forget);
+        let place = place.unwrap_or(0);
+        format!("{}-seed{}-forget{place}", self.line, self.seed)
+    }
 }
 
 pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
@@ -112,9 +123,17 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         guidance: prompts
             .is_some()
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
+        class: args.protocol.class,
+        sampling_steps: opened.steps(preset.protocol.sampling_steps),
         ..preset.protocol
     };
     protocol.check()?;
+    if protocol.sampling_steps < preset.protocol.sampling_steps {
+        progress::note(format!(
+            "samples are drawn in {} steps: the model's schedule has no more",
+            protocol.sampling_steps
+        ));
+    }
     once("--methods", &args.methods, |&method| {
         Line::Method(method).name()
     })?;
@@ -142,11 +161,21 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     once("--forget", &forget, String::clone)?;
 
     let data = opened.open_data(&args.data)?;
-    let judges = protocol.judges(&device)?;
+    let judges = protocol.judges(&data, &device)?;
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
     for selection in &forget {
         model::select(selection, &data)?;
     }
+    let subject = |place: usize| {
+        let forget: &String = &forget[place];
+        let subject = Subject::new(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
+        subject.map(|subject| (place, subject))
+    };
+    let mut current = subject(0)?;
+    if let Opened::Image(opened) = &opened {
+        protocol.classes(&opened.config, &current.1)?;
+    }
+    protocol.can_find_anything(&current.1, opened.scheduler(), args.fail_if_found)?;
     let copied = opened.folder().check_copy()?;
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
@@ -244,26 +273,18 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         device: &device,
     };
     let mut outcomes = Vec::with_capacity(runs.len());
-    let mut subject: Option<(usize, Subject)> = None;
     for (index, run) in runs.iter().enumerate() {
         progress::note(format!("{}/{}  {}", index + 1, runs.len(), run.name()));
-        if subject
-            .as_ref()
-            .is_none_or(|(place, _)| *place != run.forget)
-        {
-            let forget = &forget[run.forget];
-            subject = Some((
-                run.forget,
-                Subject::new(&data, forget, prompts.as_ref(), &judges)?,
-            ));
+        if current.0 != run.forget {
+            current = subject(run.forget)?;
         }
-        let (_, subject) = subject.as_ref().expect("just made");
-        outcomes.push(comparison.outcome(run, subject)?);
+        outcomes.push(comparison.outcome(run, &current.1)?);
     }
 
     let table = table(&lines, &outcomes);
     let summary = json!({
         "experiment": identity,
+        "failed": failures(&outcomes, &forget),
         "lines": lines.iter().map(|line| summarize(&line.name(), &outcomes)).collect::<Vec<_>>(),
     });
     let text = serde_json::to_string_pretty(&summary).expect("JSON has no unwritable values");
@@ -298,14 +319,33 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         ],
         device: &args.machine.device,
         seconds: start.elapsed().as_secs_f64(),
-        notes: notes(&outcomes),
+        notes: notes(&outcomes, &forget),
     };
     about.notes.iter().for_each(progress::warn);
-    let report = comparison::compared(&runs.collect::<Vec<_>>(), seeds.len(), about);
+    let said = about.notes.clone();
+    let runs: Vec<comparison::Line> = runs.collect();
+    let report = comparison::compared(&runs, seeds.len(), about);
     evidence::write(&args.out, &report)?;
     say!("{}", table.plain().trim_end());
     say!("{}", caption(&protocol, &forget, &seeds).trim_end());
-    Ok(())
+    say!("\n{}", evidence::printed(&report.verdict, &said));
+    say!("report: {}", args.out.join(evidence::PAGE).display());
+    let failed = failures(&outcomes, &forget);
+    if !failed.is_empty() {
+        return Err(Failure::failed(format!(
+            "{}; what is there is kept: to measure a run again, remove its file from {}",
+            failed.join("; "),
+            args.out.join("results").display()
+        )));
+    }
+    match comparison::still_found(&runs).as_slice() {
+        [] => Ok(()),
+        _ if !args.fail_if_found => Ok(()),
+        methods => Err(Failure::found(format!(
+            "--fail-if-found: a forgotten image is still found with {}",
+            methods.join(", ")
+        ))),
+    }
 }
 
 /// Whether the folder holds this experiment already; a new one starts in an empty folder.
@@ -433,6 +473,7 @@ impl Comparison<'_> {
             seconds,
             scores: found.scores,
             skipped: found.skipped,
+            failed: found.failed,
             notes: found.notes,
         };
         let text = serde_json::to_string_pretty(&outcome).expect("JSON has no unwritable values");

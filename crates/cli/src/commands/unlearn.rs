@@ -16,19 +16,28 @@ use crate::failure::Failure;
 use crate::folders::{digests, existing, outside};
 use crate::latent::{self, Opened};
 use crate::progress::say;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::space::Work;
 use crate::unlearning::{Outcome, Summary, Unlearning, fits, report_split, warn_of_copied};
 use crate::{machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
-    let summary = unlearn(args)?;
-    match summary {
-        Some(summary) if args.json => say!("{}", summary.json),
-        Some(summary) => say!("{}", summary.text),
-        None => {}
+    let Some(summary) = unlearn(args)? else {
+        return Ok(());
+    };
+    if args.json {
+        say!("{}", summary.json);
+    } else {
+        say!("{}", summary.text);
     }
-    Ok(())
+    match &summary.report {
+        Some(report) => evidence::fail_if_found(args.fail_if_found, &report.verdict),
+        // Another command made the report before it could publish the model.
+        None if args.fail_if_found => {
+            evidence::fail_if_found(true, &evidence::read(&args.out.join("run"))?.verdict)
+        }
+        None => Ok(()),
+    }
 }
 
 /// Runs the command; `None` after a dry run.
@@ -58,6 +67,12 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let copied = opened.folder().check_copy()?;
     let opened = match opened {
         Opened::Image(opened) => *opened,
+        Opened::Text(_) if args.fail_if_found => {
+            return Err(Failure::input(
+                "--fail-if-found: nothing is drawn of a text-to-image model here; leave it out, and give it to `retrack \
+                 evaluate` afterwards",
+            ));
+        }
         Opened::Text(opened) => {
             return unlearn_text::unlearn(args, existing, &device, &opened, copied);
         }
@@ -66,6 +81,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let data = model::open_data(&args.data, &opened)?;
     let shape = data.shape();
     let settings = Settings::resolve(args, shape.height, shape.width)?;
+    settings::note_source(args, false, shape.height, shape.width);
     let objective = settings.method.objective();
 
     let rows = model::select(&args.forget, &data)?;

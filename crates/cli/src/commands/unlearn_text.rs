@@ -19,7 +19,7 @@ use crate::args::UnlearnArgs;
 use crate::evidence;
 use crate::failure::Failure;
 use crate::folders::digests;
-use crate::settings::{Settings, TEXT_TO_IMAGE};
+use crate::settings::{self, Settings, TEXT_TO_IMAGE};
 use crate::space::{LatentWork, Phases};
 use crate::unlearning::{Outcome, Summary, Unlearning, fits, report_split, warn_of_copied};
 use crate::{interrupt, latent, model, progress};
@@ -66,6 +66,7 @@ pub fn unlearn(
         ..args.clone()
     };
     let settings = Settings::resolve(&with_preset, shape.height, shape.width)?;
+    settings::note_source(args, true, shape.height, shape.width);
     let objective = settings.method.objective();
 
     let rows = model::select(&args.forget, &data)?;

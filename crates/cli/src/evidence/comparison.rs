@@ -10,7 +10,7 @@ use super::counted;
 use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::pictures::show_samples;
-use super::verdict::{Findings, Tally};
+use super::verdict::{Advice, Findings, Tally};
 use crate::evaluation::Drawn;
 use crate::failure::Failure;
 use crate::latent::shortened;
@@ -119,6 +119,12 @@ fn findings(columns: &[Column], several: bool) -> Findings {
     });
     // Of text-to-image models: what the samples of the forgotten prompt alone do not say.
     let mut doubts = Vec::new();
+    if let Some(copies) = tally(last.scores, "copies_of_forgotten").filter(|of| of.found > 0) {
+        doubts.push(format!(
+            "{copies} samples are copies of a forgotten image: at most half as far from it as from their 50 nearest \
+             training images on average."
+        ));
+    }
     if let Some(others) = tally(last.scores, "memorized_modified").filter(|of| of.found > 0) {
         doubts.push(format!(
             "{others} samples of the other prompts lie in the cluster of the forgotten images."
@@ -135,7 +141,10 @@ fn findings(columns: &[Column], several: bool) -> Findings {
         several,
         doubts,
         restored: pair("restored"),
-        copies: pair("repeats").or_else(|| pair("memorized")),
+        copies: ["repeats", "memorized", "copies_of_forgotten"]
+            .into_iter()
+            .find_map(pair),
+        advice: Advice::of_evaluation(),
         membership,
         quality: quality.take(1).collect(),
         ..Findings::default()
@@ -184,9 +193,14 @@ fn text(value: f64) -> String {
 fn meaning(name: &str) -> &'static str {
     match name {
         "repeats" => "samples that count as a forgotten image; lower is better",
-        "nearest_sample" => "distance of the nearest sample to it; higher is better",
-        "restored" => "share of attempts that brought it back from noise; lower is better",
-        "restored_distance" => "mean distance of those attempts to it; higher is better",
+        "repeats_of_one" => "those that count as the forgotten image that is repeated most",
+        "nearest_sample" => {
+            "distance of the nearest sample to the nearest forgotten image; higher is better"
+        }
+        "restored" => "share of attempts that brought one back from noise; lower is better",
+        "restored_distance" => {
+            "mean distance of those attempts to the nearest forgotten image; higher is better"
+        }
         "nll" => "bits per dimension of the forgotten images; higher: forgotten",
         "membership_auc" => "0.5: not told from images never seen; 1: known; 0: avoided",
         "forgotten_loss" => "denoising error of the forgotten images; higher: forgotten",
@@ -324,6 +338,25 @@ pub fn evaluated(
     Ok(report)
 }
 
+/// The scores that find a forgotten image or do not: above 0, it is found.
+const TESTS: [&str; 5] = [
+    "repeats",
+    "restored",
+    "memorized",
+    "memorized_modified",
+    "copies_of_forgotten",
+];
+
+/// The methods of which a run still showed a forgotten image.
+pub fn still_found(lines: &[Line]) -> Vec<&str> {
+    let shows = |line: &&Line| {
+        let mut values = TESTS.iter().flat_map(|test| line.values(test));
+        !line.is_reference() && values.any(|value| value > 0.0)
+    };
+    let lines = lines.iter().filter(shows);
+    lines.map(|line| line.name.as_str()).collect()
+}
+
 /// The runs of one line of an experiment.
 pub struct Line {
     /// `original`, `retrained` or a method.
@@ -357,7 +390,9 @@ pub fn compared(lines: &[Line], seeds: usize, about: About) -> Report {
     let mut report = about.report("experiment", title, verdict);
     report.metrics.push(MetricTable {
         caption: "Mean and standard deviation over the runs of each method".into(),
-        note: "Each value rests on as many runs as it says, each with the samples that the configuration names.".into(),
+        note: "Each value rests on as many runs as it says, each with the samples that the configuration names; a run \
+               whose metric failed is named above."
+            .into(),
         columns: lines.iter().map(|line| line.name.clone()).collect(),
         rows: names
             .iter()
@@ -411,7 +446,7 @@ pub fn compared(lines: &[Line], seeds: usize, about: About) -> Report {
 
 /// Which methods never showed the image, and which of them kept quality best.
 fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
-    let tests: Vec<&str> = ["repeats", "restored", "memorized", "memorized_modified"]
+    let tests: Vec<&str> = TESTS
         .into_iter()
         .filter(|test| names.iter().any(|name| name == test))
         .collect();
@@ -422,9 +457,17 @@ fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
         .filter(|line| {
             tests.iter().all(|test| {
                 let values = line.values(test);
-                !values.is_empty() && values.iter().all(|value| *value == 0.0)
+                !values.is_empty()
+                    && values.len() == line.runs.len()
+                    && values.iter().all(|value| *value == 0.0)
             })
         })
+        .collect();
+    let found = still_found(lines);
+    let unknown: Vec<&str> = methods
+        .iter()
+        .map(|line| line.name.as_str())
+        .filter(|name| !found.contains(name) && clean.iter().all(|line| line.name != *name))
         .collect();
     let mut sentences = Vec::new();
     if tests.is_empty() || methods.is_empty() {
@@ -443,6 +486,12 @@ fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
             } else {
                 format!(": {}", list.join(", "))
             }
+        ));
+    }
+    if !tests.is_empty() && !unknown.is_empty() {
+        sentences.push(format!(
+            "Of {} it is not known: a test failed in some runs.",
+            unknown.join(", ")
         ));
     }
     let quality = QUALITY
@@ -487,6 +536,16 @@ fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
         headline: "Compared".into(),
         sentence: sentences.join(" "),
         notes: Vec::new(),
+        next: match (found.as_slice(), clean.as_slice()) {
+            ([], _) => String::new(),
+            (_, []) => "give a --config FILE with more `steps` or a higher `learning_rate`, or other --methods, and \
+                        another --out."
+                .into(),
+            (_, [first, ..]) => format!(
+                "unlearn with a method that never showed it, such as `retrack unlearn --method {}`.",
+                first.name
+            ),
+        },
     }
 }
 
@@ -536,6 +595,64 @@ mod tests {
         assert_eq!(
             report.metrics[0].rows[0].values[3].unwrap().deviation,
             Some(0.5f64.sqrt())
+        );
+    }
+
+    #[test]
+    fn a_run_without_its_test_is_no_run_that_never_showed_the_image() {
+        let mut lines = [
+            line("original", &[3.0, 2.0], 10.0),
+            line("siss", &[0.0, 0.0], 12.0),
+        ];
+        lines[1].runs[1].remove(0);
+        let report = compared(&lines, 2, about());
+        assert!(
+            report.verdict.sentence.starts_with(
+                "0 of 1 method never showed a forgotten image over 2 seeds. Of siss it is not known: a test failed in \
+                 some runs."
+            ),
+            "{}",
+            report.verdict.sentence
+        );
+        let value = report.metrics[0].rows[0].values[1].unwrap();
+        assert_eq!((value.value, value.count), (0.0, 1));
+        assert!(still_found(&lines).is_empty());
+    }
+
+    #[test]
+    fn what_to_do_next_depends_on_whether_any_method_forgot() {
+        let lines = [line("siss", &[1.0], 12.0), line("retrack", &[0.0], 12.0)];
+        assert_eq!(still_found(&lines), ["siss"]);
+        let next = compared(&lines, 1, about()).verdict.next;
+        assert!(next.contains("--method retrack"), "{next}");
+        let next = compared(&lines[..1], 1, about()).verdict.next;
+        assert!(
+            next.contains("--config") && next.contains("`steps`"),
+            "{next}"
+        );
+        assert_eq!(compared(&lines[1..], 1, about()).verdict.next, "");
+    }
+
+    #[test]
+    fn copies_of_a_forgotten_image_are_looked_at_too() {
+        let scores = [
+            Score::new("repeats", 0.0, 100),
+            Score::new("copies_of_forgotten", 0.02, 100),
+        ];
+        let column = |scores| Column {
+            name: "model",
+            scores,
+            drawn: &[],
+        };
+        let verdict = findings(&[column(&scores)], false).verdict();
+        assert_eq!(verdict.outcome, Outcome::Reservations);
+        assert!(verdict.notes[0].starts_with("2 of 100 samples are copies"));
+        let verdict = findings(&[column(&scores[1..])], false).verdict();
+        assert_eq!(verdict.outcome, Outcome::StillFound);
+        assert!(
+            verdict.next.contains("`retrack unlearn`"),
+            "{}",
+            verdict.next
         );
     }
 

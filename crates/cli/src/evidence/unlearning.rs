@@ -24,13 +24,13 @@ use super::files::{output_files, record_files};
 use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::probe::{Measurement, Numbers, Plan, Probe};
-use super::verdict::{Findings, Tally};
+use super::verdict::{Advice, Findings, Tally};
 use super::{card, counted};
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
 use crate::progress;
 use crate::session::Observer;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 
 /// Where a run keeps the key of its digests.
 pub const KEY: &str = "digest-key";
@@ -150,7 +150,11 @@ impl<'a> Evidence<'a> {
         let events = read_events(&folder.join("events.jsonl"))?;
         let several = forgotten.len() > 1;
         let before = &self.before.numbers;
-        let verdict = findings(before, &after.numbers, several).verdict();
+        let verdict = Findings {
+            advice: Advice::of_unlearning(args, self.run.settings),
+            ..findings(before, &after.numbers, several)
+        }
+        .verdict();
         let check = Check {
             model: args.model.clone(),
             data: args.data.clone(),
@@ -223,6 +227,9 @@ impl<'a> Evidence<'a> {
             ),
         ));
         facts.push(Fact::new("Method", card::method_name(run.settings)));
+        let shape = run.data.shape();
+        let source = settings::source(run.args, run.text_to_image, shape.height, shape.width);
+        facts.push(Fact::new("Settings", source));
         Ok(Request {
             facts,
             keyed_digests: forgotten
