@@ -20,7 +20,8 @@ use retrack_eval::inception::{self, Inception};
 use retrack_eval::nll;
 use retrack_eval::score::Score;
 use retrack_eval::sscd::Sscd;
-use retrack_networks::config::UNet2DConfig;
+use retrack_networks::folder::ModelFolder;
+use retrack_networks::model::Model;
 use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig, SchedulerKind};
 use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions};
 use serde::{Deserialize, Serialize};
@@ -30,6 +31,7 @@ pub use self::prompted::{GUIDANCE, Prompts};
 pub use self::subject::Subject;
 use crate::args::{Metric, SamplerName};
 use crate::failure::Failure;
+use crate::latent::Opened;
 use crate::model::{self, Samples};
 
 // What metrics need.
@@ -251,20 +253,23 @@ impl Protocol {
     ///
     /// # Errors
     /// A class for a network without any, one that it does not have, an image without a class.
-    pub fn classes(
-        &self,
-        config: &UNet2DConfig,
-        subject: &Subject,
-    ) -> Result<Option<Vec<i64>>, Failure> {
+    pub fn classes(&self, opened: &Opened, subject: &Subject) -> Result<Option<Vec<i64>>, Failure> {
+        match opened {
+            Opened::Image(model) => self.classes_of(model, subject),
+            Opened::Text(_) if self.class.is_none() => Ok(None),
+            Opened::Text(model) => Err(no_classes(&model.model.folder)),
+        }
+    }
+
+    fn classes_of(&self, model: &Model, subject: &Subject) -> Result<Option<Vec<i64>>, Failure> {
+        let (config, path) = (&model.config, model.folder.root().display());
         let rows = &subject.forgotten.rows;
         match (config.num_class_embeds, self.class) {
             (None, None) => Ok(None),
-            (None, Some(_)) => Err(Failure::input(
-                "this model has no classes; leave --class out",
-            )),
+            (None, Some(_)) => Err(no_classes(&model.folder)),
             (Some(classes), Some(class)) if !(0..classes as i64).contains(&class) => {
                 Err(Failure::input(format!(
-                    "--class {class} is not among the model's 0 to {}",
+                    "{path}: --class {class} is not among the model's 0 to {}",
                     classes - 1
                 )))
             }
@@ -293,7 +298,7 @@ impl Protocol {
             return prompted::evaluate(self, prompts, path, subject, seed, device);
         }
         let opened = model::open(path)?;
-        let classes = self.classes(&opened.config, subject)?;
+        let classes = self.classes_of(&opened, subject)?;
         let network = opened.network(device)?;
         let mut found = Evaluation {
             skipped: self.lacks(subject, &opened.scheduler),
@@ -392,6 +397,13 @@ impl Subject<'_> {
     }
 }
 
+fn no_classes(folder: &ModelFolder) -> Failure {
+    Failure::input(format!(
+        "{}: this model has no classes; leave --class out",
+        folder.root().display()
+    ))
+}
+
 /// Metrics without a number as sentences: "fid was skipped: give --inception FILE".
 pub fn sentences(missing: &[Missing], what: &str) -> Vec<String> {
     let sentence =
@@ -483,5 +495,39 @@ impl From<SamplerName> for SchedulerKind {
             SamplerName::Ddim => Self::Ddim,
             SamplerName::Pndm => Self::Pndm,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_kept_with_its_reason_and_half_of_it_is_not_kept_as_a_score() {
+        let mut found = Evaluation::default();
+        found.add("repeats", 1.0, 4);
+        found.keep(Metric::Frequency, Ok(()), 0).unwrap();
+
+        // Data that cannot be read, after a first number.
+        found.add("copies", 0.5, 4);
+        let unreadable = Failure::input("photos/03.png: cannot read");
+        found.keep(Metric::Copies, Err(unreadable), 1).unwrap();
+        // What is no number could not be written.
+        found.add("nll", f64::NAN, 4);
+        found.keep(Metric::Nll, Ok(()), 1).unwrap();
+
+        assert_eq!(found.scores, [Score::new("repeats", 1.0, 4)]);
+        assert_eq!(
+            sentences(&found.failed, "failed"),
+            [
+                "copies failed: photos/03.png: cannot read",
+                "nll failed: nll came out as NaN"
+            ]
+        );
+        let signal = Failure {
+            code: 130,
+            message: "interrupted".into(),
+        };
+        assert!(found.keep(Metric::Fid, Err(signal), 1).is_err());
     }
 }

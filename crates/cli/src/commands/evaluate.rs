@@ -15,7 +15,6 @@ use crate::evidence::comparison::{self, About, Column};
 use crate::evidence::{self, Forgotten, counted, covered};
 use crate::failure::Failure;
 use crate::folders::outside;
-use crate::latent::Opened;
 use crate::progress::say;
 use crate::{latent, machine, model, progress};
 
@@ -70,10 +69,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         &judges,
         protocol.threshold,
     )?;
-    let classes = match &opened {
-        Opened::Image(opened) => protocol.classes(&opened.config, &subject)?,
-        Opened::Text(_) => None,
-    };
+    let classes = protocol.classes(&opened, &subject)?;
     protocol.can_find_anything(&subject, opened.scheduler(), args.fail_if_found)?;
     // Its values are not needed while others' are measured.
     drop(opened);

@@ -172,9 +172,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         subject.map(|subject| (place, subject))
     };
     let mut current = subject(0)?;
-    if let Opened::Image(opened) = &opened {
-        protocol.classes(&opened.config, &current.1)?;
-    }
+    let classes = protocol.classes(&opened, &current.1)?;
     protocol.can_find_anything(&current.1, opened.scheduler(), args.fail_if_found)?;
     let copied = opened.folder().check_copy()?;
     if args.data.is_dir() {
@@ -281,6 +279,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         outcomes.push(comparison.outcome(run, &current.1)?);
     }
 
+    let caption = caption(&protocol, &forget, &seeds, classes.is_some());
     let table = table(&lines, &outcomes);
     let summary = json!({
         "experiment": identity,
@@ -292,11 +291,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         &args.out.join("summary.json"),
         format!("{text}\n").as_bytes(),
     )?;
-    let markdown = format!(
-        "{}\n{}",
-        table.markdown(),
-        caption(&protocol, &forget, &seeds)
-    );
+    let markdown = format!("{}\n{caption}", table.markdown());
     model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
     let runs = lines.iter().map(|line| comparison::Line {
         name: line.name(),
@@ -309,13 +304,11 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let about = About {
         configuration: identity,
         facts: vec![
+            Fact::new("Settings", format!("preset {}", args.preset)),
             Fact::new("Forgotten, one run each", forget.join(", ")),
             Fact::new("Model", args.model.display()),
             Fact::new("Data set", args.data.display()),
-            Fact::new(
-                "How it was measured",
-                caption(&protocol, &forget, &seeds).trim_end(),
-            ),
+            Fact::new("How it was measured", caption.trim_end()),
         ],
         device: &args.machine.device,
         seconds: start.elapsed().as_secs_f64(),
@@ -327,7 +320,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let report = comparison::compared(&runs, seeds.len(), about);
     evidence::write(&args.out, &report)?;
     say!("{}", table.plain().trim_end());
-    say!("{}", caption(&protocol, &forget, &seeds).trim_end());
+    say!("{}", caption.trim_end());
     say!("\n{}", evidence::printed(&report.verdict, &said));
     say!("report: {}", args.out.join(evidence::PAGE).display());
     let failed = failures(&outcomes, &forget);

@@ -68,12 +68,6 @@ pub(super) fn evaluate(
             path.display()
         )));
     };
-    if protocol.class.is_some() {
-        return Err(Failure::input(format!(
-            "{}: this model has no classes; leave --class out",
-            path.display()
-        )));
-    }
     let mut found = Evaluation {
         skipped: protocol.lacks(subject, &opened.model.scheduler),
         ..Evaluation::default()

@@ -25,10 +25,9 @@ pub(super) fn notes(outcomes: &[Outcome], forget: &[String]) -> Vec<String> {
         let runs = outcomes.iter().filter(|run| said(run).iter().any(alike));
         let runs: Vec<String> = runs.map(|run| run.name(forget)).collect();
         let same = outcomes.iter().all(|run| said(run).contains(&note));
-        let numbers = "with other numbers of the others";
         notes.push(match (runs.len() == outcomes.len(), same) {
             (true, true) => note,
-            (true, false) => format!("{}, {numbers}: {note}", runs[0]),
+            (true, false) => format!("{} (others alike): {note}", runs[0]),
             (false, _) => format!("{}: {note}", named(&runs)),
         });
     }
@@ -119,8 +118,13 @@ pub(super) fn summarize(line: &str, outcomes: &[Outcome]) -> Value {
     json!({"line": line, "runs": runs.count(), "scores": scores})
 }
 
-/// What the numbers of a table rest on.
-pub(super) fn caption(protocol: &Protocol, forget: &[String], seeds: &[u64]) -> String {
+/// What the numbers of a table rest on. `classes`: the model has some.
+pub(super) fn caption(
+    protocol: &Protocol,
+    forget: &[String],
+    seeds: &[u64],
+    classes: bool,
+) -> String {
     let scheduler = protocol.scheduler.map_or_else(
         || "the model's own scheduler".to_string(),
         |name| {
@@ -139,6 +143,7 @@ pub(super) fn caption(protocol: &Protocol, forget: &[String], seeds: &[u64]) -> 
     };
     let class = match protocol.class {
         Some(class) => format!(" Samples are of class {class}."),
+        None if classes => " Samples are of the forgotten images' classes.".into(),
         None => String::new(),
     };
     format!(
@@ -241,7 +246,7 @@ mod tests {
             notes(&outcomes, &forget),
             [
                 "the same for all",
-                "original-seed0-forget0, with other numbers of the others: biased by 0",
+                "original-seed0-forget0 (others alike): biased by 0",
                 "siss-seed1-forget0: fid was skipped: give --inception FILE",
                 "neggrad-seed1-forget0: a last one",
             ]
