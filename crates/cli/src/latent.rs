@@ -14,7 +14,7 @@ use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
 use retrack_unlearn::data::{Dataset, ImageShape, MEMORIZED, OpenOptions, is_published};
 
-use crate::args::PromptArgs;
+use crate::args::{PromptArgs, SamplerName};
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
 use crate::{model, progress};
@@ -60,9 +60,11 @@ impl Opened {
         }
     }
 
-    /// As many denoising steps as are wanted, or all that the model's schedule has.
-    pub fn steps(&self, wanted: usize) -> usize {
-        wanted.min(self.scheduler().num_train_timesteps)
+    /// [`model::steps`], by a scheduler of that name or the model's own.
+    pub fn steps(&self, scheduler: Option<SamplerName>, wanted: usize) -> usize {
+        let own = self.scheduler();
+        let kind = scheduler.map_or(own.kind, SchedulerKind::from);
+        model::steps(kind, own, wanted)
     }
 
     /// Opens the data set that this model was, or could have been, trained on.

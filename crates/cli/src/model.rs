@@ -10,7 +10,7 @@ use retrack_networks::folder::ModelFolder;
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{Sampler, SchedulerKind};
+use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions, Selection};
 use retrack_unlearn::feed::to_byte;
@@ -134,6 +134,15 @@ pub fn select(text: &str, data: &Dataset) -> Result<Vec<usize>, Failure> {
         progress::warn(warning);
     }
     Ok(resolved.rows)
+}
+
+/// As many denoising steps as are wanted, or the most that a schedule allows: it may have fewer timesteps, and an offset
+/// leaves no room for all of them.
+pub fn steps(kind: SchedulerKind, scheduler: &SchedulerConfig, wanted: usize) -> usize {
+    let most = wanted.min(scheduler.num_train_timesteps);
+    let allowed = |steps: &usize| Sampler::new(kind, scheduler, *steps).is_ok();
+    // Where nothing is allowed, the sampler says why.
+    (1..=most).rev().find(allowed).unwrap_or(most)
 }
 
 /// What to draw from a model.

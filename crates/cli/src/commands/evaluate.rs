@@ -28,11 +28,12 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let prompts = opened.prompts(&args.prompts, &args.data)?;
     let forget = opened.selection(&args.forget, &args.data)?;
     let defaults = Defaults::of(prompts.is_some());
+    let scheduler = args.scheduler.or(defaults.scheduler);
     let protocol = Protocol {
         metrics: args.metrics.clone().unwrap_or(defaults.metrics.to_vec()),
         samples: args.protocol.samples.unwrap_or(defaults.samples),
-        scheduler: args.scheduler.or(defaults.scheduler),
-        sampling_steps: args.steps.unwrap_or(opened.steps(model::STEPS)),
+        scheduler,
+        sampling_steps: args.steps.unwrap_or(opened.steps(scheduler, model::STEPS)),
         threshold: args.protocol.threshold,
         inception: args.protocol.inception.clone(),
         sscd: args.protocol.sscd.clone(),

@@ -124,13 +124,13 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             .is_some()
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
         class: args.protocol.class,
-        sampling_steps: opened.steps(preset.protocol.sampling_steps),
+        sampling_steps: opened.steps(preset.protocol.scheduler, preset.protocol.sampling_steps),
         ..preset.protocol
     };
     protocol.check()?;
     if protocol.sampling_steps < preset.protocol.sampling_steps {
         progress::note(format!(
-            "samples are drawn in {} steps: the model's schedule has no more",
+            "samples are drawn in {} steps: the model's schedule allows no more",
             protocol.sampling_steps
         ));
     }

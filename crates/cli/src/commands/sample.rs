@@ -89,7 +89,9 @@ fn only_samples(out: &Path) -> Result<(), Failure> {
 fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Failure> {
     let scheduler = args.scheduler.map(SchedulerKind::from);
     let opened = latent::open(&args.model)?;
-    let steps = args.steps.unwrap_or(opened.steps(model::STEPS));
+    let steps = args
+        .steps
+        .unwrap_or(opened.steps(args.scheduler, model::STEPS));
     match opened {
         Opened::Image(opened) => {
             if args.prompt.is_some() {
