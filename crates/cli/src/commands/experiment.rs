@@ -24,7 +24,8 @@ use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
 use crate::evaluation::{GUIDANCE, Missing, Protocol, Subject, once};
 use crate::evidence;
-use crate::evidence::comparison::{self, About};
+use crate::evidence::compared::{self, compared, still_found};
+use crate::evidence::comparison::About;
 use crate::failure::Failure;
 use crate::folders::{digests, outside};
 use crate::latent::Opened;
@@ -293,7 +294,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     )?;
     let markdown = format!("{}\n{caption}", table.markdown());
     model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
-    let runs = lines.iter().map(|line| comparison::Line {
+    let runs = lines.iter().map(|line| compared::Line {
         name: line.name(),
         runs: outcomes
             .iter()
@@ -316,8 +317,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     };
     about.notes.iter().for_each(progress::warn);
     let said = about.notes.clone();
-    let runs: Vec<comparison::Line> = runs.collect();
-    let report = comparison::compared(&runs, seeds.len(), about);
+    let runs: Vec<compared::Line> = runs.collect();
+    let report = compared(&runs, seeds.len(), about);
     evidence::write(&args.out, &report)?;
     say!("{}", table.plain().trim_end());
     say!("{}", caption.trim_end());
@@ -331,7 +332,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             args.out.join("results").display()
         )));
     }
-    match comparison::still_found(&runs).as_slice() {
+    match still_found(&runs).as_slice() {
         [] => Ok(()),
         _ if !args.fail_if_found => Ok(()),
         methods => Err(Failure::found(format!(

@@ -5,6 +5,7 @@
 //! what counts as one and which pictures have to be covered.
 
 pub mod card;
+pub mod compared;
 pub mod comparison;
 
 mod curves;
