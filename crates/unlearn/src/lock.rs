@@ -7,6 +7,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use retrack_networks::leftovers::Leftover;
+
 /// The file's name in the folder.
 pub const NAME: &str = "lock";
 
@@ -29,6 +31,8 @@ pub struct Lock {
     _file: File,
     /// Folders made for it, innermost first.
     made: Vec<PathBuf>,
+    /// All this, in case the process ends before.
+    _leftovers: Vec<Leftover>,
 }
 
 impl Lock {
@@ -78,10 +82,13 @@ impl Lock {
                 .and_then(|()| file.rewind())
                 .and_then(|()| writeln!(file, "{}", std::process::id()));
             written.map_err(unusable)?;
+            let folders = made.iter().rev().map(|folder| Leftover::if_empty(folder));
+            let leftovers = folders.chain([Leftover::whole(&path)]).collect();
             return Ok(Self {
                 path,
                 _file: file,
                 made,
+                _leftovers: leftovers,
             });
         }
     }
