@@ -97,6 +97,8 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         (None, None) => Rule::Nearest,
     };
     let forgotten = Forgotten::new(&data, &subject.split, rule)?;
+    // From here on the files must fit together.
+    interrupt::finish_first("once the result is written");
     remove_pictures(&args.out)?;
     let mut json = json!({
         "version": env!("CARGO_PKG_VERSION"),
