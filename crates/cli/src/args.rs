@@ -30,6 +30,9 @@ pub mod heading {
     pub const MACHINE: &str = "Machine";
 }
 
+/// Behind a command's own options.
+const LAST: usize = 1000;
+
 const SRC: &str = "Images: a folder, Parquet, an IDX pair or CIFAR-10 batches";
 const SRC_LONG: &str = "Images: a folder, a Parquet file or folder (Hugging Face image column), an IDX pair \
                         (*-images-idx3-ubyte[.gz]) or CIFAR-10 binary batches";
@@ -47,10 +50,10 @@ pub struct Args {
     #[command(flatten)]
     pub volume: VolumeArgs,
     /// Print the common options
-    #[arg(short, long, global = true, action = ArgAction::HelpShort)]
+    #[arg(short, long, global = true, action = ArgAction::HelpShort, display_order = LAST)]
     help: Option<bool>,
     /// Print all options
-    #[arg(long, global = true, action = ArgAction::HelpLong)]
+    #[arg(long, global = true, action = ArgAction::HelpLong, display_order = LAST)]
     help_all: Option<bool>,
 }
 
@@ -58,10 +61,10 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, ClapArgs)]
 pub struct VolumeArgs {
     /// Say nothing on the way but warnings and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = LAST)]
     pub quiet: bool,
     /// Say more: what is read and written, settings, times
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, display_order = LAST)]
     pub verbose: bool,
 }
 
@@ -300,6 +303,10 @@ pub struct InspectArgs {
 Input keys: sample [N, C, H, W] f32, timestep [N] i64, class_labels [N] i64 where the network has classes, \
 encoder_hidden_states [N or 1, T, D] f32 where it takes texts.
 Output key: prediction [N, C, H, W] f32.")]
+#[command(
+    override_usage = "retrack predict [OPTIONS] --model <DIR> --input <IN.safetensors>
+       --output <OUT.safetensors>"
+)]
 pub struct PredictArgs {
     /// The model: a diffusers pipeline or UNet folder
     #[arg(long, value_name = "DIR")]
@@ -321,6 +328,10 @@ retain_noise, forget_noise, uniform [N, C, H, W], retain_timestep, forget_timest
 the slot holds the retained image), retain_labels, forget_labels [N] i64. A network that takes texts: \
 encoder_hidden_states [N or 1, T, D], or retain_encoder_hidden_states and forget_encoder_hidden_states.
 Output: loss, and a gradient for each parameter under its checkpoint name, before clipping.")]
+#[command(
+    override_usage = "retrack gradient [OPTIONS] --model <DIR> --method <M>
+       --input <BATCH.safetensors> --output <GRADS.safetensors>"
+)]
 pub struct GradientArgs {
     /// The model: a diffusers pipeline or UNet folder
     #[arg(long, value_name = "DIR")]

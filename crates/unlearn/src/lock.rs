@@ -82,8 +82,10 @@ impl Lock {
                 .and_then(|()| file.rewind())
                 .and_then(|()| writeln!(file, "{}", std::process::id()));
             written.map_err(unusable)?;
+            // In the order in which they were made: they go in the other.
             let folders = made.iter().rev().map(|folder| Leftover::if_empty(folder));
-            let leftovers = folders.chain([Leftover::whole(&path)]).collect();
+            let mut leftovers: Vec<Leftover> = folders.collect();
+            leftovers.push(Leftover::whole(&path));
             return Ok(Self {
                 path,
                 _file: file,

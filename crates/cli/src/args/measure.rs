@@ -66,10 +66,10 @@ pub struct PromptArgs {
     /// Text-to-image: the prompt of the images to forget
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
-    /// Text-to-image: a prompt that the model is to draw as before; may be repeated
+    /// A prompt that the model is to draw as before; may be repeated
     #[arg(long, value_name = "TEXT", help_heading = heading::TEXT_TO_IMAGE)]
     pub modified_prompt: Vec<String>,
-    /// Text-to-image: how far to go towards the prompt [default: 7.5]
+    /// How far to go towards the prompt [default: 7.5]
     #[arg(long, value_name = "F", help_heading = heading::TEXT_TO_IMAGE)]
     pub guidance: Option<f64>,
 }
@@ -167,6 +167,10 @@ More methods and seeds may be added to it. A metric that lacks a file is skipped
 A text-to-image model is trained with --prompt on all images, kept ones too, that --captions gives no prompt.";
 
 #[derive(Debug, Clone, ClapArgs)]
+#[command(
+    override_usage = "retrack experiment [OPTIONS] --model <DIR> --data <SRC> --out <DIR>
+       <PRESET>"
+)]
 #[command(after_help = EXPERIMENT_EXAMPLES)]
 #[command(after_long_help = format!("{EXPERIMENT_EXAMPLES}\n\n{EXPERIMENT_MORE}"))]
 pub struct ExperimentArgs {
@@ -199,7 +203,7 @@ pub struct ExperimentArgs {
     pub protocol: ProtocolArgs,
     #[command(flatten)]
     pub prompts: PromptArgs,
-    /// Text-to-image: a prompt for each image, from a JSON or JSON Lines file or a Parquet column
+    /// A prompt for each image, from a JSON or JSON Lines file or a Parquet column
     #[arg(long, value_name = "FILE|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
     pub captions: Option<String>,
     /// A model trained from scratch without the forgotten images, measured as a reference

@@ -70,13 +70,13 @@ pub struct UnlearnArgs {
     /// Text-to-image: the prompt of all images that have none of their own
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
-    /// Text-to-image: the prompt of the images to forget
+    /// The prompt of the images to forget
     #[arg(long, value_name = "TEXT", help_heading = heading::TEXT_TO_IMAGE)]
     pub forget_prompt: Option<String>,
-    /// Text-to-image: the prompt of the images to keep
+    /// The prompt of the images to keep
     #[arg(long, value_name = "TEXT", help_heading = heading::TEXT_TO_IMAGE)]
     pub retain_prompt: Option<String>,
-    /// Text-to-image: a prompt for each image, from a JSON or JSON Lines file or a Parquet column
+    /// A prompt for each image, from a JSON or JSON Lines file or a Parquet column
     #[arg(long, value_name = "FILE|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
     pub captions: Option<String>,
     /// Text-to-image: what is trained. `lora` leaves the model as it is and writes pytorch_lora_weights.safetensors

@@ -39,6 +39,12 @@ impl State {
         (here > 0 && self.elapsed >= TOO_EARLY).then(|| self.elapsed.as_secs_f64() / here as f64)
     }
 
+    /// The same in words. The last second is one.
+    fn left_in_words(&self) -> Option<String> {
+        let left = self.left()?.max(Duration::from_secs(1));
+        Some(format!("{} left", duration(left)))
+    }
+
     fn counts(&self) -> String {
         match self.total {
             Some(total) => {
@@ -61,7 +67,7 @@ impl State {
 
     /// For a log file.
     pub fn for_log(&self) -> String {
-        let left = self.left().map(|left| format!("{} left", duration(left)));
+        let left = self.left_in_words();
         let message = Some(self.message.clone()).filter(|message| !message.is_empty());
         let parts = [
             Some(self.counts().trim_start().to_string()),
@@ -76,7 +82,7 @@ impl State {
     /// For a terminal: what fits into `width` columns, the most useful first.
     pub fn for_terminal(&self, width: usize) -> String {
         let counts = self.counts();
-        let left = self.left().map(|left| format!("{} left", duration(left)));
+        let left = self.left_in_words();
         let message = Some(self.message.clone()).filter(|message| !message.is_empty());
         let mut free = width.saturating_sub(measure_text_width(&counts) + 2);
         let title = truncate_str(&self.title, free, "...").into_owned();
