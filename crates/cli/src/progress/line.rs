@@ -85,7 +85,10 @@ impl State {
         let left = self.left_in_words();
         let message = Some(self.message.clone()).filter(|message| !message.is_empty());
         let mut free = width.saturating_sub(measure_text_width(&counts) + 2);
-        let title = truncate_str(&self.title, free, "...").into_owned();
+        let title = match free {
+            0..4 => String::new(),
+            _ => truncate_str(&self.title, free, "...").into_owned(),
+        };
         free -= measure_text_width(&title);
         let mut take = |text: Option<String>| {
             let text = text?;
@@ -105,7 +108,8 @@ impl State {
             self.bar(wide.unwrap_or(BARS[3]))
         });
         let parts = [Some(title), bar, Some(counts), rate, left, message];
-        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        let parts = parts.into_iter().flatten();
+        let parts: Vec<String> = parts.filter(|part| !part.is_empty()).collect();
         parts.join("  ")
     }
 
