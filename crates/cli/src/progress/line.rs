@@ -177,11 +177,11 @@ mod tests {
         }
         assert_eq!(
             state(30, 60.0).for_terminal(79),
-            "unlearning  [=====>    ]  30/60 steps  2.0 s each  60 s left  loss 123.45"
+            "unlearning  [========>       ]  30/60 steps  2.0 s each  60 s left  loss 123.45"
         );
         assert_eq!(
             state(30, 60.0).for_terminal(59),
-            "unlearning  [=====>    ]  30/60 steps  2.0 s each  60 s left"
+            "unlearning  [========>       ]  30/60 steps  60 s left"
         );
         assert_eq!(
             state(30, 15.0).for_terminal(39),
