@@ -68,7 +68,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let phases = protocol.phases(prompts.as_ref());
     let measure = |number: usize, name: &str, path: &Path| {
         progress::note(format!(
-            "{number}/{models}  {name}, {}: {} phase{}, {}",
+            "{number}/{models}  {name} {} in {} phase{}: {}",
             path.display(),
             phases.len(),
             progress::ending(phases.len()),

@@ -113,6 +113,9 @@ pub fn unlearn(
     progress::detail(format_args!("settings {}", config["settings"]));
     let begin = || RunFolder::begin(&args.out, existing, &config);
     let resumed = (existing == Existing::Resume).then(begin).transpose()?;
+    if resumed.is_some() {
+        interrupted_before_the_first_step(args);
+    }
     if let Some(run) = resumed.as_ref().filter(|run| run.is_moving()) {
         run.publish()?;
         return Ok(Some(Summary::new(
@@ -149,7 +152,7 @@ pub fn unlearn(
         Some(run) => run,
         None => begin()?,
     };
-    interrupted_before_the_first_step();
+    interrupted_before_the_first_step(args);
     let about = evidence::Run {
         args,
         settings: &settings,

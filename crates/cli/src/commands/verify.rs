@@ -91,14 +91,14 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
             json!({"same": same, "compared": found.compared, "differences": found.differences})
         );
     } else if same {
-        say!(
+        progress::tell(format_args!(
             "same: {} files, numbers and digests of {} are as recorded",
             found.compared,
             folder.display()
-        );
+        ));
     } else {
         for difference in &found.differences {
-            say!("{difference}");
+            progress::tell(difference);
         }
     }
     match found.differences.len() {
