@@ -43,6 +43,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
     };
     protocol.check()?;
+    progress::detail(format_args!("measuring {}", json!(protocol)));
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
     }
