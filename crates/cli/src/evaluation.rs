@@ -33,6 +33,7 @@ use crate::args::{Metric, SamplerName};
 use crate::failure::Failure;
 use crate::latent::Opened;
 use crate::model::{self, Samples};
+use crate::progress;
 
 // What metrics need.
 const SSCD_LACKS: &str = "give --sscd FILE: sscd_disc_mixup as ONNX, converted from the published \
@@ -204,7 +205,7 @@ impl Protocol {
                 channels: Some(data.shape().channels),
                 memory_budget: 4 * model::BUDGET as u64,
             };
-            let controls = Dataset::open(path, &options)?;
+            let controls = model::read_data(path, &options)?;
             check_shape(controls.shape(), data, path)?;
             judges.controls = Some(controls);
         }
@@ -220,33 +221,38 @@ impl Protocol {
         lacks.collect()
     }
 
-    /// Refuses to begin where nothing would come of it.
+    /// The metrics that lack nothing.
     ///
     /// # Errors
-    /// All metrics lack something; or none that is left looks for the image, where that is what is asked (`must_look`).
-    pub fn can_find_anything(
+    /// All lack something; or none that is left looks for the image, where that is what is asked (`must_look`).
+    pub fn tried(
         &self,
         subject: &Subject,
         scheduler: &SchedulerConfig,
         must_look: bool,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<Metric>, Failure> {
         let lacks = self.lacks(subject, scheduler);
-        let said = sentences(&lacks, "was skipped");
-        if lacks.len() == self.metrics.len() {
+        let tried = self.without(&lacks);
+        if tried.is_empty() {
+            let said = sentences(&lacks, "was skipped");
             return Err(Failure::input(format!(
                 "nothing can be measured: {}",
                 said.join("; ")
             )));
         }
-        let lacking = |metric| lacks.iter().any(|lack| lack.metric == metric);
-        let mut left = self.metrics.iter().filter(|metric| !lacking(**metric));
-        if must_look && !left.any(|metric| metric.looks_for_the_image()) {
+        if must_look && !tried.iter().any(|metric| metric.looks_for_the_image()) {
             return Err(Failure::input(
                 "--fail-if-found needs a metric that looks for the image: frequency, injection or copies, of a \
                  text-to-image model cluster",
             ));
         }
-        Ok(())
+        Ok(tried)
+    }
+
+    fn without(&self, lacks: &[Missing]) -> Vec<Metric> {
+        let lacking = |metric| lacks.iter().any(|lack| lack.metric == metric);
+        let metrics = self.metrics.iter().copied();
+        metrics.filter(|metric| !lacking(*metric)).collect()
     }
 
     /// The class of each forgotten image, of a network with classes: as typed, or its own.
@@ -300,16 +306,17 @@ impl Protocol {
         let opened = model::open(path)?;
         let classes = self.classes_of(&opened, subject)?;
         let network = opened.network(device)?;
+        let skipped = self.lacks(subject, &opened.scheduler);
+        let mut metrics = self.without(&skipped);
         let mut found = Evaluation {
-            skipped: self.lacks(subject, &opened.scheduler),
+            skipped,
             ..Evaluation::default()
         };
-        let metrics = self.metrics.iter().copied();
-        let mut metrics: Vec<Metric> = metrics
-            .filter(|metric| found.skipped.iter().all(|lack| lack.metric != *metric))
-            .collect();
+        let phases = phases(&metrics, None).len();
+        let first = 1 + phases - metrics.len();
         let mut samples = Vec::new();
         if metrics.iter().any(|metric| metric.draws_samples()) {
+            let _phase = progress::phase(1, phases);
             let drawing = Samples {
                 count: self.samples,
                 steps: self.sampling_steps,
@@ -350,7 +357,9 @@ impl Protocol {
             samples,
             found,
         };
-        for metric in metrics {
+        for (number, metric) in metrics.into_iter().enumerate() {
+            let _phase = progress::phase(first + number, phases);
+            let _activity = progress::activity(&metric.name());
             let known = examined.found.scores.len();
             let measured = examined.measure(metric);
             examined.found.keep(metric, measured, known)?;
@@ -402,6 +411,17 @@ fn no_classes(folder: &ModelFolder) -> Failure {
         "{}: this model has no classes; leave --class out",
         folder.root().display()
     ))
+}
+
+/// What a measurement goes through, in this order, by name.
+pub fn phases(metrics: &[Metric], prompts: Option<&Prompts>) -> Vec<String> {
+    let drawn = match prompts {
+        Some(prompts) => prompted::drawn(prompts),
+        None if metrics.iter().any(|metric| metric.draws_samples()) => vec!["sampling".into()],
+        None => Vec::new(),
+    };
+    let measured = metrics.iter().map(|metric| metric.name());
+    drawn.into_iter().chain(measured).collect()
 }
 
 /// Metrics without a number as sentences: "fid was skipped: give --inception FILE".

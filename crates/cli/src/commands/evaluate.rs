@@ -10,13 +10,15 @@ use retrack_unlearn::lock::Lock;
 use serde_json::json;
 
 use crate::args::{EvaluateArgs, Metric, SamplerName};
-use crate::evaluation::{Evaluation, GUIDANCE, Missing, Protocol, Subject, each_once, sentences};
+use crate::evaluation::{
+    self, Evaluation, GUIDANCE, Missing, Protocol, Subject, each_once, sentences,
+};
 use crate::evidence::comparison::{self, About, Column};
 use crate::evidence::{self, Forgotten, counted, covered};
 use crate::failure::Failure;
 use crate::folders::outside;
 use crate::progress::say;
-use crate::{latent, machine, model, progress};
+use crate::{interrupt, latent, machine, model, progress};
 
 /// Samples shown in a picture.
 const SHOWN: usize = 256;
@@ -45,6 +47,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         class: args.protocol.class,
     };
     protocol.check()?;
+    progress::detail(format_args!("measuring {}", json!(protocol)));
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
     }
@@ -52,6 +55,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         outside(&args.out, model, "model")?;
     }
     let _lock = Lock::take(&args.out)?;
+    interrupt::kept("nothing is kept: the same command starts again");
     if args.out.join("metrics.json").exists() && !args.force {
         return Err(Failure::input(format!(
             "{}: holds an evaluation already; choose another folder, or give --force to replace it",
@@ -71,25 +75,39 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         protocol.threshold,
     )?;
     let classes = protocol.classes(&opened, &subject)?;
-    protocol.can_find_anything(&subject, opened.scheduler(), args.fail_if_found)?;
+    let metrics = protocol.tried(&subject, opened.scheduler(), args.fail_if_found)?;
+    let phases = evaluation::phases(&metrics, prompts.as_ref());
     // Its values are not needed while others' are measured.
     drop(opened);
-    let measure = |path| protocol.evaluate(path, &subject, args.seed, &device);
+    let models = 1 + usize::from(args.baseline.is_some());
+    let measure = |number: usize, name: &str, path: &Path| {
+        progress::note(format!(
+            "{number}/{models}  {name} {} in {} phase{}: {}",
+            path.display(),
+            phases.len(),
+            progress::ending(phases.len()),
+            phases.join(", ")
+        ));
+        let _stage = progress::stage(number, models);
+        protocol.evaluate(path, &subject, args.seed, &device)
+    };
     let mut columns: Vec<Found> = Vec::new();
     if let Some(baseline) = &args.baseline {
         columns.push(Found {
             name: "baseline",
             path: baseline,
-            evaluation: measure(baseline)?,
+            evaluation: measure(1, "baseline", baseline)?,
         });
     }
     columns.push(Found {
         name: "model",
         path: &args.model,
-        evaluation: measure(&args.model)?,
+        evaluation: measure(models, "model", &args.model)?,
     });
 
     let forgotten = subject.looked_for();
+    // From here on the files must fit together.
+    interrupt::finish_first("once the result is written");
     remove_pictures(&args.out)?;
     let mut json = json!({
         "version": env!("CARGO_PKG_VERSION"),
@@ -220,11 +238,12 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         say!("{json}");
     } else {
         say!("{}", table(&columns).plain().trim_end());
-        say!("\n{}", evidence::printed(&report.verdict, &said));
+        say!();
+        progress::tell(evidence::printed(&report.verdict, &said));
         if prompts.is_none() {
-            say!("{}", forgotten.rule());
+            progress::tell(forgotten.rule());
         }
-        say!("report: {}", page.display());
+        progress::tell(format_args!("report: {}", page.display()));
     }
     let failed: Vec<String> = columns.iter().flat_map(failures).collect();
     if !failed.is_empty() {

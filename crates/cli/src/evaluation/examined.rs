@@ -119,12 +119,11 @@ impl<'a> Examined<'a, '_> {
         let bar = progress::bar("injection", self.looked_at().count() * steps, "steps");
         let mut injected = Vec::new();
         for (place, image) in self.looked_at().enumerate() {
-            model::stop_if_interrupted("measuring")?;
             let label = self.classes.as_ref().map(|classes| classes[place]);
             let restored = injection::restore(&generator, image, label, &mut || bar.inc(1))?;
             injected.extend(model::to_bytes(&restored, "attempts to restore an image")?);
         }
-        model::finish(&bar);
+        drop(bar);
         Ok(self.injected.get_or_init(|| injected))
     }
 
@@ -182,7 +181,7 @@ impl<'a> Examined<'a, '_> {
         let found = likelihood.bits_per_dim(&values, shape, labels, &probe, &mut |time| {
             bar.set_position((1000.0 * time) as u64)
         });
-        model::finish(&bar);
+        drop(bar);
         let found = found.map_err(Failure::failed)?;
         self.add("nll", mean(&found.bits_per_dim), count);
         self.note(self.subject.only_the_first("nll", TOGETHER));
@@ -233,7 +232,7 @@ impl<'a> Examined<'a, '_> {
         let found = scoring.compare(&forgotten, &unseen, labels, &bootstrap, &mut |done| {
             bar.set_position(done as u64)
         });
-        model::finish(&bar);
+        drop(bar);
         let found = found.map_err(Failure::failed)?;
         let score = Score::new("membership_auc", found.auc, images);
         self.found.scores.push(score.with_interval(found.interval));

@@ -7,10 +7,11 @@ use retrack_eval::distance::mean;
 use retrack_networks::schedule::SchedulerKind;
 use retrack_unlearn::data::{self, modified_prompts, original_prompt};
 
-use super::{AGREEMENT, Drawn, Evaluation, Missing, Protocol, Subject, check_shape, once};
+use super::{AGREEMENT, Drawn, Evaluation, Missing, Protocol, Subject, check_shape, once, phases};
 use crate::args::{Metric, PromptArgs};
 use crate::failure::Failure;
 use crate::latent::{self, Opened, PromptedSamples};
+use crate::progress;
 
 /// The published guidance.
 pub const GUIDANCE: f64 = 7.5;
@@ -53,6 +54,15 @@ impl Prompts {
     }
 }
 
+/// The phases of drawing, by name: one for each prompt.
+pub(super) fn drawn(prompts: &Prompts) -> Vec<String> {
+    let names = prompts.all().map(|(prompt, _)| {
+        let prompt = latent::shortened(prompt);
+        format!("drawing \"{prompt}\"")
+    });
+    names.collect()
+}
+
 /// Draws for all prompts and measures what came out.
 pub(super) fn evaluate(
     protocol: &Protocol,
@@ -68,16 +78,17 @@ pub(super) fn evaluate(
             path.display()
         )));
     };
+    let skipped = protocol.lacks(subject, &opened.model.scheduler);
+    let metrics = protocol.without(&skipped);
     let mut found = Evaluation {
-        skipped: protocol.lacks(subject, &opened.model.scheduler),
+        skipped,
         ..Evaluation::default()
     };
-    let metrics = protocol.metrics.iter().copied();
-    let metrics: Vec<Metric> = metrics
-        .filter(|metric| found.skipped.iter().all(|lack| lack.metric != *metric))
-        .collect();
     let network = opened.model.network(device)?;
-    for (prompt, forgotten) in prompts.all().filter(|_| !metrics.is_empty()) {
+    let phases = phases(&metrics, Some(prompts)).len();
+    let first = 1 + phases - metrics.len();
+    for (number, (prompt, forgotten)) in prompts.all().filter(|_| !metrics.is_empty()).enumerate() {
+        let _phase = progress::phase(1 + number, phases);
         let samples = PromptedSamples {
             count: protocol.samples,
             steps: protocol.sampling_steps,
@@ -114,7 +125,9 @@ pub(super) fn evaluate(
             samples,
         });
     }
-    for metric in metrics {
+    for (number, metric) in metrics.into_iter().enumerate() {
+        let _phase = progress::phase(first + number, phases);
+        let _activity = progress::activity(&metric.name());
         let known = found.scores.len();
         let measured = measure(metric, subject, &mut found);
         found.keep(metric, measured, known)?;

@@ -13,7 +13,7 @@ use retrack_networks::folder::sha256_file;
 
 use super::examined::Examined;
 use crate::failure::Failure;
-use crate::{machine, model, progress};
+use crate::{machine, progress};
 
 impl<'a> Examined<'a, '_> {
     pub(super) fn digits(&mut self) -> Result<(), Failure> {
@@ -118,12 +118,11 @@ impl<'a> Examined<'a, '_> {
         let mut statistics = FeatureStatistics::new(inception::FEATURES);
         let bar = progress::bar("retained", rows.len(), "images");
         for rows in rows.chunks(256) {
-            model::stop_if_interrupted("describing the retained images")?;
             let images = subject.read(rows)?;
             statistics.add(&self.describe(inception, &images)?.features);
             bar.inc(rows.len() as u64);
         }
-        model::finish(&bar);
+        drop(bar);
         if let Some(file) = file
             && let Err(error) = file.write(&statistics)
         {

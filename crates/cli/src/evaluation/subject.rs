@@ -150,7 +150,7 @@ impl<'a> Subject<'a> {
             known.extend(sscd.embed(image, shape).map_err(Failure::failed)?);
             bar.inc(1);
         }
-        model::finish(&bar);
+        drop(bar);
         Ok(self.known.get_or_init(|| known))
     }
 
