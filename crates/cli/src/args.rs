@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::bench::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
 pub use self::measure::{EvaluateArgs, ExperimentArgs, Metric, PromptArgs, VerifyArgs};
-pub use self::unlearn::{MethodName, UnlearnArgs};
+pub use self::unlearn::{DtypeName, MethodName, UnlearnArgs};
 
 const SRC: &str = "Images: a folder, a Parquet file or folder (Hugging Face image column), \
                    an IDX pair (*-images-idx3-ubyte[.gz]) or CIFAR-10 binary batches";

@@ -54,8 +54,10 @@ impl Evidence<'_> {
         }
         report.samples = Some(Samples {
             note: format!(
-                "{} of each model, drawn by DDIM in {} steps from the same noise. {}{}",
+                "{} of each model, drawn by {} in {} steps from the same noise, as `retrack sample` draws with this \
+                 model's scheduler. {}{}",
                 counted(plan.samples, "sample"),
+                plan.sampler_name(),
                 plan.sampling_steps,
                 forgotten.rule(),
                 covered_note(hidden)
