@@ -357,7 +357,15 @@ impl Again<'_> {
         let written = || written::image(base, self.out, None, self.device);
         let labels = base.config.num_class_embeds.is_some();
         let network = base.network(self.device)?;
-        self.measure(&network, written, self.data, &base.scheduler, labels, found)
+        let scheduler = &base.scheduler;
+        self.measure(
+            &network,
+            written,
+            (self.data, None),
+            scheduler,
+            labels,
+            found,
+        )
     }
 
     fn text(
@@ -395,22 +403,18 @@ impl Again<'_> {
             .model
             .network(&self.device.clone().without_autodiff())?;
         let network = Captioned::new(network, states.clone());
-        self.measure(
-            &network,
-            written,
-            &latents,
-            &base.model.scheduler,
-            true,
-            found,
-        )
+        let images: (&dyn Images, _) = (&latents, Some(texts));
+        let scheduler = &base.model.scheduler;
+        self.measure(&network, written, images, scheduler, true, found)
     }
 
-    /// `written`: opens what the run made. A file that was tampered with may be no model any more.
+    /// `written`: opens what the run made. A file that was tampered with may be no model any more. `texts`: those that
+    /// the images have, where they need any.
     fn measure(
         &self,
         base: &dyn Denoiser,
         written: impl FnOnce() -> Result<Written, Failure>,
-        images: &dyn Images,
+        (images, texts): (&dyn Images, Option<&RowTexts>),
         scheduler: &SchedulerConfig,
         labels: bool,
         found: &mut Comparison,
@@ -429,6 +433,11 @@ impl Again<'_> {
             device: self.device.clone().without_autodiff(),
             labels,
         };
+        let mut rows = probe.looked_at().into_iter().flatten();
+        if texts.is_some_and(|texts| rows.any(|row| !texts.contains_key(row))) {
+            found.differs("images were measured whose texts were not kept");
+            return Ok(());
+        }
         progress::note("measuring the model before again");
         let before = probe.measure(base)?.numbers;
         compare("before", &self.check.before, &before, found);
