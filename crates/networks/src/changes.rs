@@ -31,7 +31,7 @@ impl Changes {
         for (name, tensor) in base.iter() {
             let old = tensor.read()?;
             match written.get(name) {
-                Some(tensor) => changes.add(&old, &tensor.read()?, None),
+                Some(tensor) => changes.add(&old, &*tensor.read()?, None),
                 None => changes.missing(&old),
             }
         }
