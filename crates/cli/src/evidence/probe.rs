@@ -48,6 +48,19 @@ fn ddim() -> SamplerName {
     SamplerName::Ddim
 }
 
+/// What the model's scheduler names, or DDIM where that is not built here.
+fn sampler_of(scheduler: &SchedulerConfig, steps: usize) -> SamplerName {
+    let own = match scheduler.kind {
+        SchedulerKind::Ddpm => SamplerName::Ddpm,
+        SchedulerKind::Ddim => SamplerName::Ddim,
+        SchedulerKind::Pndm => SamplerName::Pndm,
+    };
+    match Sampler::new(own.into(), scheduler, steps) {
+        Ok(_) => own,
+        Err(_) => SamplerName::Ddim,
+    }
+}
+
 /// Steps of a sample: those of `retrack sample`, so that both look alike.
 const SAMPLING_STEPS: usize = 50;
 /// Parts of a run, in forward passes, that may go into what is drawn of each model, into each one's denoising errors, and
@@ -73,11 +86,7 @@ impl Plan {
         let full = Self {
             seed,
             samples: 16,
-            sampler: match scheduler.kind {
-                SchedulerKind::Ddpm => SamplerName::Ddpm,
-                SchedulerKind::Ddim => SamplerName::Ddim,
-                SchedulerKind::Pndm => SamplerName::Pndm,
-            },
+            sampler: sampler_of(scheduler, SAMPLING_STEPS.min(timesteps)),
             sampling_steps: SAMPLING_STEPS.min(timesteps),
             tries: 8,
             timestep: timesteps / 4,
@@ -127,6 +136,11 @@ impl Plan {
             SamplerName::Ddim => "DDIM",
             SamplerName::Pndm => "PNDM",
         }
+    }
+
+    /// Whether samples are drawn by what the model's scheduler names.
+    pub fn is_own_sampler(&self, scheduler: &SchedulerConfig) -> bool {
+        scheduler.foreign.is_none() && scheduler.kind == self.sampler.into()
     }
 
     /// How often the errors are looked at on the way of a run that is worth `work` forward passes: five to ten times.
