@@ -510,3 +510,37 @@ fn what_is_not_for_others_is_ignored_by_git_and_by_uploads() {
     folder.done(&format!("{line} --no-report --out other"));
     assert_eq!(folder.read("other/.gitignore"), b"mine\n");
 }
+
+#[test]
+fn runs_of_earlier_versions_are_measured_as_they_were() {
+    let folder = Folder::with_model_and_photos();
+    folder.done(&format!("unlearn --model model {TINY} --steps 2 --out out"));
+    // They sampled by DDIM, drew timesteps anywhere, counted no weights, and kept the key in their folder.
+    let mut report = folder.read_json("out/run/report.json");
+    for key in ["sampler", "stratified"] {
+        report["check"]["plan"].as_object_mut().unwrap().remove(key);
+    }
+    report["check"].as_object_mut().unwrap().remove("weights");
+    let write = |report: &Value| folder.write("out/run/report.json", report.to_string());
+    write(&report);
+    fs::rename(
+        folder.path("out.digest-key"),
+        folder.path("out/run/digest-key"),
+    )
+    .unwrap();
+    let verify = || -> Value {
+        let said = folder.command("verify out --json").output().unwrap();
+        serde_json::from_slice(&said.stdout).unwrap()
+    };
+    let measured = verify()["measured"].clone();
+    assert_ne!(measured["before"], report["check"]["before"]);
+    for model in ["before", "after"] {
+        report["check"][model] = measured[model].clone();
+    }
+    write(&report);
+    // The page alone is not that of the changed record.
+    let found = verify();
+    let differences = found["differences"].as_array().unwrap();
+    assert_eq!(differences.len(), 1, "{differences:?}");
+    assert!(differences[0].as_str().unwrap().contains("not the page of"));
+}
