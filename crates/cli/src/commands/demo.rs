@@ -25,7 +25,7 @@ use crate::evidence::{self, Findings, Forgotten, Rule, Tally, counted, show_samp
 use crate::failure::Failure;
 use crate::model::{self, Samples};
 use crate::progress::say;
-use crate::{machine, progress};
+use crate::{interrupt, machine, progress};
 
 const DIGITS: &[u8] = include_bytes!("../../../../assets/digits.parquet");
 
@@ -82,6 +82,10 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     clear(&args.out, args.force)?;
+    let again = "the same command with --force starts again";
+    let kept = format!("{} is not complete: {again}", args.out.display());
+    interrupt::kept(&kept);
+    interrupt::goes_on(again);
 
     let data_path = args.out.join("digits.parquet");
     let base_path = args.out.join("base-model");
@@ -98,6 +102,8 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     progress::note("2/4  unlearning the T-shirt");
     let mut unlearning =
         unlearn(&unlearn_args(args, &base_path, &data_path, &model_path))?.expect("not a dry run");
+
+    interrupt::at_once(&kept);
 
     progress::note("3/4  sampling again, with the same seeds");
     let new = Side::open(&model_path, &device)?;

@@ -15,7 +15,7 @@ use retrack_unlearn::run::{Existing, RunFolder};
 use retrack_unlearn::texts::{Prompts, Texts};
 use serde_json::{Value, json};
 
-use super::unlearn::convert;
+use super::unlearn::{convert, interrupted_before_the_first_step};
 use crate::args::{DtypeName, UnlearnArgs};
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
@@ -26,7 +26,7 @@ use crate::unlearning::{
     Delivery, Outcome, Summary, Unlearning, fits, report_split, warn_of_copied,
 };
 use crate::written::{self, Written};
-use crate::{interrupt, latent, model, progress};
+use crate::{latent, model, progress};
 
 /// Folders of networks that this training never reaches.
 const UNTRAINED: [&str; 4] = ["text_encoder", "vae", "safety_checker", "image_encoder"];
@@ -125,6 +125,7 @@ pub fn unlearn(
 
     let start = Instant::now();
     // A new run begins once all that it needs is read; one that goes on is compared with this command first.
+    progress::detail(format_args!("settings {}", config["settings"]));
     let begin = || -> Result<_, Failure> {
         let private = key.map(Private::open_or_create).transpose()?;
         Ok((RunFolder::begin(&args.out, existing, &config)?, private))
@@ -167,6 +168,7 @@ pub fn unlearn(
         Some(run) => run,
         None => begin()?,
     };
+    interrupted_before_the_first_step();
     let about = evidence::Run {
         args,
         settings: &settings,
@@ -299,17 +301,9 @@ pub fn encode(
         device: &device,
     };
     let bar = progress::bar("encoding", rows.len(), "images");
-    interrupt::listen()?;
-    let latents = Latents::encode(&encoder, data, rows, texts, random, || {
-        bar.inc(1);
-        interrupt::pending().is_none()
-    });
-    model::finish(&bar);
+    let latents = Latents::encode(&encoder, data, rows, texts, random, || bar.inc(1));
+    drop(bar);
     latents.map_err(|error| match error {
-        LatentError::Interrupted => Failure {
-            code: interrupt::pending().unwrap_or(1),
-            message: "interrupted before the first step".into(),
-        },
         LatentError::Data(error) => error.into(),
         error => Failure::input(error),
     })

@@ -28,7 +28,7 @@ use crate::folders::digests;
 use crate::latent::{self, Opened};
 use crate::progress::say;
 use crate::written::{self, WeightFacts, Written};
-use crate::{machine, model, progress};
+use crate::{interrupt, machine, model, progress};
 
 /// Errors and distances may differ by this share: another processor rounds otherwise.
 const TOLERANCE: f64 = 1e-2;
@@ -56,6 +56,7 @@ impl Comparison {
 }
 
 pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
+    interrupt::kept("nothing was changed");
     let device = machine::device(&args.machine.device)?;
     let folder = run_folder(&args.run)?;
     let path = folder.join(CONTENT);
@@ -439,11 +440,14 @@ impl Again<'_> {
             return Ok(());
         }
         progress::note("measuring the model before again");
+        let stage = progress::stage(1, 2);
         let before = probe.measure(base)?.numbers;
+        drop(stage);
         compare("before", &self.check.before, &before, found);
         found.measured.insert("before".into(), json!(before));
         let after = written().and_then(|written| {
             progress::note("measuring the model after again");
+            let _stage = progress::stage(2, 2);
             Ok((probe.measure(&*written.network)?.numbers, written.weights))
         });
         match after {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::forgotten::{Forgotten, Sight};
 use crate::args::SamplerName;
 use crate::failure::Failure;
+use crate::progress;
 
 /// What is looked at; everything here and the models decide the numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -205,7 +206,15 @@ impl Probe<'_> {
         let sights = self.forgotten.look(&samples)?;
         let restored = self.restore(network)?;
         let found = self.forgotten.look(&restored)?;
-        let (forgotten_errors, control_errors) = self.errors(network)?;
+        let images = self.looked_at().concat().len();
+        let bar = progress::bar("denoising errors", images * self.plan.draws, "passes");
+        let mut before = 0;
+        let (forgotten_errors, control_errors) = self.errors(network, &mut |done| {
+            // It is counted from 0 for each of the two kinds.
+            bar.inc(done.saturating_sub(before) as u64);
+            before = done;
+        })?;
+        drop(bar);
         let count = |sights: &[Sight]| sights.iter().filter(|sight| sight.counts).count();
         Ok(Measurement {
             numbers: Numbers {
@@ -227,7 +236,7 @@ impl Probe<'_> {
     /// # Errors
     /// As [`measure`](Self::measure).
     pub fn glance(&self, network: &dyn Denoiser) -> Result<[f64; 2], Failure> {
-        let (forgotten, control) = self.errors(network)?;
+        let (forgotten, control) = self.errors(network, &mut |_| ())?;
         Ok([forgotten, control].map(|errors| retrack_eval::distance::mean(&errors)))
     }
 
@@ -258,12 +267,16 @@ impl Probe<'_> {
             self.plan.sampling_steps,
         )?;
         let generator = self.generator(network, &sampler);
+        let batches = self.plan.samples.div_ceil(self.plan.batch_size);
+        let bar = progress::bar("samples", batches * sampler.timesteps().len(), "steps");
         let mut bytes = Vec::new();
         for first in (0..self.plan.samples).step_by(self.plan.batch_size) {
             let last = (first + self.plan.batch_size).min(self.plan.samples);
             let classes = self.classes(first, last - first);
             let images =
-                generator.images(first as u64..last as u64, classes.as_deref(), &mut || {})?;
+                generator.images(first as u64..last as u64, classes.as_deref(), &mut || {
+                    bar.inc(1)
+                })?;
             bytes.extend(images.into_iter().map(to_byte));
         }
         Ok(bytes)
@@ -285,6 +298,10 @@ impl Probe<'_> {
         )?;
         let generator = self.generator(network, &sampler);
         let [height, width, channels] = self.shape();
+        let batches = self.plan.tries.div_ceil(self.plan.batch_size);
+        let walked = |t: &&usize| **t <= self.plan.timestep;
+        let steps = batches * sampler.timesteps().iter().filter(walked).count();
+        let bar = progress::bar("restoring", steps, "steps");
         let mut bytes = Vec::new();
         for first in (0..self.plan.tries).step_by(self.plan.batch_size) {
             let last = (first + self.plan.batch_size).min(self.plan.tries);
@@ -298,7 +315,7 @@ impl Probe<'_> {
                 self.plan.timestep,
                 first as u64..last as u64,
                 classes.as_deref(),
-                &mut || {},
+                &mut || bar.inc(1),
             )?;
             bytes.extend(images.into_iter().map(to_byte));
         }
@@ -338,7 +355,11 @@ impl Probe<'_> {
         [&self.forgotten.rows[..forgotten], &self.plan.controls]
     }
 
-    fn errors(&self, network: &dyn Denoiser) -> Result<(Vec<f64>, Vec<f64>), Failure> {
+    fn errors(
+        &self,
+        network: &dyn Denoiser,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(Vec<f64>, Vec<f64>), Failure> {
         let plan = &self.plan;
         let schedule = NoiseSchedule::new(self.scheduler);
         let scoring = Scoring {
@@ -354,7 +375,7 @@ impl Probe<'_> {
             },
             batch_size: plan.batch_size,
         };
-        let losses = |rows: &[usize]| -> Result<Vec<f64>, Failure> {
+        let mut losses = |rows: &[usize]| -> Result<Vec<f64>, Failure> {
             let mut values = Vec::new();
             for &row in rows {
                 self.images.average(row, &mut values)?;
@@ -366,7 +387,7 @@ impl Probe<'_> {
             let classes = self.labels.then_some(&classes[..]);
             let scores =
                 scoring
-                    .losses(&values, classes, &mut |_| ())
+                    .losses(&values, classes, progress)
                     .map_err(|error| match error {
                         MembershipError::Input(error) => error.into(),
                         error => Failure::failed(error),
