@@ -88,7 +88,7 @@ fn the_page_speaks_of_the_folder_that_was_written_in_f32_f16_and_bf16() {
     )
     .unwrap();
     let run =
-        "--data digits.parquet --forget label:10 --preset demo --steps 3 --batch-size 8 --lr 5e-6";
+        "--data digits.parquet --forget label:10 --preset demo --steps 3 --batch-size 8 --lr 1e-5";
     for (name, dtype) in [
         ("F32", Dtype::F32),
         ("F16", Dtype::F16),
@@ -106,7 +106,7 @@ fn the_page_speaks_of_the_folder_that_was_written_in_f32_f16_and_bf16() {
         let (moved, back) = (number("moved"), number("rounded_back"));
         assert!(moved > number("count") / 2, "{weights}");
         assert_eq!(number("changed"), moved - back, "{weights}");
-        // Three steps of 5e-6 are far below half a step of bf16, at all but the smallest weights.
+        // Three steps of 1e-5 are far below half a step of bf16, at all but the smallest weights.
         let mostly_lost = 2 * back > moved;
         assert_eq!(mostly_lost, name == "BF16", "{name}: {weights}");
         let notes = report["verdict"]["notes"].to_string();
@@ -543,9 +543,5 @@ fn runs_of_earlier_versions_are_measured_as_they_were() {
         report["check"][model] = measured[model].clone();
     }
     write(&report);
-    // The page alone is not that of the changed record.
-    let found = verify();
-    let differences = found["differences"].as_array().unwrap();
-    assert_eq!(differences.len(), 1, "{differences:?}");
-    assert!(differences[0].as_str().unwrap().contains("not the page of"));
+    assert_eq!(verify()["same"], true);
 }
