@@ -229,6 +229,10 @@ impl PromptedSamples<'_> {
         let kind = self.scheduler.unwrap_or(opened.model.scheduler.kind);
         let sampler = Sampler::new(kind, &opened.model.scheduler, self.steps)?;
         let device = device.clone().without_autodiff();
+        progress::detail(format_args!(
+            "{} images by {kind:?} in {} steps, guidance {}, {} at a time, seed {}",
+            self.count, self.steps, self.guidance, self.batch_size, self.seed
+        ));
         let texts = embed(opened, &[self.prompt, self.negative_prompt], &device)?;
         let network = Guided {
             network,

@@ -216,6 +216,10 @@ impl Samples {
         }
         let kind = self.scheduler.unwrap_or(model.scheduler.kind);
         let sampler = Sampler::new(kind, &model.scheduler, self.steps)?;
+        progress::detail(format_args!(
+            "{} images by {kind:?} in {} steps, {} at a time, seed {}",
+            self.count, self.steps, self.batch_size, self.seed
+        ));
         let network = network.valid();
         let device = device.clone().without_autodiff();
         let generator = Generator {

@@ -81,6 +81,20 @@ pub fn misused(text: &clap::builder::StyledStr) {
     print_error(text.trim_end());
 }
 
+/// Help on stdout, colours and all. clap wraps it but for the usage.
+pub fn show_help(text: &clap::builder::StyledStr) {
+    let stdout = console::Term::stdout();
+    let text = match stdout.features().colors_supported() {
+        true => text.ansi().to_string(),
+        false => text.to_string(),
+    };
+    let text = match Screen::width_of(&stdout) {
+        Some(width) => wrap(text.trim_end(), width),
+        None => text.trim_end().to_string(),
+    };
+    say!("{text}");
+}
+
 fn print_error(text: &str) {
     SCREEN.print(|width| {
         let text = width.map_or(text.into(), |width| wrap(text, width));

@@ -73,7 +73,9 @@ impl<M: Module + Denoiser> Observer<M> for Delivering<'_, '_, M> {
         let (delivery, folder) = (self.delivery, self.folder);
         let mut deliver = |network: &M| {
             let staged = folder.staging()?;
+            let writing = progress::activity("writing the model");
             delivery.write(network, &staged)?;
+            drop(writing);
             delivery.reopen(network, &staged)
         };
         self.evidence.look(step, network, log, &mut deliver)
@@ -170,6 +172,7 @@ impl Unlearning<'_> {
             None => {
                 let last = session.train(&mut trainer, &feed, watch, &mut Unobserved)?;
                 let staged = self.folder.staging()?;
+                let _writing = progress::activity("writing the model");
                 delivery
                     .write(trainer.network(), &staged)
                     .inspect_err(|_| keep(&trainer, self.folder))?;

@@ -51,8 +51,8 @@ fn evaluate_says_which_model_and_which_phases() {
     let folder = Folder::with_model_and_photos();
     let said = folder.done(&format!("{EVALUATE} --out out")).stderr;
     for part in [
-        "1/2  baseline, model: 3 phases, sampling, frequency, copies",
-        "2/2  model, model: 3 phases, sampling, frequency, copies",
+        "1/2  baseline model in 3 phases: sampling, frequency, copies",
+        "2/2  model model in 3 phases: sampling, frequency, copies",
     ] {
         assert!(said.contains(part), "{said}");
     }
@@ -227,5 +227,20 @@ fn on_a_terminal_errors_break_between_words_and_in_a_file_not_at_all() {
     let shown = in_terminal(&folder, "evaluate --metrics nonsense", 60).unwrap();
     for line in lines(&shown) {
         assert!(line.chars().count() <= 60, "{line}");
+    }
+}
+
+#[test]
+fn on_a_narrow_terminal_the_help_breaks_between_words() {
+    let folder = Folder::new();
+    for columns in [50, 80] {
+        for line in ["experiment --help", "gradient --help", "unlearn --help-all"] {
+            let Some(shown) = in_terminal(&folder, line, columns) else {
+                return;
+            };
+            for line in lines(&shown) {
+                assert!(line.chars().count() <= columns, "{columns}: {line}");
+            }
+        }
     }
 }

@@ -74,6 +74,11 @@ fn absolute(path: &Path) -> PathBuf {
 /// process.
 pub fn remove_all() {
     let entries = entries();
+    remove(&entries);
+    std::mem::forget(entries);
+}
+
+fn remove(entries: &[Entry]) {
     for entry in entries.iter().rev() {
         match entry {
             // Other threads still write there.
@@ -89,5 +94,50 @@ pub fn remove_all() {
             }
         }
     }
-    std::mem::forget(entries);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_temporary_goes_and_folders_with_something_else_stay() {
+        let base = tempfile::tempdir().unwrap();
+        let at = |name: &str| base.path().join(name);
+        fs::create_dir_all(at("new/inner")).unwrap();
+        fs::create_dir_all(at("old")).unwrap();
+        fs::create_dir_all(at("partial/unet")).unwrap();
+        for file in [
+            "new/inner/lock",
+            "old/lock",
+            "old/photo",
+            "partial/unet/weights",
+        ] {
+            fs::write(at(file), "").unwrap();
+        }
+        remove(&[
+            Entry::IfEmpty(at("new")),
+            Entry::IfEmpty(at("new/inner")),
+            Entry::Whole(at("new/inner/lock")),
+            Entry::IfEmpty(at("old")),
+            Entry::Whole(at("old/lock")),
+            Entry::Whole(at("partial")),
+            Entry::Whole(at("never-made")),
+        ]);
+        let left: Vec<_> = fs::read_dir(base.path()).unwrap().flatten().collect();
+        assert_eq!(left.len(), 1);
+        assert!(at("old/photo").exists() && !at("old/lock").exists());
+    }
+
+    #[test]
+    fn what_has_its_place_is_remembered_no_more() {
+        let path = Path::new("/nowhere/file-of-this-test");
+        let is_known = || entries().contains(&Entry::Whole(path.into()));
+        let leftover = Leftover::whole(path);
+        assert!(is_known());
+        assert_eq!(leftover.keep(|| 5), 5);
+        assert!(!is_known());
+        drop(Leftover::whole(path));
+        assert!(!is_known());
+    }
 }

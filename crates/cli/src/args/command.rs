@@ -31,6 +31,9 @@ pub fn parse() -> Args {
             progress::misused(&error.render());
             std::process::exit(error.exit_code());
         }
-        Err(error) => error.exit(),
+        Err(error) => {
+            progress::show_help(&error.render());
+            std::process::exit(error.exit_code());
+        }
     }
 }

@@ -544,29 +544,28 @@ impl Outcome {
             self.digits.real_before,
             self.digits.real_after
         );
-        say!(
+        progress::tell(format_args!(
             "A digit moved by {:.2} on average between the two samples of a seed; samples of different seeds are \
              {:.2} apart.",
-            self.digits.moved,
-            self.digits.apart
-        );
+            self.digits.moved, self.digits.apart
+        ));
         say!();
-        say!(
+        progress::tell(format_args!(
             "{}  the report: open it in a browser",
             out.join(evidence::PAGE).display()
-        );
-        say!(
+        ));
+        progress::tell(format_args!(
             "{}  samples before; after.png the same seeds after",
             out.join("before.png").display()
-        );
-        say!(
+        ));
+        progress::tell(format_args!(
             "{}  the T-shirt, its noised form, and {PROBES} attempts to restore it: before above, after below",
             out.join("half-way.png").display()
-        );
-        say!(
+        ));
+        progress::tell(format_args!(
             "{}  the new model, for diffusers or `retrack sample --model`",
             out.join("model").display()
-        );
-        say!("This took {:.0} s.", self.seconds);
+        ));
+        progress::tell(format_args!("This took {:.0} s.", self.seconds));
     }
 }

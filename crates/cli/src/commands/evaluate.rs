@@ -44,6 +44,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
     };
     protocol.check()?;
+    progress::detail(format_args!("measuring {}", json!(protocol)));
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
     }
@@ -69,7 +70,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let phases = protocol.phases(prompts.as_ref());
     let measure = |number: usize, name: &str, path: &Path| {
         progress::note(format!(
-            "{number}/{models}  {name}, {}: {} phase{}, {}",
+            "{number}/{models}  {name} {} in {} phase{}: {}",
             path.display(),
             phases.len(),
             progress::ending(phases.len()),

@@ -124,6 +124,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         ..preset.protocol
     };
     protocol.check()?;
+    progress::detail(format_args!("measuring {}", json!(protocol)));
     once("--methods", &args.methods, |&method| {
         Line::Method(method).name()
     })?;

@@ -141,7 +141,11 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     progress::detail(format_args!("settings {resolved}"));
     let run = RunFolder::begin(&args.out, existing, &resolved)?;
     interrupt::goes_on("the same command with --resume goes on");
-    interrupt::kept("no step was done: the same command with --resume goes on");
+    let done = match args.resume {
+        true => "the steps that were done before are kept",
+        false => "no step was done",
+    };
+    interrupt::kept(format!("{done}: the same command with --resume goes on"));
     if run.is_moving() {
         run.publish()?;
         report(args, rows.len());
@@ -186,7 +190,9 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 
     let ema = trainer.ema.as_ref().expect("set above");
     let averaged = ema.apply(trainer.network().clone());
+    let writing = progress::activity("writing the model");
     write(&arch, &data, &scheduler, &averaged, &run)?;
+    drop(writing);
     run.publish()?;
     report(args, rows.len());
     Ok(())

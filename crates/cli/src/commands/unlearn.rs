@@ -39,9 +39,12 @@ pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
 }
 
 /// What is there now, if a signal ends the command.
-pub(super) fn interrupted_before_the_first_step() {
+pub(super) fn interrupted_before_the_first_step(args: &UnlearnArgs) {
     let how = interrupt::how_to_go_on();
-    interrupt::kept(format!("no step was done: {how}"));
+    interrupt::kept(match args.resume {
+        true => format!("the steps that were done before are kept: {how}"),
+        false => format!("no step was done: {how}"),
+    });
 }
 
 /// Runs the command; `None` after a dry run.
@@ -141,7 +144,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     progress::detail(format_args!("settings {}", config["settings"]));
     let private = key.map(Private::open_or_create).transpose()?;
     let run = RunFolder::begin(&args.out, existing, &config)?;
-    interrupted_before_the_first_step();
+    interrupted_before_the_first_step(args);
     if run.is_moving() {
         run.publish()?;
         return Ok(Some(Summary::new(

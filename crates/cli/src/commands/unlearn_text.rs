@@ -131,6 +131,9 @@ pub fn unlearn(
         Ok((RunFolder::begin(&args.out, existing, &config)?, private))
     };
     let resumed = (existing == Existing::Resume).then(begin).transpose()?;
+    if resumed.is_some() {
+        interrupted_before_the_first_step(args);
+    }
     if let Some((run, _)) = resumed.as_ref().filter(|(run, _)| run.is_moving()) {
         run.publish()?;
         return Ok(Some(Summary::new(
@@ -168,7 +171,7 @@ pub fn unlearn(
         Some(run) => run,
         None => begin()?,
     };
-    interrupted_before_the_first_step();
+    interrupted_before_the_first_step(args);
     let about = evidence::Run {
         args,
         settings: &settings,

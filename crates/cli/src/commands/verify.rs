@@ -125,7 +125,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
             })
         );
     } else if same {
-        say!(
+        progress::tell(format_args!(
             "same: {} files, numbers and digests of {} are as recorded{}",
             found.compared,
             folder.display(),
@@ -133,10 +133,10 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
                 true => "; no score was measured again",
                 false => "",
             }
-        );
+        ));
     } else {
         for difference in &found.differences {
-            say!("{difference}");
+            progress::tell(difference);
         }
     }
     match found.differences.len() {

@@ -202,10 +202,15 @@ impl Probe<'_> {
     /// # Errors
     /// Data that cannot be read, a network that does not fit.
     pub fn measure(&self, network: &dyn Denoiser) -> Result<Measurement, Failure> {
+        let phase = progress::phase(1, 3);
         let samples = self.samples(network)?;
         let sights = self.forgotten.look(&samples)?;
+        drop(phase);
+        let phase = progress::phase(2, 3);
         let restored = self.restore(network)?;
         let found = self.forgotten.look(&restored)?;
+        drop(phase);
+        let _phase = progress::phase(3, 3);
         let images = self.looked_at().concat().len();
         let bar = progress::bar("denoising errors", images * self.plan.draws, "passes");
         let mut before = 0;

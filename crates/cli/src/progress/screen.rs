@@ -138,15 +138,8 @@ impl Shown {
         let Some(state) = self.state() else {
             return;
         };
-        let started = self.tasks.last().is_some_and(|task| task.logged);
-        let due = match (self.logged, started) {
-            (Some(last), _) if last.elapsed() >= LOG_EVERY => true,
-            (_, true) => false,
-            (None, false) if state.done > state.first && state.elapsed >= LOG_FIRST => true,
-            _ if state.total.is_none() || state.done == state.first => state.elapsed >= LOG_SILENT,
-            _ => state.elapsed >= LOG_FIRST && state.left().is_some_and(|left| left > SOON),
-        };
-        if due {
+        let told = self.tasks.last().is_some_and(|task| task.logged);
+        if is_due(self.logged.map(|last| last.elapsed()), told, &state) {
             let _ = writeln!(std::io::stderr(), "{}", state.for_log());
             self.logged = Some(Instant::now());
             if let Some(task) = self.tasks.last_mut() {
@@ -157,6 +150,19 @@ impl Shown {
 
     fn task(&mut self, id: u64) -> Option<&mut Task> {
         self.tasks.iter_mut().rev().find(|task| task.id == id)
+    }
+}
+
+/// Whether a line belongs into the log. `since`: how long ago the last one was, if there was one; `told`: it was about
+/// this task.
+fn is_due(since: Option<Duration>, told: bool, state: &State) -> bool {
+    match since {
+        Some(since) if since >= LOG_EVERY => true,
+        _ if told => false,
+        _ if state.total.is_none() || state.done == state.first => state.elapsed >= LOG_SILENT,
+        // The first of all says that something goes on.
+        None => state.elapsed >= LOG_FIRST,
+        Some(_) => state.elapsed >= LOG_FIRST && state.left().is_some_and(|left| left > SOON),
     }
 }
 
@@ -312,5 +318,35 @@ impl Shown {
 impl Drop for Place {
     fn drop(&mut self) {
         *SCREEN.lock().slot(self.is_stage) = self.before.take();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_gets_a_line_a_minute_and_an_early_one_of_what_takes_long() {
+        let seconds = Duration::from_secs;
+        let state = |done, elapsed| State {
+            title: String::new(),
+            total: Some(100),
+            unit: "steps",
+            first: 0,
+            done,
+            elapsed: seconds(elapsed),
+            message: String::new(),
+        };
+        // The first line of all.
+        assert!(!is_due(None, false, &state(1, 4)));
+        assert!(is_due(None, false, &state(1, 5)));
+        assert!(!is_due(None, false, &state(0, 29)));
+        assert!(is_due(None, false, &state(0, 30)));
+        // A line a minute.
+        assert!(!is_due(Some(seconds(59)), true, &state(50, 100)));
+        assert!(is_due(Some(seconds(60)), true, &state(50, 100)));
+        // The next task, early where it takes long.
+        assert!(is_due(Some(seconds(6)), false, &state(1, 6)));
+        assert!(!is_due(Some(seconds(6)), false, &state(90, 6)));
     }
 }
