@@ -67,6 +67,9 @@ fn a_schedule_of_few_timesteps_is_measured_to_its_own_quarter() {
             "evaluate --model short --data photos --forget row:1 --metrics injection,frequency,nll --samples 2 --force \
              --out report --json",
         );
+        folder.done(
+            "unlearn --model short --data photos --forget row:1 --neighbors 2 --steps 1 --batch-size 2 --force --out new",
+        );
         let report = said.json();
         // Three timesteps are too few for an equation, and enough for all else.
         let expected = if timesteps == 3 { 4 } else { 5 };

@@ -92,6 +92,9 @@ impl Run {
 /// What a run left in `results/`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Outcome {
+    /// As [`Run::name`] has it; the file's name says it.
+    #[serde(skip)]
+    run: String,
     line: String,
     seed: u64,
     forget: String,
@@ -105,15 +108,6 @@ struct Outcome {
     failed: Vec<Missing>,
     #[serde(default)]
     notes: Vec<String>,
-}
-
-impl Outcome {
-    /// As [`Run::name`] has it.
-    fn name(&self, forget: &[String]) -> String {
-        let place = forget.iter().position(|one| *one == self.forget);
-        let place = place.unwrap_or(0);
-        format!("{}-seed{}-forget{place}", self.line, self.seed)
-    }
 }
 
 pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
@@ -174,8 +168,12 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let data = opened.open_data(&args.data)?;
     let judges = protocol.judges(&data, &device)?;
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
+    let mut shown = Vec::with_capacity(forget.len());
     for selection in &forget {
-        model::select(selection, &data)?;
+        shown.push(evidence::selected(
+            selection,
+            &model::select(selection, &data)?,
+        ));
     }
     let subject = |place: usize| {
         let forget: &String = &forget[place];
@@ -208,7 +206,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "preset": args.preset,
         "weights_sha256": weights,
         "data_digest": data.digest()?,
-        "forget": forget,
+        // What is left behind names no file of the data.
+        "forget": shown,
         "protocol": protocol,
         "device": args.machine.device,
     });
@@ -279,6 +278,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         protocol: &protocol,
         data: &data,
         forget: &forget,
+        shown: &shown,
         device: &device,
     };
     let mut outcomes = Vec::with_capacity(runs.len());
@@ -309,17 +309,19 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         if current.0 != run.forget {
             current = subject(run.forget)?;
         }
-        outcomes.push(comparison.outcome(run, &current.1)?);
+        outcomes.push(Outcome {
+            run: run.name(),
+            ..comparison.outcome(run, &current.1)?
+        });
         if makes {
             pace.add(run.trains(), start.elapsed());
         }
     }
 
-    let caption = caption(&protocol, &forget, &seeds, classes.is_some());
     let table = table(&lines, &outcomes);
     let summary = json!({
         "experiment": identity,
-        "failed": failures(&outcomes, &forget),
+        "failed": failures(&outcomes),
         "lines": lines.iter().map(|line| summarize(&line.name(), &outcomes)).collect::<Vec<_>>(),
     });
     let text = serde_json::to_string_pretty(&summary).expect("JSON has no unwritable values");
@@ -327,7 +329,11 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         &args.out.join("summary.json"),
         format!("{text}\n").as_bytes(),
     )?;
-    let markdown = format!("{}\n{caption}", table.markdown());
+    let markdown = format!(
+        "{}\n{}",
+        table.markdown(),
+        caption(&protocol, &shown, &seeds, classes.is_some())
+    );
     model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
     let runs = lines.iter().map(|line| compared::Line {
         name: line.name(),
@@ -341,29 +347,32 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         configuration: identity,
         facts: vec![
             Fact::new("Settings", format!("preset {}", args.preset)),
-            Fact::new("Forgotten, one run each", forget.join(", ")),
+            Fact::new("Forgotten, one run each", shown.join(", ")),
             Fact::new("Model", args.model.display()),
             Fact::new("Data set", args.data.display()),
-            Fact::new("How it was measured", caption.trim_end()),
+            Fact::new(
+                "How it was measured",
+                caption(&protocol, &shown, &seeds, classes.is_some()).trim_end(),
+            ),
         ],
         device: &args.machine.device,
         seconds: start.elapsed().as_secs_f64(),
-        notes: notes(&outcomes, &forget),
+        notes: notes(&outcomes),
     };
     about.notes.iter().for_each(progress::warn);
     let said = about.notes.clone();
     let runs: Vec<compared::Line> = runs.collect();
     let report = compared(&runs, seeds.len(), about);
     evidence::write(&args.out, &report)?;
-    say!("{}", table.plain().trim_end());
-    progress::tell(caption.trim_end());
+    progress::table(&table);
+    progress::tell(caption(&protocol, &forget, &seeds, classes.is_some()).trim_end());
     say!();
     progress::tell(evidence::printed(&report.verdict, &said));
     progress::tell(format_args!(
         "report: {}",
         args.out.join(evidence::PAGE).display()
     ));
-    let failed = failures(&outcomes, &forget);
+    let failed = failures(&outcomes);
     if !failed.is_empty() {
         return Err(Failure::failed(format!(
             "{}; what is there is kept: to measure a run again, remove its file from {}",
@@ -450,7 +459,9 @@ struct Comparison<'a> {
     args: &'a ExperimentArgs,
     protocol: &'a Protocol,
     data: &'a Dataset,
+    /// As typed, and as it is recorded.
     forget: &'a [String],
+    shown: &'a [String],
     device: &'a Device,
 }
 
@@ -499,9 +510,10 @@ impl Comparison<'_> {
             .protocol
             .evaluate(&model, subject, run.seed, self.device)?;
         let outcome = Outcome {
+            run: run.name(),
             line: run.line.name(),
             seed: run.seed,
-            forget: self.forget[run.forget].clone(),
+            forget: self.shown[run.forget].clone(),
             settings,
             seconds,
             scores: found.scores,

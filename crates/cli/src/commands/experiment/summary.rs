@@ -7,7 +7,7 @@ use super::{Line, Outcome};
 use crate::evaluation::{Protocol, sentences};
 
 /// What a reader of the table should know, each thing once: with the runs that it holds for, where these are not all.
-pub(super) fn notes(outcomes: &[Outcome], forget: &[String]) -> Vec<String> {
+pub(super) fn notes(outcomes: &[Outcome]) -> Vec<String> {
     let said = |outcome: &Outcome| {
         let skipped = sentences(&outcome.skipped, "was skipped");
         [skipped, outcome.notes.clone()].concat()
@@ -23,7 +23,7 @@ pub(super) fn notes(outcomes: &[Outcome], forget: &[String]) -> Vec<String> {
         kinds.push(kind(&note));
         let alike = |one: &String| kind(one) == kind(&note);
         let runs = outcomes.iter().filter(|run| said(run).iter().any(alike));
-        let runs: Vec<String> = runs.map(|run| run.name(forget)).collect();
+        let runs: Vec<String> = runs.map(|run| run.run.clone()).collect();
         let same = outcomes.iter().all(|run| said(run).contains(&note));
         notes.push(match (runs.len() == outcomes.len(), same) {
             (true, true) => note,
@@ -31,7 +31,7 @@ pub(super) fn notes(outcomes: &[Outcome], forget: &[String]) -> Vec<String> {
             (false, _) => format!("{}: {note}", named(&runs)),
         });
     }
-    notes.extend(failures(outcomes, forget));
+    notes.extend(failures(outcomes));
     notes
 }
 
@@ -46,9 +46,9 @@ fn named(runs: &[String]) -> String {
 }
 
 /// What failed, with its run.
-pub(super) fn failures(outcomes: &[Outcome], forget: &[String]) -> Vec<String> {
+pub(super) fn failures(outcomes: &[Outcome]) -> Vec<String> {
     let of_run = |outcome: &Outcome| {
-        let name = outcome.name(forget);
+        let name = &outcome.run;
         let sentences = sentences(&outcome.failed, "failed").into_iter();
         sentences
             .map(|sentence| format!("{name}: {sentence}"))
@@ -173,6 +173,7 @@ mod tests {
             reason: reason.into(),
         };
         Outcome {
+            run: format!("{line}-seed{seed}-forget0"),
             line: line.into(),
             seed,
             forget: "row:1".into(),
@@ -201,15 +202,14 @@ mod tests {
 
     #[test]
     fn a_metric_that_failed_is_named_with_its_run_and_counts_no_run_that_lacks_it() {
-        let forget = ["row:1".to_string()];
         let outcomes = outcomes();
         let failed = [
             "siss-seed1-forget0: nll failed: not finite",
             "neggrad-seed0-forget0: nll failed: not finite",
             "neggrad-seed1-forget0: nll failed: not finite",
         ];
-        assert_eq!(failures(&outcomes, &forget), failed);
-        assert_eq!(notes(&outcomes, &forget), failed);
+        assert_eq!(failures(&outcomes), failed);
+        assert_eq!(notes(&outcomes), failed);
         let lines = [
             Line::Original,
             Line::Method(MethodName::Siss),
@@ -230,7 +230,6 @@ mod tests {
 
     #[test]
     fn what_only_some_runs_say_is_said_with_their_names_and_what_all_say_once() {
-        let forget = ["row:1".to_string()];
         let mut outcomes = outcomes();
         for outcome in &mut outcomes {
             outcome.failed.clear();
@@ -243,7 +242,7 @@ mod tests {
         });
         outcomes[5].notes.push("a last one".into());
         assert_eq!(
-            notes(&outcomes, &forget),
+            notes(&outcomes),
             [
                 "the same for all",
                 "original-seed0-forget0 (others alike): biased by 0",
