@@ -36,6 +36,9 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
     }
     let opened = StableDiffusion::from_folder(folder)?;
     warn_of_unknown_keys(&opened.model);
+    for (folder, prefix) in opened.wrappings()? {
+        model::note_wrapping(&folder, &prefix);
+    }
     if opened.model.folder.root().join(lora::FILE_NAME).is_file() {
         progress::warn(format!(
             "{}: its adapter {} is not applied, so this is the model without it; `retrack merge` folds it in",
@@ -140,6 +143,7 @@ pub fn open_network(path: &Path) -> Result<Network, Failure> {
     }
     let opened = ConditionalModel::from_folder(folder)?;
     warn_of_unknown_keys(&opened);
+    model::note_wrapping(&opened.folder.config_path().with_file_name(""), opened.wrapping());
     Ok(Network::Text(Box::new(opened)))
 }
 

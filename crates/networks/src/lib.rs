@@ -14,6 +14,7 @@ pub mod embeddings;
 pub mod files;
 pub mod folder;
 pub mod gradients;
+pub mod json;
 pub mod layers;
 pub mod lora;
 pub mod model;

@@ -2,9 +2,11 @@
 
 use retrack_networks::folder::ModelFolder;
 use retrack_networks::lora::{self, Adapters};
+use retrack_networks::model::check_size;
 
 use crate::args::MergeArgs;
 use crate::failure::Failure;
+use crate::model::note_wrapping;
 use crate::progress;
 
 pub fn run(args: &MergeArgs) -> Result<(), Failure> {
@@ -14,6 +16,8 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let adapters = Adapters::open(path)?;
     let layers = adapters.len();
     let mut weights = folder.weights()?;
+    check_size(&folder, &weights)?;
+    note_wrapping(&folder.config_path().with_file_name(""), weights.wrapping());
     adapters.merge_into(&mut weights)?;
     folder.write_without(&args.out, &weights, lora::FILE_NAME, args.force)?;
     progress::note(format!(

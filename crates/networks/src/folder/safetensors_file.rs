@@ -73,15 +73,21 @@ pub(super) fn metadata(
 }
 
 /// Writes to `out` the file with other values: the header, and with it names, order, types and metadata, stays byte
-/// for byte. `tensor` gives the values to write, by the names of the file, one tensor at a time.
+/// for byte; only `prefix`, where it is not empty, is taken from every name. `tensor` gives the values to write, by the
+/// names of the file, one tensor at a time.
 pub(super) fn rewrite<'a>(
     source: &Source,
     relative: &Path,
     out: &Path,
+    prefix: &str,
     tensor: impl Fn(&str) -> Result<Option<Cow<'a, RawTensor>>, FolderError>,
 ) -> Result<(), FolderError> {
     let mut open = source.open_content(relative)?;
-    let (header, entries) = read_header(&mut open)?;
+    let (mut header, entries) = read_header(&mut open)?;
+    if !prefix.is_empty() {
+        header = without_prefix(&header, prefix)
+            .map_err(|error| FolderError::malformed(&open.path, error.to_string()))?;
+    }
     let cannot = || FolderError::io(out, "write");
     let mut file = new_file(out)?;
     let length = (header.len() as u64).to_le_bytes();
@@ -96,6 +102,19 @@ pub(super) fn rewrite<'a>(
         }
     }
     finish(file).map_err(cannot())
+}
+
+/// A header with shorter names of its tensors, in the same order.
+fn without_prefix(header: &[u8], prefix: &str) -> serde_json::Result<Vec<u8>> {
+    let entries: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(header)?;
+    let entries = entries.into_iter();
+    let entries = entries.map(|(name, entry)| match name.strip_prefix(prefix) {
+        Some(name) => (name.to_owned(), entry),
+        None => (name, entry),
+    });
+    let mut header = serde_json::to_vec(&serde_json::Map::from_iter(entries))?;
+    header.resize(header.len().next_multiple_of(LENGTH_BYTES as usize), b' ');
+    Ok(header)
 }
 
 /// Writes a new file, as `safetensors.torch.save_file(tensors, out, metadata={"format": "pt"})` does: the widest

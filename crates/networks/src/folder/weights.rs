@@ -13,6 +13,7 @@ use super::layout::Loaded;
 use super::source::Source;
 use super::stored::StoredTensor;
 use super::tensor::{RawTensor, TensorError};
+use super::wrapping::wrapping;
 
 /// A model folder's tensors in the order of their files, under the names that the network uses today
 /// (`to_q`, `to_k`, `to_v`, `to_out.0` in attention blocks), each with its place in the folder.
@@ -20,6 +21,8 @@ use super::tensor::{RawTensor, TensorError};
 pub struct Weights {
     root: PathBuf,
     entries: IndexMap<String, Entry>,
+    /// What stood before every name.
+    wrapping: String,
 }
 
 #[derive(Debug, Clone)]
@@ -54,6 +57,7 @@ pub struct Origin {
 
 impl Weights {
     pub(super) fn new(source: &Source, loaded: Vec<Loaded>) -> Result<Self, FolderError> {
+        let wrapping = wrapping(loaded.iter().map(|one| one.name.as_str()));
         let mut entries = IndexMap::with_capacity(loaded.len());
         for Loaded {
             file,
@@ -85,7 +89,14 @@ impl Weights {
         Ok(Self {
             root: source.root.clone(),
             entries,
+            wrapping,
         })
+    }
+
+    /// What a wrapper of PyTorch (`module.`, `_orig_mod.`) put before every name in the files, and what is left out
+    /// here; empty where nothing.
+    pub fn wrapping(&self) -> &str {
+        &self.wrapping
     }
 
     pub fn len(&self) -> usize {
@@ -171,6 +182,11 @@ impl Weights {
         self.entries
             .values()
             .any(|entry| entry.is_changed() && entry.origin.file == file)
+    }
+
+    /// Whether any tensor is of `file`.
+    pub(super) fn has_file(&self, file: &Path) -> bool {
+        self.entries.values().any(|entry| entry.origin.file == file)
     }
 
     /// What to write for the tensors of `file`, by their names there.
