@@ -143,7 +143,10 @@ pub fn open_network(path: &Path) -> Result<Network, Failure> {
     }
     let opened = ConditionalModel::from_folder(folder)?;
     warn_of_unknown_keys(&opened);
-    model::note_wrapping(&opened.folder.config_path().with_file_name(""), opened.wrapping());
+    model::note_wrapping(
+        &opened.folder.config_path().with_file_name(""),
+        opened.wrapping(),
+    );
     Ok(Network::Text(Box::new(opened)))
 }
 

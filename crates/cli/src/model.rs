@@ -32,7 +32,10 @@ pub fn open(path: &Path) -> Result<Model, Failure> {
 /// The same for a folder that is open.
 pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
     let model = Model::from_folder(folder)?;
-    note_wrapping(&model.folder.config_path().with_file_name(""), model.wrapping());
+    note_wrapping(
+        &model.folder.config_path().with_file_name(""),
+        model.wrapping(),
+    );
     for key in &model.config.unknown_keys {
         progress::warn(format!(
             "{}: `{key}` means nothing to this network and is ignored",

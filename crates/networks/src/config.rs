@@ -624,7 +624,7 @@ mod tests {
             ("block_out_channels", json!([32])),
             ("in_channels", json!("three")),
             ("dropout", json!(1.0)),
-            ("block_out_channels", json!([32; 64])),
+            ("block_out_channels", json!(vec![32; 64])),
         ] {
             let mut json = small();
             json[key] = value;

@@ -355,7 +355,10 @@ impl Mismatch {
     /// One line for each, the first of each kind where there are many.
     fn list(&self) -> String {
         const MOST: usize = 8;
-        let missing = self.missing.iter().map(|name| format!("missing tensor {name}"));
+        let missing = self
+            .missing
+            .iter()
+            .map(|name| format!("missing tensor {name}"));
         let unexpected = self.unexpected.iter();
         let unexpected = unexpected.map(|name| format!("unexpected tensor {name}"));
         let misshapen = self.misshapen.iter().map(|(name, found, expected)| {
@@ -369,8 +372,12 @@ impl Mismatch {
             }
         };
         add("missing tensors", self.missing.len(), &mut { missing });
-        add("unexpected tensors", self.unexpected.len(), &mut { unexpected });
-        add("tensors of another shape", self.misshapen.len(), &mut { misshapen });
+        add("unexpected tensors", self.unexpected.len(), &mut {
+            unexpected
+        });
+        add("tensors of another shape", self.misshapen.len(), &mut {
+            misshapen
+        });
         lines.join("\n")
     }
 

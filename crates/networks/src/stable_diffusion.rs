@@ -139,7 +139,11 @@ impl StableDiffusion {
         let text_config = TextConfig::from_json(&text_encoder.config()?).map_err(in_text)?;
         let vae_config = AutoencoderConfig::from_json(&vae.config()?).map_err(in_vae)?;
         for (part, library, expected) in [
-            (&text_encoder, Library::Transformers, text_config.parameters()),
+            (
+                &text_encoder,
+                Library::Transformers,
+                text_config.parameters(),
+            ),
             (&vae, Library::Diffusers, vae_config.parameters()),
         ] {
             // No type of theirs takes fewer than two bytes.

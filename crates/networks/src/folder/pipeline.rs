@@ -89,7 +89,11 @@ impl Pipeline {
             return unsupported(path, found, &[LATENT_PIPELINE]);
         }
         if let Some((part, own)) = self.not_understood(class) {
-            let found = format!("{pipeline} with {} of the class {}", shown(part), shown(own));
+            let found = format!(
+                "{pipeline} with {} of the class {}",
+                shown(part),
+                shown(own)
+            );
             return match class {
                 Class::Unconditional => unsupported(path, found, &[ALONE]),
                 Class::Conditional => unsupported(path, found, &KNOWN),
@@ -142,7 +146,8 @@ fn unsupported(
     })
 }
 
-const ALONE: &str = "a UNet2DModel that denoises images, in a pipeline with a scheduler and nothing else";
+const ALONE: &str =
+    "a UNet2DModel that denoises images, in a pipeline with a scheduler and nothing else";
 
 /// Every entry that names a library and a class, but network and scheduler. Entries of nulls are parts that were left
 /// out; other entries are settings.

@@ -261,7 +261,7 @@ fn a_rewritten_file_keeps_its_header_byte_for_byte() {
     let tensor = |value: f32| RawTensor::from_f32(&[value], vec![1], Dtype::F32).unwrap();
     let (a, z) = (tensor(1.0), tensor(-3.0));
     let out = folder.path().join("y");
-    rewrite(&source, Path::new("x"), &out, |name| {
+    rewrite(&source, Path::new("x"), &out, "", |name| {
         Ok(Some(Cow::Borrowed(if name == "a" { &a } else { &z })))
     })
     .unwrap();
@@ -272,9 +272,13 @@ fn a_rewritten_file_keeps_its_header_byte_for_byte() {
     assert_eq!(written, expected);
 
     let wrong = RawTensor::from_f32(&[1.0], vec![1, 1], Dtype::F32).unwrap();
-    let error = rewrite(&source, Path::new("x"), &folder.path().join("w"), |_| {
-        Ok(Some(Cow::Borrowed(&wrong)))
-    })
+    let error = rewrite(
+        &source,
+        Path::new("x"),
+        &folder.path().join("w"),
+        "",
+        |_| Ok(Some(Cow::Borrowed(&wrong))),
+    )
     .unwrap_err();
     assert!(matches!(error, FolderError::ChangedSince { .. }), "{error}");
 }

@@ -51,7 +51,10 @@ enum Form {
     Index,
     /// A `.bin` whose tensors, with those of `files` (itself among them), go into one safetensors file; the first of
     /// them becomes that file, the others none.
-    Torch { files: Vec<PathBuf>, into: PathBuf },
+    Torch {
+        files: Vec<PathBuf>,
+        into: PathBuf,
+    },
 }
 
 impl Unwrapped {
@@ -173,8 +176,14 @@ mod tests {
         for (names, expected) in [
             (&["module.a.weight", "module.b"][..], "module."),
             (&["_orig_mod.a", "_orig_mod.module"], "_orig_mod."),
-            (&["module._orig_mod.a", "module._orig_mod.b"], "module._orig_mod."),
-            (&["_orig_mod.module.a", "_orig_mod.module.b"], "_orig_mod.module."),
+            (
+                &["module._orig_mod.a", "module._orig_mod.b"],
+                "module._orig_mod.",
+            ),
+            (
+                &["_orig_mod.module.a", "_orig_mod.module.b"],
+                "_orig_mod.module.",
+            ),
             (&["module.a", "b"], ""),
             (&["a.module.b"], ""),
             (&["module."], ""),

@@ -55,14 +55,26 @@ const HARMLESS: [&str; 27] = [
 
 /// Keys that must be absent, null, false or empty, with what they mean otherwise.
 const MORE_THAN_FACTORS: [(&str, &str); 12] = [
-    ("alora_invocation_tokens", "it works behind certain tokens only"),
+    (
+        "alora_invocation_tokens",
+        "it works behind certain tokens only",
+    ),
     ("arrow_config", "it chooses among several adapters"),
-    ("kasa_config", "it takes something away from the weights as well"),
-    ("layer_replication", "it works on layers that are there several times"),
+    (
+        "kasa_config",
+        "it takes something away from the weights as well",
+    ),
+    (
+        "layer_replication",
+        "it works on layers that are there several times",
+    ),
     ("lora_bias", "it adds to the biases as well"),
     ("megatron_config", "it works on layers of another library"),
     ("modules_to_save", "other layers were trained with it"),
-    ("target_parameters", "it works on parameters that are no layer's"),
+    (
+        "target_parameters",
+        "it works on parameters that are no layer's",
+    ),
     ("trainable_token_indices", "embeddings were trained with it"),
     ("use_bdlora", "its factors are made of blocks"),
     ("use_dora", "it scales the rows of the weights as well"),
@@ -149,7 +161,9 @@ impl Scales {
             Some(value) => return Err(format!("`use_rslora` is {value}, expected true or false")),
         };
         Ok(Self {
-            alpha: settings.get("lora_alpha").map_or(Ok(DEFAULT as f64), alpha)?,
+            alpha: settings
+                .get("lora_alpha")
+                .map_or(Ok(DEFAULT as f64), alpha)?,
             alphas: patterns(settings, "alpha_pattern", alpha)?,
             rank: settings.get("r").map_or(Ok(DEFAULT), rank)?,
             ranks: patterns(settings, "rank_pattern", rank)?,
@@ -218,7 +232,11 @@ impl Pattern {
 fn has_nested_set(pattern: &str) -> bool {
     let (mut rest, mut inside) = (pattern, false);
     while let Some(next) = rest.chars().next() {
-        if inside && ["[", "&&", "--", "~~"].iter().any(|word| rest.starts_with(word)) {
+        if inside
+            && ["[", "&&", "--", "~~"]
+                .iter()
+                .any(|word| rest.starts_with(word))
+        {
             return true;
         }
         let taken = match next {
@@ -358,6 +376,38 @@ mod tests {
         assert!(Pattern::new(r"[\[a]\[b").is_ok());
     }
 
+    /// `fixtures/parity/lora_patterns/scales.json`: what PEFT gives every layer of a network.
+    #[test]
+    fn scales_and_ranks_by_patterns_are_those_of_peft() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../fixtures/parity/lora_patterns/scales.json");
+        let file = json::parse(&std::fs::read(path).unwrap()).unwrap();
+        let layers: Vec<String> = serde_json::from_value(file["layers"].clone()).unwrap();
+        let cases = file["cases"].as_array().unwrap();
+        assert!(cases.len() > 20 && layers.len() == 48);
+        for case in cases {
+            let settings = &case["settings"];
+            let found = scales(settings.clone()).unwrap();
+            let mut seen = 0;
+            for group in case["groups"].as_array().unwrap() {
+                let rank = group["rank"].as_u64().unwrap() as usize;
+                let expected = group["scale"].as_f64().unwrap();
+                for layer in group["layers"].as_array().unwrap() {
+                    let layer = &layers[layer.as_u64().unwrap() as usize];
+                    let scale = found.scale(layer, rank);
+                    let scale = scale.unwrap_or_else(|error| panic!("{settings}: {error}"));
+                    assert!(
+                        (scale - expected).abs() < 1e-12,
+                        "{settings}, {layer}: {scale}"
+                    );
+                    assert!(found.scale(layer, rank + 1).is_err(), "{settings}, {layer}");
+                    seen += 1;
+                }
+            }
+            assert_eq!(seen, layers.len());
+        }
+    }
+
     #[test]
     fn the_first_pattern_in_the_order_of_the_file_counts() {
         let settings = scales(json!({
@@ -415,11 +465,29 @@ mod tests {
                 assert_eq!(refused(key, value), Ok(()), "{key}");
             }
         }
-        for value in ["pissa", "pissa_niter_16", "PiSSA", "olora", "corda", "lora_ga", "loftq"] {
+        for value in [
+            "pissa",
+            "pissa_niter_16",
+            "PiSSA",
+            "olora",
+            "corda",
+            "lora_ga",
+            "loftq",
+        ] {
             let error = refused("init_lora_weights", value.into()).unwrap_err();
-            assert!(error.contains(value) && error.contains("changed"), "{error}");
+            assert!(
+                error.contains(value) && error.contains("changed"),
+                "{error}"
+            );
         }
-        for value in [json!("gaussian"), json!("eva"), json!("orthogonal"), json!("mica"), json!(true), json!(false)] {
+        for value in [
+            json!("gaussian"),
+            json!("eva"),
+            json!("orthogonal"),
+            json!("mica"),
+            json!(true),
+            json!(false),
+        ] {
             assert_eq!(refused("init_lora_weights", value), Ok(()));
         }
         for (key, value) in [

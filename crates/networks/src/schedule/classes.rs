@@ -135,13 +135,16 @@ const OTHERS: [(&str, &str); 25] = [
 ];
 
 const FLOW: &str = "it belongs to networks trained by flow matching, which is not computed here";
-const EDM: &str = "it belongs to networks trained as EDM trains (Karras et al. 2022), which is not computed here";
+const EDM: &str =
+    "it belongs to networks trained as EDM trains (Karras et al. 2022), which is not computed here";
 const CONSISTENCY: &str = "it belongs to consistency models, which are trained in another way";
 const DISCRETE: &str = "it belongs to networks of discrete tokens";
-const CONTINUOUS: &str = "it belongs to networks trained at continuous times, which is not computed here";
+const CONTINUOUS: &str =
+    "it belongs to networks trained at continuous times, which is not computed here";
 const EXPLODING: &str =
     "it belongs to networks trained with exploding variances, which is not computed here";
-const SHIFTED: &str = "it shifts the noise of its betas (`snr_shift_scale`), which is not computed here";
+const SHIFTED: &str =
+    "it shifts the noise of its betas (`snr_shift_scale`), which is not computed here";
 const NO_BETAS: &str = "its file holds no betas (`beta_schedule`, `beta_start`, `trained_betas`), so it does not say \
                         that the network was trained like DDPM";
 const UNKNOWN: &str = "how its networks are trained is not known here";

@@ -112,7 +112,9 @@ impl Words {
 
     /// Whether one of them stands for several vectors.
     pub fn any_of_several_vectors(&self) -> bool {
-        self.0.iter().any(|word| self.0.contains(&numbered(word, 1)))
+        self.0
+            .iter()
+            .any(|word| self.0.contains(&numbered(word, 1)))
     }
 
     /// The prompt with all vectors of each word. `tokens`: those of the prompt, whose words alone are replaced, wherever
@@ -156,7 +158,11 @@ mod tests {
         let words = words(&["<two>", "<two>_1", "<two>_2", "<one>", "<two>_4"]);
         assert!(words.any_of_several_vectors());
         assert_eq!(
-            expanded(&words, "a <two>, <one> <two>", &["a</w>", "<two>", "<one>", "<two>"]),
+            expanded(
+                &words,
+                "a <two>, <one> <two>",
+                &["a</w>", "<two>", "<one>", "<two>"]
+            ),
             "a <two> <two>_1 <two>_2, <one> <two> <two>_1 <two>_2"
         );
         // What was written out by hand is replaced once more, by diffusers too.
