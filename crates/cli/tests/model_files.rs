@@ -515,10 +515,7 @@ fn an_absurd_network_of_any_family_is_refused_before_it_takes_memory() {
     ];
     for (part, changes) in [
         ("unet", json!({ "block_out_channels": [1 << 20, 1 << 20] })),
-        (
-            "unet",
-            json!({ "layers_per_block": 500, "transformer_layers_per_block": 1 }),
-        ),
+        ("unet", json!({ "cross_attention_dim": 1 << 20 })),
         ("unet", json!({ "block_out_channels": vec![8; 40] })),
         (
             "vae",

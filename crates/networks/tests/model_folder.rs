@@ -1054,7 +1054,7 @@ fn a_wrapped_bin_becomes_a_safetensors_file() {
     let out = base.path().join("out");
     let written = folder.write_with(&out, &weights, false).unwrap();
     let new = bin.with_extension("safetensors");
-    let (new, old) = [&new, &bin]
+    let (new, old): (&Path, &Path) = [&new, &bin]
         .map(|file| file.strip_prefix(&model).unwrap())
         .into();
     assert_eq!(written.changed, [new]);

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use fancy_regex::Regex;
+use fancy_regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use super::{LoraError, PREFIX};
@@ -13,6 +13,9 @@ use crate::json;
 
 /// Where diffusers keeps what PEFT would write to `adapter_config.json`.
 const METADATA: &str = "lora_adapter_metadata";
+
+/// After which a pattern of a stranger is given up.
+const MOST_STEPS: usize = 100_000;
 
 /// PEFT's alpha and rank where the settings do not say them.
 const DEFAULT: u64 = 8;
@@ -216,7 +219,11 @@ impl Pattern {
             return cannot("a set within a set, which Python reads in another way");
         }
         // The groups are PEFT's too: a pattern may refer to them by number.
-        match Regex::new(&format!(r"^(.*\.)?({pattern})$")) {
+        let whole = format!(r"^(.*\.)?({pattern})$");
+        match RegexBuilder::new(&whole)
+            .backtrack_limit(MOST_STEPS)
+            .build()
+        {
             Ok(regex) => Ok(Self(regex)),
             Err(error) => cannot(&error.to_string()),
         }

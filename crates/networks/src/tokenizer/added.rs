@@ -12,6 +12,8 @@ use crate::folder::Part;
 
 const CONFIG: &str = "tokenizer_config.json";
 const NUMBERS: &str = "added_tokens.json";
+/// Bytes of a prompt with all vectors: a stranger's words must not fill memory, and no text encoder reads as many.
+const LONGEST: usize = 1 << 20;
 
 /// An entry of `tokenizer.json`. `normalized`: it is looked for in the text in small letters, itself in small letters.
 pub(super) fn added_token(id: u64, content: &str, normalized: bool, special: bool) -> Value {
@@ -119,19 +121,28 @@ impl Words {
 
     /// The prompt with all vectors of each word. `tokens`: those of the prompt, whose words alone are replaced, wherever
     /// they stand; a token in small letters is another word than one with capitals (as diffusers 0.42 does it).
-    pub fn expanded(&self, text: &str, tokens: &[String]) -> String {
+    ///
+    /// # Errors
+    /// A prompt that would grow without bound.
+    pub fn expanded(&self, text: &str, tokens: &[String]) -> Result<String, String> {
         let mut text = text.to_owned();
         let mut seen = HashSet::new();
         for token in tokens {
-            if !self.0.contains(token) || !seen.insert(token) {
+            if token.is_empty() || !self.0.contains(token) || !seen.insert(token) {
                 continue;
             }
             let others = (1..).map(|number| numbered(token, number));
             let all = others.take_while(|word| self.0.contains(word));
             let all = all.fold(token.clone(), |all, word| all + " " + &word);
+            let grown = text.matches(token.as_str()).count() * all.len();
+            if grown > LONGEST {
+                return Err(format!(
+                    "the vectors of {token:?} make it longer than {LONGEST} bytes"
+                ));
+            }
             text = text.replace(token.as_str(), &all);
         }
-        text
+        Ok(text)
     }
 }
 
@@ -150,7 +161,7 @@ mod tests {
 
     fn expanded(words: &Words, text: &str, tokens: &[&str]) -> String {
         let tokens: Vec<String> = tokens.iter().map(|&token| token.to_owned()).collect();
-        words.expanded(text, &tokens)
+        words.expanded(text, &tokens).unwrap()
     }
 
     #[test]
@@ -171,6 +182,15 @@ mod tests {
             "<two> <two>_1 <two>_2 <two> <two>_1 <two>_2_1"
         );
         assert_eq!(expanded(&words, "<two>_1", &["<two>_1"]), "<two>_1");
+    }
+
+    #[test]
+    fn words_within_words_do_not_fill_memory() {
+        let many = (1..5000).flat_map(|number| [format!("a_{number}"), format!("__{number}")]);
+        let words = Words(many.chain(["a".into(), "_".into()]).collect());
+        let tokens = ["a", "_"].map(str::to_owned);
+        let error = words.expanded("a _", &tokens).unwrap_err();
+        assert!(error.contains("longer than"), "{error}");
     }
 
     #[test]

@@ -193,17 +193,18 @@ impl ClipTokenizer {
     /// # Errors
     /// The vocabulary lacks what the text needs.
     pub fn encode(&self, text: &str) -> Result<Tokens, TokenizerError> {
+        let cannot = |problem: String| TokenizerError::Text {
+            text: text.into(),
+            problem,
+        };
         let encoded = |text: &str, marks: bool| {
-            self.tokenizer
-                .encode(text, marks)
-                .map_err(|error| TokenizerError::Text {
-                    text: text.into(),
-                    problem: error.to_string(),
-                })
+            let encoding = self.tokenizer.encode(text, marks);
+            encoding.map_err(|error| cannot(error.to_string()))
         };
         let text = if self.words.any_of_several_vectors() {
             let tokens = encoded(text, false)?;
-            &self.words.expanded(text, tokens.get_tokens())
+            let expanded = self.words.expanded(text, tokens.get_tokens());
+            &expanded.map_err(cannot)?
         } else {
             text
         };
