@@ -10,7 +10,7 @@ use retrack_networks::folder::ModelFolder;
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{Sampler, SchedulerKind};
+use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions, Selection};
 use retrack_unlearn::feed::to_byte;
@@ -36,6 +36,7 @@ pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
         &model.folder.config_path().with_file_name(""),
         model.wrapping(),
     );
+    warn_of_betas(&model.folder, &model.scheduler);
     for key in &model.config.unknown_keys {
         progress::warn(format!(
             "{}: `{key}` means nothing to this network and is ignored",
@@ -58,6 +59,17 @@ pub fn note_wrapping(folder: &Path, prefix: &str) {
             "{}: every tensor's name begins with \"{prefix}\", which a wrapper of PyTorch put there; it is read, and \
              written, without",
             folder.display()
+        ));
+    }
+}
+
+/// Says that the betas in the scheduler's file are taken for those of the training, where its sampler has none.
+pub fn warn_of_betas(folder: &ModelFolder, scheduler: &SchedulerConfig) {
+    if let Some(name) = scheduler.without_own_betas() {
+        progress::warn(format!(
+            "{}: {name} has no betas of its own; the network is taken to be trained like DDPM with those that its file \
+             kept of another scheduler",
+            folder.root().display()
         ));
     }
 }

@@ -146,7 +146,13 @@ fn samplers_that_only_sample_are_read_and_other_trainings_refused_by_name() {
         change(&folder, SCHEDULER, |scheduler| {
             scheduler["_class_name"] = class.into()
         });
-        folder.done("inspect model");
+        let said = folder.done("inspect model").stderr;
+        let without_betas = class.starts_with("EDM") || class.starts_with("IPNDM");
+        assert_eq!(
+            said.contains("has no betas of its own"),
+            without_betas,
+            "{said}"
+        );
         let said = folder.done("sample --model model --prompt x --count 1 --steps 2 --out x.png");
         assert!(
             said.stderr.contains(&format!("{class} is not built here")),
@@ -543,4 +549,10 @@ fn an_absurd_network_of_any_family_is_refused_before_it_takes_memory() {
         }
         folder.write(&path, before);
     }
+    // The largest latents that a file may ask for.
+    let path = "model/unet/config.json";
+    change(&folder, path, |config| {
+        config["sample_size"] = (1 << 16).into()
+    });
+    folder.refused(whole[1], &["1 samples", "--batch-size"]);
 }

@@ -149,6 +149,12 @@ const NO_BETAS: &str = "its file holds no betas (`beta_schedule`, `beta_start`, 
                         that the network was trained like DDPM";
 const UNKNOWN: &str = "how its networks are trained is not known here";
 
+/// Whether the betas in a file that names this sampler are another scheduler's.
+pub(super) fn has_no_betas(foreign: &str) -> bool {
+    let mut classes = WITH_BETAS_ONLY.iter();
+    classes.any(|class| class.foreign == Some(foreign))
+}
+
 impl Class {
     /// The class that a file names, DDPM where it names none. `has_betas`: whether it holds the keys of betas.
     ///

@@ -1,6 +1,6 @@
 //! `scheduler_config.json`, validated.
 
-use super::classes::Class;
+use super::classes::{self, Class};
 use super::{Clip, ScheduleError};
 use serde_json::{Map, Value, json};
 
@@ -224,6 +224,12 @@ impl SchedulerConfig {
             skip_prk_steps: keys.flag("skip_prk_steps", default.skip_prk_steps)?,
             rescale_betas_zero_snr,
         })
+    }
+
+    /// The file's sampler where it has no betas of its own: those in the file were left by the scheduler that it was made
+    /// from, and are taken for the ones that the network was trained with.
+    pub fn without_own_betas(&self) -> Option<&'static str> {
+        self.foreign.filter(|name| classes::has_no_betas(name))
     }
 
     /// What `StableDiffusionPipeline` makes of its scheduler, whatever the file says: latents are not clipped, and
