@@ -307,7 +307,13 @@ fn every_layer_of_an_adapter_is_scaled_as_its_patterns_say() {
         "alpha_pattern": { "^down_blocks.*": 16, r"attn1\.to_[q]": 32, "attn2.to_q|to_k": 2, "to_v": 99 }
     });
     write_tensors(&folder, "adapter.safetensors", &tensors, Some(settings));
-    folder.done("merge --model model --adapter adapter.safetensors --out merged");
+    let said = folder.done("merge --model model --adapter adapter.safetensors --out merged");
+    // Those of the way down that a later pattern would match too.
+    assert!(
+        said.stderr.contains("layers match several patterns"),
+        "{}",
+        said.stderr
+    );
     let content = folder.read("merged/unet/diffusion_pytorch_model.safetensors");
     let merged = SafeTensors::deserialize(&content).unwrap();
     let floats = |view: TensorView| -> Vec<f32> {

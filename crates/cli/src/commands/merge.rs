@@ -15,6 +15,14 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let path = args.adapter.as_ref().unwrap_or(&own);
     let adapters = Adapters::open(path)?;
     let layers = adapters.len();
+    if adapters.hang_on_order() > 0 {
+        progress::warn(format!(
+            "{}: {} layers match several patterns of `alpha_pattern`; the first in the file counts, but diffusers sorts \
+             patterns where it saves them, so the training may have gone by another",
+            path.display(),
+            adapters.hang_on_order()
+        ));
+    }
     let mut weights = folder.weights()?;
     check_size(&folder, &weights)?;
     note_wrapping(&folder.config_path().with_file_name(""), weights.wrapping());

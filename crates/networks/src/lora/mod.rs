@@ -47,7 +47,7 @@ pub enum LoraError {
     Key { path: PathBuf, key: String },
     /// PEFT's settings ask for more than s B A.
     #[error(
-        "{}: `{key}` is {value}: {reason}, which is not computed here; {FUSE}",
+        "{}: `{key}` is {value}: {reason}, which is not computed here; {remedy}",
         path.display()
     )]
     Setting {
@@ -55,6 +55,7 @@ pub enum LoraError {
         key: &'static str,
         value: String,
         reason: &'static str,
+        remedy: &'static str,
     },
     /// The adapter's training began with a change of the weights that it was to adapt.
     #[error(
@@ -167,6 +168,8 @@ pub fn export<M: Module>(network: &M) -> Result<Vec<(String, RawTensor)>, LoraEr
 pub struct Adapters {
     path: PathBuf,
     layers: BTreeMap<String, Factors>,
+    /// How many layers' alphas hang on the order of the patterns.
+    ordered: usize,
 }
 
 /// Values with their shape, in the checkpoint's layout.
@@ -214,6 +217,7 @@ impl Adapters {
                 factors.b = Some(values);
             }
         }
+        let mut ordered = 0;
         for (layer, factors) in &mut layers {
             let (Some((_, a)), Some((_, b))) = (&factors.a, &factors.b) else {
                 return Err(malformed(format!("{layer} has one factor only")));
@@ -225,11 +229,19 @@ impl Adapters {
                 )));
             }
             factors.scale = settings.scale(layer, a[0]).map_err(malformed)?;
+            ordered += usize::from(settings.hangs_on_order(layer).map_err(malformed)?);
         }
         Ok(Self {
             path: path.to_path_buf(),
             layers,
+            ordered,
         })
+    }
+
+    /// How many layers match several of the file's patterns with different alphas. The first counts, which need not be
+    /// that of the training: diffusers sorts patterns where it saves them.
+    pub fn hang_on_order(&self) -> usize {
+        self.ordered
     }
 
     /// How many layers are adapted.

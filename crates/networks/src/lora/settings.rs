@@ -7,7 +7,7 @@ use std::path::Path;
 use fancy_regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
-use super::{LoraError, PREFIX};
+use super::{FUSE, LoraError, PREFIX};
 use crate::folder::read_weight_file_metadata;
 use crate::json;
 
@@ -146,6 +146,20 @@ impl Settings {
         let rank = rank as f64;
         Ok(alpha / if scales.root { rank.sqrt() } else { rank })
     }
+
+    /// Whether a layer matches patterns of different alphas, so that their order decides.
+    ///
+    /// # Errors
+    /// A pattern that takes too long.
+    pub fn hangs_on_order(&self, layer: &str) -> Result<bool, String> {
+        let mut first = None;
+        for (pattern, alpha) in self.0.iter().flat_map(|scales| &scales.alphas) {
+            if pattern.matches(layer)? && *first.get_or_insert(*alpha) != *alpha {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 impl Scales {
@@ -269,6 +283,10 @@ fn refuse_more(path: &Path, settings: &Map<String, Value>) -> Result<(), LoraErr
             key,
             value,
             reason,
+            remedy: match key {
+                "use_dora" => FUSE,
+                _ => "PEFT merges most adapters where they were trained (merge_and_unload)",
+            },
         })
     };
     for (key, value) in settings {
@@ -424,6 +442,8 @@ mod tests {
         assert_eq!(settings.scale("a.to_q", 4), Ok(2.0));
         assert_eq!(settings.scale("a.to_k", 4), Ok(8.0));
         assert_eq!(settings.scale("b.to_k", 4), Ok(0.5));
+        let hangs = ["a.to_q", "a.to_k", "b.to_q"].map(|layer| settings.hangs_on_order(layer));
+        assert_eq!(hangs, [Ok(true), Ok(false), Ok(false)]);
     }
 
     #[test]
