@@ -16,6 +16,7 @@ pub mod folder;
 pub mod gradients;
 pub mod json;
 pub mod layers;
+pub mod leftovers;
 pub mod lora;
 pub mod model;
 pub mod parameters;
