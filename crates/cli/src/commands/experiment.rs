@@ -154,8 +154,12 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let data = opened.open_data(&args.data)?;
     let judges = protocol.judges(&device)?;
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
+    let mut shown = Vec::with_capacity(forget.len());
     for selection in &forget {
-        model::select(selection, &data)?;
+        shown.push(evidence::selected(
+            selection,
+            &model::select(selection, &data)?,
+        ));
     }
     let copied = opened.folder().check_copy()?;
     if args.data.is_dir() {
@@ -180,7 +184,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "preset": args.preset,
         "weights_sha256": weights,
         "data_digest": data.digest()?,
-        "forget": forget,
+        // What is left behind names no file of the data.
+        "forget": shown,
         "protocol": protocol,
         "device": args.machine.device,
     });
@@ -251,6 +256,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         protocol: &protocol,
         data: &data,
         forget: &forget,
+        shown: &shown,
         device: &device,
     };
     let mut outcomes = Vec::with_capacity(runs.len());
@@ -309,7 +315,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let markdown = format!(
         "{}\n{}",
         table.markdown(),
-        caption(&protocol, &forget, &seeds)
+        caption(&protocol, &shown, &seeds)
     );
     model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
     let runs = lines.iter().map(|line| comparison::Line {
@@ -323,12 +329,12 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let about = About {
         configuration: identity,
         facts: vec![
-            Fact::new("Forgotten, one run each", forget.join(", ")),
+            Fact::new("Forgotten, one run each", shown.join(", ")),
             Fact::new("Model", args.model.display()),
             Fact::new("Data set", args.data.display()),
             Fact::new(
                 "How it was measured",
-                caption(&protocol, &forget, &seeds).trim_end(),
+                caption(&protocol, &shown, &seeds).trim_end(),
             ),
         ],
         device: &args.machine.device,
@@ -338,7 +344,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     about.notes.iter().for_each(progress::warn);
     let report = comparison::compared(&runs.collect::<Vec<_>>(), seeds.len(), about);
     evidence::write(&args.out, &report)?;
-    say!("{}", table.plain().trim_end());
+    progress::table(&table);
     progress::tell(caption(&protocol, &forget, &seeds).trim_end());
     Ok(())
 }
@@ -412,7 +418,9 @@ struct Comparison<'a> {
     args: &'a ExperimentArgs,
     protocol: &'a Protocol,
     data: &'a Dataset,
+    /// As typed, and as it is recorded.
     forget: &'a [String],
+    shown: &'a [String],
     device: &'a Device,
 }
 
@@ -463,7 +471,7 @@ impl Comparison<'_> {
         let outcome = Outcome {
             line: run.line.name(),
             seed: run.seed,
-            forget: self.forget[run.forget].clone(),
+            forget: self.shown[run.forget].clone(),
             settings,
             seconds,
             scores: found.scores,

@@ -120,12 +120,27 @@ impl File {
             Form::Safetensors => {
                 let path = staging.path(relative);
                 if weights.has_file(relative) {
-                    safetensors_file::rewrite(source, relative, &path, &self.prefix, tensors)?;
+                    let dtype = |own| weights.written_dtype(own);
+                    safetensors_file::rewrite(
+                        source,
+                        relative,
+                        &path,
+                        dtype,
+                        &self.prefix,
+                        tensors,
+                    )?;
                 } else {
                     let stored = safetensors_file::find(source, relative)?;
                     let stored: HashMap<_, _> = stored.into_iter().collect();
                     let own = |name: &str| stored.get(name).map(|t| t.read()).transpose();
-                    safetensors_file::rewrite(source, relative, &path, &self.prefix, own)?;
+                    safetensors_file::rewrite(
+                        source,
+                        relative,
+                        &path,
+                        |dtype| dtype,
+                        &self.prefix,
+                        own,
+                    )?;
                 }
                 Ok(Some(relative.to_path_buf()))
             }
