@@ -17,7 +17,7 @@ use retrack_unlearn::data::{Dataset, ImageShape, MEMORIZED, OpenOptions, is_publ
 use crate::args::{PromptArgs, SamplerName};
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
-use crate::{model, progress};
+use crate::{model, progress, space};
 
 /// A model of either kind.
 pub enum Opened {
@@ -36,6 +36,10 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
     model::say_weights(&folder);
     let opened = StableDiffusion::from_folder(folder)?;
     warn_of_unknown_keys(&opened.model);
+    model::warn_of_betas(&opened.model.folder, &opened.model.scheduler);
+    for (folder, prefix) in opened.wrappings()? {
+        model::note_wrapping(&folder, &prefix);
+    }
     if opened.model.folder.root().join(lora::FILE_NAME).is_file() {
         progress::warn(format!(
             "{}: its adapter {} is not applied, so this is the model without it; `retrack merge` folds it in",
@@ -155,6 +159,11 @@ pub fn open_network(path: &Path) -> Result<Network, Failure> {
     model::say_weights(&folder);
     let opened = ConditionalModel::from_folder(folder)?;
     warn_of_unknown_keys(&opened);
+    model::warn_of_betas(&opened.folder, &opened.scheduler);
+    model::note_wrapping(
+        &opened.folder.config_path().with_file_name(""),
+        opened.wrapping(),
+    );
     Ok(Network::Text(Box::new(opened)))
 }
 
@@ -210,6 +219,26 @@ pub struct PromptedSamples<'a> {
 }
 
 impl PromptedSamples<'_> {
+    /// Refuses latents of an absurd size before they take any memory: counts them, the images, and what a pass with and
+    /// without the prompt begins with, which is less than all of it.
+    fn check_memory(
+        &self,
+        opened: &StableDiffusion,
+        [height, width]: [usize; 2],
+    ) -> Result<(), Failure> {
+        let config = &opened.model.config;
+        let pixels = height as f64 * width as f64;
+        let together = self.batch_size.min(self.count) as f64;
+        let latents = self.count as f64 * pixels * config.in_channels as f64 * 4.0;
+        let images = self.count as f64 * pixels * (opened.latent_factor().pow(2) * 3) as f64;
+        let pass = together * 2.0 * pixels * config.block_out_channels[0] as f64 * 4.0;
+        space::check_memory(
+            latents + images + pass,
+            &format!("{} samples, {together} at a time,", self.count),
+            "give fewer, or a smaller --batch-size",
+        )
+    }
+
     /// Draws images, bytes one after another.
     ///
     /// # Errors
@@ -239,6 +268,7 @@ impl PromptedSamples<'_> {
                 opened.model.folder.root().display()
             ));
         }
+        self.check_memory(opened, [height, width])?;
         let kind = self.scheduler.unwrap_or(opened.model.scheduler.kind);
         let sampler = Sampler::new(kind, &opened.model.scheduler, self.steps)?;
         let device = device.clone().without_autodiff();

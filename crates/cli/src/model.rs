@@ -36,6 +36,11 @@ pub fn open(path: &Path) -> Result<Model, Failure> {
 pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
     say_weights(&folder);
     let model = Model::from_folder(folder)?;
+    note_wrapping(
+        &model.folder.config_path().with_file_name(""),
+        model.wrapping(),
+    );
+    warn_of_betas(&model.folder, &model.scheduler);
     for key in &model.config.unknown_keys {
         progress::warn(format!(
             "{}: `{key}` means nothing to this network and is ignored",
@@ -84,9 +89,44 @@ pub fn say_weights(folder: &ModelFolder) {
     }
 }
 
+/// Says that every name of the weights in a folder begins with what a wrapper of PyTorch put there.
+pub fn note_wrapping(folder: &Path, prefix: &str) {
+    if !prefix.is_empty() {
+        progress::note(format!(
+            "{}: every tensor's name begins with \"{prefix}\", which a wrapper of PyTorch put there; it is read, and \
+             written, without",
+            folder.display()
+        ));
+    }
+}
+
+/// Says that the betas in the scheduler's file are taken for those of the training, where its sampler has none.
+pub fn warn_of_betas(folder: &ModelFolder, scheduler: &SchedulerConfig) {
+    if let Some(name) = scheduler.without_own_betas() {
+        progress::warn(format!(
+            "{}: {name} has no betas of its own; the network is taken to be trained like DDPM with those that its file \
+             kept of another scheduler",
+            folder.root().display()
+        ));
+    }
+}
+
+/// Refuses a network that lies in a pipeline whose other parts make something else than images of what it denoises.
+fn check_images(model: &Model) -> Result<(), Failure> {
+    match model.folder.around() {
+        None => Ok(()),
+        Some(pipeline) => Err(Failure::input(format!(
+            "{}: this network belongs to {pipeline}, so it does not denoise images; supported here: a UNet2DModel that \
+             denoises images; predict and gradient take this one too",
+            model.folder.root().display()
+        ))),
+    }
+}
+
 /// Opens the data set that this model was, or could have been, trained on.
 pub fn open_data(path: &Path, model: &Model) -> Result<Dataset, Failure> {
     let config = &model.config;
+    check_images(model)?;
     check_denoises(config, &model.folder.config_path())?;
     let options = OpenOptions {
         channels: Some(config.in_channels),
@@ -210,6 +250,7 @@ impl Samples {
             )));
         };
         model.config.check_size(height, width)?;
+        check_images(model)?;
         check_denoises(&model.config, &model.folder.config_path())?;
         if let (Some(classes), []) = (model.config.num_class_embeds, self.classes.as_slice()) {
             return Err(Failure::input(format!(
