@@ -10,15 +10,14 @@ use retrack_networks::model::Model;
 use retrack_networks::parameters::to_host;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{Sampler, SchedulerKind};
+use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
 use retrack_unlearn::data::{Dataset, ImageShape, MEMORIZED, OpenOptions, is_published};
-use retrack_unlearn::feed::to_byte;
 
-use crate::args::PromptArgs;
+use crate::args::{PromptArgs, SamplerName};
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
-use crate::{interrupt, model, progress};
+use crate::{model, progress, space};
 
 /// A model of either kind.
 pub enum Opened {
@@ -34,8 +33,13 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
     if folder.class == Class::Unconditional {
         return Ok(Opened::Image(Box::new(model::from_folder(folder)?)));
     }
+    model::say_weights(&folder);
     let opened = StableDiffusion::from_folder(folder)?;
     warn_of_unknown_keys(&opened.model);
+    model::warn_of_betas(&opened.model.folder, &opened.model.scheduler);
+    for (folder, prefix) in opened.wrappings()? {
+        model::note_wrapping(&folder, &prefix);
+    }
     if opened.model.folder.root().join(lora::FILE_NAME).is_file() {
         progress::warn(format!(
             "{}: its adapter {} is not applied, so this is the model without it; `retrack merge` folds it in",
@@ -52,6 +56,20 @@ impl Opened {
             Self::Image(opened) => &opened.folder,
             Self::Text(opened) => &opened.model.folder,
         }
+    }
+
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        match self {
+            Self::Image(opened) => &opened.scheduler,
+            Self::Text(opened) => &opened.model.scheduler,
+        }
+    }
+
+    /// [`model::steps`], by a scheduler of that name or the model's own.
+    pub fn steps(&self, scheduler: Option<SamplerName>, wanted: usize) -> usize {
+        let own = self.scheduler();
+        let kind = scheduler.map_or(own.kind, SchedulerKind::from);
+        model::steps(kind, own, wanted)
     }
 
     /// Opens the data set that this model was, or could have been, trained on.
@@ -101,7 +119,7 @@ pub fn open_data(path: &Path, opened: &StableDiffusion) -> Result<Dataset, Failu
         channels: Some(opened.vae_config.in_channels),
         memory_budget: 4 * model::BUDGET as u64,
     };
-    let data = Dataset::open(path, &options)?;
+    let data = model::read_data(path, &options)?;
     let shape = data.shape();
     // Halved by the autoencoder, and again by a denoiser that takes no odd sides.
     let multiple = opened.latent_factor() * opened.model.config.side_multiple();
@@ -138,8 +156,14 @@ pub fn open_network(path: &Path) -> Result<Network, Failure> {
     if folder.class == Class::Unconditional {
         return Ok(Network::Image(Box::new(model::from_folder(folder)?)));
     }
+    model::say_weights(&folder);
     let opened = ConditionalModel::from_folder(folder)?;
     warn_of_unknown_keys(&opened);
+    model::warn_of_betas(&opened.folder, &opened.scheduler);
+    model::note_wrapping(
+        &opened.folder.config_path().with_file_name(""),
+        opened.wrapping(),
+    );
     Ok(Network::Text(Box::new(opened)))
 }
 
@@ -195,6 +219,26 @@ pub struct PromptedSamples<'a> {
 }
 
 impl PromptedSamples<'_> {
+    /// Refuses latents of an absurd size before they take any memory: counts them, the images, and what a pass with and
+    /// without the prompt begins with, which is less than all of it.
+    fn check_memory(
+        &self,
+        opened: &StableDiffusion,
+        [height, width]: [usize; 2],
+    ) -> Result<(), Failure> {
+        let config = &opened.model.config;
+        let pixels = height as f64 * width as f64;
+        let together = self.batch_size.min(self.count) as f64;
+        let latents = self.count as f64 * pixels * config.in_channels as f64 * 4.0;
+        let images = self.count as f64 * pixels * (opened.latent_factor().pow(2) * 3) as f64;
+        let pass = together * 2.0 * pixels * config.block_out_channels[0] as f64 * 4.0;
+        space::check_memory(
+            latents + images + pass,
+            &format!("{} samples, {together} at a time,", self.count),
+            "give fewer, or a smaller --batch-size",
+        )
+    }
+
     /// Draws images, bytes one after another.
     ///
     /// # Errors
@@ -224,9 +268,14 @@ impl PromptedSamples<'_> {
                 opened.model.folder.root().display()
             ));
         }
+        self.check_memory(opened, [height, width])?;
         let kind = self.scheduler.unwrap_or(opened.model.scheduler.kind);
         let sampler = Sampler::new(kind, &opened.model.scheduler, self.steps)?;
         let device = device.clone().without_autodiff();
+        progress::detail(format_args!(
+            "{} images by {kind:?} in {} steps, guidance {}, {} at a time, seed {}",
+            self.count, self.steps, self.guidance, self.batch_size, self.seed
+        ));
         let texts = embed(opened, &[self.prompt, self.negative_prompt], &device)?;
         let network = Guided {
             network,
@@ -246,12 +295,11 @@ impl PromptedSamples<'_> {
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
         let mut latents = Vec::new();
         for batch in 0..batches {
-            stop_if_interrupted()?;
             let first = batch * self.batch_size;
             let last = (first + self.batch_size).min(self.count);
             latents.extend(generator.images(first as u64..last as u64, None, &mut || bar.inc(1))?);
         }
-        model::finish(&bar);
+        drop(bar);
         decode(opened, &latents, latent_shape, &device)
     }
 }
@@ -274,24 +322,12 @@ fn decode(
     let bar = progress::bar("decoding", latents.len() / len, "images");
     let mut bytes = Vec::with_capacity(latents.len() / len * shape.bytes());
     for latent in latents.chunks_exact(len) {
-        stop_if_interrupted()?;
         let latent = TensorData::new(latent.to_vec(), [1, height, width, channels]);
         let image = autoencoder
             .to_images(Tensor::from_data(latent, device))
             .map_err(Failure::input)?;
-        bytes.extend(to_host(image).into_iter().map(to_byte));
+        bytes.extend(model::to_bytes(&to_host(image), "samples")?);
         bar.inc(1);
     }
-    model::finish(&bar);
     Ok((bytes, shape))
-}
-
-fn stop_if_interrupted() -> Result<(), Failure> {
-    match interrupt::pending() {
-        Some(code) => Err(Failure {
-            code,
-            message: "interrupted while sampling".into(),
-        }),
-        None => Ok(()),
-    }
 }

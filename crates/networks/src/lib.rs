@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod changes;
 pub mod clip;
 pub mod conditional;
 pub mod config;
@@ -14,7 +15,9 @@ pub mod embeddings;
 pub mod files;
 pub mod folder;
 pub mod gradients;
+pub mod json;
 pub mod layers;
+pub mod leftovers;
 pub mod lora;
 pub mod model;
 pub mod parameters;

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 use crate::conditional::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::config::ConfigError;
 use crate::folder::{Class, FolderError, Kind, Library, ModelFolder, Part, Weights, Written};
+use crate::lora::Adapters;
 use crate::model::{self, ModelError};
 use crate::parameters;
 use crate::schedule::SchedulerConfig;
@@ -50,6 +51,8 @@ impl ConditionalModel {
             scheduler = scheduler.for_latents();
         }
         let weights = folder.weights()?;
+        let expected = config.cost(1, 1).parameters;
+        model::check_parameters(expected, model::stored(&weights), folder.config_path())?;
         Ok(Self {
             folder,
             config,
@@ -58,12 +61,44 @@ impl ConditionalModel {
         })
     }
 
+    /// See [`Weights::wrapping`].
+    pub fn wrapping(&self) -> &str {
+        self.weights.wrapping()
+    }
+
     /// The network with the folder's weights, in f32.
     ///
     /// # Errors
     /// All tensors that are missing, unexpected or of another shape.
     pub fn network(&self, device: &Device) -> Result<UNet2DConditionModel, ModelError> {
         model::fill(self.config.init(device), &self.weights, self.folder.root())
+    }
+
+    /// The network with the folder's weights and what adapters add to them, in f32.
+    ///
+    /// # Errors
+    /// As [`network`](Self::network). Adapters of layers that the network lacks are left out.
+    pub fn adapted_network(
+        &self,
+        adapters: &Adapters,
+        device: &Device,
+    ) -> Result<UNet2DConditionModel, ModelError> {
+        let network = self.network(device)?;
+        Ok(parameters::try_fill(network, |parameter| {
+            let tensor = self.weights.get(&parameter.name).expect("filled above");
+            let values = tensor.read()?.to_f32();
+            Ok::<_, FolderError>(adapters.added_to(&parameter.name, values))
+        })?)
+    }
+
+    /// The folder's weights; see [`Weights::write_as`] for the element type in which [`write`](Self::write) writes them.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The same, to say how they are to be written.
+    pub fn weights_mut(&mut self) -> &mut Weights {
+        &mut self.weights
     }
 
     /// Writes the folder again with this network's weights; everything else stays as it is.
@@ -123,6 +158,7 @@ impl StableDiffusion {
         }
         let model = ConditionalModel::from_folder(folder)?;
         let folder = &model.folder;
+        folder.check_parts()?;
         let text_encoder = folder.part("text_encoder", "text encoder")?;
         let tokenizer = folder.part("tokenizer", "tokenizer")?;
         let vae = folder.part("vae", "autoencoder")?;
@@ -130,6 +166,18 @@ impl StableDiffusion {
         let in_vae = at(vae.path("config.json"));
         let text_config = TextConfig::from_json(&text_encoder.config()?).map_err(in_text)?;
         let vae_config = AutoencoderConfig::from_json(&vae.config()?).map_err(in_vae)?;
+        for (part, library, expected) in [
+            (
+                &text_encoder,
+                Library::Transformers,
+                text_config.parameters(),
+            ),
+            (&vae, Library::Diffusers, vae_config.parameters()),
+        ] {
+            // No type of theirs takes fewer than two bytes.
+            let stored = part.weight_bytes(library)? / 2;
+            model::check_parameters(expected, stored, part.path("config.json"))?;
+        }
         let tokenizer = ClipTokenizer::read(&tokenizer, text_config.max_position_embeddings)?;
         let disagree = |problem: String| ModelError::Config {
             path: folder.config_path(),
@@ -167,6 +215,24 @@ impl StableDiffusion {
             text_encoder,
             model,
         })
+    }
+
+    /// What wrappers of PyTorch put before every name of a network's weights, see [`Weights::wrapping`], with the path of
+    /// that network's folder; nothing for the networks whose names are their own.
+    ///
+    /// # Errors
+    /// Weight files that are missing or damaged.
+    pub fn wrappings(&self) -> Result<Vec<(PathBuf, String)>, ModelError> {
+        let unet = self.model.folder.config_path().with_file_name("");
+        let mut all = vec![(unet, self.model.wrapping().to_owned())];
+        for (part, library) in [
+            (&self.text_encoder, Library::Transformers),
+            (&self.vae, Library::Diffusers),
+        ] {
+            all.push((part.path(""), part.wrapping(library)?));
+        }
+        all.retain(|(_, prefix)| !prefix.is_empty());
+        Ok(all)
     }
 
     /// How many pixels of an image one latent stands for, each way.

@@ -25,7 +25,7 @@ use crate::evidence::{self, Findings, Forgotten, Rule, Tally, counted, show_samp
 use crate::failure::Failure;
 use crate::model::{self, Samples};
 use crate::progress::say;
-use crate::{machine, progress};
+use crate::{interrupt, machine, progress};
 
 const DIGITS: &[u8] = include_bytes!("../../../../assets/digits.parquet");
 
@@ -50,10 +50,11 @@ const BASE: [(&str, &[u8]); 4] = [
 ];
 
 /// What a demo leaves in its folder.
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     "digits.parquet",
     "base-model",
     "model",
+    "model.digest-key",
     "before.png",
     "after.png",
     "half-way.png",
@@ -81,6 +82,10 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     clear(&args.out, args.force)?;
+    let again = "the same command with --force starts again";
+    let kept = format!("{} is not complete: {again}", args.out.display());
+    interrupt::kept(&kept);
+    interrupt::goes_on(again);
 
     let data_path = args.out.join("digits.parquet");
     let base_path = args.out.join("base-model");
@@ -97,6 +102,8 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     progress::note("2/4  unlearning the T-shirt");
     let mut unlearning =
         unlearn(&unlearn_args(args, &base_path, &data_path, &model_path))?.expect("not a dry run");
+
+    interrupt::at_once(&kept);
 
     progress::note("3/4  sampling again, with the same seeds");
     let new = Side::open(&model_path, &device)?;
@@ -144,15 +151,28 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         seconds: start.elapsed().as_secs_f64(),
         ..result
     };
+    let mut verdict = None;
     if let Some(mut report) = unlearning.report.take() {
         let mut split = Split::new(&data, &unlearning.forget, model::BUDGET)?;
         split.near.clear();
         let forgotten = Forgotten::new(&data, &split, Rule::Threshold(THRESHOLD))?;
         let strip = strip.png(&rows)?;
         result.extend(&mut report, &forgotten, [&before, &after], strip)?;
+        report.verdict.next = match report.verdict.outcome {
+            report::Outcome::StillFound => format!(
+                "unlearn with more than the demo's steps: `retrack unlearn --model {} --data {} --forget label:10 --preset \
+                 demo --steps 200 --out more`.",
+                base_path.display(),
+                data_path.display()
+            ),
+            report::Outcome::Inconclusive => "draw more with a larger --count, and --force.".into(),
+            _ => String::new(),
+        };
         evidence::write(&args.out, &report)?;
+        verdict = Some(report.verdict);
     }
-    let metrics = result.json(args, &unlearning.json);
+    let mut metrics = result.json(args, &unlearning.json);
+    metrics["verdict"] = json!(verdict);
     let text = serde_json::to_string_pretty(&metrics).expect("JSON has no unwritable values");
     model::write(
         &args.out.join("metrics.json"),
@@ -161,9 +181,12 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     if args.json {
         say!("{metrics}");
     } else {
-        result.print(&args.out);
+        result.print(&args.out, verdict.as_ref());
     }
-    Ok(())
+    match verdict {
+        Some(verdict) => evidence::fail_if_found(args.fail_if_found, &verdict),
+        None => Ok(()),
+    }
 }
 
 /// An output folder that is new, empty, or an earlier demo to replace.
@@ -217,7 +240,7 @@ impl Side {
             scheduler: Some(SCHEDULER),
             seed: args.seed,
             batch_size: 64,
-            class: None,
+            classes: Vec::new(),
         };
         let (bytes, _) = samples.draw(&self.model, &self.network, device, "sampling")?;
         Ok(bytes)
@@ -517,7 +540,7 @@ impl Outcome {
         })
     }
 
-    fn print(&self, out: &Path) {
+    fn print(&self, out: &Path, verdict: Option<&report::Verdict>) {
         let share =
             |f: &Frequency| format!("{} of {} ({:.1}%)", f.repeats, f.samples, 100.0 * f.share());
         say!();
@@ -537,29 +560,32 @@ impl Outcome {
             self.digits.real_before,
             self.digits.real_after
         );
-        say!(
+        progress::tell(format_args!(
             "A digit moved by {:.2} on average between the two samples of a seed; samples of different seeds are \
              {:.2} apart.",
-            self.digits.moved,
-            self.digits.apart
-        );
+            self.digits.moved, self.digits.apart
+        ));
+        if let Some(verdict) = verdict {
+            say!();
+            progress::tell(evidence::printed(verdict, &[]));
+        }
         say!();
-        say!(
+        progress::tell(format_args!(
             "{}  the report: open it in a browser",
             out.join(evidence::PAGE).display()
-        );
-        say!(
+        ));
+        progress::tell(format_args!(
             "{}  samples before; after.png the same seeds after",
             out.join("before.png").display()
-        );
-        say!(
+        ));
+        progress::tell(format_args!(
             "{}  the T-shirt, its noised form, and {PROBES} attempts to restore it: before above, after below",
             out.join("half-way.png").display()
-        );
-        say!(
+        ));
+        progress::tell(format_args!(
             "{}  the new model, for diffusers or `retrack sample --model`",
             out.join("model").display()
-        );
-        say!("This took {:.0} s.", self.seconds);
+        ));
+        progress::tell(format_args!("This took {:.0} s.", self.seconds));
     }
 }

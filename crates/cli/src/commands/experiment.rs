@@ -3,6 +3,7 @@
 //! `OUT/experiment.json` says what is compared; `OUT/models/RUN` are the unlearned models, `OUT/results/RUN.json` what
 //! was measured. A run that has its result is not repeated, so an experiment that was stopped goes on.
 
+mod pace;
 mod summary;
 
 use std::fs;
@@ -19,12 +20,14 @@ use retrack_unlearn::texts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::summary::{caption, notes, summarize, table};
+use self::pace::Pace;
+use self::summary::{caption, failures, notes, summarize, table};
 use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
-use crate::evaluation::{GUIDANCE, Protocol, Skipped, Subject, once};
+use crate::evaluation::{GUIDANCE, Missing, Protocol, Subject, once};
 use crate::evidence;
-use crate::evidence::comparison::{self, About};
+use crate::evidence::compared::{self, compared, still_found};
+use crate::evidence::comparison::About;
 use crate::failure::Failure;
 use crate::folders::{digests, outside};
 use crate::latent::Opened;
@@ -32,12 +35,15 @@ use crate::progress::say;
 use crate::settings::{Experiment, Settings};
 use crate::space::{LatentWork, Needs, Phases, Work};
 use crate::unlearning::SMALLER;
-use crate::{latent, machine, model, progress};
+use crate::{interrupt, latent, machine, model, progress};
 
 /// The file that says what is compared.
 const IDENTITY: &str = "experiment.json";
 /// Steps between the checkpoints of a run.
 const CHECKPOINT_EVERY: usize = 10;
+/// After an interruption.
+const GOES_ON: &str = "the same command goes on";
+const KEPT: &str = "the runs that are complete are kept: the same command goes on";
 
 /// What one line of the table is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +75,10 @@ struct Run {
 }
 
 impl Run {
+    fn trains(&self) -> bool {
+        matches!(self.line, Line::Method(_))
+    }
+
     fn name(&self) -> String {
         format!(
             "{}-seed{}-forget{}",
@@ -82,6 +92,9 @@ impl Run {
 /// What a run left in `results/`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Outcome {
+    /// As [`Run::name`] has it; the file's name says it.
+    #[serde(skip)]
+    run: String,
     line: String,
     seed: u64,
     forget: String,
@@ -90,7 +103,9 @@ struct Outcome {
     /// Seconds of unlearning.
     seconds: Option<f64>,
     scores: Vec<Score>,
-    skipped: Vec<Skipped>,
+    skipped: Vec<Missing>,
+    #[serde(default)]
+    failed: Vec<Missing>,
     #[serde(default)]
     notes: Vec<String>,
 }
@@ -112,9 +127,18 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         guidance: prompts
             .is_some()
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
+        class: args.protocol.class,
+        sampling_steps: opened.steps(preset.protocol.scheduler, preset.protocol.sampling_steps),
         ..preset.protocol
     };
     protocol.check()?;
+    if protocol.sampling_steps < preset.protocol.sampling_steps {
+        progress::note(format!(
+            "samples are drawn in {} steps: the model's schedule allows no more",
+            protocol.sampling_steps
+        ));
+    }
+    progress::detail(format_args!("measuring {}", json!(protocol)));
     once("--methods", &args.methods, |&method| {
         Line::Method(method).name()
     })?;
@@ -142,11 +166,23 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     once("--forget", &forget, String::clone)?;
 
     let data = opened.open_data(&args.data)?;
-    let judges = protocol.judges(&device)?;
+    let judges = protocol.judges(&data, &device)?;
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
+    let mut shown = Vec::with_capacity(forget.len());
     for selection in &forget {
-        model::select(selection, &data)?;
+        shown.push(evidence::selected(
+            selection,
+            &model::select(selection, &data)?,
+        ));
     }
+    let subject = |place: usize| {
+        let forget: &String = &forget[place];
+        let subject = Subject::new(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
+        subject.map(|subject| (place, subject))
+    };
+    let mut current = subject(0)?;
+    let classes = protocol.classes(&opened, &current.1)?;
+    protocol.tried(&current.1, opened.scheduler(), args.fail_if_found)?;
     let copied = opened.folder().check_copy()?;
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
@@ -170,7 +206,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "preset": args.preset,
         "weights_sha256": weights,
         "data_digest": data.digest()?,
-        "forget": forget,
+        // What is left behind names no file of the data.
+        "forget": shown,
         "protocol": protocol,
         "device": args.machine.device,
     });
@@ -241,29 +278,50 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         protocol: &protocol,
         data: &data,
         forget: &forget,
+        shown: &shown,
         device: &device,
     };
     let mut outcomes = Vec::with_capacity(runs.len());
-    let mut subject: Option<(usize, Subject)> = None;
+    let complete = match there.len() {
+        0 => String::new(),
+        some => format!(", {some} of them complete already"),
+    };
+    progress::note(format!(
+        "{} run{}{complete}",
+        runs.len(),
+        progress::ending(runs.len())
+    ));
+    interrupt::goes_on(GOES_ON);
+    interrupt::at_once(KEPT);
+    let mut pace = Pace::default();
     for (index, run) in runs.iter().enumerate() {
-        progress::note(format!("{}/{}  {}", index + 1, runs.len(), run.name()));
-        if subject
-            .as_ref()
-            .is_none_or(|(place, _)| *place != run.forget)
-        {
-            let forget = &forget[run.forget];
-            subject = Some((
-                run.forget,
-                Subject::new(&data, forget, prompts.as_ref(), &judges)?,
-            ));
+        let start = Instant::now();
+        let is_missing = |run: &&Run| !result(&args.out, &run.name()).exists();
+        let missing = runs[index..].iter().filter(is_missing);
+        let missing: Vec<bool> = missing.map(Run::trains).collect();
+        let makes = is_missing(&run);
+        let place = format!("{}/{}  {}", index + 1, runs.len(), run.name());
+        progress::note(match makes {
+            true => format!("{place}{}", pace.text(&missing)),
+            false => format!("{place} is complete"),
+        });
+        let _stage = progress::stage(index + 1, runs.len());
+        if current.0 != run.forget {
+            current = subject(run.forget)?;
         }
-        let (_, subject) = subject.as_ref().expect("just made");
-        outcomes.push(comparison.outcome(run, subject)?);
+        outcomes.push(Outcome {
+            run: run.name(),
+            ..comparison.outcome(run, &current.1)?
+        });
+        if makes {
+            pace.add(run.trains(), start.elapsed());
+        }
     }
 
     let table = table(&lines, &outcomes);
     let summary = json!({
         "experiment": identity,
+        "failed": failures(&outcomes),
         "lines": lines.iter().map(|line| summarize(&line.name(), &outcomes)).collect::<Vec<_>>(),
     });
     let text = serde_json::to_string_pretty(&summary).expect("JSON has no unwritable values");
@@ -274,10 +332,10 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let markdown = format!(
         "{}\n{}",
         table.markdown(),
-        caption(&protocol, &forget, &seeds)
+        caption(&protocol, &shown, &seeds, classes.is_some())
     );
     model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
-    let runs = lines.iter().map(|line| comparison::Line {
+    let runs = lines.iter().map(|line| compared::Line {
         name: line.name(),
         runs: outcomes
             .iter()
@@ -288,12 +346,13 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let about = About {
         configuration: identity,
         facts: vec![
-            Fact::new("Forgotten, one run each", forget.join(", ")),
+            Fact::new("Settings", format!("preset {}", args.preset)),
+            Fact::new("Forgotten, one run each", shown.join(", ")),
             Fact::new("Model", args.model.display()),
             Fact::new("Data set", args.data.display()),
             Fact::new(
                 "How it was measured",
-                caption(&protocol, &forget, &seeds).trim_end(),
+                caption(&protocol, &shown, &seeds, classes.is_some()).trim_end(),
             ),
         ],
         device: &args.machine.device,
@@ -301,11 +360,34 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         notes: notes(&outcomes),
     };
     about.notes.iter().for_each(progress::warn);
-    let report = comparison::compared(&runs.collect::<Vec<_>>(), seeds.len(), about);
+    let said = about.notes.clone();
+    let runs: Vec<compared::Line> = runs.collect();
+    let report = compared(&runs, seeds.len(), about);
     evidence::write(&args.out, &report)?;
-    say!("{}", table.plain().trim_end());
-    say!("{}", caption(&protocol, &forget, &seeds).trim_end());
-    Ok(())
+    progress::table(&table);
+    progress::tell(caption(&protocol, &forget, &seeds, classes.is_some()).trim_end());
+    say!();
+    progress::tell(evidence::printed(&report.verdict, &said));
+    progress::tell(format_args!(
+        "report: {}",
+        args.out.join(evidence::PAGE).display()
+    ));
+    let failed = failures(&outcomes);
+    if !failed.is_empty() {
+        return Err(Failure::failed(format!(
+            "{}; what is there is kept: to measure a run again, remove its file from {}",
+            failed.join("; "),
+            args.out.join("results").display()
+        )));
+    }
+    match still_found(&runs).as_slice() {
+        [] => Ok(()),
+        _ if !args.fail_if_found => Ok(()),
+        methods => Err(Failure::found(format!(
+            "--fail-if-found: a forgotten image is still found with {}",
+            methods.join(", ")
+        ))),
+    }
 }
 
 /// Whether the folder holds this experiment already; a new one starts in an empty folder.
@@ -377,7 +459,9 @@ struct Comparison<'a> {
     args: &'a ExperimentArgs,
     protocol: &'a Protocol,
     data: &'a Dataset,
+    /// As typed, and as it is recorded.
     forget: &'a [String],
+    shown: &'a [String],
     device: &'a Device,
 }
 
@@ -426,13 +510,15 @@ impl Comparison<'_> {
             .protocol
             .evaluate(&model, subject, run.seed, self.device)?;
         let outcome = Outcome {
+            run: run.name(),
             line: run.line.name(),
             seed: run.seed,
-            forget: self.forget[run.forget].clone(),
+            forget: self.shown[run.forget].clone(),
             settings,
             seconds,
             scores: found.scores,
             skipped: found.skipped,
+            failed: found.failed,
             notes: found.notes,
         };
         let text = serde_json::to_string_pretty(&outcome).expect("JSON has no unwritable values");
@@ -464,6 +550,7 @@ impl Comparison<'_> {
         };
         let start = Instant::now();
         unlearn(&args)?;
+        interrupt::at_once(KEPT);
         Ok(Some(start.elapsed().as_secs_f64()))
     }
 

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::folders::outside;
 use crate::latent::{self, Opened, PromptedSamples};
 use crate::model::{self, Samples};
-use crate::{machine, progress};
+use crate::{interrupt, machine, progress};
 
 pub fn run(args: &SampleArgs) -> Result<(), Failure> {
     if args.count == 0 || args.batch_size == Some(0) {
@@ -43,6 +43,10 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
     let (bytes, shape) = draw(args, &device)?;
     let shape = [shape.height, shape.width, shape.channels];
     if single {
+        interrupt::kept(format!(
+            "{} is not complete: the same command starts again",
+            args.out.display()
+        ));
         let image_len = shape.iter().product();
         for (i, image) in bytes.chunks_exact(image_len).enumerate() {
             let grid = Grid {
@@ -88,7 +92,11 @@ fn only_samples(out: &Path) -> Result<(), Failure> {
 
 fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Failure> {
     let scheduler = args.scheduler.map(SchedulerKind::from);
-    match latent::open(&args.model)? {
+    let opened = latent::open(&args.model)?;
+    let steps = args
+        .steps
+        .unwrap_or(opened.steps(args.scheduler, model::STEPS));
+    match opened {
         Opened::Image(opened) => {
             if args.prompt.is_some() {
                 return Err(Failure::input(format!(
@@ -98,11 +106,11 @@ fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Fai
             }
             let samples = Samples {
                 count: args.count,
-                steps: args.steps,
+                steps,
                 scheduler,
                 seed: args.seed,
                 batch_size: args.batch_size.unwrap_or(64),
-                class: args.class,
+                classes: args.class.into_iter().collect(),
             };
             let network = opened.network(device)?;
             samples.draw(&opened, &network, device, "sampling")
@@ -122,7 +130,7 @@ fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Fai
             }
             let samples = PromptedSamples {
                 count: args.count,
-                steps: args.steps,
+                steps,
                 scheduler,
                 seed: args.seed,
                 batch_size: args.batch_size.unwrap_or(1),

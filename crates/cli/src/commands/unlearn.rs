@@ -3,6 +3,9 @@
 use std::path::Path;
 use std::time::Instant;
 
+use burn::tensor::Device;
+use retrack_networks::folder::{ModelFolder, Weights};
+use retrack_networks::model::Model;
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::neighbors::{Neighbors, prepare, prepare_split};
@@ -11,24 +14,46 @@ use serde_json::{Value, json};
 
 use super::unlearn_text;
 use crate::args::UnlearnArgs;
-use crate::evidence;
+use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::{digests, existing, outside};
 use crate::latent::{self, Opened};
 use crate::progress::say;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::space::Work;
-use crate::unlearning::{Outcome, Summary, Unlearning, fits, report_split, warn_of_copied};
-use crate::{machine, model, progress};
+use crate::unlearning::{
+    Delivery, Outcome, Summary, Unlearning, fits, report_split, warn_of_copied,
+};
+use crate::written::{self, Written};
+use crate::{interrupt, machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
-    let summary = unlearn(args)?;
-    match summary {
-        Some(summary) if args.json => say!("{}", summary.json),
-        Some(summary) => say!("{}", summary.text),
-        None => {}
+    interrupt::goes_on("the same command with --resume goes on");
+    let Some(summary) = unlearn(args)? else {
+        return Ok(());
+    };
+    if args.json {
+        say!("{}", summary.json);
+    } else {
+        progress::tell(&summary.text);
     }
-    Ok(())
+    match &summary.report {
+        Some(report) => evidence::fail_if_found(args.fail_if_found, &report.verdict),
+        // Another command made the report before it could publish the model.
+        None if args.fail_if_found => {
+            evidence::fail_if_found(true, &evidence::read(&args.out.join("run"))?.verdict)
+        }
+        None => Ok(()),
+    }
+}
+
+/// What is there now, if a signal ends the command.
+pub(super) fn interrupted_before_the_first_step(args: &UnlearnArgs) {
+    let how = interrupt::how_to_go_on();
+    interrupt::kept(match args.resume {
+        true => format!("the steps that were done before are kept: {how}"),
+        false => format!("no step was done: {how}"),
+    });
 }
 
 /// Runs the command; `None` after a dry run.
@@ -55,17 +80,30 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
     }
+    let key = match args.no_report {
+        true => None,
+        false => Some(Private::check(args)?),
+    };
+    let key = key.as_deref();
     let copied = opened.folder().check_copy()?;
-    let opened = match opened {
+    let mut opened = match opened {
         Opened::Image(opened) => *opened,
+        Opened::Text(_) if args.fail_if_found => {
+            return Err(Failure::input(
+                "--fail-if-found: nothing is drawn of a text-to-image model here; leave it out, and give it to `retrack \
+                 evaluate` afterwards",
+            ));
+        }
         Opened::Text(opened) => {
-            return unlearn_text::unlearn(args, existing, &device, &opened, copied);
+            return unlearn_text::unlearn(args, existing, key, &device, *opened, copied);
         }
     };
+    let copied = copied + convert(args, &opened.folder.clone(), opened.weights_mut())?;
     let network = opened.network(&device.clone().autodiff())?;
     let data = model::open_data(&args.data, &opened)?;
     let shape = data.shape();
     let settings = Settings::resolve(args, shape.height, shape.width)?;
+    settings::note_source(args, false, shape.height, shape.width);
     let objective = settings.method.objective();
 
     let rows = model::select(&args.forget, &data)?;
@@ -74,10 +112,15 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         _ => None,
     };
     let cache = machine::cache_folder().filter(|_| !args.dry_run);
+    let searching = progress::activity("searching for neighbors and copies");
     let prepared = match nearest {
         Some(k) => prepare(&data, &rows, k, model::BUDGET, cache.as_deref())?,
         None => prepare_split(&data, &rows, model::BUDGET, cache.as_deref())?,
     };
+    drop(searching);
+    if prepared.from_cache {
+        progress::detail("the neighbors were found before and kept in the cache");
+    }
     if let Some((path, error)) = &prepared.cache_error {
         progress::warn(format!(
             "{}: cannot keep the neighbors for the next run: {error}",
@@ -114,7 +157,10 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     }
 
     let start = Instant::now();
+    progress::detail(format_args!("settings {}", config["settings"]));
+    let private = key.map(Private::open_or_create).transpose()?;
     let run = RunFolder::begin(&args.out, existing, &config)?;
+    interrupted_before_the_first_step(args);
     if run.is_moving() {
         run.publish()?;
         return Ok(Some(Summary::new(
@@ -133,6 +179,8 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         images: &data,
         labels: opened.config.num_class_embeds.is_some(),
         text_to_image: false,
+        texts: None,
+        private: private.as_ref(),
         data: &data,
         split: &split,
         neighbors: nearest.as_deref(),
@@ -144,12 +192,50 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         device: &device,
         start,
     };
-    let write = |network: &UNet2DModel, staged: &Path| {
-        let written = opened.write(network, staged, false)?;
+    let delivery = Images {
+        base: &opened,
+        device: &device,
+    };
+    unlearning.run(network, &delivery).map(Some)
+}
+
+/// Has the weights written as `--dtype` says. Returns the bytes that this takes beyond what they are.
+///
+/// # Errors
+/// Files whose form does not allow it.
+pub fn convert(
+    args: &UnlearnArgs,
+    folder: &ModelFolder,
+    weights: &mut Weights,
+) -> Result<u64, Failure> {
+    let Some(dtype) = args.dtype else {
+        return Ok(0);
+    };
+    let before = weights.written_bytes();
+    weights.write_as(dtype.into());
+    folder.check_types(weights)?;
+    Ok(weights.written_bytes().saturating_sub(before))
+}
+
+/// The folder of an image model.
+struct Images<'a> {
+    base: &'a Model,
+    device: &'a Device,
+}
+
+impl Delivery<UNet2DModel> for Images<'_> {
+    fn write(&self, network: &UNet2DModel, staged: &Path) -> Result<(), Failure> {
+        let base = self.base;
+        let written = base.write(network, staged, false);
+        let written =
+            written.map_err(|error| written::failure(error, base.folder.can_convert()))?;
         warn_of_copied(written.copied_weights(), &[]);
         Ok(())
-    };
-    unlearning.run(network, write).map(Some)
+    }
+
+    fn reopen(&self, network: &UNet2DModel, staged: &Path) -> Result<Written, Failure> {
+        written::image(self.base, staged, Some(network), self.device)
+    }
 }
 
 /// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
@@ -167,7 +253,8 @@ fn resolved(
         "weights_sha256": digests(&model.folder)?,
         "data": args.data.display().to_string(),
         "data_digest": data.digest()?,
-        "forget": args.forget,
+        // What names a file may say whose picture it is; the rows say which one it was.
+        "forget": selected(&args.forget, &split.forget),
         "forget_rows": split.forget,
         "duplicate_rows": split.duplicates,
         "retained": split.retain.len(),

@@ -15,6 +15,12 @@ pub enum FolderError {
         action: &'static str,
         source: io::Error,
     },
+    #[error(
+        "{}: weights in this form (.bin, or shards with an index) keep their element type; leave --dtype out, or save \
+         the model as one .safetensors file first",
+        path.display()
+    )]
+    FixedTypes { path: PathBuf },
     #[error("{}: the disk is full: cannot {action}; free some space or choose another output folder", path.display())]
     DiskFull {
         path: PathBuf,
@@ -194,10 +200,13 @@ fn shown_list(names: &[String]) -> String {
 }
 
 fn bullets(problems: &[String]) -> String {
-    problems
-        .iter()
-        .map(|problem| format!("\n  - {problem}"))
-        .collect()
+    const MOST: usize = 20;
+    let shown = problems.iter().take(MOST);
+    let mut text: String = shown.map(|problem| format!("\n  - {problem}")).collect();
+    if problems.len() > MOST {
+        let _ = write!(text, "\n  - and {} more", problems.len() - MOST);
+    }
+    text
 }
 
 fn found_instead(found: &[String]) -> String {
