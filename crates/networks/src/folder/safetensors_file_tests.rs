@@ -308,6 +308,7 @@ fn another_element_type_changes_the_header_and_keeps_names_order_and_metadata() 
         Path::new("x"),
         &folder.path().join("y"),
         wider,
+        "",
         |name| Ok(Some(Cow::Borrowed(if name == "a" { &a } else { &z }))),
     )
     .unwrap();
