@@ -51,6 +51,8 @@ pub struct Protocol {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<PathBuf>,
     pub controls: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controls_split: Option<String>,
     /// Of text-to-image models.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<f64>,
@@ -88,7 +90,7 @@ impl<'a> Subject<'a> {
     /// A selection that means nothing, an image that cannot be read.
     pub fn new(
         data: &'a Dataset,
-        forget: &str,
+        forget: &[String],
         prompts: Option<&'a Prompts>,
         judges: &'a Judges,
     ) -> Result<Self, Failure> {

@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::args::{EvaluateArgs, Metric, SamplerName};
 use crate::evaluation::{Evaluation, GUIDANCE, Protocol, Skipped, Subject};
 use crate::evidence::comparison::{self, About, Column};
-use crate::evidence::{self, Forgotten, Rule, covered};
+use crate::evidence::{self, Forgotten, Rule, counted, covered};
 use crate::failure::Failure;
 use crate::folders::outside;
 use crate::progress::say;
@@ -26,8 +26,8 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     let opened = latent::open(&args.model)?;
-    let prompts = opened.prompts(&args.prompts, &args.data)?;
-    let forget = opened.selection(&args.forget, &args.data)?;
+    let prompts = opened.prompts(&args.prompts, &args.data.path)?;
+    let forget = opened.selection(&args.forget, &args.data.path)?;
     let defaults = Defaults::of(prompts.is_some());
     let protocol = Protocol {
         metrics: args.metrics.clone().unwrap_or(defaults.metrics.to_vec()),
@@ -39,14 +39,15 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         sscd: args.protocol.sscd.clone(),
         clip: args.protocol.clip.clone(),
         controls: args.protocol.controls.clone(),
+        controls_split: args.protocol.controls_split.clone(),
         guidance: prompts
             .is_some()
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
     };
     protocol.check()?;
     progress::detail(format_args!("measuring {}", json!(protocol)));
-    if args.data.is_dir() {
-        outside(&args.out, &args.data, "data")?;
+    if args.data.path.is_dir() {
+        outside(&args.out, &args.data.path, "data")?;
     }
     for model in std::iter::once(&args.model).chain(&args.baseline) {
         outside(&args.out, model, "model")?;
@@ -105,6 +106,8 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let mut json = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "data_digest": data.digest()?,
+        "split": args.data.reading.split,
+        "alpha": data.alpha(),
         "forgotten_rows": subject.split.forget.len(),
         "duplicate_rows": subject.split.duplicates.len(),
         "protocol": protocol,
@@ -170,19 +173,19 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         Fact::new(
             "Selected by",
             match args.show_forgotten {
-                true => forget.clone(),
+                true => forget.join(", "),
                 false => evidence::selected(&forget, &subject.split.forget),
             },
         ),
         Fact::new(
             "Looked for",
             format!(
-                "{} rows, {} of them distinct",
-                subject.split.forget.len(),
+                "{}, {} distinct",
+                counted(subject.split.forget.len(), "row"),
                 forgotten.len()
             ),
         ),
-        Fact::new("Data set", args.data.display()),
+        Fact::new("Data set", args.data.path.display()),
     ];
     if let Some(prompts) = &prompts {
         facts.push(Fact::new("Their prompt", &prompts.forgotten));

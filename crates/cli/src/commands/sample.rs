@@ -9,6 +9,7 @@ use retrack_unlearn::data::ImageShape;
 
 use crate::args::SampleArgs;
 use crate::evaluation::GUIDANCE;
+use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::folders::outside;
 use crate::latent::{self, Opened, PromptedSamples};
@@ -65,7 +66,11 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
         };
         model::write(&args.out, &grid.png(&bytes)?)?;
     }
-    progress::note(format!("{} samples in {}", args.count, args.out.display()));
+    progress::note(format!(
+        "{} in {}",
+        counted(args.count, "sample"),
+        args.out.display()
+    ));
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use retrack_networks::folder::{Dtype, FolderError, ModelFolder, RawTensor};
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
-use retrack_unlearn::data::{Dataset, OpenOptions, Split};
+use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::objective::Finetune;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate};
@@ -15,6 +15,7 @@ use retrack_unlearn::trainer::Trainer;
 use serde_json::{Value, json};
 
 use crate::args::TrainArgs;
+use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::folders::{existing, outside};
 use crate::progress::say;
@@ -28,8 +29,8 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     if !args.dry_run {
         RunFolder::check(&args.out, existing)?;
     }
-    if args.data.is_dir() {
-        outside(&args.out, &args.data, "data")?;
+    if args.data.path.is_dir() {
+        outside(&args.out, &args.data.path, "data")?;
     }
     if args.steps == 0 || args.batch_size == 0 || args.accumulate == 0 {
         return Err(Failure::input(
@@ -52,11 +53,11 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let arch: Value = serde_json::from_str(&text).map_err(|e| at_arch(e.to_string()))?;
     let config = UNet2DConfig::from_json(&arch).map_err(|e| at_arch(e.to_string()))?;
     model::check_denoises(&config, &args.arch)?;
-    let options = OpenOptions {
-        channels: Some(config.in_channels),
-        memory_budget: 4 * model::BUDGET as u64,
-    };
-    let data = model::read_data(&args.data, &options)?;
+    let data = model::open_images(
+        &args.data.path,
+        &args.data.reading,
+        Some(config.in_channels),
+    )?;
     let shape = data.shape();
     config.check_size(shape.height, shape.width)?;
     if config
@@ -75,10 +76,10 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
             "`num_class_embeds` is set, but the data set has no labels".into(),
         ));
     }
-    let rows = match &args.exclude {
-        None => (0..data.len()).collect(),
-        Some(selection) => {
-            let excluded = model::select(selection, &data)?;
+    let rows = match args.exclude.as_slice() {
+        [] => (0..data.len()).collect(),
+        selections => {
+            let excluded = model::select(selections, &data)?;
             let split = Split::new(&data, &excluded, model::BUDGET)?;
             report_split(&split, &data);
             split.retain
@@ -99,9 +100,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         "command": "train",
         "version": env!("CARGO_PKG_VERSION"),
         "arch": arch,
-        "data": args.data.display().to_string(),
+        "data": args.data.path.display().to_string(),
+        "split": args.data.reading.split,
+        "alpha": data.alpha(),
         "data_digest": data.digest()?,
-        "exclude": args.exclude,
+        "exclude": match args.exclude.as_slice() {
+            [] => Value::Null,
+            selections => model::recorded(selections),
+        },
         "rows": rows.len(),
         "steps": args.steps,
         "batch_size": args.batch_size,
@@ -200,7 +206,8 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 
 fn report(args: &TrainArgs, images: usize) {
     progress::tell(format_args!(
-        "trained on {images} images for {} {}; model in {}",
+        "trained on {} for {} {}; model in {}",
+        counted(images, "image"),
         args.steps,
         steps(args.steps),
         args.out.display()

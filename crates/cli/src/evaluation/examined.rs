@@ -17,11 +17,10 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_unlearn::data::OpenOptions;
 use retrack_unlearn::feed::to_unit;
 
 use super::{Evaluation, Protocol, Subject, check_shape};
-use crate::args::Metric;
+use crate::args::{Metric, ReadingArgs};
 use crate::failure::Failure;
 use crate::{model, progress};
 
@@ -204,11 +203,15 @@ impl<'a> Examined<'a> {
             let lack = "give --controls: images like the training images that the model never saw";
             return Ok(Err(lack.into()));
         };
-        let options = OpenOptions {
-            channels: Some(self.model.config.in_channels),
-            memory_budget: 4 * model::BUDGET as u64,
+        let reading = ReadingArgs {
+            split: self.protocol.controls_split.clone(),
+            alpha: self.subject.data.alpha(),
         };
-        let controls = model::read_data(path, &options)?;
+        let options = reading.options(
+            Some(self.model.config.in_channels),
+            4 * model::BUDGET as u64,
+        );
+        let controls = model::read_data(path, &options, "--controls-split")?;
         check_shape(controls.shape(), self.subject.data, path)?;
         let mut image = vec![0; controls.shape().bytes()];
         let mut unseen = Vec::new();

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{Line, Outcome};
 use crate::commands::evaluate::skipped_sentences;
 use crate::evaluation::Protocol;
+use crate::evidence::counted;
 
 /// What a reader of the table should know: of one run, because it holds for all of a protocol.
 pub(super) fn notes(outcomes: &[Outcome]) -> Vec<String> {
@@ -79,14 +80,14 @@ pub(super) fn caption(protocol: &Protocol, forget: &[String], seeds: &[u64]) -> 
         },
     );
     format!(
-        "Mean ± standard deviation over runs: seeds {}, forgotten {}. {} samples a run, {scheduler} with {} steps.\n",
+        "Mean ± standard deviation over runs: seeds {}, forgotten {}. {} a run, {scheduler} with {}.\n",
         seeds
             .iter()
             .map(u64::to_string)
             .collect::<Vec<_>>()
             .join(", "),
         forget.join(", "),
-        protocol.samples,
-        protocol.sampling_steps,
+        counted(protocol.samples, "sample"),
+        counted(protocol.sampling_steps, "step"),
     )
 }
