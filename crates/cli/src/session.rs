@@ -14,15 +14,14 @@ use crate::{interrupt, model, progress};
 
 /// Looks at a network while it changes.
 pub trait Observer<M> {
-    /// Looks at the network as it is after `step` steps: at the start, and after each. What it returns is recorded with
-    /// the step.
+    /// Looks at the network as it is after the trainer's steps: at the start, and after each. What it returns is recorded
+    /// with the step.
     ///
     /// # Errors
     /// Whatever ends the run.
     fn look(
         &mut self,
-        step: usize,
-        network: &M,
+        trainer: &Trainer<M>,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure>;
 }
@@ -33,8 +32,7 @@ pub struct Unobserved;
 impl<M> Observer<M> for Unobserved {
     fn look(
         &mut self,
-        _: usize,
-        _: &M,
+        _: &Trainer<M>,
         _: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         Ok(Vec::new())
@@ -84,7 +82,7 @@ impl Session<'_> {
         interrupt::listen()?;
         let mut watch = CollapseWatch::of_steps();
         let mut log = EventLog::open(self.run, trainer.step)?;
-        observer.look(trainer.step, trainer.network(), &mut log)?;
+        observer.look(trainer, &mut log)?;
         let bar = progress::bar(self.title, self.steps, "steps");
         bar.set_position(trainer.step as u64);
         let mut last = None;
@@ -108,7 +106,7 @@ impl Session<'_> {
                 report.watched_retain = Some(loss);
                 collapsed = factor;
             }
-            let scores = observer.look(trainer.step, trainer.network(), &mut log)?;
+            let scores = observer.look(trainer, &mut log)?;
             log.record(&report, &scores)?;
             if let Some(factor) = collapsed {
                 progress::warn(format!(

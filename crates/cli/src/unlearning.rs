@@ -1,13 +1,15 @@
 //! An unlearning run from its first step to its last file, whatever kind of network it trains.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_eval::report::Report;
 use retrack_networks::denoiser::Denoiser;
+use retrack_networks::folder::ModelFolder;
+use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
 use retrack_unlearn::data::{Dataset, Split};
@@ -128,7 +130,7 @@ impl Unlearning<'_> {
         let staged = self.folder.staging()?;
         write(trainer.network(), &staged)?;
         let report = self.finish(evidence, &staged)?;
-        self.folder.publish()?;
+        publish(self.folder, &self.about.args.out, false)?;
         Ok(Summary::new(
             args,
             settings,
@@ -233,6 +235,39 @@ pub fn fits(args: &UnlearnArgs, mut config: Value, needs: &Needs) -> Result<bool
     };
     needs.check(&args.out, held, SMALLER)?;
     Ok(!args.dry_run)
+}
+
+/// The files of the model that a run will write, by their path in its folder: those of the model that it begins with, the
+/// cards and an adapter.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn planned(folder: &ModelFolder, adapter: bool) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = folder.output_files(!adapter)?;
+    files.extend(evidence::card::names(&files));
+    if adapter {
+        files.push(lora::FILE_NAME.into());
+    }
+    Ok(files)
+}
+
+/// Puts a run's model into its place, and names weights of somebody else that lie beside it.
+///
+/// # Errors
+/// As [`RunFolder::publish`].
+pub fn publish(folder: &RunFolder, out: &Path, keep_newest: bool) -> Result<(), Failure> {
+    warn_of_staying(out, &folder.publish(keep_newest)?);
+    Ok(())
+}
+
+/// Names weights that were there before and are not of the new model.
+pub fn warn_of_staying(out: &Path, weights: &[PathBuf]) {
+    for path in weights {
+        progress::warn(format!(
+            "{} was not written by retrack and stays; a program may read it in place of the new weights: move it away",
+            out.join(path).display()
+        ));
+    }
 }
 
 /// "step" for one, "steps" for others.

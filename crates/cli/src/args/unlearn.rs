@@ -119,7 +119,7 @@ pub struct UnlearnArgs {
     /// Continue the interrupted run in --out
     #[arg(long, conflicts_with = "force")]
     pub resume: bool,
-    /// Replace what lies in --out
+    /// Replace what retrack wrote in --out; other files stay
     #[arg(long)]
     pub force: bool,
     /// Let the report show the forgotten images, their neighbors and what restores them: not for every reader's eyes

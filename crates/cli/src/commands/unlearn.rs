@@ -18,7 +18,9 @@ use crate::latent::{self, Opened};
 use crate::progress::say;
 use crate::settings::Settings;
 use crate::space::Work;
-use crate::unlearning::{Outcome, Summary, Unlearning, fits, report_split, warn_of_copied};
+use crate::unlearning::{
+    Outcome, Summary, Unlearning, fits, planned, publish, report_split, warn_of_copied,
+};
 use crate::{machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
@@ -40,7 +42,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         ));
     }
     if !args.dry_run {
-        RunFolder::check(&args.out, existing)?;
+        RunFolder::check(&args.out, existing, &[])?;
     }
     let device = machine::device(&args.machine.device)?;
     let opened = latent::open(&args.model)?;
@@ -56,10 +58,14 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         outside(&args.out, &args.data, "data")?;
     }
     let copied = opened.folder().check_copy()?;
+    let planned = planned(opened.folder(), matches!(args.adapter_rank(), Ok(Some(_))))?;
+    if !args.dry_run {
+        RunFolder::check(&args.out, existing, &planned)?;
+    }
     let opened = match opened {
         Opened::Image(opened) => *opened,
         Opened::Text(opened) => {
-            return unlearn_text::unlearn(args, existing, &device, &opened, copied);
+            return unlearn_text::unlearn(args, existing, &planned, &device, &opened, copied);
         }
     };
     let network = opened.network(&device.clone().autodiff())?;
@@ -114,9 +120,9 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     }
 
     let start = Instant::now();
-    let run = RunFolder::begin(&args.out, existing, &config)?;
+    let run = RunFolder::begin(&args.out, existing, &config, &planned)?;
     if run.is_moving() {
-        run.publish()?;
+        publish(&run, &args.out, false)?;
         return Ok(Some(Summary::new(
             args,
             &settings,

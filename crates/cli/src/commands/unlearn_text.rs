@@ -1,6 +1,6 @@
 //! `retrack unlearn` for text-to-image models: the same run on latents.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::Device;
@@ -21,7 +21,9 @@ use crate::failure::Failure;
 use crate::folders::digests;
 use crate::settings::{Settings, TEXT_TO_IMAGE};
 use crate::space::{LatentWork, Phases};
-use crate::unlearning::{Outcome, Summary, Unlearning, fits, report_split, warn_of_copied};
+use crate::unlearning::{
+    Outcome, Summary, Unlearning, fits, publish, report_split, warn_of_copied,
+};
 use crate::{interrupt, latent, model, progress};
 
 /// Folders of networks that this training never reaches.
@@ -50,10 +52,12 @@ pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs the command; `None` after a dry run. `copied`: bytes of the folder that will be written.
+/// Runs the command; `None` after a dry run. `planned` and `copied`: files and bytes of the folder that will
+/// be written.
 pub fn unlearn(
     args: &UnlearnArgs,
     existing: Existing,
+    planned: &[PathBuf],
     device: &Device,
     opened: &StableDiffusion,
     copied: u64,
@@ -109,10 +113,10 @@ pub fn unlearn(
 
     let start = Instant::now();
     // A new run begins once all that it needs is read; one that goes on is compared with this command first.
-    let begin = || RunFolder::begin(&args.out, existing, &config);
+    let begin = || RunFolder::begin(&args.out, existing, &config, planned);
     let resumed = (existing == Existing::Resume).then(begin).transpose()?;
     if let Some(run) = resumed.as_ref().filter(|run| run.is_moving()) {
-        run.publish()?;
+        publish(run, &args.out, false)?;
         return Ok(Some(Summary::new(
             args,
             &settings,

@@ -16,6 +16,7 @@ use retrack_unlearn::digest::DigestKey;
 use retrack_unlearn::images::Images;
 use retrack_unlearn::neighbors::Neighbor;
 use retrack_unlearn::run::EventLog;
+use retrack_unlearn::trainer::Trainer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -420,10 +421,10 @@ impl<'a> Evidence<'a> {
 impl<M: Module + Denoiser> Observer<M> for Evidence<'_> {
     fn look(
         &mut self,
-        step: usize,
-        network: &M,
+        trainer: &Trainer<M>,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
+        let (step, network) = (trainer.step, trainer.network());
         let steps = self.run.settings.steps;
         let start = Instant::now();
         if step == 0
