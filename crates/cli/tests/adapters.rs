@@ -48,6 +48,12 @@ fn an_adapter_beside_a_model_becomes_its_weights_and_nothing_else_changes() {
 
     folder.done("merge --model beside --out merged");
     let mut merged = folder.files("merged");
+    // The record of the merge, and the list of what it wrote.
+    let record = folder.read_json("merged/run/config.json");
+    assert_eq!(record["command"], "merge");
+    for name in ["run/", "run/config.json", retrack_unlearn::written::NAME] {
+        assert!(merged.remove(name).is_some(), "{name}");
+    }
     assert_ne!(merged[UNET], beside[UNET]);
     merged.insert(UNET.into(), beside[UNET].clone());
     support::assert_same_files(&beside, &merged, "merged");

@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod data;
 pub mod digest;
 pub mod durable;
+pub mod event_log;
 pub mod feed;
 pub mod images;
 pub mod latents;
