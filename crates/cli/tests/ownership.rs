@@ -55,9 +55,15 @@ fn demo_with_force_in_a_folder_that_is_no_demos_leaves_it_as_it_is() {
     fs::remove_dir_all(folder.path("x/model")).unwrap();
     folder.write("x/before.png", "cropped");
     folder.refused("demo --out x --force", &["x/before.png", "changed since"]);
+    fs::remove_file(folder.path("x/before.png")).unwrap();
+    folder.write("x/base-model/unet/config.json", "somebody's");
+    folder.refused(
+        "demo --out x --force",
+        &["x/base-model/unet/config.json", "not written by retrack"],
+    );
+    fs::remove_dir_all(folder.path("x/base-model")).unwrap();
     #[cfg(unix)]
     {
-        fs::remove_file(folder.path("x/before.png")).unwrap();
         std::os::unix::fs::symlink(folder.path("model"), folder.path("x/model")).unwrap();
         folder.refused("demo --out x --force", &["x/model: "]);
     }

@@ -86,9 +86,9 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let data_path = args.out.join(DATA);
     let base_path = args.out.join(BASE_MODEL);
     let model_path = args.out.join(MODEL);
-    let base = BASE.map(|(name, content)| (Path::new(BASE_MODEL).join(name), content.to_vec()));
-    output.put(&[(DATA.into(), DIGITS.to_vec())])?;
-    output.put(&base)?;
+    let mut files = vec![(PathBuf::from(DATA), DIGITS.to_vec())];
+    files.extend(BASE.map(|(name, content)| (Path::new(BASE_MODEL).join(name), content.to_vec())));
+    output.put(&files)?;
 
     progress::note("1/4  sampling from the model that memorized the T-shirt");
     let base = Side::open(&base_path, &device)?;
@@ -170,28 +170,25 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
 /// An output folder that is new, empty, or an earlier demo's to replace. Looks at the model's folder too, which the
 /// unlearning run writes: nothing is refused after the first sample.
 fn open(out: &Path, force: bool) -> Result<Output, Failure> {
+    if !force {
+        RunFolder::check(out, Existing::Refuse, &[])?;
+    }
+    let holds_something = out
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some());
+    if holds_something && Written::read(out)?.is_none() {
+        let path = out.to_path_buf();
+        return Err(RunError::NotOurs { path }.into());
+    }
+    let output = Output::open(out, force, |path| mine().contains(&path.to_path_buf()))?;
     let model = out.join(MODEL);
     if model.is_symlink() {
         return Err(WrittenError::InTheWay { path: model }.into());
     }
-    match force {
-        false => RunFolder::check(out, Existing::Refuse, &[])?,
-        true => {
-            let holds_something = out
-                .read_dir()
-                .is_ok_and(|mut entries| entries.next().is_some());
-            if holds_something && Written::read(out)?.is_none() {
-                let path = out.to_path_buf();
-                return Err(RunError::NotOurs { path }.into());
-            }
-            let files = BASE.map(|(name, _)| PathBuf::from(name)).to_vec();
-            let cards = evidence::card::names(&files);
-            RunFolder::check(&model, Existing::Force, &[files, cards].concat())?;
-        }
-    }
-    Ok(Output::open(out, force, |path| {
-        mine().contains(&path.to_path_buf())
-    })?)
+    let files = BASE.map(|(name, _)| PathBuf::from(name)).to_vec();
+    let cards = evidence::card::names(&files);
+    RunFolder::check(&model, Existing::Force, &[files, cards].concat())?;
+    Ok(output)
 }
 
 /// What a demo writes into its folder, the unlearned model aside.
