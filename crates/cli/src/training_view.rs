@@ -31,7 +31,7 @@ const SAMPLES: usize = 64;
 /// Fewer say nothing.
 const FEWEST: usize = 4;
 /// Points of the curve, at most; each is the mean of as many steps.
-const POINTS: usize = 200;
+const POINTS: usize = 100;
 /// Images computed together.
 const TOGETHER: usize = 16;
 
