@@ -10,7 +10,7 @@ use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::{CollapseWatch, RetainedWatch};
 
 use crate::failure::Failure;
-use crate::{interrupt, model, progress};
+use crate::{interrupt, progress};
 
 /// Looks at a network while it changes.
 pub trait Observer<M> {
@@ -79,12 +79,12 @@ impl Session<'_> {
         mut retained: Option<RetainedWatch>,
         observer: &mut dyn Observer<M>,
     ) -> Result<Option<StepReport>, Failure> {
-        interrupt::listen()?;
         let mut watch = CollapseWatch::of_steps();
         let mut log = EventLog::open(self.run, trainer.step)?;
         observer.look(trainer, &mut log)?;
         let bar = progress::bar(self.title, self.steps, "steps");
-        bar.set_position(trainer.step as u64);
+        bar.start_at(trainer.step);
+        interrupt::finish_first("after this step, which is kept");
         let mut last = None;
         while trainer.step < self.steps {
             let mut report = match trainer.step(feed) {
@@ -122,23 +122,26 @@ impl Session<'_> {
                 .is_some_and(|every| trainer.step.is_multiple_of(every));
             if due && trainer.step < self.steps {
                 checkpoint::save(trainer, &self.run.folder())?;
+                progress::detail(format_args!("checkpoint after step {}", trainer.step));
             }
             last = Some(report);
             if let Some(code) = interrupt::pending()
                 && trainer.step < self.steps
             {
-                model::finish(&bar);
+                drop(bar);
                 checkpoint::save(trainer, &self.run.folder())?;
                 return Err(Failure {
                     code,
                     message: format!(
-                        "interrupted after step {}, which is kept: the same command with --resume goes on",
-                        trainer.step
+                        "interrupted after step {}, which is kept: {}",
+                        trainer.step,
+                        interrupt::how_to_go_on()
                     ),
                 });
             }
         }
-        model::finish(&bar);
+        // All that is left is worth more than the time it takes.
+        interrupt::finish_first("once the result is written");
         Ok(last)
     }
 }

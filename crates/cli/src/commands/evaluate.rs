@@ -17,7 +17,7 @@ use crate::evidence::{self, Forgotten, Rule, covered};
 use crate::failure::Failure;
 use crate::folders::outside;
 use crate::progress::say;
-use crate::{latent, machine, progress};
+use crate::{interrupt, latent, machine, progress};
 
 const METRICS: &str = "metrics.json";
 /// Samples shown in a picture.
@@ -45,6 +45,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
     };
     protocol.check()?;
+    progress::detail(format_args!("measuring {}", json!(protocol)));
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
     }
@@ -53,6 +54,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     }
     let _lock = Lock::take(&args.out)?;
     let mut output = Output::open(&args.out, args.force, is_ours)?;
+    interrupt::kept("nothing is kept: the same command starts again");
     if let Some(baseline) = &args.baseline {
         latent::open(baseline)?;
     }
@@ -60,19 +62,31 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     drop(opened);
     let judges = protocol.judges(&device)?;
     let subject = Subject::new(&data, &forget, prompts.as_ref(), &judges)?;
-    let measure = |path| protocol.evaluate(path, &subject, args.seed, &device);
+    let models = 1 + usize::from(args.baseline.is_some());
+    let phases = protocol.phases(prompts.as_ref());
+    let measure = |number: usize, name: &str, path: &Path| {
+        progress::note(format!(
+            "{number}/{models}  {name} {} in {} phase{}: {}",
+            path.display(),
+            phases.len(),
+            progress::ending(phases.len()),
+            phases.join(", ")
+        ));
+        let _stage = progress::stage(number, models);
+        protocol.evaluate(path, &subject, args.seed, &device)
+    };
     let mut columns: Vec<Found> = Vec::new();
     if let Some(baseline) = &args.baseline {
         columns.push(Found {
             name: "baseline",
             path: baseline,
-            evaluation: measure(baseline)?,
+            evaluation: measure(1, "baseline", baseline)?,
         });
     }
     columns.push(Found {
         name: "model",
         path: &args.model,
-        evaluation: measure(&args.model)?,
+        evaluation: measure(models, "model", &args.model)?,
     });
 
     let rule = match (&subject.clusters, protocol.threshold) {
@@ -81,6 +95,8 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         (None, None) => Rule::Nearest,
     };
     let forgotten = Forgotten::new(&data, &subject.split, rule)?;
+    // From here on the files must fit together.
+    interrupt::finish_first("once the result is written");
     let mut files = Vec::new();
     let mut json = json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -3,6 +3,7 @@
 //! `OUT/experiment.json` says what is compared; `OUT/models/RUN` are the unlearned models, `OUT/results/RUN.json` what
 //! was measured. A run that has its result is not repeated, so an experiment that was stopped goes on.
 
+mod pace;
 mod summary;
 
 use std::fs;
@@ -20,6 +21,7 @@ use retrack_unlearn::written::Output;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::pace::Pace;
 use self::summary::{caption, notes, summarize, table};
 use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
@@ -33,7 +35,7 @@ use crate::progress::say;
 use crate::settings::{Experiment, Settings};
 use crate::space::{LatentWork, Needs, Phases, Work};
 use crate::unlearning::SMALLER;
-use crate::{latent, machine, model, progress};
+use crate::{interrupt, latent, machine, model, progress};
 
 /// The file that says what is compared.
 const IDENTITY: &str = "experiment.json";
@@ -41,6 +43,9 @@ const IDENTITY: &str = "experiment.json";
 const SUMMARY: [&str; 2] = ["summary.json", "summary.md"];
 /// Steps between the checkpoints of a run.
 const CHECKPOINT_EVERY: usize = 10;
+/// After an interruption.
+const GOES_ON: &str = "the same command goes on";
+const KEPT: &str = "the runs that are complete are kept: the same command goes on";
 
 /// What one line of the table is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +77,10 @@ struct Run {
 }
 
 impl Run {
+    fn trains(&self) -> bool {
+        matches!(self.line, Line::Method(_))
+    }
+
     fn name(&self) -> String {
         format!(
             "{}-seed{}-forget{}",
@@ -118,6 +127,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         ..preset.protocol
     };
     protocol.check()?;
+    progress::detail(format_args!("measuring {}", json!(protocol)));
     once("--methods", &args.methods, |&method| {
         Line::Method(method).name()
     })?;
@@ -248,8 +258,30 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     };
     let mut outcomes = Vec::with_capacity(runs.len());
     let mut subject: Option<(usize, Subject)> = None;
+    let complete = match there.len() {
+        0 => String::new(),
+        some => format!(", {some} of them complete already"),
+    };
+    progress::note(format!(
+        "{} run{}{complete}",
+        runs.len(),
+        progress::ending(runs.len())
+    ));
+    interrupt::goes_on(GOES_ON);
+    interrupt::at_once(KEPT);
+    let mut pace = Pace::default();
     for (index, run) in runs.iter().enumerate() {
-        progress::note(format!("{}/{}  {}", index + 1, runs.len(), run.name()));
+        let start = Instant::now();
+        let is_missing = |run: &&Run| !result(&args.out, &run.name()).exists();
+        let missing = runs[index..].iter().filter(is_missing);
+        let missing: Vec<bool> = missing.map(Run::trains).collect();
+        let makes = is_missing(&run);
+        let place = format!("{}/{}  {}", index + 1, runs.len(), run.name());
+        progress::note(match makes {
+            true => format!("{place}{}", pace.text(&missing)),
+            false => format!("{place} is complete"),
+        });
+        let _stage = progress::stage(index + 1, runs.len());
         if subject
             .as_ref()
             .is_none_or(|(place, _)| *place != run.forget)
@@ -262,6 +294,9 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         }
         let (_, subject) = subject.as_ref().expect("just made");
         outcomes.push(comparison.outcome(run, subject)?);
+        if makes {
+            pace.add(run.trains(), start.elapsed());
+        }
     }
 
     let table = table(&lines, &outcomes);
@@ -307,7 +342,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     files.extend(evidence::forms(&report));
     output.put(&files)?;
     say!("{}", table.plain().trim_end());
-    say!("{}", caption(&protocol, &forget, &seeds).trim_end());
+    progress::tell(caption(&protocol, &forget, &seeds).trim_end());
     Ok(())
 }
 
@@ -473,6 +508,7 @@ impl Comparison<'_> {
         };
         let start = Instant::now();
         unlearn(&args)?;
+        interrupt::at_once(KEPT);
         Ok(Some(start.elapsed().as_secs_f64()))
     }
 

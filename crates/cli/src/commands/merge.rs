@@ -15,6 +15,7 @@ use crate::unlearning::publish;
 
 pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let folder = ModelFolder::open(&args.model)?;
+    model::say_weights(&folder);
     let own = args.model.join(lora::FILE_NAME);
     let path = args.adapter.as_ref().unwrap_or(&own);
     let adapters = Adapters::open(path)?;
@@ -25,6 +26,11 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let existing = existing(args.force, false);
     RunFolder::check(&args.out, existing, &files).map_err(without_resume)?;
 
+    progress::detail(format_args!(
+        "read {}: {layers} adapted layers",
+        path.display()
+    ));
+    let activity = progress::activity("merging");
     let mut weights = folder.weights()?;
     adapters.merge_into(&mut weights)?;
     let config = json!({
@@ -38,6 +44,7 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let run = RunFolder::begin(&args.out, existing, &config, &files).map_err(without_resume)?;
     folder.write_without(&run.staging()?, &weights, lora::FILE_NAME, false)?;
     publish(&run, &args.out, false)?;
+    drop(activity);
     progress::note(format!(
         "{layers} adapted layers merged; model in {}",
         args.out.display()

@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::folders::{new_file, outside};
 use crate::latent::{self, Opened, PromptedSamples};
 use crate::model::{self, Samples};
-use crate::{machine, progress};
+use crate::{interrupt, machine, progress};
 
 pub fn run(args: &SampleArgs) -> Result<(), Failure> {
     if args.count == 0 || args.batch_size == Some(0) {
@@ -60,6 +60,7 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
         let files: Vec<(PathBuf, Vec<u8>)> = images
             .map(|(i, image)| Ok((format!("{i:06}.png").into(), grid.single(image)?)))
             .collect::<Result<_, Failure>>()?;
+        interrupt::finish_first("once the samples are written");
         output.put(&files)?;
         // Another model's, or the same one's by another seed.
         output.remove_earlier()?;

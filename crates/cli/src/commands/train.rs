@@ -24,7 +24,7 @@ use crate::session::Session;
 use crate::space::{self, Work};
 use crate::training_view::{self, Plan, TrainingView};
 use crate::unlearning::{SMALLER, publish, report_split, steps};
-use crate::{machine, model, progress};
+use crate::{interrupt, machine, model, progress};
 
 /// Where the files of a new pipeline are.
 const FILES: [&str; 4] = [
@@ -161,7 +161,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         0
     };
     needs.check(&args.out, held, SMALLER)?;
+    progress::detail(format_args!("settings {resolved}"));
     let run = RunFolder::begin(&args.out, existing, &resolved, &planned)?;
+    interrupt::goes_on("the same command with --resume goes on");
+    let done = match args.resume {
+        true => "the steps that were done before are kept",
+        false => "no step was done",
+    };
+    interrupt::kept(format!("{done}: the same command with --resume goes on"));
     if run.is_moving() {
         publish(&run, &args.out, true)?;
         report(args, rows.len());
@@ -224,7 +231,9 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 
     let ema = trainer.ema.as_ref().expect("set above");
     let averaged = ema.apply(trainer.network().clone());
+    let writing = progress::activity("writing the model");
     write(&arch, &scheduler, &averaged, &run)?;
+    drop(writing);
     publish(&run, &args.out, true)?;
     report(args, rows.len());
     Ok(())
@@ -237,7 +246,7 @@ fn open_data(args: &TrainArgs, channels: Option<usize>) -> Result<Dataset, Failu
             channels,
             memory_budget: 4 * model::BUDGET as u64,
         };
-        Dataset::open(&args.data, &options)
+        model::read_data(&args.data, &options)
     };
     let data = open(channels)?;
     match (channels, data.shape().channels) {
@@ -313,13 +322,12 @@ impl Longer {
 }
 
 fn report(args: &TrainArgs, images: usize) {
-    say!(
-        "trained on {} images for {} {}; model in {}",
-        images,
+    progress::tell(format_args!(
+        "trained on {images} images for {} {}; model in {}",
         args.steps,
         steps(args.steps),
         args.out.display()
-    );
+    ));
 }
 
 /// Writes the averaged network as a new pipeline.
