@@ -10,8 +10,8 @@ use serde_json::json;
 use crate::args::MergeArgs;
 use crate::failure::Failure;
 use crate::folders::{digests, existing, outside};
-use crate::progress;
 use crate::unlearning::publish;
+use crate::{interrupt, progress};
 
 pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let folder = ModelFolder::open(&args.model)?;
@@ -43,6 +43,7 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     });
     let run = RunFolder::begin(&args.out, existing, &config, &files).map_err(without_resume)?;
     folder.write_without(&run.staging()?, &weights, lora::FILE_NAME, false)?;
+    interrupt::finish_first("once the model is in its place");
     publish(&run, &args.out, false)?;
     drop(activity);
     progress::note(format!(
