@@ -19,6 +19,7 @@ mod settings;
 mod space;
 mod training_view;
 mod unlearning;
+mod written;
 
 use std::process::ExitCode;
 

@@ -106,7 +106,17 @@ impl Session<'_> {
                 report.watched_retain = Some(loss);
                 collapsed = factor;
             }
-            let scores = observer.look(trainer, &mut log)?;
+            let scores = match observer.look(trainer, &mut log) {
+                Ok(scores) => scores,
+                Err(failure) => {
+                    // What was learned is worth keeping, whatever could not be seen of it.
+                    log.record(&report, &[])?;
+                    if let Err(lost) = checkpoint::save(trainer, &self.run.folder()) {
+                        progress::warn(lost);
+                    }
+                    return Err(failure);
+                }
+            };
             log.record(&report, &scores)?;
             if let Some(factor) = collapsed {
                 progress::warn(format!(

@@ -12,10 +12,11 @@ use retrack_networks::folder::ModelFolder;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
+use retrack_unlearn::checkpoint;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
-use retrack_unlearn::run::RunFolder;
+use retrack_unlearn::run::{EventLog, RunFolder};
 use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
@@ -27,6 +28,7 @@ use crate::progress::{self, say};
 use crate::session::{Observer, Session, Unobserved};
 use crate::settings::Settings;
 use crate::space::{self, Needs};
+use crate::written::Written;
 
 /// What to do when a run does not fit into memory.
 pub const SMALLER: &str =
@@ -41,6 +43,46 @@ pub struct Unlearning<'a> {
     pub start: Instant,
 }
 
+/// How a trained network becomes a model folder, and what that folder then holds.
+pub trait Delivery<M> {
+    /// Writes the network into the folder `staged`, which is not there yet.
+    ///
+    /// # Errors
+    /// The system's; a value that the folder's type cannot hold.
+    fn write(&self, network: &M, staged: &Path) -> Result<(), Failure>;
+
+    /// Opens that folder as anybody would. `network`: what was written into it.
+    ///
+    /// # Errors
+    /// What is wrong with the folder.
+    fn reopen(&self, network: &M, staged: &Path) -> Result<Written, Failure>;
+}
+
+/// Evidence that sees the written folder after the last step.
+struct Delivering<'a, 'b, M> {
+    evidence: &'a mut Evidence<'b>,
+    delivery: &'a dyn Delivery<M>,
+    folder: &'a RunFolder,
+}
+
+impl<M: Module + Denoiser> Observer<M> for Delivering<'_, '_, M> {
+    fn look(
+        &mut self,
+        trainer: &Trainer<M>,
+        log: &mut EventLog,
+    ) -> Result<Vec<(&'static str, f64)>, Failure> {
+        let (delivery, folder) = (self.delivery, self.folder);
+        let mut deliver = |network: &M| {
+            let staged = folder.staging()?;
+            let writing = progress::activity("writing the model");
+            delivery.write(network, &staged)?;
+            drop(writing);
+            delivery.reopen(network, &staged)
+        };
+        self.evidence.look(trainer, log, &mut deliver)
+    }
+}
+
 /// What a run came to.
 pub struct Summary {
     pub text: String,
@@ -52,15 +94,14 @@ pub struct Summary {
 }
 
 impl Unlearning<'_> {
-    /// Takes the steps that are left, and puts model, report and card in their place. `write` puts the trained network
-    /// into the folder that it is given.
+    /// Takes the steps that are left, and puts model, report and card in their place.
     ///
     /// # Errors
     /// Data that cannot be read, a step that did not happen, a signal, files that cannot be written.
     pub fn run<M: Module + Denoiser>(
         self,
         network: M,
-        write: impl FnOnce(&M, &Path) -> Result<(), Failure>,
+        delivery: &dyn Delivery<M>,
     ) -> Result<Summary, Failure> {
         let Self { about, device, .. } = self;
         let evidence::Run {
@@ -120,17 +161,27 @@ impl Unlearning<'_> {
         if args.resume {
             session.resume(&mut trainer, &settings.adamw, None)?;
         }
-        let mut nobody = Unobserved;
-        let observer: &mut dyn Observer<_> = match &mut evidence {
-            Some(evidence) => evidence,
-            None => &mut nobody,
+        let last = match &mut evidence {
+            Some(evidence) => {
+                let mut observer = Delivering {
+                    evidence,
+                    delivery,
+                    folder: self.folder,
+                };
+                session.train(&mut trainer, &feed, watch, &mut observer)?
+            }
+            None => {
+                let last = session.train(&mut trainer, &feed, watch, &mut Unobserved)?;
+                let staged = self.folder.staging()?;
+                let _writing = progress::activity("writing the model");
+                delivery
+                    .write(trainer.network(), &staged)
+                    .inspect_err(|_| keep(&trainer, self.folder))?;
+                last
+            }
         };
-        let last = session.train(&mut trainer, &feed, watch, observer)?;
-
-        let staged = self.folder.staging()?;
-        let writing = progress::activity("writing the model");
-        write(trainer.network(), &staged)?;
-        drop(writing);
+        drop(trainer);
+        let staged = self.folder.staged();
         let report = self.finish(evidence, &staged)?;
         publish(self.folder, &self.about.args.out, false)?;
         Ok(Summary::new(
@@ -157,7 +208,17 @@ impl Unlearning<'_> {
             .as_ref()
             .map(|report| report.verdict.sentence.as_str());
         evidence::card::write(staged, self.about, verdict)?;
+        evidence::ignored::write(staged)?;
         Ok(report)
+    }
+}
+
+/// Keeps a network that is trained and cannot be written.
+pub fn keep<M: Module + Denoiser>(trainer: &Trainer<M>, folder: &RunFolder) {
+    if trainer.step > 0
+        && let Err(lost) = checkpoint::save(trainer, &folder.folder())
+    {
+        progress::warn(lost);
     }
 }
 
@@ -210,6 +271,10 @@ impl Summary {
             "last_loss": last.as_ref().map(|report| report.losses.loss),
             "report": page,
             "verdict": report.as_ref().map(|report| &report.verdict),
+            "weights": report
+                .as_ref()
+                .and_then(|report| report.check.as_ref())
+                .map(|check| &check["weights"]),
         });
         Self {
             text,
@@ -240,13 +305,17 @@ pub fn fits(args: &UnlearnArgs, mut config: Value, needs: &Needs) -> Result<bool
 }
 
 /// The files of the model that a run will write, by their path in its folder: those of the model that it begins with, the
-/// cards and an adapter.
+/// cards, an adapter and what Git is to ignore.
 ///
 /// # Errors
 /// A folder that cannot be listed.
 pub fn planned(folder: &ModelFolder, adapter: bool) -> Result<Vec<PathBuf>, Failure> {
     let mut files = folder.output_files(!adapter)?;
     files.extend(evidence::card::names(&files));
+    let ignored = PathBuf::from(evidence::ignored::NAME);
+    if !files.contains(&ignored) {
+        files.push(ignored);
+    }
     if adapter {
         files.push(lora::FILE_NAME.into());
     }

@@ -91,7 +91,7 @@ pub(crate) const EVENTS: &str = "events.jsonl";
 const STAGED: &str = "model";
 const FOLDER: &str = "run";
 /// What else a run writes into its folder under fixed names.
-const EVIDENCE: [&str; 4] = ["report.html", "report.json", "digest-key", LOSS_CURVE];
+const EVIDENCE: [&str; 3] = ["report.html", "report.json", LOSS_CURVE];
 /// The picture of the losses that `train` draws.
 pub const LOSS_CURVE: &str = "loss.svg";
 
@@ -383,7 +383,8 @@ impl RunFolder {
         Ok(self.staged())
     }
 
-    fn staged(&self) -> PathBuf {
+    /// The path that [`staging`](Self::staging) makes room at.
+    pub fn staged(&self) -> PathBuf {
         self.folder().join(STAGED)
     }
 
