@@ -11,7 +11,7 @@ use crate::args::MergeArgs;
 use crate::failure::Failure;
 use crate::folders::{digests, existing, outside};
 use crate::unlearning::publish;
-use crate::{interrupt, progress};
+use crate::{interrupt, model, progress};
 
 pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let folder = ModelFolder::open(&args.model)?;
