@@ -341,18 +341,13 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     };
     about.notes.iter().for_each(progress::warn);
     let report = comparison::compared(&runs.collect::<Vec<_>>(), seeds.len(), about);
-<<<<<<< HEAD
     let mut files = vec![
         (PathBuf::from(SUMMARY[0]), format!("{text}\n").into_bytes()),
         (SUMMARY[1].into(), markdown.into_bytes()),
     ];
     files.extend(evidence::forms(&report));
     output.put(&files)?;
-    say!("{}", table.plain().trim_end());
-=======
-    evidence::write(&args.out, &report)?;
     progress::table(&table);
->>>>>>> main
     progress::tell(caption(&protocol, &forget, &seeds).trim_end());
     Ok(())
 }
