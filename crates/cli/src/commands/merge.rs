@@ -1,11 +1,13 @@
 //! `retrack merge`: an adapter folded into the weights it was trained for.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use retrack_networks::folder::{ModelFolder, sha256_file};
+use retrack_networks::leftovers::Leftover;
 use retrack_networks::lora::{self, Adapters};
-use retrack_unlearn::run::{RunError, RunFolder};
-use serde_json::json;
+use retrack_unlearn::run::{Existing, RunError, RunFolder};
+use serde_json::{Value, json};
 
 use crate::args::MergeArgs;
 use crate::failure::Failure;
@@ -41,16 +43,46 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
         "adapter": path.display().to_string(),
         "adapter_sha256": sha256_file(path)?,
     });
-    let run = RunFolder::begin(&args.out, existing, &config, &files).map_err(without_resume)?;
-    folder.write_without(&run.staging()?, &weights, lora::FILE_NAME, false)?;
+    // Whole before the output folder changes.
+    let beside = beside(&args.out)?;
+    let leftover = Leftover::whole(&beside);
+    folder.write_without(&beside, &weights, lora::FILE_NAME, false)?;
     interrupt::finish_first("once the model is in its place");
-    publish(&run, &args.out, false)?;
+    let placed = place(args, existing, &config, &files, (&beside, leftover));
+    if placed.is_err() {
+        let _ = fs::remove_dir_all(&beside);
+    }
+    placed?;
     drop(activity);
     progress::note(format!(
         "{layers} adapted layers merged; model in {}",
         args.out.display()
     ));
     Ok(())
+}
+
+/// Puts the merged folder into the output folder.
+fn place(
+    args: &MergeArgs,
+    existing: Existing,
+    config: &Value,
+    files: &[PathBuf],
+    (beside, leftover): (&Path, Leftover),
+) -> Result<(), Failure> {
+    let run = RunFolder::begin(&args.out, existing, config, files).map_err(without_resume)?;
+    let staged = run.staging()?;
+    leftover
+        .keep(|| fs::rename(beside, &staged))
+        .map_err(|error| Failure::write(&staged, error))?;
+    publish(&run, &args.out, false)
+}
+
+/// A name of this process's own beside the output folder.
+fn beside(out: &Path) -> Result<PathBuf, Failure> {
+    let path = std::path::absolute(out).map_err(|error| Failure::write(out, error))?;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = format!(".{name}.merging-{}", std::process::id());
+    Ok(path.with_file_name(name))
 }
 
 /// A merge takes seconds and is not resumed.
