@@ -53,7 +53,7 @@ impl<'a> Arch<'a> {
             }
             None => files::read_text(given).map_err(|error| Failure::read(given, error))?,
         };
-        let json = serde_json::from_str(&text)
+        let json = retrack_networks::json::parse(text.as_bytes())
             .map_err(|error| Failure::input(format!("{}: {error}", given.display())))?;
         let arch = Self { given, json };
         let missing: Vec<String> = SIZES

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use retrack_networks::folder::{ModelFolder, sha256_file};
 use retrack_networks::leftovers::Leftover;
 use retrack_networks::lora::{self, Adapters};
+use retrack_networks::model::check_size;
 use retrack_unlearn::run::{Existing, RunError, RunFolder};
 use serde_json::{Value, json};
 
@@ -22,6 +23,14 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let path = args.adapter.as_ref().unwrap_or(&own);
     let adapters = Adapters::open(path)?;
     let layers = adapters.len();
+    if adapters.hang_on_order() > 0 {
+        progress::warn(format!(
+            "{}: {} layers match several patterns of `alpha_pattern`; the first in the file counts, but diffusers sorts \
+             patterns where it saves them, so the training may have gone by another",
+            path.display(),
+            adapters.hang_on_order()
+        ));
+    }
     outside(&args.out, folder.root(), "model")?;
     let mut files = folder.output_files(true)?;
     files.retain(|file| file != Path::new(lora::FILE_NAME));
@@ -34,6 +43,8 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     ));
     let activity = progress::activity("merging");
     let mut weights = folder.weights()?;
+    check_size(&folder, &weights)?;
+    model::note_wrapping(&folder.config_path().with_file_name(""), weights.wrapping());
     adapters.merge_into(&mut weights)?;
     let config = json!({
         "command": "merge",

@@ -5,6 +5,7 @@
 //! what counts as one and which pictures have to be covered.
 
 pub mod card;
+pub mod compared;
 pub mod comparison;
 pub mod ignored;
 
@@ -32,7 +33,7 @@ pub use self::private::{OLD_KEY, Private, RowTexts};
 pub use self::probe::{Numbers, Probe};
 pub use self::selected::selected;
 pub use self::unlearning::{Check, Evidence, Run};
-pub use self::verdict::{Findings, Tally};
+pub use self::verdict::{Findings, Tally, fail_if_found, printed};
 
 use crate::failure::Failure;
 use crate::model;
@@ -55,6 +56,13 @@ pub fn forms(report: &Report) -> [(PathBuf, Vec<u8>); 2] {
         (CONTENT.into(), report.json().into_bytes()),
         (PAGE.into(), report.html().into_bytes()),
     ]
+}
+
+/// Reads a report again.
+pub fn read(folder: &Path) -> Result<Report, Failure> {
+    let path = folder.join(CONTENT);
+    let bytes = std::fs::read(&path).map_err(|error| Failure::read(&path, error))?;
+    serde_json::from_slice(&bytes).map_err(|error| Failure::read(&path, error))
 }
 
 /// "1 image", "2 images".
