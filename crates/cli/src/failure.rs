@@ -16,6 +16,7 @@ use retrack_unlearn::neighbors::NeighborError;
 use retrack_unlearn::objective::PassError;
 use retrack_unlearn::run::RunError;
 use retrack_unlearn::trainer::TrainError;
+use retrack_unlearn::written::{OutputError, WrittenError};
 
 /// The command did not do what was asked.
 #[derive(Debug)]
@@ -160,8 +161,31 @@ impl From<PassError> for Failure {
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::Io { .. } | RunError::Tensorboard(_) => Self::failed(error),
+            RunError::Io { .. } | RunError::CameInTheWay { .. } | RunError::Tensorboard(_) => {
+                Self::failed(error)
+            }
+            RunError::Written(error) => error.into(),
             error => Self::input(error),
+        }
+    }
+}
+
+impl From<WrittenError> for Failure {
+    fn from(error: WrittenError) -> Self {
+        match error {
+            WrittenError::Io { .. } => Self::failed(error),
+            error => Self::input(error),
+        }
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::Earlier { .. } => Self::input(format!(
+                "{error}; choose another folder, or give --force to replace it"
+            )),
+            OutputError::Written(error) => error.into(),
         }
     }
 }

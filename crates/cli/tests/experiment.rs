@@ -61,7 +61,8 @@ fn an_experiment_compares_every_method_with_the_original() {
     assert_eq!(again.stdout, said.stdout);
     let results = |mut files: std::collections::BTreeMap<String, Vec<u8>>| {
         // The report is dated.
-        files.retain(|name, _| !name.starts_with("report."));
+        let list = retrack_unlearn::written::NAME;
+        files.retain(|name, _| !name.starts_with("report.") && name != list);
         files
     };
     assert!(results(folder.files("out")) == results(files));
@@ -228,8 +229,9 @@ fn few_samples_are_said_with_the_bias_that_they_bring() {
         .unwrap();
     let folder = Folder::new();
     let said = folder.done(&format!(
+        // All samples are judged, though what two steps draw is often the T-shirt.
         "evaluate --model {0}/base-model --data {0}/digits.parquet --forget label:10 --metrics digits --samples 40 \
-         --steps 2 --out report",
+         --steps 2 --threshold 0.001 --out report",
         assets.display()
     ));
     let says = "warning: model: digit_frechet is of 40 samples against ";
