@@ -18,6 +18,7 @@ use retrack_unlearn::feed::to_byte;
 use crate::args::PromptArgs;
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
+use crate::remedy::{self, Situation};
 use crate::{interrupt, model, progress};
 
 /// A model of either kind.
@@ -220,8 +221,9 @@ impl PromptedSamples<'_> {
         }
         if let (None, Some(name)) = (self.scheduler, opened.model.scheduler.foreign) {
             progress::warn(format!(
-                "{}: {name} is not built here; sampling by DDIM in its place (--scheduler chooses another)",
-                opened.model.folder.root().display()
+                "{}: {name} is not built here; sampling by DDIM in its place ({})",
+                opened.model.folder.root().display(),
+                remedy::advice(Situation::ForeignScheduler)
             ));
         }
         let kind = self.scheduler.unwrap_or(opened.model.scheduler.kind);

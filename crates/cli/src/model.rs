@@ -16,6 +16,7 @@ use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions, Selection};
 use retrack_unlearn::feed::to_byte;
 
 use crate::failure::Failure;
+use crate::remedy::{self, Situation};
 use crate::{interrupt, progress, space};
 
 /// Memory for images while they are searched, and no more for a whole data set than four times this.
@@ -166,7 +167,8 @@ impl Samples {
         check_denoises(&model.config, &model.folder.config_path())?;
         if let (Some(classes), None) = (model.config.num_class_embeds, self.class) {
             return Err(Failure::input(format!(
-                "the network has {classes} classes; say which with --class"
+                "the network has {classes} classes; {}",
+                remedy::advice(Situation::NoClass)
             )));
         }
         let shape = ImageShape {
@@ -176,8 +178,9 @@ impl Samples {
         };
         if let (None, Some(name)) = (self.scheduler, model.scheduler.foreign) {
             progress::warn(format!(
-                "{}: {name} is not built here; sampling by DDIM in its place (--scheduler chooses another)",
-                model.folder.root().display()
+                "{}: {name} is not built here; sampling by DDIM in its place ({})",
+                model.folder.root().display(),
+                remedy::advice(Situation::ForeignScheduler)
             ));
         }
         let kind = self.scheduler.unwrap_or(model.scheduler.kind);
@@ -196,7 +199,7 @@ impl Samples {
         space::check_memory(
             self.count as f64 * shape.bytes() as f64 + of_batch,
             &format!("{} samples, {together} at a time,", self.count),
-            "give fewer, or a smaller --batch-size",
+            remedy::advice(Situation::SamplesTooLarge),
         )?;
         let batches = self.count.div_ceil(self.batch_size.max(1));
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");

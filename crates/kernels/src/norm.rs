@@ -271,7 +271,9 @@ fn moments(norm: &Norm, x: &[f32], parallel: bool, mean: &mut [f64], scale: &mut
             let d = shift - m;
             squares + d * (2.0 * sum + pixels * d)
         });
-        let variance = (squares.sum::<f64>() / total).max(0.0);
+        let variance = squares.sum::<f64>() / total;
+        // Rounding may leave it below 0. `max` would make 0 of NaN as well.
+        let variance = if variance < 0.0 { 0.0 } else { variance };
         mean[g] = m;
         scale[g] = 1.0 / (variance + norm.eps).sqrt();
     }

@@ -3,10 +3,13 @@
 //! `OUT/run/config.json` holds the resolved configuration, `OUT/run/events.jsonl` one line a step,
 //! `OUT/run/events.out.tfevents.*` the same for TensorBoard. Rows are named by number; no pixels.
 
+use std::cell::Cell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::lock::{self, Lock, LockError};
@@ -14,18 +17,18 @@ use crate::tensorboard::{EventWriter, TensorboardError};
 use crate::trainer::StepReport;
 use crate::{checkpoint, durable};
 
-/// Why a run folder cannot be used.
+/// Why a run folder cannot be used. What to do about it depends on the command, which adds it.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("{}: the output folder is not empty; choose another, or give --force to replace it", path.display())]
+    #[error("{}: the output folder is not empty", path.display())]
     NotEmpty { path: PathBuf },
     #[error("{}: not a folder; choose another output folder", path.display())]
     NotAFolder { path: PathBuf },
     #[error("{}: not empty, and neither a model folder nor a run: it will not be replaced; choose another", path.display())]
     NotOurs { path: PathBuf },
-    #[error("{}: an interrupted run lies here; give --resume to continue it or --force to replace it", path.display())]
+    #[error("{}: an interrupted run lies here", path.display())]
     Interrupted { path: PathBuf },
-    #[error("{}: there is no interrupted run to resume; leave --resume out", path.display())]
+    #[error("{}: there is no interrupted run to resume", path.display())]
     NothingToResume { path: PathBuf },
     #[error("{}: the run was started with another {key}: {old} then, {new} now; use the same, or another output folder", path.display())]
     Differs {
@@ -34,7 +37,7 @@ pub enum RunError {
         old: String,
         new: String,
     },
-    #[error("{}: {source}{}", path.display(), remedy(source))]
+    #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("{}: not a run's configuration: {problem}", path.display())]
     Config { path: PathBuf, problem: String },
@@ -44,15 +47,6 @@ pub enum RunError {
     Unusable { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Tensorboard(#[from] TensorboardError),
-}
-
-/// What to do about an error that a full disk is.
-pub(crate) fn remedy(error: &io::Error) -> &'static str {
-    if durable::is_full(error) {
-        "; free some space, or copy the output folder to another disk and go on there with --resume"
-    } else {
-        ""
-    }
 }
 
 /// What to do with an output folder that is not empty.
@@ -65,15 +59,45 @@ pub enum Existing {
     Resume,
 }
 
-/// Lies in a run's folder until its model is in place.
+/// Lies in a run's folder until its model is in place. Once the run has been resumed it says what was [`Spent`] before.
 const UNFINISHED: &str = "unfinished";
+/// Each step's record; the last one says how long the run has taken.
+const EVENTS: &str = "events.jsonl";
+/// The key under which it does.
+const ELAPSED: &str = "elapsed_seconds";
 /// Lies there while the complete model moves into place.
 const MOVING: &str = "moving";
+
+/// What the parts of a run took that were interrupted: until the last step that each recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spent {
+    pub seconds: f64,
+    /// How often the run was resumed.
+    pub resumptions: usize,
+    /// Steps that were taken again, because a kill came between them and the next checkpoint.
+    pub repeated_steps: usize,
+}
+
+/// The seconds that a run had taken when it recorded its last step; `None` where it recorded none.
+pub fn recorded_seconds(out: &Path) -> Option<f64> {
+    let text = fs::read_to_string(out.join("run").join(EVENTS)).ok()?;
+    let events = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    events
+        .filter_map(|event: Value| event.get(ELAPSED)?.as_f64())
+        .reduce(f64::max)
+}
 
 /// The output folder of a run, which no other process writes to while this lives.
 #[derive(Debug)]
 pub struct RunFolder {
     out: PathBuf,
+    /// When this part of the run began.
+    start: Instant,
+    /// What came before.
+    spent: Cell<Spent>,
     _lock: Lock,
 }
 
@@ -130,6 +154,8 @@ impl RunFolder {
         Self::check_contents(out, existing)?;
         let run = Self {
             out: out.to_path_buf(),
+            start: Instant::now(),
+            spent: Cell::default(),
             _lock: lock,
         };
         let folder = run.folder();
@@ -140,6 +166,14 @@ impl RunFolder {
         let path = folder.join("config.json");
         if existing == Existing::Resume {
             run.compare(&path, config)?;
+            let text = fs::read_to_string(folder.join(UNFINISHED)).map_err(io_error)?;
+            let mut spent: Spent = serde_json::from_str(&text).unwrap_or_default();
+            spent.seconds = spent.seconds.max(recorded_seconds(out).unwrap_or(0.0));
+            spent.resumptions += 1;
+            run.spent.set(spent);
+            if !run.is_moving() {
+                run.record_spent().map_err(io_error)?;
+            }
             return Ok(run);
         }
         for entry in fs::read_dir(&folder).map_err(io_error)? {
@@ -176,6 +210,28 @@ impl RunFolder {
                 new,
             }),
         }
+    }
+
+    fn record_spent(&self) -> io::Result<()> {
+        let text = serde_json::to_string(&self.spent.get()).expect("numbers");
+        durable::write(&self.folder().join(UNFINISHED), |out| {
+            writeln!(out, "{text}")
+        })
+    }
+
+    /// Counts this part of the run from `start` on, where its work began before the folder was taken.
+    pub fn started(self, start: Instant) -> Self {
+        Self { start, ..self }
+    }
+
+    /// What the interrupted parts of the run took.
+    pub fn spent(&self) -> Spent {
+        self.spent.get()
+    }
+
+    /// Seconds that the run has taken, in all its parts: those of steps that had to be repeated count twice.
+    pub fn seconds(&self) -> f64 {
+        self.spent.get().seconds + self.start.elapsed().as_secs_f64()
     }
 
     /// Where the run's own files are.
@@ -349,22 +405,29 @@ impl EventLog {
     /// # Errors
     /// The disk's.
     pub fn open(run: &RunFolder, step: usize) -> Result<Self, RunError> {
-        let path = run.folder().join("events.jsonl");
+        let path = run.folder().join(EVENTS);
         let io_error = |source| RunError::Io {
             path: path.clone(),
             source,
         };
-        let mut kept = Vec::new();
-        if step > 0 && path.exists() {
+        let (mut kept, mut dropped) = (Vec::new(), 0);
+        if path.exists() {
             let file = BufReader::new(File::open(&path).map_err(io_error)?);
             for line in file.lines() {
                 let line = line.map_err(io_error)?;
                 let event: Value = serde_json::from_str(&line).unwrap_or_default();
-                let of = event.get("step").and_then(Value::as_u64);
-                if of.is_some_and(|of| of <= step as u64) {
-                    kept.push(line);
+                match event.get("step").and_then(Value::as_u64) {
+                    Some(of) if of <= step as u64 => kept.push(line),
+                    Some(_) => dropped += 1,
+                    None => {}
                 }
             }
+        }
+        if dropped > 0 {
+            let mut spent = run.spent.get();
+            spent.repeated_steps += dropped;
+            run.spent.set(spent);
+            run.record_spent().map_err(io_error)?;
         }
         durable::write(&path, |out| {
             kept.iter().try_for_each(|line| writeln!(out, "{line}"))
@@ -382,11 +445,16 @@ impl EventLog {
         })
     }
 
-    /// Records one step, and what else was seen after it.
+    /// Records one step of `run`, and what else was seen after it.
     ///
     /// # Errors
     /// The disk's.
-    pub fn record(&mut self, report: &StepReport, more: &[(&str, f64)]) -> Result<(), RunError> {
+    pub fn record(
+        &mut self,
+        run: &RunFolder,
+        report: &StepReport,
+        more: &[(&str, f64)],
+    ) -> Result<(), RunError> {
         let losses = &report.losses;
         let mut event = json!({
             "step": report.step,
@@ -394,6 +462,7 @@ impl EventLog {
             "gradient_norm": report.gradient_norm,
             "learning_rate": report.learning_rate,
             "seconds": report.seconds,
+            ELAPSED: run.seconds(),
         });
         let mut scalars = vec![
             ("loss", losses.loss as f32),
@@ -406,6 +475,7 @@ impl EventLog {
             ("forget_loss", losses.forget),
             ("correction_loss", losses.correction),
             ("watched_retain_loss", report.watched_retain),
+            ("collapse_factor", report.collapsed),
         ];
         for (name, term) in terms {
             if let Some(term) = term {

@@ -18,11 +18,12 @@ mod verify;
 
 use crate::args::{Args, BenchCommand, Command};
 use crate::failure::Failure;
-use crate::machine;
+use crate::{machine, remedy};
 
 /// Runs what was typed.
 pub fn run(args: Args) -> Result<(), Failure> {
     let command = args.command;
+    remedy::speak_for(&command);
     machine::with_threads(threads(&command), || dispatch(&command))
 }
 

@@ -18,9 +18,10 @@ use crate::args::TrainArgs;
 use crate::failure::Failure;
 use crate::folders::{existing, outside};
 use crate::progress::say;
+use crate::remedy::{self, Situation};
 use crate::session::{Session, Unobserved};
 use crate::space::{self, Work};
-use crate::unlearning::{SMALLER, report_split, steps};
+use crate::unlearning::{report_split, steps};
 use crate::{machine, model, progress};
 
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
@@ -130,14 +131,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         progress::note(needs.text(&args.out));
         let text = serde_json::to_string_pretty(&resolved).expect("JSON has no unwritable values");
         say!("{text}");
-        return needs.check(&args.out, 0, SMALLER);
+        return needs.check(&args.out, 0, remedy::advice(Situation::StepTooLarge));
     }
     let held = if args.resume {
         space::bytes_below(&args.out.join("run"))
     } else {
         0
     };
-    needs.check(&args.out, held, SMALLER)?;
+    needs.check(&args.out, held, remedy::advice(Situation::StepTooLarge))?;
     let run = RunFolder::begin(&args.out, existing, &resolved)?;
     if run.is_moving() {
         run.publish()?;

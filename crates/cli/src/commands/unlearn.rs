@@ -1,7 +1,6 @@
 //! `retrack unlearn`: a model folder in, one that forgot out.
 
 use std::path::Path;
-use std::time::Instant;
 
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::data::{Dataset, Split};
@@ -113,7 +112,6 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         return Ok(None);
     }
 
-    let start = Instant::now();
     let run = RunFolder::begin(&args.out, existing, &config)?;
     if run.is_moving() {
         run.publish()?;
@@ -122,7 +120,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
             &settings,
             &split,
             Outcome::default(),
-            start,
+            &run,
         )));
     }
     let about = evidence::Run {
@@ -142,7 +140,6 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         about: &about,
         folder: &run,
         device: &device,
-        start,
     };
     let write = |network: &UNet2DModel, staged: &Path| {
         let written = opened.write(network, staged, false)?;

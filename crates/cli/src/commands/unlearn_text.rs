@@ -118,7 +118,7 @@ pub fn unlearn(
             &settings,
             &split,
             Outcome::default(),
-            start,
+            run,
         )));
     }
     // Text encoder, autoencoder and denoiser are in memory one after another.
@@ -145,7 +145,7 @@ pub fn unlearn(
     let network = Captioned::new(network, states);
     let run = match resumed {
         Some(run) => run,
-        None => begin()?,
+        None => begin()?.started(start),
     };
     let about = evidence::Run {
         args,
@@ -164,7 +164,6 @@ pub fn unlearn(
         about: &about,
         folder: &run,
         device,
-        start,
     };
     let write = |network: &Captioned, staged: &Path| match rank {
         Some(_) => write_adapter(opened, network, args, staged),

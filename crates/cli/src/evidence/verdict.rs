@@ -169,9 +169,9 @@ impl Findings {
         {
             notes.push(format!(
                 "{} {avoid} denoised with an error of {:.3}, where the highest of {} retained images has {highest:.3} \
-                 and their mean is {:.3}. Who holds the {them} may recognize that this model avoids {}: fewer --steps \
-                 or a lower --lambda avoid less, and `retrack evaluate --metrics membership --controls` compares with \
-                 images that were never seen.",
+                 and their mean is {:.3}. Who holds the {them} may recognize that this model avoids {}: `retrack \
+                 unlearn` with fewer steps or a lower lambda avoids less, and `retrack evaluate --metrics membership \
+                 --controls` compares with images that were never seen.",
                 capital(image),
                 mean(forgotten),
                 controls.len(),

@@ -1,0 +1,184 @@
+//! What a run that was interrupted still knows: what its losses began with, what it warned of, how long it took.
+
+mod support;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use support::{Folder, Guard, events};
+
+const LOSES: &str = "the loss of the retained images is";
+
+/// The shipped model and data: a random network has nothing to lose.
+fn shipped() -> String {
+    let assets = support::parity()
+        .join("../../assets")
+        .canonicalize()
+        .unwrap();
+    format!(
+        "unlearn --model {0}/base-model --data {0}/digits.parquet --forget label:10 --preset demo --batch-size 4 \
+         --no-report",
+        assets.display()
+    )
+}
+
+/// Runs until `steps` steps are recorded, then asks it to stop. What it said.
+fn stop_after(folder: &Folder, line: &str, out: &str, steps: usize) -> String {
+    let child = folder.command(line).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Guard(child);
+    while recorded(folder, out) < steps {
+        let ended = child.0.try_wait().unwrap();
+        assert!(ended.is_none(), "{line}\nended before it could be stopped");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let pid = child.0.id().to_string();
+    let kill = std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status();
+    assert!(kill.unwrap().success());
+    let mut said = String::new();
+    let mut pipe = child.0.stderr.take().unwrap();
+    std::io::Read::read_to_string(&mut pipe, &mut said).unwrap();
+    assert_eq!(child.0.wait().unwrap().code(), Some(130), "{said}");
+    said
+}
+
+/// Steps in a run's record, which it may be writing.
+fn recorded(folder: &Folder, out: &str) -> usize {
+    let text = std::fs::read_to_string(folder.path(out).join("run/events.jsonl"));
+    text.map_or(0, |text| text.matches('\n').count())
+}
+
+/// What was seen of the retained images' loss, step by step.
+fn collapses(folder: &Folder, out: &str) -> Vec<(Value, Value)> {
+    let events = events(folder, out).into_iter();
+    events
+        .map(|event| (event["step"].clone(), event["collapse_factor"].clone()))
+        .collect()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_interrupted_again_and_again_compares_with_its_own_start_and_warns_once() {
+    for (method, rate) in [
+        ("retrack --lambda 1", "5e-4"),
+        ("finetune", "2e-2"),
+        ("erasediff", "2e-2"),
+        ("neggrad", "5e-3"),
+        ("siss", "5e-3"),
+    ] {
+        let folder = Folder::new();
+        let line = format!("{} --steps 24 --method {method} --lr {rate}", shipped());
+        let whole = folder.done(&format!("{line} --out whole"));
+        assert_eq!(
+            whole.stderr.matches(LOSES).count(),
+            1,
+            "{method}: {}",
+            whole.stderr
+        );
+        let expected = collapses(&folder, "whole");
+        let warned = expected
+            .iter()
+            .position(|(_, factor)| factor.is_f64())
+            .unwrap();
+
+        // In the middle of the start, right after it, and after the warning.
+        let parts = format!("{line} --out parts");
+        let mut said = vec![stop_after(&folder, &parts, "parts", 2)];
+        let resumed = format!("{parts} --resume");
+        for steps in [6, 11, warned + 2] {
+            if steps > recorded(&folder, "parts") && steps < 22 {
+                said.push(stop_after(&folder, &resumed, "parts", steps));
+            }
+        }
+        said.push(folder.done(&resumed).stderr);
+        assert_eq!(collapses(&folder, "parts"), expected, "{method}");
+        let of = |what: &str| -> usize {
+            let line = |said: &String| {
+                said.lines()
+                    .filter(|line| line.contains(LOSES) && line.contains(what))
+                    .count()
+            };
+            said.iter().map(line).sum()
+        };
+        assert_eq!(of("step "), 1, "{method}: {said:?}");
+        // Who sees only the last part is told as well.
+        let again = said.len() - 1 - said.iter().position(|said| said.contains(LOSES)).unwrap();
+        assert_eq!(of("before it was interrupted"), again, "{method}: {said:?}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn the_seconds_of_a_run_are_those_of_all_its_parts() {
+    const RUN: &str = "unlearn --model model --data photos --forget row:3 --neighbors 4 --batch-size 4 --steps 60 \
+                       --checkpoint-every 7 --out out";
+    let folder = Folder::with_model_and_photos();
+    let elapsed = || {
+        let events = events(&folder, "out");
+        let all: Vec<f64> = events
+            .iter()
+            .map(|event| event["elapsed_seconds"].as_f64().unwrap())
+            .collect();
+        assert!(all.is_sorted(), "{all:?}");
+        (*all.last().unwrap(), events.len())
+    };
+    // Killed: the steps since the last checkpoint are taken again.
+    folder.kill_after_two_checkpoints(RUN, "out");
+    let (first, steps) = elapsed();
+    let newest = folder.files("out/run").into_keys().filter_map(|name| {
+        name.strip_prefix("checkpoint-")?
+            .strip_suffix(".safetensors")?
+            .parse::<usize>()
+            .ok()
+    });
+    let repeated = steps - newest.max().unwrap();
+    let resumed = format!("{RUN} --resume");
+    stop_after(&folder, &resumed, "out", steps + 3);
+    let (second, _) = elapsed();
+    assert!(second > first, "{second} after {first}");
+    // Nothing of it is lost where a part ends before its first step.
+    std::fs::remove_file(folder.path("out/run/events.jsonl")).unwrap();
+    std::thread::sleep(Duration::from_millis(5));
+    let result = folder.done(&format!("{resumed} --json")).json();
+    assert!(result["seconds"].as_f64().unwrap() > first, "{result}");
+    assert_eq!(result["resumptions"], 2);
+    assert_eq!(result["repeated_steps"], repeated);
+    let cost = folder.read_json("out/run/report.json")["cost"].to_string();
+    assert!(
+        cost.contains("2 times") && cost.contains(&format!("{repeated} step")),
+        "{cost}"
+    );
+}
+
+#[test]
+fn a_checkpoint_of_an_earlier_version_is_refused_by_name() {
+    const RUN: &str = "unlearn --model model --data photos --forget row:3 --neighbors 4 --batch-size 4 --steps 30 \
+                       --checkpoint-every 1 --out out";
+    let folder = Folder::with_model_and_photos();
+    folder.kill_after_two_checkpoints(RUN, "out");
+    for name in folder.files("out/run").into_keys() {
+        let Some(stem) = name.strip_suffix(".safetensors") else {
+            continue;
+        };
+        let content = folder.read(&format!("out/run/{name}"));
+        let end = 8 + u64::from_le_bytes(content[..8].try_into().unwrap()) as usize;
+        let mut header: Value = serde_json::from_slice(&content[8..end]).unwrap();
+        header["__metadata__"] = serde_json::json!({"step": "7"});
+        let header = header.to_string();
+        let mut old = (header.len() as u64).to_le_bytes().to_vec();
+        old.extend(header.as_bytes());
+        old.extend(&content[end..]);
+        folder.write(&format!("out/run/{name}"), old);
+        let digest =
+            retrack_networks::folder::sha256_file(&folder.path(&format!("out/run/{name}")));
+        folder.write(&format!("out/run/{stem}.sha256"), digest.unwrap());
+    }
+    let output = folder.command(&format!("{RUN} --resume")).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["out/run/checkpoint-", "an earlier version", "start it anew"] {
+        assert!(said.contains(part), "{said}");
+    }
+}

@@ -1,0 +1,343 @@
+//! What is not a number, infinite, denormal or huge comes out of a fast path as it does of the plain one: results and
+//! every gradient, wherever it went in.
+
+mod support;
+
+use burn::tensor::{Device, Tensor};
+use retrack_kernels::{self as kernels, Padding};
+
+use support::*;
+
+const SPECIAL: [f32; 7] = [
+    f32::NAN,
+    f32::INFINITY,
+    f32::NEG_INFINITY,
+    1e-40,
+    -1e-40,
+    1e18,
+    -1e18,
+];
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Class {
+    Nan,
+    Plus,
+    Minus,
+    Finite,
+}
+
+impl Class {
+    fn of(value: f32) -> Self {
+        match value {
+            _ if value.is_nan() => Self::Nan,
+            f32::INFINITY => Self::Plus,
+            f32::NEG_INFINITY => Self::Minus,
+            _ => Self::Finite,
+        }
+    }
+}
+
+/// Whether Winograd's transforms, which add and subtract what the direct sum keeps apart, may have made more of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Spread {
+    None,
+    Tiles,
+}
+
+type Build<'a> = &'a dyn Fn(Vec<Input>, Vec<f32>) -> Box<dyn Case>;
+
+/// Puts each special value at the beginning, in the middle and at the end of each input and of the result's gradient.
+fn check(name: &str, dims: &[&[usize]], outputs: usize, spread: Spread, build: Build) {
+    let mut source = Source::new(21);
+    for special in SPECIAL {
+        for target in 0..=dims.len() {
+            for place in 0..3 {
+                let mut inputs: Vec<Input> = dims
+                    .iter()
+                    .map(|dims| Input::new(&mut source, dims))
+                    .collect();
+                let mut dy = source.normal(outputs);
+                let values = inputs.get_mut(target).map_or(&mut dy, |input| &mut input.0);
+                let last = values.len() - 1;
+                values[[0, last / 2, last][place]] = special;
+                let case = build(inputs, dy);
+                let wanted = vec![true; case.inputs()];
+                let (fast, plain) = (case.run(true, &wanted), case.run(false, &wanted));
+                for (output, (fast, plain)) in fast.iter().zip(&plain).enumerate() {
+                    let what =
+                        format!("{name}: {special:e} in {target} at {place}, output {output}");
+                    if let (Some(fast), Some(plain)) = (fast, plain) {
+                        compare(&what, fast, plain, special, spread);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn compare(what: &str, fast: &[f32], plain: &[f32], special: f32, spread: Spread) {
+    assert_eq!(fast.len(), plain.len(), "{what}");
+    for (index, (&fast, &plain)) in fast.iter().zip(plain).enumerate() {
+        let (of_fast, of_plain) = (Class::of(fast), Class::of(plain));
+        if spread == Spread::Tiles && of_fast != Class::Finite {
+            continue;
+        }
+        assert_eq!(
+            of_fast, of_plain,
+            "{what}[{index}]: {fast:e}, plain {plain:e}"
+        );
+        if of_plain == Class::Finite && special.abs() != 1e18 {
+            let bound = 1e-3 * (1.0 + plain.abs());
+            let near = (fast - plain).abs() <= bound;
+            assert!(near, "{what}[{index}]: {fast:e}, plain {plain:e}");
+        }
+    }
+}
+
+#[test]
+fn activations_keep_what_is_no_number() {
+    for count in [3, 16, 37] {
+        check(
+            "silu",
+            &[&[1, 1, count]],
+            count,
+            Spread::None,
+            &|mut inputs, dy| {
+                Box::new(Silu {
+                    x: inputs.remove(0),
+                    dy,
+                })
+            },
+        );
+        check(
+            "gelu",
+            &[&[1, 1, count]],
+            count,
+            Spread::None,
+            &|mut inputs, dy| {
+                Box::new(Gelu {
+                    x: inputs.remove(0),
+                    dy,
+                })
+            },
+        );
+        check(
+            "geglu",
+            &[&[3, 2 * count]],
+            3 * count,
+            Spread::None,
+            &|mut inputs, dy| {
+                Box::new(Geglu {
+                    x: inputs.remove(0),
+                    dy,
+                })
+            },
+        );
+    }
+}
+
+/// torch.nn.functional of PyTorch 2.15: gelu by its own kernels (oneDNN's gives NaN for infinity).
+#[test]
+fn activations_of_infinity_are_those_of_pytorch() {
+    let device = Device::default();
+    let x = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 3e38, -3e38];
+    for x in [x.to_vec(), x.repeat(8)] {
+        let x = Tensor::<1>::from_floats(&*x, &device);
+        for y in [values(kernels::gelu(x.clone())), values(kernels::silu(x))] {
+            assert_eq!(y[0], f32::INFINITY);
+            assert!(y[1].is_nan() && y[2].is_nan(), "{y:?}");
+            assert!((y[3] / 3e38 - 1.0).abs() < 1e-5 && y[4] == 0.0, "{y:?}");
+        }
+    }
+}
+
+#[test]
+fn attention_keeps_what_is_no_number() {
+    // Fewer keys than a vector has lanes, a whole vector, and a rest beyond.
+    for (queries, keys) in [(2, 3), (5, 16), (7, 37), (100, 20)] {
+        let dims: [&[usize]; 3] = [&[2, queries, 8], &[2, keys, 8], &[2, keys, 4]];
+        check(
+            "attention",
+            &dims,
+            2 * queries * 4,
+            Spread::None,
+            &|inputs, dy| {
+                let [q, k, v] = inputs.try_into().ok().expect("three");
+                Box::new(Attention {
+                    q,
+                    k,
+                    v,
+                    scale: 0.35,
+                    dy,
+                })
+            },
+        );
+    }
+}
+
+#[test]
+fn scores_that_overflow_do_so_on_both_paths() {
+    // Products of 1e39 and more, which a scale of 0.01 applied before them keeps finite.
+    for (size, scale) in [(1e19, 0.01), (1e20, 0.01), (3e19, 1.0)] {
+        let input = |count: usize| Input(vec![size; count], vec![1, count / 8, 8]);
+        let mut source = Source::new(22);
+        let case = Attention {
+            q: input(40),
+            k: input(160),
+            v: Input::new(&mut source, &[1, 20, 4]),
+            scale,
+            dy: source.normal(5 * 4),
+        };
+        let (fast, plain) = (case.run(true, &[false; 3]), case.run(false, &[false; 3]));
+        let (fast, plain) = (fast[0].as_ref().unwrap(), plain[0].as_ref().unwrap());
+        compare(
+            &format!("scores of {size:e}"),
+            fast,
+            plain,
+            size,
+            Spread::None,
+        );
+    }
+}
+
+#[test]
+fn normalization_keeps_what_is_no_number() {
+    for silu in [false, true] {
+        for (batch, side, channels, groups) in [(1, 3, 8, 2), (2, 5, 24, 8), (2, 20, 16, 4)] {
+            let image: &[usize] = &[batch, side, side, channels];
+            let row: &[usize] = &[1, channels];
+            let outputs = batch * side * side * channels;
+            check(
+                "group_norm",
+                &[image, row, row],
+                outputs,
+                Spread::None,
+                &|inputs, dy| {
+                    let [x, gamma, beta] = inputs.try_into().ok().expect("three");
+                    Box::new(Norm {
+                        x,
+                        gamma,
+                        beta,
+                        groups,
+                        silu,
+                        dy,
+                    })
+                },
+            );
+        }
+    }
+}
+
+#[test]
+fn products_and_moves_keep_what_is_no_number() {
+    for (rows, inputs, outputs) in [(1, 3, 5), (13, 17, 40), (100, 64, 7)] {
+        let dims: [&[usize]; 3] = [&[rows, inputs], &[inputs, outputs], &[outputs]];
+        check(
+            "linear",
+            &dims,
+            rows * outputs,
+            Spread::None,
+            &|inputs, dy| {
+                let [x, w, b] = inputs.try_into().ok().expect("three");
+                Box::new(Linear {
+                    x,
+                    w,
+                    b,
+                    bias: true,
+                    dy,
+                })
+            },
+        );
+    }
+    check(
+        "upsample",
+        &[&[1, 3, 5, 7]],
+        4 * 105,
+        Spread::None,
+        &|mut inputs, dy| {
+            Box::new(Upsample {
+                x: inputs.remove(0),
+                dy,
+            })
+        },
+    );
+    check(
+        "concat",
+        &[&[1, 3, 5, 7], &[1, 3, 5, 2]],
+        135,
+        Spread::None,
+        &|inputs, dy| {
+            let [a, b] = inputs.try_into().ok().expect("two");
+            Box::new(Concat { a, b, dy })
+        },
+    );
+}
+
+#[test]
+fn convolutions_keep_what_is_no_number() {
+    // By gathered neighborhoods, by taps, and by Winograd.
+    for (side, ci, co, spread) in [
+        (5, 3, 16, Spread::None),
+        (2, 16, 16, Spread::None),
+        (9, 16, 3, Spread::None),
+        (8, 16, 16, Spread::Tiles),
+        (14, 24, 40, Spread::Tiles),
+    ] {
+        let dims: [&[usize]; 4] = [
+            &[1, side, side, ci],
+            &[3, 3, ci, co],
+            &[1, co],
+            &[1, side, side, co],
+        ];
+        let name = format!("conv3x3 {side} {ci} -> {co}");
+        check(&name, &dims, side * side * co, spread, &|inputs, dy| {
+            let [x, w, b, r] = inputs.try_into().ok().expect("four");
+            Box::new(Conv {
+                x,
+                w,
+                b,
+                r,
+                residual: true,
+                dy,
+            })
+        });
+    }
+    for padding in [Padding::Symmetric, Padding::BottomRight] {
+        let side = if padding == Padding::Symmetric { 4 } else { 3 };
+        let dims: [&[usize]; 3] = [&[1, 7, 7, 8], &[3, 3, 8, 16], &[16]];
+        let name = format!("stride 2 {padding:?}");
+        check(
+            &name,
+            &dims,
+            side * side * 16,
+            Spread::None,
+            &|inputs, dy| {
+                let [x, w, b] = inputs.try_into().ok().expect("three");
+                Box::new(Stride2 {
+                    x,
+                    w,
+                    b,
+                    padding,
+                    dy,
+                })
+            },
+        );
+    }
+}
+
+#[test]
+fn sums_of_squares_keep_what_is_no_number() {
+    let device = Device::default();
+    for count in [1, 5, 255, 256, 257, 40_000] {
+        for special in SPECIAL {
+            for place in [0, count / 2, count - 1] {
+                let mut x = vec![1.0f32; count];
+                x[place] = special;
+                let x = Tensor::<1>::from_floats(&*x, &device);
+                let fast = kernels::sum_squares(x.clone()) as f32;
+                let plain = kernels::plain::sum_squares(x) as f32;
+                assert_eq!(Class::of(fast), Class::of(plain), "{special:e} of {count}");
+            }
+        }
+    }
+}
