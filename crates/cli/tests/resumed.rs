@@ -152,6 +152,36 @@ fn the_seconds_of_a_run_are_those_of_all_its_parts() {
     );
 }
 
+#[cfg(unix)]
+#[test]
+fn what_is_interrupted_says_how_its_own_command_goes_on() {
+    let folder = Folder::with_model_and_photos();
+    folder.write(
+        "long.toml",
+        "neighbors = 2\nsteps = 300\nbatch_size = 2\n\n[experiment]\nsampling_steps = 2\n",
+    );
+    let experiment = "experiment mnist-tshirt --model model --data photos --forget photos/03.png --methods finetune \
+                      --seeds 0 --metrics frequency --threshold 3 --samples 2 --config long.toml --out out";
+    let said = stop_after(&folder, experiment, "out/models/finetune-seed0-forget0", 2);
+    assert!(
+        said.contains("which is kept: the same command goes on"),
+        "{said}"
+    );
+    assert!(!said.contains("--resume"), "{said}");
+    let said = folder.done(experiment);
+    assert!(
+        said.stderr.contains("resuming after step"),
+        "{}",
+        said.stderr
+    );
+
+    let said = stop_after(&folder, "demo --count 1 --out demo", "demo/model", 1);
+    assert!(
+        said.contains("--force") && !said.contains("--resume"),
+        "{said}"
+    );
+}
+
 #[test]
 fn a_checkpoint_of_an_earlier_version_is_refused_by_name() {
     const RUN: &str = "unlearn --model model --data photos --forget row:3 --neighbors 4 --batch-size 4 --steps 30 \

@@ -98,11 +98,11 @@ pub(crate) fn forward(norm: &Norm, x: &[f32], gamma: &[f32], beta: &[f32]) -> (V
             let gamma = norm.row(gamma, norm.gamma_per_image, i);
             let beta = norm.row(beta, norm.beta_per_image, i);
             let (factor, offset) = normal(norm, mean, scale);
-            let affine = [&factor, &offset, gamma, beta].map(|row| row.as_ptr());
+            let affine: [&[f32]; 4] = [&factor, &offset, gamma, beta];
             norm.for_each_part(parallel, |first, count, _| unsafe {
                 let from = from.as_ptr().add(first * channels);
                 let to = y.at(i * norm.image() + first * channels);
-                apply(from, count, channels, affine, norm.silu, to);
+                apply(from, count, channels, pointers(affine), norm.silu, to);
             });
         });
     };
@@ -145,7 +145,7 @@ pub(crate) fn backward(
             let gamma = norm.row(gamma, norm.gamma_per_image, i);
             let beta = norm.row(beta, norm.beta_per_image, i);
             let (factor, offset) = normal(norm, mean, scale);
-            let affine = [&factor, &offset, gamma, beta].map(|row| row.as_ptr());
+            let affine: [&[f32]; 4] = [&factor, &offset, gamma, beta];
             let slopes: Vec<f32> = gamma.iter().zip(&factor).map(|(g, s)| g * s).collect();
             // SAFETY: each part writes its own pixels and its own row of sums.
             norm.for_each_part(parallel, |first, count, part| unsafe {
@@ -158,7 +158,11 @@ pub(crate) fn backward(
                     channels,
                     silu: norm.silu,
                 };
-                gather_sums(pixels, affine, shared_sums.at((i * parts + part) * row));
+                gather_sums(
+                    pixels,
+                    pointers(affine),
+                    shared_sums.at((i * parts + part) * row),
+                );
             });
             // SAFETY: each image has its own totals; its sums are complete.
             let totals = unsafe { shared_totals.slice(i * row, row) };
@@ -275,6 +279,10 @@ fn normal(norm: &Norm, mean: &[f64], scale: &[f64]) -> (Vec<f32>, Vec<f32>) {
         (scale as f32, (-mean * scale) as f32)
     };
     (0..norm.channels).map(channel).unzip()
+}
+
+fn pointers(rows: [&[f32]; 4]) -> [*const f32; 4] {
+    rows.map(<[f32]>::as_ptr)
 }
 
 /// Like [`Shared`], for f64.

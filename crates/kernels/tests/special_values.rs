@@ -4,7 +4,7 @@
 mod support;
 
 use burn::tensor::{Device, Tensor};
-use retrack_kernels::{self as kernels, Padding};
+use retrack_kernels::{self as kernels, AdamWStep, Padding};
 
 use Expected::{NotFinite, Same, Wider};
 use support::*;
@@ -321,6 +321,43 @@ fn sums_of_squares_keep_what_is_no_number() {
                 let fast = kernels::sum_squares(x.clone()) as f32;
                 let plain = kernels::plain::sum_squares(x) as f32;
                 assert_eq!(Class::of(fast), Class::of(plain), "{special:e} of {count}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_optimizer_step_keeps_what_is_no_number() {
+    let device = Device::default();
+    let step = AdamWStep {
+        learning_rate: 0.1,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.01,
+        step: 3,
+        gradient_scale: 0.5,
+    };
+    let count = 37;
+    for special in SPECIAL {
+        for target in 0..4 {
+            for place in [0, 18, count - 1] {
+                let inputs: Vec<Tensor<1>> = (0..4)
+                    .map(|input| {
+                        let mut values = vec![0.5f32; count];
+                        if input == target {
+                            values[place] = special;
+                        }
+                        Tensor::from_floats(&*values, &device)
+                    })
+                    .collect();
+                let [p, g, m, v] = inputs.try_into().ok().expect("four");
+                let fast = kernels::adamw_step(p.clone(), g.clone(), m.clone(), v.clone(), &step);
+                let plain = kernels::plain::adamw_step(p, g, m, v, &step);
+                for (fast, plain) in [(fast.0, plain.0), (fast.1, plain.1), (fast.2, plain.2)] {
+                    let what = format!("{special:e} in {target}");
+                    compare(&what, &values(fast), &values(plain), special, Same);
+                }
             }
         }
     }
