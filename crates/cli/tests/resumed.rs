@@ -61,34 +61,27 @@ fn collapses(folder: &Folder, out: &str) -> Vec<(Value, Value)> {
 #[cfg(unix)]
 #[test]
 fn a_run_that_is_interrupted_again_and_again_compares_with_its_own_start_and_warns_once() {
-    for (method, rate) in [
-        ("retrack --lambda 1", "5e-4"),
-        ("finetune", "2e-2"),
-        ("erasediff", "2e-2"),
-        ("neggrad", "5e-3"),
-        ("siss", "5e-3"),
+    for (method, collapses_at) in [
+        ("retrack --lambda 1 --lr 5e-4", Some(15)),
+        ("erasediff --eta 50 --lr 3e-4", Some(15)),
+        ("finetune --lr 1e-3", None),
+        ("neggrad --lr 5e-3", Some(5)),
+        ("siss --lr 5e-3", Some(5)),
     ] {
         let folder = Folder::new();
-        let line = format!("{} --steps 24 --method {method} --lr {rate}", shipped());
+        let line = format!("{} --steps 20 --method {method}", shipped());
         let whole = folder.done(&format!("{line} --out whole"));
-        assert_eq!(
-            whole.stderr.matches(LOSES).count(),
-            1,
-            "{method}: {}",
-            whole.stderr
-        );
         let expected = collapses(&folder, "whole");
-        let warned = expected
-            .iter()
-            .position(|(_, factor)| factor.is_f64())
-            .unwrap();
+        let warned = expected.iter().find(|(_, factor)| factor.is_f64());
+        let warned = warned.and_then(|(step, _)| step.as_u64());
+        assert_eq!(warned, collapses_at, "{method}: {}", whole.stderr);
 
-        // In the middle of the start, right after it, and after the warning.
+        // In the middle of the start, around the first look at watched images, between, and after every warning.
         let parts = format!("{line} --out parts");
         let mut said = vec![stop_after(&folder, &parts, "parts", 2)];
         let resumed = format!("{parts} --resume");
-        for steps in [6, 11, warned + 2] {
-            if steps > recorded(&folder, "parts") && steps < 22 {
+        for steps in [6, 11, 17] {
+            if steps > recorded(&folder, "parts") {
                 said.push(stop_after(&folder, &resumed, "parts", steps));
             }
         }
@@ -102,9 +95,14 @@ fn a_run_that_is_interrupted_again_and_again_compares_with_its_own_start_and_war
             };
             said.iter().map(line).sum()
         };
-        assert_eq!(of("step "), 1, "{method}: {said:?}");
+        assert_eq!(
+            of("step "),
+            usize::from(warned.is_some()),
+            "{method}: {said:?}"
+        );
         // Who sees only the last part is told as well.
-        let again = said.len() - 1 - said.iter().position(|said| said.contains(LOSES)).unwrap();
+        let first = said.iter().position(|said| said.contains(LOSES));
+        let again = first.map_or(0, |first| said.len() - 1 - first);
         assert_eq!(of("before it was interrupted"), again, "{method}: {said:?}");
     }
 }
