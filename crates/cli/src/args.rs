@@ -1,29 +1,71 @@
 //! The command line as it is typed.
+//!
+//! `--help` shows the options that are required or have no heading: the common ones. Those under a heading of
+//! [`heading`] are for `--help-all`, which shows everything.
 
 mod bench;
+mod command;
 mod measure;
 mod unlearn;
 
 use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use serde::{Deserialize, Serialize};
 
 pub use self::bench::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
+pub use self::command::{command, parse};
 pub use self::measure::{EvaluateArgs, ExperimentArgs, Metric, PromptArgs, VerifyArgs};
 pub use self::unlearn::{MethodName, UnlearnArgs};
 
-const SRC: &str = "Images: a folder, a Parquet file or folder (Hugging Face image column), \
-                   an IDX pair (*-images-idx3-ubyte[.gz]) or CIFAR-10 binary batches";
-const SEL: &str = "What to forget: an image file, row:5, rows:10-19, label:10 (or cluster:1) or @list.txt \
-                   (rows count from 0 in the source's order; a folder's is by name)";
+/// What options are about that `--help` leaves to `--help-all`.
+pub mod heading {
+    pub const DATA: &str = "Data";
+    pub const TEXT_TO_IMAGE: &str = "Text-to-image models";
+    pub const METHOD: &str = "Method";
+    pub const TRAINING: &str = "Training";
+    pub const SAMPLING: &str = "Sampling";
+    pub const MEASURING: &str = "Measuring";
+    pub const OUTPUT: &str = "Output";
+    pub const MACHINE: &str = "Machine";
+}
+
+/// Behind a command's own options.
+const LAST: usize = 1000;
+
+const SRC: &str = "Images: a folder, Parquet, an IDX pair or CIFAR-10 batches";
+const SRC_LONG: &str = "Images: a folder, a Parquet file or folder (Hugging Face image column), an IDX pair \
+                        (*-images-idx3-ubyte[.gz]) or CIFAR-10 binary batches";
+const SEL: &str = "What to forget: an image file, row:5, rows:10-19, label:10 or @list.txt";
+const SEL_LONG: &str = "What to forget: an image file, row:5, rows:10-19, label:10 (or cluster:1) or @list.txt \
+                        (rows count from 0 in the source's order; a folder's is by name)";
 
 /// Make a trained diffusion model forget chosen training images.
 #[derive(Debug, Parser)]
 #[command(name = "retrack", version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(disable_help_flag = true)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Command,
+    #[command(flatten)]
+    pub volume: VolumeArgs,
+    /// Print the common options
+    #[arg(short, long, global = true, action = ArgAction::HelpShort, display_order = LAST)]
+    help: Option<bool>,
+    /// Print all options
+    #[arg(long, global = true, action = ArgAction::HelpLong, display_order = LAST)]
+    help_all: Option<bool>,
+}
+
+/// How much is said on the way, by any command.
+#[derive(Debug, Clone, Copy, ClapArgs)]
+pub struct VolumeArgs {
+    /// Say nothing on the way but warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", display_order = LAST)]
+    pub quiet: bool,
+    /// Say more: what is read and written, settings, times
+    #[arg(short, long, global = true, display_order = LAST)]
+    pub verbose: bool,
 }
 
 const EXAMPLES: &str = "\
@@ -33,7 +75,7 @@ Examples:
   retrack neighbors --data photos --forget photos/me.png --out neighbors.png
   retrack sample --model forgotten --count 64 --out samples.png
 
-Exit codes: 0 done, 1 failed, 2 bad input or usage.";
+Exit codes: 0 done, 1 failed, 2 bad input or usage, 130 or 143 interrupted.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -64,16 +106,18 @@ pub enum Command {
     /// Time this machine's work: one JSON line a call
     #[command(subcommand)]
     Bench(BenchCommand),
+    /// Print a script with which a shell completes commands and options
+    Completions(CompletionsArgs),
 }
 
 /// Where and with how much to compute.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct MachineArgs {
     /// cpu, or cuda, vulkan, metal with an optional :NUMBER where built in
-    #[arg(long, default_value = "cpu", value_name = "D")]
+    #[arg(long, default_value = "cpu", value_name = "D", help_heading = heading::MACHINE)]
     pub device: String,
     /// Threads on the CPU [default: all cores]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", help_heading = heading::MACHINE)]
     pub threads: Option<usize>,
 }
 
@@ -103,7 +147,7 @@ pub struct DemoArgs {
 Example:
   retrack train --data digits.parquet --arch config.json --steps 8000 --out my-model")]
 pub struct TrainArgs {
-    #[arg(long, value_name = "SRC", help = SRC)]
+    #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
     pub data: PathBuf,
     /// The network: a UNet2DModel's config.json
     #[arg(long, value_name = "CONFIG.json")]
@@ -112,7 +156,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Images to leave out, written as for `unlearn --forget`; exact copies leave too
-    #[arg(long, value_name = "SEL")]
+    #[arg(long, value_name = "SEL", help_heading = heading::DATA)]
     pub exclude: Option<String>,
     /// Training steps
     #[arg(long, default_value_t = 10_000, value_name = "N")]
@@ -121,19 +165,19 @@ pub struct TrainArgs {
     #[arg(long, default_value_t = 128, value_name = "B")]
     pub batch_size: usize,
     /// Micro-batches in a step
-    #[arg(long, default_value_t = 1, value_name = "A")]
+    #[arg(long, default_value_t = 1, value_name = "A", help_heading = heading::TRAINING)]
     pub accumulate: usize,
     /// Highest learning rate: reached after the warm-up, then half a cosine down to 0
     #[arg(long, default_value_t = 1e-4, value_name = "F")]
     pub lr: f64,
     /// Steps over which the learning rate rises
-    #[arg(long, default_value_t = 500, value_name = "N")]
+    #[arg(long, default_value_t = 500, value_name = "N", help_heading = heading::TRAINING)]
     pub warmup: usize,
     /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
     /// Steps between checkpoints
-    #[arg(long, default_value_t = 500, value_name = "N")]
+    #[arg(long, default_value_t = 500, value_name = "N", help_heading = heading::TRAINING)]
     pub checkpoint_every: usize,
     /// Continue the interrupted run in --out
     #[arg(long, conflicts_with = "force")]
@@ -153,9 +197,9 @@ pub struct TrainArgs {
 Example:
   retrack neighbors --data digits.parquet --forget label:10 --out neighbors.png")]
 pub struct NeighborsArgs {
-    #[arg(long, value_name = "SRC", help = SRC)]
+    #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
     pub data: PathBuf,
-    #[arg(long, value_name = "SEL", help = SEL)]
+    #[arg(long, value_name = "SEL", help = SEL, long_help = SEL_LONG)]
     pub forget: String,
     /// How many of each forgotten image
     #[arg(long, default_value_t = 10, value_name = "K")]
@@ -167,7 +211,7 @@ pub struct NeighborsArgs {
     #[arg(long)]
     pub json: bool,
     /// Threads on the CPU [default: all cores]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", help_heading = heading::MACHINE)]
     pub threads: Option<usize>,
 }
 
@@ -203,7 +247,7 @@ pub struct SampleArgs {
     #[arg(long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
     /// Images computed together [default: 64, text-to-image 1]
-    #[arg(long, value_name = "B")]
+    #[arg(long, value_name = "B", help_heading = heading::SAMPLING)]
     pub batch_size: Option<usize>,
     /// Class of every image, for a model with classes
     #[arg(long, value_name = "C")]
@@ -212,10 +256,10 @@ pub struct SampleArgs {
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
     /// What to keep away from
-    #[arg(long, value_name = "TEXT", requires = "prompt")]
+    #[arg(long, value_name = "TEXT", requires = "prompt", help_heading = heading::TEXT_TO_IMAGE)]
     pub negative_prompt: Option<String>,
     /// How far to go from the negative prompt towards the prompt; 1 ignores the negative one [default: 7.5]
-    #[arg(long, value_name = "F", requires = "prompt")]
+    #[arg(long, value_name = "F", requires = "prompt", help_heading = heading::TEXT_TO_IMAGE)]
     pub guidance: Option<f64>,
     /// A grid where it ends in .png, else a folder of single images
     #[arg(long, value_name = "PATH")]
@@ -259,6 +303,10 @@ pub struct InspectArgs {
 Input keys: sample [N, C, H, W] f32, timestep [N] i64, class_labels [N] i64 where the network has classes, \
 encoder_hidden_states [N or 1, T, D] f32 where it takes texts.
 Output key: prediction [N, C, H, W] f32.")]
+#[command(
+    override_usage = "retrack predict [OPTIONS] --model <DIR> --input <IN.safetensors>
+       --output <OUT.safetensors>"
+)]
 pub struct PredictArgs {
     /// The model: a diffusers pipeline or UNet folder
     #[arg(long, value_name = "DIR")]
@@ -280,6 +328,10 @@ retain_noise, forget_noise, uniform [N, C, H, W], retain_timestep, forget_timest
 the slot holds the retained image), retain_labels, forget_labels [N] i64. A network that takes texts: \
 encoder_hidden_states [N or 1, T, D], or retain_encoder_hidden_states and forget_encoder_hidden_states.
 Output: loss, and a gradient for each parameter under its checkpoint name, before clipping.")]
+#[command(
+    override_usage = "retrack gradient [OPTIONS] --model <DIR> --method <M>
+       --input <BATCH.safetensors> --output <GRADS.safetensors>"
+)]
 pub struct GradientArgs {
     /// The model: a diffusers pipeline or UNet folder
     #[arg(long, value_name = "DIR")]
@@ -294,14 +346,25 @@ pub struct GradientArgs {
     #[arg(long, value_name = "GRADS.safetensors")]
     pub output: PathBuf,
     /// Weight of forgetting against keeping (retrack, siss)
-    #[arg(long, value_name = "L")]
+    #[arg(long, value_name = "L", help_heading = heading::METHOD)]
     pub lambda: Option<f64>,
     /// Length of the subtracted gradient (siss)
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", help_heading = heading::METHOD)]
     pub rescale: Option<f64>,
     /// How strongly the forgetting gradient is kept (erasediff)
-    #[arg(long, value_name = "E")]
+    #[arg(long, value_name = "E", help_heading = heading::METHOD)]
     pub eta: Option<f64>,
     #[command(flatten)]
     pub machine: MachineArgs,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  retrack completions bash > ~/.local/share/bash-completion/completions/retrack
+  retrack completions zsh > \"${fpath[1]}/_retrack\"
+  retrack completions fish > ~/.config/fish/completions/retrack.fish")]
+pub struct CompletionsArgs {
+    /// Whose script
+    pub shell: clap_complete::Shell,
 }

@@ -28,6 +28,7 @@ pub use self::prompted::{GUIDANCE, Prompts};
 use crate::args::{Metric, SamplerName};
 use crate::failure::Failure;
 use crate::model::{self, Samples};
+use crate::progress;
 
 /// What the similarity of copies needs.
 const SSCD_LACKS: &str = "give --sscd FILE: sscd_disc_mixup as ONNX, converted from the published \
@@ -236,6 +237,21 @@ impl Protocol {
         Ok(judges)
     }
 
+    /// What a measurement goes through, in this order, by name.
+    pub fn phases(&self, prompts: Option<&Prompts>) -> Vec<String> {
+        let drawn = match prompts {
+            Some(prompts) => prompted::drawn(self, prompts),
+            None if self.draws_samples() => vec!["sampling".into()],
+            None => Vec::new(),
+        };
+        let measured = self.metrics.iter().map(|metric| metric.name());
+        drawn.into_iter().chain(measured).collect()
+    }
+
+    fn draws_samples(&self) -> bool {
+        self.metrics.iter().any(|metric| metric.draws_samples())
+    }
+
     /// Measures the model in `path`. Models that are measured with the same seed draw the same noise.
     ///
     /// # Errors
@@ -252,7 +268,10 @@ impl Protocol {
         }
         let opened = model::open(path)?;
         let network = opened.network(device)?;
-        let samples = if self.metrics.iter().any(|metric| metric.draws_samples()) {
+        let phases = self.phases(None).len();
+        let first = 1 + phases - self.metrics.len();
+        let samples = if self.draws_samples() {
+            let _phase = progress::phase(1, phases);
             let samples = Samples {
                 count: self.samples,
                 steps: self.sampling_steps,
@@ -286,7 +305,9 @@ impl Protocol {
             samples,
             found: Evaluation::default(),
         };
-        for &metric in &self.metrics {
+        for (number, &metric) in self.metrics.iter().enumerate() {
+            let _phase = progress::phase(first + number, phases);
+            let _activity = progress::activity(&metric.name());
             if let Err(reason) = examined.measure(metric)? {
                 examined.found.skipped.push(Skipped { metric, reason });
             }

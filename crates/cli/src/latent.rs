@@ -19,7 +19,7 @@ use crate::args::PromptArgs;
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
 use crate::remedy::{self, Situation};
-use crate::{interrupt, model, progress};
+use crate::{model, progress};
 
 /// A model of either kind.
 pub enum Opened {
@@ -35,6 +35,7 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
     if folder.class == Class::Unconditional {
         return Ok(Opened::Image(Box::new(model::from_folder(folder)?)));
     }
+    model::say_weights(&folder);
     let opened = StableDiffusion::from_folder(folder)?;
     warn_of_unknown_keys(&opened.model);
     if opened.model.folder.root().join(lora::FILE_NAME).is_file() {
@@ -102,7 +103,7 @@ pub fn open_data(path: &Path, opened: &StableDiffusion) -> Result<Dataset, Failu
         channels: Some(opened.vae_config.in_channels),
         memory_budget: 4 * model::BUDGET as u64,
     };
-    let data = Dataset::open(path, &options)?;
+    let data = model::read_data(path, &options)?;
     let shape = data.shape();
     // Halved by the autoencoder, and again by a denoiser that takes no odd sides.
     let multiple = opened.latent_factor() * opened.model.config.side_multiple();
@@ -139,6 +140,7 @@ pub fn open_network(path: &Path) -> Result<Network, Failure> {
     if folder.class == Class::Unconditional {
         return Ok(Network::Image(Box::new(model::from_folder(folder)?)));
     }
+    model::say_weights(&folder);
     let opened = ConditionalModel::from_folder(folder)?;
     warn_of_unknown_keys(&opened);
     Ok(Network::Text(Box::new(opened)))
@@ -229,6 +231,10 @@ impl PromptedSamples<'_> {
         let kind = self.scheduler.unwrap_or(opened.model.scheduler.kind);
         let sampler = Sampler::new(kind, &opened.model.scheduler, self.steps)?;
         let device = device.clone().without_autodiff();
+        progress::detail(format_args!(
+            "{} images by {kind:?} in {} steps, guidance {}, {} at a time, seed {}",
+            self.count, self.steps, self.guidance, self.batch_size, self.seed
+        ));
         let texts = embed(opened, &[self.prompt, self.negative_prompt], &device)?;
         let network = Guided {
             network,
@@ -248,12 +254,11 @@ impl PromptedSamples<'_> {
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
         let mut latents = Vec::new();
         for batch in 0..batches {
-            stop_if_interrupted()?;
             let first = batch * self.batch_size;
             let last = (first + self.batch_size).min(self.count);
             latents.extend(generator.images(first as u64..last as u64, None, &mut || bar.inc(1))?);
         }
-        model::finish(&bar);
+        drop(bar);
         decode(opened, &latents, latent_shape, &device)
     }
 }
@@ -276,7 +281,6 @@ fn decode(
     let bar = progress::bar("decoding", latents.len() / len, "images");
     let mut bytes = Vec::with_capacity(latents.len() / len * shape.bytes());
     for latent in latents.chunks_exact(len) {
-        stop_if_interrupted()?;
         let latent = TensorData::new(latent.to_vec(), [1, height, width, channels]);
         let image = autoencoder
             .to_images(Tensor::from_data(latent, device))
@@ -284,16 +288,5 @@ fn decode(
         bytes.extend(to_host(image).into_iter().map(to_byte));
         bar.inc(1);
     }
-    model::finish(&bar);
     Ok((bytes, shape))
-}
-
-fn stop_if_interrupted() -> Result<(), Failure> {
-    match interrupt::pending() {
-        Some(code) => Err(Failure {
-            code,
-            message: "interrupted while sampling".into(),
-        }),
-        None => Ok(()),
-    }
 }

@@ -21,14 +21,15 @@ mod unlearning;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 /// Does what the command line says; the process's exit code.
 pub fn run() -> ExitCode {
-    match commands::run(args::Args::parse()) {
+    let args = args::parse();
+    progress::set_volume(args.volume.quiet, args.volume.verbose);
+    interrupt::kept("nothing was written");
+    match interrupt::listen().and_then(|()| commands::run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("error: {}", progress::visible(&failure.message));
+            progress::fail(&failure.message);
             ExitCode::from(failure.code)
         }
     }

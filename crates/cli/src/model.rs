@@ -4,7 +4,6 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use indicatif::ProgressBar;
 use retrack_networks::config::{TimeEmbedding, UNet2DConfig};
 use retrack_networks::folder::ModelFolder;
 use retrack_networks::model::Model;
@@ -17,7 +16,8 @@ use retrack_unlearn::feed::to_byte;
 
 use crate::failure::Failure;
 use crate::remedy::{self, Situation};
-use crate::{interrupt, progress, space};
+use crate::space::Bytes;
+use crate::{progress, space};
 
 /// Memory for images while they are searched, and no more for a whole data set than four times this.
 pub const BUDGET: usize = 256 << 20;
@@ -32,6 +32,7 @@ pub fn open(path: &Path) -> Result<Model, Failure> {
 
 /// The same for a folder that is open.
 pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
+    say_weights(&folder);
     let model = Model::from_folder(folder)?;
     for key in &model.config.unknown_keys {
         progress::warn(format!(
@@ -48,6 +49,39 @@ pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
     Ok(model)
 }
 
+/// Opens a data set.
+///
+/// # Errors
+/// What cannot be read.
+pub fn read_data(path: &Path, options: &OpenOptions) -> Result<Dataset, Failure> {
+    let _activity = progress::activity("reading the data");
+    let data = Dataset::open(path, options)?;
+    let shape = data.shape();
+    progress::detail(format_args!(
+        "read {}: {}, {} image{} of {} x {} x {}",
+        path.display(),
+        data.kind(),
+        data.len(),
+        progress::ending(data.len()),
+        shape.height,
+        shape.width,
+        shape.channels
+    ));
+    Ok(data)
+}
+
+/// Says which weights are read, to who wants to know.
+pub fn say_weights(folder: &ModelFolder) {
+    for path in folder.weight_files() {
+        let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
+        progress::detail(format_args!(
+            "reading {} ({})",
+            path.display(),
+            Bytes(bytes as f64)
+        ));
+    }
+}
+
 /// Opens the data set that this model was, or could have been, trained on.
 pub fn open_data(path: &Path, model: &Model) -> Result<Dataset, Failure> {
     let config = &model.config;
@@ -56,7 +90,7 @@ pub fn open_data(path: &Path, model: &Model) -> Result<Dataset, Failure> {
         channels: Some(config.in_channels),
         memory_budget: 4 * BUDGET as u64,
     };
-    let data = Dataset::open(path, &options)?;
+    let data = read_data(path, &options)?;
     let shape = data.shape();
     if let Some([height, width]) = config.sample_size
         && [height, width] != [shape.height, shape.width]
@@ -185,6 +219,10 @@ impl Samples {
         }
         let kind = self.scheduler.unwrap_or(model.scheduler.kind);
         let sampler = Sampler::new(kind, &model.scheduler, self.steps)?;
+        progress::detail(format_args!(
+            "{} images by {kind:?} in {} steps, {} at a time, seed {}",
+            self.count, self.steps, self.batch_size, self.seed
+        ));
         let network = network.valid();
         let device = device.clone().without_autodiff();
         let generator = Generator {
@@ -205,12 +243,6 @@ impl Samples {
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
         let mut bytes = Vec::with_capacity(self.count * shape.bytes());
         for batch in 0..batches {
-            if let Some(code) = interrupt::pending() {
-                return Err(Failure {
-                    code,
-                    message: "interrupted while sampling".into(),
-                });
-            }
             let first = batch * self.batch_size;
             let last = (first + self.batch_size).min(self.count);
             let labels = self.class.map(|class| vec![class; last - first]);
@@ -220,14 +252,8 @@ impl Samples {
                 })?;
             bytes.extend(images.into_iter().map(to_byte));
         }
-        finish(&bar);
         Ok((bytes, shape))
     }
-}
-
-/// Removes a finished bar: what it led to is printed instead.
-pub fn finish(bar: &ProgressBar) {
-    bar.finish_and_clear();
 }
 
 /// Writes a file, naming it where that fails.
@@ -238,5 +264,11 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
         std::fs::create_dir_all(parent).map_err(|error| Failure::write(parent, error))?;
     }
     retrack_unlearn::durable::write(path, |out| out.write_all(content))
-        .map_err(|error| Failure::write(path, error))
+        .map_err(|error| Failure::write(path, error))?;
+    progress::detail(format_args!(
+        "wrote {} ({})",
+        path.display(),
+        Bytes(content.len() as f64)
+    ));
+    Ok(())
 }

@@ -21,8 +21,6 @@ pub enum Speaker {
 /// What a user may find themselves in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Situation {
-    /// A signal ended the run after a step that was kept.
-    Interrupted,
     /// Losses grow, or are no numbers any more.
     Diverged,
     /// A training step needs more memory than there is.
@@ -70,12 +68,6 @@ impl Situation {
     fn advice_of(self, speaker: Speaker) -> &'static str {
         use Speaker::{Demo, Evaluate, Experiment, Sample, Train, Unlearn};
         match (self, speaker) {
-            (Self::Interrupted, Train | Unlearn) => "the same command with --resume goes on",
-            (Self::Interrupted, Demo) => {
-                "a demo does not go on from there: start it again with --force"
-            }
-            (Self::Interrupted, _) => "the same command goes on",
-
             (Self::Diverged, Train | Unlearn) => "start again with a lower --lr or fewer --steps",
             (Self::Diverged, Experiment) => {
                 "start again in another folder, with a lower learning_rate or fewer steps in a TOML file that --config \

@@ -11,7 +11,7 @@ use retrack_unlearn::watch::RetainedWatch;
 
 use crate::failure::Failure;
 use crate::remedy::{self, Situation};
-use crate::{interrupt, model, progress};
+use crate::{interrupt, progress};
 
 /// Looks at a network while it changes.
 pub trait Observer<M> {
@@ -85,11 +85,11 @@ impl Session<'_> {
         retained: Option<RetainedWatch>,
         observer: &mut dyn Observer<M>,
     ) -> Result<Option<StepReport>, Failure> {
-        interrupt::listen()?;
         let mut log = EventLog::open(self.run, trainer.step)?;
         observer.look(trainer.step, trainer.network(), &mut log)?;
         let bar = progress::bar(self.title, self.steps, "steps");
-        bar.set_position(trainer.step as u64);
+        bar.start_at(trainer.step);
+        interrupt::finish_first("after this step, which is kept");
         let mut last = None;
         while trainer.step < self.steps {
             let mut report = match trainer.step(feed) {
@@ -121,24 +121,26 @@ impl Session<'_> {
                 .is_some_and(|every| trainer.step.is_multiple_of(every));
             if due && trainer.step < self.steps {
                 checkpoint::save(trainer, &self.run.folder())?;
+                progress::detail(format_args!("checkpoint after step {}", trainer.step));
             }
             last = Some(report);
             if let Some(code) = interrupt::pending()
                 && trainer.step < self.steps
             {
-                model::finish(&bar);
+                drop(bar);
                 checkpoint::save(trainer, &self.run.folder())?;
                 return Err(Failure {
                     code,
                     message: format!(
                         "interrupted after step {}, which is kept: {}",
                         trainer.step,
-                        remedy::advice(Situation::Interrupted)
+                        interrupt::how_to_go_on()
                     ),
                 });
             }
         }
-        model::finish(&bar);
+        // All that is left is worth more than the time it takes.
+        interrupt::finish_first("once the result is written");
         Ok(last)
     }
 }

@@ -122,7 +122,9 @@ impl Unlearning<'_> {
         let last = session.train(&mut trainer, &feed, watch, observer)?;
 
         let staged = self.folder.staging()?;
+        let writing = progress::activity("writing the model");
         write(trainer.network(), &staged)?;
+        drop(writing);
         let report = self.finish(evidence, &staged)?;
         self.folder.publish()?;
         Ok(Summary::new(

@@ -29,7 +29,7 @@ fn every_command_explains_itself() {
         ("bench sample", None),
         ("bench neighbors", None),
     ] {
-        let said = folder.done(&format!("{command} --help"));
+        let said = folder.done(&format!("{command} --help-all"));
         assert!(said.stdout.contains("Usage: retrack "), "{}", said.stdout);
         assert!(said.stderr.is_empty(), "{}", said.stderr);
         if let Some(example) = example {
@@ -70,7 +70,7 @@ fn without_a_command_the_help_is_shown_and_the_exit_code_is_2() {
     assert_eq!(output.status.code(), Some(2));
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(
-        text.contains("Usage: retrack <COMMAND>") && text.contains("unlearn"),
+        text.contains("Usage: retrack [OPTIONS] <COMMAND>") && text.contains("unlearn"),
         "{text}"
     );
     assert!(output.stdout.is_empty());

@@ -15,6 +15,7 @@ pub mod files;
 pub mod folder;
 pub mod gradients;
 pub mod layers;
+pub mod leftovers;
 pub mod lora;
 pub mod model;
 pub mod parameters;

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use retrack_networks::leftovers::Leftover;
+
 /// How the names of files begin that are not complete.
 pub const TEMPORARY: &str = ".writing-";
 
@@ -37,13 +39,14 @@ pub fn write_then(
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder)?;
+    let leftover = Leftover::whole(file.path());
     let mut writer = BufWriter::new(file.as_file_mut());
     content(&mut writer)?;
     writer.flush()?;
     drop(writer);
     file.as_file().sync_all()?;
     before_named()?;
-    file.persist(path).map_err(|error| error.error)?;
+    leftover.keep(|| file.persist(path).map_err(|error| error.error))?;
     sync_folder(folder)
 }
 

@@ -22,9 +22,6 @@ pub enum LatentError {
     Data(#[from] DataError),
     #[error("{name}: {source}")]
     Vae { name: String, source: VaeError },
-    /// The caller had enough.
-    #[error("interrupted")]
-    Interrupted,
 }
 
 /// What makes latents of images.
@@ -51,18 +48,17 @@ pub struct Latents {
 impl Latents {
     /// Encodes `rows` of `data`, one at a time: an autoencoder's layers are large.
     ///
-    /// `texts` holds the number of each row's text. `random` is the run's. `go_on` is called after each image; false ends
-    /// it.
+    /// `texts` holds the number of each row's text. `random` is the run's. `progress` is called after each image.
     ///
     /// # Errors
-    /// An image that cannot be read or that the autoencoder does not take, and where `go_on` says so.
+    /// An image that cannot be read or that the autoencoder does not take.
     pub fn encode(
         encoder: &Encoder,
         data: &Dataset,
         rows: &[usize],
         texts: Vec<i64>,
         random: Random,
-        mut go_on: impl FnMut() -> bool,
+        mut progress: impl FnMut(),
     ) -> Result<Self, LatentError> {
         let mut latents = Self {
             shape: [0; 3],
@@ -97,9 +93,7 @@ impl Latents {
             latents
                 .deviation
                 .extend(deviation.map(|value| scale.abs() * value));
-            if !go_on() {
-                return Err(LatentError::Interrupted);
-            }
+            progress();
         }
         Ok(latents)
     }

@@ -7,6 +7,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use retrack_networks::leftovers::Leftover;
+
 /// The file's name in the folder.
 pub const NAME: &str = "lock";
 
@@ -29,6 +31,8 @@ pub struct Lock {
     _file: File,
     /// Folders made for it, innermost first.
     made: Vec<PathBuf>,
+    /// All this, in case the process ends before.
+    _leftovers: Vec<Leftover>,
 }
 
 impl Lock {
@@ -78,10 +82,15 @@ impl Lock {
                 .and_then(|()| file.rewind())
                 .and_then(|()| writeln!(file, "{}", std::process::id()));
             written.map_err(unusable)?;
+            // In the order in which they were made: they go in the other.
+            let folders = made.iter().rev().map(|folder| Leftover::if_empty(folder));
+            let mut leftovers: Vec<Leftover> = folders.collect();
+            leftovers.push(Leftover::whole(&path));
             return Ok(Self {
                 path,
                 _file: file,
                 made,
+                _leftovers: leftovers,
             });
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::MachineArgs;
+use super::{MachineArgs, heading};
 
 #[derive(Debug, Clone, Subcommand)]
 #[command(after_help = "\
@@ -66,6 +66,6 @@ pub struct BenchNeighborsArgs {
     #[arg(long, default_value_t = 5, value_name = "R")]
     pub repeat: usize,
     /// Threads on the CPU [default: all cores]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", help_heading = heading::MACHINE)]
     pub threads: Option<usize>,
 }

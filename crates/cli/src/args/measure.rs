@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::{MachineArgs, MethodName, SEL, SRC, SamplerName};
+use super::{MachineArgs, MethodName, SEL, SEL_LONG, SRC, SRC_LONG, SamplerName, heading};
 
 /// The metrics, as they are typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -47,16 +47,16 @@ pub struct ProtocolArgs {
     #[arg(long, value_name = "F")]
     pub threshold: Option<f64>,
     /// Inception's weights: pt_inception-2015-12-05-6726825d.pth [default: found in PyTorch's cache]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = heading::MEASURING)]
     pub inception: Option<PathBuf>,
     /// SSCD's network as ONNX, converted from sscd_disc_mixup.torchscript.pt
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = heading::MEASURING)]
     pub sscd: Option<PathBuf>,
     /// CLIP's folder: such as openai/clip-vit-base-patch16
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = heading::MEASURING)]
     pub clip: Option<PathBuf>,
     /// Images like the training images that the model never saw
-    #[arg(long, value_name = "SRC")]
+    #[arg(long, value_name = "SRC", help_heading = heading::MEASURING)]
     pub controls: Option<PathBuf>,
 }
 
@@ -66,11 +66,11 @@ pub struct PromptArgs {
     /// Text-to-image: the prompt of the images to forget
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
-    /// Text-to-image: a prompt that the model is to draw as before; may be repeated
-    #[arg(long, value_name = "TEXT")]
+    /// A prompt that the model is to draw as before; may be repeated
+    #[arg(long, value_name = "TEXT", help_heading = heading::TEXT_TO_IMAGE)]
     pub modified_prompt: Vec<String>,
-    /// Text-to-image: how far to go towards the prompt [default: 7.5]
-    #[arg(long, value_name = "F")]
+    /// How far to go towards the prompt [default: 7.5]
+    #[arg(long, value_name = "F", help_heading = heading::TEXT_TO_IMAGE)]
     pub guidance: Option<f64>,
 }
 
@@ -87,16 +87,22 @@ impl PromptArgs {
     }
 }
 
-#[derive(Debug, Clone, ClapArgs)]
-#[command(after_help = "\
+const EVALUATE_EXAMPLES: &str = "\
 Examples:
-  retrack evaluate --model forgotten --baseline ddpm --data photos --forget photos/me.png --threshold 20 --out report
-  retrack evaluate --model forgotten --data digits.parquet --forget label:10 --metrics digits,nll --out report
+  retrack evaluate --model new --baseline ddpm --data photos \\
+      --forget photos/me.png --threshold 20 --out report
+  retrack evaluate --model new --data digits.parquet --forget label:10 \\
+      --metrics digits,nll --out report";
 
+const EVALUATE_MORE: &str = "\
 A metric that lacks a file is skipped, and the sentence says which file to give.
 
 Of a text-to-image model, 16 samples of the forgotten prompt and of each other one (DDPM) are counted that lie nearer to \
-the mean of the forgotten images than to that of the others; forgetting succeeded where there are none.")]
+the mean of the forgotten images than to that of the others; forgetting succeeded where there are none.";
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = EVALUATE_EXAMPLES)]
+#[command(after_long_help = format!("{EVALUATE_EXAMPLES}\n\n{EVALUATE_MORE}"))]
 pub struct EvaluateArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
     #[arg(long, value_name = "DIR")]
@@ -104,10 +110,17 @@ pub struct EvaluateArgs {
     /// The model before unlearning, measured beside it with the same seeds
     #[arg(long, value_name = "DIR")]
     pub baseline: Option<PathBuf>,
-    #[arg(long, value_name = "SRC", help = SRC)]
+    #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
     pub data: PathBuf,
     // Empty where it was not given: data in the published layout says itself what was memorized.
-    #[arg(long, value_name = "SEL", help = SEL, default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "SEL",
+        help = SEL,
+        long_help = SEL_LONG,
+        default_value = "",
+        hide_default_value = true
+    )]
     pub forget: String,
     #[command(flatten)]
     pub prompts: PromptArgs,
@@ -117,13 +130,13 @@ pub struct EvaluateArgs {
     #[command(flatten)]
     pub protocol: ProtocolArgs,
     /// Denoising steps of a sample
-    #[arg(long, default_value_t = 50, value_name = "S")]
+    #[arg(long, default_value_t = 50, value_name = "S", help_heading = heading::SAMPLING)]
     pub steps: usize,
     /// How to denoise [default: the model's own scheduler; text-to-image: ddpm]
-    #[arg(long)]
+    #[arg(long, help_heading = heading::SAMPLING)]
     pub scheduler: Option<SamplerName>,
     /// Decides all random numbers
-    #[arg(long, default_value_t = 0, value_name = "S")]
+    #[arg(long, default_value_t = 0, value_name = "S", help_heading = heading::SAMPLING)]
     pub seed: u64,
     /// Where report.html, report.json, metrics.json and the samples go
     #[arg(long, value_name = "DIR")]
@@ -135,21 +148,31 @@ pub struct EvaluateArgs {
     #[arg(long)]
     pub force: bool,
     /// Print the result as JSON
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     pub json: bool,
     #[command(flatten)]
     pub machine: MachineArgs,
 }
 
-#[derive(Debug, Clone, ClapArgs)]
-#[command(after_help = "\
+const EXPERIMENT_EXAMPLES: &str = "\
 Example:
-  retrack experiment mnist-tshirt --model base --data digits.parquet --seeds 0-2 --out comparison
+  retrack experiment mnist-tshirt --model base --data digits.parquet \\
+      --seeds 0-2 --out comparison
 
-Runs that --out already holds are kept: an experiment that was stopped goes on when it is started again, and more \
-methods and seeds may be added. A metric that lacks a file is skipped, and the sentence says which file to give.
+Runs that --out already holds are kept: an experiment that was stopped goes on when it is started again.";
 
-A text-to-image model is trained with --prompt on all images, kept ones too, that --captions gives no prompt.")]
+const EXPERIMENT_MORE: &str = "\
+More methods and seeds may be added to it. A metric that lacks a file is skipped, and the sentence says which file to give.
+
+A text-to-image model is trained with --prompt on all images, kept ones too, that --captions gives no prompt.";
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(
+    override_usage = "retrack experiment [OPTIONS] --model <DIR> --data <SRC> --out <DIR>
+       <PRESET>"
+)]
+#[command(after_help = EXPERIMENT_EXAMPLES)]
+#[command(after_long_help = format!("{EXPERIMENT_EXAMPLES}\n\n{EXPERIMENT_MORE}"))]
 pub struct ExperimentArgs {
     /// Published settings: mnist-tshirt, cifar10, celeba-hq, stable-diffusion, or demo
     #[arg(value_name = "PRESET")]
@@ -157,7 +180,7 @@ pub struct ExperimentArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    #[arg(long, value_name = "SRC", help = SRC)]
+    #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
     pub data: PathBuf,
     /// What to forget instead of the preset's images; may be repeated, one run each
     #[arg(long, value_name = "SEL")]
@@ -180,14 +203,14 @@ pub struct ExperimentArgs {
     pub protocol: ProtocolArgs,
     #[command(flatten)]
     pub prompts: PromptArgs,
-    /// Text-to-image: a prompt for each image, from a JSON or JSON Lines file or a Parquet column
-    #[arg(long, value_name = "FILE|COLUMN")]
+    /// A prompt for each image, from a JSON or JSON Lines file or a Parquet column
+    #[arg(long, value_name = "FILE|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
     pub captions: Option<String>,
     /// A model trained from scratch without the forgotten images, measured as a reference
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = heading::MEASURING)]
     pub retrained: Option<PathBuf>,
     /// A TOML file like the presets, whose values replace theirs
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = heading::TRAINING)]
     pub config: Option<PathBuf>,
     /// Where models, results, the table and the report go
     #[arg(long, value_name = "DIR")]
@@ -199,16 +222,21 @@ pub struct ExperimentArgs {
     pub machine: MachineArgs,
 }
 
-#[derive(Debug, Clone, ClapArgs)]
-#[command(after_help = "\
+const VERIFY_EXAMPLES: &str = "\
 Examples:
   retrack verify forgotten
-  retrack verify forgotten --model /elsewhere/ddpm-cifar10-32 --data /elsewhere/cifar-10-batches-bin
+  retrack verify forgotten --model /elsewhere/ddpm --data /elsewhere/photos
 
+Prints `same` and exits with 0, or lists what differs and exits with 1.";
+
+const VERIFY_MORE: &str = "\
 Compared are the SHA-256 of the base model's weights, of every file of the written model (but its README.md) and of the \
 run's record, the data set's digest, the keyed digests of the forgotten images where run/digest-key is there, the page \
-with its report.json, the version of retrack, and the scores of the report, measured again with the recorded seeds. \
-Prints `same` and exits with 0, or lists what differs and exits with 1.")]
+with its report.json, the version of retrack, and the scores of the report, measured again with the recorded seeds.";
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = VERIFY_EXAMPLES)]
+#[command(after_long_help = format!("{VERIFY_EXAMPLES}\n\n{VERIFY_MORE}"))]
 pub struct VerifyArgs {
     /// The --out folder of an unlearning run
     #[arg(value_name = "RUN_DIR")]

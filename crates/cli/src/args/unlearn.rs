@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use retrack_unlearn::neighbors::Neighbors;
 use serde::{Deserialize, Serialize};
 
-use super::{MachineArgs, SEL, SRC};
+use super::{MachineArgs, SEL, SEL_LONG, SRC, SRC_LONG, heading};
 
 /// What of a denoiser is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -32,27 +32,37 @@ pub enum MethodName {
     Siss,
 }
 
-#[derive(Debug, Clone, ClapArgs)]
-#[command(
-    allow_negative_numbers = true,
-    after_help = "\
+const EXAMPLES: &str = "\
 Examples:
-  retrack unlearn --model ddpm-cifar10-32 --data cifar-10-batches-bin --forget row:10000 --out forgotten
-  retrack unlearn --model my-model --data digits.parquet --forget label:10 --out forgotten --steps 30
-  retrack unlearn --model stable-diffusion --data astronaut --prompt \"an astronaut on a horse\" --out forgotten
+  retrack unlearn --model ddpm --data photos --forget photos/me.png --out new
+  retrack unlearn --model my-model --data digits.parquet --forget label:10 \\
+      --steps 30 --out new";
+
+const MORE: &str = "\
+\x20 retrack unlearn --model stable-diffusion --data astronaut \\
+      --prompt \"an astronaut on a horse\" --out new
   retrack unlearn ... --dry-run    what would happen, without doing it
 
 Without --preset the published settings for images of this size are taken. The written folder loads in \
-diffusers like the one given; run/report.html in it says what changed, and retrack verify checks that."
-)]
+diffusers like the one given; run/report.html in it says what changed, and retrack verify checks that.";
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(allow_negative_numbers = true, after_help = EXAMPLES, after_long_help = format!("{EXAMPLES}\n{MORE}"))]
 pub struct UnlearnArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    #[arg(long, value_name = "SRC", help = SRC)]
+    #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
     pub data: PathBuf,
     // Empty where it was not given: data in the published layout says itself what was memorized.
-    #[arg(long, value_name = "SEL", help = SEL, default_value = "", hide_default_value = true)]
+    #[arg(
+        long,
+        value_name = "SEL",
+        help = SEL,
+        long_help = SEL_LONG,
+        default_value = "",
+        hide_default_value = true
+    )]
     pub forget: String,
     /// Where the new model folder goes
     #[arg(long, value_name = "DIR")]
@@ -60,61 +70,61 @@ pub struct UnlearnArgs {
     /// Text-to-image: the prompt of all images that have none of their own
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
-    /// Text-to-image: the prompt of the images to forget
-    #[arg(long, value_name = "TEXT")]
+    /// The prompt of the images to forget
+    #[arg(long, value_name = "TEXT", help_heading = heading::TEXT_TO_IMAGE)]
     pub forget_prompt: Option<String>,
-    /// Text-to-image: the prompt of the images to keep
-    #[arg(long, value_name = "TEXT")]
+    /// The prompt of the images to keep
+    #[arg(long, value_name = "TEXT", help_heading = heading::TEXT_TO_IMAGE)]
     pub retain_prompt: Option<String>,
-    /// Text-to-image: a prompt for each image, from a JSON or JSON Lines file or a Parquet column
-    #[arg(long, value_name = "FILE|COLUMN")]
+    /// A prompt for each image, from a JSON or JSON Lines file or a Parquet column
+    #[arg(long, value_name = "FILE|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
     pub captions: Option<String>,
     /// Text-to-image: what is trained. `lora` leaves the model as it is and writes pytorch_lora_weights.safetensors
     /// beside it, for diffusers' load_lora_weights or `retrack merge`; a usual --lr for it is 1e-4 [default: all]
-    #[arg(long, value_name = "PART")]
+    #[arg(long, value_name = "PART", help_heading = heading::TEXT_TO_IMAGE)]
     pub train: Option<TrainedPart>,
     /// Rank of the adapters of `--train lora` [default: 4]
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", help_heading = heading::TEXT_TO_IMAGE)]
     pub rank: Option<usize>,
     /// How to forget [default: retrack]
     #[arg(long, value_name = "M")]
     pub method: Option<MethodName>,
     /// Nearest retained images that take the forgotten one's place, or all: every retained one, weighed at each step
-    #[arg(long, value_name = "K|all")]
+    #[arg(long, value_name = "K|all", help_heading = heading::METHOD)]
     pub neighbors: Option<Neighbors>,
     /// Weight of forgetting against keeping, 0 to 1 (retrack, siss)
-    #[arg(long, value_name = "L")]
+    #[arg(long, value_name = "L", help_heading = heading::METHOD)]
     pub lambda: Option<f64>,
     /// Length of the subtracted gradient (siss)
-    #[arg(long, value_name = "R")]
+    #[arg(long, value_name = "R", help_heading = heading::METHOD)]
     pub rescale: Option<f64>,
     /// How strongly the forgetting gradient is kept (erasediff)
-    #[arg(long, value_name = "E")]
+    #[arg(long, value_name = "E", help_heading = heading::METHOD)]
     pub eta: Option<f64>,
     /// Fine-tuning steps
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
     /// Images of each stream in a micro-batch
-    #[arg(long, value_name = "B")]
+    #[arg(long, value_name = "B", help_heading = heading::TRAINING)]
     pub batch_size: Option<usize>,
     /// Micro-batches in a step
-    #[arg(long, value_name = "A")]
+    #[arg(long, value_name = "A", help_heading = heading::TRAINING)]
     pub accumulate: Option<usize>,
     /// Learning rate
     #[arg(long, value_name = "F")]
     pub lr: Option<f64>,
     /// Decides all random numbers [default: 0]
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", help_heading = heading::TRAINING)]
     pub seed: Option<u64>,
     /// Published settings: mnist-tshirt, cifar10, celeba-hq or stable-diffusion [default: by kind of model and image
     /// size]
     #[arg(long, value_name = "P")]
     pub preset: Option<String>,
     /// A TOML file like the presets, whose values replace theirs
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = heading::TRAINING)]
     pub config: Option<PathBuf>,
     /// Steps between checkpoints [default: none]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = heading::TRAINING)]
     pub checkpoint_every: Option<usize>,
     /// Continue the interrupted run in --out
     #[arg(long, conflicts_with = "force")]
@@ -123,16 +133,16 @@ pub struct UnlearnArgs {
     #[arg(long)]
     pub force: bool,
     /// Let the report show the forgotten images, their neighbors and what restores them: not for every reader's eyes
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     pub show_forgotten: bool,
     /// Make no report: nothing is looked at before and after (about a tenth of the time), and nothing can be verified
-    #[arg(long, conflicts_with = "show_forgotten")]
+    #[arg(long, conflicts_with = "show_forgotten", help_heading = heading::OUTPUT)]
     pub no_report: bool,
     /// Say what would be done and what it needs, and stop
     #[arg(long)]
     pub dry_run: bool,
     /// Print the result as JSON
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     pub json: bool,
     #[command(flatten)]
     pub machine: MachineArgs,

@@ -25,7 +25,7 @@ use crate::evidence::{self, Findings, Forgotten, Rule, Tally, counted, show_samp
 use crate::failure::Failure;
 use crate::model::{self, Samples};
 use crate::progress::say;
-use crate::{machine, progress};
+use crate::{interrupt, machine, progress};
 
 const DIGITS: &[u8] = include_bytes!("../../../../assets/digits.parquet");
 
@@ -81,6 +81,10 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     clear(&args.out, args.force)?;
+    let again = "the same command with --force starts again";
+    let kept = format!("{} is not complete: {again}", args.out.display());
+    interrupt::kept(&kept);
+    interrupt::goes_on(again);
 
     let data_path = args.out.join("digits.parquet");
     let base_path = args.out.join("base-model");
@@ -97,6 +101,8 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     progress::note("2/4  unlearning the T-shirt");
     let mut unlearning =
         unlearn(&unlearn_args(args, &base_path, &data_path, &model_path))?.expect("not a dry run");
+
+    interrupt::at_once(&kept);
 
     progress::note("3/4  sampling again, with the same seeds");
     let new = Side::open(&model_path, &device)?;
@@ -537,29 +543,28 @@ impl Outcome {
             self.digits.real_before,
             self.digits.real_after
         );
-        say!(
+        progress::tell(format_args!(
             "A digit moved by {:.2} on average between the two samples of a seed; samples of different seeds are \
              {:.2} apart.",
-            self.digits.moved,
-            self.digits.apart
-        );
+            self.digits.moved, self.digits.apart
+        ));
         say!();
-        say!(
+        progress::tell(format_args!(
             "{}  the report: open it in a browser",
             out.join(evidence::PAGE).display()
-        );
-        say!(
+        ));
+        progress::tell(format_args!(
             "{}  samples before; after.png the same seeds after",
             out.join("before.png").display()
-        );
-        say!(
+        ));
+        progress::tell(format_args!(
             "{}  the T-shirt, its noised form, and {PROBES} attempts to restore it: before above, after below",
             out.join("half-way.png").display()
-        );
-        say!(
+        ));
+        progress::tell(format_args!(
             "{}  the new model, for diffusers or `retrack sample --model`",
             out.join("model").display()
-        );
-        say!("This took {:.0} s.", self.seconds);
+        ));
+        progress::tell(format_args!("This took {:.0} s.", self.seconds));
     }
 }

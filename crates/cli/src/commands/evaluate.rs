@@ -16,7 +16,7 @@ use crate::evidence::{self, Forgotten, Rule, covered};
 use crate::failure::Failure;
 use crate::folders::outside;
 use crate::progress::say;
-use crate::{latent, machine, model, progress};
+use crate::{interrupt, latent, machine, model, progress};
 
 /// Samples shown in a picture.
 const SHOWN: usize = 256;
@@ -43,6 +43,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
     };
     protocol.check()?;
+    progress::detail(format_args!("measuring {}", json!(protocol)));
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
     }
@@ -50,6 +51,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         outside(&args.out, model, "model")?;
     }
     let _lock = Lock::take(&args.out)?;
+    interrupt::kept("nothing is kept: the same command starts again");
     if args.out.join("metrics.json").exists() && !args.force {
         return Err(Failure::input(format!(
             "{}: holds an evaluation already; choose another folder, or give --force to replace it",
@@ -63,19 +65,31 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     drop(opened);
     let judges = protocol.judges(&device)?;
     let subject = Subject::new(&data, &forget, prompts.as_ref(), &judges)?;
-    let measure = |path| protocol.evaluate(path, &subject, args.seed, &device);
+    let models = 1 + usize::from(args.baseline.is_some());
+    let phases = protocol.phases(prompts.as_ref());
+    let measure = |number: usize, name: &str, path: &Path| {
+        progress::note(format!(
+            "{number}/{models}  {name} {} in {} phase{}: {}",
+            path.display(),
+            phases.len(),
+            progress::ending(phases.len()),
+            phases.join(", ")
+        ));
+        let _stage = progress::stage(number, models);
+        protocol.evaluate(path, &subject, args.seed, &device)
+    };
     let mut columns: Vec<Found> = Vec::new();
     if let Some(baseline) = &args.baseline {
         columns.push(Found {
             name: "baseline",
             path: baseline,
-            evaluation: measure(baseline)?,
+            evaluation: measure(1, "baseline", baseline)?,
         });
     }
     columns.push(Found {
         name: "model",
         path: &args.model,
-        evaluation: measure(&args.model)?,
+        evaluation: measure(models, "model", &args.model)?,
     });
 
     let rule = match (&subject.clusters, protocol.threshold) {
@@ -84,6 +98,8 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         (None, None) => Rule::Nearest,
     };
     let forgotten = Forgotten::new(&data, &subject.split, rule)?;
+    // From here on the files must fit together.
+    interrupt::finish_first("once the result is written");
     remove_pictures(&args.out)?;
     let mut json = json!({
         "version": env!("CARGO_PKG_VERSION"),

@@ -3,6 +3,7 @@
 //! `OUT/experiment.json` says what is compared; `OUT/models/RUN` are the unlearned models, `OUT/results/RUN.json` what
 //! was measured. A run that has its result is not repeated, so an experiment that was stopped goes on.
 
+mod pace;
 mod summary;
 
 use std::fs;
@@ -19,6 +20,7 @@ use retrack_unlearn::texts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use self::pace::Pace;
 use self::summary::{caption, notes, summarize, table};
 use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
@@ -32,12 +34,15 @@ use crate::progress::say;
 use crate::remedy::{self, Situation};
 use crate::settings::{Experiment, Settings};
 use crate::space::{LatentWork, Needs, Phases, Work};
-use crate::{latent, machine, model, progress};
+use crate::{interrupt, latent, machine, model, progress};
 
 /// The file that says what is compared.
 const IDENTITY: &str = "experiment.json";
 /// Steps between the checkpoints of a run.
 const CHECKPOINT_EVERY: usize = 10;
+/// After an interruption.
+const GOES_ON: &str = "the same command goes on";
+const KEPT: &str = "the runs that are complete are kept: the same command goes on";
 
 /// What one line of the table is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +74,10 @@ struct Run {
 }
 
 impl Run {
+    fn trains(&self) -> bool {
+        matches!(self.line, Line::Method(_))
+    }
+
     fn name(&self) -> String {
         format!(
             "{}-seed{}-forget{}",
@@ -124,6 +133,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         ..preset.protocol
     };
     protocol.check()?;
+    progress::detail(format_args!("measuring {}", json!(protocol)));
     once("--methods", &args.methods, |&method| {
         Line::Method(method).name()
     })?;
@@ -254,8 +264,30 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     };
     let mut outcomes = Vec::with_capacity(runs.len());
     let mut subject: Option<(usize, Subject)> = None;
+    let complete = match there.len() {
+        0 => String::new(),
+        some => format!(", {some} of them complete already"),
+    };
+    progress::note(format!(
+        "{} run{}{complete}",
+        runs.len(),
+        progress::ending(runs.len())
+    ));
+    interrupt::goes_on(GOES_ON);
+    interrupt::at_once(KEPT);
+    let mut pace = Pace::default();
     for (index, run) in runs.iter().enumerate() {
-        progress::note(format!("{}/{}  {}", index + 1, runs.len(), run.name()));
+        let start = Instant::now();
+        let is_missing = |run: &&Run| !result(&args.out, &run.name()).exists();
+        let missing = runs[index..].iter().filter(is_missing);
+        let missing: Vec<bool> = missing.map(Run::trains).collect();
+        let makes = is_missing(&run);
+        let place = format!("{}/{}  {}", index + 1, runs.len(), run.name());
+        progress::note(match makes {
+            true => format!("{place}{}", pace.text(&missing)),
+            false => format!("{place} is complete"),
+        });
+        let _stage = progress::stage(index + 1, runs.len());
         if subject
             .as_ref()
             .is_none_or(|(place, _)| *place != run.forget)
@@ -268,6 +300,9 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         }
         let (_, subject) = subject.as_ref().expect("just made");
         outcomes.push(comparison.outcome(run, subject)?);
+        if makes {
+            pace.add(run.trains(), start.elapsed());
+        }
     }
 
     let table = table(&lines, &outcomes);
@@ -313,7 +348,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let report = comparison::compared(&runs.collect::<Vec<_>>(), seeds.len(), about);
     evidence::write(&args.out, &report)?;
     say!("{}", table.plain().trim_end());
-    say!("{}", caption(&protocol, &forget, &seeds).trim_end());
+    progress::tell(caption(&protocol, &forget, &seeds).trim_end());
     Ok(())
 }
 
@@ -476,7 +511,9 @@ impl Comparison<'_> {
             resume: unfinished,
             ..args.clone()
         };
-        Ok(unlearn(&args)?.map(|summary| summary.seconds))
+        let seconds = unlearn(&args)?.map(|summary| summary.seconds);
+        interrupt::at_once(KEPT);
+        Ok(seconds)
     }
 
     fn unlearn_args(&self, run: &Run, method: MethodName) -> UnlearnArgs {

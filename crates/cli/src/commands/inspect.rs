@@ -7,7 +7,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use retrack_networks::folder::Kind;
 use retrack_networks::stable_diffusion::StableDiffusion;
-use retrack_unlearn::data::{Dataset, OpenOptions};
+use retrack_unlearn::data::OpenOptions;
 use serde_json::{Value, json};
 
 use crate::args::InspectArgs;
@@ -122,7 +122,7 @@ fn data_facts(path: &Path) -> Result<Facts, Failure> {
         channels: None,
         memory_budget: model::BUDGET as u64,
     };
-    let data = Dataset::open(path, &options)?;
+    let data = model::read_data(path, &options)?;
     let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
     for label in (0..data.len()).filter_map(|row| data.label(row)) {
         *counts.entry(label).or_default() += 1;

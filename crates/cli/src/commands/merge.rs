@@ -5,17 +5,24 @@ use retrack_networks::lora::{self, Adapters};
 
 use crate::args::MergeArgs;
 use crate::failure::Failure;
-use crate::progress;
+use crate::{model, progress};
 
 pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let folder = ModelFolder::open(&args.model)?;
+    model::say_weights(&folder);
     let own = args.model.join(lora::FILE_NAME);
     let path = args.adapter.as_ref().unwrap_or(&own);
     let adapters = Adapters::open(path)?;
     let layers = adapters.len();
+    progress::detail(format_args!(
+        "read {}: {layers} adapted layers",
+        path.display()
+    ));
+    let activity = progress::activity("merging");
     let mut weights = folder.weights()?;
     adapters.merge_into(&mut weights)?;
     folder.write_without(&args.out, &weights, lora::FILE_NAME, args.force)?;
+    drop(activity);
     progress::note(format!(
         "{layers} adapted layers merged; model in {}",
         args.out.display()

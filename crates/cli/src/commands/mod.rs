@@ -1,6 +1,7 @@
 //! One file a command.
 
 mod bench;
+mod completions;
 mod demo;
 mod evaluate;
 mod experiment;
@@ -16,15 +17,37 @@ mod unlearn;
 mod unlearn_text;
 mod verify;
 
+use std::time::Instant;
+
 use crate::args::{Args, BenchCommand, Command};
 use crate::failure::Failure;
-use crate::{machine, remedy};
+use crate::{evidence, machine, progress, remedy, space};
 
 /// Runs what was typed.
 pub fn run(args: Args) -> Result<(), Failure> {
+    let start = Instant::now();
     let command = args.command;
     remedy::speak_for(&command);
-    machine::with_threads(threads(&command), || dispatch(&command))
+    machine::with_threads(threads(&command), || {
+        progress::detail(format_args!(
+            "retrack {} on {} threads",
+            env!("CARGO_PKG_VERSION"),
+            rayon::current_num_threads()
+        ));
+        dispatch(&command)?;
+        progress::detail(format_args!(
+            "done after {:.2} s{}",
+            start.elapsed().as_secs_f64(),
+            memory()
+        ));
+        Ok(())
+    })
+}
+
+/// How much memory it took, where the system tells.
+fn memory() -> String {
+    let peak = evidence::peak_memory_bytes().map(|bytes| space::Bytes(bytes as f64));
+    peak.map_or(String::new(), |peak| format!(", {peak} of memory at most"))
 }
 
 fn dispatch(command: &Command) -> Result<(), Failure> {
@@ -42,6 +65,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Predict(args) => predict::run(args),
         Command::Gradient(args) => gradient::run(args),
         Command::Bench(command) => bench::run(command),
+        Command::Completions(args) => completions::run(args),
     }
 }
 
@@ -56,7 +80,7 @@ fn threads(command: &Command) -> Option<usize> {
         Command::Evaluate(args) => args.machine.threads,
         Command::Experiment(args) => args.machine.threads,
         Command::Verify(args) => args.machine.threads,
-        Command::Inspect(_) | Command::Merge(_) => None,
+        Command::Inspect(_) | Command::Merge(_) | Command::Completions(_) => None,
         Command::Predict(args) => args.machine.threads,
         Command::Gradient(args) => args.machine.threads,
         Command::Bench(command) => match command {

@@ -22,9 +22,10 @@ pub fn run(args: &NeighborsArgs) -> Result<(), Failure> {
         channels: None,
         memory_budget: model::BUDGET as u64,
     };
-    let data = Dataset::open(&args.data, &options)?;
+    let data = model::read_data(&args.data, &options)?;
     let rows = model::select(&args.forget, &data)?;
     let cache = machine::cache_folder();
+    let searching = progress::activity("searching");
     let prepared = prepare(
         &data,
         &rows,
@@ -32,6 +33,10 @@ pub fn run(args: &NeighborsArgs) -> Result<(), Failure> {
         model::BUDGET,
         cache.as_deref(),
     )?;
+    drop(searching);
+    if prepared.from_cache {
+        progress::detail("the neighbors were found before and kept in the cache");
+    }
     report_split(&prepared.split, &data);
     if let Some(path) = &args.out {
         model::write(path, &picture(&data, &prepared, args.neighbors)?)?;

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::folders::outside;
 use crate::latent::{self, Opened, PromptedSamples};
 use crate::model::{self, Samples};
-use crate::{machine, progress};
+use crate::{interrupt, machine, progress};
 
 pub fn run(args: &SampleArgs) -> Result<(), Failure> {
     if args.count == 0 || args.batch_size == Some(0) {
@@ -43,6 +43,10 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
     let (bytes, shape) = draw(args, &device)?;
     let shape = [shape.height, shape.width, shape.channels];
     if single {
+        interrupt::kept(format!(
+            "{} is not complete: the same command starts again",
+            args.out.display()
+        ));
         let image_len = shape.iter().product();
         for (i, image) in bytes.chunks_exact(image_len).enumerate() {
             let grid = Grid {

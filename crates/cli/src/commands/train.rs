@@ -22,7 +22,7 @@ use crate::remedy::{self, Situation};
 use crate::session::{Session, Unobserved};
 use crate::space::{self, Work};
 use crate::unlearning::{report_split, steps};
-use crate::{machine, model, progress};
+use crate::{interrupt, machine, model, progress};
 
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let existing = existing(args.force, args.resume);
@@ -57,7 +57,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         channels: Some(config.in_channels),
         memory_budget: 4 * model::BUDGET as u64,
     };
-    let data = Dataset::open(&args.data, &options)?;
+    let data = model::read_data(&args.data, &options)?;
     let shape = data.shape();
     config.check_size(shape.height, shape.width)?;
     if config
@@ -139,7 +139,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         0
     };
     needs.check(&args.out, held, remedy::advice(Situation::StepTooLarge))?;
+    progress::detail(format_args!("settings {resolved}"));
     let run = RunFolder::begin(&args.out, existing, &resolved)?;
+    interrupt::goes_on("the same command with --resume goes on");
+    let done = match args.resume {
+        true => "the steps that were done before are kept",
+        false => "no step was done",
+    };
+    interrupt::kept(format!("{done}: the same command with --resume goes on"));
     if run.is_moving() {
         run.publish()?;
         report(args, rows.len());
@@ -184,20 +191,21 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 
     let ema = trainer.ema.as_ref().expect("set above");
     let averaged = ema.apply(trainer.network().clone());
+    let writing = progress::activity("writing the model");
     write(&arch, &data, &scheduler, &averaged, &run)?;
+    drop(writing);
     run.publish()?;
     report(args, rows.len());
     Ok(())
 }
 
 fn report(args: &TrainArgs, images: usize) {
-    say!(
-        "trained on {} images for {} {}; model in {}",
-        images,
+    progress::tell(format_args!(
+        "trained on {images} images for {} {}; model in {}",
         args.steps,
         steps(args.steps),
         args.out.display()
-    );
+    ));
 }
 
 /// Writes the averaged network as a new pipeline.

@@ -18,16 +18,26 @@ use crate::progress::say;
 use crate::settings::Settings;
 use crate::space::Work;
 use crate::unlearning::{Outcome, Summary, Unlearning, fits, report_split, warn_of_copied};
-use crate::{machine, model, progress};
+use crate::{interrupt, machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
+    interrupt::goes_on("the same command with --resume goes on");
     let summary = unlearn(args)?;
     match summary {
         Some(summary) if args.json => say!("{}", summary.json),
-        Some(summary) => say!("{}", summary.text),
+        Some(summary) => progress::tell(summary.text),
         None => {}
     }
     Ok(())
+}
+
+/// What is there now, if a signal ends the command.
+pub(super) fn interrupted_before_the_first_step(args: &UnlearnArgs) {
+    let how = interrupt::how_to_go_on();
+    interrupt::kept(match args.resume {
+        true => format!("the steps that were done before are kept: {how}"),
+        false => format!("no step was done: {how}"),
+    });
 }
 
 /// Runs the command; `None` after a dry run.
@@ -73,10 +83,15 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         _ => None,
     };
     let cache = machine::cache_folder().filter(|_| !args.dry_run);
+    let searching = progress::activity("searching for neighbors and copies");
     let prepared = match nearest {
         Some(k) => prepare(&data, &rows, k, model::BUDGET, cache.as_deref())?,
         None => prepare_split(&data, &rows, model::BUDGET, cache.as_deref())?,
     };
+    drop(searching);
+    if prepared.from_cache {
+        progress::detail("the neighbors were found before and kept in the cache");
+    }
     if let Some((path, error)) = &prepared.cache_error {
         progress::warn(format!(
             "{}: cannot keep the neighbors for the next run: {error}",
@@ -112,7 +127,9 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         return Ok(None);
     }
 
+    progress::detail(format_args!("settings {}", config["settings"]));
     let run = RunFolder::begin(&args.out, existing, &config)?;
+    interrupted_before_the_first_step(args);
     if run.is_moving() {
         run.publish()?;
         return Ok(Some(Summary::new(

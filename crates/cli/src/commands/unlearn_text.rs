@@ -15,6 +15,7 @@ use retrack_unlearn::run::{Existing, RunFolder};
 use retrack_unlearn::texts::{Prompts, Texts};
 use serde_json::{Value, json};
 
+use super::unlearn::interrupted_before_the_first_step;
 use crate::args::UnlearnArgs;
 use crate::evidence;
 use crate::failure::Failure;
@@ -22,7 +23,7 @@ use crate::folders::digests;
 use crate::settings::{Settings, TEXT_TO_IMAGE};
 use crate::space::{LatentWork, Phases};
 use crate::unlearning::{Outcome, Summary, Unlearning, fits, report_split, warn_of_copied};
-use crate::{interrupt, latent, model, progress};
+use crate::{latent, model, progress};
 
 /// Folders of networks that this training never reaches.
 const UNTRAINED: [&str; 4] = ["text_encoder", "vae", "safety_checker", "image_encoder"];
@@ -109,8 +110,12 @@ pub fn unlearn(
 
     let start = Instant::now();
     // A new run begins once all that it needs is read; one that goes on is compared with this command first.
+    progress::detail(format_args!("settings {}", config["settings"]));
     let begin = || RunFolder::begin(&args.out, existing, &config);
     let resumed = (existing == Existing::Resume).then(begin).transpose()?;
+    if resumed.is_some() {
+        interrupted_before_the_first_step(args);
+    }
     if let Some(run) = resumed.as_ref().filter(|run| run.is_moving()) {
         run.publish()?;
         return Ok(Some(Summary::new(
@@ -147,6 +152,7 @@ pub fn unlearn(
         Some(run) => run,
         None => begin()?.started(start),
     };
+    interrupted_before_the_first_step(args);
     let about = evidence::Run {
         args,
         settings: &settings,
@@ -240,17 +246,9 @@ fn encode(
         device: &device,
     };
     let bar = progress::bar("encoding", rows.len(), "images");
-    interrupt::listen()?;
-    let latents = Latents::encode(&encoder, data, &rows, texts, random, || {
-        bar.inc(1);
-        interrupt::pending().is_none()
-    });
-    model::finish(&bar);
+    let latents = Latents::encode(&encoder, data, &rows, texts, random, || bar.inc(1));
+    drop(bar);
     latents.map_err(|error| match error {
-        LatentError::Interrupted => Failure {
-            code: interrupt::pending().unwrap_or(1),
-            message: "interrupted before the first step".into(),
-        },
         LatentError::Data(error) => error.into(),
         error => Failure::input(error),
     })

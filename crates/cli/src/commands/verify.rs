@@ -19,7 +19,7 @@ use crate::failure::Failure;
 use crate::folders::digests;
 use crate::latent::{self, Opened};
 use crate::progress::say;
-use crate::{machine, model, progress};
+use crate::{interrupt, machine, model, progress};
 
 /// Errors and distances may differ by this share: another processor rounds otherwise.
 const TOLERANCE: f64 = 1e-2;
@@ -45,6 +45,7 @@ impl Comparison {
 }
 
 pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
+    interrupt::kept("nothing was changed");
     let device = machine::device(&args.machine.device)?;
     let folder = run_folder(&args.run)?;
     let path = folder.join(CONTENT);
@@ -90,14 +91,14 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
             json!({"same": same, "compared": found.compared, "differences": found.differences})
         );
     } else if same {
-        say!(
+        progress::tell(format_args!(
             "same: {} files, numbers and digests of {} are as recorded",
             found.compared,
             folder.display()
-        );
+        ));
     } else {
         for difference in &found.differences {
-            say!("{difference}");
+            progress::tell(difference);
         }
     }
     match found.differences.len() {
@@ -282,6 +283,8 @@ fn scores(
     }
     let mut again = |name: &str, model: &Model, recorded: &Numbers| -> Result<(), Failure> {
         progress::note(format!("measuring the model {name} again"));
+        let number = if name == "before" { 1 } else { 2 };
+        let _stage = progress::stage(number, 2);
         let probe = Probe {
             plan: check.plan.clone(),
             forgotten: &forgotten,

@@ -17,7 +17,7 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_unlearn::data::{Dataset, OpenOptions};
+use retrack_unlearn::data::OpenOptions;
 use retrack_unlearn::feed::to_unit;
 
 use super::{Evaluation, Protocol, Subject, check_shape};
@@ -122,7 +122,7 @@ impl<'a> Examined<'a> {
             let restored = injection::restore(&generator, image, &mut || bar.inc(1))?;
             injected.extend(restored);
         }
-        model::finish(&bar);
+        drop(bar);
         Ok(self.injected.get_or_init(|| injected))
     }
 
@@ -186,7 +186,7 @@ impl<'a> Examined<'a> {
         let found = likelihood.bits_per_dim(&values, shape, None, &probe, &mut |time| {
             bar.set_position((1000.0 * time) as u64)
         });
-        model::finish(&bar);
+        drop(bar);
         match found {
             Ok(found) => {
                 self.add("nll", mean(&found.bits_per_dim), count);
@@ -208,7 +208,7 @@ impl<'a> Examined<'a> {
             channels: Some(self.model.config.in_channels),
             memory_budget: 4 * model::BUDGET as u64,
         };
-        let controls = Dataset::open(path, &options)?;
+        let controls = model::read_data(path, &options)?;
         check_shape(controls.shape(), self.subject.data, path)?;
         let mut image = vec![0; controls.shape().bytes()];
         let mut unseen = Vec::new();
@@ -240,7 +240,7 @@ impl<'a> Examined<'a> {
         let found = scoring.compare(&forgotten, &unseen, &bootstrap, &mut |done| {
             bar.set_position(done as u64)
         });
-        model::finish(&bar);
+        drop(bar);
         match found {
             Ok(found) => {
                 let score = Score::new("membership_auc", found.auc, images);

@@ -11,6 +11,7 @@ use super::{AGREEMENT, Drawn, Evaluation, Protocol, Skipped, Subject, check_shap
 use crate::args::{Metric, PromptArgs};
 use crate::failure::Failure;
 use crate::latent::{self, Opened, PromptedSamples};
+use crate::progress;
 
 /// The published guidance.
 pub const GUIDANCE: f64 = 7.5;
@@ -55,6 +56,16 @@ impl Prompts {
     }
 }
 
+/// The phases of drawing, by name: one for each prompt.
+pub(super) fn drawn(protocol: &Protocol, prompts: &Prompts) -> Vec<String> {
+    let drawn = protocol.metrics.iter().any(|metric| metric.is_of_prompts());
+    let names = prompts.all().map(|(prompt, _)| {
+        let prompt = latent::shortened(prompt);
+        format!("drawing \"{prompt}\"")
+    });
+    names.filter(|_| drawn).collect()
+}
+
 /// Draws for all prompts and measures what came out.
 pub(super) fn evaluate(
     protocol: &Protocol,
@@ -73,7 +84,10 @@ pub(super) fn evaluate(
     let network = opened.model.network(device)?;
     let mut found = Evaluation::default();
     let drawn = protocol.metrics.iter().any(|metric| metric.is_of_prompts());
-    for (prompt, forgotten) in prompts.all().filter(|_| drawn) {
+    let phases = protocol.phases(Some(prompts)).len();
+    let first = 1 + phases - protocol.metrics.len();
+    for (number, (prompt, forgotten)) in prompts.all().filter(|_| drawn).enumerate() {
+        let _phase = progress::phase(1 + number, phases);
         let samples = PromptedSamples {
             count: protocol.samples,
             steps: protocol.sampling_steps,
@@ -93,7 +107,9 @@ pub(super) fn evaluate(
             samples,
         });
     }
-    for &metric in &protocol.metrics {
+    for (number, &metric) in protocol.metrics.iter().enumerate() {
+        let _phase = progress::phase(first + number, phases);
+        let _activity = progress::activity(&metric.name());
         if let Err(reason) = measure(metric, subject, &mut found)? {
             found.skipped.push(Skipped { metric, reason });
         }

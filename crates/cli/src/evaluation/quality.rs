@@ -13,7 +13,7 @@ use retrack_networks::folder::sha256_file;
 
 use super::examined::{Examined, Measured};
 use crate::failure::Failure;
-use crate::{interrupt, machine, model, progress};
+use crate::{machine, progress};
 
 impl<'a> Examined<'a> {
     pub(super) fn digits(&mut self) -> Measured {
@@ -110,17 +110,11 @@ impl<'a> Examined<'a> {
         let mut statistics = FeatureStatistics::new(inception::FEATURES);
         let bar = progress::bar("retained", rows.len(), "images");
         for rows in rows.chunks(256) {
-            if let Some(code) = interrupt::pending() {
-                return Err(Failure {
-                    code,
-                    message: "interrupted while describing the retained images".into(),
-                });
-            }
             let images = subject.read(rows)?;
             statistics.add(&self.describe(inception, &images)?.features);
             bar.inc(rows.len() as u64);
         }
-        model::finish(&bar);
+        drop(bar);
         if let Some(file) = file
             && let Err(error) = file.write(&statistics)
         {

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::forgotten::{Forgotten, Sight};
 use crate::failure::Failure;
+use crate::progress;
 
 /// What is looked at; everything here and the models decide the numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -147,11 +148,24 @@ impl Probe<'_> {
     /// # Errors
     /// Data that cannot be read, a network that does not fit.
     pub fn measure(&self, network: &dyn Denoiser) -> Result<Measurement, Failure> {
+        let phase = progress::phase(1, 3);
         let samples = self.samples(network)?;
         let sights = self.forgotten.look(&samples)?;
+        drop(phase);
+        let phase = progress::phase(2, 3);
         let restored = self.restore(network)?;
         let found = self.forgotten.look(&restored)?;
-        let (forgotten_errors, control_errors) = self.errors(&self.plan, network)?;
+        drop(phase);
+        let _phase = progress::phase(3, 3);
+        let images = self.plan.forgotten.min(self.forgotten.len()) + self.plan.controls.len();
+        let bar = progress::bar("denoising errors", images * self.plan.draws, "passes");
+        let mut before = 0;
+        let (forgotten_errors, control_errors) = self.errors(&self.plan, network, &mut |done| {
+            // It is counted from 0 for each of the two kinds.
+            bar.inc(done.saturating_sub(before) as u64);
+            before = done;
+        })?;
+        drop(bar);
         let count = |sights: &[Sight]| sights.iter().filter(|sight| sight.counts).count();
         Ok(Measurement {
             numbers: Numbers {
@@ -173,7 +187,7 @@ impl Probe<'_> {
     /// # Errors
     /// As [`measure`](Self::measure).
     pub fn glance(&self, network: &dyn Denoiser) -> Result<[f64; 2], Failure> {
-        let (forgotten, control) = self.errors(&self.plan.glance(), network)?;
+        let (forgotten, control) = self.errors(&self.plan.glance(), network, &mut |_| ())?;
         Ok([forgotten, control].map(|errors| retrack_eval::distance::mean(&errors)))
     }
 
@@ -201,12 +215,16 @@ impl Probe<'_> {
             self.plan.sampling_steps,
         )?;
         let generator = self.generator(network, &sampler);
+        let batches = self.plan.samples.div_ceil(self.plan.batch_size);
+        let bar = progress::bar("samples", batches * sampler.timesteps().len(), "steps");
         let mut bytes = Vec::new();
         for first in (0..self.plan.samples).step_by(self.plan.batch_size) {
             let last = (first + self.plan.batch_size).min(self.plan.samples);
             let classes = self.classes(first, last - first);
             let images =
-                generator.images(first as u64..last as u64, classes.as_deref(), &mut || {})?;
+                generator.images(first as u64..last as u64, classes.as_deref(), &mut || {
+                    bar.inc(1)
+                })?;
             bytes.extend(images.into_iter().map(to_byte));
         }
         Ok(bytes)
@@ -228,6 +246,10 @@ impl Probe<'_> {
         )?;
         let generator = self.generator(network, &sampler);
         let [height, width, channels] = self.shape();
+        let batches = self.plan.tries.div_ceil(self.plan.batch_size);
+        let walked = |t: &&usize| **t <= self.plan.timestep;
+        let steps = batches * sampler.timesteps().iter().filter(walked).count();
+        let bar = progress::bar("restoring", steps, "steps");
         let mut bytes = Vec::new();
         for first in (0..self.plan.tries).step_by(self.plan.batch_size) {
             let last = (first + self.plan.batch_size).min(self.plan.tries);
@@ -241,7 +263,7 @@ impl Probe<'_> {
                 self.plan.timestep,
                 first as u64..last as u64,
                 classes.as_deref(),
-                &mut || {},
+                &mut || bar.inc(1),
             )?;
             bytes.extend(images.into_iter().map(to_byte));
         }
@@ -275,7 +297,12 @@ impl Probe<'_> {
         }
     }
 
-    fn errors(&self, plan: &Plan, network: &dyn Denoiser) -> Result<(Vec<f64>, Vec<f64>), Failure> {
+    fn errors(
+        &self,
+        plan: &Plan,
+        network: &dyn Denoiser,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<(Vec<f64>, Vec<f64>), Failure> {
         let schedule = NoiseSchedule::new(self.scheduler);
         let scoring = Scoring {
             network,
@@ -286,7 +313,7 @@ impl Probe<'_> {
             draws: plan.draws,
             batch_size: plan.batch_size,
         };
-        let losses = |rows: &[usize]| -> Result<Vec<f64>, Failure> {
+        let mut losses = |rows: &[usize]| -> Result<Vec<f64>, Failure> {
             let mut values = Vec::new();
             for &row in rows {
                 self.images.average(row, &mut values)?;
@@ -298,7 +325,7 @@ impl Probe<'_> {
             let classes = self.labels.then_some(&classes[..]);
             let scores =
                 scoring
-                    .losses(&values, classes, &mut |_| ())
+                    .losses(&values, classes, progress)
                     .map_err(|error| match error {
                         MembershipError::Input(error) => error.into(),
                         error => Failure::failed(error),

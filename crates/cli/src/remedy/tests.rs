@@ -9,8 +9,7 @@ use clap::CommandFactory;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 11] = [
-    Situation::Interrupted,
+const SITUATIONS: [Situation; 10] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,

@@ -10,15 +10,16 @@ use tempfile::TempDir;
 
 use super::error::FolderError;
 use super::source::Source;
+use crate::leftovers::Leftover;
 
 pub(super) struct Staging {
     /// As given, for messages.
     out: PathBuf,
     /// Absolute, without links.
     target: PathBuf,
-    temporary: Option<TempDir>,
+    temporary: Option<(TempDir, Leftover)>,
     /// Parents made for it, outermost first.
-    made: Vec<PathBuf>,
+    made: Vec<(PathBuf, Leftover)>,
 }
 
 impl Staging {
@@ -56,12 +57,14 @@ impl Staging {
             .take_while(|ancestor| !ancestor.exists())
             .collect();
         for folder in missing.into_iter().rev() {
+            let leftover = Leftover::if_empty(folder);
             fs::create_dir(folder).map_err(FolderError::io(folder, "create the folder"))?;
-            staging.made.push(folder.to_path_buf());
+            staging.made.push((folder.to_path_buf(), leftover));
         }
-        let temporary = temporary_beside(parent, &format!(".{}.partial-", name.to_string_lossy()));
-        staging.temporary =
-            Some(temporary.map_err(FolderError::io(out, "create a folder beside it"))?);
+        let temporary = temporary_beside(parent, &format!(".{}.partial-", name.to_string_lossy()))
+            .map_err(FolderError::io(out, "create a folder beside it"))?;
+        let leftover = Leftover::whole(temporary.path());
+        staging.temporary = Some((temporary, leftover));
         Ok(staging)
     }
 
@@ -70,7 +73,7 @@ impl Staging {
         let base = self
             .temporary
             .as_ref()
-            .map_or(self.target.as_path(), TempDir::path);
+            .map_or(self.target.as_path(), |(folder, _)| folder.path());
         base.join(relative)
     }
 
@@ -100,11 +103,18 @@ impl Staging {
 
     /// Puts the folder in its place.
     pub fn finish(mut self) -> Result<(), FolderError> {
-        let Some(temporary) = self.temporary.take() else {
+        let Some((temporary, leftover)) = self.temporary.take() else {
             return Ok(());
         };
-        let cannot = || FolderError::io(&self.out, "put the finished folder in its place");
         sync_folders(temporary.path())?;
+        leftover.keep(|| self.place(temporary))?;
+        self.made.iter().for_each(|(folder, _)| sync_parent(folder));
+        self.made.clear();
+        Ok(())
+    }
+
+    fn place(&self, temporary: TempDir) -> Result<(), FolderError> {
+        let cannot = || FolderError::io(&self.out, "put the finished folder in its place");
         let replaces = fs::read_dir(&self.target).is_ok_and(|mut entries| entries.next().is_some());
         if replaces {
             // After the exchange the temporary name holds the old folder, which is removed with it.
@@ -120,8 +130,6 @@ impl Staging {
             let _renamed = temporary.keep();
             sync_parent(&self.target);
         }
-        self.made.iter().for_each(|folder| sync_parent(folder));
-        self.made.clear();
         Ok(())
     }
 }
@@ -129,7 +137,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         drop(self.temporary.take());
-        for folder in self.made.iter().rev() {
+        for (folder, _) in self.made.iter().rev() {
             let _ = fs::remove_dir(folder);
         }
     }

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use retrack_networks::leftovers::Leftover;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -212,10 +213,11 @@ fn load(
 fn store(folder: &Path, path: &Path, content: &Content) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let leftover = Leftover::whole(file.path());
     serde_json::to_writer(io::BufWriter::new(&mut file), content)?;
     file.flush()?;
     file.as_file().sync_all()?;
-    file.persist(path).map_err(|error| error.error)?;
+    leftover.keep(|| file.persist(path).map_err(|error| error.error))?;
     // Without this the rename itself may be lost. Windows cannot open a folder and does not need to.
     if cfg!(unix) {
         File::open(folder)?.sync_all()?;
