@@ -238,7 +238,7 @@ with its report.json, the version of retrack, and the scores of the report, meas
 #[command(after_help = VERIFY_EXAMPLES)]
 #[command(after_long_help = format!("{VERIFY_EXAMPLES}\n\n{VERIFY_MORE}"))]
 pub struct VerifyArgs {
-    /// The --out folder of an unlearning run
+    /// What `retrack unlearn --out` wrote
     #[arg(value_name = "RUN_DIR")]
     pub run: PathBuf,
     /// Where the base model is now, if it moved
