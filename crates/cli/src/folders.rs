@@ -1,6 +1,6 @@
 //! What commands ask of the folders that they read and write.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use retrack_networks::folder::{ModelFolder, sha256_file};
 use retrack_unlearn::run::Existing;
@@ -17,18 +17,27 @@ pub fn existing(force: bool, resume: bool) -> Existing {
     }
 }
 
+/// Without links. What does not exist yet lies in the nearest folder that does.
+fn absolute(path: &Path) -> std::io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let mut existing = path.as_path();
+    while !existing.exists() {
+        existing = existing.parent().unwrap_or(Path::new("/"));
+    }
+    let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
+    Ok(existing.canonicalize()?.join(rest))
+}
+
+/// Whether a file is or would be in a folder, or that folder itself.
+pub fn is_inside(file: &Path, folder: &Path) -> bool {
+    match (absolute(file), absolute(folder)) {
+        (Ok(file), Ok(folder)) => file.starts_with(folder),
+        _ => false,
+    }
+}
+
 /// Refuses an output folder that is, holds or lies in an input's.
 pub fn outside(out: &Path, input: &Path, what: &str) -> Result<(), Failure> {
-    // A folder that does not exist yet lies in the nearest one that does.
-    let absolute = |path: &Path| {
-        let path = std::path::absolute(path)?;
-        let mut existing = path.as_path();
-        while !existing.exists() {
-            existing = existing.parent().unwrap_or(Path::new("/"));
-        }
-        let rest = path.strip_prefix(existing).unwrap_or(Path::new(""));
-        Ok::<_, std::io::Error>(existing.canonicalize()?.join(rest))
-    };
     let (Ok(inner), Ok(outer)) = (absolute(out), absolute(input)) else {
         return Ok(());
     };

@@ -18,6 +18,7 @@ mod session;
 mod settings;
 mod space;
 mod unlearning;
+mod written;
 
 use std::process::ExitCode;
 

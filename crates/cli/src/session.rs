@@ -109,7 +109,17 @@ impl Session<'_> {
             }
             let retain = report.losses.retain.or(report.watched_retain);
             report.collapsed = retain.and_then(|loss| trainer.watch.see(loss));
-            let scores = observer.look(trainer.step, trainer.network(), &mut log)?;
+            let scores = match observer.look(trainer.step, trainer.network(), &mut log) {
+                Ok(scores) => scores,
+                Err(failure) => {
+                    // What was learned is worth keeping, whatever could not be seen of it.
+                    log.record(self.run, &report, &[])?;
+                    if let Err(lost) = checkpoint::save(trainer, &self.run.folder()) {
+                        progress::warn(Failure::from(lost).message);
+                    }
+                    return Err(failure);
+                }
+            };
             log.record(self.run, &report, &scores)?;
             if let Some(factor) = report.collapsed {
                 warn_of_collapse(&format!("step {}", trainer.step), factor);

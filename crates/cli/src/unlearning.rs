@@ -9,10 +9,11 @@ use retrack_eval::report::Report;
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
+use retrack_unlearn::checkpoint;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
-use retrack_unlearn::run::RunFolder;
+use retrack_unlearn::run::{EventLog, RunFolder};
 use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
@@ -25,12 +26,54 @@ use crate::remedy::{self, Situation};
 use crate::session::{Observer, Session, Unobserved};
 use crate::settings::Settings;
 use crate::space::{self, Needs};
+use crate::written::Written;
 
 /// A run whose data is read and whose folder has begun.
 pub struct Unlearning<'a> {
     pub about: &'a evidence::Run<'a>,
     pub folder: &'a RunFolder,
     pub device: &'a Device,
+}
+
+/// How a trained network becomes a model folder, and what that folder then holds.
+pub trait Delivery<M> {
+    /// Writes the network into the folder `staged`, which is not there yet.
+    ///
+    /// # Errors
+    /// The system's; a value that the folder's type cannot hold.
+    fn write(&self, network: &M, staged: &Path) -> Result<(), Failure>;
+
+    /// Opens that folder as anybody would. `network`: what was written into it.
+    ///
+    /// # Errors
+    /// What is wrong with the folder.
+    fn reopen(&self, network: &M, staged: &Path) -> Result<Written, Failure>;
+}
+
+/// Evidence that sees the written folder after the last step.
+struct Delivering<'a, 'b, M> {
+    evidence: &'a mut Evidence<'b>,
+    delivery: &'a dyn Delivery<M>,
+    folder: &'a RunFolder,
+}
+
+impl<M: Module + Denoiser> Observer<M> for Delivering<'_, '_, M> {
+    fn look(
+        &mut self,
+        step: usize,
+        network: &M,
+        log: &mut EventLog,
+    ) -> Result<Vec<(&'static str, f64)>, Failure> {
+        let (delivery, folder) = (self.delivery, self.folder);
+        let mut deliver = |network: &M| {
+            let staged = folder.staging()?;
+            let writing = progress::activity("writing the model");
+            delivery.write(network, &staged)?;
+            drop(writing);
+            delivery.reopen(network, &staged)
+        };
+        self.evidence.look(step, network, log, &mut deliver)
+    }
 }
 
 /// What a run came to.
@@ -46,15 +89,14 @@ pub struct Summary {
 }
 
 impl Unlearning<'_> {
-    /// Takes the steps that are left, and puts model, report and card in their place. `write` puts the trained network
-    /// into the folder that it is given.
+    /// Takes the steps that are left, and puts model, report and card in their place.
     ///
     /// # Errors
     /// Data that cannot be read, a step that did not happen, a signal, files that cannot be written.
     pub fn run<M: Module + Denoiser>(
         self,
         network: M,
-        write: impl FnOnce(&M, &Path) -> Result<(), Failure>,
+        delivery: &dyn Delivery<M>,
     ) -> Result<Summary, Failure> {
         let Self { about, device, .. } = self;
         let evidence::Run {
@@ -114,17 +156,27 @@ impl Unlearning<'_> {
             session.resume(&mut trainer, &settings.adamw, None)?;
         }
         let watch = RetainedWatch::begin(&mut trainer, &feed)?;
-        let mut nobody = Unobserved;
-        let observer: &mut dyn Observer<_> = match &mut evidence {
-            Some(evidence) => evidence,
-            None => &mut nobody,
+        let last = match &mut evidence {
+            Some(evidence) => {
+                let mut observer = Delivering {
+                    evidence,
+                    delivery,
+                    folder: self.folder,
+                };
+                session.train(&mut trainer, &feed, watch, &mut observer)?
+            }
+            None => {
+                let last = session.train(&mut trainer, &feed, watch, &mut Unobserved)?;
+                let staged = self.folder.staging()?;
+                let _writing = progress::activity("writing the model");
+                delivery
+                    .write(trainer.network(), &staged)
+                    .inspect_err(|_| keep(&trainer, self.folder))?;
+                last
+            }
         };
-        let last = session.train(&mut trainer, &feed, watch, observer)?;
-
-        let staged = self.folder.staging()?;
-        let writing = progress::activity("writing the model");
-        write(trainer.network(), &staged)?;
-        drop(writing);
+        drop(trainer);
+        let staged = self.folder.staged();
         let report = self.finish(evidence, &staged)?;
         self.folder.publish()?;
         Ok(Summary::new(
@@ -151,7 +203,17 @@ impl Unlearning<'_> {
             .as_ref()
             .map(|report| report.verdict.sentence.as_str());
         evidence::card::write(staged, self.about, verdict)?;
+        evidence::ignored::write(staged)?;
         Ok(report)
+    }
+}
+
+/// Keeps a network that is trained and cannot be written.
+pub fn keep<M: Module + Denoiser>(trainer: &Trainer<M>, folder: &RunFolder) {
+    if trainer.step > 0
+        && let Err(lost) = checkpoint::save(trainer, &folder.folder())
+    {
+        progress::warn(Failure::from(lost).message);
     }
 }
 
@@ -211,6 +273,10 @@ impl Summary {
             "last_loss": last.as_ref().map(|report| report.losses.loss),
             "report": page,
             "verdict": report.as_ref().map(|report| &report.verdict),
+            "weights": report
+                .as_ref()
+                .and_then(|report| report.check.as_ref())
+                .map(|check| &check["weights"]),
         });
         Self {
             text,

@@ -96,6 +96,7 @@ fn an_adapter_is_trained_resumed_and_written_beside_the_untouched_model() {
     let adapter = out.remove(lora::FILE_NAME).unwrap();
     let card = String::from_utf8(out.remove("README.md").unwrap()).unwrap();
     assert!(card.contains("pipeline.load_lora_weights("), "{card}");
+    assert!(out.remove(".gitignore").is_some());
     support::assert_same_files(&folder.files("model"), &out, "out");
 
     let tensors = read_weight_file(folder.path("out").join(lora::FILE_NAME)).unwrap();

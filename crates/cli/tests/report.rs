@@ -272,10 +272,10 @@ fn verify_says_same_and_notices_what_differs() {
 
     // The card may be edited, and the key kept elsewhere.
     folder.write("out/README.md", "Mine.");
-    std::fs::rename(folder.path("out/run/digest-key"), folder.path("key")).unwrap();
+    std::fs::rename(folder.path("out.digest-key"), folder.path("key")).unwrap();
     let said = folder.done("verify out");
     assert!(said.stderr.contains("are not compared"), "{}", said.stderr);
-    folder.write("out/run/digest-key", "0".repeat(64));
+    folder.write("out.digest-key", "0".repeat(64));
     let (code, stdout, _) = run(folder.command("verify out"));
     assert_eq!(code, Some(1));
     assert!(stdout.contains("keyed digests"), "{stdout}");
@@ -312,7 +312,7 @@ fn names_cannot_bring_markup_into_the_page_or_the_card() {
     std::fs::create_dir(folder.path("<")).unwrap();
     std::fs::rename(folder.path("photos"), folder.path("</script>")).unwrap();
     let mut command = folder.command(&format!(
-        "unlearn --data {data}/script> --neighbors 4 --steps 1 --batch-size 4 --out out"
+        "unlearn --data {data}/script> --neighbors 4 --steps 1 --batch-size 4 --show-forgotten --out out"
     ));
     command.args(["--model", model]);
     command.args(["--forget", &format!("</script>/{photo}")]);

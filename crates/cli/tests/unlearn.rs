@@ -35,6 +35,8 @@ fn the_new_folder_differs_in_the_weights_and_the_card_alone() {
         // A card that claims to be the base model's is kept under another name.
         let base = files.remove("README.base.md").unwrap();
         assert!(base == model["README.md"]);
+        let ignored = String::from_utf8(files.remove(".gitignore").unwrap()).unwrap();
+        assert!(ignored.contains("/run/*"), "{ignored}");
         assert!(files.keys().eq(model.keys()), "{:?}", files.keys());
         for (name, content) in &model {
             let kept = name != WEIGHTS && name != "README.md";
@@ -42,13 +44,12 @@ fn the_new_folder_differs_in_the_weights_and_the_card_alone() {
         }
         assert_eq!(files[WEIGHTS].len(), model[WEIGHTS].len());
         // No checkpoint, no mark of an unfinished run, nothing temporary.
-        let [_, config, key, lines, tensorboard, page, content] = run.as_slice() else {
+        let [_, config, lines, tensorboard, page, content] = run.as_slice() else {
             panic!("{run:?}");
         };
-        assert_eq!(
-            [config, key, lines],
-            ["run/config.json", "run/digest-key", "run/events.jsonl"]
-        );
+        assert_eq!([config, lines], ["run/config.json", "run/events.jsonl"]);
+        // The key is outside.
+        assert!(folder.path(&format!("{method}.digest-key")).is_file());
         assert_eq!([page, content], ["run/report.html", "run/report.json"]);
         assert!(tensorboard.starts_with("run/events.out.tfevents."));
     }
@@ -313,6 +314,7 @@ fn folders_of_every_layout_come_back_in_their_own() {
         folder.done(&format!("{UNLEARN} --steps 1 --lr 0.1 --out out"));
         let model = folder.files("model");
         let mut out = folder.files("out");
+        assert!(out.remove(".gitignore").is_some());
         out.retain(|name, _| !name.starts_with("run/") && name != "README.md");
         assert!(out.keys().eq(model.keys()), "{case}: {:?}", out.keys());
         for (name, content) in &model {

@@ -14,7 +14,7 @@ use crate::distance::mean;
 /// Scores images by their denoising loss (the loss threshold of Yeom et al. 2018, arXiv 1709.01604, as Carlini et
 /// al. 2023, arXiv 2301.13188, section 5.2, use it on diffusion models).
 ///
-/// Draw i is a timestep, uniform over the schedule's, and a noise: the same ones for every image that is scored with
+/// Draw i is a timestep and a noise, as [`Timesteps`] says: the same ones for every image that is scored with
 /// this `random`, in whichever call. What a draw adds to the loss of all images cancels when they are compared.
 ///
 /// The error is one of the noise, whatever the network predicts: for one that predicts the clean image it is
@@ -29,8 +29,19 @@ pub struct Scoring<'a> {
     pub shape: [usize; 3],
     /// Pairs of timestep and noise for each image.
     pub draws: usize,
+    pub timesteps: Timesteps,
     /// Pairs that the network looks at together.
     pub batch_size: usize,
+}
+
+/// Where the timesteps of [`Scoring`]'s draws lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timesteps {
+    /// Each anywhere in the schedule.
+    Uniform,
+    /// One in each of as many equal parts of the schedule as there are draws: the error changes tenfold along it, and so
+    /// few draws cover it.
+    Stratified,
 }
 
 /// Why images cannot be scored or compared.
@@ -148,10 +159,19 @@ impl Scoring<'_> {
     fn draw(&self, number: usize, values: usize) -> Drawn {
         let step = number as u64 + 1;
         let timesteps = self.schedule.timesteps();
+        let part = match self.timesteps {
+            Timesteps::Uniform => 0..timesteps,
+            Timesteps::Stratified => {
+                let edge = |part: usize| part * timesteps / self.draws;
+                edge(number)..edge(number + 1)
+            }
+        };
         let mut timestep = self.random.stream(Stream::ProbeTimestep, step);
+        // With more draws than timesteps some parts are empty.
+        let within = timestep.integers(1, part.len().max(1))[0];
         Drawn {
             number,
-            timestep: timestep.integers(1, timesteps)[0],
+            timestep: part.start + within,
             noise: self.random.stream(Stream::Probe, step).normal(values),
         }
     }
@@ -305,6 +325,7 @@ mod tests {
                 device: &Device::flex(),
                 shape: SHAPE,
                 draws: 7,
+                timesteps: Timesteps::Uniform,
                 batch_size,
             };
             scoring.losses(images, labels, &mut |_| ())
@@ -371,6 +392,31 @@ mod tests {
         let last = network.losses(&images[4..], None, 2).unwrap();
         assert_eq!(all.of(2), last.of(0));
         assert!(all.of(0).windows(2).all(|pair| pair[0] != pair[1]));
+    }
+
+    #[test]
+    fn stratified_draws_lie_one_in_each_part_of_the_schedule() {
+        let network = OneImage::new(Prediction::Epsilon);
+        for draws in [1, 3, 7, 1000, 1500] {
+            let scoring = Scoring {
+                network: &network,
+                schedule: &network.schedule,
+                random: Random::new(5),
+                device: &Device::flex(),
+                shape: SHAPE,
+                draws,
+                timesteps: Timesteps::Stratified,
+                batch_size: 1,
+            };
+            for number in 0..draws {
+                let drawn = scoring.draw(number, 1);
+                let [low, high] = [number, number + 1].map(|part| part * 1000 / draws);
+                assert!(
+                    (low..high.max(low + 1)).contains(&drawn.timestep),
+                    "{draws}"
+                );
+            }
+        }
     }
 
     #[test]

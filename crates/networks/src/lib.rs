@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod blocks;
+pub mod changes;
 pub mod clip;
 pub mod conditional;
 pub mod config;

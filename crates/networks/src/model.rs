@@ -118,6 +118,16 @@ impl Model {
         Ok(())
     }
 
+    /// The folder's weights; see [`Weights::write_as`] for the element type in which [`write`](Self::write) writes them.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The same, to say how they are to be written.
+    pub fn weights_mut(&mut self) -> &mut Weights {
+        &mut self.weights
+    }
+
     /// Writes the folder again with this network's weights; everything else stays as it is.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use burn::tensor::{Device, Tensor};
 use crate::conditional::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::config::ConfigError;
 use crate::folder::{Class, FolderError, Kind, Library, ModelFolder, Part, Weights, Written};
+use crate::lora::Adapters;
 use crate::model::{self, ModelError};
 use crate::parameters;
 use crate::schedule::SchedulerConfig;
@@ -64,6 +65,33 @@ impl ConditionalModel {
     /// All tensors that are missing, unexpected or of another shape.
     pub fn network(&self, device: &Device) -> Result<UNet2DConditionModel, ModelError> {
         model::fill(self.config.init(device), &self.weights, self.folder.root())
+    }
+
+    /// The network with the folder's weights and what adapters add to them, in f32.
+    ///
+    /// # Errors
+    /// As [`network`](Self::network). Adapters of layers that the network lacks are left out.
+    pub fn adapted_network(
+        &self,
+        adapters: &Adapters,
+        device: &Device,
+    ) -> Result<UNet2DConditionModel, ModelError> {
+        let network = self.network(device)?;
+        Ok(parameters::try_fill(network, |parameter| {
+            let tensor = self.weights.get(&parameter.name).expect("filled above");
+            let values = tensor.read()?.to_f32();
+            Ok::<_, FolderError>(adapters.added_to(&parameter.name, values))
+        })?)
+    }
+
+    /// The folder's weights; see [`Weights::write_as`] for the element type in which [`write`](Self::write) writes them.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The same, to say how they are to be written.
+    pub fn weights_mut(&mut self) -> &mut Weights {
+        &mut self.weights
     }
 
     /// Writes the folder again with this network's weights; everything else stays as it is.

@@ -1,8 +1,8 @@
 //! Digests of images that only the holder of a run's key can test.
 //!
 //! A plain digest would tell anybody who holds an image whether it was the one that somebody had forgotten. With a
-//! random key, kept beside the run and out of its report, the report can be passed on: who has the key can later show,
-//! or check, which image was meant.
+//! random key, kept outside of the run's folder, the folder can be passed on: who has the key can later show, or check,
+//! which image was meant.
 
 use std::io;
 use std::path::Path;
@@ -36,7 +36,7 @@ impl DigestKey {
         Ok(Self(key))
     }
 
-    /// The key in this file.
+    /// The key in this file: its first line.
     ///
     /// # Errors
     /// The system's; a file that holds no key.
@@ -47,11 +47,15 @@ impl DigestKey {
                 "not a key: 64 hexadecimal digits",
             )
         };
-        let mut text = String::new();
+        let mut bytes = Vec::new();
         let file = std::fs::File::open(path)?;
-        io::Read::read_to_string(&mut io::Read::take(file, 100), &mut text)?;
-        let text = text.trim();
-        if text.len() != 64 || !text.is_ascii() {
+        io::Read::read_to_end(&mut io::Read::take(file, 100), &mut bytes)?;
+        let line = bytes
+            .split(|&byte| byte == b'\n')
+            .next()
+            .unwrap_or_default();
+        let text = std::str::from_utf8(line).map_err(|_| wrong())?.trim();
+        if text.len() != 64 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return Err(wrong());
         }
         let mut key = [0; 32];
@@ -67,6 +71,11 @@ impl DigestKey {
         let sizes =
             [shape.height, shape.width, shape.channels].map(|size| (size as u64).to_le_bytes());
         hex(&hmac(&self.0, &[&sizes.concat(), pixels]))
+    }
+
+    /// The keyed digest of a text: HMAC-SHA-256 of its bytes, hexadecimal.
+    pub fn of_text(&self, text: &str) -> String {
+        hex(&hmac(&self.0, &[text.as_bytes()]))
     }
 }
 
@@ -140,7 +149,17 @@ mod tests {
             let mode = std::os::unix::fs::MetadataExt::mode(&path.metadata().unwrap());
             assert_eq!(mode & 0o777, 0o600);
         }
-        for wrong in ["", "abc", &"g".repeat(64), &"é".repeat(32)] {
+        // More may follow the key.
+        let key = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, format!("{key}{}\n", "é".repeat(200))).unwrap();
+        assert_eq!(DigestKey::open(&path).unwrap().of(shape, &[1, 2]), first);
+        for wrong in [
+            "",
+            "abc",
+            "+f".repeat(32).as_str(),
+            &"g".repeat(64),
+            &"é".repeat(32),
+        ] {
             std::fs::write(&path, wrong).unwrap();
             assert!(DigestKey::open(&path).is_err(), "{wrong}");
         }

@@ -255,7 +255,8 @@ impl RunFolder {
         Ok(path)
     }
 
-    fn staged(&self) -> PathBuf {
+    /// The path that [`staging`](Self::staging) makes room at.
+    pub fn staged(&self) -> PathBuf {
         self.folder().join("model")
     }
 

@@ -231,8 +231,9 @@ Prints `same` and exits with 0, or lists what differs and exits with 1.";
 
 const VERIFY_MORE: &str = "\
 Compared are the SHA-256 of the base model's weights, of every file of the written model (but its README.md) and of the \
-run's record, the data set's digest, the keyed digests of the forgotten images where run/digest-key is there, the page \
-with its report.json, the version of retrack, and the scores of the report, measured again with the recorded seeds.";
+run's record, the data set's digest, the keyed digests of the forgotten images where the run's key is there, the page \
+with its report.json, the version of retrack, how many weights changed, and the scores of the report, measured again \
+on both folders with the recorded seeds.";
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = VERIFY_EXAMPLES)]
@@ -247,6 +248,9 @@ pub struct VerifyArgs {
     /// Where the data set is now, if it moved
     #[arg(long, value_name = "SRC")]
     pub data: Option<PathBuf>,
+    /// The run's key, if it is not beside the folder (RUN_DIR.digest-key)
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
+use retrack_networks::folder::Dtype;
 use retrack_unlearn::neighbors::Neighbors;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,24 @@ pub enum TrainedPart {
     All,
     /// Low-rank adapters of the attention layers.
     Lora,
+}
+
+/// Element types of weights, as they are typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DtypeName {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl From<DtypeName> for Dtype {
+    fn from(name: DtypeName) -> Self {
+        match name {
+            DtypeName::F32 => Self::F32,
+            DtypeName::F16 => Self::F16,
+            DtypeName::Bf16 => Self::BF16,
+        }
+    }
 }
 
 /// The methods, as they are typed.
@@ -132,10 +151,23 @@ pub struct UnlearnArgs {
     /// Replace what lies in --out
     #[arg(long)]
     pub force: bool,
+    /// Element type of the written weights: f32 keeps what 16 bits would round away [default: the model's own]
+    #[arg(long, value_name = "T", help_heading = heading::OUTPUT)]
+    pub dtype: Option<DtypeName>,
+    /// Where the key of the report's digests is, or goes: never in --out, which may be passed on [default: OUT.digest-key
+    /// beside --out]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with = "no_report",
+        help_heading = heading::OUTPUT
+    )]
+    pub key: Option<PathBuf>,
     /// Let the report show the forgotten images, their neighbors and what restores them: not for every reader's eyes
     #[arg(long, help_heading = heading::OUTPUT)]
     pub show_forgotten: bool,
-    /// Make no report: nothing is looked at before and after (about a tenth of the time), and nothing can be verified
+    /// Make no report: nothing is looked at before, on the way and after (about a quarter of the time), and nothing can
+    /// be verified
     #[arg(long, conflicts_with = "show_forgotten", help_heading = heading::OUTPUT)]
     pub no_report: bool,
     /// Say what would be done and what it needs, and stop
@@ -193,6 +225,8 @@ impl UnlearnArgs {
             checkpoint_every: None,
             resume: false,
             force: false,
+            dtype: None,
+            key: None,
             show_forgotten: false,
             no_report: false,
             dry_run: false,

@@ -50,10 +50,11 @@ const BASE: [(&str, &[u8]); 4] = [
 ];
 
 /// What a demo leaves in its folder.
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     "digits.parquet",
     "base-model",
     "model",
+    "model.digest-key",
     "before.png",
     "after.png",
     "half-way.png",

@@ -6,6 +6,7 @@ use std::time::Instant;
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::Fact;
 use retrack_eval::score::{Spread, Table};
+use retrack_networks::lora;
 use retrack_unlearn::lock::Lock;
 use serde_json::json;
 
@@ -166,7 +167,13 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         })
         .collect();
     let mut facts = vec![
-        Fact::new("Selected by", &forget),
+        Fact::new(
+            "Selected by",
+            match args.show_forgotten {
+                true => forget.clone(),
+                false => evidence::selected(&forget, &subject.split.forget),
+            },
+        ),
         Fact::new(
             "Looked for",
             format!(
@@ -198,6 +205,17 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         .collect();
     // What a metric lacks, it lacks for all models.
     let skipped = skipped_sentences(&columns[0].evaluation.skipped);
+    let without = columns.iter().filter_map(|found| {
+        let adapter = found.path.join(lora::FILE_NAME);
+        (prompts.is_some() && adapter.is_file()).then(|| {
+            format!(
+                "{}: measured without the adapter {} beside it; `retrack merge` folds it in.",
+                found.name,
+                lora::FILE_NAME
+            )
+        })
+    });
+    let notes: Vec<String> = without.chain(notes).collect();
     let about = About {
         configuration: json.clone(),
         facts,

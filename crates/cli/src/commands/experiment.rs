@@ -163,8 +163,12 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let data = opened.open_data(&args.data)?;
     let judges = protocol.judges(&device)?;
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
+    let mut shown = Vec::with_capacity(forget.len());
     for selection in &forget {
-        model::select(selection, &data)?;
+        shown.push(evidence::selected(
+            selection,
+            &model::select(selection, &data)?,
+        ));
     }
     let copied = opened.folder().check_copy()?;
     if args.data.is_dir() {
@@ -189,7 +193,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "preset": args.preset,
         "weights_sha256": weights,
         "data_digest": data.digest()?,
-        "forget": forget,
+        // What is left behind names no file of the data.
+        "forget": shown,
         "protocol": protocol,
         "device": args.machine.device,
     });
@@ -260,6 +265,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         protocol: &protocol,
         data: &data,
         forget: &forget,
+        shown: &shown,
         device: &device,
     };
     let mut outcomes = Vec::with_capacity(runs.len());
@@ -318,7 +324,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let markdown = format!(
         "{}\n{}",
         table.markdown(),
-        caption(&protocol, &forget, &seeds)
+        caption(&protocol, &shown, &seeds)
     );
     model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
     let runs = lines.iter().map(|line| comparison::Line {
@@ -332,12 +338,12 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let about = About {
         configuration: identity,
         facts: vec![
-            Fact::new("Forgotten, one run each", forget.join(", ")),
+            Fact::new("Forgotten, one run each", shown.join(", ")),
             Fact::new("Model", args.model.display()),
             Fact::new("Data set", args.data.display()),
             Fact::new(
                 "How it was measured",
-                caption(&protocol, &forget, &seeds).trim_end(),
+                caption(&protocol, &shown, &seeds).trim_end(),
             ),
         ],
         device: &args.machine.device,
@@ -421,7 +427,9 @@ struct Comparison<'a> {
     args: &'a ExperimentArgs,
     protocol: &'a Protocol,
     data: &'a Dataset,
+    /// As typed, and as it is recorded.
     forget: &'a [String],
+    shown: &'a [String],
     device: &'a Device,
 }
 
@@ -476,7 +484,7 @@ impl Comparison<'_> {
         let outcome = Outcome {
             line: run.line.name(),
             seed: run.seed,
-            forget: self.forget[run.forget].clone(),
+            forget: self.shown[run.forget].clone(),
             settings,
             seconds,
             measuring_seconds: start.elapsed().as_secs_f64(),

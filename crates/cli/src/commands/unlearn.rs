@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use burn::tensor::Device;
+use retrack_networks::folder::{ModelFolder, Weights};
+use retrack_networks::model::Model;
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::neighbors::{Neighbors, prepare, prepare_split};
@@ -10,14 +13,17 @@ use serde_json::{Value, json};
 
 use super::unlearn_text;
 use crate::args::UnlearnArgs;
-use crate::evidence;
+use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::{digests, existing, outside};
 use crate::latent::{self, Opened};
 use crate::progress::say;
 use crate::settings::Settings;
 use crate::space::Work;
-use crate::unlearning::{Outcome, Summary, Unlearning, fits, report_split, warn_of_copied};
+use crate::unlearning::{
+    Delivery, Outcome, Summary, Unlearning, fits, report_split, warn_of_copied,
+};
+use crate::written::{self, Written};
 use crate::{interrupt, machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
@@ -64,13 +70,19 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
     }
+    let key = match args.no_report {
+        true => None,
+        false => Some(Private::check(args)?),
+    };
+    let key = key.as_deref();
     let copied = opened.folder().check_copy()?;
-    let opened = match opened {
+    let mut opened = match opened {
         Opened::Image(opened) => *opened,
         Opened::Text(opened) => {
-            return unlearn_text::unlearn(args, existing, &device, &opened, copied);
+            return unlearn_text::unlearn(args, existing, key, &device, *opened, copied);
         }
     };
+    let copied = copied + convert(args, &opened.folder.clone(), opened.weights_mut())?;
     let network = opened.network(&device.clone().autodiff())?;
     let data = model::open_data(&args.data, &opened)?;
     let shape = data.shape();
@@ -128,6 +140,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     }
 
     progress::detail(format_args!("settings {}", config["settings"]));
+    let private = key.map(Private::open_or_create).transpose()?;
     let run = RunFolder::begin(&args.out, existing, &config)?;
     interrupted_before_the_first_step(args);
     if run.is_moving() {
@@ -148,6 +161,8 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         images: &data,
         labels: opened.config.num_class_embeds.is_some(),
         text_to_image: false,
+        texts: None,
+        private: private.as_ref(),
         data: &data,
         split: &split,
         neighbors: nearest.as_deref(),
@@ -158,12 +173,50 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         folder: &run,
         device: &device,
     };
-    let write = |network: &UNet2DModel, staged: &Path| {
-        let written = opened.write(network, staged, false)?;
+    let delivery = Images {
+        base: &opened,
+        device: &device,
+    };
+    unlearning.run(network, &delivery).map(Some)
+}
+
+/// Has the weights written as `--dtype` says. Returns the bytes that this takes beyond what they are.
+///
+/// # Errors
+/// Files whose form does not allow it.
+pub fn convert(
+    args: &UnlearnArgs,
+    folder: &ModelFolder,
+    weights: &mut Weights,
+) -> Result<u64, Failure> {
+    let Some(dtype) = args.dtype else {
+        return Ok(0);
+    };
+    let before = weights.written_bytes();
+    weights.write_as(dtype.into());
+    folder.check_types(weights)?;
+    Ok(weights.written_bytes().saturating_sub(before))
+}
+
+/// The folder of an image model.
+struct Images<'a> {
+    base: &'a Model,
+    device: &'a Device,
+}
+
+impl Delivery<UNet2DModel> for Images<'_> {
+    fn write(&self, network: &UNet2DModel, staged: &Path) -> Result<(), Failure> {
+        let base = self.base;
+        let written = base.write(network, staged, false);
+        let written =
+            written.map_err(|error| written::failure(error, base.folder.can_convert()))?;
         warn_of_copied(written.copied_weights(), &[]);
         Ok(())
-    };
-    unlearning.run(network, write).map(Some)
+    }
+
+    fn reopen(&self, network: &UNet2DModel, staged: &Path) -> Result<Written, Failure> {
+        written::image(self.base, staged, Some(network), self.device)
+    }
 }
 
 /// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
@@ -181,7 +234,8 @@ fn resolved(
         "weights_sha256": digests(&model.folder)?,
         "data": args.data.display().to_string(),
         "data_digest": data.digest()?,
-        "forget": args.forget,
+        // What names a file may say whose picture it is; the rows say which one it was.
+        "forget": selected(&args.forget, &split.forget),
         "forget_rows": split.forget,
         "duplicate_rows": split.duplicates,
         "retained": split.retain.len(),

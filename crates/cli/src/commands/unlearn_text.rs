@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use retrack_networks::conditional::Captioned;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
@@ -15,14 +15,17 @@ use retrack_unlearn::run::{Existing, RunFolder};
 use retrack_unlearn::texts::{Prompts, Texts};
 use serde_json::{Value, json};
 
-use super::unlearn::interrupted_before_the_first_step;
-use crate::args::UnlearnArgs;
-use crate::evidence;
+use super::unlearn::{convert, interrupted_before_the_first_step};
+use crate::args::{DtypeName, UnlearnArgs};
+use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::digests;
 use crate::settings::{Settings, TEXT_TO_IMAGE};
 use crate::space::{LatentWork, Phases};
-use crate::unlearning::{Outcome, Summary, Unlearning, fits, report_split, warn_of_copied};
+use crate::unlearning::{
+    Delivery, Outcome, Summary, Unlearning, fits, report_split, warn_of_copied,
+};
+use crate::written::{self, Written};
 use crate::{latent, model, progress};
 
 /// Folders of networks that this training never reaches.
@@ -51,15 +54,27 @@ pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs the command; `None` after a dry run. `copied`: bytes of the folder that will be written.
+/// Runs the command; `None` after a dry run. `key`: where the report's key is; `copied`: bytes of the folder that will be
+/// written.
 pub fn unlearn(
     args: &UnlearnArgs,
     existing: Existing,
+    key: Option<&Path>,
     device: &Device,
-    opened: &StableDiffusion,
-    copied: u64,
+    mut opened: StableDiffusion,
+    mut copied: u64,
 ) -> Result<Option<Summary>, Failure> {
     let rank = args.adapter_rank().map_err(Failure::input)?;
+    if rank.is_some() && !matches!(args.dtype, None | Some(DtypeName::F32)) {
+        return Err(Failure::input(
+            "--dtype: adapters are written in f32; leave it out with --train lora",
+        ));
+    }
+    if rank.is_none() {
+        let folder = opened.model.folder.clone();
+        copied += convert(args, &folder, opened.model.weights_mut())?;
+    }
+    let opened = &opened;
     let data = latent::open_data(&args.data, opened)?;
     let shape = data.shape();
     let with_preset = UnlearnArgs {
@@ -111,12 +126,15 @@ pub fn unlearn(
     let start = Instant::now();
     // A new run begins once all that it needs is read; one that goes on is compared with this command first.
     progress::detail(format_args!("settings {}", config["settings"]));
-    let begin = || RunFolder::begin(&args.out, existing, &config);
+    let begin = || -> Result<_, Failure> {
+        let private = key.map(Private::open_or_create).transpose()?;
+        Ok((RunFolder::begin(&args.out, existing, &config)?, private))
+    };
     let resumed = (existing == Existing::Resume).then(begin).transpose()?;
     if resumed.is_some() {
         interrupted_before_the_first_step(args);
     }
-    if let Some(run) = resumed.as_ref().filter(|run| run.is_moving()) {
+    if let Some((run, _)) = resumed.as_ref().filter(|(run, _)| run.is_moving()) {
         run.publish()?;
         return Ok(Some(Summary::new(
             args,
@@ -130,7 +148,8 @@ pub fn unlearn(
     let known: Vec<&str> = texts.known.iter().map(String::as_str).collect();
     let states = latent::embed(opened, &known, device)?;
     let random = Random::new(settings.seed);
-    let latents = encode(opened, &data, &split, texts.of_row, random, device)?;
+    let rows: Vec<usize> = split.forget.iter().chain(&split.retain).copied().collect();
+    let latents = encode(opened, &data, &rows, texts.of_row.clone(), random, device)?;
     let neighbors = match nearest {
         Some(k) => {
             let found = latents.nearest(&split.retain, &split.forget, k)?;
@@ -147,8 +166,8 @@ pub fn unlearn(
     if let Some(rank) = rank {
         network = lora::attach(network, rank, &random);
     }
-    let network = Captioned::new(network, states);
-    let run = match resumed {
+    let network = Captioned::new(network, states.clone());
+    let (run, private) = match resumed {
         Some(run) => run,
         None => begin()?.started(start),
     };
@@ -161,6 +180,8 @@ pub fn unlearn(
         images: &latents,
         labels: true,
         text_to_image: true,
+        texts: Some(&texts),
+        private: private.as_ref(),
         data: &data,
         split: &split,
         neighbors: neighbors.as_deref(),
@@ -171,16 +192,53 @@ pub fn unlearn(
         folder: &run,
         device,
     };
-    let write = |network: &Captioned, staged: &Path| match rank {
-        Some(_) => write_adapter(opened, network, args, staged),
-        None => {
-            let written = opened.model.write(&network.network, staged, false)?;
-            // Other weights of a folder may hold the old network.
-            warn_of_copied(written.copied_weights(), &UNTRAINED);
-            Ok(())
-        }
+    let delivery = Latent {
+        base: opened,
+        adapted: rank.is_some(),
+        states,
+        args,
+        device,
     };
-    unlearning.run(network, write).map(Some)
+    unlearning.run(network, &delivery).map(Some)
+}
+
+/// The folder of a text-to-image model.
+struct Latent<'a> {
+    base: &'a StableDiffusion,
+    /// An adapter was trained, not the network.
+    adapted: bool,
+    /// Of the run's texts.
+    states: Tensor<3>,
+    args: &'a UnlearnArgs,
+    device: &'a Device,
+}
+
+impl Delivery<Captioned> for Latent<'_> {
+    fn write(&self, network: &Captioned, staged: &Path) -> Result<(), Failure> {
+        if self.adapted {
+            return write_adapter(self.base, network, self.args, staged);
+        }
+        let base = &self.base.model;
+        let written = base.write(&network.network, staged, false);
+        let written =
+            written.map_err(|error| written::failure(error, base.folder.can_convert()))?;
+        // Other weights of a folder may hold the old network.
+        warn_of_copied(written.copied_weights(), &UNTRAINED);
+        Ok(())
+    }
+
+    fn reopen(&self, network: &Captioned, staged: &Path) -> Result<Written, Failure> {
+        let base = &self.base.model;
+        let (states, network) = (self.states.clone(), &network.network);
+        written::conditional(
+            base,
+            staged,
+            Some(network),
+            self.adapted,
+            states,
+            self.device,
+        )
+    }
 }
 
 /// The model as it was, and what it has to be taken with.
@@ -228,16 +286,15 @@ fn read_texts(args: &UnlearnArgs, data: &Dataset, split: &Split) -> Result<Texts
     })
 }
 
-/// The latents of all images that the run may use. The autoencoder is dropped at the end.
-fn encode(
+/// The latents of some rows. `texts`: the number of each row's text. The autoencoder is dropped at the end.
+pub fn encode(
     opened: &StableDiffusion,
     data: &Dataset,
-    split: &Split,
+    rows: &[usize],
     texts: Vec<i64>,
     random: Random,
     device: &Device,
 ) -> Result<Latents, Failure> {
-    let rows: Vec<usize> = split.forget.iter().chain(&split.retain).copied().collect();
     let device = device.clone().without_autodiff();
     let autoencoder = opened.autoencoder(&device)?;
     let encoder = Encoder {
@@ -246,7 +303,7 @@ fn encode(
         device: &device,
     };
     let bar = progress::bar("encoding", rows.len(), "images");
-    let latents = Latents::encode(&encoder, data, &rows, texts, random, || bar.inc(1));
+    let latents = Latents::encode(&encoder, data, rows, texts, random, || bar.inc(1));
     drop(bar);
     latents.map_err(|error| match error {
         LatentError::Data(error) => error.into(),
@@ -301,11 +358,11 @@ fn resolved(
         "weights_sha256": digests(&opened.model.folder)?,
         "data": args.data.display().to_string(),
         "data_digest": data.digest()?,
-        "forget": args.forget,
+        // What names a file may say whose picture it is, and so may a prompt, which the digest stands for.
+        "forget": selected(&args.forget, &split.forget),
         "forget_rows": split.forget,
         "duplicate_rows": split.duplicates,
         "retained": split.retain.len(),
-        "forget_prompts": texts.of(&split.forget),
         "prompts": texts.known.len(),
         "prompts_digest": texts.digest(),
         "device": args.machine.device,

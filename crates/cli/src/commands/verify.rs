@@ -5,20 +5,29 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use retrack_eval::report::{FORMAT, FileDigest, Report, Role};
+use retrack_networks::conditional::Captioned;
+use retrack_networks::denoiser::Denoiser;
 use retrack_networks::folder::ModelFolder;
 use retrack_networks::model::Model;
+use retrack_networks::random::Random;
+use retrack_networks::schedule::SchedulerConfig;
+use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::data::{Dataset, NearCopy, Split};
 use retrack_unlearn::digest::DigestKey;
-use serde_json::json;
+use retrack_unlearn::images::Images;
+use serde_json::{Value, json};
 
+use super::unlearn_text::encode;
 use crate::args::VerifyArgs;
 use crate::evidence::{
-    CONTENT, Check, Forgotten, KEY, Numbers, PAGE, Probe, Rule, output_files, record_files,
+    CONTENT, Check, Forgotten, Numbers, OLD_KEY, PAGE, Private, Probe, RowTexts, Rule,
+    output_files, record_files,
 };
 use crate::failure::Failure;
 use crate::folders::digests;
 use crate::latent::{self, Opened};
 use crate::progress::say;
+use crate::written::{self, WeightFacts, Written};
 use crate::{interrupt, machine, model, progress};
 
 /// Errors and distances may differ by this share: another processor rounds otherwise.
@@ -29,6 +38,8 @@ const TOLERANCE: f64 = 1e-2;
 struct Comparison {
     compared: usize,
     differences: Vec<String>,
+    /// What was measured again, as `report.json` records it.
+    measured: serde_json::Map<String, Value>,
 }
 
 impl Comparison {
@@ -73,11 +84,29 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let before = found.differences.len();
     found.equal("data set's SHA-256", &check.data_digest, &data.digest()?);
     if found.differences.len() == before {
-        images(&report, &check, &data, &folder, &mut found)?;
+        let private = key(args.key.as_deref(), out, &folder)?;
+        images(&report, &check, &data, private.as_ref(), &mut found)?;
+        let again = Again {
+            check: &check,
+            data: &data,
+            out,
+            device: &device,
+        };
         match &base {
-            Opened::Image(base) => scores(&check, &data, base, out, &device, &mut found)?,
-            Opened::Text(_) => {
-                progress::note("the errors of a text-to-image model are not measured again");
+            Opened::Image(base) => again.image(base, &mut found)?,
+            Opened::Text(base) => {
+                let adapted = report
+                    .provenance
+                    .configuration
+                    .get("adapter_rank")
+                    .is_some();
+                match texts(&check, private.as_ref(), out)? {
+                    Some(texts) => again.text(base, &texts, adapted, &mut found)?,
+                    None => progress::warn(
+                        "this run, of an earlier version, did not keep its texts: its denoising errors are not \
+                         measured again",
+                    ),
+                }
             }
         }
     } else {
@@ -88,13 +117,22 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     if args.json {
         say!(
             "{}",
-            json!({"same": same, "compared": found.compared, "differences": found.differences})
+            json!({
+                "same": same,
+                "compared": found.compared,
+                "differences": found.differences,
+                "measured": found.measured,
+            })
         );
     } else if same {
         progress::tell(format_args!(
-            "same: {} files, numbers and digests of {} are as recorded",
+            "same: {} files, numbers and digests of {} are as recorded{}",
             found.compared,
-            folder.display()
+            folder.display(),
+            match found.measured.is_empty() {
+                true => "; no score was measured again",
+                false => "",
+            }
         ));
     } else {
         for difference in &found.differences {
@@ -232,81 +270,207 @@ fn split(check: &Check, data: &Dataset) -> Result<Split, Failure> {
     Ok(split)
 }
 
+/// The run's key: where it is said to be, beside the output folder, or in the run's own, where earlier versions put it.
+fn key(given: Option<&Path>, out: &Path, folder: &Path) -> Result<Option<Private>, Failure> {
+    let places = match given {
+        Some(path) => vec![path.to_path_buf()],
+        None => vec![Private::place(out)?, folder.join(OLD_KEY)],
+    };
+    for path in &places {
+        match DigestKey::open(path) {
+            Ok(key) => {
+                return Ok(Some(Private {
+                    path: path.clone(),
+                    key,
+                }));
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && given.is_none() => {}
+            Err(error) => return Err(Failure::read(path, error)),
+        }
+    }
+    progress::warn(format!(
+        "{}: not found, so the keyed digests of the forgotten images are not compared; --key says where the key is now",
+        places[0].display()
+    ));
+    Ok(None)
+}
+
 /// The keyed digests of the forgotten images.
 fn images(
     report: &Report,
     check: &Check,
     data: &Dataset,
-    folder: &Path,
+    private: Option<&Private>,
     found: &mut Comparison,
 ) -> Result<(), Failure> {
-    let path = folder.join(KEY);
     let recorded = report
         .request
         .as_ref()
         .map_or(&[][..], |request| &request.keyed_digests);
-    match DigestKey::open(&path) {
-        Ok(key) => {
-            let forgotten = Forgotten::new(data, &split(check, data)?, Rule::Nearest)?;
-            let now: Vec<String> = forgotten
-                .images()
-                .map(|image| key.of(data.shape(), image))
-                .collect();
-            found.compared += recorded.len();
-            if now != recorded {
-                found
-                    .differs("keyed digests of the forgotten images: other images, or another key");
-            }
-        }
-        Err(error) => progress::warn(format!(
-            "{}: {error}; the keyed digests of the forgotten images are not compared",
-            path.display()
-        )),
+    let Some(private) = private else {
+        return Ok(());
+    };
+    let forgotten = Forgotten::new(data, &split(check, data)?, Rule::Nearest)?;
+    let now: Vec<String> = forgotten
+        .images()
+        .map(|image| private.key.of(data.shape(), image))
+        .collect();
+    found.compared += recorded.len();
+    if now != recorded {
+        found.differs("keyed digests of the forgotten images: other images, or another key");
     }
     Ok(())
 }
 
-/// The scores, measured again on both models.
-fn scores(
+/// The texts of the measured images; nothing of a run that did not keep them.
+fn texts(
     check: &Check,
-    data: &Dataset,
-    base: &Model,
+    private: Option<&Private>,
     out: &Path,
-    device: &Device,
-    found: &mut Comparison,
-) -> Result<(), Failure> {
-    let forgotten = Forgotten::new(data, &split(check, data)?, Rule::Nearest)?;
-    let known = |row: &usize| *row < data.len();
-    if !check.plan.controls.iter().all(known) {
-        found.differs("the controls' rows are not in the data set");
-        return Ok(());
-    }
-    let mut again = |name: &str, model: &Model, recorded: &Numbers| -> Result<(), Failure> {
-        progress::note(format!("measuring the model {name} again"));
-        let number = if name == "before" { 1 } else { 2 };
-        let _stage = progress::stage(number, 2);
-        let probe = Probe {
-            plan: check.plan.clone(),
-            forgotten: &forgotten,
-            images: data,
-            scheduler: &model.scheduler,
-            device: device.clone(),
-            labels: model.config.num_class_embeds.is_some(),
-        };
-        let now = probe.measure(&model.network(device)?)?.numbers;
-        compare(name, recorded, &now, found);
-        Ok(())
+) -> Result<Option<RowTexts>, Failure> {
+    let Some(digest) = &check.texts else {
+        return Ok(None);
     };
-    again("before", base, &check.before)?;
-    // A file that was tampered with may be no model any more.
-    match Model::open(out) {
-        Ok(model) => match again("after", &model, &check.after) {
-            Err(failure) if failure.code == 2 => found.differs(failure.message),
-            other => other?,
-        },
-        Err(error) => found.differs(error.to_string()),
+    let missing = |path: &Path| {
+        Failure::input(format!(
+            "{}: the texts of the measured images are kept with the run's key, and are not found there; say with --key \
+             where that is now",
+            path.display()
+        ))
+    };
+    let Some(private) = private else {
+        return Err(missing(&Private::place(out)?));
+    };
+    let texts = private.texts(digest)?;
+    texts.map(Some).ok_or_else(|| missing(&private.path))
+}
+
+/// The scores, measured again on both models as they lie in their folders.
+struct Again<'a> {
+    check: &'a Check,
+    data: &'a Dataset,
+    out: &'a Path,
+    device: &'a Device,
+}
+
+impl Again<'_> {
+    fn image(&self, base: &Model, found: &mut Comparison) -> Result<(), Failure> {
+        let written = || written::image(base, self.out, None, self.device);
+        let labels = base.config.num_class_embeds.is_some();
+        let network = base.network(self.device)?;
+        let scheduler = &base.scheduler;
+        self.measure(
+            &network,
+            written,
+            (self.data, None),
+            scheduler,
+            labels,
+            found,
+        )
     }
-    Ok(())
+
+    fn text(
+        &self,
+        base: &StableDiffusion,
+        texts: &RowTexts,
+        adapted: bool,
+        found: &mut Comparison,
+    ) -> Result<(), Failure> {
+        let mut known: Vec<&str> = Vec::new();
+        let mut of_row = vec![0; self.data.len()];
+        for (&row, text) in texts {
+            let number = known.iter().position(|known| known == text);
+            let number = number.unwrap_or_else(|| {
+                known.push(text);
+                known.len() - 1
+            });
+            if let Some(place) = of_row.get_mut(row) {
+                *place = number as i64;
+            }
+        }
+        let rows: Vec<usize> = texts
+            .keys()
+            .copied()
+            .filter(|&row| row < self.data.len())
+            .collect();
+        let states = latent::embed(base, &known, self.device)?;
+        let random = Random::new(self.check.plan.seed);
+        let latents = encode(base, self.data, &rows, of_row, random, self.device)?;
+        let written = || {
+            let states = states.clone();
+            written::conditional(&base.model, self.out, None, adapted, states, self.device)
+        };
+        let network = base
+            .model
+            .network(&self.device.clone().without_autodiff())?;
+        let network = Captioned::new(network, states.clone());
+        let images: (&dyn Images, _) = (&latents, Some(texts));
+        let scheduler = &base.model.scheduler;
+        self.measure(&network, written, images, scheduler, true, found)
+    }
+
+    /// `written`: opens what the run made. A file that was tampered with may be no model any more. `texts`: those that
+    /// the images have, where they need any.
+    fn measure(
+        &self,
+        base: &dyn Denoiser,
+        written: impl FnOnce() -> Result<Written, Failure>,
+        (images, texts): (&dyn Images, Option<&RowTexts>),
+        scheduler: &SchedulerConfig,
+        labels: bool,
+        found: &mut Comparison,
+    ) -> Result<(), Failure> {
+        let forgotten = Forgotten::new(self.data, &split(self.check, self.data)?, Rule::Nearest)?;
+        let plan = &self.check.plan;
+        if plan.controls.iter().any(|&row| row >= self.data.len()) {
+            found.differs("the controls' rows are not in the data set");
+            return Ok(());
+        }
+        let probe = Probe {
+            plan: plan.clone(),
+            forgotten: &forgotten,
+            images,
+            scheduler,
+            device: self.device.clone().without_autodiff(),
+            labels,
+        };
+        let mut rows = probe.looked_at().into_iter().flatten();
+        if texts.is_some_and(|texts| rows.any(|row| !texts.contains_key(row))) {
+            found.differs("images were measured whose texts were not kept");
+            return Ok(());
+        }
+        progress::note("measuring the model before again");
+        let stage = progress::stage(1, 2);
+        let before = probe.measure(base)?.numbers;
+        drop(stage);
+        compare("before", &self.check.before, &before, found);
+        found.measured.insert("before".into(), json!(before));
+        let after = written().and_then(|written| {
+            progress::note("measuring the model after again");
+            let _stage = progress::stage(2, 2);
+            Ok((probe.measure(&*written.network)?.numbers, written.weights))
+        });
+        match after {
+            Ok((after, weights)) => {
+                compare("after", &self.check.after, &after, found);
+                found.measured.insert("after".into(), json!(after));
+                self.weights(&weights, found);
+                found.measured.insert("weights".into(), json!(weights));
+            }
+            Err(failure) if failure.code == 2 => found.differs(failure.message),
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    fn weights(&self, now: &WeightFacts, found: &mut Comparison) {
+        let Some(then) = &self.check.weights else {
+            return;
+        };
+        let count = |of: &WeightFacts| format!("{} of {}", of.changed, of.count);
+        found.equal("weights that are not the base's", &count(then), &count(now));
+        found.equal("the weights' type", &then.dtype, &now.dtype);
+    }
 }
 
 fn compare(name: &str, recorded: &Numbers, now: &Numbers, found: &mut Comparison) {

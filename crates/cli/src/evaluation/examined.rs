@@ -9,7 +9,7 @@ use retrack_eval::copies::{self, NEIGHBORS, Training};
 use retrack_eval::distance::mean;
 use retrack_eval::frequency::Frequency;
 use retrack_eval::injection::{self, Restored};
-use retrack_eval::membership::Scoring;
+use retrack_eval::membership::{Scoring, Timesteps};
 use retrack_eval::nll::{Likelihood, rademacher};
 use retrack_eval::score::Score;
 use retrack_networks::model::Model;
@@ -228,6 +228,7 @@ impl<'a> Examined<'a> {
             device: self.device,
             shape: [shape.height, shape.width, shape.channels],
             draws: DRAWS,
+            timesteps: Timesteps::Uniform,
             batch_size: 64,
         };
         let images = (forgotten.len() + unseen.len()) / shape.bytes();

@@ -79,7 +79,8 @@ pub fn curves(events: &[Value], first: [f64; 2]) -> Vec<LineChart> {
     [
         chart(
             "Denoising error on the way",
-            "Of a few forgotten and retained images, always with the same noise.",
+            "Of the images, timesteps and noises of the scores, which are its first and last points: the last is the \
+             folder that was written, those between are the network in training.",
             "mean squared error, a value",
             errors,
         ),

@@ -6,13 +6,16 @@
 
 pub mod card;
 pub mod comparison;
+pub mod ignored;
 
 mod curves;
 mod files;
 mod forgotten;
 mod machine_facts;
 mod pictures;
+mod private;
 mod probe;
+mod selected;
 mod unlearning;
 mod verdict;
 
@@ -24,8 +27,10 @@ pub use self::files::{output_files, record_files};
 pub use self::forgotten::{Forgotten, Rule};
 pub use self::machine_facts::peak_memory_bytes;
 pub use self::pictures::{covered, show_samples};
+pub use self::private::{OLD_KEY, Private, RowTexts};
 pub use self::probe::{Numbers, Probe};
-pub use self::unlearning::{Check, Evidence, KEY, Run};
+pub use self::selected::selected;
+pub use self::unlearning::{Check, Evidence, Run};
 pub use self::verdict::{Findings, Tally};
 
 use crate::failure::Failure;

@@ -2,7 +2,7 @@
 //! forgotten images, denoising errors. All random numbers come from the plan's seed.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_eval::membership::{MembershipError, Scoring};
+use retrack_eval::membership::{MembershipError, Scoring, Timesteps};
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::random::{Random, Stream};
 use retrack_networks::sampling::Generator;
@@ -12,6 +12,7 @@ use retrack_unlearn::images::Images;
 use serde::{Deserialize, Serialize};
 
 use super::forgotten::{Forgotten, Sight};
+use crate::args::SamplerName;
 use crate::failure::Failure;
 use crate::progress;
 
@@ -19,8 +20,10 @@ use crate::progress;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     pub seed: u64,
-    /// Samples, by DDIM in this many steps.
     pub samples: usize,
+    /// How they are drawn: by the model's own scheduler, as `retrack sample` does.
+    #[serde(default = "ddim")]
+    pub sampler: SamplerName,
     pub sampling_steps: usize,
     /// Attempts to restore a forgotten image from `timestep`, by ancestral sampling: the published injection, with
     /// fewer steps.
@@ -34,9 +37,40 @@ pub struct Plan {
     pub controls: Vec<usize>,
     /// Timesteps and noises of each error, the same for all images.
     pub draws: usize,
+    /// One timestep in each of as many equal parts of the schedule, else each anywhere in it.
+    #[serde(default)]
+    pub stratified: bool,
     /// Images computed together.
     pub batch_size: usize,
 }
+
+/// How reports drew before they said it.
+fn ddim() -> SamplerName {
+    SamplerName::Ddim
+}
+
+/// What the model's scheduler names, or DDIM where that is not built here.
+fn sampler_of(scheduler: &SchedulerConfig, steps: usize) -> SamplerName {
+    let own = match scheduler.kind {
+        SchedulerKind::Ddpm => SamplerName::Ddpm,
+        SchedulerKind::Ddim => SamplerName::Ddim,
+        SchedulerKind::Pndm => SamplerName::Pndm,
+    };
+    match Sampler::new(own.into(), scheduler, steps) {
+        Ok(_) => own,
+        Err(_) => SamplerName::Ddim,
+    }
+}
+
+/// Steps of a sample: those of `retrack sample`, so that both look alike.
+const SAMPLING_STEPS: usize = 50;
+/// Parts of a run, in forward passes, that may go into what is drawn of each model, into each one's denoising errors, and
+/// into looking at these on the way.
+const DRAWING: f64 = 0.08;
+const ERRORS: f64 = 0.015;
+const ON_THE_WAY: f64 = 0.1;
+/// Retained images that are compared with, at most.
+const CONTROLS: usize = 64;
 
 impl Plan {
     /// A plan that takes about a tenth of a run, for each of the two models, and never more than is useful.
@@ -53,30 +87,33 @@ impl Plan {
         let full = Self {
             seed,
             samples: 16,
-            sampling_steps: 25.min(timesteps),
+            sampler: sampler_of(scheduler, SAMPLING_STEPS.min(timesteps)),
+            sampling_steps: SAMPLING_STEPS.min(timesteps),
             tries: 8,
             timestep: timesteps / 4,
             restoring_steps: 100.min(timesteps),
             forgotten: 16,
             controls: Vec::new(),
             draws: 16,
+            stratified: true,
             batch_size: batch_size.clamp(1, 64),
         };
-        const CONTROLS: usize = 64;
+        let share = |of: f64, passes: usize| of * work as f64 / passes as f64;
+        let part = |of: usize, share: f64, least: usize| {
+            ((of as f64 * share).round() as usize).clamp(least, of)
+        };
+        let drawing = full.samples * full.sampling_steps + full.tries * full.restoring_steps / 4;
+        let drawing = share(DRAWING, drawing);
+        // Fewer images and fewer draws of each.
         let images = full.forgotten.min(forgotten.len()) + CONTROLS;
-        let passes = full.samples * full.sampling_steps
-            + full.tries * full.restoring_steps / 4
-            + images * full.draws;
-        let share = (work as f64 / 10.0 / passes as f64).clamp(0.05, 1.0);
-        let part =
-            |of: usize, least: usize| ((of as f64 * share).round() as usize).clamp(least, of);
-        let controls = part(CONTROLS, 16).min(forgotten.others.len());
+        let errors = share(ERRORS, images * full.draws).sqrt();
+        let controls = part(CONTROLS, errors, 8).min(forgotten.others.len());
         let stride = forgotten.others.len() / controls.max(1);
         Self {
-            samples: part(full.samples, 4),
-            tries: part(full.tries, 4),
-            forgotten: part(full.forgotten, 4),
-            draws: part(full.draws, 4),
+            samples: part(full.samples, drawing, 4),
+            tries: part(full.tries, drawing, 4),
+            forgotten: part(full.forgotten, errors, 4).min(forgotten.len()),
+            draws: part(full.draws, errors, 8),
             controls: (0..controls)
                 .map(|place| forgotten.others[place * stride])
                 .collect(),
@@ -93,14 +130,24 @@ impl Plan {
         }
     }
 
-    /// The part that is repeated during the run.
-    fn glance(&self) -> Self {
-        let part = |of: usize| (of / 4).max(1);
-        let mut plan = self.clone();
-        plan.forgotten = part(plan.forgotten);
-        plan.draws = part(plan.draws);
-        plan.controls.truncate(part(plan.controls.len()));
-        plan
+    /// The sampler in a sentence.
+    pub fn sampler_name(&self) -> &'static str {
+        match self.sampler {
+            SamplerName::Ddpm => "DDPM",
+            SamplerName::Ddim => "DDIM",
+            SamplerName::Pndm => "PNDM",
+        }
+    }
+
+    /// Whether samples are drawn by what the model's scheduler names.
+    pub fn is_own_sampler(&self, scheduler: &SchedulerConfig) -> bool {
+        scheduler.foreign.is_none() && scheduler.kind == self.sampler.into()
+    }
+
+    /// How often the errors are looked at on the way of a run that is worth `work` forward passes: five to ten times.
+    pub fn glances(&self, work: usize) -> usize {
+        let passes = (self.forgotten + self.controls.len()) * self.draws;
+        ((ON_THE_WAY * work as f64 / passes as f64) as usize).clamp(5, 10)
     }
 }
 
@@ -118,6 +165,13 @@ pub struct Numbers {
     pub forgotten_errors: Vec<f64>,
     /// The same of the controls.
     pub control_errors: Vec<f64>,
+}
+
+impl Numbers {
+    /// Mean denoising errors of the forgotten images and of the controls.
+    pub fn mean_errors(&self) -> [f64; 2] {
+        [&self.forgotten_errors, &self.control_errors].map(|all| retrack_eval::distance::mean(all))
+    }
 }
 
 /// The numbers, and the pictures behind them.
@@ -157,10 +211,10 @@ impl Probe<'_> {
         let found = self.forgotten.look(&restored)?;
         drop(phase);
         let _phase = progress::phase(3, 3);
-        let images = self.plan.forgotten.min(self.forgotten.len()) + self.plan.controls.len();
+        let images = self.looked_at().concat().len();
         let bar = progress::bar("denoising errors", images * self.plan.draws, "passes");
         let mut before = 0;
-        let (forgotten_errors, control_errors) = self.errors(&self.plan, network, &mut |done| {
+        let (forgotten_errors, control_errors) = self.errors(network, &mut |done| {
             // It is counted from 0 for each of the two kinds.
             bar.inc(done.saturating_sub(before) as u64);
             before = done;
@@ -182,12 +236,12 @@ impl Probe<'_> {
         })
     }
 
-    /// Mean denoising errors of a few forgotten images and controls.
+    /// The mean denoising errors of a measurement alone.
     ///
     /// # Errors
     /// As [`measure`](Self::measure).
     pub fn glance(&self, network: &dyn Denoiser) -> Result<[f64; 2], Failure> {
-        let (forgotten, control) = self.errors(&self.plan.glance(), network, &mut |_| ())?;
+        let (forgotten, control) = self.errors(network, &mut |_| ())?;
         Ok([forgotten, control].map(|errors| retrack_eval::distance::mean(&errors)))
     }
 
@@ -209,8 +263,11 @@ impl Probe<'_> {
     }
 
     fn samples(&self, network: &dyn Denoiser) -> Result<Vec<u8>, Failure> {
+        if self.plan.samples == 0 {
+            return Ok(Vec::new());
+        }
         let sampler = Sampler::new(
-            SchedulerKind::Ddim,
+            self.plan.sampler.into(),
             self.scheduler,
             self.plan.sampling_steps,
         )?;
@@ -297,12 +354,18 @@ impl Probe<'_> {
         }
     }
 
+    /// The rows whose errors are taken: forgotten ones and controls.
+    pub fn looked_at(&self) -> [&[usize]; 2] {
+        let forgotten = self.plan.forgotten.min(self.forgotten.len());
+        [&self.forgotten.rows[..forgotten], &self.plan.controls]
+    }
+
     fn errors(
         &self,
-        plan: &Plan,
         network: &dyn Denoiser,
         progress: &mut dyn FnMut(usize),
     ) -> Result<(Vec<f64>, Vec<f64>), Failure> {
+        let plan = &self.plan;
         let schedule = NoiseSchedule::new(self.scheduler);
         let scoring = Scoring {
             network,
@@ -311,6 +374,10 @@ impl Probe<'_> {
             device: &self.device,
             shape: self.images.shape(),
             draws: plan.draws,
+            timesteps: match plan.stratified {
+                true => Timesteps::Stratified,
+                false => Timesteps::Uniform,
+            },
             batch_size: plan.batch_size,
         };
         let mut losses = |rows: &[usize]| -> Result<Vec<f64>, Failure> {
@@ -332,7 +399,7 @@ impl Probe<'_> {
                     })?;
             Ok(scores.means())
         };
-        let forgotten = losses(&self.forgotten.rows[..plan.forgotten.min(self.forgotten.len())])?;
-        Ok((forgotten, losses(&plan.controls)?))
+        let [forgotten, controls] = self.looked_at();
+        Ok((losses(forgotten)?, losses(controls)?))
     }
 }

@@ -12,10 +12,10 @@ use retrack_networks::denoiser::Denoiser;
 use retrack_networks::folder::ModelFolder;
 use retrack_networks::schedule::SchedulerConfig;
 use retrack_unlearn::data::{Dataset, Split};
-use retrack_unlearn::digest::DigestKey;
 use retrack_unlearn::images::Images;
 use retrack_unlearn::neighbors::Neighbor;
 use retrack_unlearn::run::{EventLog, RunFolder, Spent};
+use retrack_unlearn::texts::Texts;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -25,17 +25,12 @@ use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::probe::{Measurement, Numbers, Plan, Probe};
 use super::verdict::{Findings, Tally};
-use super::{card, counted};
+use super::{Private, RowTexts, card, counted, selected};
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
 use crate::progress;
-use crate::session::Observer;
 use crate::settings::Settings;
-
-/// Where a run keeps the key of its digests.
-pub const KEY: &str = "digest-key";
-/// Looks at the errors on the way, about.
-const GLANCES: usize = 10;
+use crate::written::{WeightFacts, Written};
 
 /// What a run is about.
 pub struct Run<'a> {
@@ -50,6 +45,10 @@ pub struct Run<'a> {
     pub labels: bool,
     /// A text-to-image model: it is looked at without drawing.
     pub text_to_image: bool,
+    /// Its images' texts.
+    pub texts: Option<&'a Texts>,
+    /// What stays outside of the folder; unless `--no-report`.
+    pub private: Option<&'a Private>,
     pub data: &'a Dataset,
     pub split: &'a Split,
     /// Of each forgotten row, where the method has any.
@@ -70,7 +69,13 @@ pub struct Check {
     pub near_rows: Vec<usize>,
     pub plan: Plan,
     pub before: Numbers,
+    /// Of the folder as it was written.
     pub after: Numbers,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightFacts>,
+    /// The keyed digest of the texts of the images that were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub texts: Option<String>,
 }
 
 /// Evidence being gathered.
@@ -78,9 +83,10 @@ pub struct Evidence<'a> {
     run: &'a Run<'a>,
     probe: Probe<'a>,
     before: Measurement,
-    after: Option<Measurement>,
-    /// The first glance.
-    first: [f64; 2],
+    /// What the written folder was found to be.
+    after: Option<(Measurement, WeightFacts)>,
+    /// Steps between two looks at the errors.
+    every: usize,
     /// Seconds spent on evidence.
     seconds: f64,
 }
@@ -122,13 +128,12 @@ impl<'a> Evidence<'a> {
         };
         let network = network.valid();
         let before = probe.measure(&network)?;
-        let first = probe.glance(&network)?;
         Ok(Self {
             run,
+            every: settings.steps.div_ceil(probe.plan.glances(work)).max(1),
             probe,
             before,
             after: None,
-            first,
             seconds: start.elapsed().as_secs_f64(),
         })
     }
@@ -139,13 +144,15 @@ impl<'a> Evidence<'a> {
     /// Files that cannot be read or written.
     pub fn finish(mut self, staged: &Path, run: &RunFolder) -> Result<Report, Failure> {
         let folder = &run.folder();
-        let after = self.after.take().expect("the last step was looked at");
+        let (after, weights) = self.after.take().expect("the last step was looked at");
         let (args, split) = (self.run.args, self.run.split);
         let forgotten = self.probe.forgotten;
         let events = read_events(&folder.join("events.jsonl"))?;
         let several = forgotten.len() > 1;
         let before = &self.before.numbers;
-        let verdict = findings(before, &after.numbers, several).verdict();
+        let mut findings = findings(before, &after.numbers, several);
+        findings.doubts.extend(weights.reservation());
+        let verdict = findings.verdict();
         let check = Check {
             model: args.model.clone(),
             data: args.data.clone(),
@@ -155,6 +162,8 @@ impl<'a> Evidence<'a> {
             plan: self.probe.plan.clone(),
             before: before.clone(),
             after: after.numbers.clone(),
+            weights: Some(weights.clone()),
+            texts: self.keep_texts()?,
         };
         let mut report = Report {
             format: FORMAT,
@@ -167,15 +176,15 @@ impl<'a> Evidence<'a> {
             made: now(),
             version: env!("CARGO_PKG_VERSION").into(),
             verdict,
-            request: Some(self.request(folder)?),
+            request: Some(self.request()?),
             samples: None,
             restoration: Vec::new(),
             metrics: vec![self.scores(&after.numbers)],
             comparisons: vec![self.errors(&after.numbers)],
-            curves: curves(&events, self.first),
+            curves: curves(&events, before.mean_errors()),
             neighbors: self.neighbors(),
             cost: self.cost(&events, run),
-            provenance: self.provenance(staged, folder)?,
+            provenance: self.provenance(staged, folder, &weights)?,
             check: Some(serde_json::to_value(check).expect("plain data")),
             pictures: Default::default(),
         };
@@ -183,13 +192,28 @@ impl<'a> Evidence<'a> {
         Ok(report)
     }
 
-    fn request(&self, folder: &Path) -> Result<Request, Failure> {
+    /// Puts the texts of the measured images where the key is. Returns their keyed digest.
+    fn keep_texts(&self) -> Result<Option<String>, Failure> {
+        let (Some(texts), Some(private)) = (self.run.texts, self.run.private) else {
+            return Ok(None);
+        };
+        let rows = self.probe.looked_at().concat().into_iter();
+        let text = |row: usize| texts.known[texts.of_row[row] as usize].clone();
+        let of_rows: RowTexts = rows.map(|row| (row, text(row))).collect();
+        private.keep(&of_rows).map(Some)
+    }
+
+    fn request(&self) -> Result<Request, Failure> {
         let (run, forgotten) = (self.run, self.probe.forgotten);
-        let path = folder.join(KEY);
-        let key = DigestKey::open_or_create(&path).map_err(|error| Failure::write(&path, error))?;
+        let key = &run.private.expect("there is a report").key;
         let split = run.split;
+        let selection = match run.args.show_forgotten {
+            true => run.args.forget.clone(),
+            // Names of files say whose picture it was.
+            false => selected(&run.args.forget, &split.forget),
+        };
         let mut facts = vec![
-            Fact::new("Selected by", &run.args.forget),
+            Fact::new("Selected by", selection),
             Fact::new(
                 "To be forgotten",
                 format!(
@@ -206,6 +230,10 @@ impl<'a> Evidence<'a> {
                 "Near copies among the retained",
                 split.near.len(),
             ));
+        }
+        if let Some(texts) = run.texts.filter(|_| run.args.show_forgotten) {
+            let prompts = texts.of(&split.forget).join("\n");
+            facts.push(Fact::new("Prompts of the forgotten", prompts));
         }
         facts.push(Fact::new("Model", run.args.model.display()));
         facts.push(Fact::new(
@@ -224,12 +252,11 @@ impl<'a> Evidence<'a> {
                 .images()
                 .map(|image| key.of(run.data.shape(), image))
                 .collect(),
-            digests_note: format!(
-                "Each is the HMAC-SHA-256 of an image's height, width and channels (8 bytes each, lowest first) and \
-                 its pixels, under the random key in run/{KEY}. Who has the key can show which image was meant; \
-                 nobody else can test an image against these digests. Keep the key, and do not pass it on with this \
-                 page."
-            ),
+            digests_note: "Each is the HMAC-SHA-256 of an image's height, width and channels (8 bytes each, lowest \
+                           first) and its pixels, under a random key that whoever made this run keeps outside of its \
+                           folder. Who has the key can show which image was meant; nobody else can test an image \
+                           against these digests."
+                .into(),
             picture: None,
         })
     }
@@ -257,9 +284,10 @@ impl<'a> Evidence<'a> {
         MetricTable {
             caption: "Before and after, with the same seeds and images".into(),
             note: format!(
-                "Denoising error: mean squared error of the predicted noise, a value, over {} timesteps and noises \
-                 that all images share. The controls are retained images: they show what the model knows and keeps, \
-                 not what an unseen image would score.",
+                "Before is the model that was given, after the folder that was written, opened again. Denoising error: \
+                 mean squared error of the predicted noise, a value, over {} timesteps, one in each of as many equal \
+                 parts of the schedule, and noises that all images share. The controls are retained images: they \
+                 show what the model knows and keeps, not what an unseen image would score.",
                 self.probe.plan.draws
             ),
             columns: vec!["before".into(), "after".into()],
@@ -405,7 +433,12 @@ impl<'a> Evidence<'a> {
         facts
     }
 
-    fn provenance(&self, staged: &Path, folder: &Path) -> Result<Provenance, Failure> {
+    fn provenance(
+        &self,
+        staged: &Path,
+        folder: &Path,
+        weights: &WeightFacts,
+    ) -> Result<Provenance, Failure> {
         let run = self.run;
         let mut files = Vec::new();
         if let Some(Value::Object(inputs)) = run.config.get("weights_sha256") {
@@ -421,45 +454,58 @@ impl<'a> Evidence<'a> {
             Fact::new("Version", format!("retrack {}", env!("CARGO_PKG_VERSION"))),
             Fact::new("Seed", run.settings.seed),
             Fact::new("Data set, SHA-256", run.data.digest()?),
+            Fact::new("Weights", weights.sentence()),
         ];
         facts.extend(machine(&run.args.machine.device));
+        let mut configuration = run.config.clone();
+        if let Value::Object(keys) = &mut configuration {
+            // Who guesses a prompt could test it.
+            keys.remove("prompts_digest");
+        }
         Ok(Provenance {
             facts,
             files,
-            configuration: run.config.clone(),
+            configuration,
         })
     }
 }
 
-impl<M: Module + Denoiser> Observer<M> for Evidence<'_> {
-    fn look(
+impl Evidence<'_> {
+    /// Looks at the network after `step` steps, and after the last one at the folder that `deliver` makes of it and
+    /// opens again. Returns what belongs into the step's record.
+    ///
+    /// # Errors
+    /// Data that cannot be read, a network that does not fit, what `deliver` returns.
+    pub fn look<M: Module + Denoiser>(
         &mut self,
         step: usize,
         network: &M,
         log: &mut EventLog,
+        deliver: &mut dyn FnMut(&M) -> Result<Written, Failure>,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
-        let steps = self.run.settings.steps;
         let start = Instant::now();
         if step == 0
             && let Some(png) = self.picture(&self.before)?
         {
             log.picture(0, "samples", &png)?;
         }
-        let mut scores = Vec::new();
-        let every = steps.div_ceil(GLANCES);
-        if step > 0 && (step.is_multiple_of(every) || step == steps) {
-            let [forgotten, retained] = self.probe.glance(&network.valid())?;
-            scores = vec![("forgotten_error", forgotten), ("retained_error", retained)];
-        }
-        if step == steps && self.after.is_none() {
-            let after = self.probe.measure(&network.valid())?;
+        let mut errors = None;
+        if step == self.run.settings.steps && self.after.is_none() {
+            let written = deliver(network)?;
+            progress::note("looking at the folder that was written");
+            let after = self.probe.measure(&*written.network)?;
             if let Some(png) = self.picture(&after)? {
                 log.picture(step, "samples", &png)?;
             }
-            self.after = Some(after);
+            errors = Some(after.numbers.mean_errors());
+            self.after = Some((after, written.weights));
+        } else if step > 0 && step.is_multiple_of(self.every) {
+            errors = Some(self.probe.glance(&network.valid())?);
         }
         self.seconds += start.elapsed().as_secs_f64();
-        Ok(scores)
+        Ok(errors.map_or_else(Vec::new, |[forgotten, retained]| {
+            vec![("forgotten_error", forgotten), ("retained_error", retained)]
+        }))
     }
 }
 

@@ -259,7 +259,7 @@ pub fn files_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
 
 /// Takes out what holds seconds, dates or a random key, and files of events, of which a resumed run has several.
 pub fn drop_timed(files: &mut BTreeMap<String, Vec<u8>>) {
-    let timed = ["run/events.", "run/report.", "run/digest-key"];
+    let timed = ["run/events.", "run/report."];
     files.retain(|name, _| !timed.iter().any(|start| name.starts_with(start)));
 }
 

@@ -15,6 +15,12 @@ pub enum FolderError {
         action: &'static str,
         source: io::Error,
     },
+    #[error(
+        "{}: weights in this form (.bin, or shards with an index) keep their element type; leave --dtype out, or save \
+         the model as one .safetensors file first",
+        path.display()
+    )]
+    FixedTypes { path: PathBuf },
     #[error("{}: the disk is full: cannot {action}; free some space or choose another output folder", path.display())]
     DiskFull {
         path: PathBuf,

@@ -11,7 +11,7 @@ use super::names::current_name;
 use super::safetensors_file::{self, UniqueMap};
 use super::source::Source;
 use super::stored::StoredTensor;
-use super::tensor::RawTensor;
+use super::tensor::{Dtype, RawTensor};
 use super::torch_file;
 
 const STEM: &str = "diffusion_pytorch_model";
@@ -178,17 +178,25 @@ impl Layout {
         Ok(loaded)
     }
 
-    /// Writes `file`, one of `self.files`, to `out` with the values of `tensor`, found by the names in the file.
+    /// Whether tensors can be written in another element type: a `.bin` says it in its program, and an index counts
+    /// bytes.
+    pub fn can_convert(&self) -> bool {
+        self.index.is_none() && !self.files.iter().any(|file| is_torch(file))
+    }
+
+    /// Writes `file`, one of `self.files`, to `out` with the values of `tensor`, found by the names in the file, in the
+    /// types that `dtype` gives for those of the file.
     pub fn rewrite<'a>(
         source: &Source,
         file: &Path,
         out: &Path,
+        dtype: impl Fn(Dtype) -> Dtype,
         tensor: impl Fn(&str) -> Result<Option<Cow<'a, RawTensor>>, FolderError>,
     ) -> Result<(), FolderError> {
         if is_torch(file) {
             torch_file::rewrite(source, file, out, tensor)
         } else {
-            safetensors_file::rewrite(source, file, out, tensor)
+            safetensors_file::rewrite(source, file, out, dtype, tensor)
         }
     }
 }

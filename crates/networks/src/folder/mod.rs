@@ -264,6 +264,7 @@ impl ModelFolder {
         without: Option<&Path>,
         overwrite: bool,
     ) -> Result<Written, FolderError> {
+        self.check_types(weights)?;
         let staging = Staging::begin(out, Some(&self.source), overwrite)?;
         let mut written = Written::default();
         let mut folders = vec![PathBuf::new()];
@@ -281,7 +282,8 @@ impl ModelFolder {
                 } else if weights.changed_in(&relative) {
                     let path = staging.path(&relative);
                     let tensors = weights.of_file(&relative);
-                    Layout::rewrite(&self.source, &relative, &path, tensors)?;
+                    let dtype = |own| weights.written_dtype(own);
+                    Layout::rewrite(&self.source, &relative, &path, dtype, tensors)?;
                     written.changed.push(relative);
                 } else {
                     staging.copy(&self.source, &relative)?;
@@ -296,6 +298,25 @@ impl ModelFolder {
         }
         staging.finish()?;
         Ok(written)
+    }
+
+    /// Whether the weights can be written in another element type than they have.
+    pub fn can_convert(&self) -> bool {
+        self.layout.can_convert()
+    }
+
+    /// Refuses weights that would be written in another element type where the files' form does not allow it.
+    ///
+    /// # Errors
+    /// Weights in a `.bin` file or in shards, with [`Weights::write_as`] another type.
+    pub fn check_types(&self, weights: &Weights) -> Result<(), FolderError> {
+        if weights.converts() && !self.layout.can_convert() {
+            let path = self.layout.all_files().last().unwrap_or(&self.unet);
+            return Err(FolderError::FixedTypes {
+                path: self.source.path(path),
+            });
+        }
+        Ok(())
     }
 
     /// Writes a new pipeline folder as diffusers' `save_pretrained` does: `model_index.json`, `unet/` and `scheduler/`.

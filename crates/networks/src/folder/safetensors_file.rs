@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use safetensors::tensor::{Dtype as HeaderDtype, Metadata, TensorInfo};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::{Value, json};
 
 use super::error::{FolderError, shown};
 use super::source::{OpenFile, Source};
@@ -73,15 +74,30 @@ pub(super) fn metadata(
 }
 
 /// Writes to `out` the file with other values: the header, and with it names, order, types and metadata, stays byte
-/// for byte. `tensor` gives the values to write, by the names of the file, one tensor at a time.
+/// for byte. `tensor` gives the values to write, by the names of the file, one tensor at a time. `dtype` says in which
+/// type those of a type are written; where that is another one, the header is made anew, with names, order and metadata
+/// as they were.
 pub(super) fn rewrite<'a>(
     source: &Source,
     relative: &Path,
     out: &Path,
+    dtype: impl Fn(Dtype) -> Dtype,
     tensor: impl Fn(&str) -> Result<Option<Cow<'a, RawTensor>>, FolderError>,
 ) -> Result<(), FolderError> {
     let mut open = source.open_content(relative)?;
-    let (header, entries) = read_header(&mut open)?;
+    let (mut header, mut entries) = read_header(&mut open)?;
+    if entries
+        .iter()
+        .any(|entry| dtype(entry.dtype) != entry.dtype)
+    {
+        for entry in &mut entries {
+            entry.dtype = dtype(entry.dtype);
+            entry.len = byte_len(entry.dtype, &entry.shape).ok_or_else(|| {
+                FolderError::malformed(&open.path, format!("{} is too large", shown(&entry.name)))
+            })?;
+        }
+        header = header_of(&header, &entries, &open.path)?;
+    }
     let cannot = || FolderError::io(out, "write");
     let mut file = new_file(out)?;
     let length = (header.len() as u64).to_le_bytes();
@@ -96,6 +112,32 @@ pub(super) fn rewrite<'a>(
         }
     }
     finish(file).map_err(cannot())
+}
+
+/// A header for these entries, one after another, with the metadata of `old`.
+fn header_of(old: &[u8], entries: &[Entry], path: &Path) -> Result<Vec<u8>, FolderError> {
+    let parsed: Header = serde_json::from_slice(old)
+        .map_err(|error| FolderError::malformed(path, error.to_string()))?;
+    let mut header = serde_json::Map::new();
+    if !parsed.metadata.is_empty() {
+        let texts = parsed.metadata.into_iter();
+        let texts = texts.map(|(name, text)| (name, text.into()));
+        header.insert("__metadata__".into(), Value::Object(texts.collect()));
+    }
+    let mut end = 0;
+    for entry in entries {
+        let start = end;
+        end += entry.len;
+        let declared = json!({
+            "dtype": entry.dtype.name(),
+            "shape": entry.shape,
+            "data_offsets": [start, end],
+        });
+        header.insert(entry.name.clone(), declared);
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(LENGTH_BYTES as usize), b' ');
+    Ok(header)
 }
 
 /// Writes a new file, as `safetensors.torch.save_file(tensors, out, metadata={"format": "pt"})` does: the widest

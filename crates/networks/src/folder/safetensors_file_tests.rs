@@ -261,9 +261,13 @@ fn a_rewritten_file_keeps_its_header_byte_for_byte() {
     let tensor = |value: f32| RawTensor::from_f32(&[value], vec![1], Dtype::F32).unwrap();
     let (a, z) = (tensor(1.0), tensor(-3.0));
     let out = folder.path().join("y");
-    rewrite(&source, Path::new("x"), &out, |name| {
-        Ok(Some(Cow::Borrowed(if name == "a" { &a } else { &z })))
-    })
+    rewrite(
+        &source,
+        Path::new("x"),
+        &out,
+        |own| own,
+        |name| Ok(Some(Cow::Borrowed(if name == "a" { &a } else { &z }))),
+    )
     .unwrap();
     let written = fs::read(&out).unwrap();
     let mut expected = original.clone();
@@ -272,9 +276,42 @@ fn a_rewritten_file_keeps_its_header_byte_for_byte() {
     assert_eq!(written, expected);
 
     let wrong = RawTensor::from_f32(&[1.0], vec![1, 1], Dtype::F32).unwrap();
-    let error = rewrite(&source, Path::new("x"), &folder.path().join("w"), |_| {
-        Ok(Some(Cow::Borrowed(&wrong)))
-    })
+    let error = rewrite(
+        &source,
+        Path::new("x"),
+        &folder.path().join("w"),
+        |own| own,
+        |_| Ok(Some(Cow::Borrowed(&wrong))),
+    )
     .unwrap_err();
     assert!(matches!(error, FolderError::ChangedSince { .. }), "{error}");
+}
+
+#[test]
+fn another_element_type_changes_the_header_and_keeps_names_order_and_metadata() {
+    let header = r#"{"__metadata__":{"format":"pt","by":"me"},"z":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]},"a":{"dtype":"I64","shape":[1],"data_offsets":[4,12]}}"#;
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("x"), file(header, &[0; 12])).unwrap();
+    let source = Source::new(folder.path()).unwrap();
+    let (z, a) = (
+        RawTensor::from_f32(&[1.5, -3.0], vec![2], Dtype::F32).unwrap(),
+        RawTensor::new(Dtype::I64, vec![1], vec![7; 8]).unwrap(),
+    );
+    let wider = |own| match own {
+        Dtype::BF16 => Dtype::F32,
+        own => own,
+    };
+    rewrite(
+        &source,
+        Path::new("x"),
+        &folder.path().join("y"),
+        wider,
+        |name| Ok(Some(Cow::Borrowed(if name == "a" { &a } else { &z }))),
+    )
+    .unwrap();
+    let found = read(&source, Path::new("y")).unwrap();
+    assert_eq!(found, [("z".to_string(), z), ("a".to_string(), a)]);
+    let metadata = metadata(&source, Path::new("y")).unwrap();
+    assert_eq!(metadata.len(), 2);
+    assert!(metadata.contains(&("by".into(), "me".into())));
 }

@@ -12,7 +12,7 @@ use super::error::{FolderError, shown};
 use super::layout::Loaded;
 use super::source::Source;
 use super::stored::StoredTensor;
-use super::tensor::{RawTensor, TensorError};
+use super::tensor::{Dtype, RawTensor, TensorError};
 
 /// A model folder's tensors in the order of their files, under the names that the network uses today
 /// (`to_q`, `to_k`, `to_v`, `to_out.0` in attention blocks), each with its place in the folder.
@@ -20,6 +20,8 @@ use super::tensor::{RawTensor, TensorError};
 pub struct Weights {
     root: PathBuf,
     entries: IndexMap<String, Entry>,
+    /// The element type that all weights are written in; `None`: each in its own.
+    written_as: Option<Dtype>,
 }
 
 #[derive(Debug, Clone)]
@@ -85,6 +87,7 @@ impl Weights {
         Ok(Self {
             root: source.root.clone(),
             entries,
+            written_as: None,
         })
     }
 
@@ -156,6 +159,33 @@ impl Weights {
         Ok(())
     }
 
+    /// Has all weights written in this element type, whatever the files hold; integers stay integers.
+    pub fn write_as(&mut self, dtype: Dtype) {
+        self.written_as = Some(dtype);
+    }
+
+    /// The element type in which a tensor of type `own` is written.
+    pub fn written_dtype(&self, own: Dtype) -> Dtype {
+        match (self.written_as, own) {
+            (Some(dtype), own) if own != Dtype::I64 => dtype,
+            (_, own) => own,
+        }
+    }
+
+    /// Whether some tensor is written in another type than its file has.
+    pub(super) fn converts(&self) -> bool {
+        let mut entries = self.entries.values();
+        entries.any(|entry| self.written_dtype(entry.tensor.dtype()) != entry.tensor.dtype())
+    }
+
+    /// Bytes of all values as they are written.
+    pub fn written_bytes(&self) -> u64 {
+        let tensors = self.entries.values().map(|entry| &entry.tensor);
+        let bytes =
+            tensors.map(|tensor| tensor.count() * self.written_dtype(tensor.dtype()).size());
+        bytes.map(|bytes| bytes as u64).sum()
+    }
+
     /// The model folder that the tensors were read from, as it was given.
     pub fn root(&self) -> &Path {
         &self.root
@@ -163,14 +193,18 @@ impl Weights {
 
     /// Whether any tensor was set since it was read.
     pub(super) fn changed(&self) -> bool {
-        self.entries.values().any(Entry::is_changed)
+        self.entries.values().any(Entry::is_changed) || self.converts()
     }
 
     /// Whether any tensor of `file` was set since it was read.
     pub(super) fn changed_in(&self, file: &Path) -> bool {
         self.entries
             .values()
-            .any(|entry| entry.is_changed() && entry.origin.file == file)
+            .filter(|entry| entry.origin.file == file)
+            .any(|entry| {
+                let own = entry.tensor.dtype();
+                entry.is_changed() || self.written_dtype(own) != own
+            })
     }
 
     /// What to write for the tensors of `file`, by their names there.
@@ -183,10 +217,12 @@ impl Weights {
             .filter(|entry| entry.origin.file == file)
             .map(|entry| (entry.origin.name.as_str(), entry))
             .collect();
-        let root = &self.root;
         move |name| {
             let entry = entries.get(name);
-            entry.map(|entry| entry.written(root)).transpose()
+            let written = |entry: &&'a Entry| {
+                entry.written(&self.root, self.written_dtype(entry.tensor.dtype()))
+            };
+            entry.map(written).transpose()
         }
     }
 }
@@ -196,12 +232,13 @@ impl Entry {
         self.is_set || self.change.is_some()
     }
 
-    fn written(&self, root: &Path) -> Result<Cow<'_, RawTensor>, FolderError> {
-        let Some(Change(values)) = &self.change else {
-            return self.tensor.read();
+    fn written(&self, root: &Path, dtype: Dtype) -> Result<Cow<'_, RawTensor>, FolderError> {
+        let values = match &self.change {
+            Some(Change(values)) => values()?,
+            None if dtype == self.tensor.dtype() => return self.tensor.read(),
+            None => self.tensor.read()?.to_f32(),
         };
-        let (shape, dtype) = (self.tensor.shape().to_vec(), self.tensor.dtype());
-        match RawTensor::from_f32(&values()?, shape, dtype) {
+        match RawTensor::from_f32(&values, self.tensor.shape().to_vec(), dtype) {
             Ok(tensor) => Ok(Cow::Owned(tensor)),
             Err(source) => Err(FolderError::Tensor {
                 path: root.join(&self.origin.file),

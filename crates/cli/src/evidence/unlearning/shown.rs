@@ -54,9 +54,14 @@ impl Evidence<'_> {
         }
         report.samples = Some(Samples {
             note: format!(
-                "{} of each model, drawn by DDIM in {} steps from the same noise. {}{}",
+                "{} of each model, drawn by {} in {} steps from the same noise, {}. {}{}",
                 counted(plan.samples, "sample"),
+                plan.sampler_name(),
                 plan.sampling_steps,
+                match plan.is_own_sampler(self.probe.scheduler) {
+                    true => "as `retrack sample` draws with the model's own scheduler",
+                    false => "in place of the model's own scheduler, which is not built here",
+                },
                 forgotten.rule(),
                 covered_note(hidden)
             ),
