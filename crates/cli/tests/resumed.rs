@@ -150,6 +150,33 @@ fn the_seconds_of_a_run_are_those_of_all_its_parts() {
     );
 }
 
+/// Before checkpoints were read tensor by tensor, resuming took 1.7 networks more (here 23%; of `train` 3.5).
+#[cfg(target_os = "linux")]
+#[test]
+fn a_resumed_run_takes_no_more_memory_than_one_that_never_stopped() {
+    let folder = Folder::new();
+    folder.photos("photos");
+    folder.tiny_arch(serde_json::json!({"block_out_channels": [128, 256], "norm_num_groups": 32}));
+    folder.done("train --data photos --arch tiny.json --batch-size 1 --steps 1 --out model");
+    let line = "unlearn --model model --data photos --forget row:3 --neighbors 4 --batch-size 1 --steps 8 \
+                --checkpoint-every 1";
+    let peak = |out: &str| -> f64 {
+        let report = folder.read_json(&format!("{out}/run/report.json"));
+        let cost = report["cost"].as_array().unwrap().clone();
+        let peak = cost
+            .iter()
+            .find(|fact| fact["name"] == "Peak memory")
+            .unwrap();
+        let text = peak["value"].as_str().unwrap();
+        text.trim_end_matches(" MB").parse().unwrap()
+    };
+    folder.done(&format!("{line} --out whole"));
+    folder.kill_after_two_checkpoints(&format!("{line} --out parts"), "parts");
+    folder.done(&format!("{line} --out parts --resume"));
+    let (whole, parts) = (peak("whole"), peak("parts"));
+    assert!(parts < 1.08 * whole, "{parts} MB after {whole} MB");
+}
+
 #[cfg(unix)]
 #[test]
 fn what_is_interrupted_says_how_its_own_command_goes_on() {
