@@ -105,8 +105,8 @@ fn the_card_of_a_text_to_image_model_speaks_of_an_adapter_only_where_there_is_on
     let folder = text_to_image();
     let line = format!("--model model --data photos --prompt toast {RUN} --batch-size 1");
     let line = line.replacen(" --batch-size 2", "", 1);
-    let opened = "from diffusers import DiffusionPipeline\n\npipeline = \
-                  DiffusionPipeline.from_pretrained(\"this folder\")\n";
+    let opened = "import torch\nfrom diffusers import DiffusionPipeline\n\npipeline = \
+                  DiffusionPipeline.from_pretrained(\"this folder\", torch_dtype=torch.float32)\n";
     let drawn = "image = pipeline(\"a prompt\").images[0]\n";
     for train in ["", " --train all"] {
         let card = card(&folder, &format!("{line}{train}"));

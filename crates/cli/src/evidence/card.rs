@@ -225,8 +225,11 @@ fn script(run: &Run) -> String {
             ),
             _ => String::new(),
         };
+        // transformers leaves its part in the element type of its file, diffusers makes f32 of the others: without one
+        // type for all, parts of different types do not meet.
         return format!(
-            "from diffusers import DiffusionPipeline\n\npipeline = DiffusionPipeline.from_pretrained({FOLDER})\n\
+            "import torch\nfrom diffusers import DiffusionPipeline\n\npipeline = \
+             DiffusionPipeline.from_pretrained({FOLDER}, torch_dtype=torch.float32)\n\
              {adapter}image = pipeline(\"a prompt\").images[0]\n"
         );
     }
