@@ -64,6 +64,7 @@ pub fn warn(text: impl Display) {
 
 /// The error that ends a command.
 pub fn fail(text: impl Display) {
+    screen::end();
     complain(format_args!("error: {text}"));
 }
 
@@ -110,6 +111,15 @@ pub fn tell(text: impl Display) {
         None => text,
     };
     say!("{text}");
+}
+
+/// A table of results on stdout.
+pub fn table(table: &retrack_eval::score::Table) {
+    let text = match Screen::width_of(&console::Term::stdout()) {
+        Some(width) => table.within(width),
+        None => table.plain(),
+    };
+    say!("{}", text.trim_end());
 }
 
 /// Text in which nothing but line breaks and tabs acts on a terminal: names of files come from strangers too.

@@ -41,7 +41,7 @@ pub enum Metric {
 #[derive(Debug, Clone, ClapArgs)]
 pub struct ProtocolArgs {
     /// Samples drawn from each model, of each prompt [default: 256, text-to-image 16; `experiment`: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = heading::MEASURING)]
     pub samples: Option<usize>,
     /// A sample nearer to a forgotten image than this counts as it: Euclidean distance over pixels in [0, 1]
     #[arg(long, value_name = "F")]
@@ -63,8 +63,8 @@ pub struct ProtocolArgs {
 /// What a text-to-image model is to draw, and how.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct PromptArgs {
-    /// Text-to-image: the prompt of the images to forget
-    #[arg(long, value_name = "TEXT")]
+    /// The prompt of the images to forget
+    #[arg(long, value_name = "TEXT", help_heading = heading::TEXT_TO_IMAGE)]
     pub prompt: Option<String>,
     /// A prompt that the model is to draw as before; may be repeated
     #[arg(long, value_name = "TEXT", help_heading = heading::TEXT_TO_IMAGE)]
@@ -142,7 +142,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Let pictures show samples that may be a forgotten image; they are covered otherwise
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     pub show_forgotten: bool,
     /// Replace an earlier evaluation there
     #[arg(long)]
