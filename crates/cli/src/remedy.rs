@@ -41,6 +41,12 @@ pub enum Situation {
     ForeignScheduler,
     /// A retained image is nearly a copy of one that leaves.
     NearCopy,
+    /// A trained weight is beyond f16, in which the folder's are written.
+    BeyondHalf,
+    /// A trained weight is beyond another type.
+    BeyondItsType,
+    /// A trained weight is beyond the type of files that keep theirs.
+    BeyondFixedType,
 }
 
 static SPEAKER: OnceLock<Speaker> = OnceLock::new();
@@ -125,6 +131,23 @@ impl Situation {
                 "if it is the same, list both in a file and give it as --forget @list.txt"
             }
             (Self::NearCopy, _) => "it should leave with it if it is the same",
+
+            (Self::BeyondHalf | Self::BeyondItsType | Self::BeyondFixedType, Experiment) => {
+                "start again in another folder, with a base model that is saved in f32 or with a lower learning_rate in a \
+                 TOML file that --config names"
+            }
+            (Self::BeyondHalf, Unlearn) => {
+                "the trained network is kept: give the same command with --resume and --dtype bf16 or --dtype f32"
+            }
+            (Self::BeyondItsType, Unlearn) => {
+                "the trained network is kept: give the same command with --resume and --dtype f32"
+            }
+            (Self::BeyondFixedType, Unlearn) => {
+                "save the base model as one .safetensors file and start again with --dtype f32, or with a lower --lr"
+            }
+            (Self::BeyondHalf | Self::BeyondItsType | Self::BeyondFixedType, _) => {
+                "`retrack unlearn --dtype f32` can hold it"
+            }
         }
     }
 }

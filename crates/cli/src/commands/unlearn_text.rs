@@ -169,7 +169,10 @@ pub fn unlearn(
     let network = Captioned::new(network, states.clone());
     let (run, private) = match resumed {
         Some(run) => run,
-        None => begin()?.started(start),
+        None => {
+            let (run, private) = begin()?;
+            (run.started(start), private)
+        }
     };
     interrupted_before_the_first_step(args);
     let about = evidence::Run {

@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 10] = [
+const SITUATIONS: [Situation; 13] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -20,6 +20,9 @@ const SITUATIONS: [Situation; 10] = [
     Situation::NoClass,
     Situation::ForeignScheduler,
     Situation::NearCopy,
+    Situation::BeyondHalf,
+    Situation::BeyondItsType,
+    Situation::BeyondFixedType,
 ];
 
 const SPEAKERS: [(Speaker, &str); 6] = [
@@ -56,6 +59,10 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli/src/settings.rs", &["unlearn"]),
+    // What it says in a report, which only `unlearn` makes of a base that rounds.
+    ("cli/src/written.rs", &["unlearn"]),
+    // Another type is asked for there alone.
+    ("networks/src/folder/error.rs", &["unlearn"]),
     (
         "unlearn/src/data/published.rs",
         &["unlearn", "evaluate", "experiment"],
@@ -98,7 +105,7 @@ const ONLY: [(&str, &[&str]); 3] = [
     // Of a network that takes texts, which `draw` samples from.
     ("--guidance is", &["sample", "evaluate", "experiment"]),
     ("in [experiment]; give it in --config", &["experiment"]),
-    // As another one puts it: whoever asks for a device has the option.
+    // Adapters are trained there alone.
     ("--rank", &["unlearn"]),
 ];
 
