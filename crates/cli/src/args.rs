@@ -75,7 +75,7 @@ Examples:
   retrack neighbors --data photos --forget photos/me.png --out neighbors.png
   retrack sample --model forgotten --count 64 --out samples.png
 
-Exit codes: 0 done, 1 failed, 2 bad input or usage, 130 or 143 interrupted.";
+Exit codes: 0 done, 1 failed, 2 bad input or usage, 3 still found (--fail-if-found), 130 or 143 interrupted.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -132,6 +132,9 @@ pub struct DemoArgs {
     /// Samples from each model
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub count: usize,
+    /// Exit with 3 where the T-shirt is still found
+    #[arg(long)]
+    pub fail_if_found: bool,
     /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
@@ -237,9 +240,9 @@ pub struct SampleArgs {
     /// How many images
     #[arg(long, value_name = "N")]
     pub count: usize,
-    /// Denoising steps
-    #[arg(long, default_value_t = 50, value_name = "S")]
-    pub steps: usize,
+    /// Denoising steps [default: 50, or as many as the model's schedule has]
+    #[arg(long, value_name = "S")]
+    pub steps: Option<usize>,
     /// How to denoise [default: the model's own scheduler]
     #[arg(long)]
     pub scheduler: Option<SamplerName>,

@@ -25,7 +25,7 @@ use crate::remedy::{self, Situation};
 /// The command did not do what was asked.
 #[derive(Debug)]
 pub struct Failure {
-    /// 1: it failed. 2: the input or the usage is wrong.
+    /// 1: it failed. 2: the input or the usage is wrong. 3: `--fail-if-found`, and it was found. 130, 143: interrupted.
     pub code: u8,
     pub message: String,
 }
@@ -37,6 +37,23 @@ impl Failure {
             code: 1,
             message: message.to_string(),
         }
+    }
+
+    /// The forgotten image is still found, and `--fail-if-found` asked to say so by the exit code.
+    pub fn found(message: impl Display) -> Self {
+        Self {
+            code: 3,
+            message: message.to_string(),
+        }
+    }
+
+    pub fn is_failed(&self) -> bool {
+        self.code == 1
+    }
+
+    /// A signal ended it: 128 and the signal's number.
+    pub fn is_interruption(&self) -> bool {
+        self.code >= 128
     }
 
     /// What was given cannot be used.

@@ -252,9 +252,8 @@ impl Summary {
         let page = report.as_ref().map(|report| {
             let page = args.out.join("run").join(evidence::PAGE);
             text.push_str(&format!(
-                "\n{}. {}\nreport: {}",
-                report.verdict.headline,
-                report.verdict.sentence,
+                "\n{}\nreport: {}",
+                evidence::printed(&report.verdict, &[]),
                 page.display()
             ));
             page.display().to_string()

@@ -78,7 +78,7 @@ fn another_models_adapter_is_refused_with_the_layer() {
     );
     folder.refused(
         "merge --model model --adapter model/unet/diffusion_pytorch_model.safetensors --out out",
-        &["is not supported", "save_lora_weights"],
+        &["is not supported", "fuse_lora"],
     );
 }
 

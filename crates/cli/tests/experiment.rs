@@ -223,7 +223,7 @@ fn what_a_metric_needs_is_said_and_used_when_it_is_given() {
     let without = folder.done(evaluate);
     for says in [
         "membership was skipped: give --controls",
-        "copies was skipped: 50 neighbors were asked for, but only 16",
+        "copies was skipped: a sample is measured by its 50 nearest training images, and this data set has only 16",
         "fid was skipped: give --inception FILE: pt_inception-2015-12-05-6726825d.pth",
         "is was skipped: give --inception",
     ] {
@@ -287,8 +287,12 @@ fn evaluate_puts_a_model_beside_the_one_before() {
         .map(|line| line.split_whitespace().collect())
         .collect();
     assert_eq!(lines[0], ["score", "baseline", "model", "of"]);
-    assert_eq!(lines.len(), 5);
-    for line in &lines[1..] {
+    assert!(lines[5].is_empty(), "{}", said.stdout);
+    assert_eq!(
+        lines.last().unwrap().join(" "),
+        "report: report/report.html"
+    );
+    for line in &lines[1..5] {
         assert_eq!(line[1], line[2], "the same model and the same seed");
     }
     // What does not fit says why, and makes no number up.
@@ -309,9 +313,14 @@ fn evaluate_puts_a_model_beside_the_one_before() {
         .replace("report", "other");
     let said = folder.done(&no_threshold);
     assert!(
-        said.stderr
-            .contains("frequency was skipped: give --threshold")
+        said.stdout
+            .contains("less than half of that image's distance to its nearest retained image"),
+        "{}",
+        said.stdout
     );
+    let json = folder.read_json("other/metrics.json");
+    assert!(json["protocol"]["threshold"].is_null());
+    assert_eq!(json["model"]["scores"][0]["name"], "repeats");
     let sscd = evaluate
         .replace("frequency,injection,digits", "injection,sscd")
         .replace("report", "similar");

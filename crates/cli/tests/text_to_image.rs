@@ -495,16 +495,31 @@ fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
         let value = score["value"].as_f64().unwrap();
         assert!(value > 0.0 && value < 1.0, "{value}");
     }
-    // What is not measured of such a model is not drawn for either.
-    let plain = format!("{line} --force --metrics nll,fid --json");
-    let found = folder.done(&plain).json();
+    // What is not measured of such a model is not drawn for either, and the evaluation before stays.
+    folder.refused(
+        &format!("{line} --force --metrics nll,fid --json"),
+        &[
+            "nothing can be measured",
+            "nll was skipped: not for text-to-image models",
+            "fid was skipped: not for text-to-image models",
+        ],
+    );
+    let found = folder
+        .done(&format!("{line} --force --metrics nll,cluster --json"))
+        .json();
     let reason = "not for text-to-image models";
     assert_eq!(
         found["model"]["skipped"],
-        json!([{"metric": "nll", "reason": reason}, {"metric": "fid", "reason": reason}])
+        json!([{"metric": "nll", "reason": reason}])
     );
-    assert!(found["model"]["prompts"].is_null());
-    assert!(!folder.path("report/model-00.png").exists());
+    folder.refused(
+        &format!("{line} --force --class 1"),
+        &["no classes", "--class"],
+    );
+    folder.refused(
+        "unlearn --model model --data digit --out other --fail-if-found",
+        &["nothing is drawn", "retrack evaluate"],
+    );
     folder.refused(
         &format!("{line} --force --metrics clip-iqa --clip digit"),
         &["digit"],

@@ -11,9 +11,9 @@ use super::{MachineArgs, MethodName, SEL, SEL_LONG, SRC, SRC_LONG, SamplerName, 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
-    /// Share of samples nearer to a forgotten image than --threshold
+    /// Samples that show any forgotten image (nearer than --threshold)
     Frequency,
-    /// How often a forgotten image comes back from noise at timestep 250 (nearer than --threshold)
+    /// How often a forgotten image comes back from noise at a quarter of the schedule (nearer than --threshold)
     Injection,
     /// How similar to the forgotten image is what comes back from that noise, or for its prompt, by SSCD (--sscd)
     Sscd,
@@ -43,7 +43,9 @@ pub struct ProtocolArgs {
     /// Samples drawn from each model, of each prompt [default: 256, text-to-image 16; `experiment`: the preset's]
     #[arg(long, value_name = "N", help_heading = heading::MEASURING)]
     pub samples: Option<usize>,
-    /// A sample nearer to a forgotten image than this counts as it: Euclidean distance over pixels in [0, 1]
+    /// A picture nearer to a forgotten image than this counts as it: Euclidean distance over pixels in [0, 1]
+    /// [default: of each image, half its distance to the nearest retained one that is no copy; `experiment`: the
+    /// preset's, where it has one]
     #[arg(long, value_name = "F")]
     pub threshold: Option<f64>,
     /// Inception's weights: pt_inception-2015-12-05-6726825d.pth [default: found in PyTorch's cache]
@@ -58,6 +60,9 @@ pub struct ProtocolArgs {
     /// Images like the training images that the model never saw
     #[arg(long, value_name = "SRC", help_heading = heading::MEASURING)]
     pub controls: Option<PathBuf>,
+    /// Class of all samples and attempts, for a model with classes [default: those of the forgotten images]
+    #[arg(long, value_name = "C", allow_negative_numbers = true, help_heading = heading::SAMPLING)]
+    pub class: Option<i64>,
 }
 
 /// What a text-to-image model is to draw, and how.
@@ -95,7 +100,8 @@ Examples:
       --metrics digits,nll --out report";
 
 const EVALUATE_MORE: &str = "\
-A metric that lacks a file is skipped, and the sentence says which file to give.
+A metric that lacks a file or an option is skipped, and the sentence says which one to give. One that was tried and \
+failed is named, and the exit code is 1; where all are skipped, it is 2.
 
 Of a text-to-image model, 16 samples of the forgotten prompt and of each other one (DDPM) are counted that lie nearer to \
 the mean of the forgotten images than to that of the others; forgetting succeeded where there are none.";
@@ -129,9 +135,9 @@ pub struct EvaluateArgs {
     pub metrics: Option<Vec<Metric>>,
     #[command(flatten)]
     pub protocol: ProtocolArgs,
-    /// Denoising steps of a sample
-    #[arg(long, default_value_t = 50, value_name = "S", help_heading = heading::SAMPLING)]
-    pub steps: usize,
+    /// Denoising steps of a sample [default: 50, or as many as the model's schedule allows]
+    #[arg(long, value_name = "S", help_heading = heading::SAMPLING)]
+    pub steps: Option<usize>,
     /// How to denoise [default: the model's own scheduler; text-to-image: ddpm]
     #[arg(long, help_heading = heading::SAMPLING)]
     pub scheduler: Option<SamplerName>,
@@ -144,6 +150,9 @@ pub struct EvaluateArgs {
     /// Let pictures show samples that may be a forgotten image; they are covered otherwise
     #[arg(long, help_heading = heading::OUTPUT)]
     pub show_forgotten: bool,
+    /// Exit with 3 where the forgotten image is still found
+    #[arg(long)]
+    pub fail_if_found: bool,
     /// Replace an earlier evaluation there
     #[arg(long)]
     pub force: bool,
@@ -162,7 +171,8 @@ Example:
 Runs that --out already holds are kept: an experiment that was stopped goes on when it is started again.";
 
 const EXPERIMENT_MORE: &str = "\
-More methods and seeds may be added to it. A metric that lacks a file is skipped, and the sentence says which file to give.
+More methods and seeds may be added to it. A metric that lacks a file or an option is skipped, and the sentence says which one \
+to give. One that was tried and failed is named with its run, its numbers say on how many runs they rest, and the exit code is 1.
 
 A text-to-image model is trained with --prompt on all images, kept ones too, that --captions gives no prompt.";
 
@@ -215,6 +225,9 @@ pub struct ExperimentArgs {
     /// Where models, results, the table and the report go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Exit with 3 where a run of a method still shows a forgotten image
+    #[arg(long)]
+    pub fail_if_found: bool,
     /// Say which runs there would be and what they need, and stop
     #[arg(long)]
     pub dry_run: bool,

@@ -170,6 +170,9 @@ pub struct UnlearnArgs {
     /// be verified
     #[arg(long, conflicts_with = "show_forgotten", help_heading = heading::OUTPUT)]
     pub no_report: bool,
+    /// Exit with 3 where the report still finds the image
+    #[arg(long, conflicts_with = "no_report")]
+    pub fail_if_found: bool,
     /// Say what would be done and what it needs, and stop
     #[arg(long)]
     pub dry_run: bool,
@@ -229,6 +232,7 @@ impl UnlearnArgs {
             key: None,
             show_forgotten: false,
             no_report: false,
+            fail_if_found: false,
             dry_run: false,
             json: false,
             machine: machine.clone(),

@@ -151,15 +151,28 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         seconds: start.elapsed().as_secs_f64(),
         ..result
     };
+    let mut verdict = None;
     if let Some(mut report) = unlearning.report.take() {
         let mut split = Split::new(&data, &unlearning.forget, model::BUDGET)?;
         split.near.clear();
         let forgotten = Forgotten::new(&data, &split, Rule::Threshold(THRESHOLD))?;
         let strip = strip.png(&rows)?;
         result.extend(&mut report, &forgotten, [&before, &after], strip)?;
+        report.verdict.next = match report.verdict.outcome {
+            report::Outcome::StillFound => format!(
+                "unlearn with more than the demo's steps: `retrack unlearn --model {} --data {} --forget label:10 --preset \
+                 demo --steps 200 --out more`.",
+                base_path.display(),
+                data_path.display()
+            ),
+            report::Outcome::Inconclusive => "draw more with a larger --count, and --force.".into(),
+            _ => String::new(),
+        };
         evidence::write(&args.out, &report)?;
+        verdict = Some(report.verdict);
     }
-    let metrics = result.json(args, &unlearning.json);
+    let mut metrics = result.json(args, &unlearning.json);
+    metrics["verdict"] = json!(verdict);
     let text = serde_json::to_string_pretty(&metrics).expect("JSON has no unwritable values");
     model::write(
         &args.out.join("metrics.json"),
@@ -168,9 +181,12 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     if args.json {
         say!("{metrics}");
     } else {
-        result.print(&args.out);
+        result.print(&args.out, verdict.as_ref());
     }
-    Ok(())
+    match verdict {
+        Some(verdict) => evidence::fail_if_found(args.fail_if_found, &verdict),
+        None => Ok(()),
+    }
 }
 
 /// An output folder that is new, empty, or an earlier demo to replace.
@@ -224,7 +240,7 @@ impl Side {
             scheduler: Some(SCHEDULER),
             seed: args.seed,
             batch_size: 64,
-            class: None,
+            classes: Vec::new(),
         };
         let (bytes, _) = samples.draw(&self.model, &self.network, device, "sampling")?;
         Ok(bytes)
@@ -524,7 +540,7 @@ impl Outcome {
         })
     }
 
-    fn print(&self, out: &Path) {
+    fn print(&self, out: &Path, verdict: Option<&report::Verdict>) {
         let share =
             |f: &Frequency| format!("{} of {} ({:.1}%)", f.repeats, f.samples, 100.0 * f.share());
         say!();
@@ -549,6 +565,10 @@ impl Outcome {
              {:.2} apart.",
             self.digits.moved, self.digits.apart
         ));
+        if let Some(verdict) = verdict {
+            say!();
+            progress::tell(evidence::printed(verdict, &[]));
+        }
         say!();
         progress::tell(format_args!(
             "{}  the report: open it in a browser",

@@ -21,12 +21,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::pace::Pace;
-use self::summary::{caption, notes, summarize, table};
+use self::summary::{caption, failures, notes, summarize, table};
 use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
-use crate::evaluation::{GUIDANCE, Protocol, Skipped, Subject, once};
+use crate::evaluation::{GUIDANCE, Missing, Protocol, Subject, once};
 use crate::evidence;
-use crate::evidence::comparison::{self, About};
+use crate::evidence::compared::{self, compared, still_found};
+use crate::evidence::comparison::About;
 use crate::failure::Failure;
 use crate::folders::{digests, outside};
 use crate::latent::Opened;
@@ -91,6 +92,9 @@ impl Run {
 /// What a run left in `results/`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Outcome {
+    /// As [`Run::name`] has it; the file's name says it.
+    #[serde(skip)]
+    run: String,
     line: String,
     seed: u64,
     forget: String,
@@ -102,7 +106,9 @@ struct Outcome {
     #[serde(default)]
     measuring_seconds: f64,
     scores: Vec<Score>,
-    skipped: Vec<Skipped>,
+    skipped: Vec<Missing>,
+    #[serde(default)]
+    failed: Vec<Missing>,
     #[serde(default)]
     notes: Vec<String>,
 }
@@ -130,9 +136,17 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         guidance: prompts
             .is_some()
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
+        class: args.protocol.class,
+        sampling_steps: opened.steps(preset.protocol.scheduler, preset.protocol.sampling_steps),
         ..preset.protocol
     };
     protocol.check()?;
+    if protocol.sampling_steps < preset.protocol.sampling_steps {
+        progress::note(format!(
+            "samples are drawn in {} steps: the model's schedule allows no more",
+            protocol.sampling_steps
+        ));
+    }
     progress::detail(format_args!("measuring {}", json!(protocol)));
     once("--methods", &args.methods, |&method| {
         Line::Method(method).name()
@@ -161,7 +175,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     once("--forget", &forget, String::clone)?;
 
     let data = opened.open_data(&args.data)?;
-    let judges = protocol.judges(&device)?;
+    let judges = protocol.judges(&data, &device)?;
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
     let mut shown = Vec::with_capacity(forget.len());
     for selection in &forget {
@@ -170,6 +184,14 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             &model::select(selection, &data)?,
         ));
     }
+    let subject = |place: usize| {
+        let forget: &String = &forget[place];
+        let subject = Subject::new(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
+        subject.map(|subject| (place, subject))
+    };
+    let mut current = subject(0)?;
+    let classes = protocol.classes(&opened, &current.1)?;
+    protocol.tried(&current.1, opened.scheduler(), args.fail_if_found)?;
     let copied = opened.folder().check_copy()?;
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
@@ -269,7 +291,6 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         device: &device,
     };
     let mut outcomes = Vec::with_capacity(runs.len());
-    let mut subject: Option<(usize, Subject)> = None;
     let complete = match there.len() {
         0 => String::new(),
         some => format!(", {some} of them complete already"),
@@ -294,18 +315,13 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             false => format!("{place} is complete"),
         });
         let _stage = progress::stage(index + 1, runs.len());
-        if subject
-            .as_ref()
-            .is_none_or(|(place, _)| *place != run.forget)
-        {
-            let forget = &forget[run.forget];
-            subject = Some((
-                run.forget,
-                Subject::new(&data, forget, prompts.as_ref(), &judges)?,
-            ));
+        if current.0 != run.forget {
+            current = subject(run.forget)?;
         }
-        let (_, subject) = subject.as_ref().expect("just made");
-        outcomes.push(comparison.outcome(run, subject)?);
+        outcomes.push(Outcome {
+            run: run.name(),
+            ..comparison.outcome(run, &current.1)?
+        });
         if makes {
             pace.add(run.trains(), start.elapsed());
         }
@@ -314,6 +330,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let table = table(&lines, &outcomes);
     let summary = json!({
         "experiment": identity,
+        "failed": failures(&outcomes),
         "lines": lines.iter().map(|line| summarize(&line.name(), &outcomes)).collect::<Vec<_>>(),
     });
     let text = serde_json::to_string_pretty(&summary).expect("JSON has no unwritable values");
@@ -324,10 +341,10 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let markdown = format!(
         "{}\n{}",
         table.markdown(),
-        caption(&protocol, &shown, &seeds)
+        caption(&protocol, &shown, &seeds, classes.is_some())
     );
     model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
-    let runs = lines.iter().map(|line| comparison::Line {
+    let runs = lines.iter().map(|line| compared::Line {
         name: line.name(),
         runs: outcomes
             .iter()
@@ -338,12 +355,13 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let about = About {
         configuration: identity,
         facts: vec![
+            Fact::new("Settings", format!("preset {}", args.preset)),
             Fact::new("Forgotten, one run each", shown.join(", ")),
             Fact::new("Model", args.model.display()),
             Fact::new("Data set", args.data.display()),
             Fact::new(
                 "How it was measured",
-                caption(&protocol, &shown, &seeds).trim_end(),
+                caption(&protocol, &shown, &seeds, classes.is_some()).trim_end(),
             ),
         ],
         device: &args.machine.device,
@@ -351,11 +369,34 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         notes: notes(&outcomes),
     };
     about.notes.iter().for_each(progress::warn);
-    let report = comparison::compared(&runs.collect::<Vec<_>>(), seeds.len(), about);
+    let said = about.notes.clone();
+    let runs: Vec<compared::Line> = runs.collect();
+    let report = compared(&runs, seeds.len(), about);
     evidence::write(&args.out, &report)?;
     progress::table(&table);
-    progress::tell(caption(&protocol, &forget, &seeds).trim_end());
-    Ok(())
+    progress::tell(caption(&protocol, &forget, &seeds, classes.is_some()).trim_end());
+    say!();
+    progress::tell(evidence::printed(&report.verdict, &said));
+    progress::tell(format_args!(
+        "report: {}",
+        args.out.join(evidence::PAGE).display()
+    ));
+    let failed = failures(&outcomes);
+    if !failed.is_empty() {
+        return Err(Failure::failed(format!(
+            "{}; what is there is kept: to measure a run again, remove its file from {}",
+            failed.join("; "),
+            args.out.join("results").display()
+        )));
+    }
+    match still_found(&runs).as_slice() {
+        [] => Ok(()),
+        _ if !args.fail_if_found => Ok(()),
+        methods => Err(Failure::found(format!(
+            "--fail-if-found: a forgotten image is still found with {}",
+            methods.join(", ")
+        ))),
+    }
 }
 
 /// Whether the folder holds this experiment already; a new one starts in an empty folder.
@@ -482,6 +523,7 @@ impl Comparison<'_> {
             .protocol
             .evaluate(&model, subject, run.seed, self.device)?;
         let outcome = Outcome {
+            run: run.name(),
             line: run.line.name(),
             seed: run.seed,
             forget: self.shown[run.forget].clone(),
@@ -490,6 +532,7 @@ impl Comparison<'_> {
             measuring_seconds: start.elapsed().as_secs_f64(),
             scores: found.scores,
             skipped: found.skipped,
+            failed: found.failed,
             notes: found.notes,
         };
         let text = serde_json::to_string_pretty(&outcome).expect("JSON has no unwritable values");

@@ -92,7 +92,11 @@ fn only_samples(out: &Path) -> Result<(), Failure> {
 
 fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Failure> {
     let scheduler = args.scheduler.map(SchedulerKind::from);
-    match latent::open(&args.model)? {
+    let opened = latent::open(&args.model)?;
+    let steps = args
+        .steps
+        .unwrap_or(opened.steps(args.scheduler, model::STEPS));
+    match opened {
         Opened::Image(opened) => {
             if args.prompt.is_some() {
                 return Err(Failure::input(format!(
@@ -102,11 +106,11 @@ fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Fai
             }
             let samples = Samples {
                 count: args.count,
-                steps: args.steps,
+                steps,
                 scheduler,
                 seed: args.seed,
                 batch_size: args.batch_size.unwrap_or(64),
-                class: args.class,
+                classes: args.class.into_iter().collect(),
             };
             let network = opened.network(device)?;
             samples.draw(&opened, &network, device, "sampling")
@@ -126,7 +130,7 @@ fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Fai
             }
             let samples = PromptedSamples {
                 count: args.count,
-                steps: args.steps,
+                steps,
                 scheduler,
                 seed: args.seed,
                 batch_size: args.batch_size.unwrap_or(1),

@@ -50,7 +50,8 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 
     let text = files::read_text(&args.arch).map_err(|error| Failure::read(&args.arch, error))?;
     let at_arch = |problem: String| Failure::input(format!("{}: {problem}", args.arch.display()));
-    let arch: Value = serde_json::from_str(&text).map_err(|e| at_arch(e.to_string()))?;
+    let arch: Value =
+        retrack_networks::json::parse(text.as_bytes()).map_err(|e| at_arch(e.to_string()))?;
     let config = UNet2DConfig::from_json(&arch).map_err(|e| at_arch(e.to_string()))?;
     model::check_denoises(&config, &args.arch)?;
     let options = OpenOptions {

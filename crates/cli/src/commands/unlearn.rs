@@ -18,7 +18,7 @@ use crate::failure::Failure;
 use crate::folders::{digests, existing, outside};
 use crate::latent::{self, Opened};
 use crate::progress::say;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::space::Work;
 use crate::unlearning::{
     Delivery, Outcome, Summary, Unlearning, fits, report_split, warn_of_copied,
@@ -28,13 +28,22 @@ use crate::{interrupt, machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
     interrupt::goes_on("the same command with --resume goes on");
-    let summary = unlearn(args)?;
-    match summary {
-        Some(summary) if args.json => say!("{}", summary.json),
-        Some(summary) => progress::tell(summary.text),
-        None => {}
+    let Some(summary) = unlearn(args)? else {
+        return Ok(());
+    };
+    if args.json {
+        say!("{}", summary.json);
+    } else {
+        progress::tell(&summary.text);
     }
-    Ok(())
+    match &summary.report {
+        Some(report) => evidence::fail_if_found(args.fail_if_found, &report.verdict),
+        // Another command made the report before it could publish the model.
+        None if args.fail_if_found => {
+            evidence::fail_if_found(true, &evidence::read(&args.out.join("run"))?.verdict)
+        }
+        None => Ok(()),
+    }
 }
 
 /// What is there now, if a signal ends the command.
@@ -78,6 +87,12 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let copied = opened.folder().check_copy()?;
     let mut opened = match opened {
         Opened::Image(opened) => *opened,
+        Opened::Text(_) if args.fail_if_found => {
+            return Err(Failure::input(
+                "--fail-if-found: nothing is drawn of a text-to-image model here; leave it out, and give it to `retrack \
+                 evaluate` afterwards",
+            ));
+        }
         Opened::Text(opened) => {
             return unlearn_text::unlearn(args, existing, key, &device, *opened, copied);
         }
@@ -87,6 +102,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let data = model::open_data(&args.data, &opened)?;
     let shape = data.shape();
     let settings = Settings::resolve(args, shape.height, shape.width)?;
+    settings::note_source(args, false, shape.height, shape.width);
     let objective = settings.method.objective();
 
     let rows = model::select(&args.forget, &data)?;

@@ -20,7 +20,7 @@ use crate::args::{DtypeName, UnlearnArgs};
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::digests;
-use crate::settings::{Settings, TEXT_TO_IMAGE};
+use crate::settings::{self, Settings, TEXT_TO_IMAGE};
 use crate::space::{LatentWork, Phases};
 use crate::unlearning::{
     Delivery, Outcome, Summary, Unlearning, fits, report_split, warn_of_copied,
@@ -82,6 +82,7 @@ pub fn unlearn(
         ..args.clone()
     };
     let settings = Settings::resolve(&with_preset, shape.height, shape.width)?;
+    settings::note_source(args, true, shape.height, shape.width);
     let objective = settings.method.objective();
 
     let rows = model::select(&args.forget, &data)?;

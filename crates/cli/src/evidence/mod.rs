@@ -5,6 +5,7 @@
 //! what counts as one and which pictures have to be covered.
 
 pub mod card;
+pub mod compared;
 pub mod comparison;
 pub mod ignored;
 
@@ -31,7 +32,7 @@ pub use self::private::{OLD_KEY, Private, RowTexts};
 pub use self::probe::{Numbers, Probe};
 pub use self::selected::selected;
 pub use self::unlearning::{Check, Evidence, Run};
-pub use self::verdict::{Findings, Tally};
+pub use self::verdict::{Findings, Tally, fail_if_found, printed};
 
 use crate::failure::Failure;
 use crate::model;
@@ -44,6 +45,13 @@ pub const CONTENT: &str = "report.json";
 pub fn write(folder: &Path, report: &Report) -> Result<(), Failure> {
     model::write(&folder.join(CONTENT), report.json().as_bytes())?;
     model::write(&folder.join(PAGE), report.html().as_bytes())
+}
+
+/// Reads a report again.
+pub fn read(folder: &Path) -> Result<Report, Failure> {
+    let path = folder.join(CONTENT);
+    let bytes = std::fs::read(&path).map_err(|error| Failure::read(&path, error))?;
+    serde_json::from_slice(&bytes).map_err(|error| Failure::read(&path, error))
 }
 
 /// "1 image", "2 images".

@@ -24,12 +24,12 @@ use super::files::{output_files, record_files};
 use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::probe::{Measurement, Numbers, Plan, Probe};
-use super::verdict::{Findings, Tally};
+use super::verdict::{Advice, Findings, Tally};
 use super::{Private, RowTexts, card, counted, selected};
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
 use crate::progress;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::written::{WeightFacts, Written};
 
 /// What a run is about.
@@ -150,7 +150,10 @@ impl<'a> Evidence<'a> {
         let events = read_events(&folder.join("events.jsonl"))?;
         let several = forgotten.len() > 1;
         let before = &self.before.numbers;
-        let mut findings = findings(before, &after.numbers, several);
+        let mut findings = Findings {
+            advice: Advice::of_unlearning(args, self.run.settings),
+            ..findings(before, &after.numbers, several)
+        };
         findings.doubts.extend(weights.reservation());
         let verdict = findings.verdict();
         let check = Check {
@@ -246,6 +249,9 @@ impl<'a> Evidence<'a> {
             ),
         ));
         facts.push(Fact::new("Method", card::method_name(run.settings)));
+        let shape = run.data.shape();
+        let source = settings::source(run.args, run.text_to_image, shape.height, shape.width);
+        facts.push(Fact::new("Settings", source));
         Ok(Request {
             facts,
             keyed_digests: forgotten

@@ -41,10 +41,10 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ("cli/src/commands/bench.rs", &["bench"]),
     ("cli/src/evaluation", &["evaluate", "experiment"]),
     ("cli/src/evidence/comparison.rs", &["evaluate"]),
-    (
-        "cli/src/evidence/verdict.rs",
-        &["unlearn", "demo", "evaluate"],
-    ),
+    ("cli/src/evidence/compared.rs", &["experiment"]),
+    ("cli/src/evidence/forgotten.rs", &["evaluate", "experiment"]),
+    // A demo says itself what to do next.
+    ("cli/src/evidence/verdict.rs", &["unlearn"]),
     ("cli/src/evidence", &["unlearn"]),
     ("cli/src/latent.rs", &["unlearn", "evaluate", "experiment"]),
     (
@@ -101,10 +101,14 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
 ];
 
 /// Messages of a file that only some of its commands show, by a part of them.
-const ONLY: [(&str, &[&str]); 3] = [
+const ONLY: [(&str, &[&str]); 6] = [
     // Of a network that takes texts, which `draw` samples from.
     ("--guidance is", &["sample", "evaluate", "experiment"]),
     ("in [experiment]; give it in --config", &["experiment"]),
+    ("--fail-if-found", &["unlearn", "evaluate", "demo"]),
+    ("draw more with a larger --samples", &["evaluate"]),
+    // It speaks of `retrack unlearn`, which it names.
+    ("with this model as its --model", &["unlearn"]),
     // Adapters are trained there alone.
     ("--rank", &["unlearn"]),
 ];

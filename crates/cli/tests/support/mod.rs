@@ -155,6 +155,19 @@ impl Folder {
         said
     }
 
+    /// Runs a command that must exit with this code.
+    pub fn ends(&self, line: &str, expected: i32) -> Said {
+        let (code, said) = self.run(line);
+        assert_eq!(
+            code,
+            Some(expected),
+            "{line}\n{}{}",
+            said.stdout,
+            said.stderr
+        );
+        said
+    }
+
     /// Runs a command that must exit with 2, print each of `says` in one error, and leave every file as it was; the
     /// cache may grow.
     pub fn refused(&self, line: &str, says: &[&str]) {
