@@ -19,6 +19,7 @@ use retrack_unlearn::objective::PassError;
 use retrack_unlearn::run::RunError;
 use retrack_unlearn::tensorboard::TensorboardError;
 use retrack_unlearn::trainer::TrainError;
+use retrack_unlearn::written::{OutputError, WrittenError};
 
 use crate::remedy::{self, Situation};
 
@@ -135,6 +136,10 @@ impl From<PassError> for Failure {
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
+        let error = match error {
+            RunError::Written(error) => return error.into(),
+            error => error,
+        };
         let advised = |situation| Self::input(format!("{error}; {}", remedy::advice(situation)));
         match &error {
             RunError::NotEmpty { .. } => advised(Situation::NotEmpty),
@@ -144,7 +149,7 @@ impl From<RunError> for Failure {
             | RunError::Tensorboard(TensorboardError::Io { source, .. }) => {
                 Self::failed(of_disk(&error, source))
             }
-            RunError::Tensorboard(_) => Self::failed(error),
+            RunError::CameInTheWay { .. } | RunError::Tensorboard(_) => Self::failed(error),
             _ => Self::input(error),
         }
     }
@@ -155,6 +160,26 @@ fn of_disk(error: &dyn Display, source: &io::Error) -> String {
     match durable::is_full(source) {
         true => format!("{error}; {}", remedy::advice(Situation::DiskFull)),
         false => error.to_string(),
+    }
+}
+
+impl From<WrittenError> for Failure {
+    fn from(error: WrittenError) -> Self {
+        match &error {
+            WrittenError::Io { source, .. } => Self::failed(of_disk(&error, source)),
+            _ => Self::input(error),
+        }
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::Earlier { .. } => Self::input(format!(
+                "{error}; choose another folder, or give --force to replace it"
+            )),
+            OutputError::Written(error) => error.into(),
+        }
     }
 }
 

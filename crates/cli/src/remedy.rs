@@ -12,6 +12,7 @@ pub enum Speaker {
     Unlearn,
     Experiment,
     Demo,
+    Merge,
     Evaluate,
     Sample,
     /// None of the situations below is one of theirs.
@@ -58,6 +59,7 @@ pub fn speak_for(command: &Command) {
         Command::Unlearn(_) => Speaker::Unlearn,
         Command::Experiment(_) => Speaker::Experiment,
         Command::Demo(_) => Speaker::Demo,
+        Command::Merge(_) => Speaker::Merge,
         Command::Evaluate(_) => Speaker::Evaluate,
         Command::Sample(_) => Speaker::Sample,
         _ => Speaker::Other,
@@ -72,7 +74,7 @@ pub fn advice(situation: Situation) -> &'static str {
 
 impl Situation {
     fn advice_of(self, speaker: Speaker) -> &'static str {
-        use Speaker::{Demo, Evaluate, Experiment, Sample, Train, Unlearn};
+        use Speaker::{Demo, Evaluate, Experiment, Merge, Sample, Train, Unlearn};
         match (self, speaker) {
             (Self::Diverged, Train | Unlearn) => "start again with a lower --lr or fewer --steps",
             (Self::Diverged, Experiment) => {
@@ -103,8 +105,8 @@ impl Situation {
             }
             (Self::DiskFull, _) => "free some space, or choose a folder on another disk",
 
-            (Self::NotEmpty, Train | Unlearn | Demo) => {
-                "choose another, or give --force to replace it"
+            (Self::NotEmpty, Train | Unlearn | Demo | Merge) => {
+                "choose another, or give --force to replace what retrack wrote there"
             }
             (Self::NotEmpty, _) => "choose another",
 

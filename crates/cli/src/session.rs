@@ -15,15 +15,14 @@ use crate::{interrupt, progress};
 
 /// Looks at a network while it changes.
 pub trait Observer<M> {
-    /// Looks at the network as it is after `step` steps: at the start, and after each. What it returns is recorded with
-    /// the step.
+    /// Looks at the network as it is after the trainer's steps: at the start, and after each. What it returns is recorded
+    /// with the step.
     ///
     /// # Errors
     /// Whatever ends the run.
     fn look(
         &mut self,
-        step: usize,
-        network: &M,
+        trainer: &Trainer<M>,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure>;
 }
@@ -34,8 +33,7 @@ pub struct Unobserved;
 impl<M> Observer<M> for Unobserved {
     fn look(
         &mut self,
-        _: usize,
-        _: &M,
+        _: &Trainer<M>,
         _: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         Ok(Vec::new())
@@ -86,7 +84,7 @@ impl Session<'_> {
         observer: &mut dyn Observer<M>,
     ) -> Result<Option<StepReport>, Failure> {
         let mut log = EventLog::open(self.run, trainer.step)?;
-        observer.look(trainer.step, trainer.network(), &mut log)?;
+        observer.look(trainer, &mut log)?;
         let bar = progress::bar(self.title, self.steps, "steps");
         bar.start_at(trainer.step);
         interrupt::finish_first("after this step, which is kept");
@@ -109,7 +107,7 @@ impl Session<'_> {
             }
             let retain = report.losses.retain.or(report.watched_retain);
             report.collapsed = retain.and_then(|loss| trainer.watch.see(loss));
-            let scores = match observer.look(trainer.step, trainer.network(), &mut log) {
+            let scores = match observer.look(trainer, &mut log) {
                 Ok(scores) => scores,
                 Err(failure) => {
                     // What was learned is worth keeping, whatever could not be seen of it.

@@ -1,12 +1,14 @@
 //! An unlearning run from its first step to its last file, whatever kind of network it trains.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_eval::report::Report;
 use retrack_networks::denoiser::Denoiser;
+use retrack_networks::folder::ModelFolder;
+use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
 use retrack_unlearn::checkpoint;
@@ -60,8 +62,7 @@ struct Delivering<'a, 'b, M> {
 impl<M: Module + Denoiser> Observer<M> for Delivering<'_, '_, M> {
     fn look(
         &mut self,
-        step: usize,
-        network: &M,
+        trainer: &Trainer<M>,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         let (delivery, folder) = (self.delivery, self.folder);
@@ -72,7 +73,7 @@ impl<M: Module + Denoiser> Observer<M> for Delivering<'_, '_, M> {
             drop(writing);
             delivery.reopen(network, &staged)
         };
-        self.evidence.look(step, network, log, &mut deliver)
+        self.evidence.look(trainer, log, &mut deliver)
     }
 }
 
@@ -178,7 +179,7 @@ impl Unlearning<'_> {
         drop(trainer);
         let staged = self.folder.staged();
         let report = self.finish(evidence, &staged)?;
-        self.folder.publish()?;
+        publish(self.folder, &self.about.args.out, false)?;
         Ok(Summary::new(
             args,
             settings,
@@ -304,6 +305,43 @@ pub fn fits(args: &UnlearnArgs, mut config: Value, needs: &Needs) -> Result<bool
     };
     needs.check(&args.out, held, remedy::advice(Situation::StepTooLarge))?;
     Ok(!args.dry_run)
+}
+
+/// The files of the model that a run will write, by their path in its folder: those of the model that it begins with, the
+/// cards, an adapter and what Git is to ignore.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn planned(folder: &ModelFolder, adapter: bool) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = folder.output_files(!adapter)?;
+    files.extend(evidence::card::names(&files));
+    let ignored = PathBuf::from(evidence::ignored::NAME);
+    if !files.contains(&ignored) {
+        files.push(ignored);
+    }
+    if adapter {
+        files.push(lora::FILE_NAME.into());
+    }
+    Ok(files)
+}
+
+/// Puts a run's model into its place, and names weights of somebody else that lie beside it.
+///
+/// # Errors
+/// As [`RunFolder::publish`].
+pub fn publish(folder: &RunFolder, out: &Path, keep_newest: bool) -> Result<(), Failure> {
+    warn_of_staying(out, &folder.publish(keep_newest)?);
+    Ok(())
+}
+
+/// Names weights that were there before and are not of the new model.
+pub fn warn_of_staying(out: &Path, weights: &[PathBuf]) {
+    for path in weights {
+        progress::warn(format!(
+            "{} was not written by retrack and stays; a program may read it in place of the new weights: move it away",
+            out.join(path).display()
+        ));
+    }
 }
 
 /// "step" for one, "steps" for others.

@@ -287,6 +287,12 @@ fn a_merge_that_is_stopped_leaves_nothing_behind() {
         "out/model_index.json",
         folder.read("model/model_index.json"),
     );
+    // Written by an earlier command, so that --force may replace it.
+    let mut list = retrack_unlearn::written::Written::default();
+    let index = folder.read("out/model_index.json");
+    let digest = retrack_unlearn::written::digest(&index);
+    list.add(std::path::Path::new("model_index.json"), digest);
+    list.save(&folder.path("out")).unwrap();
     let before = folder.files("out");
     let copying = || {
         let entries = fs::read_dir(folder.path("")).unwrap().flatten();

@@ -119,7 +119,7 @@ fn every_command_can_be_quiet_and_tell_more() {
         let quiet = folder.done(&format!("{line} -q")).stderr;
         let notes = quiet.lines().filter(|line| !line.starts_with("warning: "));
         assert_eq!(notes.collect::<Vec<_>>(), Vec::<&str>::new(), "{line}");
-        let more = match line.contains("--out") && !line.contains(".png") {
+        let more = match line.contains("--out") {
             true => " --force -v",
             false => " --verbose",
         };

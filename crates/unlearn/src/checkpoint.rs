@@ -64,21 +64,40 @@ pub fn list(folder: &Path) -> Vec<usize> {
     let mut steps: Vec<usize> = entries
         .filter_map(|entry| {
             let name = entry.ok()?.file_name();
-            let step = name.to_str()?.strip_prefix("checkpoint-")?;
-            step.strip_suffix(".safetensors")?.parse().ok()
+            step_of(name.to_str()?.strip_suffix(".safetensors")?)
         })
         .collect();
     steps.sort_unstable_by(|a, b| b.cmp(a));
     steps
 }
 
-/// Removes all checkpoints of a folder, and what interrupted writes left there.
-pub fn remove_all(folder: &Path) -> io::Result<()> {
+/// The step in a checkpoint's name without its ending. Other names that begin alike, such as copies that somebody made
+/// of one, are not ours.
+fn step_of(stem: &str) -> Option<usize> {
+    let step = stem.strip_prefix("checkpoint-")?;
+    let digits = step.len() >= 8 && step.bytes().all(|byte| byte.is_ascii_digit());
+    step.parse().ok().filter(|_| digits)
+}
+
+/// Whether a file's name is that of a checkpoint or its digest.
+pub fn is_name(name: &str) -> bool {
+    let stem = [".safetensors", ".sha256"]
+        .iter()
+        .find_map(|end| name.strip_suffix(end));
+    stem.is_some_and(|stem| step_of(stem).is_some())
+}
+
+/// Removes the checkpoints of a folder, all or all but the newest, and what interrupted writes left there.
+pub fn remove_all(folder: &Path, keep_newest: bool) -> io::Result<()> {
+    let kept = list(folder).first().copied().filter(|_| keep_newest);
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with("checkpoint-") || name.starts_with(durable::TEMPORARY) {
+        let stem = name.rsplit_once('.').map_or("", |(stem, _)| stem);
+        let is_kept = kept.is_some() && step_of(stem) == kept;
+        let ours = is_name(&name) || durable::is_temporary(&name);
+        if ours && !is_kept && entry.file_type()?.is_file() {
             fs::remove_file(entry.path())?;
         }
     }

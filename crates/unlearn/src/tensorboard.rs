@@ -59,6 +59,14 @@ impl EventWriter {
         Ok(writer)
     }
 
+    /// Whether a file's name is one that [`create`](Self::create) gives.
+    pub fn is_name(name: &str) -> bool {
+        let parts: Vec<&str> = name.split('.').collect();
+        let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        matches!(parts[..], ["events", "out", "tfevents", seconds, "retrack", process, count]
+            if [seconds, process, count].into_iter().all(is_number))
+    }
+
     /// Where the events go.
     pub fn path(&self) -> &Path {
         &self.path

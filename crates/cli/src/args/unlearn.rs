@@ -148,7 +148,7 @@ pub struct UnlearnArgs {
     /// Continue the interrupted run in --out
     #[arg(long, conflicts_with = "force")]
     pub resume: bool,
-    /// Replace what lies in --out
+    /// Replace what retrack wrote in --out; other files stay
     #[arg(long)]
     pub force: bool,
     /// Element type of the written weights: f32 keeps what 16 bits would round away [default: the model's own]

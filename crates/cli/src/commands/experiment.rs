@@ -17,6 +17,7 @@ use retrack_unlearn::data::{self, Dataset, captions};
 use retrack_unlearn::lock::{self, Lock};
 use retrack_unlearn::run::{Difference, recorded_seconds};
 use retrack_unlearn::texts;
+use retrack_unlearn::written::Output;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -39,6 +40,8 @@ use crate::{interrupt, latent, machine, model, progress};
 
 /// The file that says what is compared.
 const IDENTITY: &str = "experiment.json";
+/// The table, for programs and for people.
+const SUMMARY: [&str; 2] = ["summary.json", "summary.md"];
 /// Steps between the checkpoints of a run.
 const CHECKPOINT_EVERY: usize = 10;
 /// After an interruption.
@@ -281,7 +284,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     if args.dry_run {
         return Ok(());
     }
-    let _lock = begin(&args.out, &identity)?;
+    let (_lock, mut output) = begin(&args.out, &identity)?;
     let comparison = Comparison {
         args,
         protocol: &protocol,
@@ -334,16 +337,11 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "lines": lines.iter().map(|line| summarize(&line.name(), &outcomes)).collect::<Vec<_>>(),
     });
     let text = serde_json::to_string_pretty(&summary).expect("JSON has no unwritable values");
-    model::write(
-        &args.out.join("summary.json"),
-        format!("{text}\n").as_bytes(),
-    )?;
     let markdown = format!(
         "{}\n{}",
         table.markdown(),
         caption(&protocol, &shown, &seeds, classes.is_some())
     );
-    model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
     let runs = lines.iter().map(|line| compared::Line {
         name: line.name(),
         runs: outcomes
@@ -372,7 +370,12 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let said = about.notes.clone();
     let runs: Vec<compared::Line> = runs.collect();
     let report = compared(&runs, seeds.len(), about);
-    evidence::write(&args.out, &report)?;
+    let mut files = vec![
+        (PathBuf::from(SUMMARY[0]), format!("{text}\n").into_bytes()),
+        (SUMMARY[1].into(), markdown.into_bytes()),
+    ];
+    files.extend(evidence::forms(&report));
+    output.put(&files)?;
     progress::table(&table);
     progress::tell(caption(&protocol, &forget, &seeds, classes.is_some()).trim_end());
     say!();
@@ -430,13 +433,19 @@ fn goes_on(out: &Path, identity: &Value) -> Result<bool, Failure> {
 }
 
 /// Takes the folder for a new experiment, or for the one that it holds already.
-fn begin(out: &Path, identity: &Value) -> Result<Lock, Failure> {
+fn begin(out: &Path, identity: &Value) -> Result<(Lock, Output), Failure> {
     let lock = Lock::take(out)?;
-    if !goes_on(out, identity)? {
+    let goes_on = goes_on(out, identity)?;
+    // Summaries that somebody wrote on stay: better now than after the last run.
+    let mut output = Output::open(out, true, |path| {
+        let written = SUMMARY.iter().chain(&[evidence::PAGE, evidence::CONTENT]);
+        written.into_iter().any(|name| path == Path::new(name))
+    })?;
+    if !goes_on {
         let text = serde_json::to_string_pretty(identity).expect("JSON has no unwritable values");
-        model::write(&out.join(IDENTITY), format!("{text}\n").as_bytes())?;
+        output.put(&[(IDENTITY.into(), format!("{text}\n").into_bytes())])?;
     }
-    Ok(lock)
+    Ok((lock, output))
 }
 
 /// `0,1,2` or `0-9` or both.

@@ -21,7 +21,7 @@ use crate::progress::say;
 use crate::settings::{self, Settings};
 use crate::space::Work;
 use crate::unlearning::{
-    Delivery, Outcome, Summary, Unlearning, fits, report_split, warn_of_copied,
+    Delivery, Outcome, Summary, Unlearning, fits, planned, publish, report_split, warn_of_copied,
 };
 use crate::written::{self, Written};
 use crate::{interrupt, machine, model, progress};
@@ -64,7 +64,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         ));
     }
     if !args.dry_run {
-        RunFolder::check(&args.out, existing)?;
+        RunFolder::check(&args.out, existing, &[])?;
     }
     let device = machine::device(&args.machine.device)?;
     let opened = latent::open(&args.model)?;
@@ -85,6 +85,10 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     };
     let key = key.as_deref();
     let copied = opened.folder().check_copy()?;
+    let planned = planned(opened.folder(), matches!(args.adapter_rank(), Ok(Some(_))))?;
+    if !args.dry_run {
+        RunFolder::check(&args.out, existing, &planned)?;
+    }
     let mut opened = match opened {
         Opened::Image(opened) => *opened,
         Opened::Text(_) if args.fail_if_found => {
@@ -94,7 +98,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
             ));
         }
         Opened::Text(opened) => {
-            return unlearn_text::unlearn(args, existing, key, &device, *opened, copied);
+            return unlearn_text::unlearn(args, existing, &planned, key, &device, *opened, copied);
         }
     };
     let copied = copied + convert(args, &opened.folder.clone(), opened.weights_mut())?;
@@ -157,10 +161,10 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
 
     progress::detail(format_args!("settings {}", config["settings"]));
     let private = key.map(Private::open_or_create).transpose()?;
-    let run = RunFolder::begin(&args.out, existing, &config)?;
+    let run = RunFolder::begin(&args.out, existing, &config, &planned)?;
     interrupted_before_the_first_step(args);
     if run.is_moving() {
-        run.publish()?;
+        publish(&run, &args.out, false)?;
         return Ok(Some(Summary::new(
             args,
             &settings,

@@ -1,6 +1,6 @@
 //! `retrack unlearn` for text-to-image models: the same run on latents.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
@@ -23,7 +23,7 @@ use crate::folders::digests;
 use crate::settings::{self, Settings, TEXT_TO_IMAGE};
 use crate::space::{LatentWork, Phases};
 use crate::unlearning::{
-    Delivery, Outcome, Summary, Unlearning, fits, report_split, warn_of_copied,
+    Delivery, Outcome, Summary, Unlearning, fits, publish, report_split, warn_of_copied,
 };
 use crate::written::{self, Written};
 use crate::{latent, model, progress};
@@ -54,11 +54,12 @@ pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs the command; `None` after a dry run. `key`: where the report's key is; `copied`: bytes of the folder that will be
-/// written.
+/// Runs the command; `None` after a dry run. `planned` and `copied`: files and bytes of the folder that will be
+/// written; `key`: where the report's key is.
 pub fn unlearn(
     args: &UnlearnArgs,
     existing: Existing,
+    planned: &[PathBuf],
     key: Option<&Path>,
     device: &Device,
     mut opened: StableDiffusion,
@@ -129,14 +130,15 @@ pub fn unlearn(
     progress::detail(format_args!("settings {}", config["settings"]));
     let begin = || -> Result<_, Failure> {
         let private = key.map(Private::open_or_create).transpose()?;
-        Ok((RunFolder::begin(&args.out, existing, &config)?, private))
+        let run = RunFolder::begin(&args.out, existing, &config, planned)?;
+        Ok((run, private))
     };
     let resumed = (existing == Existing::Resume).then(begin).transpose()?;
     if resumed.is_some() {
         interrupted_before_the_first_step(args);
     }
     if let Some((run, _)) = resumed.as_ref().filter(|(run, _)| run.is_moving()) {
-        run.publish()?;
+        publish(run, &args.out, false)?;
         return Ok(Some(Summary::new(
             args,
             &settings,

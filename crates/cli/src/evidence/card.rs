@@ -1,10 +1,11 @@
 //! The model card of a written folder: `README.md` as Hugging Face reads it.
 //!
-//! A card that came with the base model would claim that this is the base model, so it moves to `README.base.md`; its
-//! license and what else its head says of the terms are kept.
+//! A card that came with the base model would claim that this is the base model, so it moves to `README.base.md`, or to the
+//! first free of `README.base2.md` and so on where the base model has such a card of its own; its license and what else
+//! its head says of the terms are kept.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use retrack_networks::folder::Kind;
 use retrack_networks::lora;
@@ -18,7 +19,6 @@ use crate::model;
 use crate::settings::Settings;
 
 pub const NAME: &str = "README.md";
-const BASE: &str = "README.base.md";
 
 /// Keys of the base card's head that hold for what is made from the model too.
 const KEPT: [&str; 5] = [
@@ -51,6 +51,24 @@ fn citation(settings: &Settings) -> Option<&'static str> {
     }
 }
 
+/// Where a base model's card goes, in a folder of these files.
+fn base_name(has: impl Fn(&Path) -> bool) -> PathBuf {
+    let names = std::iter::once("README.base.md".to_string())
+        .chain((2..).map(|number| format!("README.base{number}.md")));
+    let mut free = names.map(PathBuf::from).filter(|name| !has(name));
+    free.next().expect("numbers do not end")
+}
+
+/// The cards of a folder that is made from these files.
+pub fn names(files: &[PathBuf]) -> Vec<PathBuf> {
+    let has = |name: &Path| files.iter().any(|file| file == name);
+    let mut names = vec![PathBuf::from(NAME)];
+    if has(Path::new(NAME)) {
+        names.push(base_name(has));
+    }
+    names
+}
+
 /// Writes the card into a complete model folder that is not in its place yet.
 ///
 /// # Errors
@@ -58,24 +76,26 @@ fn citation(settings: &Settings) -> Option<&'static str> {
 pub fn write(folder: &Path, run: &Run, verdict: Option<&str>) -> Result<(), Failure> {
     let path = folder.join(NAME);
     let mut head = Vec::new();
-    let had_card = path.is_file();
-    if had_card {
+    let mut base_card = None;
+    if path.is_file() {
         let size = path.metadata().map_or(0, |metadata| metadata.len());
         if size <= LONGEST {
             let text = fs::read(&path).map_err(|error| Failure::read(&path, error))?;
             head = kept(&String::from_utf8_lossy(&text));
         }
-        let base = folder.join(BASE);
+        let name = base_name(|name| folder.join(name).exists());
+        let base = folder.join(&name);
         fs::rename(&path, &base).map_err(|error| Failure::write(&base, error))?;
+        base_card = Some(name);
     }
-    let card = card(run, &head, had_card, verdict);
+    let card = card(run, &head, base_card.as_deref(), verdict);
     model::write(&path, card.as_bytes())
 }
 
 fn card(
     run: &Run,
     head: &[(String, Vec<String>)],
-    had_card: bool,
+    base_card: Option<&Path>,
     verdict: Option<&str>,
 ) -> String {
     let task = match run.text_to_image {
@@ -196,8 +216,11 @@ fn card(
          model, or that this one avoids {it}. Uses and limits of the base model hold for this one too.\n\n\
          The base model itself is unchanged and still knows the {image}.\n\n",
     ));
-    if had_card {
-        text.push_str(&format!("The base model's card is kept in `{BASE}`.\n\n"));
+    if let Some(name) = base_card {
+        text.push_str(&format!(
+            "The base model's card is kept in `{}`.\n\n",
+            name.display()
+        ));
     }
     text.push_str(&format!("## Use\n\n```python\n{}```\n", script(run)));
     if let Some(citation) = citation(settings) {

@@ -16,6 +16,7 @@ use retrack_unlearn::images::Images;
 use retrack_unlearn::neighbors::Neighbor;
 use retrack_unlearn::run::{EventLog, RunFolder, Spent};
 use retrack_unlearn::texts::Texts;
+use retrack_unlearn::trainer::Trainer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -484,11 +485,11 @@ impl Evidence<'_> {
     /// Data that cannot be read, a network that does not fit, what `deliver` returns.
     pub fn look<M: Module + Denoiser>(
         &mut self,
-        step: usize,
-        network: &M,
+        trainer: &Trainer<M>,
         log: &mut EventLog,
         deliver: &mut dyn FnMut(&M) -> Result<Written, Failure>,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
+        let (step, network) = (trainer.step, trainer.network());
         let start = Instant::now();
         if step == 0
             && let Some(png) = self.picture(&self.before)?

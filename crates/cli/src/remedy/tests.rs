@@ -25,11 +25,12 @@ const SITUATIONS: [Situation; 13] = [
     Situation::BeyondFixedType,
 ];
 
-const SPEAKERS: [(Speaker, &str); 6] = [
+const SPEAKERS: [(Speaker, &str); 7] = [
     (Speaker::Train, "train"),
     (Speaker::Unlearn, "unlearn"),
     (Speaker::Experiment, "experiment"),
     (Speaker::Demo, "demo"),
+    (Speaker::Merge, "merge"),
     (Speaker::Evaluate, "evaluate"),
     (Speaker::Sample, "sample"),
 ];
@@ -57,6 +58,11 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
             "experiment",
             "demo",
         ],
+    ),
+    ("cli/src/arch.rs", &["train"]),
+    (
+        "cli/src/folders.rs",
+        &["sample", "neighbors", "predict", "gradient"],
     ),
     ("cli/src/settings.rs", &["unlearn"]),
     // What it says in a report, which only `unlearn` makes of a base that rounds.
@@ -101,10 +107,14 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
 ];
 
 /// Messages of a file that only some of its commands show, by a part of them.
-const ONLY: [(&str, &[&str]); 6] = [
+const ONLY: [(&str, &[&str]); 7] = [
     // Of a network that takes texts, which `draw` samples from.
     ("--guidance is", &["sample", "evaluate", "experiment"]),
     ("in [experiment]; give it in --config", &["experiment"]),
+    (
+        "choose another folder, or give --force to replace it",
+        &["sample", "evaluate", "demo"],
+    ),
     ("--fail-if-found", &["unlearn", "evaluate", "demo"]),
     ("draw more with a larger --samples", &["evaluate"]),
     // It speaks of `retrack unlearn`, which it names.
