@@ -396,7 +396,7 @@ fn two_runs_never_write_to_one_folder() {
     }
     for line in [
         "evaluate --model model --data photos --forget row:3 --threshold 1 --samples 2 --metrics frequency --steps 2",
-        "experiment demo --model model --data photos --forget row:3 --methods finetune --seeds 0 --samples 2 --metrics copies",
+        "experiment demo --model model --data photos --forget row:3 --methods finetune --seeds 0 --samples 2 --metrics frequency",
     ] {
         let line = format!("{line} --out out");
         folder.write("out/lock", "4321\n");

@@ -95,7 +95,7 @@ fn commands_that_only_look_or_draw_stop_at_once_and_say_what_there_is() {
             "nothing was written",
         ),
         (
-            format!("evaluate {long} --metrics copies --out out"),
+            format!("evaluate {long} --metrics frequency --out out"),
             "nothing is kept: the same command starts again",
         ),
     ] {
@@ -119,7 +119,7 @@ fn an_experiment_keeps_its_complete_runs_and_goes_on() {
         "steps = 100000\nbatch_size = 2\naccumulate = 1\nneighbors = 4\n[experiment]\nsampling_steps = 2",
     );
     let line = "experiment demo --model model --data photos --forget row:3 --methods finetune --seeds 0 --samples 2 \
-                --metrics copies --config long.toml --out out";
+                --metrics frequency --config long.toml --out out";
     let trained = folder.path("out/models/finetune-seed0-forget0/run/events.jsonl");
     let (code, said) = interrupted(&folder, line, "INT", &|| {
         fs::metadata(&trained).is_ok_and(|file| file.len() > 0)

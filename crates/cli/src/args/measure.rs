@@ -44,8 +44,9 @@ pub struct ProtocolArgs {
     #[arg(long, value_name = "N", help_heading = heading::MEASURING)]
     pub samples: Option<usize>,
     /// A picture nearer to a forgotten image than this counts as it: Euclidean distance over pixels in [0, 1]
-    /// [default: of each image, half its distance to the nearest retained one that is no copy; `experiment`: the
-    /// preset's, where it has one]
+    ///
+    /// Without it: of each image, half its distance to the nearest retained one that is no copy; in `experiment` the
+    /// preset's, where it has one.
     #[arg(long, value_name = "F")]
     pub threshold: Option<f64>,
     /// Inception's weights: pt_inception-2015-12-05-6726825d.pth [default: found in PyTorch's cache]
@@ -151,7 +152,7 @@ pub struct EvaluateArgs {
     #[arg(long, help_heading = heading::OUTPUT)]
     pub show_forgotten: bool,
     /// Exit with 3 where the forgotten image is still found
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     pub fail_if_found: bool,
     /// Replace an earlier evaluation there
     #[arg(long)]
@@ -226,7 +227,7 @@ pub struct ExperimentArgs {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Exit with 3 where a run of a method still shows a forgotten image
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     pub fail_if_found: bool,
     /// Say which runs there would be and what they need, and stop
     #[arg(long)]

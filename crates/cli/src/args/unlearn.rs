@@ -171,7 +171,7 @@ pub struct UnlearnArgs {
     #[arg(long, conflicts_with = "show_forgotten", help_heading = heading::OUTPUT)]
     pub no_report: bool,
     /// Exit with 3 where the report still finds the image
-    #[arg(long, conflicts_with = "no_report")]
+    #[arg(long, conflicts_with = "no_report", help_heading = heading::OUTPUT)]
     pub fail_if_found: bool,
     /// Say what would be done and what it needs, and stop
     #[arg(long)]

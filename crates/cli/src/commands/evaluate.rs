@@ -20,7 +20,7 @@ use crate::evidence::{self, Forgotten, counted, covered};
 use crate::failure::Failure;
 use crate::folders::outside;
 use crate::progress::say;
-use crate::{interrupt, latent, machine, progress};
+use crate::{interrupt, latent, machine, model, progress};
 
 const METRICS: &str = "metrics.json";
 /// Samples shown in a picture.
