@@ -1,6 +1,7 @@
 //! What ends a command early: a message and an exit code.
 
 use std::fmt::Display;
+use std::io;
 
 use retrack_eval::pictures::PictureError;
 use retrack_networks::config::ConfigError;
@@ -11,12 +12,16 @@ use retrack_networks::schedule::ScheduleError;
 use retrack_networks::unet2d::InputError;
 use retrack_unlearn::checkpoint::CheckpointError;
 use retrack_unlearn::data::{DataError, SelectionError};
+use retrack_unlearn::durable;
 use retrack_unlearn::lock::LockError;
 use retrack_unlearn::neighbors::NeighborError;
 use retrack_unlearn::objective::PassError;
 use retrack_unlearn::run::RunError;
+use retrack_unlearn::tensorboard::TensorboardError;
 use retrack_unlearn::trainer::TrainError;
 use retrack_unlearn::written::{OutputError, WrittenError};
+
+use crate::remedy::{self, Situation};
 
 /// The command did not do what was asked.
 #[derive(Debug)]
@@ -160,21 +165,38 @@ impl From<PassError> for Failure {
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
-        match error {
-            RunError::Io { .. } | RunError::CameInTheWay { .. } | RunError::Tensorboard(_) => {
-                Self::failed(error)
+        let error = match error {
+            RunError::Written(error) => return error.into(),
+            error => error,
+        };
+        let advised = |situation| Self::input(format!("{error}; {}", remedy::advice(situation)));
+        match &error {
+            RunError::NotEmpty { .. } => advised(Situation::NotEmpty),
+            RunError::Interrupted { .. } => advised(Situation::HoldsInterrupted),
+            RunError::NothingToResume { .. } => advised(Situation::NothingToResume),
+            RunError::Io { source, .. }
+            | RunError::Tensorboard(TensorboardError::Io { source, .. }) => {
+                Self::failed(of_disk(&error, source))
             }
-            RunError::Written(error) => error.into(),
-            error => Self::input(error),
+            RunError::CameInTheWay { .. } | RunError::Tensorboard(_) => Self::failed(error),
+            _ => Self::input(error),
         }
+    }
+}
+
+/// An error of a run's files, with what to do where the disk was full.
+fn of_disk(error: &dyn Display, source: &io::Error) -> String {
+    match durable::is_full(source) {
+        true => format!("{error}; {}", remedy::advice(Situation::DiskFull)),
+        false => error.to_string(),
     }
 }
 
 impl From<WrittenError> for Failure {
     fn from(error: WrittenError) -> Self {
-        match error {
-            WrittenError::Io { .. } => Self::failed(error),
-            error => Self::input(error),
+        match &error {
+            WrittenError::Io { source, .. } => Self::failed(of_disk(&error, source)),
+            _ => Self::input(error),
         }
     }
 }
@@ -198,7 +220,13 @@ impl From<LockError> for Failure {
 
 impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Self {
-        Self::failed(error)
+        match &error {
+            CheckpointError::Io { source, .. } if durable::is_full(source) => {
+                let before = "the checkpoint before it is as it was";
+                Self::failed(of_disk(&format!("{error}; {before}"), source))
+            }
+            _ => Self::failed(error),
+        }
     }
 }
 
@@ -206,7 +234,7 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::NotFinite { .. } => {
-                Self::failed(format!("{error}; start again with a lower --lr"))
+                Self::failed(format!("{error}; {}", remedy::advice(Situation::Diverged)))
             }
             error => Self::input(error),
         }

@@ -18,6 +18,7 @@ use crate::args::{DataArgs, PromptArgs, SamplerName};
 use crate::evaluation::Prompts;
 use crate::evidence::counted;
 use crate::failure::Failure;
+use crate::remedy::{self, Situation};
 use crate::{model, progress, space};
 
 /// A model of either kind.
@@ -246,7 +247,7 @@ impl PromptedSamples<'_> {
         space::check_memory(
             latents + images + pass,
             &format!("{} samples, {together} at a time,", self.count),
-            "give fewer, or a smaller --batch-size",
+            remedy::advice(Situation::SamplesTooLarge),
         )
     }
 
@@ -275,8 +276,9 @@ impl PromptedSamples<'_> {
         }
         if let (None, Some(name)) = (self.scheduler, opened.model.scheduler.foreign) {
             progress::warn(format!(
-                "{}: {name} is not built here; sampling by DDIM in its place (--scheduler chooses another)",
-                opened.model.folder.root().display()
+                "{}: {name} is not built here; sampling by DDIM in its place ({})",
+                opened.model.folder.root().display(),
+                remedy::advice(Situation::ForeignScheduler)
             ));
         }
         self.check_memory(opened, [height, width])?;

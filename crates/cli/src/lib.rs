@@ -14,6 +14,7 @@ mod latent;
 mod machine;
 mod model;
 mod progress;
+mod remedy;
 mod session;
 mod settings;
 mod space;

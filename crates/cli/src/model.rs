@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::args::{DataArgs, ReadingArgs};
 use crate::evidence::counted;
 use crate::failure::Failure;
+use crate::remedy::{self, Situation};
 use crate::space::Bytes;
 use crate::{progress, space};
 
@@ -305,11 +306,12 @@ impl Samples {
         check_denoises(&model.config, &model.folder.config_path())?;
         if let (Some(classes), []) = (model.config.num_class_embeds, self.classes.as_slice()) {
             return Err(Failure::input(format!(
-                "the network has {}; say which with --class",
+                "the network has {}; {}",
                 match classes {
                     1 => "1 class, 0".to_owned(),
                     many => format!("{many} classes"),
-                }
+                },
+                remedy::advice(Situation::NoClass)
             )));
         }
         let shape = ImageShape {
@@ -319,8 +321,9 @@ impl Samples {
         };
         if let (None, Some(name)) = (self.scheduler, model.scheduler.foreign) {
             progress::warn(format!(
-                "{}: {name} is not built here; sampling by DDIM in its place (--scheduler chooses another)",
-                model.folder.root().display()
+                "{}: {name} is not built here; sampling by DDIM in its place ({})",
+                model.folder.root().display(),
+                remedy::advice(Situation::ForeignScheduler)
             ));
         }
         let kind = self.scheduler.unwrap_or(model.scheduler.kind);
@@ -343,7 +346,7 @@ impl Samples {
         space::check_memory(
             self.count as f64 * shape.bytes() as f64 + of_batch,
             &format!("{}, {together} at a time,", counted(self.count, "sample")),
-            "give fewer, or a smaller --batch-size",
+            remedy::advice(Situation::SamplesTooLarge),
         )?;
         let batches = self.count.div_ceil(self.batch_size.max(1));
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");

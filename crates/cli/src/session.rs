@@ -7,9 +7,10 @@ use retrack_unlearn::feed::Feed;
 use retrack_unlearn::optimizer::{AdamWConfig, EmaConfig};
 use retrack_unlearn::run::{EventLog, RunFolder};
 use retrack_unlearn::trainer::{StepReport, Trainer};
-use retrack_unlearn::watch::{CollapseWatch, RetainedWatch};
+use retrack_unlearn::watch::RetainedWatch;
 
 use crate::failure::Failure;
+use crate::remedy::{self, Situation};
 use crate::{interrupt, progress};
 
 /// Looks at a network while it changes.
@@ -63,6 +64,9 @@ impl Session<'_> {
             progress::warn(format!("{error}; the checkpoint before it is used"));
         }
         progress::note(format!("resuming after step {}", trainer.step));
+        if let Some(factor) = trainer.watch.collapsed() {
+            warn_of_collapse("before it was interrupted", factor);
+        }
         Ok(())
     }
 
@@ -76,10 +80,9 @@ impl Session<'_> {
         &self,
         trainer: &mut Trainer<M>,
         feed: &Feed,
-        mut retained: Option<RetainedWatch>,
+        retained: Option<RetainedWatch>,
         observer: &mut dyn Observer<M>,
     ) -> Result<Option<StepReport>, Failure> {
-        let mut watch = CollapseWatch::of_steps();
         let mut log = EventLog::open(self.run, trainer.step)?;
         observer.look(trainer, &mut log)?;
         let bar = progress::bar(self.title, self.steps, "steps");
@@ -94,36 +97,30 @@ impl Session<'_> {
                     if trainer.step > 0
                         && let Err(lost) = checkpoint::save(trainer, &self.run.folder())
                     {
-                        progress::warn(lost);
+                        progress::warn(Failure::from(lost).message);
                     }
                     return Err(error.into());
                 }
             };
-            let mut collapsed = report.losses.retain.and_then(|loss| watch.see(loss));
-            if let Some(retained) = &mut retained
-                && let Some((loss, factor)) = retained.see(trainer)?
-            {
-                report.watched_retain = Some(loss);
-                collapsed = factor;
+            if let Some(retained) = &retained {
+                report.watched_retain = retained.look(trainer)?;
             }
+            let retain = report.losses.retain.or(report.watched_retain);
+            report.collapsed = retain.and_then(|loss| trainer.watch.see(loss));
             let scores = match observer.look(trainer, &mut log) {
                 Ok(scores) => scores,
                 Err(failure) => {
                     // What was learned is worth keeping, whatever could not be seen of it.
-                    log.record(&report, &[])?;
+                    log.record(self.run, &report, &[])?;
                     if let Err(lost) = checkpoint::save(trainer, &self.run.folder()) {
-                        progress::warn(lost);
+                        progress::warn(Failure::from(lost).message);
                     }
                     return Err(failure);
                 }
             };
-            log.record(&report, &scores)?;
-            if let Some(factor) = collapsed {
-                progress::warn(format!(
-                    "step {}: the loss of the retained images is {factor:.1} times what it was at first: the model \
-                     is losing what it should keep; stop, and start again with a lower --lr or fewer --steps",
-                    trainer.step
-                ));
+            log.record(self.run, &report, &scores)?;
+            if let Some(factor) = report.collapsed {
+                warn_of_collapse(&format!("step {}", trainer.step), factor);
             }
             bar.set_message(format!("loss {:.2}", report.losses.loss));
             bar.inc(1);
@@ -154,4 +151,16 @@ impl Session<'_> {
         interrupt::finish_first("once the result is written");
         Ok(last)
     }
+}
+
+fn warn_of_collapse(when: &str, factor: f64) {
+    let far = if factor.is_finite() {
+        format!("{factor:.1} times what it was at first")
+    } else {
+        "not finite any more".into()
+    };
+    progress::warn(format!(
+        "{when}: the loss of the retained images is {far}: the model is losing what it should keep; stop, and {}",
+        remedy::advice(Situation::Diverged)
+    ));
 }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -25,22 +24,17 @@ use crate::args::UnlearnArgs;
 use crate::evidence::{self, Evidence, Forgotten, Rule};
 use crate::failure::Failure;
 use crate::progress::{self, say};
+use crate::remedy::{self, Situation};
 use crate::session::{Observer, Session, Unobserved};
 use crate::settings::Settings;
 use crate::space::{self, Needs};
 use crate::written::Written;
-
-/// What to do when a run does not fit into memory.
-pub const SMALLER: &str =
-    "give a smaller --batch-size and a larger --accumulate, whose product decides the result";
 
 /// A run whose data is read and whose folder has begun.
 pub struct Unlearning<'a> {
     pub about: &'a evidence::Run<'a>,
     pub folder: &'a RunFolder,
     pub device: &'a Device,
-    /// When the command began.
-    pub start: Instant,
 }
 
 /// How a trained network becomes a model folder, and what that folder then holds.
@@ -87,6 +81,8 @@ impl<M: Module + Denoiser> Observer<M> for Delivering<'_, '_, M> {
 pub struct Summary {
     pub text: String,
     pub json: Value,
+    /// What the run took, in all its parts.
+    pub seconds: f64,
     /// The rows that were selected.
     pub forget: Vec<usize>,
     /// What `run/report.json` holds, unless `--no-report`.
@@ -157,10 +153,10 @@ impl Unlearning<'_> {
             steps: settings.steps,
             checkpoint_every: args.checkpoint_every,
         };
-        let watch = RetainedWatch::new(&trainer, &feed)?;
         if args.resume {
             session.resume(&mut trainer, &settings.adamw, None)?;
         }
+        let watch = RetainedWatch::begin(&mut trainer, &feed)?;
         let last = match &mut evidence {
             Some(evidence) => {
                 let mut observer = Delivering {
@@ -189,7 +185,7 @@ impl Unlearning<'_> {
             settings,
             split,
             Outcome { last, report },
-            self.start,
+            self.folder,
         ))
     }
 
@@ -198,7 +194,7 @@ impl Unlearning<'_> {
         let run = self.folder.folder();
         let report = match evidence {
             Some(evidence) => {
-                let report = evidence.finish(staged, &run, self.start)?;
+                let report = evidence.finish(staged, self.folder)?;
                 evidence::write(&run, &report)?;
                 Some(report)
             }
@@ -218,7 +214,7 @@ pub fn keep<M: Module + Denoiser>(trainer: &Trainer<M>, folder: &RunFolder) {
     if trainer.step > 0
         && let Err(lost) = checkpoint::save(trainer, &folder.folder())
     {
-        progress::warn(lost);
+        progress::warn(Failure::from(lost).message);
     }
 }
 
@@ -235,12 +231,17 @@ impl Summary {
         settings: &Settings,
         split: &Split,
         Outcome { last, report }: Outcome,
-        start: Instant,
+        folder: &RunFolder,
     ) -> Self {
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = folder.seconds();
+        let resumptions = folder.spent().resumptions;
+        let parts = match resumptions {
+            0 => String::new(),
+            many => format!(" in {} parts", many + 1),
+        };
         let forgotten = split.forget.len() + split.duplicates.len();
         let mut text = format!(
-            "{}: {} {} unlearned from {} in {} {}, {seconds:.1} s; model in {}",
+            "{}: {} {} unlearned from {} in {} {}, {seconds:.1} s{parts}; model in {}",
             settings.method.name(),
             forgotten,
             if forgotten == 1 { "image" } else { "images" },
@@ -267,6 +268,8 @@ impl Summary {
             "near_copies": split.near.len(),
             "retained_rows": split.retain.len(),
             "seconds": seconds,
+            "resumptions": resumptions,
+            "repeated_steps": folder.spent().repeated_steps,
             "last_loss": last.as_ref().map(|report| report.losses.loss),
             "report": page,
             "verdict": report.as_ref().map(|report| &report.verdict),
@@ -278,6 +281,7 @@ impl Summary {
         Self {
             text,
             json,
+            seconds,
             forget: split.forget.clone(),
             report,
         }
@@ -299,7 +303,7 @@ pub fn fits(args: &UnlearnArgs, mut config: Value, needs: &Needs) -> Result<bool
         true => space::bytes_below(&args.out.join("run")),
         false => 0,
     };
-    needs.check(&args.out, held, SMALLER)?;
+    needs.check(&args.out, held, remedy::advice(Situation::StepTooLarge))?;
     Ok(!args.dry_run)
 }
 
@@ -361,10 +365,11 @@ pub fn report_split(split: &Split, data: &Dataset) {
     for near in split.near.iter().take(5) {
         progress::warn(format!(
             "{} is nearly a copy of {} ({:.1} of 255 apart per value) and stays retained: it may teach the image \
-             back; add it to --forget if it is the same",
+             back; {}",
             data.name(near.row),
             data.name(near.of),
-            near.distance
+            near.distance,
+            remedy::advice(Situation::NearCopy)
         ));
     }
     if split.near.len() > 5 {

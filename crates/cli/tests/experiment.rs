@@ -109,6 +109,33 @@ fn an_experiment_that_was_killed_goes_on() {
 }
 
 #[test]
+fn the_seconds_of_an_experiment_are_those_of_all_its_runs_whenever_they_were_made() {
+    let folder = folder();
+    folder.done(EXPERIMENT);
+    let result = || folder.read_json("out/results/retrack-seed0-forget0.json");
+    let time = || {
+        let report = folder.read_json("out/report.json");
+        let cost = report["cost"].as_array().unwrap().clone();
+        let time = cost.iter().find(|fact| fact["name"] == "Time").unwrap()["value"].clone();
+        let seconds = time.as_str().unwrap().trim_end_matches(" s").parse::<f64>();
+        seconds.unwrap()
+    };
+    let (seconds, whole) = (result()["seconds"].as_f64().unwrap(), time());
+    assert!(result()["measuring_seconds"].as_f64().unwrap() > 0.0);
+    // Nothing is made again, and what it took is still said.
+    folder.done(EXPERIMENT);
+    assert_eq!(time(), whole);
+    // As a kill leaves it: made, and not measured. The model's own record knows how long it took.
+    std::fs::remove_file(folder.path("out/results/retrack-seed0-forget0.json")).unwrap();
+    folder.done(EXPERIMENT);
+    let recorded = result()["seconds"].as_f64().unwrap();
+    assert!(
+        recorded > 0.0 && recorded <= seconds,
+        "{recorded} of {seconds}"
+    );
+}
+
+#[test]
 fn another_experiment_in_the_same_folder_is_refused() {
     let folder = folder();
     folder.done(EXPERIMENT);

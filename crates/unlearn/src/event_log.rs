@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::durable;
-use crate::run::{EVENTS, RunError, RunFolder};
+use crate::run::{ELAPSED, EVENTS, RunError, RunFolder};
 use crate::tensorboard::EventWriter;
 use crate::trainer::StepReport;
 
@@ -31,17 +31,21 @@ impl EventLog {
             path: path.clone(),
             source,
         };
-        let mut kept = Vec::new();
-        if step > 0 && path.exists() {
+        let (mut kept, mut dropped) = (Vec::new(), 0);
+        if path.exists() {
             let file = BufReader::new(File::open(&path).map_err(io_error)?);
             for line in file.lines() {
                 let line = line.map_err(io_error)?;
                 let event: Value = serde_json::from_str(&line).unwrap_or_default();
-                let of = event.get("step").and_then(Value::as_u64);
-                if of.is_some_and(|of| of <= step as u64) {
-                    kept.push(line);
+                match event.get("step").and_then(Value::as_u64) {
+                    Some(of) if of <= step as u64 => kept.push(line),
+                    Some(_) => dropped += 1,
+                    None => {}
                 }
             }
+        }
+        if dropped > 0 {
+            run.repeat(dropped)?;
         }
         durable::write(&path, |out| {
             kept.iter().try_for_each(|line| writeln!(out, "{line}"))
@@ -59,11 +63,16 @@ impl EventLog {
         })
     }
 
-    /// Records one step, and what else was seen after it.
+    /// Records one step of `run`, and what else was seen after it.
     ///
     /// # Errors
     /// The disk's.
-    pub fn record(&mut self, report: &StepReport, more: &[(&str, f64)]) -> Result<(), RunError> {
+    pub fn record(
+        &mut self,
+        run: &RunFolder,
+        report: &StepReport,
+        more: &[(&str, f64)],
+    ) -> Result<(), RunError> {
         let losses = &report.losses;
         let mut event = json!({
             "step": report.step,
@@ -71,6 +80,7 @@ impl EventLog {
             "gradient_norm": report.gradient_norm,
             "learning_rate": report.learning_rate,
             "seconds": report.seconds,
+            ELAPSED: run.seconds(),
         });
         let mut scalars = vec![
             ("loss", losses.loss as f32),
@@ -83,6 +93,7 @@ impl EventLog {
             ("forget_loss", losses.forget),
             ("correction_loss", losses.correction),
             ("watched_retain_loss", report.watched_retain),
+            ("collapse_factor", report.collapsed),
         ];
         for (name, term) in terms {
             if let Some(term) = term {

@@ -6,10 +6,13 @@
 //! Only what the tool wrote is ever replaced or removed: what lies in the output folder by the list of
 //! [`crate::written`], what an unfinished run left in `run/` by its names there.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use crate::event_log::EventLog;
@@ -19,19 +22,19 @@ use crate::tensorboard::{EventWriter, TensorboardError};
 use crate::written::{self, Owner, Written, WrittenError, files_below};
 use crate::{checkpoint, durable};
 
-/// Why a run folder cannot be used.
+/// Why a run folder cannot be used. What to do about it depends on the command, which adds it.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("{}: the output folder is not empty; choose another, or give --force to replace what retrack wrote there", path.display())]
+    #[error("{}: the output folder is not empty", path.display())]
     NotEmpty { path: PathBuf },
     #[error("{}: not a folder; choose another output folder", path.display())]
     NotAFolder { path: PathBuf },
     #[error("{}: not empty, and no list of files that retrack wrote lies there ({}): it will not be replaced; move away \
              what is in it, or choose another output folder", path.display(), written::NAME)]
     NotOurs { path: PathBuf },
-    #[error("{}: an interrupted run lies here; give --resume to continue it or --force to replace it", path.display())]
+    #[error("{}: an interrupted run lies here", path.display())]
     Interrupted { path: PathBuf },
-    #[error("{}: there is no interrupted run to resume; leave --resume out", path.display())]
+    #[error("{}: there is no interrupted run to resume", path.display())]
     NothingToResume { path: PathBuf },
     #[error("{}: the run was started with another {key}: {old} then, {new} now; use the same, or another output folder", path.display())]
     Differs {
@@ -40,7 +43,7 @@ pub enum RunError {
         old: String,
         new: String,
     },
-    #[error("{}: {source}{}", path.display(), remedy(source))]
+    #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("{}: not a run's configuration: {problem}", path.display())]
     Config { path: PathBuf, problem: String },
@@ -55,15 +58,6 @@ pub enum RunError {
     Unusable { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Tensorboard(#[from] TensorboardError),
-}
-
-/// What to do about an error that a full disk is.
-pub(crate) fn remedy(error: &io::Error) -> &'static str {
-    if durable::is_full(error) {
-        "; free some space, or copy the output folder to another disk and go on there with --resume"
-    } else {
-        ""
-    }
 }
 
 /// What to do with an output folder that is not empty.
@@ -85,8 +79,12 @@ pub const LONGER: [&str; 3] = ["steps", "learning_rate", "ended_at"];
 const UNFINISHED: &str = "unfinished";
 /// Lies there while the complete model moves into place: the list of its files.
 const MOVING: &str = "moving";
+/// Lies there once the run was resumed, until its model is in place: what was [`Spent`] before.
+const EARLIER: &str = "earlier.json";
 const CONFIG: &str = "config.json";
 pub(crate) const EVENTS: &str = "events.jsonl";
+/// The key of an event that says how long the run had taken.
+pub(crate) const ELAPSED: &str = "elapsed_seconds";
 /// Where the model is written.
 const STAGED: &str = "model";
 const FOLDER: &str = "run";
@@ -108,7 +106,7 @@ fn is_runs(name: &str) -> bool {
             .and_then(|rest| rest.strip_suffix(".png"));
         step.is_some_and(|step| step.len() >= 8 && step.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    [UNFINISHED, MOVING, CONFIG, EVENTS].contains(&name)
+    [UNFINISHED, MOVING, EARLIER, CONFIG, EVENTS].contains(&name)
         || EVIDENCE.contains(&name)
         || numbered(name)
         || EventWriter::is_name(name)
@@ -116,10 +114,36 @@ fn is_runs(name: &str) -> bool {
         || durable::is_temporary(name)
 }
 
+/// What the parts of a run took that were interrupted: until the last step that each recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spent {
+    pub seconds: f64,
+    /// How often the run was resumed.
+    pub resumptions: usize,
+    /// Steps that were taken again, because a kill came between them and the next checkpoint.
+    pub repeated_steps: usize,
+}
+
+/// The seconds that a run had taken when it recorded its last step; `None` where it recorded none.
+pub fn recorded_seconds(out: &Path) -> Option<f64> {
+    let text = fs::read_to_string(out.join(FOLDER).join(EVENTS)).ok()?;
+    let events = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    events
+        .filter_map(|event: Value| event.get(ELAPSED)?.as_f64())
+        .reduce(f64::max)
+}
+
 /// The output folder of a run, which no other process writes to while this lives.
 #[derive(Debug)]
 pub struct RunFolder {
     out: PathBuf,
+    /// When this part of the run began.
+    start: Instant,
+    /// What came before.
+    spent: Cell<Spent>,
     /// The files of the model that it will hold.
     planned: Vec<PathBuf>,
     _lock: Lock,
@@ -206,6 +230,8 @@ impl RunFolder {
         Self::check_contents(out, existing, planned)?;
         let run = Self {
             out: out.to_path_buf(),
+            start: Instant::now(),
+            spent: Cell::default(),
             planned: planned.to_vec(),
             _lock: lock,
         };
@@ -213,10 +239,15 @@ impl RunFolder {
         match existing {
             Existing::Resume => {
                 run.compare(&path, config, &[])?;
+                run.remember()?;
                 return Ok(run);
             }
             Existing::Extend => {
                 run.compare(&path, config, &LONGER)?;
+                run.spent.set(Spent {
+                    seconds: recorded_seconds(out).unwrap_or(0.0),
+                    ..Spent::default()
+                });
                 run.remove_old_mark()?;
                 run.write_mark()?;
             }
@@ -226,6 +257,49 @@ impl RunFolder {
         durable::write(&path, |out| writeln!(out, "{text}")).map_err(run.io_error(&path))?;
         run.write_mark()?;
         Ok(run)
+    }
+
+    /// Takes up what the parts of an interrupted run took.
+    fn remember(&self) -> Result<(), RunError> {
+        let path = self.folder().join(EARLIER);
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let mut spent: Spent = serde_json::from_str(&text).unwrap_or_default();
+        let recorded = recorded_seconds(&self.out).unwrap_or(0.0);
+        spent.seconds = spent.seconds.max(recorded);
+        spent.resumptions += 1;
+        self.record_spent(spent)
+    }
+
+    /// Counts steps whose record is dropped, because they are taken again.
+    pub(crate) fn repeat(&self, steps: usize) -> Result<(), RunError> {
+        let mut spent = self.spent.get();
+        spent.repeated_steps += steps;
+        self.record_spent(spent)
+    }
+
+    fn record_spent(&self, spent: Spent) -> Result<(), RunError> {
+        self.spent.set(spent);
+        if self.is_moving() {
+            return Ok(());
+        }
+        let path = self.folder().join(EARLIER);
+        let text = serde_json::to_string(&spent).expect("numbers");
+        durable::write(&path, |out| writeln!(out, "{text}")).map_err(self.io_error(&path))
+    }
+
+    /// Counts this part of the run from `start` on, where its work began before the folder was taken.
+    pub fn started(self, start: Instant) -> Self {
+        Self { start, ..self }
+    }
+
+    /// What the interrupted parts of the run took.
+    pub fn spent(&self) -> Spent {
+        self.spent.get()
+    }
+
+    /// Seconds that the run has taken, in all its parts: those of steps that had to be repeated count twice.
+    pub fn seconds(&self) -> f64 {
+        self.spent.get().seconds + self.start.elapsed().as_secs_f64()
     }
 
     fn io_error(&self, path: &Path) -> impl Fn(io::Error) -> RunError + use<> {
@@ -410,7 +484,9 @@ impl RunFolder {
             for entry in fs::read_dir(&folder)? {
                 let entry = entry?;
                 let name = entry.file_name();
-                let is_mark = name == UNFINISHED || name == MOVING;
+                let is_mark = [UNFINISHED, MOVING, EARLIER]
+                    .iter()
+                    .any(|&mark| name == mark);
                 let is_runs = name.to_str().is_some_and(is_runs);
                 if is_runs && !is_mark && entry.file_type()?.is_file() {
                     record.push(Path::new(FOLDER).join(name));
@@ -424,6 +500,10 @@ impl RunFolder {
             WrittenError::InTheWay { path } => RunError::CameInTheWay { path, staged },
             error => error.into(),
         })?;
+        match fs::remove_file(folder.join(EARLIER)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
+            _ => {}
+        }
         // In this order: without the second mark the first one means nothing.
         fs::remove_file(folder.join(UNFINISHED)).map_err(&io_error)?;
         fs::remove_file(folder.join(MOVING)).map_err(&io_error)?;

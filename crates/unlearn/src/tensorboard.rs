@@ -15,7 +15,7 @@ const VERSION: &[u8] = b"brain.Event:2";
 /// What can go wrong with an event file.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorboardError {
-    #[error("{path}: cannot write TensorBoard events: {source}{}", crate::run::remedy(source), path = path.display())]
+    #[error("{}: cannot write TensorBoard events: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     /// An image whose bytes are not a PNG file.
     #[error("TensorBoard image `{tag}` at step {step} is not a PNG file")]

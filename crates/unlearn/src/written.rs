@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::data::hex;
-use crate::{durable, run};
+use crate::durable;
 
 /// The list's name in an output folder.
 pub const NAME: &str = FILES_LIST;
@@ -32,7 +32,7 @@ pub enum WrittenError {
     InTheWay { path: PathBuf },
     #[error("{}: not retrack's list of the files that it wrote: {problem}; move it away, or choose another output folder", path.display())]
     List { path: PathBuf, problem: String },
-    #[error("{}: {source}{}", path.display(), run::remedy(source))]
+    #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
 

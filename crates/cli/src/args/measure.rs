@@ -249,7 +249,7 @@ on both folders with the recorded seeds.";
 #[command(after_help = VERIFY_EXAMPLES)]
 #[command(after_long_help = format!("{VERIFY_EXAMPLES}\n\n{VERIFY_MORE}"))]
 pub struct VerifyArgs {
-    /// The --out folder of an unlearning run
+    /// What `retrack unlearn --out` wrote
     #[arg(value_name = "RUN_DIR")]
     pub run: PathBuf,
     /// Where the base model is now, if it moved

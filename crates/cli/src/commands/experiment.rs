@@ -15,7 +15,7 @@ use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
 use retrack_unlearn::data::{self, Dataset};
 use retrack_unlearn::lock::{self, Lock};
-use retrack_unlearn::run::Difference;
+use retrack_unlearn::run::{Difference, recorded_seconds};
 use retrack_unlearn::texts;
 use retrack_unlearn::written::Output;
 use serde::{Deserialize, Serialize};
@@ -33,9 +33,9 @@ use crate::failure::Failure;
 use crate::folders::{digests, outside};
 use crate::latent::Opened;
 use crate::progress::say;
+use crate::remedy::{self, Situation};
 use crate::settings::{Experiment, Settings};
 use crate::space::{LatentWork, Needs, Phases, Work};
-use crate::unlearning::SMALLER;
 use crate::{interrupt, latent, machine, model, progress};
 
 /// The file that says what is compared.
@@ -103,8 +103,11 @@ struct Outcome {
     forget: String,
     /// How it was unlearned; nothing for the references.
     settings: Value,
-    /// Seconds of unlearning.
+    /// Seconds of unlearning, in all its parts.
     seconds: Option<f64>,
+    /// Seconds of measuring.
+    #[serde(default)]
+    measuring_seconds: f64,
     scores: Vec<Score>,
     skipped: Vec<Missing>,
     #[serde(default)]
@@ -113,8 +116,14 @@ struct Outcome {
     notes: Vec<String>,
 }
 
+impl Outcome {
+    /// What the run took, whenever it was made.
+    fn all_seconds(&self) -> f64 {
+        self.seconds.unwrap_or(0.0) + self.measuring_seconds
+    }
+}
+
 pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
-    let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
     let opened = latent::open(&args.model)?;
@@ -272,7 +281,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(&plan).expect("JSON has no unwritable values");
         say!("{text}");
     }
-    needs.check(&args.out, 0, SMALLER)?;
+    needs.check(&args.out, 0, remedy::advice(Situation::StepTooLarge))?;
     if args.dry_run {
         return Ok(());
     }
@@ -355,7 +364,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             ),
         ],
         device: &args.machine.device,
-        seconds: start.elapsed().as_secs_f64(),
+        seconds: outcomes.iter().map(Outcome::all_seconds).sum(),
         notes: notes(&outcomes),
     };
     about.notes.iter().for_each(progress::warn);
@@ -509,13 +518,17 @@ impl Comparison<'_> {
             };
         }
         let (model, seconds) = match (&unlearning, run.line) {
-            (Some(unlearning), _) => (unlearning.out.clone(), self.unlearn(unlearning, &settings)?),
+            (Some(unlearning), _) => {
+                let seconds = self.unlearn(unlearning, &settings)?;
+                (unlearning.out.clone(), seconds)
+            }
             (None, Line::Retrained) => {
                 let path = self.args.retrained.clone();
                 (path.expect("a line only where it was given"), None)
             }
             (None, _) => (self.args.model.clone(), None),
         };
+        let start = Instant::now();
         let found = self
             .protocol
             .evaluate(&model, subject, run.seed, self.device)?;
@@ -526,6 +539,7 @@ impl Comparison<'_> {
             forget: self.shown[run.forget].clone(),
             settings,
             seconds,
+            measuring_seconds: start.elapsed().as_secs_f64(),
             scores: found.scores,
             skipped: found.skipped,
             failed: found.failed,
@@ -536,7 +550,7 @@ impl Comparison<'_> {
         Ok(outcome)
     }
 
-    /// Makes the model if it is not complete. Returns how long that took, if it happened now.
+    /// Makes the model if it is not complete. Returns how long that took, now or before.
     fn unlearn(&self, args: &UnlearnArgs, settings: &Value) -> Result<Option<f64>, Failure> {
         let unfinished = args.out.join("run").join("unfinished").exists();
         if args.out.exists() && !unfinished {
@@ -546,7 +560,7 @@ impl Comparison<'_> {
             let made: Value = serde_json::from_str(&text).map_err(|e| Failure::read(&path, e))?;
             let made = json!({"settings": made["settings"]});
             return match Difference::first(&made, &json!({"settings": settings})) {
-                None => Ok(None),
+                None => Ok(recorded_seconds(&args.out)),
                 Some(Difference { key, old, new }) => Err(Failure::input(format!(
                     "{}: this model was made with another {key}: {old} then, {new} now; remove it to repeat the run, \
                      or use another output folder",
@@ -558,10 +572,9 @@ impl Comparison<'_> {
             resume: unfinished,
             ..args.clone()
         };
-        let start = Instant::now();
-        unlearn(&args)?;
+        let seconds = unlearn(&args)?.map(|summary| summary.seconds);
         interrupt::at_once(KEPT);
-        Ok(Some(start.elapsed().as_secs_f64()))
+        Ok(seconds)
     }
 
     fn unlearn_args(&self, run: &Run, method: MethodName) -> UnlearnArgs {

@@ -197,7 +197,8 @@ fn write<M: Module + Denoiser>(
     };
     let mut sums = Sums::default();
     let losses = objective.backward(&pass, batch, &mut sums)?;
-    let gradient = objective.combine(sums);
+    losses.check().map_err(Failure::failed)?;
+    let gradient = objective.combine(sums).map_err(Failure::failed)?;
 
     let mut output = vec![("loss".to_string(), vec![1], vec![losses.loss as f32])];
     let mut parts = gradient.0.into_iter();

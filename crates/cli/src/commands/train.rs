@@ -21,10 +21,11 @@ use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::folders::{existing, outside};
 use crate::progress::say;
+use crate::remedy::{self, Situation};
 use crate::session::Session;
 use crate::space::{self, Work};
 use crate::training_view::{self, Plan, TrainingView};
-use crate::unlearning::{SMALLER, publish, report_split, steps};
+use crate::unlearning::{publish, report_split, steps};
 use crate::{interrupt, machine, model, progress};
 
 /// Where the files of a new pipeline are.
@@ -159,14 +160,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         progress::note(needs.text(&args.out));
         let text = serde_json::to_string_pretty(&resolved).expect("JSON has no unwritable values");
         say!("{text}");
-        return needs.check(&args.out, 0, SMALLER);
+        return needs.check(&args.out, 0, remedy::advice(Situation::StepTooLarge));
     }
     let held = if args.resume {
         space::bytes_below(&args.out.join("run"))
     } else {
         0
     };
-    needs.check(&args.out, held, SMALLER)?;
+    needs.check(&args.out, held, remedy::advice(Situation::StepTooLarge))?;
     progress::detail(format_args!("settings {resolved}"));
     let run = RunFolder::begin(&args.out, existing, &resolved, &planned)?;
     interrupt::goes_on("the same command with --resume goes on");

@@ -1,7 +1,6 @@
 //! `retrack unlearn`: a model folder in, one that forgot out.
 
 use std::path::Path;
-use std::time::Instant;
 
 use burn::tensor::Device;
 use retrack_networks::folder::{ModelFolder, Weights};
@@ -160,7 +159,6 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         return Ok(None);
     }
 
-    let start = Instant::now();
     progress::detail(format_args!("settings {}", config["settings"]));
     let private = key.map(Private::open_or_create).transpose()?;
     let run = RunFolder::begin(&args.out, existing, &config, &planned)?;
@@ -172,7 +170,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
             &settings,
             &split,
             Outcome::default(),
-            start,
+            &run,
         )));
     }
     let about = evidence::Run {
@@ -194,7 +192,6 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         about: &about,
         folder: &run,
         device: &device,
-        start,
     };
     let delivery = Images {
         base: &opened,

@@ -144,7 +144,7 @@ pub fn unlearn(
             &settings,
             &split,
             Outcome::default(),
-            start,
+            run,
         )));
     }
     // Text encoder, autoencoder and denoiser are in memory one after another.
@@ -172,7 +172,10 @@ pub fn unlearn(
     let network = Captioned::new(network, states.clone());
     let (run, private) = match resumed {
         Some(run) => run,
-        None => begin()?,
+        None => {
+            let (run, private) = begin()?;
+            (run.started(start), private)
+        }
     };
     interrupted_before_the_first_step(args);
     let about = evidence::Run {
@@ -194,7 +197,6 @@ pub fn unlearn(
         about: &about,
         folder: &run,
         device,
-        start,
     };
     let delivery = Latent {
         base: opened,

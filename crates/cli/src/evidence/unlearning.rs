@@ -14,7 +14,7 @@ use retrack_networks::schedule::SchedulerConfig;
 use retrack_unlearn::data::{Alpha, Dataset, Split};
 use retrack_unlearn::images::Images;
 use retrack_unlearn::neighbors::Neighbor;
-use retrack_unlearn::run::EventLog;
+use retrack_unlearn::run::{EventLog, RunFolder, Spent};
 use retrack_unlearn::texts::Texts;
 use retrack_unlearn::trainer::Trainer;
 use serde::{Deserialize, Serialize};
@@ -143,17 +143,12 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    /// The report of the finished run. `staged`: the complete model, not yet in its place; `folder`: the run's own.
-    /// `started`: when the command began.
+    /// The report of the finished `run`. `staged`: the complete model, not yet in its place.
     ///
     /// # Errors
     /// Files that cannot be read or written.
-    pub fn finish(
-        mut self,
-        staged: &Path,
-        folder: &Path,
-        started: Instant,
-    ) -> Result<Report, Failure> {
+    pub fn finish(mut self, staged: &Path, run: &RunFolder) -> Result<Report, Failure> {
+        let folder = &run.folder();
         let (after, weights) = self.after.take().expect("the last step was looked at");
         let (args, split) = (self.run.args, self.run.split);
         let forgotten = self.probe.forgotten;
@@ -198,7 +193,7 @@ impl<'a> Evidence<'a> {
             comparisons: vec![self.errors(&after.numbers)],
             curves: curves(&events, before.mean_errors()),
             neighbors: self.neighbors(),
-            cost: self.cost(&events, started),
+            cost: self.cost(&events, run),
             provenance: self.provenance(staged, folder, &weights)?,
             check: Some(serde_json::to_value(check).expect("plain data")),
             pictures: Default::default(),
@@ -398,7 +393,7 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    fn cost(&self, events: &[Value], started: Instant) -> Vec<Fact> {
+    fn cost(&self, events: &[Value], run: &RunFolder) -> Vec<Fact> {
         let settings = self.run.settings;
         let seconds: f64 = events
             .iter()
@@ -417,12 +412,31 @@ impl<'a> Evidence<'a> {
                     settings.accumulate
                 ),
             ),
-            Fact::new("This evidence", format!("{:.1} s", self.seconds)),
             Fact::new(
-                "Until the report",
-                format!("{:.1} s", started.elapsed().as_secs_f64()),
+                "This evidence",
+                match run.spent().resumptions {
+                    0 => format!("{:.1} s", self.seconds),
+                    _ => format!("{:.1} s since the run was resumed last", self.seconds),
+                },
             ),
+            Fact::new("Until the report", format!("{:.1} s", run.seconds())),
         ];
+        let Spent {
+            resumptions,
+            repeated_steps,
+            ..
+        } = run.spent();
+        if resumptions > 0 {
+            facts.push(Fact::new(
+                "Resumed",
+                format!(
+                    "{}; {} taken again. The seconds of the steps are those of the steps that count; the time until \
+                     the report is that of all parts",
+                    counted(resumptions, "time"),
+                    counted(repeated_steps, "step"),
+                ),
+            ));
+        }
         if let Some(bytes) = peak_memory_bytes() {
             facts.push(Fact::new(
                 "Peak memory",

@@ -179,6 +179,7 @@ mod tests {
             forget: "row:1".into(),
             settings: Value::Null,
             seconds: None,
+            measuring_seconds: 0.0,
             scores: nll.iter().map(|&nll| Score::new("nll", nll, 1)).collect(),
             skipped: Vec::new(),
             failed: match nll {
