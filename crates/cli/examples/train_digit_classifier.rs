@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     let options = OpenOptions {
         channels: Some(1),
-        memory_budget: 1 << 30,
+        ..OpenOptions::default()
     };
     let data = Dataset::open(&root.join("digits.parquet"), &options)?;
     let digits = (0..data.len()).filter(|&row| matches!(data.label(row), Some(0..=9)));
@@ -49,6 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         rate: 3e-3,
         warmup: 50,
         steps,
+        ended_at: 0,
     };
     let mut step = 0;
     for epoch in 0..EPOCHS {

@@ -5,6 +5,7 @@
 
 mod bench;
 mod command;
+mod data;
 mod measure;
 mod unlearn;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::bench::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
 pub use self::command::{command, parse};
+pub use self::data::{DataArgs, ReadingArgs};
 pub use self::measure::{EvaluateArgs, ExperimentArgs, Metric, PromptArgs, VerifyArgs};
 pub use self::unlearn::{DtypeName, MethodName, UnlearnArgs};
 
@@ -33,12 +35,9 @@ pub mod heading {
 /// Behind a command's own options.
 const LAST: usize = 1000;
 
-const SRC: &str = "Images: a folder, Parquet, an IDX pair or CIFAR-10 batches";
-const SRC_LONG: &str = "Images: a folder, a Parquet file or folder (Hugging Face image column), an IDX pair \
-                        (*-images-idx3-ubyte[.gz]) or CIFAR-10 binary batches";
 const SEL: &str = "What to forget: an image file, row:5, rows:10-19, label:10 or @list.txt";
-const SEL_LONG: &str = "What to forget: an image file, row:5, rows:10-19, label:10 (or cluster:1) or @list.txt \
-                        (rows count from 0 in the source's order; a folder's is by name)";
+const SEL_LONG: &str = "What to forget: an image file, row:5, rows:10-19, label:10 (or cluster:1, or label:dog) \
+                        or @list.txt (rows count from 0 in the source's order; a folder's is by name). May be repeated";
 
 /// Make a trained diffusion model forget chosen training images.
 #[derive(Debug, Parser)]
@@ -126,7 +125,7 @@ pub struct DemoArgs {
     /// Where everything goes
     #[arg(long, default_value = "retrack-demo", value_name = "DIR")]
     pub out: PathBuf,
-    /// Replace an earlier demo there
+    /// Replace the files of an earlier demo there; other files stay
     #[arg(long)]
     pub force: bool,
     /// Samples from each model
@@ -147,20 +146,31 @@ pub struct DemoArgs {
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
-Example:
+Networks for --arch (parameters are for gray images; --dry-run prints the configuration):
+  small              1.8 million: learns small pictures on a CPU in minutes (--batch-size 32 --lr 5e-4 --warmup 100)
+  mnist              14.7 million: the published network of the MNIST and T-shirt experiment
+  ddpm-cifar10-32    35.7 million: the shape of google/ddpm-cifar10-32
+  ddpm-celebahq-256  113.7 million: the shape of google/ddpm-ema-celebahq-256
+
+Samples and the loss on the way are in OUT/run: samples-*.png, loss.svg, and the same for TensorBoard.
+A finished run goes on with --resume and a larger --steps.
+
+Examples:
+  retrack train --data photos --arch small --steps 2000 --batch-size 32 --lr 5e-4 --warmup 100 --out my-model
   retrack train --data digits.parquet --arch config.json --steps 8000 --out my-model")]
 pub struct TrainArgs {
-    #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
-    pub data: PathBuf,
-    /// The network: a UNet2DModel's config.json
-    #[arg(long, value_name = "CONFIG.json")]
+    #[command(flatten)]
+    pub data: DataArgs,
+    /// The network: small, mnist, ddpm-cifar10-32, ddpm-celebahq-256, or a UNet2DModel's config.json
+    /// (docs/train.md describes it). Image size and channels follow the data where they are not said
+    #[arg(long, value_name = "NAME|CONFIG.json")]
     pub arch: PathBuf,
     /// Where the model folder goes
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Images to leave out, written as for `unlearn --forget`; exact copies leave too
+    /// Images to leave out, written as for `unlearn --forget`; exact copies leave too. May be repeated
     #[arg(long, value_name = "SEL", help_heading = heading::DATA)]
-    pub exclude: Option<String>,
+    pub exclude: Vec<String>,
     /// Training steps
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub steps: usize,
@@ -182,10 +192,10 @@ pub struct TrainArgs {
     /// Steps between checkpoints
     #[arg(long, default_value_t = 500, value_name = "N", help_heading = heading::TRAINING)]
     pub checkpoint_every: usize,
-    /// Continue the interrupted run in --out
+    /// Continue the interrupted run in --out, or the finished one with a larger --steps
     #[arg(long, conflicts_with = "force")]
     pub resume: bool,
-    /// Replace what lies in --out
+    /// Replace what retrack wrote in --out; other files stay
     #[arg(long)]
     pub force: bool,
     /// Say what would be done and what it needs, and stop
@@ -200,16 +210,19 @@ pub struct TrainArgs {
 Example:
   retrack neighbors --data digits.parquet --forget label:10 --out neighbors.png")]
 pub struct NeighborsArgs {
-    #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
-    pub data: PathBuf,
-    #[arg(long, value_name = "SEL", help = SEL, long_help = SEL_LONG)]
-    pub forget: String,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[arg(long, value_name = "SEL", help = SEL, long_help = SEL_LONG, required = true)]
+    pub forget: Vec<String>,
     /// How many of each forgotten image
     #[arg(long, default_value_t = 10, value_name = "K")]
     pub neighbors: usize,
     /// A picture: a row for each forgotten image (shown first) and its neighbors
     #[arg(long, value_name = "GRID.png")]
     pub out: Option<PathBuf>,
+    /// Replace the picture if it is there
+    #[arg(long, requires = "out")]
+    pub force: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -267,6 +280,9 @@ pub struct SampleArgs {
     /// A grid where it ends in .png, else a folder of single images
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
+    /// Replace the grid, or the samples that retrack wrote into the folder
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     pub machine: MachineArgs,
 }
@@ -287,7 +303,7 @@ pub struct MergeArgs {
     /// Where the new model folder goes
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Replace the model folder in --out
+    /// Replace what retrack wrote in --out; other files stay
     #[arg(long)]
     pub force: bool,
 }
@@ -296,6 +312,8 @@ pub struct MergeArgs {
 pub struct InspectArgs {
     /// A model folder or a data set
     pub path: PathBuf,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -320,6 +338,9 @@ pub struct PredictArgs {
     /// Where its output goes
     #[arg(long, value_name = "OUT.safetensors")]
     pub output: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     pub machine: MachineArgs,
 }
@@ -348,6 +369,9 @@ pub struct GradientArgs {
     /// Where loss and gradients go
     #[arg(long, value_name = "GRADS.safetensors")]
     pub output: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
     /// Weight of forgetting against keeping (retrack, siss)
     #[arg(long, value_name = "L", help_heading = heading::METHOD)]
     pub lambda: Option<f64>,

@@ -1,6 +1,7 @@
 //! What ends a command early: a message and an exit code.
 
 use std::fmt::Display;
+use std::io;
 
 use retrack_eval::pictures::PictureError;
 use retrack_networks::config::ConfigError;
@@ -11,11 +12,16 @@ use retrack_networks::schedule::ScheduleError;
 use retrack_networks::unet2d::InputError;
 use retrack_unlearn::checkpoint::CheckpointError;
 use retrack_unlearn::data::{DataError, SelectionError};
+use retrack_unlearn::durable;
 use retrack_unlearn::lock::LockError;
 use retrack_unlearn::neighbors::NeighborError;
 use retrack_unlearn::objective::PassError;
 use retrack_unlearn::run::RunError;
+use retrack_unlearn::tensorboard::TensorboardError;
 use retrack_unlearn::trainer::TrainError;
+use retrack_unlearn::written::{OutputError, WrittenError};
+
+use crate::remedy::{self, Situation};
 
 /// The command did not do what was asked.
 #[derive(Debug)]
@@ -59,6 +65,30 @@ impl Failure {
         }
     }
 
+    /// A data set that cannot be read; `split`: the option that names its split.
+    pub fn of_data(error: DataError, split: &str) -> Self {
+        let remedy = match &error {
+            DataError::Splits { found, .. } if found.iter().all(|one| one.name.is_empty()) => {
+                format!("; leave {split} out")
+            }
+            DataError::Splits {
+                found, together, ..
+            } => {
+                let named = found.iter().rev().find(|one| !one.name.is_empty());
+                let name = named.map_or("NAME", |one| &one.name);
+                let all = match together {
+                    true => format!(", or {split} all to read them as one"),
+                    false => String::new(),
+                };
+                format!(
+                    "; give {split} with the one that the model was trained on, such as {split} {name}{all}"
+                )
+            }
+            _ => String::new(),
+        };
+        Self::input(format!("{error}{remedy}"))
+    }
+
     /// A file that cannot be written.
     pub fn write(path: &std::path::Path, error: impl Display) -> Self {
         Self::failed(format!("{}: cannot write: {error}", path.display()))
@@ -83,13 +113,18 @@ macro_rules! input {
 
 input!(
     ConfigError,
-    DataError,
     InputError,
     NeighborError,
     PictureError,
     ScheduleError,
     SelectionError
 );
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        Self::of_data(error, "--split")
+    }
+}
 
 impl From<FolderError> for Failure {
     fn from(error: FolderError) -> Self {
@@ -130,9 +165,49 @@ impl From<PassError> for Failure {
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
+        let error = match error {
+            RunError::Written(error) => return error.into(),
+            error => error,
+        };
+        let advised = |situation| Self::input(format!("{error}; {}", remedy::advice(situation)));
+        match &error {
+            RunError::NotEmpty { .. } => advised(Situation::NotEmpty),
+            RunError::Interrupted { .. } => advised(Situation::HoldsInterrupted),
+            RunError::NothingToResume { .. } => advised(Situation::NothingToResume),
+            RunError::Io { source, .. }
+            | RunError::Tensorboard(TensorboardError::Io { source, .. }) => {
+                Self::failed(of_disk(&error, source))
+            }
+            RunError::CameInTheWay { .. } | RunError::Tensorboard(_) => Self::failed(error),
+            _ => Self::input(error),
+        }
+    }
+}
+
+/// An error of a run's files, with what to do where the disk was full.
+fn of_disk(error: &dyn Display, source: &io::Error) -> String {
+    match durable::is_full(source) {
+        true => format!("{error}; {}", remedy::advice(Situation::DiskFull)),
+        false => error.to_string(),
+    }
+}
+
+impl From<WrittenError> for Failure {
+    fn from(error: WrittenError) -> Self {
+        match &error {
+            WrittenError::Io { source, .. } => Self::failed(of_disk(&error, source)),
+            _ => Self::input(error),
+        }
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
         match error {
-            RunError::Io { .. } | RunError::Tensorboard(_) => Self::failed(error),
-            error => Self::input(error),
+            OutputError::Earlier { .. } => Self::input(format!(
+                "{error}; choose another folder, or give --force to replace it"
+            )),
+            OutputError::Written(error) => error.into(),
         }
     }
 }
@@ -145,7 +220,13 @@ impl From<LockError> for Failure {
 
 impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Self {
-        Self::failed(error)
+        match &error {
+            CheckpointError::Io { source, .. } if durable::is_full(source) => {
+                let before = "the checkpoint before it is as it was";
+                Self::failed(of_disk(&format!("{error}; {before}"), source))
+            }
+            _ => Self::failed(error),
+        }
     }
 }
 
@@ -153,7 +234,7 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::NotFinite { .. } => {
-                Self::failed(format!("{error}; start again with a lower --lr"))
+                Self::failed(format!("{error}; {}", remedy::advice(Situation::Diverged)))
             }
             error => Self::input(error),
         }

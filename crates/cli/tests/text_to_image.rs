@@ -140,6 +140,7 @@ fn the_memorized_cluster_of_a_published_prompt_is_unlearned_and_nothing_else_cha
         let (mut before, mut after) = (folder.files("model"), folder.files("new"));
         after.retain(|name, _| !name.starts_with("run/"));
         assert!(after.remove(".gitignore").is_some());
+        assert!(after.remove(retrack_unlearn::written::NAME).is_some());
         let card = String::from_utf8(after.remove("README.md").unwrap()).unwrap();
         assert!(card.contains("pipeline_tag: text-to-image\n"), "{card}");
         let (old, new) = (before.remove(UNET).unwrap(), after.remove(UNET).unwrap());
@@ -621,6 +622,8 @@ fn a_sampler_that_is_not_built_is_replaced_with_a_warning() {
         said.contains("EulerDiscreteScheduler is not built here"),
         "{said}"
     );
-    let said = folder.done(&format!("{line} --scheduler ddpm")).stderr;
+    let said = folder
+        .done(&format!("{line} --force --scheduler ddpm"))
+        .stderr;
     assert!(!said.contains("Euler"), "{said}");
 }

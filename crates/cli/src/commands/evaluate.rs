@@ -1,6 +1,6 @@
 //! `retrack evaluate`: what a model still knows, beside the model that it was made from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use retrack_eval::pictures::Grid;
@@ -8,6 +8,7 @@ use retrack_eval::report::Fact;
 use retrack_eval::score::{Spread, Table};
 use retrack_networks::lora;
 use retrack_unlearn::lock::Lock;
+use retrack_unlearn::written::Output;
 use serde_json::json;
 
 use crate::args::{EvaluateArgs, Metric, SamplerName};
@@ -21,6 +22,7 @@ use crate::folders::outside;
 use crate::progress::say;
 use crate::{interrupt, latent, machine, model, progress};
 
+const METRICS: &str = "metrics.json";
 /// Samples shown in a picture.
 const SHOWN: usize = 256;
 
@@ -28,8 +30,8 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     let opened = latent::open(&args.model)?;
-    let prompts = opened.prompts(&args.prompts, &args.data)?;
-    let forget = opened.selection(&args.forget, &args.data)?;
+    let prompts = opened.prompts(&args.prompts, &args.data.path)?;
+    let forget = opened.selection(&args.forget, &args.data.path)?;
     let defaults = Defaults::of(prompts.is_some());
     let scheduler = args.scheduler.or(defaults.scheduler);
     let protocol = Protocol {
@@ -42,6 +44,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         sscd: args.protocol.sscd.clone(),
         clip: args.protocol.clip.clone(),
         controls: args.protocol.controls.clone(),
+        controls_split: args.protocol.controls_split.clone(),
         guidance: prompts
             .is_some()
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
@@ -49,20 +52,15 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     };
     protocol.check()?;
     progress::detail(format_args!("measuring {}", json!(protocol)));
-    if args.data.is_dir() {
-        outside(&args.out, &args.data, "data")?;
+    if args.data.path.is_dir() {
+        outside(&args.out, &args.data.path, "data")?;
     }
     for model in std::iter::once(&args.model).chain(&args.baseline) {
         outside(&args.out, model, "model")?;
     }
     let _lock = Lock::take(&args.out)?;
+    let mut output = Output::open(&args.out, args.force, is_ours)?;
     interrupt::kept("nothing is kept: the same command starts again");
-    if args.out.join("metrics.json").exists() && !args.force {
-        return Err(Failure::input(format!(
-            "{}: holds an evaluation already; choose another folder, or give --force to replace it",
-            args.out.display()
-        )));
-    }
     if let Some(baseline) = &args.baseline {
         latent::open(baseline)?;
     }
@@ -109,10 +107,12 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let forgotten = subject.looked_for();
     // From here on the files must fit together.
     interrupt::finish_first("once the result is written");
-    remove_pictures(&args.out)?;
+    let mut files = Vec::new();
     let mut json = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "data_digest": data.digest()?,
+        "split": args.data.reading.split,
+        "alpha": data.alpha(),
         "forgotten_rows": subject.split.forget.len(),
         "duplicate_rows": subject.split.duplicates.len(),
         "protocol": protocol,
@@ -146,8 +146,8 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
                 Some(_) => format!("{name}-{number:02}.png"),
                 None => format!("{name}.png"),
             };
-            let path = args.out.join(&picture);
-            show(&path, &forgotten, &drawn.samples, args.show_forgotten)?;
+            let shown = show(&forgotten, &drawn.samples, args.show_forgotten)?;
+            files.extend(shown.map(|png| (PathBuf::from(&picture), png)));
             if let (Some(prompt), Some(clusters)) = (&drawn.prompt, &subject.clusters) {
                 prompts.push(json!({
                     "prompt": prompt,
@@ -180,7 +180,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         Fact::new(
             "Selected by",
             match args.show_forgotten {
-                true => forget.clone(),
+                true => forget.join(", "),
                 false => evidence::selected(&forget, &subject.split.forget),
             },
         ),
@@ -188,10 +188,10 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             "Looked for",
             match (subject.split.forget.len(), forgotten.len()) {
                 (rows, distinct) if rows == distinct => counted(rows, "image"),
-                (rows, distinct) => format!("{rows} rows, {distinct} of them distinct"),
+                (rows, distinct) => format!("{}, {distinct} distinct", counted(rows, "row")),
             },
         ),
-        Fact::new("Data set", args.data.display()),
+        Fact::new("Data set", args.data.path.display()),
     ];
     facts.push(Fact::new("What counts as one", forgotten.rule()));
     if let Some(classes) = &classes {
@@ -243,15 +243,15 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     about.notes.iter().for_each(progress::warn);
     let said = about.notes.clone();
     let report = comparison::evaluated(&sides, &forgotten, args.show_forgotten, about)?;
-    evidence::write(&args.out, &report)?;
     let page = args.out.join(evidence::PAGE);
     json["verdict"] = json!(report.verdict);
     json["report"] = page.display().to_string().into();
     let text = serde_json::to_string_pretty(&json).expect("JSON has no unwritable values");
-    model::write(
-        &args.out.join("metrics.json"),
-        format!("{text}\n").as_bytes(),
-    )?;
+    files.push((METRICS.into(), format!("{text}\n").into_bytes()));
+    files.extend(evidence::forms(&report));
+    output.put(&files)?;
+    // Pictures of an earlier evaluation may show what this one covers, or a model that it does not have.
+    output.remove_earlier()?;
     if args.json {
         say!("{json}");
     } else {
@@ -346,42 +346,32 @@ struct Found<'a> {
     evaluation: Evaluation,
 }
 
-/// Removes the pictures of an earlier evaluation: they may show what this one covers, or a model that it does not have.
-fn remove_pictures(out: &Path) -> Result<(), Failure> {
-    let Ok(entries) = std::fs::read_dir(out) else {
-        return Ok(());
+/// Whether an evaluation writes a file of this name.
+fn is_ours(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    let picture = ["baseline", "model"]
+        .into_iter()
+        .find_map(|model| name.strip_prefix(model)?.strip_suffix(".png"));
+    let is_picture = |rest: &str| {
+        let number = rest.strip_prefix('-').unwrap_or("0");
+        (rest.is_empty() || rest.starts_with('-'))
+            && !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
     };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let rest = ["baseline", "model"]
-            .into_iter()
-            .find_map(|model| name.strip_prefix(model)?.strip_suffix(".png"));
-        let ours = rest.is_some_and(|rest| {
-            let number = rest.strip_prefix('-').unwrap_or("0");
-            (rest.is_empty() || rest.starts_with('-'))
-                && !number.is_empty()
-                && number.bytes().all(|byte| byte.is_ascii_digit())
-        });
-        if ours {
-            let path = entry.path();
-            std::fs::remove_file(&path).map_err(|error| Failure::write(&path, error))?;
-        }
-    }
-    Ok(())
+    [METRICS, evidence::PAGE, evidence::CONTENT].contains(&&*name)
+        || picture.is_some_and(is_picture)
 }
 
 /// A grid of the first samples, what may be a forgotten image covered.
 fn show(
-    path: &Path,
     forgotten: &Forgotten,
     samples: &[u8],
     show_forgotten: bool,
-) -> Result<(), Failure> {
+) -> Result<Option<Vec<u8>>, Failure> {
     let shape = forgotten.data.shape();
     let shown = &samples[..samples.len().min(SHOWN * shape.bytes())];
     if shown.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let (shown, _) = covered(shown, &forgotten.look(shown)?, shape, show_forgotten);
     let count = shown.len() / shape.bytes();
@@ -391,7 +381,7 @@ fn show(
         columns: (count as f64).sqrt().ceil() as usize,
         zoom: Grid::zoom_for(shape),
     };
-    model::write(path, &grid.png(&shown)?)
+    Ok(Some(grid.png(&shown)?))
 }
 
 /// A row for each score, a column for each model.

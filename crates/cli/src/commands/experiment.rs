@@ -13,10 +13,11 @@ use std::time::Instant;
 use burn::tensor::Device;
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
-use retrack_unlearn::data::{self, Dataset, captions};
+use retrack_unlearn::data::{self, Dataset};
 use retrack_unlearn::lock::{self, Lock};
-use retrack_unlearn::run::Difference;
+use retrack_unlearn::run::{Difference, recorded_seconds};
 use retrack_unlearn::texts;
+use retrack_unlearn::written::Output;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -32,13 +33,15 @@ use crate::failure::Failure;
 use crate::folders::{digests, outside};
 use crate::latent::Opened;
 use crate::progress::say;
+use crate::remedy::{self, Situation};
 use crate::settings::{Experiment, Settings};
 use crate::space::{LatentWork, Needs, Phases, Work};
-use crate::unlearning::SMALLER;
 use crate::{interrupt, latent, machine, model, progress};
 
 /// The file that says what is compared.
 const IDENTITY: &str = "experiment.json";
+/// The table, for programs and for people.
+const SUMMARY: [&str; 2] = ["summary.json", "summary.md"];
 /// Steps between the checkpoints of a run.
 const CHECKPOINT_EVERY: usize = 10;
 /// After an interruption.
@@ -100,8 +103,11 @@ struct Outcome {
     forget: String,
     /// How it was unlearned; nothing for the references.
     settings: Value,
-    /// Seconds of unlearning.
+    /// Seconds of unlearning, in all its parts.
     seconds: Option<f64>,
+    /// Seconds of measuring.
+    #[serde(default)]
+    measuring_seconds: f64,
     scores: Vec<Score>,
     skipped: Vec<Missing>,
     #[serde(default)]
@@ -110,12 +116,18 @@ struct Outcome {
     notes: Vec<String>,
 }
 
+impl Outcome {
+    /// What the run took, whenever it was made.
+    fn all_seconds(&self) -> f64 {
+        self.seconds.unwrap_or(0.0) + self.measuring_seconds
+    }
+}
+
 pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
-    let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
     let opened = latent::open(&args.model)?;
-    let prompts = opened.prompts(&args.prompts, &args.data)?;
+    let prompts = opened.prompts(&args.prompts, &args.data.path)?;
     let protocol = Protocol {
         metrics: args.metrics.clone().unwrap_or(preset.protocol.metrics),
         samples: args.protocol.samples.unwrap_or(preset.protocol.samples),
@@ -124,6 +136,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         sscd: args.protocol.sscd.clone(),
         clip: args.protocol.clip.clone(),
         controls: args.protocol.controls.clone(),
+        controls_split: args.protocol.controls_split.clone(),
         guidance: prompts
             .is_some()
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
@@ -147,9 +160,9 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     } else {
         args.forget.clone()
     };
-    let published = prompts.is_some() && data::is_published(&args.data);
+    let published = prompts.is_some() && data::is_published(&args.data.path);
     let forget = match forget.as_slice() {
-        [] if published => vec![opened.selection("", &args.data)?],
+        [] if published => opened.selection(&[], &args.data.path)?,
         _ => forget,
     };
     if forget.is_empty() {
@@ -170,13 +183,11 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
     let mut shown = Vec::with_capacity(forget.len());
     for selection in &forget {
-        shown.push(evidence::selected(
-            selection,
-            &model::select(selection, &data)?,
-        ));
+        let one = std::slice::from_ref(selection);
+        shown.push(evidence::selected(one, &model::select(one, &data)?));
     }
     let subject = |place: usize| {
-        let forget: &String = &forget[place];
+        let forget = std::slice::from_ref(&forget[place]);
         let subject = Subject::new(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
         subject.map(|subject| (place, subject))
     };
@@ -184,8 +195,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let classes = protocol.classes(&opened, &current.1)?;
     protocol.tried(&current.1, opened.scheduler(), args.fail_if_found)?;
     let copied = opened.folder().check_copy()?;
-    if args.data.is_dir() {
-        outside(&args.out, &args.data, "data")?;
+    if args.data.path.is_dir() {
+        outside(&args.out, &args.data.path, "data")?;
     }
     outside(&args.out, &args.model, "model")?;
     let mut weights = json!({"original": digests(opened.folder())?});
@@ -206,6 +217,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "preset": args.preset,
         "weights_sha256": weights,
         "data_digest": data.digest()?,
+        "split": args.data.reading.split,
+        "alpha": data.alpha(),
         // What is left behind names no file of the data.
         "forget": shown,
         "protocol": protocol,
@@ -218,7 +231,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         });
     }
     if let Some(from) = &args.captions {
-        identity["captions_digest"] = texts::digest(&captions(&data, from)?).into();
+        identity["captions_digest"] = texts::digest(&latent::read_captions(&data, from)?).into();
     }
     let mut lines = vec![Line::Original];
     lines.extend(args.retrained.iter().map(|_| Line::Retrained));
@@ -268,11 +281,11 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(&plan).expect("JSON has no unwritable values");
         say!("{text}");
     }
-    needs.check(&args.out, 0, SMALLER)?;
+    needs.check(&args.out, 0, remedy::advice(Situation::StepTooLarge))?;
     if args.dry_run {
         return Ok(());
     }
-    let _lock = begin(&args.out, &identity)?;
+    let (_lock, mut output) = begin(&args.out, &identity)?;
     let comparison = Comparison {
         args,
         protocol: &protocol,
@@ -325,16 +338,11 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "lines": lines.iter().map(|line| summarize(&line.name(), &outcomes)).collect::<Vec<_>>(),
     });
     let text = serde_json::to_string_pretty(&summary).expect("JSON has no unwritable values");
-    model::write(
-        &args.out.join("summary.json"),
-        format!("{text}\n").as_bytes(),
-    )?;
     let markdown = format!(
         "{}\n{}",
         table.markdown(),
         caption(&protocol, &shown, &seeds, classes.is_some())
     );
-    model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
     let runs = lines.iter().map(|line| compared::Line {
         name: line.name(),
         runs: outcomes
@@ -349,21 +357,26 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             Fact::new("Settings", format!("preset {}", args.preset)),
             Fact::new("Forgotten, one run each", shown.join(", ")),
             Fact::new("Model", args.model.display()),
-            Fact::new("Data set", args.data.display()),
+            Fact::new("Data set", args.data.path.display()),
             Fact::new(
                 "How it was measured",
                 caption(&protocol, &shown, &seeds, classes.is_some()).trim_end(),
             ),
         ],
         device: &args.machine.device,
-        seconds: start.elapsed().as_secs_f64(),
+        seconds: outcomes.iter().map(Outcome::all_seconds).sum(),
         notes: notes(&outcomes),
     };
     about.notes.iter().for_each(progress::warn);
     let said = about.notes.clone();
     let runs: Vec<compared::Line> = runs.collect();
     let report = compared(&runs, seeds.len(), about);
-    evidence::write(&args.out, &report)?;
+    let mut files = vec![
+        (PathBuf::from(SUMMARY[0]), format!("{text}\n").into_bytes()),
+        (SUMMARY[1].into(), markdown.into_bytes()),
+    ];
+    files.extend(evidence::forms(&report));
+    output.put(&files)?;
     progress::table(&table);
     progress::tell(caption(&protocol, &forget, &seeds, classes.is_some()).trim_end());
     say!();
@@ -421,13 +434,19 @@ fn goes_on(out: &Path, identity: &Value) -> Result<bool, Failure> {
 }
 
 /// Takes the folder for a new experiment, or for the one that it holds already.
-fn begin(out: &Path, identity: &Value) -> Result<Lock, Failure> {
+fn begin(out: &Path, identity: &Value) -> Result<(Lock, Output), Failure> {
     let lock = Lock::take(out)?;
-    if !goes_on(out, identity)? {
+    let goes_on = goes_on(out, identity)?;
+    // Summaries that somebody wrote on stay: better now than after the last run.
+    let mut output = Output::open(out, true, |path| {
+        let written = SUMMARY.iter().chain(&[evidence::PAGE, evidence::CONTENT]);
+        written.into_iter().any(|name| path == Path::new(name))
+    })?;
+    if !goes_on {
         let text = serde_json::to_string_pretty(identity).expect("JSON has no unwritable values");
-        model::write(&out.join(IDENTITY), format!("{text}\n").as_bytes())?;
+        output.put(&[(IDENTITY.into(), format!("{text}\n").into_bytes())])?;
     }
-    Ok(lock)
+    Ok((lock, output))
 }
 
 /// `0,1,2` or `0-9` or both.
@@ -499,13 +518,17 @@ impl Comparison<'_> {
             };
         }
         let (model, seconds) = match (&unlearning, run.line) {
-            (Some(unlearning), _) => (unlearning.out.clone(), self.unlearn(unlearning, &settings)?),
+            (Some(unlearning), _) => {
+                let seconds = self.unlearn(unlearning, &settings)?;
+                (unlearning.out.clone(), seconds)
+            }
             (None, Line::Retrained) => {
                 let path = self.args.retrained.clone();
                 (path.expect("a line only where it was given"), None)
             }
             (None, _) => (self.args.model.clone(), None),
         };
+        let start = Instant::now();
         let found = self
             .protocol
             .evaluate(&model, subject, run.seed, self.device)?;
@@ -516,6 +539,7 @@ impl Comparison<'_> {
             forget: self.shown[run.forget].clone(),
             settings,
             seconds,
+            measuring_seconds: start.elapsed().as_secs_f64(),
             scores: found.scores,
             skipped: found.skipped,
             failed: found.failed,
@@ -526,7 +550,7 @@ impl Comparison<'_> {
         Ok(outcome)
     }
 
-    /// Makes the model if it is not complete. Returns how long that took, if it happened now.
+    /// Makes the model if it is not complete. Returns how long that took, now or before.
     fn unlearn(&self, args: &UnlearnArgs, settings: &Value) -> Result<Option<f64>, Failure> {
         let unfinished = args.out.join("run").join("unfinished").exists();
         if args.out.exists() && !unfinished {
@@ -536,7 +560,7 @@ impl Comparison<'_> {
             let made: Value = serde_json::from_str(&text).map_err(|e| Failure::read(&path, e))?;
             let made = json!({"settings": made["settings"]});
             return match Difference::first(&made, &json!({"settings": settings})) {
-                None => Ok(None),
+                None => Ok(recorded_seconds(&args.out)),
                 Some(Difference { key, old, new }) => Err(Failure::input(format!(
                     "{}: this model was made with another {key}: {old} then, {new} now; remove it to repeat the run, \
                      or use another output folder",
@@ -548,10 +572,9 @@ impl Comparison<'_> {
             resume: unfinished,
             ..args.clone()
         };
-        let start = Instant::now();
-        unlearn(&args)?;
+        let seconds = unlearn(&args)?.map(|summary| summary.seconds);
         interrupt::at_once(KEPT);
-        Ok(Some(start.elapsed().as_secs_f64()))
+        Ok(seconds)
     }
 
     fn unlearn_args(&self, run: &Run, method: MethodName) -> UnlearnArgs {

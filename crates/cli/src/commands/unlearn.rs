@@ -1,7 +1,6 @@
 //! `retrack unlearn`: a model folder in, one that forgot out.
 
 use std::path::Path;
-use std::time::Instant;
 
 use burn::tensor::Device;
 use retrack_networks::folder::{ModelFolder, Weights};
@@ -22,7 +21,7 @@ use crate::progress::say;
 use crate::settings::{self, Settings};
 use crate::space::Work;
 use crate::unlearning::{
-    Delivery, Outcome, Summary, Unlearning, fits, report_split, warn_of_copied,
+    Delivery, Outcome, Summary, Unlearning, fits, planned, publish, report_split, warn_of_copied,
 };
 use crate::written::{self, Written};
 use crate::{interrupt, machine, model, progress};
@@ -65,7 +64,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         ));
     }
     if !args.dry_run {
-        RunFolder::check(&args.out, existing)?;
+        RunFolder::check(&args.out, existing, &[])?;
     }
     let device = machine::device(&args.machine.device)?;
     let opened = latent::open(&args.model)?;
@@ -73,12 +72,12 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         unlearn_text::refuse_texts(args)?;
     }
     let args = &UnlearnArgs {
-        forget: opened.selection(&args.forget, &args.data)?,
+        forget: opened.selection(&args.forget, &args.data.path)?,
         ..args.clone()
     };
     outside(&args.out, opened.folder().root(), "model")?;
-    if args.data.is_dir() {
-        outside(&args.out, &args.data, "data")?;
+    if args.data.path.is_dir() {
+        outside(&args.out, &args.data.path, "data")?;
     }
     let key = match args.no_report {
         true => None,
@@ -86,6 +85,10 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     };
     let key = key.as_deref();
     let copied = opened.folder().check_copy()?;
+    let planned = planned(opened.folder(), matches!(args.adapter_rank(), Ok(Some(_))))?;
+    if !args.dry_run {
+        RunFolder::check(&args.out, existing, &planned)?;
+    }
     let mut opened = match opened {
         Opened::Image(opened) => *opened,
         Opened::Text(_) if args.fail_if_found => {
@@ -95,7 +98,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
             ));
         }
         Opened::Text(opened) => {
-            return unlearn_text::unlearn(args, existing, key, &device, *opened, copied);
+            return unlearn_text::unlearn(args, existing, &planned, key, &device, *opened, copied);
         }
     };
     let copied = copied + convert(args, &opened.folder.clone(), opened.weights_mut())?;
@@ -156,19 +159,18 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         return Ok(None);
     }
 
-    let start = Instant::now();
     progress::detail(format_args!("settings {}", config["settings"]));
     let private = key.map(Private::open_or_create).transpose()?;
-    let run = RunFolder::begin(&args.out, existing, &config)?;
+    let run = RunFolder::begin(&args.out, existing, &config, &planned)?;
     interrupted_before_the_first_step(args);
     if run.is_moving() {
-        run.publish()?;
+        publish(&run, &args.out, false)?;
         return Ok(Some(Summary::new(
             args,
             &settings,
             &split,
             Outcome::default(),
-            start,
+            &run,
         )));
     }
     let about = evidence::Run {
@@ -190,7 +192,6 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         about: &about,
         folder: &run,
         device: &device,
-        start,
     };
     let delivery = Images {
         base: &opened,
@@ -251,7 +252,9 @@ fn resolved(
         "version": env!("CARGO_PKG_VERSION"),
         "model": args.model.display().to_string(),
         "weights_sha256": digests(&model.folder)?,
-        "data": args.data.display().to_string(),
+        "data": args.data.path.display().to_string(),
+        "split": args.data.reading.split,
+        "alpha": data.alpha(),
         "data_digest": data.digest()?,
         // What names a file may say whose picture it is; the rows say which one it was.
         "forget": selected(&args.forget, &split.forget),

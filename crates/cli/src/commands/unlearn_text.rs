@@ -1,6 +1,6 @@
 //! `retrack unlearn` for text-to-image models: the same run on latents.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
@@ -8,7 +8,7 @@ use retrack_networks::conditional::Captioned;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::stable_diffusion::StableDiffusion;
-use retrack_unlearn::data::{self, Dataset, Split, captions, original_prompt};
+use retrack_unlearn::data::{self, Dataset, Split, original_prompt};
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
 use retrack_unlearn::neighbors::{Neighbor, NeighborError, Neighbors};
 use retrack_unlearn::run::{Existing, RunFolder};
@@ -23,7 +23,7 @@ use crate::folders::digests;
 use crate::settings::{self, Settings, TEXT_TO_IMAGE};
 use crate::space::{LatentWork, Phases};
 use crate::unlearning::{
-    Delivery, Outcome, Summary, Unlearning, fits, report_split, warn_of_copied,
+    Delivery, Outcome, Summary, Unlearning, fits, publish, report_split, warn_of_copied,
 };
 use crate::written::{self, Written};
 use crate::{latent, model, progress};
@@ -54,11 +54,12 @@ pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs the command; `None` after a dry run. `key`: where the report's key is; `copied`: bytes of the folder that will be
-/// written.
+/// Runs the command; `None` after a dry run. `planned` and `copied`: files and bytes of the folder that will be
+/// written; `key`: where the report's key is.
 pub fn unlearn(
     args: &UnlearnArgs,
     existing: Existing,
+    planned: &[PathBuf],
     key: Option<&Path>,
     device: &Device,
     mut opened: StableDiffusion,
@@ -129,20 +130,21 @@ pub fn unlearn(
     progress::detail(format_args!("settings {}", config["settings"]));
     let begin = || -> Result<_, Failure> {
         let private = key.map(Private::open_or_create).transpose()?;
-        Ok((RunFolder::begin(&args.out, existing, &config)?, private))
+        let run = RunFolder::begin(&args.out, existing, &config, planned)?;
+        Ok((run, private))
     };
     let resumed = (existing == Existing::Resume).then(begin).transpose()?;
     if resumed.is_some() {
         interrupted_before_the_first_step(args);
     }
     if let Some((run, _)) = resumed.as_ref().filter(|(run, _)| run.is_moving()) {
-        run.publish()?;
+        publish(run, &args.out, false)?;
         return Ok(Some(Summary::new(
             args,
             &settings,
             &split,
             Outcome::default(),
-            start,
+            run,
         )));
     }
     // Text encoder, autoencoder and denoiser are in memory one after another.
@@ -170,7 +172,10 @@ pub fn unlearn(
     let network = Captioned::new(network, states.clone());
     let (run, private) = match resumed {
         Some(run) => run,
-        None => begin()?,
+        None => {
+            let (run, private) = begin()?;
+            (run.started(start), private)
+        }
     };
     interrupted_before_the_first_step(args);
     let about = evidence::Run {
@@ -192,7 +197,6 @@ pub fn unlearn(
         about: &about,
         folder: &run,
         device,
-        start,
     };
     let delivery = Latent {
         base: opened,
@@ -267,12 +271,12 @@ fn read_texts(args: &UnlearnArgs, data: &Dataset, split: &Split) -> Result<Texts
         forget: args.forget_prompt.clone(),
         retain: args.retain_prompt.clone(),
         captions: match &args.captions {
-            Some(from) => Some(captions(data, from)?),
+            Some(from) => Some(latent::read_captions(data, from)?),
             None => None,
         },
         all: match &args.prompt {
             Some(prompt) => Some(prompt.clone()),
-            None if data::is_published(&args.data) => original_prompt(&args.data)?,
+            None if data::is_published(&args.data.path) => original_prompt(&args.data.path)?,
             None => None,
         },
     };
@@ -358,7 +362,9 @@ fn resolved(
         "version": env!("CARGO_PKG_VERSION"),
         "model": args.model.display().to_string(),
         "weights_sha256": digests(&opened.model.folder)?,
-        "data": args.data.display().to_string(),
+        "data": args.data.path.display().to_string(),
+        "split": args.data.reading.split,
+        "alpha": data.alpha(),
         "data_digest": data.digest()?,
         // What names a file may say whose picture it is, and so may a prompt, which the digest stands for.
         "forget": selected(&args.forget, &split.forget),

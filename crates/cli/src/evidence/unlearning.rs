@@ -11,11 +11,12 @@ use retrack_eval::report::*;
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::folder::ModelFolder;
 use retrack_networks::schedule::SchedulerConfig;
-use retrack_unlearn::data::{Dataset, Split};
+use retrack_unlearn::data::{Alpha, Dataset, Split};
 use retrack_unlearn::images::Images;
 use retrack_unlearn::neighbors::Neighbor;
-use retrack_unlearn::run::EventLog;
+use retrack_unlearn::run::{EventLog, RunFolder, Spent};
 use retrack_unlearn::texts::Texts;
+use retrack_unlearn::trainer::Trainer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -63,6 +64,10 @@ pub struct Check {
     /// As typed.
     pub model: PathBuf,
     pub data: PathBuf,
+    #[serde(default)]
+    pub split: Option<String>,
+    #[serde(default)]
+    pub alpha: Alpha,
     pub data_digest: String,
     pub forget_rows: Vec<usize>,
     /// Retained rows that are nearly copies.
@@ -138,17 +143,12 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    /// The report of the finished run. `staged`: the complete model, not yet in its place; `folder`: the run's own.
-    /// `started`: when the command began.
+    /// The report of the finished `run`. `staged`: the complete model, not yet in its place.
     ///
     /// # Errors
     /// Files that cannot be read or written.
-    pub fn finish(
-        mut self,
-        staged: &Path,
-        folder: &Path,
-        started: Instant,
-    ) -> Result<Report, Failure> {
+    pub fn finish(mut self, staged: &Path, run: &RunFolder) -> Result<Report, Failure> {
+        let folder = &run.folder();
         let (after, weights) = self.after.take().expect("the last step was looked at");
         let (args, split) = (self.run.args, self.run.split);
         let forgotten = self.probe.forgotten;
@@ -163,7 +163,9 @@ impl<'a> Evidence<'a> {
         let verdict = findings.verdict();
         let check = Check {
             model: args.model.clone(),
-            data: args.data.clone(),
+            data: args.data.path.clone(),
+            split: args.data.reading.split.clone(),
+            alpha: self.run.data.alpha(),
             data_digest: self.run.data.digest()?,
             forget_rows: self.run.split.forget.clone(),
             near_rows: self.run.split.near.iter().map(|near| near.row).collect(),
@@ -191,7 +193,7 @@ impl<'a> Evidence<'a> {
             comparisons: vec![self.errors(&after.numbers)],
             curves: curves(&events, before.mean_errors()),
             neighbors: self.neighbors(),
-            cost: self.cost(&events, started),
+            cost: self.cost(&events, run),
             provenance: self.provenance(staged, folder, &weights)?,
             check: Some(serde_json::to_value(check).expect("plain data")),
             pictures: Default::default(),
@@ -216,7 +218,7 @@ impl<'a> Evidence<'a> {
         let key = &run.private.expect("there is a report").key;
         let split = run.split;
         let selection = match run.args.show_forgotten {
-            true => run.args.forget.clone(),
+            true => run.args.forget.join(", "),
             // Names of files say whose picture it was.
             false => selected(&run.args.forget, &split.forget),
         };
@@ -248,7 +250,7 @@ impl<'a> Evidence<'a> {
             "Data set",
             format!(
                 "{} ({}, {})",
-                run.args.data.display(),
+                run.args.data.path.display(),
                 run.data.kind(),
                 counted(run.data.len(), "image")
             ),
@@ -391,7 +393,7 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    fn cost(&self, events: &[Value], started: Instant) -> Vec<Fact> {
+    fn cost(&self, events: &[Value], run: &RunFolder) -> Vec<Fact> {
         let settings = self.run.settings;
         let seconds: f64 = events
             .iter()
@@ -410,12 +412,31 @@ impl<'a> Evidence<'a> {
                     settings.accumulate
                 ),
             ),
-            Fact::new("This evidence", format!("{:.1} s", self.seconds)),
             Fact::new(
-                "Until the report",
-                format!("{:.1} s", started.elapsed().as_secs_f64()),
+                "This evidence",
+                match run.spent().resumptions {
+                    0 => format!("{:.1} s", self.seconds),
+                    _ => format!("{:.1} s since the run was resumed last", self.seconds),
+                },
             ),
+            Fact::new("Until the report", format!("{:.1} s", run.seconds())),
         ];
+        let Spent {
+            resumptions,
+            repeated_steps,
+            ..
+        } = run.spent();
+        if resumptions > 0 {
+            facts.push(Fact::new(
+                "Resumed",
+                format!(
+                    "{}; {} taken again. The seconds of the steps are those of the steps that count; the time until \
+                     the report is that of all parts",
+                    counted(resumptions, "time"),
+                    counted(repeated_steps, "step"),
+                ),
+            ));
+        }
         if let Some(bytes) = peak_memory_bytes() {
             facts.push(Fact::new(
                 "Peak memory",
@@ -470,11 +491,11 @@ impl Evidence<'_> {
     /// Data that cannot be read, a network that does not fit, what `deliver` returns.
     pub fn look<M: Module + Denoiser>(
         &mut self,
-        step: usize,
-        network: &M,
+        trainer: &Trainer<M>,
         log: &mut EventLog,
         deliver: &mut dyn FnMut(&M) -> Result<Written, Failure>,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
+        let (step, network) = (trainer.step, trainer.network());
         let start = Instant::now();
         if step == 0
             && let Some(png) = self.picture(&self.before)?

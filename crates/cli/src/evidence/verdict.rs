@@ -50,7 +50,7 @@ pub struct Advice {
     pub found: String,
     /// Where the tests cannot tell.
     pub unclear: String,
-    /// What forgets less strongly: "fewer --steps or a lower --lr".
+    /// What forgets less strongly: "fewer steps or a lower learning rate". In words, because a demo shows it too.
     pub softer: String,
 }
 
@@ -253,8 +253,8 @@ impl Advice {
             ),
         };
         let softer = match settings.method {
-            Method::Retrack { .. } | Method::Siss { .. } => "fewer --steps or a lower --lambda",
-            _ => "fewer --steps or a lower --lr",
+            Method::Retrack { .. } | Method::Siss { .. } => "fewer steps or a lower lambda",
+            _ => "fewer steps or a lower learning rate",
         };
         Self {
             found: format!(

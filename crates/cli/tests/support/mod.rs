@@ -280,9 +280,10 @@ pub fn files_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Takes out what holds seconds, dates or a random key, and files of events, of which a resumed run has several.
+/// Takes out what holds seconds, dates or a random key, files of events, of which a resumed run has several, and the
+/// digests of them all.
 pub fn drop_timed(files: &mut BTreeMap<String, Vec<u8>>) {
-    let timed = ["run/events.", "run/report."];
+    let timed = ["run/events.", "run/report.", retrack_unlearn::written::NAME];
     files.retain(|name, _| !timed.iter().any(|start| name.starts_with(start)));
 }
 

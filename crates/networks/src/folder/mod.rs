@@ -47,6 +47,11 @@ const DIFFUSERS_VERSION: &str = "0.42.1";
 const UNCONDITIONAL: &str = "UNet2DModel";
 const CONDITIONAL: &str = "UNet2DConditionModel";
 const SUPPORTED: &[&str] = &[UNCONDITIONAL, CONDITIONAL];
+/// The list of the files that a command wrote into a folder (`retrack_unlearn::written`), and the folder of the record
+/// of the run that did. Both speak of that one folder and are no part of a copy.
+pub const FILES_LIST: &str = ".retrack-files.json";
+const RECORD: &str = "run";
+
 const MODEL_INDEX: &str = "model_index.json";
 const CONFIG: &str = "config.json";
 const SCHEDULER_CONFIG: &str = "scheduler_config.json";
@@ -221,7 +226,8 @@ impl ModelFolder {
     ///
     /// A weight file with changed tensors keeps its format, names (deprecated ones too), order, element types and
     /// metadata; all other files are copied byte for byte, those in nested folders too. Left out are a Git or
-    /// download-cache folder (`.git`, `.cache/huggingface`) and, once any tensor was changed, further weights of the
+    /// download-cache folder (`.git`, `.cache/huggingface`), the record of the run that made the folder (`run`, the list
+    /// of its files) and, once any tensor was changed, further weights of the
     /// same network (another format or variant): they would still be the old model, and `from_pretrained(...,
     /// variant=...)` would load it. What a wrapper put before every name is left out too, without which diffusers does
     /// not find the weights; a `.bin` then becomes a safetensors file.
@@ -379,19 +385,43 @@ impl ModelFolder {
     /// Bytes that [`ModelFolder::write_with`] would write, after looking at every file that it would copy: what it
     /// would stumble over is found before the work and not after it.
     pub fn check_copy(&self) -> Result<u64, FolderError> {
-        let (mut bytes, mut folders) = (0, vec![PathBuf::new()]);
+        let files = self.copied_files(true)?;
+        let lengths = files.iter().map(|file| Ok(self.source.open(file)?.len));
+        lengths.sum()
+    }
+
+    /// The files that [`ModelFolder::write_with`] would write, by their path in the folder; `changed`: with other weights.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed, weights whose names cannot be read.
+    pub fn output_files(&self, changed: bool) -> Result<Vec<PathBuf>, FolderError> {
+        let unwrapped = Unwrapped::find(&self.source, &self.layout)?;
+        let mut files = self.copied_files(changed)?;
+        for file in &mut files {
+            if let Some(written) = unwrapped.get(file).and_then(wrapping::File::becomes) {
+                *file = written.to_path_buf();
+            }
+        }
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+
+    /// The files of this folder that are written or written again.
+    fn copied_files(&self, changed: bool) -> Result<Vec<PathBuf>, FolderError> {
+        let (mut files, mut folders) = (Vec::new(), vec![PathBuf::new()]);
         while let Some(folder) = folders.pop() {
             for (relative, is_folder) in self.list(&folder)? {
-                if self.is_left_out(&relative, is_folder, true) {
+                if self.is_left_out(&relative, is_folder, changed) {
                     continue;
                 } else if is_folder {
                     folders.push(relative);
                 } else {
-                    bytes += self.source.open(&relative)?.len;
+                    files.push(relative);
                 }
             }
         }
-        Ok(bytes)
+        Ok(files)
     }
 
     /// The entries of one folder by name, and whether each is a folder.
@@ -411,7 +441,11 @@ impl ModelFolder {
 
     fn is_left_out(&self, relative: &Path, is_folder: bool, changed: bool) -> bool {
         if is_folder {
-            return relative == Path::new(".git") || relative == Path::new(".cache/huggingface");
+            let unwanted = [".git", ".cache/huggingface", RECORD];
+            return unwanted.iter().any(|name| relative == Path::new(name));
+        }
+        if relative == Path::new(FILES_LIST) {
+            return true;
         }
         let name = relative.file_name().unwrap_or_default().to_string_lossy();
         changed

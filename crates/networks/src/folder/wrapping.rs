@@ -106,6 +106,14 @@ fn add(
 }
 
 impl File {
+    /// The file that it becomes, where that is another one.
+    pub fn becomes(&self) -> Option<&Path> {
+        match &self.form {
+            Form::Torch { into, .. } => Some(into),
+            Form::Safetensors | Form::Index => None,
+        }
+    }
+
     /// Writes `relative` under the names without the prefix: with the values of `tensors` where `weights` are of this
     /// file, else with its own. Gives the file that was written.
     pub fn write<'a>(
