@@ -112,6 +112,15 @@ pub fn tell(text: impl Display) {
     say!("{text}");
 }
 
+/// A table of results on stdout.
+pub fn table(table: &retrack_eval::score::Table) {
+    let text = match Screen::width_of(&console::Term::stdout()) {
+        Some(width) => table.within(width),
+        None => table.plain(),
+    };
+    say!("{}", text.trim_end());
+}
+
 /// Text in which nothing but line breaks and tabs acts on a terminal: names of files come from strangers too.
 pub fn visible(text: &str) -> Cow<'_, str> {
     let acts = |c: char| c.is_control() && c != '\n' && c != '\t';

@@ -94,14 +94,48 @@ impl Table {
         text
     }
 
-    /// For a terminal: columns as wide as they need, the first to the left and the others to the right.
-    pub fn plain(&self) -> String {
+    /// The characters that each column needs.
+    fn widths(&self) -> Vec<usize> {
         let all = || std::iter::once(&self.headings).chain(&self.rows);
         let width = |column: usize| {
             let cells = all().filter_map(|row| row.get(column));
             cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
         };
-        let widths: Vec<usize> = (0..self.headings.len()).map(width).collect();
+        (0..self.headings.len()).map(width).collect()
+    }
+
+    /// As [`plain`](Self::plain) in lines of at most `width` characters, if a column fits at all: the columns that do
+    /// not fit beside the others follow below, each time after the first one.
+    pub fn within(&self, width: usize) -> String {
+        let widths = self.widths();
+        let mut parts: Vec<Vec<usize>> = Vec::new();
+        let mut used = 0;
+        for (column, columns) in widths.iter().enumerate().skip(1) {
+            let needed = columns + 2;
+            match parts.last_mut() {
+                Some(part) if used + needed <= width => part.push(column),
+                _ => {
+                    used = widths[0];
+                    parts.push(vec![0, column]);
+                }
+            }
+            used += needed;
+        }
+        let parts = parts.iter().map(|part| {
+            let pick = |row: &Vec<String>| part.iter().map(|&column| row[column].clone()).collect();
+            let table = Self {
+                headings: pick(&self.headings),
+                rows: self.rows.iter().map(pick).collect(),
+            };
+            table.plain()
+        });
+        parts.collect::<Vec<_>>().join("\n")
+    }
+
+    /// For a terminal: columns as wide as they need, the first to the left and the others to the right.
+    pub fn plain(&self) -> String {
+        let all = || std::iter::once(&self.headings).chain(&self.rows);
+        let widths = self.widths();
         let mut text = String::new();
         for row in all() {
             for (column, (cell, &width)) in row.iter().zip(&widths).enumerate() {
@@ -145,5 +179,21 @@ mod tests {
             "| method | a\\|b |\n| --- | --- |\n| siss | 1.0 ± 2.0 |\n"
         );
         assert_eq!(table.plain(), "method        a|b\nsiss    1.0 ± 2.0\n");
+    }
+
+    #[test]
+    fn what_does_not_fit_beside_the_others_follows_below() {
+        let row = |cells: [&str; 4]| cells.map(String::from).to_vec();
+        let table = Table {
+            headings: row(["method", "copies", "nll", "fid"]),
+            rows: vec![row(["siss", "0.1", "3.25", "11.0"])],
+        };
+        assert_eq!(table.within(80), table.plain());
+        assert_eq!(
+            table.within(20),
+            "method  copies   nll\nsiss       0.1  3.25\n\nmethod   fid\nsiss    11.0\n"
+        );
+        // Every column is somewhere, however narrow.
+        assert_eq!(table.within(1).lines().count(), 8);
     }
 }

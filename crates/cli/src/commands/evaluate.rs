@@ -229,7 +229,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     if args.json {
         say!("{json}");
     } else {
-        say!("{}", table(&columns).plain().trim_end());
+        progress::table(&table(&columns));
     }
     Ok(())
 }

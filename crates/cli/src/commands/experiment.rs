@@ -344,7 +344,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     about.notes.iter().for_each(progress::warn);
     let report = comparison::compared(&runs.collect::<Vec<_>>(), seeds.len(), about);
     evidence::write(&args.out, &report)?;
-    say!("{}", table.plain().trim_end());
+    progress::table(&table);
     progress::tell(caption(&protocol, &forget, &seeds).trim_end());
     Ok(())
 }
