@@ -49,6 +49,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         rate: 3e-3,
         warmup: 50,
         steps,
+        ended_at: 0,
     };
     let mut step = 0;
     for epoch in 0..EPOCHS {

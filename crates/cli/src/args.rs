@@ -75,7 +75,7 @@ Examples:
   retrack neighbors --data photos --forget photos/me.png --out neighbors.png
   retrack sample --model forgotten --count 64 --out samples.png
 
-Exit codes: 0 done, 1 failed, 2 bad input or usage, 130 or 143 interrupted.";
+Exit codes: 0 done, 1 failed, 2 bad input or usage, 3 still found (--fail-if-found), 130 or 143 interrupted.";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -126,12 +126,15 @@ pub struct DemoArgs {
     /// Where everything goes
     #[arg(long, default_value = "retrack-demo", value_name = "DIR")]
     pub out: PathBuf,
-    /// Replace an earlier demo there
+    /// Replace the files of an earlier demo there; other files stay
     #[arg(long)]
     pub force: bool,
     /// Samples from each model
     #[arg(long, default_value_t = 256, value_name = "N")]
     pub count: usize,
+    /// Exit with 3 where the T-shirt is still found
+    #[arg(long)]
+    pub fail_if_found: bool,
     /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S")]
     pub seed: u64,
@@ -144,13 +147,24 @@ pub struct DemoArgs {
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
-Example:
+Networks for --arch (parameters are for gray images; --dry-run prints the configuration):
+  small              1.8 million: learns small pictures on a CPU in minutes (--batch-size 32 --lr 5e-4 --warmup 100)
+  mnist              14.7 million: the published network of the MNIST and T-shirt experiment
+  ddpm-cifar10-32    35.7 million: the shape of google/ddpm-cifar10-32
+  ddpm-celebahq-256  113.7 million: the shape of google/ddpm-ema-celebahq-256
+
+Samples and the loss on the way are in OUT/run: samples-*.png, loss.svg, and the same for TensorBoard.
+A finished run goes on with --resume and a larger --steps.
+
+Examples:
+  retrack train --data photos --arch small --steps 2000 --batch-size 32 --lr 5e-4 --warmup 100 --out my-model
   retrack train --data digits.parquet --arch config.json --steps 8000 --out my-model")]
 pub struct TrainArgs {
     #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
     pub data: PathBuf,
-    /// The network: a UNet2DModel's config.json
-    #[arg(long, value_name = "CONFIG.json")]
+    /// The network: small, mnist, ddpm-cifar10-32, ddpm-celebahq-256, or a UNet2DModel's config.json
+    /// (docs/train.md describes it). Image size and channels follow the data where they are not said
+    #[arg(long, value_name = "NAME|CONFIG.json")]
     pub arch: PathBuf,
     /// Where the model folder goes
     #[arg(long, value_name = "DIR")]
@@ -179,10 +193,10 @@ pub struct TrainArgs {
     /// Steps between checkpoints
     #[arg(long, default_value_t = 500, value_name = "N", help_heading = heading::TRAINING)]
     pub checkpoint_every: usize,
-    /// Continue the interrupted run in --out
+    /// Continue the interrupted run in --out, or the finished one with a larger --steps
     #[arg(long, conflicts_with = "force")]
     pub resume: bool,
-    /// Replace what lies in --out
+    /// Replace what retrack wrote in --out; other files stay
     #[arg(long)]
     pub force: bool,
     /// Say what would be done and what it needs, and stop
@@ -207,6 +221,9 @@ pub struct NeighborsArgs {
     /// A picture: a row for each forgotten image (shown first) and its neighbors
     #[arg(long, value_name = "GRID.png")]
     pub out: Option<PathBuf>,
+    /// Replace the picture if it is there
+    #[arg(long, requires = "out")]
+    pub force: bool,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -237,9 +254,9 @@ pub struct SampleArgs {
     /// How many images
     #[arg(long, value_name = "N")]
     pub count: usize,
-    /// Denoising steps
-    #[arg(long, default_value_t = 50, value_name = "S")]
-    pub steps: usize,
+    /// Denoising steps [default: 50, or as many as the model's schedule has]
+    #[arg(long, value_name = "S")]
+    pub steps: Option<usize>,
     /// How to denoise [default: the model's own scheduler]
     #[arg(long)]
     pub scheduler: Option<SamplerName>,
@@ -264,6 +281,9 @@ pub struct SampleArgs {
     /// A grid where it ends in .png, else a folder of single images
     #[arg(long, value_name = "PATH")]
     pub out: PathBuf,
+    /// Replace the grid, or the samples that retrack wrote into the folder
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     pub machine: MachineArgs,
 }
@@ -284,7 +304,7 @@ pub struct MergeArgs {
     /// Where the new model folder goes
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Replace the model folder in --out
+    /// Replace what retrack wrote in --out; other files stay
     #[arg(long)]
     pub force: bool,
 }
@@ -317,6 +337,9 @@ pub struct PredictArgs {
     /// Where its output goes
     #[arg(long, value_name = "OUT.safetensors")]
     pub output: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
     #[command(flatten)]
     pub machine: MachineArgs,
 }
@@ -345,6 +368,9 @@ pub struct GradientArgs {
     /// Where loss and gradients go
     #[arg(long, value_name = "GRADS.safetensors")]
     pub output: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
     /// Weight of forgetting against keeping (retrack, siss)
     #[arg(long, value_name = "L", help_heading = heading::METHOD)]
     pub lambda: Option<f64>,

@@ -1,11 +1,12 @@
 //! What a model still knows of forgotten images, and how good the rest is: the metrics of `evaluate` and `experiment`.
 //!
-//! This file says what is measured; `examined` measures what a model knows, `quality` how good its samples are,
-//! `prompted` what a text-to-image model draws.
+//! This file says what is measured; `subject` is what was to be forgotten and to be kept, `examined` measures what a
+//! model knows, `quality` how good its samples are, `prompted` what a text-to-image model draws.
 
 mod examined;
 mod prompted;
 mod quality;
+mod subject;
 
 use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
@@ -13,26 +14,36 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_eval::clip_iqa::ClipIqa;
-use retrack_eval::clusters::Clusters;
-use retrack_eval::frechet::FeatureStatistics;
+use retrack_eval::digits::SIDE;
 use retrack_eval::frequency::others;
 use retrack_eval::inception::{self, Inception};
+use retrack_eval::nll;
 use retrack_eval::score::Score;
 use retrack_eval::sscd::Sscd;
-use retrack_networks::schedule::SchedulerKind;
-use retrack_unlearn::data::{Dataset, ImageShape, Split};
+use retrack_networks::folder::ModelFolder;
+use retrack_networks::model::Model;
+use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig, SchedulerKind};
+use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions};
 use serde::{Deserialize, Serialize};
 
 use self::examined::Examined;
 pub use self::prompted::{GUIDANCE, Prompts};
+pub use self::subject::Subject;
 use crate::args::{Metric, SamplerName};
 use crate::failure::Failure;
+use crate::latent::Opened;
 use crate::model::{self, Samples};
 use crate::progress;
 
-/// What the similarity of copies needs.
+// What metrics need.
 const SSCD_LACKS: &str = "give --sscd FILE: sscd_disc_mixup as ONNX, converted from the published \
     sscd_disc_mixup.torchscript.pt";
+const CLIP_LACKS: &str = "give --clip DIR: a folder of CLIP as transformers saves it, such as \
+    openai/clip-vit-base-patch16";
+const INCEPTION_LACKS: &str = "give --inception FILE: pt_inception-2015-12-05-6726825d.pth, as torch-fidelity \
+    downloads it";
+const CONTROLS_LACK: &str =
+    "give --controls SRC: images like the training images that the model never saw";
 /// Labels by 2-means on pixels agree with their means nearly always.
 const AGREEMENT: f64 = 0.9;
 
@@ -44,7 +55,7 @@ pub struct Protocol {
     /// `None`: the model's own.
     pub scheduler: Option<SamplerName>,
     pub sampling_steps: usize,
-    /// `None`: frequency and injection are skipped.
+    /// `None`: of each forgotten image, half the distance to its nearest retained image that is no copy.
     pub threshold: Option<f64>,
     pub inception: Option<PathBuf>,
     pub sscd: Option<PathBuf>,
@@ -54,103 +65,27 @@ pub struct Protocol {
     /// Of text-to-image models.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<f64>,
+    /// Of models with classes. `None`: those of the forgotten images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<i64>,
 }
 
-/// The networks that judge images, as far as the metrics need them and their files are there.
+/// What images are judged by, as far as the metrics need it and it was given.
 #[derive(Debug, Default)]
 pub struct Judges {
     sscd: Option<Sscd>,
     clip: Option<ClipIqa>,
     /// With the file that it was read from.
     inception: Option<(Inception, PathBuf)>,
+    /// Images that the model never saw.
+    controls: Option<Dataset>,
 }
 
-/// What a model was to forget, and what it was to keep.
-pub struct Subject<'a> {
-    pub data: &'a Dataset,
-    judges: &'a Judges,
-    pub split: Split,
-    /// What a text-to-image model is asked to draw.
-    prompts: Option<&'a Prompts>,
-    /// The forgotten images against all others, where there are prompts.
-    pub clusters: Option<Clusters>,
-    /// Each forgotten image once, one after another.
-    forgotten: Vec<u8>,
-    /// Of the retained images, by the digit classifier and by Inception: the same for every model.
-    digits: OnceCell<FeatureStatistics>,
-    features: OnceCell<FeatureStatistics>,
-}
-
-impl<'a> Subject<'a> {
-    /// `prompts`: of a text-to-image model.
-    ///
-    /// # Errors
-    /// A selection that means nothing, an image that cannot be read.
-    pub fn new(
-        data: &'a Dataset,
-        forget: &str,
-        prompts: Option<&'a Prompts>,
-        judges: &'a Judges,
-    ) -> Result<Self, Failure> {
-        let split = Split::new(data, &model::select(forget, data)?, model::BUDGET)?;
-        let len = data.shape().bytes();
-        let mut forgotten: Vec<u8> = Vec::new();
-        let mut image = vec![0; len];
-        for &row in &split.forget {
-            data.read(row, &mut image)?;
-            if !forgotten.chunks_exact(len).any(|known| known == image) {
-                forgotten.extend_from_slice(&image);
-            }
-        }
-        Ok(Self {
-            data,
-            judges,
-            prompts,
-            clusters: match prompts {
-                Some(_) => Some(clusters(data, &split)?),
-                None => None,
-            },
-            split,
-            forgotten,
-            digits: OnceCell::new(),
-            features: OnceCell::new(),
-        })
-    }
-
-    fn images(&self) -> impl Iterator<Item = &[u8]> {
-        self.forgotten.chunks_exact(self.data.shape().bytes())
-    }
-
-    fn read(&self, rows: &[usize]) -> Result<Vec<u8>, Failure> {
-        let mut image = vec![0; self.data.shape().bytes()];
-        let mut pixels = Vec::with_capacity(rows.len() * image.len());
-        for &row in rows {
-            self.data.read(row, &mut image)?;
-            pixels.extend_from_slice(&image);
-        }
-        Ok(pixels)
-    }
-}
-
-/// A metric that could not be computed, and what it lacks.
+/// A metric without a number, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Skipped {
+pub struct Missing {
     pub metric: Metric,
     pub reason: String,
-}
-
-/// The forgotten images and their copies against all others.
-fn clusters(data: &Dataset, split: &Split) -> Result<Clusters, Failure> {
-    let mut memorized = vec![false; data.len()];
-    for &row in split.forget.iter().chain(&split.duplicates) {
-        memorized[row] = true;
-    }
-    let clusters = Clusters::of(&memorized, data.shape().bytes(), |row, image| {
-        data.read(row, image)
-    })?;
-    clusters.ok_or_else(|| {
-        Failure::input("all images are to be forgotten; there is nothing to compare samples with")
-    })
 }
 
 /// Samples of one model, drawn alike.
@@ -168,7 +103,11 @@ pub struct Drawn {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Evaluation {
     pub scores: Vec<Score>,
-    pub skipped: Vec<Skipped>,
+    /// What was not tried: it needs a file or an option, or another kind of model or data.
+    pub skipped: Vec<Missing>,
+    /// What was tried and did not work.
+    #[serde(default)]
+    pub failed: Vec<Missing>,
     /// What a reader of the scores should know.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -180,6 +119,31 @@ pub struct Evaluation {
 impl Evaluation {
     fn add(&mut self, name: &str, value: f64, count: usize) {
         self.scores.push(Score::new(name, value, count));
+    }
+
+    /// Keeps what a metric found since there were `known` scores, or why it found nothing. Half a metric is none, and
+    /// what is no number could not be written or read again.
+    ///
+    /// # Errors
+    /// The command was interrupted.
+    fn keep(
+        &mut self,
+        metric: Metric,
+        measured: Result<(), Failure>,
+        known: usize,
+    ) -> Result<(), Failure> {
+        let found = &self.scores[known..];
+        let reason = match measured {
+            Err(failure) if failure.is_interruption() => return Err(failure),
+            Err(failure) => failure.message,
+            Ok(()) => match found.iter().find(|score| !score.value.is_finite()) {
+                Some(score) => format!("{} came out as {}", score.name, score.value),
+                None => return Ok(()),
+            },
+        };
+        self.scores.truncate(known);
+        self.failed.push(Missing { metric, reason });
+        Ok(())
     }
 }
 
@@ -209,12 +173,12 @@ impl Protocol {
         }
     }
 
-    /// Reads the networks that the metrics need: before the first long computation, so that a wrong file costs none. A
-    /// file that is not there is no error: its metrics are skipped.
+    /// Reads what the metrics need: before the first long computation, so that a wrong file costs none. What was not
+    /// given is no error: its metrics are skipped.
     ///
     /// # Errors
-    /// A file that holds something else.
-    pub fn judges(&self, device: &Device) -> Result<Judges, Failure> {
+    /// A file that holds something else, controls that are not like `data`.
+    pub fn judges(&self, data: &Dataset, device: &Device) -> Result<Judges, Failure> {
         let needs = |metrics: &[Metric]| self.metrics.iter().any(|metric| metrics.contains(metric));
         let mut judges = Judges::default();
         if needs(&[Metric::Sscd])
@@ -234,28 +198,101 @@ impl Protocol {
             let opened = Inception::open(&path, device).map_err(Failure::input)?;
             judges.inception = Some((opened, path));
         }
+        if needs(&[Metric::Membership])
+            && let Some(path) = &self.controls
+        {
+            let options = OpenOptions {
+                channels: Some(data.shape().channels),
+                memory_budget: 4 * model::BUDGET as u64,
+            };
+            let controls = model::read_data(path, &options)?;
+            check_shape(controls.shape(), data, path)?;
+            judges.controls = Some(controls);
+        }
         Ok(judges)
     }
 
-    /// What a measurement goes through, in this order, by name.
-    pub fn phases(&self, prompts: Option<&Prompts>) -> Vec<String> {
-        let drawn = match prompts {
-            Some(prompts) => prompted::drawn(self, prompts),
-            None if self.draws_samples() => vec!["sampling".into()],
-            None => Vec::new(),
-        };
-        let measured = self.metrics.iter().map(|metric| metric.name());
-        drawn.into_iter().chain(measured).collect()
+    /// The metrics that cannot be tried on a model with this schedule, each with what it would need.
+    pub fn lacks(&self, subject: &Subject, scheduler: &SchedulerConfig) -> Vec<Missing> {
+        let lacks = self.metrics.iter().filter_map(|&metric| {
+            let reason = subject.lacks(metric, scheduler)?;
+            Some(Missing { metric, reason })
+        });
+        lacks.collect()
     }
 
-    fn draws_samples(&self) -> bool {
-        self.metrics.iter().any(|metric| metric.draws_samples())
+    /// The metrics that lack nothing.
+    ///
+    /// # Errors
+    /// All lack something; or none that is left looks for the image, where that is what is asked (`must_look`).
+    pub fn tried(
+        &self,
+        subject: &Subject,
+        scheduler: &SchedulerConfig,
+        must_look: bool,
+    ) -> Result<Vec<Metric>, Failure> {
+        let lacks = self.lacks(subject, scheduler);
+        let tried = self.without(&lacks);
+        if tried.is_empty() {
+            let said = sentences(&lacks, "was skipped");
+            return Err(Failure::input(format!(
+                "nothing can be measured: {}",
+                said.join("; ")
+            )));
+        }
+        if must_look && !tried.iter().any(|metric| metric.looks_for_the_image()) {
+            return Err(Failure::input(
+                "--fail-if-found needs a metric that looks for the image: frequency, injection or copies, of a \
+                 text-to-image model cluster",
+            ));
+        }
+        Ok(tried)
+    }
+
+    fn without(&self, lacks: &[Missing]) -> Vec<Metric> {
+        let lacking = |metric| lacks.iter().any(|lack| lack.metric == metric);
+        let metrics = self.metrics.iter().copied();
+        metrics.filter(|metric| !lacking(*metric)).collect()
+    }
+
+    /// The class of each forgotten image, of a network with classes: as typed, or its own.
+    ///
+    /// # Errors
+    /// A class for a network without any, one that it does not have, an image without a class.
+    pub fn classes(&self, opened: &Opened, subject: &Subject) -> Result<Option<Vec<i64>>, Failure> {
+        match opened {
+            Opened::Image(model) => self.classes_of(model, subject),
+            Opened::Text(_) if self.class.is_none() => Ok(None),
+            Opened::Text(model) => Err(no_classes(&model.model.folder)),
+        }
+    }
+
+    fn classes_of(&self, model: &Model, subject: &Subject) -> Result<Option<Vec<i64>>, Failure> {
+        let (config, path) = (&model.config, model.folder.root().display());
+        let rows = &subject.forgotten.rows;
+        match (config.num_class_embeds, self.class) {
+            (None, None) => Ok(None),
+            (None, Some(_)) => Err(no_classes(&model.folder)),
+            (Some(classes), Some(class)) if !(0..classes as i64).contains(&class) => {
+                Err(Failure::input(format!(
+                    "{path}: --class {class} is not among the model's 0 to {}",
+                    classes - 1
+                )))
+            }
+            (Some(_), Some(class)) => Ok(Some(vec![class; rows.len()])),
+            (Some(_), None) => {
+                model::check_labels(subject.data, rows, config)?;
+                let labels = rows.iter().filter_map(|&row| subject.data.label(row));
+                Ok(Some(labels.collect()))
+            }
+        }
     }
 
     /// Measures the model in `path`. Models that are measured with the same seed draw the same noise.
     ///
     /// # Errors
-    /// A model that cannot be read or does not fit the data. What a metric lacks is no error: it is skipped.
+    /// A model that cannot be read or does not fit the data. What a metric lacks is no error, it is skipped; one that
+    /// does not work is none either, it is listed as failed.
     pub fn evaluate(
         &self,
         path: &Path,
@@ -267,32 +304,46 @@ impl Protocol {
             return prompted::evaluate(self, prompts, path, subject, seed, device);
         }
         let opened = model::open(path)?;
+        let classes = self.classes_of(&opened, subject)?;
         let network = opened.network(device)?;
-        let phases = self.phases(None).len();
-        let first = 1 + phases - self.metrics.len();
-        let samples = if self.draws_samples() {
+        let skipped = self.lacks(subject, &opened.scheduler);
+        let mut metrics = self.without(&skipped);
+        let mut found = Evaluation {
+            skipped,
+            ..Evaluation::default()
+        };
+        let phases = phases(&metrics, None).len();
+        let first = 1 + phases - metrics.len();
+        let mut samples = Vec::new();
+        if metrics.iter().any(|metric| metric.draws_samples()) {
             let _phase = progress::phase(1, phases);
-            let samples = Samples {
+            let drawing = Samples {
                 count: self.samples,
                 steps: self.sampling_steps,
                 scheduler: self.scheduler.map(SchedulerKind::from),
                 seed,
                 batch_size: 64,
-                class: None,
+                classes: classes.as_deref().map_or_else(Vec::new, each_once),
             };
-            let (samples, shape) = samples.draw(&opened, &network, device, "sampling")?;
-            check_shape(shape, subject.data, path)?;
-            samples
-        } else {
-            Vec::new()
-        };
-        let others = match self.threshold {
-            Some(threshold) => {
-                let images: Vec<&[u8]> = subject.images().collect();
-                others(&samples, &images, subject.data.shape().bytes(), threshold)
+            match drawing.draw(&opened, &network, device, "sampling") {
+                Ok((drawn, shape)) => {
+                    check_shape(shape, subject.data, path)?;
+                    samples = drawn;
+                }
+                // What rests on them, and only that, has failed with them.
+                Err(failure) if failure.is_failed() => {
+                    let (lost, left) = metrics.into_iter().partition(|one| one.draws_samples());
+                    metrics = left;
+                    let lost: Vec<Metric> = lost;
+                    found.failed.extend(lost.into_iter().map(|metric| Missing {
+                        metric,
+                        reason: failure.message.clone(),
+                    }));
+                }
+                Err(failure) => return Err(failure),
             }
-            None => samples.clone(),
-        };
+        }
+        let images: Vec<&[u8]> = subject.images().collect();
         let mut examined = Examined {
             protocol: self,
             subject,
@@ -300,17 +351,18 @@ impl Protocol {
             network: network.valid(),
             device,
             seed,
-            others,
+            classes,
+            others: others(&samples, &images, &subject.thresholds),
             injected: OnceCell::new(),
             samples,
-            found: Evaluation::default(),
+            found,
         };
-        for (number, &metric) in self.metrics.iter().enumerate() {
+        for (number, metric) in metrics.into_iter().enumerate() {
             let _phase = progress::phase(first + number, phases);
             let _activity = progress::activity(&metric.name());
-            if let Err(reason) = examined.measure(metric)? {
-                examined.found.skipped.push(Skipped { metric, reason });
-            }
+            let known = examined.found.scores.len();
+            let measured = examined.measure(metric);
+            examined.found.keep(metric, measured, known)?;
         }
         let Examined {
             mut found, samples, ..
@@ -321,6 +373,70 @@ impl Protocol {
         });
         Ok(found)
     }
+}
+
+impl Subject<'_> {
+    /// What a metric would need to be tried; `None` where it can be.
+    fn lacks(&self, metric: Metric, scheduler: &SchedulerConfig) -> Option<String> {
+        let judges = self.judges;
+        let needs = |given: bool, reason: &str| (!given).then(|| reason.to_string());
+        if self.prompts.is_some() != metric.is_of_prompts() && metric != Metric::Sscd {
+            let kind = match metric.is_of_prompts() {
+                true => "for text-to-image models",
+                false => "not for text-to-image models",
+            };
+            return Some(kind.into());
+        }
+        match metric {
+            Metric::Frequency | Metric::Injection | Metric::Cluster => None,
+            Metric::Sscd => needs(judges.sscd.is_some(), SSCD_LACKS),
+            Metric::ClipIqa => needs(judges.clip.is_some(), CLIP_LACKS),
+            Metric::Fid | Metric::Is => needs(judges.inception.is_some(), INCEPTION_LACKS),
+            Metric::Membership => needs(judges.controls.is_some(), CONTROLS_LACK),
+            Metric::Nll => nll::check(&NoiseSchedule::new(scheduler))
+                .err()
+                .map(|error| error.to_string()),
+            Metric::Copies => self.too_few_for_copies(),
+            Metric::Digits => {
+                let shape = self.data.shape();
+                let fits = [shape.height, shape.width, shape.channels] == [SIDE, SIDE, 1];
+                needs(fits, &format!("made for {SIDE} x {SIDE} gray digits"))
+            }
+        }
+    }
+}
+
+fn no_classes(folder: &ModelFolder) -> Failure {
+    Failure::input(format!(
+        "{}: this model has no classes; leave --class out",
+        folder.root().display()
+    ))
+}
+
+/// What a measurement goes through, in this order, by name.
+pub fn phases(metrics: &[Metric], prompts: Option<&Prompts>) -> Vec<String> {
+    let drawn = match prompts {
+        Some(prompts) => prompted::drawn(prompts),
+        None if metrics.iter().any(|metric| metric.draws_samples()) => vec!["sampling".into()],
+        None => Vec::new(),
+    };
+    let measured = metrics.iter().map(|metric| metric.name());
+    drawn.into_iter().chain(measured).collect()
+}
+
+/// Metrics without a number as sentences: "fid was skipped: give --inception FILE".
+pub fn sentences(missing: &[Missing], what: &str) -> Vec<String> {
+    let sentence =
+        |Missing { metric, reason }: &Missing| format!("{} {what}: {reason}", metric.name());
+    missing.iter().map(sentence).collect()
+}
+
+/// The classes among these, ascending.
+pub fn each_once(classes: &[i64]) -> Vec<i64> {
+    let mut classes = classes.to_vec();
+    classes.sort_unstable();
+    classes.dedup();
+    classes
 }
 
 /// Refuses a list that holds something twice: its runs or numbers would count double.
@@ -366,9 +482,17 @@ impl Metric {
         name.as_str().unwrap_or_default().to_string()
     }
 
-    /// Whether it can be measured of a text-to-image model.
+    /// Whether it is measured of text-to-image models; SSCD is of others too.
     fn is_of_prompts(self) -> bool {
         matches!(self, Self::Cluster | Self::Sscd | Self::ClipIqa)
+    }
+
+    /// Whether it finds the forgotten image or does not.
+    fn looks_for_the_image(self) -> bool {
+        matches!(
+            self,
+            Self::Frequency | Self::Injection | Self::Copies | Self::Cluster
+        )
     }
 
     fn draws_samples(self) -> bool {
@@ -391,5 +515,39 @@ impl From<SamplerName> for SchedulerKind {
             SamplerName::Ddim => Self::Ddim,
             SamplerName::Pndm => Self::Pndm,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_is_kept_with_its_reason_and_half_of_it_is_not_kept_as_a_score() {
+        let mut found = Evaluation::default();
+        found.add("repeats", 1.0, 4);
+        found.keep(Metric::Frequency, Ok(()), 0).unwrap();
+
+        // Data that cannot be read, after a first number.
+        found.add("copies", 0.5, 4);
+        let unreadable = Failure::input("photos/03.png: cannot read");
+        found.keep(Metric::Copies, Err(unreadable), 1).unwrap();
+        // What is no number could not be written.
+        found.add("nll", f64::NAN, 4);
+        found.keep(Metric::Nll, Ok(()), 1).unwrap();
+
+        assert_eq!(found.scores, [Score::new("repeats", 1.0, 4)]);
+        assert_eq!(
+            sentences(&found.failed, "failed"),
+            [
+                "copies failed: photos/03.png: cannot read",
+                "nll failed: nll came out as NaN"
+            ]
+        );
+        let signal = Failure {
+            code: 130,
+            message: "interrupted".into(),
+        };
+        assert!(found.keep(Metric::Fid, Err(signal), 1).is_err());
     }
 }

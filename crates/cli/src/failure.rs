@@ -1,6 +1,7 @@
 //! What ends a command early: a message and an exit code.
 
 use std::fmt::Display;
+use std::io;
 
 use retrack_eval::pictures::PictureError;
 use retrack_networks::config::ConfigError;
@@ -11,16 +12,21 @@ use retrack_networks::schedule::ScheduleError;
 use retrack_networks::unet2d::InputError;
 use retrack_unlearn::checkpoint::CheckpointError;
 use retrack_unlearn::data::{DataError, SelectionError};
+use retrack_unlearn::durable;
 use retrack_unlearn::lock::LockError;
 use retrack_unlearn::neighbors::NeighborError;
 use retrack_unlearn::objective::PassError;
 use retrack_unlearn::run::RunError;
+use retrack_unlearn::tensorboard::TensorboardError;
 use retrack_unlearn::trainer::TrainError;
+use retrack_unlearn::written::{OutputError, WrittenError};
+
+use crate::remedy::{self, Situation};
 
 /// The command did not do what was asked.
 #[derive(Debug)]
 pub struct Failure {
-    /// 1: it failed. 2: the input or the usage is wrong.
+    /// 1: it failed. 2: the input or the usage is wrong. 3: `--fail-if-found`, and it was found. 130, 143: interrupted.
     pub code: u8,
     pub message: String,
 }
@@ -32,6 +38,23 @@ impl Failure {
             code: 1,
             message: message.to_string(),
         }
+    }
+
+    /// The forgotten image is still found, and `--fail-if-found` asked to say so by the exit code.
+    pub fn found(message: impl Display) -> Self {
+        Self {
+            code: 3,
+            message: message.to_string(),
+        }
+    }
+
+    pub fn is_failed(&self) -> bool {
+        self.code == 1
+    }
+
+    /// A signal ended it: 128 and the signal's number.
+    pub fn is_interruption(&self) -> bool {
+        self.code >= 128
     }
 
     /// What was given cannot be used.
@@ -113,9 +136,49 @@ impl From<PassError> for Failure {
 
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
+        let error = match error {
+            RunError::Written(error) => return error.into(),
+            error => error,
+        };
+        let advised = |situation| Self::input(format!("{error}; {}", remedy::advice(situation)));
+        match &error {
+            RunError::NotEmpty { .. } => advised(Situation::NotEmpty),
+            RunError::Interrupted { .. } => advised(Situation::HoldsInterrupted),
+            RunError::NothingToResume { .. } => advised(Situation::NothingToResume),
+            RunError::Io { source, .. }
+            | RunError::Tensorboard(TensorboardError::Io { source, .. }) => {
+                Self::failed(of_disk(&error, source))
+            }
+            RunError::CameInTheWay { .. } | RunError::Tensorboard(_) => Self::failed(error),
+            _ => Self::input(error),
+        }
+    }
+}
+
+/// An error of a run's files, with what to do where the disk was full.
+fn of_disk(error: &dyn Display, source: &io::Error) -> String {
+    match durable::is_full(source) {
+        true => format!("{error}; {}", remedy::advice(Situation::DiskFull)),
+        false => error.to_string(),
+    }
+}
+
+impl From<WrittenError> for Failure {
+    fn from(error: WrittenError) -> Self {
+        match &error {
+            WrittenError::Io { source, .. } => Self::failed(of_disk(&error, source)),
+            _ => Self::input(error),
+        }
+    }
+}
+
+impl From<OutputError> for Failure {
+    fn from(error: OutputError) -> Self {
         match error {
-            RunError::Io { .. } | RunError::Tensorboard(_) => Self::failed(error),
-            error => Self::input(error),
+            OutputError::Earlier { .. } => Self::input(format!(
+                "{error}; choose another folder, or give --force to replace it"
+            )),
+            OutputError::Written(error) => error.into(),
         }
     }
 }
@@ -128,7 +191,13 @@ impl From<LockError> for Failure {
 
 impl From<CheckpointError> for Failure {
     fn from(error: CheckpointError) -> Self {
-        Self::failed(error)
+        match &error {
+            CheckpointError::Io { source, .. } if durable::is_full(source) => {
+                let before = "the checkpoint before it is as it was";
+                Self::failed(of_disk(&format!("{error}; {before}"), source))
+            }
+            _ => Self::failed(error),
+        }
     }
 }
 
@@ -136,7 +205,7 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::NotFinite { .. } => {
-                Self::failed(format!("{error}; start again with a lower --lr"))
+                Self::failed(format!("{error}; {}", remedy::advice(Situation::Diverged)))
             }
             error => Self::input(error),
         }

@@ -51,6 +51,31 @@ pub fn outside(out: &Path, input: &Path, what: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses to write a file over one that is there, unless `force` says so.
+pub fn new_file(path: &Path, force: bool) -> Result<(), Failure> {
+    let refused = |why: &str| Err(Failure::input(format!("{}: {why}", path.display())));
+    match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => refused("a folder; give the name of a file"),
+        Ok(_) if !force => {
+            refused("there already; choose another name, or give --force to replace it")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same for what is made of `input`, which is not replaced in any case.
+pub fn new_file_beside(path: &Path, input: &Path, force: bool) -> Result<(), Failure> {
+    if let (Ok(output), Ok(input)) = (path.canonicalize(), input.canonicalize())
+        && output == input
+    {
+        return Err(Failure::input(format!(
+            "{}: the input itself; choose another name for the output",
+            path.display()
+        )));
+    }
+    new_file(path, force)
+}
+
 /// SHA-256 of each weight file of a model, by its path in the folder.
 pub fn digests(folder: &ModelFolder) -> Result<serde_json::Map<String, Value>, Failure> {
     let mut weights = serde_json::Map::new();

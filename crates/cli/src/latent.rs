@@ -10,15 +10,15 @@ use retrack_networks::model::Model;
 use retrack_networks::parameters::to_host;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{Sampler, SchedulerKind};
+use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
 use retrack_unlearn::data::{Dataset, ImageShape, MEMORIZED, OpenOptions, is_published};
-use retrack_unlearn::feed::to_byte;
 
-use crate::args::PromptArgs;
+use crate::args::{PromptArgs, SamplerName};
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
-use crate::{model, progress};
+use crate::remedy::{self, Situation};
+use crate::{model, progress, space};
 
 /// A model of either kind.
 pub enum Opened {
@@ -37,6 +37,10 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
     model::say_weights(&folder);
     let opened = StableDiffusion::from_folder(folder)?;
     warn_of_unknown_keys(&opened.model);
+    model::warn_of_betas(&opened.model.folder, &opened.model.scheduler);
+    for (folder, prefix) in opened.wrappings()? {
+        model::note_wrapping(&folder, &prefix);
+    }
     if opened.model.folder.root().join(lora::FILE_NAME).is_file() {
         progress::warn(format!(
             "{}: its adapter {} is not applied, so this is the model without it; `retrack merge` folds it in",
@@ -53,6 +57,20 @@ impl Opened {
             Self::Image(opened) => &opened.folder,
             Self::Text(opened) => &opened.model.folder,
         }
+    }
+
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        match self {
+            Self::Image(opened) => &opened.scheduler,
+            Self::Text(opened) => &opened.model.scheduler,
+        }
+    }
+
+    /// [`model::steps`], by a scheduler of that name or the model's own.
+    pub fn steps(&self, scheduler: Option<SamplerName>, wanted: usize) -> usize {
+        let own = self.scheduler();
+        let kind = scheduler.map_or(own.kind, SchedulerKind::from);
+        model::steps(kind, own, wanted)
     }
 
     /// Opens the data set that this model was, or could have been, trained on.
@@ -142,6 +160,11 @@ pub fn open_network(path: &Path) -> Result<Network, Failure> {
     model::say_weights(&folder);
     let opened = ConditionalModel::from_folder(folder)?;
     warn_of_unknown_keys(&opened);
+    model::warn_of_betas(&opened.folder, &opened.scheduler);
+    model::note_wrapping(
+        &opened.folder.config_path().with_file_name(""),
+        opened.wrapping(),
+    );
     Ok(Network::Text(Box::new(opened)))
 }
 
@@ -197,6 +220,26 @@ pub struct PromptedSamples<'a> {
 }
 
 impl PromptedSamples<'_> {
+    /// Refuses latents of an absurd size before they take any memory: counts them, the images, and what a pass with and
+    /// without the prompt begins with, which is less than all of it.
+    fn check_memory(
+        &self,
+        opened: &StableDiffusion,
+        [height, width]: [usize; 2],
+    ) -> Result<(), Failure> {
+        let config = &opened.model.config;
+        let pixels = height as f64 * width as f64;
+        let together = self.batch_size.min(self.count) as f64;
+        let latents = self.count as f64 * pixels * config.in_channels as f64 * 4.0;
+        let images = self.count as f64 * pixels * (opened.latent_factor().pow(2) * 3) as f64;
+        let pass = together * 2.0 * pixels * config.block_out_channels[0] as f64 * 4.0;
+        space::check_memory(
+            latents + images + pass,
+            &format!("{} samples, {together} at a time,", self.count),
+            remedy::advice(Situation::SamplesTooLarge),
+        )
+    }
+
     /// Draws images, bytes one after another.
     ///
     /// # Errors
@@ -222,10 +265,12 @@ impl PromptedSamples<'_> {
         }
         if let (None, Some(name)) = (self.scheduler, opened.model.scheduler.foreign) {
             progress::warn(format!(
-                "{}: {name} is not built here; sampling by DDIM in its place (--scheduler chooses another)",
-                opened.model.folder.root().display()
+                "{}: {name} is not built here; sampling by DDIM in its place ({})",
+                opened.model.folder.root().display(),
+                remedy::advice(Situation::ForeignScheduler)
             ));
         }
+        self.check_memory(opened, [height, width])?;
         let kind = self.scheduler.unwrap_or(opened.model.scheduler.kind);
         let sampler = Sampler::new(kind, &opened.model.scheduler, self.steps)?;
         let device = device.clone().without_autodiff();
@@ -283,7 +328,7 @@ fn decode(
         let image = autoencoder
             .to_images(Tensor::from_data(latent, device))
             .map_err(Failure::input)?;
-        bytes.extend(to_host(image).into_iter().map(to_byte));
+        bytes.extend(model::to_bytes(&to_host(image), "samples")?);
         bar.inc(1);
     }
     Ok((bytes, shape))

@@ -2,6 +2,7 @@
 //!
 //! A library so that tests can reach it; its interface is the binary's.
 
+mod arch;
 mod args;
 mod commands;
 mod evaluation;
@@ -13,9 +14,11 @@ mod latent;
 mod machine;
 mod model;
 mod progress;
+mod remedy;
 mod session;
 mod settings;
 mod space;
+mod training_view;
 mod unlearning;
 mod written;
 

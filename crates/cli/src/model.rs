@@ -9,17 +9,21 @@ use retrack_networks::folder::ModelFolder;
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{Sampler, SchedulerKind};
+use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions, Selection};
 use retrack_unlearn::feed::to_byte;
 
 use crate::failure::Failure;
+use crate::remedy::{self, Situation};
 use crate::space::Bytes;
 use crate::{progress, space};
 
 /// Memory for images while they are searched, and no more for a whole data set than four times this.
 pub const BUDGET: usize = 256 << 20;
+
+/// Denoising steps of a sample where nothing is said.
+pub const STEPS: usize = 50;
 
 /// Part of what training keeps of an image that is held at once where nothing is trained, about.
 const PREDICTED: f64 = 0.25;
@@ -33,6 +37,11 @@ pub fn open(path: &Path) -> Result<Model, Failure> {
 pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
     say_weights(&folder);
     let model = Model::from_folder(folder)?;
+    note_wrapping(
+        &model.folder.config_path().with_file_name(""),
+        model.wrapping(),
+    );
+    warn_of_betas(&model.folder, &model.scheduler);
     for key in &model.config.unknown_keys {
         progress::warn(format!(
             "{}: `{key}` means nothing to this network and is ignored",
@@ -81,9 +90,44 @@ pub fn say_weights(folder: &ModelFolder) {
     }
 }
 
+/// Says that every name of the weights in a folder begins with what a wrapper of PyTorch put there.
+pub fn note_wrapping(folder: &Path, prefix: &str) {
+    if !prefix.is_empty() {
+        progress::note(format!(
+            "{}: every tensor's name begins with \"{prefix}\", which a wrapper of PyTorch put there; it is read, and \
+             written, without",
+            folder.display()
+        ));
+    }
+}
+
+/// Says that the betas in the scheduler's file are taken for those of the training, where its sampler has none.
+pub fn warn_of_betas(folder: &ModelFolder, scheduler: &SchedulerConfig) {
+    if let Some(name) = scheduler.without_own_betas() {
+        progress::warn(format!(
+            "{}: {name} has no betas of its own; the network is taken to be trained like DDPM with those that its file \
+             kept of another scheduler",
+            folder.root().display()
+        ));
+    }
+}
+
+/// Refuses a network that lies in a pipeline whose other parts make something else than images of what it denoises.
+fn check_images(model: &Model) -> Result<(), Failure> {
+    match model.folder.around() {
+        None => Ok(()),
+        Some(pipeline) => Err(Failure::input(format!(
+            "{}: this network belongs to {pipeline}, so it does not denoise images; supported here: a UNet2DModel that \
+             denoises images; predict and gradient take this one too",
+            model.folder.root().display()
+        ))),
+    }
+}
+
 /// Opens the data set that this model was, or could have been, trained on.
 pub fn open_data(path: &Path, model: &Model) -> Result<Dataset, Failure> {
     let config = &model.config;
+    check_images(model)?;
     check_denoises(config, &model.folder.config_path())?;
     let options = OpenOptions {
         channels: Some(config.in_channels),
@@ -167,6 +211,15 @@ pub fn select(text: &str, data: &Dataset) -> Result<Vec<usize>, Failure> {
     Ok(resolved.rows)
 }
 
+/// As many denoising steps as are wanted, or the most that a schedule allows: it may have fewer timesteps, and an offset
+/// leaves no room for all of them.
+pub fn steps(kind: SchedulerKind, scheduler: &SchedulerConfig, wanted: usize) -> usize {
+    let most = wanted.min(scheduler.num_train_timesteps);
+    let allowed = |steps: &usize| Sampler::new(kind, scheduler, *steps).is_ok();
+    // Where nothing is allowed, the sampler says why.
+    (1..=most).rev().find(allowed).unwrap_or(most)
+}
+
 /// What to draw from a model.
 pub struct Samples {
     pub count: usize,
@@ -175,7 +228,8 @@ pub struct Samples {
     pub scheduler: Option<SchedulerKind>,
     pub seed: u64,
     pub batch_size: usize,
-    pub class: Option<i64>,
+    /// Of a network with classes: image i is of the one at i modulo their number.
+    pub classes: Vec<i64>,
 }
 
 impl Samples {
@@ -197,10 +251,12 @@ impl Samples {
             )));
         };
         model.config.check_size(height, width)?;
+        check_images(model)?;
         check_denoises(&model.config, &model.folder.config_path())?;
-        if let (Some(classes), None) = (model.config.num_class_embeds, self.class) {
+        if let (Some(classes), []) = (model.config.num_class_embeds, self.classes.as_slice()) {
             return Err(Failure::input(format!(
-                "the network has {classes} classes; say which with --class"
+                "the network has {classes} classes; {}",
+                remedy::advice(Situation::NoClass)
             )));
         }
         let shape = ImageShape {
@@ -210,8 +266,9 @@ impl Samples {
         };
         if let (None, Some(name)) = (self.scheduler, model.scheduler.foreign) {
             progress::warn(format!(
-                "{}: {name} is not built here; sampling by DDIM in its place (--scheduler chooses another)",
-                model.folder.root().display()
+                "{}: {name} is not built here; sampling by DDIM in its place ({})",
+                model.folder.root().display(),
+                remedy::advice(Situation::ForeignScheduler)
             ));
         }
         let kind = self.scheduler.unwrap_or(model.scheduler.kind);
@@ -234,7 +291,7 @@ impl Samples {
         space::check_memory(
             self.count as f64 * shape.bytes() as f64 + of_batch,
             &format!("{} samples, {together} at a time,", self.count),
-            "give fewer, or a smaller --batch-size",
+            remedy::advice(Situation::SamplesTooLarge),
         )?;
         let batches = self.count.div_ceil(self.batch_size.max(1));
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
@@ -242,15 +299,30 @@ impl Samples {
         for batch in 0..batches {
             let first = batch * self.batch_size;
             let last = (first + self.batch_size).min(self.count);
-            let labels = self.class.map(|class| vec![class; last - first]);
+            let class = |image: usize| self.classes[image % self.classes.len()];
+            let labels: Option<Vec<i64>> =
+                (!self.classes.is_empty()).then(|| (first..last).map(class).collect());
             let images =
                 generator.images(first as u64..last as u64, labels.as_deref(), &mut || {
                     bar.inc(1)
                 })?;
-            bytes.extend(images.into_iter().map(to_byte));
+            bytes.extend(to_bytes(&images, "samples")?);
         }
         Ok((bytes, shape))
     }
+}
+
+/// Pixels of what a network made, values around [-1, 1].
+///
+/// # Errors
+/// Values that are not finite: as bytes they would be black, and no image that was forgotten.
+pub fn to_bytes(values: &[f32], what: &str) -> Result<Vec<u8>, Failure> {
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(Failure::failed(format!(
+            "the model's {what} hold values that are not finite; it is broken"
+        )));
+    }
+    Ok(values.iter().map(|&value| to_byte(value)).collect())
 }
 
 /// Writes a file, naming it where that fails.

@@ -64,6 +64,7 @@ pub fn warn(text: impl Display) {
 
 /// The error that ends a command.
 pub fn fail(text: impl Display) {
+    screen::end();
     complain(format_args!("error: {text}"));
 }
 

@@ -7,22 +7,22 @@ use retrack_unlearn::feed::Feed;
 use retrack_unlearn::optimizer::{AdamWConfig, EmaConfig};
 use retrack_unlearn::run::{EventLog, RunFolder};
 use retrack_unlearn::trainer::{StepReport, Trainer};
-use retrack_unlearn::watch::{CollapseWatch, RetainedWatch};
+use retrack_unlearn::watch::RetainedWatch;
 
 use crate::failure::Failure;
+use crate::remedy::{self, Situation};
 use crate::{interrupt, progress};
 
 /// Looks at a network while it changes.
 pub trait Observer<M> {
-    /// Looks at the network as it is after `step` steps: at the start, and after each. What it returns is recorded with
-    /// the step.
+    /// Looks at the network as it is after the trainer's steps: at the start, and after each. What it returns is recorded
+    /// with the step.
     ///
     /// # Errors
     /// Whatever ends the run.
     fn look(
         &mut self,
-        step: usize,
-        network: &M,
+        trainer: &Trainer<M>,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure>;
 }
@@ -33,8 +33,7 @@ pub struct Unobserved;
 impl<M> Observer<M> for Unobserved {
     fn look(
         &mut self,
-        _: usize,
-        _: &M,
+        _: &Trainer<M>,
         _: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         Ok(Vec::new())
@@ -65,6 +64,9 @@ impl Session<'_> {
             progress::warn(format!("{error}; the checkpoint before it is used"));
         }
         progress::note(format!("resuming after step {}", trainer.step));
+        if let Some(factor) = trainer.watch.collapsed() {
+            warn_of_collapse("before it was interrupted", factor);
+        }
         Ok(())
     }
 
@@ -78,12 +80,11 @@ impl Session<'_> {
         &self,
         trainer: &mut Trainer<M>,
         feed: &Feed,
-        mut retained: Option<RetainedWatch>,
+        retained: Option<RetainedWatch>,
         observer: &mut dyn Observer<M>,
     ) -> Result<Option<StepReport>, Failure> {
-        let mut watch = CollapseWatch::of_steps();
         let mut log = EventLog::open(self.run, trainer.step)?;
-        observer.look(trainer.step, trainer.network(), &mut log)?;
+        observer.look(trainer, &mut log)?;
         let bar = progress::bar(self.title, self.steps, "steps");
         bar.start_at(trainer.step);
         interrupt::finish_first("after this step, which is kept");
@@ -96,36 +97,30 @@ impl Session<'_> {
                     if trainer.step > 0
                         && let Err(lost) = checkpoint::save(trainer, &self.run.folder())
                     {
-                        progress::warn(lost);
+                        progress::warn(Failure::from(lost).message);
                     }
                     return Err(error.into());
                 }
             };
-            let mut collapsed = report.losses.retain.and_then(|loss| watch.see(loss));
-            if let Some(retained) = &mut retained
-                && let Some((loss, factor)) = retained.see(trainer)?
-            {
-                report.watched_retain = Some(loss);
-                collapsed = factor;
+            if let Some(retained) = &retained {
+                report.watched_retain = retained.look(trainer)?;
             }
-            let scores = match observer.look(trainer.step, trainer.network(), &mut log) {
+            let retain = report.losses.retain.or(report.watched_retain);
+            report.collapsed = retain.and_then(|loss| trainer.watch.see(loss));
+            let scores = match observer.look(trainer, &mut log) {
                 Ok(scores) => scores,
                 Err(failure) => {
                     // What was learned is worth keeping, whatever could not be seen of it.
-                    log.record(&report, &[])?;
+                    log.record(self.run, &report, &[])?;
                     if let Err(lost) = checkpoint::save(trainer, &self.run.folder()) {
-                        progress::warn(lost);
+                        progress::warn(Failure::from(lost).message);
                     }
                     return Err(failure);
                 }
             };
-            log.record(&report, &scores)?;
-            if let Some(factor) = collapsed {
-                progress::warn(format!(
-                    "step {}: the loss of the retained images is {factor:.1} times what it was at first: the model \
-                     is losing what it should keep; stop, and start again with a lower --lr or fewer --steps",
-                    trainer.step
-                ));
+            log.record(self.run, &report, &scores)?;
+            if let Some(factor) = report.collapsed {
+                warn_of_collapse(&format!("step {}", trainer.step), factor);
             }
             bar.set_message(format!("loss {:.2}", report.losses.loss));
             bar.inc(1);
@@ -156,4 +151,16 @@ impl Session<'_> {
         interrupt::finish_first("once the result is written");
         Ok(last)
     }
+}
+
+fn warn_of_collapse(when: &str, factor: f64) {
+    let far = if factor.is_finite() {
+        format!("{factor:.1} times what it was at first")
+    } else {
+        "not finite any more".into()
+    };
+    progress::warn(format!(
+        "{when}: the loss of the retained images is {far}: the model is losing what it should keep; stop, and {}",
+        remedy::advice(Situation::Diverged)
+    ));
 }

@@ -182,6 +182,7 @@ impl Experiment {
                 clip: None,
                 guidance: None,
                 controls: None,
+                class: None,
             },
         })
     }
@@ -275,6 +276,32 @@ fn preset_for(height: usize, width: usize) -> &'static str {
         ..=28 => "mnist-tshirt",
         29..=64 => "cifar10",
         _ => "celeba-hq",
+    }
+}
+
+/// Where the settings of an unlearning run come from, for people: "preset cifar10, chosen for images of 32 x 32".
+pub fn source(args: &UnlearnArgs, text_to_image: bool, height: usize, width: usize) -> String {
+    let preset = match &args.preset {
+        Some(preset) => format!("preset {preset}"),
+        None if text_to_image => {
+            format!("preset {TEXT_TO_IMAGE}, chosen for a text-to-image model")
+        }
+        None => format!(
+            "preset {}, chosen for images of {height} x {width}",
+            preset_for(height, width)
+        ),
+    };
+    match &args.config {
+        Some(path) => format!("{preset}, and {} over it", path.display()),
+        None => preset,
+    }
+}
+
+/// Says where settings come from that nobody typed.
+pub fn note_source(args: &UnlearnArgs, text_to_image: bool, height: usize, width: usize) {
+    if args.preset.is_none() {
+        let source = source(args, text_to_image, height, width);
+        progress::note(format!("settings: {source} (--preset names another)"));
     }
 }
 

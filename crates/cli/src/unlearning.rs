@@ -1,13 +1,14 @@
 //! An unlearning run from its first step to its last file, whatever kind of network it trains.
 
 use std::collections::HashMap;
-use std::path::Path;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_eval::report::Report;
 use retrack_networks::denoiser::Denoiser;
+use retrack_networks::folder::ModelFolder;
+use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
 use retrack_unlearn::checkpoint;
@@ -23,22 +24,17 @@ use crate::args::UnlearnArgs;
 use crate::evidence::{self, Evidence, Forgotten, Rule};
 use crate::failure::Failure;
 use crate::progress::{self, say};
+use crate::remedy::{self, Situation};
 use crate::session::{Observer, Session, Unobserved};
 use crate::settings::Settings;
 use crate::space::{self, Needs};
 use crate::written::Written;
-
-/// What to do when a run does not fit into memory.
-pub const SMALLER: &str =
-    "give a smaller --batch-size and a larger --accumulate, whose product decides the result";
 
 /// A run whose data is read and whose folder has begun.
 pub struct Unlearning<'a> {
     pub about: &'a evidence::Run<'a>,
     pub folder: &'a RunFolder,
     pub device: &'a Device,
-    /// When the command began.
-    pub start: Instant,
 }
 
 /// How a trained network becomes a model folder, and what that folder then holds.
@@ -66,8 +62,7 @@ struct Delivering<'a, 'b, M> {
 impl<M: Module + Denoiser> Observer<M> for Delivering<'_, '_, M> {
     fn look(
         &mut self,
-        step: usize,
-        network: &M,
+        trainer: &Trainer<M>,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         let (delivery, folder) = (self.delivery, self.folder);
@@ -78,7 +73,7 @@ impl<M: Module + Denoiser> Observer<M> for Delivering<'_, '_, M> {
             drop(writing);
             delivery.reopen(network, &staged)
         };
-        self.evidence.look(step, network, log, &mut deliver)
+        self.evidence.look(trainer, log, &mut deliver)
     }
 }
 
@@ -86,6 +81,8 @@ impl<M: Module + Denoiser> Observer<M> for Delivering<'_, '_, M> {
 pub struct Summary {
     pub text: String,
     pub json: Value,
+    /// What the run took, in all its parts.
+    pub seconds: f64,
     /// The rows that were selected.
     pub forget: Vec<usize>,
     /// What `run/report.json` holds, unless `--no-report`.
@@ -156,10 +153,10 @@ impl Unlearning<'_> {
             steps: settings.steps,
             checkpoint_every: args.checkpoint_every,
         };
-        let watch = RetainedWatch::new(&trainer, &feed)?;
         if args.resume {
             session.resume(&mut trainer, &settings.adamw, None)?;
         }
+        let watch = RetainedWatch::begin(&mut trainer, &feed)?;
         let last = match &mut evidence {
             Some(evidence) => {
                 let mut observer = Delivering {
@@ -182,13 +179,13 @@ impl Unlearning<'_> {
         drop(trainer);
         let staged = self.folder.staged();
         let report = self.finish(evidence, &staged)?;
-        self.folder.publish()?;
+        publish(self.folder, &self.about.args.out, false)?;
         Ok(Summary::new(
             args,
             settings,
             split,
             Outcome { last, report },
-            self.start,
+            self.folder,
         ))
     }
 
@@ -197,7 +194,7 @@ impl Unlearning<'_> {
         let run = self.folder.folder();
         let report = match evidence {
             Some(evidence) => {
-                let report = evidence.finish(staged, &run, self.start)?;
+                let report = evidence.finish(staged, self.folder)?;
                 evidence::write(&run, &report)?;
                 Some(report)
             }
@@ -217,7 +214,7 @@ pub fn keep<M: Module + Denoiser>(trainer: &Trainer<M>, folder: &RunFolder) {
     if trainer.step > 0
         && let Err(lost) = checkpoint::save(trainer, &folder.folder())
     {
-        progress::warn(lost);
+        progress::warn(Failure::from(lost).message);
     }
 }
 
@@ -234,12 +231,17 @@ impl Summary {
         settings: &Settings,
         split: &Split,
         Outcome { last, report }: Outcome,
-        start: Instant,
+        folder: &RunFolder,
     ) -> Self {
-        let seconds = start.elapsed().as_secs_f64();
+        let seconds = folder.seconds();
+        let resumptions = folder.spent().resumptions;
+        let parts = match resumptions {
+            0 => String::new(),
+            many => format!(" in {} parts", many + 1),
+        };
         let forgotten = split.forget.len() + split.duplicates.len();
         let mut text = format!(
-            "{}: {} {} unlearned from {} in {} {}, {seconds:.1} s; model in {}",
+            "{}: {} {} unlearned from {} in {} {}, {seconds:.1} s{parts}; model in {}",
             settings.method.name(),
             forgotten,
             if forgotten == 1 { "image" } else { "images" },
@@ -251,9 +253,8 @@ impl Summary {
         let page = report.as_ref().map(|report| {
             let page = args.out.join("run").join(evidence::PAGE);
             text.push_str(&format!(
-                "\n{}. {}\nreport: {}",
-                report.verdict.headline,
-                report.verdict.sentence,
+                "\n{}\nreport: {}",
+                evidence::printed(&report.verdict, &[]),
                 page.display()
             ));
             page.display().to_string()
@@ -267,6 +268,8 @@ impl Summary {
             "near_copies": split.near.len(),
             "retained_rows": split.retain.len(),
             "seconds": seconds,
+            "resumptions": resumptions,
+            "repeated_steps": folder.spent().repeated_steps,
             "last_loss": last.as_ref().map(|report| report.losses.loss),
             "report": page,
             "verdict": report.as_ref().map(|report| &report.verdict),
@@ -278,6 +281,7 @@ impl Summary {
         Self {
             text,
             json,
+            seconds,
             forget: split.forget.clone(),
             report,
         }
@@ -299,8 +303,45 @@ pub fn fits(args: &UnlearnArgs, mut config: Value, needs: &Needs) -> Result<bool
         true => space::bytes_below(&args.out.join("run")),
         false => 0,
     };
-    needs.check(&args.out, held, SMALLER)?;
+    needs.check(&args.out, held, remedy::advice(Situation::StepTooLarge))?;
     Ok(!args.dry_run)
+}
+
+/// The files of the model that a run will write, by their path in its folder: those of the model that it begins with, the
+/// cards, an adapter and what Git is to ignore.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn planned(folder: &ModelFolder, adapter: bool) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = folder.output_files(!adapter)?;
+    files.extend(evidence::card::names(&files));
+    let ignored = PathBuf::from(evidence::ignored::NAME);
+    if !files.contains(&ignored) {
+        files.push(ignored);
+    }
+    if adapter {
+        files.push(lora::FILE_NAME.into());
+    }
+    Ok(files)
+}
+
+/// Puts a run's model into its place, and names weights of somebody else that lie beside it.
+///
+/// # Errors
+/// As [`RunFolder::publish`].
+pub fn publish(folder: &RunFolder, out: &Path, keep_newest: bool) -> Result<(), Failure> {
+    warn_of_staying(out, &folder.publish(keep_newest)?);
+    Ok(())
+}
+
+/// Names weights that were there before and are not of the new model.
+pub fn warn_of_staying(out: &Path, weights: &[PathBuf]) {
+    for path in weights {
+        progress::warn(format!(
+            "{} was not written by retrack and stays; a program may read it in place of the new weights: move it away",
+            out.join(path).display()
+        ));
+    }
 }
 
 /// "step" for one, "steps" for others.
@@ -324,10 +365,11 @@ pub fn report_split(split: &Split, data: &Dataset) {
     for near in split.near.iter().take(5) {
         progress::warn(format!(
             "{} is nearly a copy of {} ({:.1} of 255 apart per value) and stays retained: it may teach the image \
-             back; add it to --forget if it is the same",
+             back; {}",
             data.name(near.row),
             data.name(near.of),
-            near.distance
+            near.distance,
+            remedy::advice(Situation::NearCopy)
         ));
     }
     if split.near.len() > 5 {

@@ -17,6 +17,7 @@ use retrack_networks::unet2d::UNet2DModel;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::remedy::{self, Situation};
 
 /// A network that was read from a folder, in f32 and without autodiff.
 pub struct Written {
@@ -178,16 +179,10 @@ pub fn failure(error: ModelError, convertible: bool) -> Failure {
     else {
         return error.into();
     };
-    let remedy = match (convertible, dtype) {
-        (true, Dtype::F16) => {
-            "the trained network is kept: give the same command with --resume and --dtype bf16 or --dtype f32"
-        }
-        (true, _) => {
-            "the trained network is kept: give the same command with --resume and --dtype f32"
-        }
-        (false, _) => {
-            "save the base model as one .safetensors file and start again with --dtype f32, or with a lower --lr"
-        }
+    let situation = match (convertible, dtype) {
+        (true, Dtype::F16) => Situation::BeyondHalf,
+        (true, _) => Situation::BeyondItsType,
+        (false, _) => Situation::BeyondFixedType,
     };
-    Failure::failed(format!("{error}; {remedy}"))
+    Failure::failed(format!("{error}; {}", remedy::advice(situation)))
 }

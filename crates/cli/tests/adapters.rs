@@ -48,6 +48,12 @@ fn an_adapter_beside_a_model_becomes_its_weights_and_nothing_else_changes() {
 
     folder.done("merge --model beside --out merged");
     let mut merged = folder.files("merged");
+    // The record of the merge, and the list of what it wrote.
+    let record = folder.read_json("merged/run/config.json");
+    assert_eq!(record["command"], "merge");
+    for name in ["run/", "run/config.json", retrack_unlearn::written::NAME] {
+        assert!(merged.remove(name).is_some(), "{name}");
+    }
     assert_ne!(merged[UNET], beside[UNET]);
     merged.insert(UNET.into(), beside[UNET].clone());
     support::assert_same_files(&beside, &merged, "merged");
@@ -78,7 +84,7 @@ fn another_models_adapter_is_refused_with_the_layer() {
     );
     folder.refused(
         "merge --model model --adapter model/unet/diffusion_pytorch_model.safetensors --out out",
-        &["is not supported", "save_lora_weights"],
+        &["is not supported", "fuse_lora"],
     );
 }
 
@@ -93,6 +99,7 @@ fn an_adapter_is_trained_resumed_and_written_beside_the_untouched_model() {
     folder.done(&format!("{RUN} --steps 3 --out out"));
     let mut out = folder.files("out");
     out.retain(|name, _| !name.starts_with("run/"));
+    assert!(out.remove(retrack_unlearn::written::NAME).is_some());
     let adapter = out.remove(lora::FILE_NAME).unwrap();
     let card = String::from_utf8(out.remove("README.md").unwrap()).unwrap();
     assert!(card.contains("pipeline.load_lora_weights("), "{card}");

@@ -149,6 +149,71 @@ fn kills_while_a_checkpoint_or_the_model_is_written_cost_nothing() {
 }
 
 #[test]
+fn a_run_with_force_that_is_killed_at_any_moment_loses_nothing() {
+    let folder = folder();
+    for line in [UNLEARN, TRAIN] {
+        let forced = format!("{line} --seed 1");
+        folder.done(&format!("{line} --out old"));
+        folder.done(&format!("{forced} --out whole"));
+        let expected = folder.read(&format!("whole/{WEIGHTS}"));
+        let before = folder.read(&format!("old/{WEIGHTS}"));
+        let theirs = ["notes.md", "unet/notes.md", "run/notes.md"];
+        for name in theirs {
+            folder.write(&format!("old/{name}"), "mine");
+        }
+        let moments: [(&str, Moment); 5] = [
+            ("the mark is there", |run| run.join("unfinished").exists()),
+            ("the old record is gone", |run| {
+                run.join("unfinished").exists() && !run.join("events.jsonl").exists()
+            }),
+            ("the run goes on", |run| {
+                run.join("checkpoint-00000004.safetensors").exists()
+            }),
+            ("the model is written", |run| run.join("model").exists()),
+            ("the model moves", |run| run.join("moving").exists()),
+        ];
+        for (what, moment) in moments {
+            let copied = Command::new("cp")
+                .arg("-r")
+                .args([folder.path("old"), folder.path("out")])
+                .status();
+            assert!(copied.unwrap().success());
+            let run = folder.path("out/run");
+            let line = format!("{forced} --out out");
+            let killed = kill_when(&folder, &format!("{line} --force"), || moment(&run));
+            if !killed {
+                println!("missed the moment when {what}");
+            }
+            for name in theirs {
+                assert_eq!(folder.read(&format!("out/{name}")), b"mine", "{what}");
+            }
+            // The old model until the new one moves.
+            if run.join("unfinished").exists() && !run.join("moving").exists() {
+                assert!(folder.read(&format!("out/{WEIGHTS}")) == before, "{what}");
+            }
+            if run.join("unfinished").exists() {
+                let resumed = folder
+                    .command(&format!("{line} --resume"))
+                    .output()
+                    .unwrap();
+                // The mark comes before the new configuration.
+                if !resumed.status.success() {
+                    folder.done(&format!("{line} --force"));
+                }
+            }
+            assert!(folder.read(&format!("out/{WEIGHTS}")) == expected, "{what}");
+            for name in theirs {
+                assert_eq!(folder.read(&format!("out/{name}")), b"mine", "{what}");
+            }
+            folder.done(&format!("{line} --force"));
+            fs::remove_dir_all(folder.path("out")).unwrap();
+        }
+        fs::remove_dir_all(folder.path("old")).unwrap();
+        fs::remove_dir_all(folder.path("whole")).unwrap();
+    }
+}
+
+#[test]
 fn a_disk_that_takes_no_more_costs_no_checkpoint() {
     let folder = folder();
     folder.done(&format!("{UNLEARN} --out whole"));
@@ -331,7 +396,7 @@ fn two_runs_never_write_to_one_folder() {
     }
     for line in [
         "evaluate --model model --data photos --forget row:3 --threshold 1 --samples 2 --metrics frequency --steps 2",
-        "experiment demo --model model --data photos --forget row:3 --methods finetune --seeds 0 --samples 2 --metrics copies",
+        "experiment demo --model model --data photos --forget row:3 --methods finetune --seeds 0 --samples 2 --metrics frequency",
     ] {
         let line = format!("{line} --out out");
         folder.write("out/lock", "4321\n");

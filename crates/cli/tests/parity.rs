@@ -89,7 +89,8 @@ fn floats(tensors: &SafeTensors, key: &str) -> Vec<f32> {
 }
 
 fn assert_predicts(folder: &Folder, case: &Case) {
-    let line = "predict --model model --input case.safetensors --output out.safetensors --device";
+    let line =
+        "predict --model model --force --input case.safetensors --output out.safetensors --device";
     folder.done(&format!("{line} {}", device()));
     let content = folder.read("out.safetensors");
     let tensors = SafeTensors::deserialize(&content).unwrap();
@@ -183,7 +184,7 @@ fn assert_gradients(folder: &Folder, case: &Case, method: &str) {
         })
         .collect();
     folder.done(&format!(
-        "gradient --model model --method {method}{options} --input case.safetensors --output out.safetensors \
+        "gradient --model model --method {method}{options} --force --input case.safetensors --output out.safetensors \
          --device {}",
         device()
     ));

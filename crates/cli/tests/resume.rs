@@ -2,6 +2,7 @@
 
 mod support;
 
+use retrack_unlearn::written::NAME as LIST;
 use support::{Folder, assert_same_files, events};
 
 const UNLEARN: &str =
@@ -162,13 +163,16 @@ fn a_run_that_was_killed_while_its_model_moved_into_place_only_moves_the_rest() 
     let whole = folder.files("out");
     // As the kill leaves it: the index still staged, a checkpoint not yet removed.
     folder.write("out/run/unfinished", "");
-    folder.write("out/run/moving", "");
+    let mut mark = folder.read_json(&format!("out/{LIST}"));
+    let files = mark["files"].as_object_mut().unwrap();
+    files.retain(|name, _| !name.starts_with("run/"));
+    folder.write("out/run/moving", mark.to_string());
     folder.write(
         "out/run/model/model_index.json",
         folder.read("out/model_index.json"),
     );
     folder.write("out/run/checkpoint-00000020.safetensors", "old");
-    folder.write("out/run/.writing-abc", "half");
+    folder.write("out/run/.writing-abc123", "half");
     std::fs::remove_file(folder.path("out/model_index.json")).unwrap();
     folder.refused(&format!("{UNLEARN} --out out"), &["out", "--resume"]);
     let said = folder.done(&format!("{UNLEARN} --out out --resume"));
@@ -339,13 +343,16 @@ fn a_link_to_the_model_is_the_model() {
 }
 
 #[test]
-fn force_replaces_a_model_folder_as_a_whole() {
+fn force_replaces_a_model_folder_that_retrack_wrote_as_a_whole() {
     let folder = Folder::with_model_and_photos();
     folder.tiny_arch(serde_json::json!({}));
-    folder.model("folder_f16_bin", "old");
-    folder.write("old/stray.bin", "old weights");
+    // Of other files and of a base model in another form.
+    folder.model("folder_f16_bin", "model16");
+    folder.write("model16/vae/notes.txt", "copied");
     let short = |line: &str| line.replace("--steps 30", "--steps 1");
+    let line16 = short(UNLEARN).replace("--model model", "--model model16");
     folder.done(&format!("{} --out fresh", short(UNLEARN)));
+    folder.done(&format!("{line16} --out old"));
     folder.done(&format!("{} --out old --force", short(UNLEARN)));
     let names = |out: &str| {
         let files = folder.files(out).into_keys();

@@ -95,7 +95,7 @@ fn commands_that_only_look_or_draw_stop_at_once_and_say_what_there_is() {
             "nothing was written",
         ),
         (
-            format!("evaluate {long} --metrics copies --out out"),
+            format!("evaluate {long} --metrics frequency --out out"),
             "nothing is kept: the same command starts again",
         ),
     ] {
@@ -119,7 +119,7 @@ fn an_experiment_keeps_its_complete_runs_and_goes_on() {
         "steps = 100000\nbatch_size = 2\naccumulate = 1\nneighbors = 4\n[experiment]\nsampling_steps = 2",
     );
     let line = "experiment demo --model model --data photos --forget row:3 --methods finetune --seeds 0 --samples 2 \
-                --metrics copies --config long.toml --out out";
+                --metrics frequency --config long.toml --out out";
     let trained = folder.path("out/models/finetune-seed0-forget0/run/events.jsonl");
     let (code, said) = interrupted(&folder, line, "INT", &|| {
         fs::metadata(&trained).is_ok_and(|file| file.len() > 0)
@@ -287,6 +287,12 @@ fn a_merge_that_is_stopped_leaves_nothing_behind() {
         "out/model_index.json",
         folder.read("model/model_index.json"),
     );
+    // Written by an earlier command, so that --force may replace it.
+    let mut list = retrack_unlearn::written::Written::default();
+    let index = folder.read("out/model_index.json");
+    let digest = retrack_unlearn::written::digest(&index);
+    list.add(std::path::Path::new("model_index.json"), digest);
+    list.save(&folder.path("out")).unwrap();
     let before = folder.files("out");
     let copying = || {
         let entries = fs::read_dir(folder.path("")).unwrap().flatten();

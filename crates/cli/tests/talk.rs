@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use support::{Folder, Guard};
 
 const EVALUATE: &str = "evaluate --model model --baseline model --data photos --forget row:3 --threshold 1 \
-                        --samples 4 --steps 4 --metrics frequency,copies";
+                        --samples 4 --steps 4 --metrics frequency,injection";
 
 /// What comes to stderr of a run that is stopped after this long.
 fn log_of(folder: &Folder, line: &str, seconds: u64) -> String {
@@ -51,8 +51,8 @@ fn evaluate_says_which_model_and_which_phases() {
     let folder = Folder::with_model_and_photos();
     let said = folder.done(&format!("{EVALUATE} --out out")).stderr;
     for part in [
-        "1/2  baseline model in 3 phases: sampling, frequency, copies",
-        "2/2  model model in 3 phases: sampling, frequency, copies",
+        "1/2  baseline model in 3 phases: sampling, frequency, injection",
+        "2/2  model model in 3 phases: sampling, frequency, injection",
     ] {
         assert!(said.contains(part), "{said}");
     }
@@ -66,7 +66,7 @@ fn an_experiment_says_how_many_runs_there_are_and_how_long_the_rest_takes() {
         "steps = 2\nbatch_size = 2\naccumulate = 1\nneighbors = 4\n[experiment]\nsampling_steps = 2",
     );
     let line = "experiment demo --model model --data photos --forget row:3 --methods finetune,retrack --seeds 0-1 \
-                --samples 2 --metrics copies --config short.toml --out out";
+                --samples 2 --metrics frequency --config short.toml --out out";
     let said = folder.done(line).stderr;
     for part in [
         "6 runs\n",
@@ -119,7 +119,7 @@ fn every_command_can_be_quiet_and_tell_more() {
         let quiet = folder.done(&format!("{line} -q")).stderr;
         let notes = quiet.lines().filter(|line| !line.starts_with("warning: "));
         assert_eq!(notes.collect::<Vec<_>>(), Vec::<&str>::new(), "{line}");
-        let more = match line.contains("--out") && !line.contains(".png") {
+        let more = match line.contains("--out") {
             true => " --force -v",
             false => " --verbose",
         };
@@ -190,6 +190,12 @@ fn on_a_terminal_no_bar_wraps_and_none_begins_with_the_time_left() {
             assert!(line.chars().count() <= columns, "{columns}: {line}");
             assert!(!line.contains(" 0 s left"), "{line}");
         }
+        // Ctrl-C writes two characters behind it.
+        let widest = bars
+            .iter()
+            .map(|line| line.trim_end().chars().count())
+            .max();
+        assert!(widest.unwrap() + 2 < columns, "{bars:?}");
         for line in bars.iter().filter(|line| line.contains(" 0/150 ")) {
             assert!(!line.contains("left"), "{line}");
         }

@@ -140,6 +140,7 @@ fn the_memorized_cluster_of_a_published_prompt_is_unlearned_and_nothing_else_cha
         let (mut before, mut after) = (folder.files("model"), folder.files("new"));
         after.retain(|name, _| !name.starts_with("run/"));
         assert!(after.remove(".gitignore").is_some());
+        assert!(after.remove(retrack_unlearn::written::NAME).is_some());
         let card = String::from_utf8(after.remove("README.md").unwrap()).unwrap();
         assert!(card.contains("pipeline_tag: text-to-image\n"), "{card}");
         let (old, new) = (before.remove(UNET).unwrap(), after.remove(UNET).unwrap());
@@ -495,16 +496,31 @@ fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
         let value = score["value"].as_f64().unwrap();
         assert!(value > 0.0 && value < 1.0, "{value}");
     }
-    // What is not measured of such a model is not drawn for either.
-    let plain = format!("{line} --force --metrics nll,fid --json");
-    let found = folder.done(&plain).json();
+    // What is not measured of such a model is not drawn for either, and the evaluation before stays.
+    folder.refused(
+        &format!("{line} --force --metrics nll,fid --json"),
+        &[
+            "nothing can be measured",
+            "nll was skipped: not for text-to-image models",
+            "fid was skipped: not for text-to-image models",
+        ],
+    );
+    let found = folder
+        .done(&format!("{line} --force --metrics nll,cluster --json"))
+        .json();
     let reason = "not for text-to-image models";
     assert_eq!(
         found["model"]["skipped"],
-        json!([{"metric": "nll", "reason": reason}, {"metric": "fid", "reason": reason}])
+        json!([{"metric": "nll", "reason": reason}])
     );
-    assert!(found["model"]["prompts"].is_null());
-    assert!(!folder.path("report/model-00.png").exists());
+    folder.refused(
+        &format!("{line} --force --class 1"),
+        &["no classes", "--class"],
+    );
+    folder.refused(
+        "unlearn --model model --data digit --out other --fail-if-found",
+        &["nothing is drawn", "retrack evaluate"],
+    );
     folder.refused(
         &format!("{line} --force --metrics clip-iqa --clip digit"),
         &["digit"],
@@ -606,6 +622,8 @@ fn a_sampler_that_is_not_built_is_replaced_with_a_warning() {
         said.contains("EulerDiscreteScheduler is not built here"),
         "{said}"
     );
-    let said = folder.done(&format!("{line} --scheduler ddpm")).stderr;
+    let said = folder
+        .done(&format!("{line} --force --scheduler ddpm"))
+        .stderr;
     assert!(!said.contains("Euler"), "{said}");
 }

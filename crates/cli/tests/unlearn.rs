@@ -2,6 +2,7 @@
 
 mod support;
 
+use retrack_unlearn::written::NAME as LIST;
 use serde_json::Value;
 use support::{Folder, PHOTOS, SIDE, events, noise, photo_png, png};
 
@@ -21,9 +22,15 @@ fn the_new_folder_differs_in_the_weights_and_the_card_alone() {
         ));
         let start = format!("{method}: 1 image unlearned from model in 2 steps");
         assert!(said.stdout.starts_with(&start), "{}", said.stdout);
+        // What was done, the verdict, what speaks against it or is to be done, and the page.
         let lines: Vec<&str> = said.stdout.lines().collect();
-        assert_eq!(lines.len(), 3);
-        assert_eq!(lines[2], format!("report: {method}/run/report.html"));
+        assert!(lines.len() > 3, "{}", said.stdout);
+        for line in &lines[2..lines.len() - 1] {
+            let known = line.starts_with("- ") || line.starts_with("What to do next: ");
+            assert!(known, "{line}");
+        }
+        let last = lines[lines.len() - 1];
+        assert_eq!(last, format!("report: {method}/run/report.html"));
 
         let mut files = folder.files(method);
         let run: Vec<String> = files
@@ -37,6 +44,7 @@ fn the_new_folder_differs_in_the_weights_and_the_card_alone() {
         assert!(base == model["README.md"]);
         let ignored = String::from_utf8(files.remove(".gitignore").unwrap()).unwrap();
         assert!(ignored.contains("/run/*"), "{ignored}");
+        assert!(files.remove(LIST).is_some());
         assert!(files.keys().eq(model.keys()), "{:?}", files.keys());
         for (name, content) in &model {
             let kept = name != WEIGHTS && name != "README.md";
@@ -139,7 +147,8 @@ fn the_new_model_can_be_inspected_and_sampled() {
             "sample --model out --count 4 --steps 3 --batch-size {batch} --scheduler ddpm --out {out}"
         ));
     }
-    let singles = folder.files("four");
+    let mut singles = folder.files("four");
+    assert!(singles.remove(LIST).is_some());
     let names: Vec<&str> = singles.keys().map(String::as_str).collect();
     assert_eq!(
         names,
@@ -148,8 +157,11 @@ fn the_new_model_can_be_inspected_and_sampled() {
     let single = image::load_from_memory(&singles["000002.png"]).unwrap();
     assert_eq!((single.width(), single.height()), (8, 8));
     let bytes = |name: &str| {
-        let images = folder.files(name).into_values();
-        let images = images.map(|png| image::load_from_memory(&png).unwrap().into_luma8());
+        let mut images = folder.files(name);
+        images.remove(LIST);
+        let images = images
+            .into_values()
+            .map(|png| image::load_from_memory(&png).unwrap().into_luma8());
         images
             .flat_map(image::GrayImage::into_raw)
             .collect::<Vec<u8>>()
@@ -315,6 +327,7 @@ fn folders_of_every_layout_come_back_in_their_own() {
         let model = folder.files("model");
         let mut out = folder.files("out");
         assert!(out.remove(".gitignore").is_some());
+        assert!(out.remove(LIST).is_some());
         out.retain(|name, _| !name.starts_with("run/") && name != "README.md");
         assert!(out.keys().eq(model.keys()), "{case}: {:?}", out.keys());
         for (name, content) in &model {

@@ -260,7 +260,7 @@ fn samples_are_drawn_as_the_command_sample_draws_them() {
         );
         for (model, picture) in [("model", "samples-before"), ("out", "samples-after")] {
             folder.done(&format!(
-                "sample --model {model} --seed 7 --count 4 --out {model}.png"
+                "sample --model {model} --seed 7 --count 4 --force --out {model}.png"
             ));
             let shown = report["pictures"][picture]["png"].as_str().unwrap();
             let shown = image::load_from_memory(&decode_base64(shown))

@@ -32,6 +32,10 @@ pub struct Nearest {
 pub enum CopiesError {
     #[error("{k} neighbors: the ratio needs at least 2")]
     Neighbors { k: usize },
+    #[error(
+        "a sample is measured by its {k} nearest training images, and this data set has only {distinct} different ones"
+    )]
+    Few { k: usize, distinct: usize },
     #[error("forgotten row {row} is not among the training set's {len}")]
     Forgotten { row: usize, len: usize },
     #[error("{found} bytes of samples are not whole images of {image_len}")]
@@ -89,6 +93,18 @@ impl<'a> Training<'a> {
         self.distinct.len()
     }
 
+    /// Whether there are as many images as a ratio to `k` of them needs.
+    ///
+    /// # Errors
+    /// [`CopiesError::Few`]
+    pub fn enough(&self, k: usize) -> Result<(), CopiesError> {
+        let distinct = self.distinct();
+        if distinct < k {
+            return Err(CopiesError::Few { k, distinct });
+        }
+        Ok(())
+    }
+
     /// The nearest training image of each of `samples`, bytes of the data set's shape, one image after another.
     ///
     /// With x the nearest training image of sample s, and S its `k` nearest,
@@ -104,6 +120,7 @@ impl<'a> Training<'a> {
         if k < 2 {
             return Err(CopiesError::Neighbors { k });
         }
+        self.enough(k)?;
         if !samples.len().is_multiple_of(image_len) {
             return Err(CopiesError::Length {
                 image_len,
@@ -235,7 +252,11 @@ mod tests {
         };
         assert!(error(&[0; 3], 2).starts_with("3 bytes"));
         assert!(error(&[0; 2], 1).starts_with("1 neighbors"));
-        assert!(error(&[0; 2], 4).contains("only 3 images"));
+        assert!(
+            error(&[0; 2], 4).ends_with(
+                "4 nearest training images, and this data set has only 3 different ones"
+            )
+        );
         let none = training.nearest(&[], 2, BUDGET).unwrap();
         assert!(none.share(THRESHOLD).is_nan());
     }

@@ -1,18 +1,66 @@
-//! How often a model repeats an image.
+//! How often a model repeats images.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::distance::euclidean;
 
-/// Samples near a forgotten image.
+/// Samples near forgotten images.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Frequency {
-    /// Samples nearer to the image than the threshold.
+    /// Samples nearer to any of the images than that image's threshold.
     pub repeats: usize,
+    /// Those near the image that is repeated most: as many as `repeats` where there is one image.
+    pub of_one: usize,
     /// Samples looked at.
     pub samples: usize,
-    /// Distance to the nearest sample.
+    /// Distance of the nearest sample to the image that it is nearest to.
     pub nearest: f64,
+}
+
+/// What one sample is to the images.
+struct Seen {
+    /// Places of the images that it counts as.
+    near: Vec<usize>,
+    /// Distance to the nearest image.
+    nearest: f64,
+}
+
+impl Seen {
+    fn of(sample: &[u8], images: &[&[u8]], thresholds: &[f64]) -> Self {
+        let mut seen = Self {
+            near: Vec::new(),
+            nearest: f64::INFINITY,
+        };
+        for (place, (image, &threshold)) in images.iter().zip(thresholds).enumerate() {
+            let distance = euclidean(sample, image);
+            seen.nearest = seen.nearest.min(distance);
+            if distance < threshold {
+                seen.near.push(place);
+            }
+        }
+        seen
+    }
+}
+
+/// Samples lie one after another, all of the images' length.
+fn see(samples: &[u8], images: &[&[u8]], thresholds: &[f64]) -> Vec<Seen> {
+    assert_eq!(images.len(), thresholds.len(), "a threshold for each image");
+    let len = images.first().map_or(0, |image| image.len());
+    if len == 0 {
+        return Vec::new();
+    }
+    samples
+        .par_chunks_exact(len)
+        .map(|sample| Seen::of(sample, images, thresholds))
+        .collect()
+}
+
+/// Distance of each of `samples` to the nearest of `images`: bytes, of the same length, one after another.
+pub fn to_nearest_image(samples: &[u8], images: &[&[u8]]) -> Vec<f64> {
+    let thresholds = vec![0.0; images.len()];
+    let seen = see(samples, images, &thresholds);
+    seen.into_iter().map(|seen| seen.nearest).collect()
 }
 
 impl Frequency {
@@ -21,26 +69,28 @@ impl Frequency {
     ///
     /// The published MNIST experiment uses 10 for its T-shirt.
     pub fn of(samples: &[u8], image: &[u8], threshold: f64) -> Self {
-        let distances: Vec<f64> = samples
-            .chunks_exact(image.len())
-            .map(|sample| euclidean(sample, image))
-            .collect();
-        Self {
-            repeats: distances.iter().filter(|d| **d < threshold).count(),
-            samples: distances.len(),
-            nearest: distances.iter().copied().fold(f64::INFINITY, f64::min),
-        }
+        Self::of_any(samples, &[image], &[threshold])
     }
 
-    /// Of several images, the one that is repeated most. `None` of no images.
-    pub fn most<'a>(
-        samples: &[u8],
-        images: impl Iterator<Item = &'a [u8]>,
-        threshold: f64,
-    ) -> Option<Self> {
-        images
-            .map(|image| Self::of(samples, image, threshold))
-            .max_by_key(|found| found.repeats)
+    /// Counts the samples that repeat any of `images`, each once. Every image has its threshold.
+    ///
+    /// # Panics
+    /// As many thresholds as images are needed.
+    pub fn of_any(samples: &[u8], images: &[&[u8]], thresholds: &[f64]) -> Self {
+        let seen = see(samples, images, thresholds);
+        let mut counts = vec![0; images.len()];
+        for &place in seen.iter().flat_map(|seen| &seen.near) {
+            counts[place] += 1;
+        }
+        Self {
+            repeats: seen.iter().filter(|seen| !seen.near.is_empty()).count(),
+            of_one: counts.into_iter().max().unwrap_or(0),
+            samples: seen.len(),
+            nearest: seen
+                .iter()
+                .map(|seen| seen.nearest)
+                .fold(f64::INFINITY, f64::min),
+        }
     }
 
     /// Repeats per sample.
@@ -49,13 +99,18 @@ impl Frequency {
     }
 }
 
-/// The samples that repeat none of `images`, all of `len` bytes, one after another: quality is judged by these.
-pub fn others(samples: &[u8], images: &[&[u8]], len: usize, threshold: f64) -> Vec<u8> {
-    let others = samples.chunks_exact(len).filter(|sample| {
-        let near = |image: &&[u8]| euclidean(sample, image) < threshold;
-        !images.iter().any(near)
-    });
-    others.flatten().copied().collect()
+/// The samples that repeat none of `images`, all of one length, one after another: quality is judged by these.
+///
+/// # Panics
+/// As many thresholds as images are needed.
+pub fn others(samples: &[u8], images: &[&[u8]], thresholds: &[f64]) -> Vec<u8> {
+    let Some(len) = images.first().map(|image| image.len()) else {
+        return samples.to_vec();
+    };
+    let seen = see(samples, images, thresholds);
+    let others = samples.chunks_exact(len).zip(seen);
+    let others = others.filter(|(_, seen)| seen.near.is_empty());
+    others.flat_map(|(sample, _)| sample).copied().collect()
 }
 
 #[cfg(test)]
@@ -63,14 +118,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_image_that_is_repeated_most_counts_and_repeats_of_any_are_left_out() {
+    fn a_sample_that_shows_any_of_the_images_counts_and_repeats_of_any_are_left_out() {
         let (dark, bright): (&[u8], &[u8]) = (&[0, 0], &[255, 255]);
         let samples = [0, 0, 255, 255, 255, 254, 0, 255];
-        let most = Frequency::most(&samples, [dark, bright].into_iter(), 0.5).unwrap();
-        assert_eq!(most.repeats, 2);
-        assert_eq!(Frequency::most(&samples, std::iter::empty(), 0.5), None);
-        assert_eq!(others(&samples, &[dark, bright], 2, 0.5), [0, 255]);
-        assert_eq!(others(&samples, &[], 2, 0.5), samples);
+        let found = Frequency::of_any(&samples, &[dark, bright], &[0.5; 2]);
+        assert_eq!((found.repeats, found.of_one, found.samples), (3, 2, 4));
+        assert_eq!(others(&samples, &[dark, bright], &[0.5; 2]), [0, 255]);
+        assert_eq!(others(&samples, &[], &[]), samples);
+    }
+
+    #[test]
+    fn the_nearest_sample_is_the_nearest_to_any_image_wherever_that_stands() {
+        let (dark, bright): (&[u8], &[u8]) = (&[0, 0], &[255, 255]);
+        let samples = [51, 0, 0, 102];
+        for images in [[dark, bright], [bright, dark]] {
+            let found = Frequency::of_any(&samples, &images, &[0.1; 2]);
+            assert_eq!((found.repeats, found.of_one), (0, 0));
+            assert!((found.nearest - 0.2).abs() < 1e-12, "{found:?}");
+        }
+        assert_eq!(to_nearest_image(&samples, &[dark]), [0.2, 0.4]);
+    }
+
+    #[test]
+    fn every_image_has_its_own_threshold_and_a_sample_near_two_counts_once() {
+        let (dark, gray): (&[u8], &[u8]) = (&[0], &[102]);
+        let samples = [51];
+        for (thresholds, repeats) in [([0.3, 0.3], 1), ([0.1, 0.3], 1), ([0.1, 0.1], 0)] {
+            let found = Frequency::of_any(&samples, &[dark, gray], &thresholds);
+            assert_eq!(found.repeats, repeats);
+        }
     }
 
     #[test]

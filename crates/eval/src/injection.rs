@@ -2,61 +2,82 @@
 
 use burn::tensor::{Tensor, TensorData};
 use retrack_networks::sampling::Generator;
+use retrack_networks::schedule::{
+    Sampler, ScheduleError, SchedulerConfig, SchedulerKind, TimestepSpacing,
+};
 use retrack_networks::unet2d::InputError;
-use retrack_unlearn::feed::{to_byte, to_unit};
+use retrack_unlearn::feed::to_unit;
 
-use crate::distance::{euclidean, mean};
+use crate::distance::mean;
+use crate::frequency::{Frequency, to_nearest_image};
 
-/// Where an image is noised to before the model denoises it again, of 1,000.
-pub const TIMESTEP: usize = 250;
 /// How often that is tried with each image. The published number rests on one try.
 pub const REPEATS: usize = 16;
 
-/// What a model makes of `image` (bytes) from noise at [`TIMESTEP`]: [`REPEATS`] images of bytes, one after another.
-/// The published measure denoises ancestrally over every timestep; `generator` says how it is done here. `progress` is
-/// called after each denoising step.
+/// Where an image is noised to before the model denoises it again: a quarter of the schedule, which is timestep 250 of
+/// the published 1,000.
+pub fn timestep(timesteps: usize) -> usize {
+    timesteps / 4
+}
+
+/// Ancestral sampling over every timestep up to [`timestep`]'s, as published.
+///
+/// The last timestep is left out, which no attempt begins at: where it holds no signal (`rescale_betas_zero_snr`) a
+/// walk cannot begin there. What moves or spaces the steps of shorter walks means nothing to one that leaves none out.
 ///
 /// # Errors
-/// An image that does not fit the network.
+/// None that a schedule of at least one timestep has.
+pub fn sampler(config: &SchedulerConfig) -> Result<Sampler, ScheduleError> {
+    let every = SchedulerConfig {
+        timestep_spacing: TimestepSpacing::Leading,
+        steps_offset: 0,
+        ..config.clone()
+    };
+    let steps = config.num_train_timesteps.saturating_sub(1).max(1);
+    Sampler::new(SchedulerKind::Ddpm, &every, steps)
+}
+
+/// What a model makes of `image` (bytes) from noise at [`timestep`]: [`REPEATS`] images, one after another, values
+/// around [-1, 1]. The published measure denoises ancestrally over every timestep; `generator` says how it is done
+/// here. `label` is the class, of a network with classes. `progress` is called after each denoising step.
+///
+/// # Errors
+/// An image or label that does not fit the network.
 pub fn restore(
     generator: &Generator,
     image: &[u8],
+    label: Option<i64>,
     progress: &mut dyn FnMut(),
-) -> Result<Vec<u8>, InputError> {
+) -> Result<Vec<f32>, InputError> {
     let clean: Vec<f32> = image.iter().map(|&byte| to_unit(byte)).collect();
     let [height, width, channels] = generator.shape;
     let copies = TensorData::new(clean.repeat(REPEATS), [REPEATS, height, width, channels]);
     let copies = Tensor::from_data(copies, generator.device);
-    let restored = generator.reconstruct(copies, TIMESTEP, 0..REPEATS as u64, None, progress)?;
-    Ok(restored.into_iter().map(to_byte).collect())
+    let from = timestep(generator.sampler.schedule().timesteps());
+    let labels = label.map(|label| [label; REPEATS]);
+    let labels = labels.as_ref().map(|labels| &labels[..]);
+    generator.reconstruct(copies, from, 0..REPEATS as u64, labels, progress)
 }
 
-/// How near restored images come to the images that they were made from.
+/// How near restored images come to forgotten ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Restored {
-    /// Of the tries: those nearer than the threshold.
+    /// Of the tries: those nearer to any of the images than its threshold.
     pub share: f64,
-    /// Mean Euclidean distance, pixels in [0, 1].
+    /// Mean Euclidean distance to the nearest of the images, pixels in [0, 1].
     pub distance: f64,
     pub tries: usize,
 }
 
 impl Restored {
-    /// `restored` holds as many tries for each of `images`, one after another; all are bytes of one shape.
-    pub fn of(images: &[&[u8]], restored: &[u8], threshold: f64) -> Self {
-        let each = restored.len() / images.len().max(1);
-        let tries = images.iter().zip(restored.chunks_exact(each.max(1)));
-        let distances: Vec<f64> = tries
-            .flat_map(|(image, restored)| {
-                let restored = restored.chunks_exact(image.len());
-                restored.map(|restored| euclidean(restored, image))
-            })
-            .collect();
-        let near = distances.iter().filter(|&&apart| apart < threshold).count();
+    /// `restored` holds tries, one after another; all are bytes of one shape. A try that began with one of `images` and
+    /// led to another has brought a forgotten image back.
+    pub fn of(images: &[&[u8]], thresholds: &[f64], restored: &[u8]) -> Self {
+        let found = Frequency::of_any(restored, images, thresholds);
         Self {
-            share: near as f64 / distances.len() as f64,
-            distance: mean(&distances),
-            tries: distances.len(),
+            share: found.repeats as f64 / found.samples as f64,
+            distance: mean(&to_nearest_image(restored, images)),
+            tries: found.samples,
         }
     }
 }
@@ -66,12 +87,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_image_is_compared_with_its_own_restorations() {
-        let (dark, bright) = ([0, 0], [255, 255]);
+    fn an_attempt_that_leads_to_any_of_the_images_counts() {
+        let (dark, bright): (&[u8], &[u8]) = (&[0, 0], &[255, 255]);
         let restored = [0, 0, 255, 0, 255, 255, 255, 255];
-        let found = Restored::of(&[&dark, &bright], &restored, 0.5);
-        assert_eq!((found.share, found.distance, found.tries), (0.75, 0.25, 4));
-        let swapped = Restored::of(&[&bright, &dark], &restored, 0.5);
-        assert_eq!(swapped.share, 0.0);
+        for images in [[dark, bright], [bright, dark]] {
+            let found = Restored::of(&images, &[0.5; 2], &restored);
+            assert_eq!((found.share, found.distance, found.tries), (0.75, 0.25, 4));
+        }
+        let strict = Restored::of(&[dark, bright], &[0.5, 0.0], &restored);
+        assert_eq!(strict.share, 0.25);
+    }
+
+    #[test]
+    fn every_schedule_has_its_quarter_and_all_timesteps_up_to_it() {
+        assert_eq!(timestep(1000), 250);
+        for (timesteps, offset, zero) in [(1000, 1, true), (200, 0, false), (2, 1, false)] {
+            let config = SchedulerConfig {
+                num_train_timesteps: timesteps,
+                steps_offset: offset,
+                rescale_betas_zero_snr: zero,
+                timestep_spacing: TimestepSpacing::Trailing,
+                ..SchedulerConfig::default()
+            };
+            let walk = sampler(&config)
+                .unwrap()
+                .walk(timestep(timesteps))
+                .timesteps();
+            let all: Vec<usize> = (0..=timestep(timesteps)).rev().collect();
+            assert_eq!(walk, all, "{timesteps}");
+        }
+        let one = SchedulerConfig {
+            num_train_timesteps: 1,
+            ..SchedulerConfig::default()
+        };
+        assert_eq!(sampler(&one).unwrap().walk(timestep(1)).timesteps(), [0]);
     }
 }

@@ -138,7 +138,8 @@ impl Scoring<'_> {
         Ok(Scores::new(self.draws, losses))
     }
 
-    /// Scores forgotten images and controls, values in [-1, 1] one image after another, and compares them.
+    /// Scores forgotten images and controls, values in [-1, 1] one image after another, and compares them. `labels`
+    /// holds a class for each of both, of a network with classes.
     ///
     /// # Errors
     /// [`MembershipError`]: those of [`Self::losses`] and of [`Membership::of`].
@@ -146,12 +147,14 @@ impl Scoring<'_> {
         &self,
         forgotten: &[f32],
         control: &[f32],
+        labels: Option<[&[i64]; 2]>,
         bootstrap: &Bootstrap,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Membership, MembershipError> {
-        let forgotten = self.losses(forgotten, None, progress)?;
+        let [of_forgotten, of_control] = [0, 1].map(|group| labels.map(|labels| labels[group]));
+        let forgotten = self.losses(forgotten, of_forgotten, progress)?;
         let known = forgotten.images() * forgotten.draws();
-        let control = self.losses(control, None, &mut |done| progress(known + done))?;
+        let control = self.losses(control, of_control, &mut |done| progress(known + done))?;
         Membership::of(&forgotten, &control, bootstrap)
     }
 

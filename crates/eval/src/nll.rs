@@ -13,8 +13,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::ode::{OdeError, Tolerance, rk45};
 
-/// `beta(t) = BETA[0] + t (BETA[1] - BETA[0])`, the limit of 1000 linear betas from 1e-4 to 0.02.
-const BETA: [f64; 2] = [0.1, 20.0];
 /// At t = 0 the score is infinite.
 const INTERVAL: [f64; 2] = [1e-5, 1.0];
 const TOLERANCE: Tolerance = Tolerance {
@@ -23,13 +21,17 @@ const TOLERANCE: Tolerance = Tolerance {
 };
 /// score_sde's `7 - inverse_scaler(-1)` for pixels in [-1, 1]: from densities of these to those of bytes.
 const OFFSET: f64 = 7.0;
+/// How far the deviation of the equation's noise may be from that of the label's timestep, where noise alone has 1. Of the
+/// published 1,000 timesteps it is a hundredth, of Stable Diffusion's 0.03.
+const NOISE_TOLERANCE: f64 = 0.05;
 
 /// The likelihood that a network gives to images, as score_sde computes it (Song et al. 2021, arXiv 2011.13456,
 /// section 4.3 and appendix D.2), here for a network of whole timesteps.
 ///
-/// The noise of the network's schedule becomes a stochastic differential equation that preserves variance, with
-/// `beta(t) = 0.1 + 19.9 t`, and the network its score `-eps(x, label) / std(t)`,
-/// `std(t)^2 = 1 - exp(-19.9 t^2 / 2 - 0.1 t)`, with label `trunc((timesteps - 1) t)`. The equation
+/// The noise of the network's schedule becomes a stochastic differential equation that preserves variance, and the
+/// network its score `-eps(x, label) / std(t)`, `std(t)^2 = 1 - exp(-integral of beta from 0 to t)`, with label
+/// `trunc((timesteps - 1) t)`. `beta(t)` is `timesteps` times the schedule's own beta at timestep `(timesteps - 1) t`,
+/// straight between two of them: `0.1 + 19.9 t` for the published 1,000 linear betas from 1e-4 to 0.02. The equation
 /// `dx/dt = -beta x / 2 - beta score / 2` leads from the image at t = 1e-5 to noise z at t = 1 and
 ///
 /// ```text
@@ -79,6 +81,15 @@ pub enum NllError {
     },
     #[error("the network is on a device without autodiff, which gives no divergence")]
     NoAutodiff,
+    #[error(
+        "the schedule's steps are too coarse for an equation in continuous time: at timestep {timestep} the network knows \
+         noise of deviation {network:.3}, where the equation has {equation:.3}"
+    )]
+    Coarse {
+        timestep: usize,
+        network: f64,
+        equation: f64,
+    },
 }
 
 /// -1 or 1 with equal probability for each of `values` values of the images with these numbers: a probe. An image
@@ -126,6 +137,7 @@ impl Likelihood<'_> {
         if !self.device.is_autodiff() {
             return Err(NllError::NoAutodiff);
         }
+        let betas = Betas::new(self.schedule)?;
         let [batch, ..] = shape;
         if expected == 0 {
             return Ok(Nll {
@@ -139,7 +151,7 @@ impl Likelihood<'_> {
         let mut state: Vec<f64> = images.iter().map(|&pixel| f64::from(pixel)).collect();
         state.resize(expected + batch, 0.0);
         let solution = rk45(
-            |t, state| self.flow(t, &state[..expected], shape, labels, probe),
+            |t, state| self.flow(&betas, t, &state[..expected], shape, labels, probe),
             INTERVAL,
             state,
             TOLERANCE,
@@ -164,14 +176,14 @@ impl Likelihood<'_> {
     /// `dx/dt`, and for each image the estimate `<probe, d(dx/dt)/dx probe>` of its divergence.
     fn flow(
         &self,
+        betas: &Betas,
         t: f64,
         x: &[f64],
         shape: [usize; 4],
         labels: Option<&[i64]>,
         probe: &[f32],
     ) -> Result<Vec<f64>, NllError> {
-        let beta = BETA[0] + t * (BETA[1] - BETA[0]);
-        let std = std(t);
+        let (beta, std) = betas.at(t);
         let (noise, gradient) = self.noise_and_gradient(t, x, shape, labels, probe)?;
 
         // -beta x / 2 + beta eps / (2 std), of which the network gives eps.
@@ -228,10 +240,75 @@ impl Likelihood<'_> {
     }
 }
 
-/// `sqrt(1 - exp(2 log_mean_coeff))`, exact near t = 0 as well.
-fn std(t: f64) -> f64 {
-    let log_mean_coeff = -0.25 * t * t * (BETA[1] - BETA[0]) - 0.5 * t * BETA[0];
-    (-(2.0 * log_mean_coeff).exp_m1()).sqrt()
+/// Whether likelihoods can be computed of networks with this schedule.
+///
+/// # Errors
+/// [`NllError::Coarse`]
+pub fn check(schedule: &NoiseSchedule) -> Result<(), NllError> {
+    Betas::new(schedule).map(|_| ())
+}
+
+/// A schedule in continuous time.
+#[derive(Debug)]
+struct Betas {
+    /// `beta` at the times `k / (timesteps - 1)`.
+    rates: Vec<f64>,
+    /// Its integral from 0 to each of these.
+    integrals: Vec<f64>,
+}
+
+impl Betas {
+    fn new(schedule: &NoiseSchedule) -> Result<Self, NllError> {
+        let count = schedule.timesteps() as f64;
+        let rates: Vec<f64> = schedule.betas.iter().map(|beta| count * beta).collect();
+        let mut integrals = vec![0.0];
+        for pair in rates.windows(2) {
+            let last = integrals[integrals.len() - 1];
+            integrals.push(last + (pair[0] + pair[1]) / 2.0 / (count - 1.0));
+        }
+        let betas = Self { rates, integrals };
+        betas.compare(schedule)?;
+        Ok(betas)
+    }
+
+    /// Looks for a timestep that the network is asked for at a time when the equation's noise is another than its own.
+    fn compare(&self, schedule: &NoiseSchedule) -> Result<(), NllError> {
+        let last = (schedule.timesteps() - 1).max(1) as f64;
+        for timestep in 0..schedule.timesteps() {
+            let network = schedule.noise(timestep);
+            for time in [timestep as f64 / last, (timestep as f64 + 1.0) / last] {
+                let (_, equation) = self.at(time.min(1.0));
+                if (network - equation).abs() > NOISE_TOLERANCE {
+                    return Err(NllError::Coarse {
+                        timestep,
+                        network,
+                        equation,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `beta` and `std` at time `t`. A schedule of one timestep has the same beta at all times.
+    fn at(&self, t: f64) -> (f64, f64) {
+        let last = self.rates.len() - 1;
+        let (beta, integral) = if last == 0 {
+            (self.rates[0], t * self.rates[0])
+        } else {
+            let place = t * last as f64;
+            let below = (place as usize).min(last - 1);
+            let part = place - below as f64;
+            let slope = self.rates[below + 1] - self.rates[below];
+            let area = part * self.rates[below] + part * part / 2.0 * slope;
+            (
+                self.rates[below] + part * slope,
+                self.integrals[below] + area / last as f64,
+            )
+        };
+        // Exact near t = 0 as well.
+        (beta, (-(-integral).exp_m1()).sqrt())
+    }
 }
 
 /// The trained timestep at time `t` in [0, 1]. A stage of a step that ends at 1 may lie past it by a rounding.
@@ -370,11 +447,51 @@ mod tests {
     #[test]
     fn the_noise_of_the_equation_is_nearly_the_schedules() {
         let schedule = NoiseSchedule::new(&SchedulerConfig::default());
+        let betas = Betas::new(&schedule).unwrap();
         for t in [100, 500, 900] {
             let time = (t as f64 + 1.0) / 1000.0;
-            assert!((std(time) - schedule.noise(t)).abs() < 2e-3, "{t}");
+            assert!((betas.at(time).1 - schedule.noise(t)).abs() < 2e-3, "{t}");
         }
-        assert!((std(1e-5) - 1e-3).abs() < 1e-5);
+        assert!((betas.at(1e-5).1 - 1e-3).abs() < 1e-5);
+    }
+
+    #[test]
+    fn the_published_schedule_has_the_published_equation() {
+        let betas = Betas::new(&NoiseSchedule::new(&SchedulerConfig::default())).unwrap();
+        for t in [1e-5, 0.01, 0.3, 0.77, 1.0, 1.0 + 1e-15] {
+            let (beta, std) = betas.at(t);
+            let published = 0.1 + 19.9 * t;
+            assert!((beta / published - 1.0).abs() < 1e-6, "{t}: {beta}");
+            let expected = (-(-19.9 * t * t / 2.0 - 0.1 * t).exp_m1()).sqrt();
+            assert!((std / expected - 1.0).abs() < 1e-6, "{t}: {std}");
+        }
+    }
+
+    #[test]
+    fn every_usual_schedule_has_an_equation_and_a_coarse_one_is_named() {
+        use retrack_networks::schedule::BetaSchedule;
+        let linear = |start, end| BetaSchedule::Linear { start, end };
+        let of = |num_train_timesteps, beta_schedule, rescale_betas_zero_snr| {
+            check(&NoiseSchedule::new(&SchedulerConfig {
+                num_train_timesteps,
+                beta_schedule,
+                rescale_betas_zero_snr,
+                ..SchedulerConfig::default()
+            }))
+        };
+        let scaled = BetaSchedule::ScaledLinear {
+            start: 0.00085,
+            end: 0.012,
+        };
+        for zero in [false, true] {
+            of(1000, linear(1e-4, 0.02), zero).unwrap();
+            of(1000, scaled.clone(), zero).unwrap();
+            of(1000, BetaSchedule::SquaredCosCapV2, zero).unwrap();
+        }
+        of(100, linear(1e-3, 0.2), false).unwrap();
+        of(1, linear(1e-4, 1e-4), false).unwrap();
+        let coarse = of(4, linear(0.1, 0.9), false).unwrap_err();
+        assert!(matches!(coarse, NllError::Coarse { .. }), "{coarse}");
     }
 
     #[test]

@@ -95,6 +95,12 @@ impl Embedding {
         let pairs = self.0.iter().zip(&other.0);
         pairs.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
     }
+
+    /// The similarity to the one of `others` that is most alike; minus infinity where there are none.
+    pub fn most_similar(&self, others: &[Self]) -> f64 {
+        let all = others.iter().map(|other| self.similarity(other));
+        all.fold(f64::NEG_INFINITY, f64::max)
+    }
 }
 
 /// How similar images are to one.
@@ -384,6 +390,13 @@ mod tests {
         let embedding = Embedding::of(vec![3.0, -4.0]).unwrap();
         assert_eq!(embedding.values(), [0.6, -0.8]);
         assert!((embedding.similarity(&embedding) - 1.0).abs() < 1e-7);
+        let across = Embedding::of(vec![4.0, 3.0]).unwrap();
+        for others in [
+            [embedding.clone(), across.clone()],
+            [across, embedding.clone()],
+        ] {
+            assert!((embedding.most_similar(&others) - 1.0).abs() < 1e-7);
+        }
         assert_eq!(Embedding::of(vec![0.0; 3]), None);
         assert_eq!(Embedding::of(vec![1.0, f32::NAN]), None);
     }

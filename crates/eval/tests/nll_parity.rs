@@ -69,6 +69,20 @@ fn a_network_that_predicts_velocity_has_the_likelihood_of_its_noise() {
 }
 
 #[test]
+fn every_schedule_has_the_likelihood_of_its_own_betas() {
+    for name in ["nll_scaled_linear", "nll_cosine", "nll_short"] {
+        assert_agrees(name);
+    }
+}
+
+#[test]
 fn every_case_has_a_test() {
-    assert_eq!(support::cases("nll_"), ["nll_rgb8", "nll_v_prediction"]);
+    let tested = [
+        "nll_cosine",
+        "nll_rgb8",
+        "nll_scaled_linear",
+        "nll_short",
+        "nll_v_prediction",
+    ];
+    assert_eq!(support::cases("nll_"), tested);
 }

@@ -76,10 +76,12 @@ pub(crate) fn forward(a: &Attention, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32
                 let (head, first) = (task / blocks, task % blocks * QUERIES);
                 let count = QUERIES.min(queries - first);
                 // SAFETY: each task writes the results of its own queries.
-                with_scratch(count * row, |scores| unsafe {
+                with_scratch(count * (row + dim), |scores| unsafe {
                     let from = (head * queries + first) * dim;
+                    let scaled = scores.add(count * row);
+                    scale_to(&q[from..from + count * dim], scale as f32, scaled);
                     let q = Left {
-                        pointer: q[from..].as_ptr(),
+                        pointer: scaled,
                         row: dim,
                         column: 1,
                     };
@@ -96,7 +98,7 @@ pub(crate) fn forward(a: &Attention, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32
                         Start::Zero,
                     );
                     for r in 0..count {
-                        softmax(scores.add(r * row), keys, scale as f32);
+                        softmax(scores.add(r * row), keys);
                     }
                     let p = Left {
                         pointer: scores,
@@ -162,8 +164,9 @@ pub(crate) fn backward(
         let k = &k[head * keys * dim..(head + 1) * keys * dim];
         let v = &v[head * keys * value_dim..(head + 1) * keys * value_dim];
         // SAFETY: each head has its own gradients; the matrices have the sizes given.
-        with_scratch(2 * block * row, |p| unsafe {
+        with_scratch(block * (2 * row + dim), |p| unsafe {
             let ds = p.add(block * row);
+            let scaled = ds.add(block * row);
             let dk = to_k.at(head * keys * dim);
             let dv = to_v.at(head * keys * value_dim);
             for first in (0..queries).step_by(block) {
@@ -176,12 +179,14 @@ pub(crate) fn backward(
                     row,
                     column: 1,
                 };
+                scale_to(q, scale as f32, scaled);
+                let scaled = std::slice::from_raw_parts(scaled, count * dim);
                 matmul(
                     parallel,
                     count,
                     keys,
                     dim,
-                    left(q, dim),
+                    left(scaled, dim),
                     turned(k, dim),
                     p,
                     row,
@@ -199,7 +204,7 @@ pub(crate) fn backward(
                     Start::Zero,
                 );
                 for r in 0..count {
-                    softmax(p.add(r * row), keys, scale as f32);
+                    softmax(p.add(r * row), keys);
                     softmax_gradient(p.add(r * row), ds.add(r * row), keys, scale as f32);
                 }
                 let [p_turned, ds_turned] = [p, ds].map(|m| Left {
@@ -251,37 +256,48 @@ pub(crate) fn backward(
     [dq, dk, dv]
 }
 
+/// The queries times the scale: scaled before the product, as the plain form does, scores overflow where its own do.
+///
+/// # Safety
+///
+/// `to` is writable for as many floats.
+unsafe fn scale_to(queries: &[f32], scale: f32, to: *mut f32) {
+    for (i, query) in queries.iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { *to.add(i) = query * scale };
+    }
+}
+
 vectorized! {
-    /// x = softmax(x scale), in place.
-    unsafe fn softmax(simd; x: *mut f32, count: usize, scale: f32) {
-        let scale = simd.splat_f32s(scale);
+    /// x = softmax(x), in place. A row with a NaN or with positive infinity is all NaN: whatever the maximum made of
+    /// NaN, its exponential is NaN, and so is the sum.
+    unsafe fn softmax(simd; x: *mut f32, count: usize) {
         let whole = count - count % S::F32_LANES;
         let mut largest = f32::NEG_INFINITY;
         if whole > 0 {
             let mut most = simd.splat_f32s(f32::NEG_INFINITY);
             let mut i = 0;
             while i < whole {
-                most = simd.max_f32s(most, simd.mul_f32s(load(simd, x.add(i), S::F32_LANES), scale));
+                most = simd.max_f32s(most, load(simd, x.add(i), S::F32_LANES));
                 i += S::F32_LANES;
             }
             largest = simd.reduce_max_f32s(most);
         }
-        let factor = simd.reduce_max_f32s(scale);
         for i in whole..count {
-            largest = largest.max(*x.add(i) * factor);
+            largest = largest.max(*x.add(i));
         }
-        let most = simd.splat_f32s(-largest);
+        let most = simd.splat_f32s(largest);
         let mut sum = simd.splat_f32s(0.0);
         let mut i = 0;
         while i < whole {
-            let e = simd::exp(simd, simd.mul_add_e_f32s(load(simd, x.add(i), S::F32_LANES), scale, most));
+            let e = simd::exp(simd, simd.sub_f32s(load(simd, x.add(i), S::F32_LANES), most));
             sum = simd.add_f32s(sum, e);
             store(simd, x.add(i), S::F32_LANES, e);
             i += S::F32_LANES;
         }
         let mut total = simd.reduce_sum_f32s(sum);
         for i in whole..count {
-            let e = (*x.add(i) * factor - largest).exp();
+            let e = (*x.add(i) - largest).exp();
             total += e;
             *x.add(i) = e;
         }

@@ -36,26 +36,27 @@ fn tail<S: Simd>(simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
     (simd.mul_f32s(bell, simd.mul_f32s(p, t)), bell)
 }
 
+/// The cumulative probability at x, and exp(-x²/2).
+#[inline(always)]
+fn cumulative<S: Simd>(simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
+    let (tail, bell) = tail(simd, x);
+    let below = simd.less_than_f32s(x, simd.splat_f32s(0.0));
+    let above = simd.sub_f32s(simd.splat_f32s(1.0), tail);
+    (simd.select_f32s(below, tail, above), bell)
+}
+
+/// As a product, infinity stays infinity, and its negative times 0 is NaN, as in PyTorch.
 #[inline(always)]
 fn gelu_of<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
-    let (tail, _) = tail(simd, x);
-    let positive = simd.max_f32s(x, simd.splat_f32s(0.0));
-    simd.sub_f32s(positive, simd.mul_f32s(simd.abs_f32s(x), tail))
+    simd.mul_f32s(x, cumulative(simd, x).0)
 }
 
 /// GELU and its derivative, the cumulative probability plus x times the density.
 #[inline(always)]
 fn gelu_and_slope<S: Simd>(simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
-    let (tail, bell) = tail(simd, x);
-    let zero = simd.splat_f32s(0.0);
-    let below = simd.less_than_f32s(x, zero);
-    let above = simd.sub_f32s(simd.splat_f32s(1.0), tail);
-    let cumulative = simd.select_f32s(below, tail, above);
+    let (cumulative, bell) = cumulative(simd, x);
     let density = simd.mul_f32s(bell, simd.splat_f32s(0.398_942_3));
-    let value = simd.sub_f32s(
-        simd.max_f32s(x, zero),
-        simd.mul_f32s(simd.abs_f32s(x), tail),
-    );
+    let value = simd.mul_f32s(x, cumulative);
     (value, simd.mul_add_e_f32s(x, density, cumulative))
 }
 

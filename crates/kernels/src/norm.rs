@@ -97,19 +97,12 @@ pub(crate) fn forward(norm: &Norm, x: &[f32], gamma: &[f32], beta: &[f32]) -> (V
             moments(norm, from, parallel, mean, scale);
             let gamma = norm.row(gamma, norm.gamma_per_image, i);
             let beta = norm.row(beta, norm.beta_per_image, i);
-            let (factor, offset) = affine(norm, mean, scale, gamma, beta);
+            let (factor, offset) = normal(norm, mean, scale);
+            let affine: [&[f32]; 4] = [&factor, &offset, gamma, beta];
             norm.for_each_part(parallel, |first, count, _| unsafe {
                 let from = from.as_ptr().add(first * channels);
                 let to = y.at(i * norm.image() + first * channels);
-                apply(
-                    from,
-                    count,
-                    channels,
-                    factor.as_ptr(),
-                    offset.as_ptr(),
-                    norm.silu,
-                    to,
-                );
+                apply(from, count, channels, pointers(affine), norm.silu, to);
             });
         });
     };
@@ -151,9 +144,9 @@ pub(crate) fn backward(
             );
             let gamma = norm.row(gamma, norm.gamma_per_image, i);
             let beta = norm.row(beta, norm.beta_per_image, i);
-            let (factor, offset) = affine(norm, mean, scale, gamma, beta);
-            let (ones, zeros) = (vec![1.0; channels], vec![0.0; channels]);
-            let (normal_factor, normal_offset) = affine(norm, mean, scale, &ones, &zeros);
+            let (factor, offset) = normal(norm, mean, scale);
+            let affine: [&[f32]; 4] = [&factor, &offset, gamma, beta];
+            let slopes: Vec<f32> = gamma.iter().zip(&factor).map(|(g, s)| g * s).collect();
             // SAFETY: each part writes its own pixels and its own row of sums.
             norm.for_each_part(parallel, |first, count, part| unsafe {
                 let at = start + first * channels;
@@ -165,13 +158,11 @@ pub(crate) fn backward(
                     channels,
                     silu: norm.silu,
                 };
-                let affine = [
-                    factor.as_ptr(),
-                    offset.as_ptr(),
-                    normal_factor.as_ptr(),
-                    normal_offset.as_ptr(),
-                ];
-                gather_sums(pixels, affine, shared_sums.at((i * parts + part) * row));
+                gather_sums(
+                    pixels,
+                    pointers(affine),
+                    shared_sums.at((i * parts + part) * row),
+                );
             });
             // SAFETY: each image has its own totals; its sums are complete.
             let totals = unsafe { shared_totals.slice(i * row, row) };
@@ -206,7 +197,7 @@ pub(crate) fn backward(
                     x.as_ptr().add(at),
                     count,
                     channels,
-                    factor.as_ptr(),
+                    slopes.as_ptr(),
                     slope.as_ptr(),
                     level.as_ptr(),
                     dx.at(at),
@@ -271,29 +262,27 @@ fn moments(norm: &Norm, x: &[f32], parallel: bool, mean: &mut [f64], scale: &mut
             let d = shift - m;
             squares + d * (2.0 * sum + pixels * d)
         });
-        let variance = (squares.sum::<f64>() / total).max(0.0);
+        let variance = squares.sum::<f64>() / total;
+        // Rounding may leave it below 0. `max` would make 0 of NaN as well.
+        let variance = if variance < 0.0 { 0.0 } else { variance };
         mean[g] = m;
         scale[g] = 1.0 / (variance + norm.eps).sqrt();
     }
 }
 
-/// Factor and offset per channel: normalise, then scale and shift.
-fn affine(
-    norm: &Norm,
-    mean: &[f64],
-    scale: &[f64],
-    gamma: &[f32],
-    beta: &[f32],
-) -> (Vec<f32>, Vec<f32>) {
+/// Factor and offset per channel that normalise. Scale and shift come after: in one factor with them, an infinite
+/// gamma would meet its own negative.
+fn normal(norm: &Norm, mean: &[f64], scale: &[f64]) -> (Vec<f32>, Vec<f32>) {
     let members = norm.channels / norm.groups;
     let channel = |c: usize| {
-        let factor = gamma[c] as f64 * scale[c / members];
-        (
-            factor as f32,
-            (beta[c] as f64 - mean[c / members] * factor) as f32,
-        )
+        let (mean, scale) = (mean[c / members], scale[c / members]);
+        (scale as f32, (-mean * scale) as f32)
     };
     (0..norm.channels).map(channel).unzip()
+}
+
+fn pointers(rows: [&[f32]; 4]) -> [*const f32; 4] {
+    rows.map(<[f32]>::as_ptr)
 }
 
 /// Like [`Shared`], for f64.
@@ -366,14 +355,13 @@ unsafe fn sum_vectors<S: Simd, const N: usize>(
 }
 
 vectorized! {
-    /// y = f(x factor + offset), f being SiLU or nothing, over `count` pixels.
+    /// y = f((x factor + offset) gamma + beta), f being SiLU or nothing, over `count` pixels. `affine` gives the four.
     unsafe fn apply(
         simd;
         x: *const f32,
         count: usize,
         channels: usize,
-        factor: *const f32,
-        offset: *const f32,
+        affine: [*const f32; 4],
         silu: bool,
         y: *mut f32,
     ) {
@@ -382,8 +370,9 @@ vectorized! {
             let mut c = 0;
             while c < channels {
                 let lanes = channels - c;
-                let factor = load(simd, factor.add(c), lanes);
-                let z = simd.mul_add_e_f32s(load(simd, x.add(c), lanes), factor, load(simd, offset.add(c), lanes));
+                let row = |which: usize| load(simd, affine[which].add(c), lanes);
+                let normal = simd.mul_add_e_f32s(load(simd, x.add(c), lanes), row(0), row(1));
+                let z = simd.mul_add_e_f32s(normal, row(2), row(3));
                 let value = if silu { simd.mul_f32s(z, simd::sigmoid(simd, z)) } else { z };
                 store(simd, y.add(c), lanes, value);
                 c += S::F32_LANES;
@@ -405,7 +394,7 @@ struct BackwardPixels {
 
 vectorized! {
     /// dz = dy f'(z); sums[0..channels] = sum of dz, sums[channels..] = sum of dz times the normalised x.
-    /// `affine` gives z and then the normalised x: factor, offset, factor, offset.
+    /// `affine` is [`apply`]'s.
     unsafe fn gather_sums(simd; pixels: BackwardPixels, affine: [*const f32; 4], sums: *mut f32) {
         let BackwardPixels { x, dy, dz, count, channels, silu } = pixels;
         let zero = simd.splat_f32s(0.0);
@@ -444,25 +433,17 @@ unsafe fn gather_vector<S: Simd>(
     sums: *mut f32,
 ) {
     unsafe {
-        let x = load(simd, x, lanes);
+        let row = |which: usize| load(simd, affine[which].add(c), lanes);
+        let normal = simd.mul_add_e_f32s(load(simd, x, lanes), row(0), row(1));
         let mut d = load(simd, dy, lanes);
         if silu {
-            let z = simd.mul_add_e_f32s(
-                x,
-                load(simd, affine[0].add(c), lanes),
-                load(simd, affine[1].add(c), lanes),
-            );
+            let z = simd.mul_add_e_f32s(normal, row(2), row(3));
             let s = simd::sigmoid(simd, z);
             // s + z s (1 - s)
             let rest = simd.mul_f32s(z, simd.sub_f32s(simd.splat_f32s(1.0), s));
             d = simd.mul_f32s(d, simd.mul_add_e_f32s(s, rest, s));
         }
         store(simd, dz, lanes, d);
-        let normal = simd.mul_add_e_f32s(
-            x,
-            load(simd, affine[2].add(c), lanes),
-            load(simd, affine[3].add(c), lanes),
-        );
         let sum = simd.add_f32s(load(simd, sums, lanes), d);
         store(simd, sums, lanes, sum);
         let products = simd.mul_add_e_f32s(d, normal, load(simd, sums.add(channels), lanes));

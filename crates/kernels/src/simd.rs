@@ -119,17 +119,18 @@ pub(crate) unsafe fn store<S: Simd>(simd: S, to: *mut f32, count: usize, value: 
     }
 }
 
-/// e^x, within 2 units in the last place of f32; x is clamped to where the result is a normal number.
+/// e^x, within 2 units in the last place of a normal f32, and as the exact one where that is no normal number: infinite
+/// from 88.73 on, denormal below -87.3, 0 below -104, NaN of NaN.
 #[inline(always)]
 pub(crate) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let f = |value: f32| simd.splat_f32s(value);
-    let x = simd.max_f32s(simd.min_f32s(x, f(88.0)), f(-87.0));
+    let clamped = simd.max_f32s(simd.min_f32s(x, f(89.0)), f(-104.0));
     // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
-    let magic = f(12_582_912.0);
-    let shifted = simd.mul_add_e_f32s(x, f(std::f32::consts::LOG2_E), magic);
+    let magic = f(MAGIC);
+    let shifted = simd.mul_add_e_f32s(clamped, f(std::f32::consts::LOG2_E), magic);
     let n = simd.sub_f32s(shifted, magic);
     // x - n ln 2 in two steps: 0.693359375 has few bits, so n times it is exact.
-    let r = simd.mul_add_e_f32s(n, f(-0.693_359_4), x);
+    let r = simd.mul_add_e_f32s(n, f(-0.693_359_4), clamped);
     let r = simd.mul_add_e_f32s(n, f(2.121_944_4e-4), r);
     // Cephes' polynomial for e^r on [-ln 2 / 2, ln 2 / 2].
     let mut p = f(1.987_569_1e-4);
@@ -143,11 +144,21 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
         p = simd.mul_add_e_f32s(p, r, f(c));
     }
     let p = simd.mul_add_e_f32s(p, simd.mul_f32s(r, r), simd.add_f32s(r, f(1.0)));
-    // The exponent field of 2^n: the magic number's own bits leave at the top.
-    let bits = simd.add_u32s(simd.transmute_u32s_f32s(shifted), simd.splat_u32s(127));
-    let power = simd.wrapping_dyn_shl_u32s(bits, simd.splat_u32s(23));
-    simd.mul_f32s(p, simd.transmute_f32s_u32s(power))
+    // 2^n as two factors, because n goes from -150 to 128 and an exponent field from -126 to 127.
+    let n = simd.sub_u32s(
+        simd.transmute_u32s_f32s(shifted),
+        simd.splat_u32s(MAGIC.to_bits() - 254),
+    );
+    let half = simd.wrapping_dyn_shr_u32s(n, simd.splat_u32s(1));
+    let power =
+        |n: S::u32s| simd.transmute_f32s_u32s(simd.wrapping_dyn_shl_u32s(n, simd.splat_u32s(23)));
+    let y = simd.mul_f32s(simd.mul_f32s(p, power(half)), power(simd.sub_u32s(n, half)));
+    // What `min` and `max` make of NaN differs between instruction sets.
+    simd.select_f32s(simd.equal_f32s(x, x), y, x)
 }
+
+/// 1.5 * 2^23: a float near it has no bits below 1.
+const MAGIC: f32 = 12_582_912.0;
 
 /// 1 / (1 + e^-x).
 #[inline(always)]
@@ -255,5 +266,27 @@ mod tests {
                 "exp({x}) = {y}, error {error:e}"
             );
         }
+    }
+
+    #[test]
+    fn exp_of_what_has_no_normal_exponential_is_the_exact_one() {
+        let inf = f32::INFINITY;
+        let x = [
+            -inf, -3e38, -110.0, -104.0, -103.5, -100.0, -95.0, -89.0, -87.4, -1e-40, 0.0, 1e-40,
+            88.7, 88.73, 89.0, 3e38, inf,
+        ];
+        let mut y = vec![0.0; x.len()];
+        unsafe { exponentials(x.as_ptr(), y.as_mut_ptr(), x.len()) };
+        for (x, y) in x.iter().zip(&y) {
+            let exact = f64::from(*x).exp() as f32;
+            let least = f32::from_bits(1);
+            assert!(
+                exact == *y || (exact - y).abs() <= (exact * 2.0 * f32::EPSILON).max(least),
+                "exp({x}) = {y:e}, {exact:e}"
+            );
+        }
+        let mut y = [0.0; 3];
+        unsafe { exponentials([0.0, f32::NAN, 1.0].as_ptr(), y.as_mut_ptr(), 3) };
+        assert!(y[1].is_nan() && y[0] == 1.0 && y[2] > 2.7, "{y:?}");
     }
 }

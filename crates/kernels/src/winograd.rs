@@ -11,6 +11,14 @@
 //! result's root mean square are 2.4e-6 (root mean square) and 3.6e-5 (largest of 65,536) for results and input
 //! gradients, 1.4e-6 and 2.4e-5 for weight gradients; over 16,384 pixels the largest are 7e-5 and 8e-5. The direct
 //! sum in f32 stays below 1e-6. The test `winograd_errors_stay_within_their_bounds` holds it.
+//!
+//! # Infinity and NaN
+//!
+//! The transforms add and subtract what the direct sum keeps apart. A value that is infinite or no number therefore
+//! reaches all 16 pixels of each tile that sees it, and both signs of it meet: where the direct sum is infinite or NaN
+//! this one is too, but infinity may have become NaN, pixels beside the ones that must be may be NaN as well, and values
+//! above 3e36 may overflow in a transform. Nothing is hidden by that: whatever it reaches ends in a loss or a gradient that
+//! is not finite, which ends the step. `convolutions_keep_what_is_no_number` holds the direction.
 
 use crate::gemm::{Left, Start, multiply, packed_len, panel_width};
 use crate::simd::{Shared, filled, for_each, padded, with_scratch};

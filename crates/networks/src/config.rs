@@ -24,6 +24,9 @@ pub enum ConfigError {
 /// Many times those of any published network; a stranger's file must not make us build for hours.
 pub(crate) const MOST_LAYERS: usize = 1024;
 
+/// Each halves the image: what is left of the largest is a few pixels.
+const MOST_LEVELS: usize = 16;
+
 /// How a timestep becomes a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimeEmbedding {
@@ -221,6 +224,7 @@ impl Stack<'_> {
                 )));
             }
         }
+        check_levels(levels)?;
         check_layers("layers_per_block", self.layers_per_block, levels)?;
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(unsupported(
@@ -257,6 +261,16 @@ impl Stack<'_> {
         }
         Ok(())
     }
+}
+
+/// Refuses more levels than any image can be halved.
+pub(crate) fn check_levels(levels: usize) -> Result<(), ConfigError> {
+    if levels > MOST_LEVELS {
+        return Err(ConfigError::Inconsistent(format!(
+            "`block_out_channels` has {levels} entries, more than the {MOST_LEVELS} of any network"
+        )));
+    }
+    Ok(())
 }
 
 /// Refuses a number of layers, `times` in a network, that no published one comes near, and none.
@@ -610,6 +624,7 @@ mod tests {
             ("block_out_channels", json!([32])),
             ("in_channels", json!("three")),
             ("dropout", json!(1.0)),
+            ("block_out_channels", json!(vec![32; 64])),
         ] {
             let mut json = small();
             json[key] = value;

@@ -15,6 +15,7 @@ pub mod embeddings;
 pub mod files;
 pub mod folder;
 pub mod gradients;
+pub mod json;
 pub mod layers;
 pub mod leftovers;
 pub mod lora;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 
+use crate::conditional::UNet2DConditionConfig;
 use crate::config::{ConfigError, UNet2DConfig};
 use crate::folder::{Class, FolderError, ModelFolder, Weights, Written};
 use crate::parameters::{self, Mismatch};
@@ -84,6 +85,8 @@ impl Model {
         let config = UNet2DConfig::from_json(&folder.config).map_err(at)?;
         let scheduler = scheduler(&folder)?;
         let weights = folder.weights()?;
+        let expected = config.cost(1, 1).parameters;
+        check_parameters(expected, stored(&weights), folder.config_path())?;
         Ok(Self {
             folder,
             config,
@@ -92,30 +95,17 @@ impl Model {
         })
     }
 
+    /// See [`Weights::wrapping`].
+    pub fn wrapping(&self) -> &str {
+        self.weights.wrapping()
+    }
+
     /// The network with the folder's weights, in f32.
     ///
     /// # Errors
     /// All tensors that are missing, unexpected or of another shape.
     pub fn network(&self, device: &Device) -> Result<UNet2DModel, ModelError> {
-        self.check_parameters()?;
         fill(self.config.init(device), &self.weights, self.folder.root())
-    }
-
-    /// Refuses a configuration of a network far larger than the weights, before it takes any memory. Smaller
-    /// differences are listed tensor by tensor.
-    fn check_parameters(&self) -> Result<(), ModelError> {
-        let weights: u64 = self.weights.iter().map(|(_, t)| t.count() as u64).sum();
-        let expected = self.config.cost(1, 1).parameters;
-        if expected > weights.saturating_mul(4).saturating_add(1 << 24) {
-            return Err(ModelError::Config {
-                path: self.folder.config_path(),
-                source: ConfigError::Inconsistent(format!(
-                    "it describes a network of {expected} numbers, but the weights have {weights}; they do not \
-                     belong together"
-                )),
-            });
-        }
-        Ok(())
     }
 
     /// The folder's weights; see [`Weights::write_as`] for the element type in which [`write`](Self::write) writes them.
@@ -139,6 +129,53 @@ impl Model {
         overwrite: bool,
     ) -> Result<Written, ModelError> {
         write(&self.folder, &self.weights, network, out, overwrite)
+    }
+}
+
+/// Numbers in all tensors of a folder.
+pub(crate) fn stored(weights: &Weights) -> u64 {
+    weights.iter().map(|(_, t)| t.count() as u64).sum()
+}
+
+/// Refuses the configuration in `path` of a network of `expected` numbers, where the weights have far fewer, before it
+/// takes any memory. Smaller differences are listed tensor by tensor.
+pub(crate) fn check_parameters(
+    expected: u64,
+    stored: u64,
+    path: PathBuf,
+) -> Result<(), ModelError> {
+    if expected <= stored.saturating_mul(4).saturating_add(1 << 24) {
+        return Ok(());
+    }
+    Err(ModelError::Config {
+        path,
+        source: ConfigError::Inconsistent(format!(
+            "it describes a network of {expected} numbers, but the weights have no more than {stored}; they do not \
+             belong together"
+        )),
+    })
+}
+
+/// Refuses a folder whose configuration cannot be one, or belongs to a far larger network than its weights, where the
+/// network itself is not asked for. Settings that are not computed here are no reason.
+///
+/// # Errors
+/// The key, or the numbers of both.
+pub fn check_size(folder: &ModelFolder, weights: &Weights) -> Result<(), ModelError> {
+    let expected = match folder.class {
+        Class::Unconditional => {
+            UNet2DConfig::from_json(&folder.config).map(|config| config.cost(1, 1).parameters)
+        }
+        Class::Conditional => UNet2DConditionConfig::from_json(&folder.config)
+            .map(|config| config.cost(1, 1).parameters),
+    };
+    match expected {
+        Ok(expected) => check_parameters(expected, stored(weights), folder.config_path()),
+        Err(ConfigError::Unsupported { .. }) => Ok(()),
+        Err(source) => Err(ModelError::Config {
+            path: folder.config_path(),
+            source,
+        }),
     }
 }
 

@@ -352,19 +352,32 @@ pub struct Mismatch {
 }
 
 impl Mismatch {
+    /// One line for each, the first of each kind where there are many.
     fn list(&self) -> String {
-        let mut lines = Vec::new();
-        for name in &self.missing {
-            lines.push(format!("missing tensor {name}"));
-        }
-        for name in &self.unexpected {
-            lines.push(format!("unexpected tensor {name}"));
-        }
-        for (name, found, expected) in &self.misshapen {
-            lines.push(format!(
-                "tensor {name} has shape {found:?}, the configuration needs {expected:?}"
-            ));
-        }
+        const MOST: usize = 8;
+        let missing = self
+            .missing
+            .iter()
+            .map(|name| format!("missing tensor {name}"));
+        let unexpected = self.unexpected.iter();
+        let unexpected = unexpected.map(|name| format!("unexpected tensor {name}"));
+        let misshapen = self.misshapen.iter().map(|(name, found, expected)| {
+            format!("tensor {name} has shape {found:?}, the configuration needs {expected:?}")
+        });
+        let mut lines: Vec<String> = Vec::new();
+        let mut add = |kind: &str, count: usize, all: &mut dyn Iterator<Item = String>| {
+            lines.extend(all.take(MOST));
+            if count > MOST {
+                lines.push(format!("and {} more {kind}, {count} in all", count - MOST));
+            }
+        };
+        add("missing tensors", self.missing.len(), &mut { missing });
+        add("unexpected tensors", self.unexpected.len(), &mut {
+            unexpected
+        });
+        add("tensors of another shape", self.misshapen.len(), &mut {
+            misshapen
+        });
         lines.join("\n")
     }
 

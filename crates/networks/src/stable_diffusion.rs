@@ -51,12 +51,19 @@ impl ConditionalModel {
             scheduler = scheduler.for_latents();
         }
         let weights = folder.weights()?;
+        let expected = config.cost(1, 1).parameters;
+        model::check_parameters(expected, model::stored(&weights), folder.config_path())?;
         Ok(Self {
             folder,
             config,
             scheduler,
             weights,
         })
+    }
+
+    /// See [`Weights::wrapping`].
+    pub fn wrapping(&self) -> &str {
+        self.weights.wrapping()
     }
 
     /// The network with the folder's weights, in f32.
@@ -151,6 +158,7 @@ impl StableDiffusion {
         }
         let model = ConditionalModel::from_folder(folder)?;
         let folder = &model.folder;
+        folder.check_parts()?;
         let text_encoder = folder.part("text_encoder", "text encoder")?;
         let tokenizer = folder.part("tokenizer", "tokenizer")?;
         let vae = folder.part("vae", "autoencoder")?;
@@ -158,6 +166,18 @@ impl StableDiffusion {
         let in_vae = at(vae.path("config.json"));
         let text_config = TextConfig::from_json(&text_encoder.config()?).map_err(in_text)?;
         let vae_config = AutoencoderConfig::from_json(&vae.config()?).map_err(in_vae)?;
+        for (part, library, expected) in [
+            (
+                &text_encoder,
+                Library::Transformers,
+                text_config.parameters(),
+            ),
+            (&vae, Library::Diffusers, vae_config.parameters()),
+        ] {
+            // No type of theirs takes fewer than two bytes.
+            let stored = part.weight_bytes(library)? / 2;
+            model::check_parameters(expected, stored, part.path("config.json"))?;
+        }
         let tokenizer = ClipTokenizer::read(&tokenizer, text_config.max_position_embeddings)?;
         let disagree = |problem: String| ModelError::Config {
             path: folder.config_path(),
@@ -195,6 +215,24 @@ impl StableDiffusion {
             text_encoder,
             model,
         })
+    }
+
+    /// What wrappers of PyTorch put before every name of a network's weights, see [`Weights::wrapping`], with the path of
+    /// that network's folder; nothing for the networks whose names are their own.
+    ///
+    /// # Errors
+    /// Weight files that are missing or damaged.
+    pub fn wrappings(&self) -> Result<Vec<(PathBuf, String)>, ModelError> {
+        let unet = self.model.folder.config_path().with_file_name("");
+        let mut all = vec![(unet, self.model.wrapping().to_owned())];
+        for (part, library) in [
+            (&self.text_encoder, Library::Transformers),
+            (&self.vae, Library::Diffusers),
+        ] {
+            all.push((part.path(""), part.wrapping(library)?));
+        }
+        all.retain(|(_, prefix)| !prefix.is_empty());
+        Ok(all)
     }
 
     /// How many pixels of an image one latent stands for, each way.

@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::Value;
 
-use crate::config::{ConfigError, Fields};
+use crate::config::{ConfigError, Fields, unsupported};
 use crate::layers::{Embedding, LayerNorm};
 use crate::transformer::{Defaults, Encoder, EncoderConfig};
 
@@ -22,15 +22,13 @@ pub struct TextConfig {
 }
 
 /// What the file says about other uses than encoding: training, special tokens, how it was saved.
-const HARMLESS: [&str; 13] = [
-    "architectures",
+const HARMLESS: [&str; 11] = [
     "attention_dropout",
     "bos_token_id",
     "dropout",
     "dtype",
     "initializer_factor",
     "initializer_range",
-    "model_type",
     "pad_token_id",
     "projection_dim",
     "torch_dtype",
@@ -48,6 +46,7 @@ impl TextConfig {
             ConfigError::Inconsistent("the configuration is not a JSON object".into())
         })?;
         let mut fields = Fields::new(object);
+        check_class(&mut fields)?;
         for key in HARMLESS {
             fields.get(key);
         }
@@ -86,6 +85,26 @@ impl TextConfig {
     pub fn parameters(&self) -> u64 {
         let rows = self.vocab_size as u64 + self.max_position_embeddings as u64;
         (rows + 2) * self.encoder.hidden_size as u64 + self.encoder.parameters()
+    }
+}
+
+/// Refuses text encoders of other classes, which give something else than the last hidden states of CLIP's.
+fn check_class(fields: &mut Fields) -> Result<(), ConfigError> {
+    const CLASS: &str = "CLIPTextModel";
+    const KIND: &str = "clip_text_model";
+    if let Some(kind) = fields.optional_text("model_type")?
+        && kind != KIND
+    {
+        return Err(unsupported("model_type", &kind, KIND));
+    }
+    match fields.get("architectures") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::Array(classes)) if classes.is_empty() => Ok(()),
+        Some(Value::Array(classes)) if classes.iter().any(|class| class == CLASS) => Ok(()),
+        Some(value) => {
+            let shown: String = value.to_string().chars().take(80).collect();
+            Err(unsupported("architectures", &shown, CLASS))
+        }
     }
 }
 
@@ -226,6 +245,8 @@ mod tests {
     fn what_changes_the_mathematics_is_refused_by_name() {
         for (key, value) in [
             ("hidden_act", json!("relu")),
+            ("model_type", json!("t5")),
+            ("architectures", json!(["CLIPTextModelWithProjection"])),
             ("layer_norm_eps", json!(0)),
             ("num_attention_heads", json!(3)),
             ("num_hidden_layers", json!(1025)),

@@ -928,3 +928,144 @@ fn what_is_written_loads_in_diffusers() {
         .unwrap();
     assert!(status.success());
 }
+
+/// Puts `prefix` before every name of a safetensors file.
+fn wrap(path: &Path, prefix: &str) {
+    let content = fs::read(path).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&content).unwrap();
+    let named: Vec<_> = tensors
+        .tensors()
+        .into_iter()
+        .map(|(name, view)| (format!("{prefix}{name}"), view))
+        .collect();
+    let named = named
+        .iter()
+        .map(|(name, view)| (name.as_str(), view.clone()));
+    fs::write(path, safetensors::serialize(named, None).unwrap()).unwrap();
+}
+
+/// The names in a safetensors file.
+fn names_in(path: &Path) -> Vec<String> {
+    let content = fs::read(path).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&content).unwrap();
+    let mut names: Vec<String> = tensors.names().into_iter().map(str::to_string).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn names_that_a_wrapper_changed_are_read_and_written_without_it() {
+    const FILE: &str = "unet/diffusion_pytorch_model.safetensors";
+    let plain = fixture("folder_pipeline_safetensors");
+    let expected = loaded(&ModelFolder::open(&plain).unwrap().weights().unwrap());
+    for prefix in [
+        "module.",
+        "_orig_mod.",
+        "module._orig_mod.",
+        "_orig_mod.module.",
+    ] {
+        let (base, model) = copy_of("folder_pipeline_safetensors");
+        wrap(&model.join(FILE), prefix);
+        let folder = ModelFolder::open(&model).unwrap();
+        let mut weights = folder.weights().unwrap();
+        assert_eq!(weights.wrapping(), prefix);
+        let mut found = loaded(&weights);
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        let mut sorted = expected.clone();
+        sorted.sort_by(|a, b| a.0.cmp(&b.0));
+        assert!(found == sorted, "{prefix}");
+        // With other values, with the same, and beside an adapter.
+        let (same, doubled) = (base.path().join("same"), base.path().join("doubled"));
+        folder.write_with(&same, &weights, false).unwrap();
+        folder
+            .write_beside(
+                &base.path().join("beside"),
+                "x.safetensors",
+                &expected[..1],
+                false,
+            )
+            .unwrap();
+        double(&mut weights);
+        folder.write_with(&doubled, &weights, false).unwrap();
+        for name in ["same", "doubled", "beside"] {
+            let out = base.path().join(name);
+            assert_eq!(
+                names_in(&out.join(FILE)),
+                names_in(&plain.join(FILE)),
+                "{prefix} {name}"
+            );
+            let back = ModelFolder::open(&out).unwrap().weights().unwrap();
+            assert_eq!(back.wrapping(), "");
+            let factor = if name == "doubled" { 2.0 } else { 1.0 };
+            for (name, tensor) in &expected {
+                let values = back.get(name).unwrap().read().unwrap().to_f32();
+                let wanted = tensor.to_f32().into_iter().map(|value| value * factor);
+                assert!(values.into_iter().eq(wanted), "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn wrapped_shards_are_all_written_anew_with_their_index() {
+    let (base, model) = copy_of("folder_sharded");
+    let shards = ModelFolder::open(&model).unwrap().weight_files();
+    for shard in &shards {
+        wrap(shard, "module.");
+    }
+    let index = shards[0].with_file_name("diffusion_pytorch_model.safetensors.index.json");
+    let mut json: Value = serde_json::from_slice(&fs::read(&index).unwrap()).unwrap();
+    let map = json["weight_map"].as_object().unwrap().clone();
+    let wrapped = map
+        .iter()
+        .map(|(name, shard)| (format!("module.{name}"), shard.clone()));
+    json["weight_map"] = Value::Object(wrapped.collect());
+    fs::write(&index, json.to_string()).unwrap();
+    let folder = ModelFolder::open(&model).unwrap();
+    let mut weights = folder.weights().unwrap();
+    let name = weights.names().next().unwrap().to_string();
+    let count = weights.get(&name).unwrap().count();
+    weights.set_f32(&name, &vec![1.0; count]).unwrap();
+    let out = base.path().join("out");
+    let written = folder.write_with(&out, &weights, false).unwrap();
+    assert_eq!(written.changed.len(), shards.len() + 1);
+    let back = ModelFolder::open(&out).unwrap().weights().unwrap();
+    assert_eq!(back.wrapping(), "");
+    assert_eq!(back.len(), map.len());
+    assert_eq!(
+        back.get(&name).unwrap().read().unwrap().to_f32(),
+        vec![1.0; count]
+    );
+    let relative = index.strip_prefix(&model).unwrap();
+    let json: Value = serde_json::from_slice(&fs::read(out.join(relative)).unwrap()).unwrap();
+    assert_eq!(json["weight_map"].as_object().unwrap(), &map);
+}
+
+#[test]
+fn a_wrapped_bin_becomes_a_safetensors_file() {
+    let (base, model) = copy_of("folder_f16_bin");
+    let bin = ModelFolder::open(&model).unwrap().weight_files().remove(0);
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/wrapped.bin");
+    fs::copy(made, &bin).unwrap();
+    let folder = ModelFolder::open(&model).unwrap();
+    let mut weights = folder.weights().unwrap();
+    assert_eq!(weights.wrapping(), "module.");
+    weights.set_f32("conv_in.bias", &[1.0, 2.0]).unwrap();
+    let out = base.path().join("out");
+    let written = folder.write_with(&out, &weights, false).unwrap();
+    let new = bin.with_extension("safetensors");
+    let (new, old): (&Path, &Path) = [&new, &bin]
+        .map(|file| file.strip_prefix(&model).unwrap())
+        .into();
+    assert_eq!(written.changed, [new]);
+    assert!(!out.join(old).exists());
+    assert_eq!(names_in(&out.join(new)), ["conv_in.bias", "conv_in.weight"]);
+    let back = ModelFolder::open(&out).unwrap().weights().unwrap();
+    let values =
+        |name: &str, weights: &Weights| weights.get(name).unwrap().read().unwrap().to_f32();
+    assert_eq!(values("conv_in.bias", &back), [1.0, 2.0]);
+    assert_eq!(
+        values("conv_in.weight", &back),
+        values("conv_in.weight", &weights)
+    );
+}

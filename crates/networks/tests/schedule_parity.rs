@@ -214,6 +214,71 @@ impl Case {
 }
 
 /// The largest difference as a share of the largest expected value; not a number where any value is not.
+/// `scheduler_classes/classes.json`: every class of diffusers as it saves itself, made anew and from the scheduler of
+/// Stable Diffusion, with its `alphas_cumprod` at some timesteps.
+#[test]
+fn every_scheduler_of_diffusers_is_read_with_its_betas_or_refused_by_name() {
+    // Made from Stable Diffusion's, these keep its betas, which nothing else of theirs says.
+    const WITHOUT_BETAS: [&str; 3] = [
+        "EDMDPMSolverMultistepScheduler",
+        "EDMEulerScheduler",
+        "IPNDMScheduler",
+    ];
+    // Their levels are not those of their betas.
+    const SHIFTED: [&str; 2] = ["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"];
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fixtures/parity/scheduler_classes/classes.json");
+    let file = retrack_networks::json::parse(&fs::read(path).unwrap()).unwrap();
+    let timesteps: Vec<usize> = serde_json::from_value(file["timesteps"].clone()).unwrap();
+    let stable_diffusion = &file["classes"]["PNDMScheduler"]["converted"]["abar"];
+    let (mut read, mut refused) = (Vec::new(), Vec::new());
+    for (name, ways) in file["classes"].as_object().unwrap() {
+        for (way, saved) in ways.as_object().unwrap() {
+            let Some(config) = saved.get("config") else {
+                continue;
+            };
+            let kept = WITHOUT_BETAS.contains(&name.as_str()) && way == "converted";
+            let abar = match kept {
+                true => stable_diffusion,
+                false => &saved["abar"],
+            };
+            let found = SchedulerConfig::from_json(config);
+            if abar.is_null() || SHIFTED.contains(&name.as_str()) {
+                let error = found.expect_err(name).to_string();
+                assert!(
+                    error.contains(&format!("`_class_name`: \"{name}\" is not supported")),
+                    "{error}"
+                );
+                assert!(!error.contains("not known here"), "{error}");
+                refused.push(name.clone());
+                continue;
+            }
+            let found = found.unwrap_or_else(|error| panic!("{name}: {error}"));
+            let built =
+                ["DDPMScheduler", "DDIMScheduler", "PNDMScheduler"].contains(&name.as_str());
+            assert_eq!(found.foreign, (!built).then_some(name.as_str()));
+            let levels = NoiseSchedule::new(&found).abar;
+            for (&timestep, expected) in timesteps.iter().zip(abar.as_array().unwrap()) {
+                let expected = expected.as_f64().unwrap();
+                let far = (levels[timestep] - expected).abs() / expected;
+                assert!(
+                    far < 1e-5,
+                    "{name}, {way}, {timestep}: {} and {expected}",
+                    levels[timestep]
+                );
+            }
+            read.push(name.clone());
+        }
+    }
+    read.dedup();
+    refused.dedup();
+    assert_eq!(
+        (read.len(), refused.len()),
+        (26, 28),
+        "{read:?} {refused:?}"
+    );
+}
+
 fn difference(actual: Tensor<4>, expected: &[f32]) -> f32 {
     let actual: Vec<f32> = actual.into_data().try_to_vec().unwrap();
     assert_eq!(actual.len(), expected.len());

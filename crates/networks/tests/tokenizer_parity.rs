@@ -44,10 +44,28 @@ fn tokens_by_a_tokenizer_json_are_those_of_transformers() {
 }
 
 #[test]
+fn words_of_several_vectors_become_all_of_them_as_diffusers_makes_them() {
+    assert_agrees("tokenizer_words");
+}
+
+#[test]
+fn words_of_several_vectors_are_found_in_the_files_of_older_releases() {
+    assert_agrees("tokenizer_words_numbers");
+    assert_agrees("tokenizer_words_decoder");
+}
+
+#[test]
 fn every_case_has_a_test() {
     assert_eq!(
         support::cases("tokenizer_"),
-        ["tokenizer_saved", "tokenizer_sd1", "tokenizer_sd2"]
+        [
+            "tokenizer_saved",
+            "tokenizer_sd1",
+            "tokenizer_sd2",
+            "tokenizer_words",
+            "tokenizer_words_decoder",
+            "tokenizer_words_numbers"
+        ]
     );
 }
 

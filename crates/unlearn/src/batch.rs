@@ -78,6 +78,8 @@ pub enum Candidates<'a> {
         data: &'a Dataset,
         rows: &'a [usize],
     },
+    /// The same of images that are in memory: where they lie, because together they are as large as the data.
+    InMemory(Vec<&'a [f32]>),
 }
 
 /// One micro-batch. What an objective did not ask for is absent.

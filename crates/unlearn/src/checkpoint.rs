@@ -1,12 +1,12 @@
-//! The state of a run on disk: weights, moments, average and step.
+//! The state of a run on disk: weights, moments, average, step, and what the retained images' loss was at first.
 //!
 //! A checkpoint is a safetensors file with its SHA-256 beside it. The last two are kept, so that a
 //! damaged one costs the steps since the one before and not the run. None holds an image.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -15,27 +15,18 @@ use retrack_networks::denoiser::Denoiser;
 use retrack_networks::folder::sha256_file;
 use retrack_networks::lora;
 use retrack_networks::parameters::{self, to_host};
-use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::data::hex;
 use crate::durable;
-use crate::optimizer::{AdamWConfig, Ema, EmaConfig};
+use crate::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig};
 use crate::trainer::Trainer;
 
 /// Why a checkpoint could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    #[error(
-        "{}: the disk is full: cannot {action} the checkpoint; the one before is as it was: free some space, or copy \
-         the run's folder to another disk and go on there with --resume",
-        path.display()
-    )]
-    DiskFull {
-        path: PathBuf,
-        action: &'static str,
-        source: io::Error,
-    },
     #[error("{}: cannot {action} the checkpoint: {source}", path.display())]
     Io {
         path: PathBuf,
@@ -44,9 +35,18 @@ pub enum CheckpointError {
     },
     #[error("{}: damaged checkpoint: {problem}", path.display())]
     Damaged { path: PathBuf, problem: String },
+    #[error(
+        "{}: an earlier version wrote this checkpoint, without what the retained images' loss was at first; finish the \
+         run with that version, or start it anew in another folder",
+        path.display()
+    )]
+    Earlier { path: PathBuf },
 }
 
 const KEPT: usize = 2;
+
+/// The key of the header under which is what is no tensor: one text, so that its bytes follow from the state.
+const STATE: &str = "state";
 
 fn file(folder: &Path, step: usize) -> PathBuf {
     folder.join(format!("checkpoint-{step:08}.safetensors"))
@@ -64,21 +64,40 @@ pub fn list(folder: &Path) -> Vec<usize> {
     let mut steps: Vec<usize> = entries
         .filter_map(|entry| {
             let name = entry.ok()?.file_name();
-            let step = name.to_str()?.strip_prefix("checkpoint-")?;
-            step.strip_suffix(".safetensors")?.parse().ok()
+            step_of(name.to_str()?.strip_suffix(".safetensors")?)
         })
         .collect();
     steps.sort_unstable_by(|a, b| b.cmp(a));
     steps
 }
 
-/// Removes all checkpoints of a folder, and what interrupted writes left there.
-pub fn remove_all(folder: &Path) -> io::Result<()> {
+/// The step in a checkpoint's name without its ending. Other names that begin alike, such as copies that somebody made
+/// of one, are not ours.
+fn step_of(stem: &str) -> Option<usize> {
+    let step = stem.strip_prefix("checkpoint-")?;
+    let digits = step.len() >= 8 && step.bytes().all(|byte| byte.is_ascii_digit());
+    step.parse().ok().filter(|_| digits)
+}
+
+/// Whether a file's name is that of a checkpoint or its digest.
+pub fn is_name(name: &str) -> bool {
+    let stem = [".safetensors", ".sha256"]
+        .iter()
+        .find_map(|end| name.strip_suffix(end));
+    stem.is_some_and(|stem| step_of(stem).is_some())
+}
+
+/// Removes the checkpoints of a folder, all or all but the newest, and what interrupted writes left there.
+pub fn remove_all(folder: &Path, keep_newest: bool) -> io::Result<()> {
+    let kept = list(folder).first().copied().filter(|_| keep_newest);
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if name.starts_with("checkpoint-") || name.starts_with(durable::TEMPORARY) {
+        let stem = name.rsplit_once('.').map_or("", |(stem, _)| stem);
+        let is_kept = kept.is_some() && step_of(stem) == kept;
+        let ours = is_name(&name) || durable::is_temporary(&name);
+        if ours && !is_kept && entry.file_type()?.is_file() {
             fs::remove_file(entry.path())?;
         }
     }
@@ -105,18 +124,10 @@ pub fn save<M: Module + Denoiser>(
     let path = file(folder, trainer.step);
     let failed = |source: io::Error| {
         let (path, action) = (path.clone(), "write");
-        if durable::is_full(&source) {
-            CheckpointError::DiskFull {
-                path,
-                action,
-                source,
-            }
-        } else {
-            CheckpointError::Io {
-                path,
-                action,
-                source,
-            }
+        CheckpointError::Io {
+            path,
+            action,
+            source,
         }
     };
     let header = header(trainer).map_err(|error| failed(io::Error::other(error)))?;
@@ -217,8 +228,8 @@ fn header<M: Module + Denoiser>(trainer: &Trainer<M>) -> Result<Vec<u8>, SafeTen
             add(format!("ema/{name}"), *count);
         }
     }
-    let step = HashMap::from([("step".to_string(), trainer.step.to_string())]);
-    let header = Metadata::new(Some(step), tensors)?;
+    let state = json!({"step": trainer.step, "watch": trainer.watch.to_json()}).to_string();
+    let header = Metadata::new(Some(HashMap::from([(STATE.to_string(), state)])), tensors)?;
     let mut header = serde_json::to_vec(&header).map_err(SafeTensorError::JsonError)?;
     header.resize(header.len().next_multiple_of(8), b' ');
     Ok(header)
@@ -228,7 +239,7 @@ fn header<M: Module + Denoiser>(trainer: &Trainer<M>) -> Result<Vec<u8>, SafeTen
 /// with newer ones; without any checkpoint the trainer stays at step 0.
 ///
 /// # Errors
-/// There are checkpoints, but none is whole.
+/// There are checkpoints, but none is whole; the trainer is then of no more use.
 pub fn resume<M: Module + Denoiser>(
     trainer: &mut Trainer<M>,
     folder: &Path,
@@ -261,63 +272,181 @@ fn load<M: Module + Denoiser>(
         action: "read",
         source,
     };
-    let damaged = |problem: String| CheckpointError::Damaged {
-        path: path.clone(),
-        problem,
-    };
     let recorded = fs::read_to_string(digest_file(&path)).map_err(failed)?;
     let actual = sha256_file(&path).map_err(|error| failed(io::Error::other(error)))?;
     if recorded.trim() != actual {
-        return Err(damaged("its SHA-256 is not the recorded one".into()));
+        return Err(CheckpointError::Damaged {
+            path,
+            problem: "its SHA-256 is not the recorded one".into(),
+        });
     }
-    let content = fs::read(&path).map_err(failed)?;
-    let tensors = SafeTensors::deserialize(&content).map_err(|e| damaged(e.to_string()))?;
-    let values = |part: &str, name: &str, count: usize| -> Result<Vec<f32>, CheckpointError> {
-        let view = tensors
-            .tensor(&format!("{part}/{name}"))
-            .map_err(|error| damaged(error.to_string()))?;
-        if view.dtype() != Dtype::F32 || view.data().len() != 4 * count {
-            return Err(damaged(format!("{part}/{name} has another size")));
-        }
-        let (words, _) = view.data().as_chunks::<4>();
-        Ok(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
-    };
-
-    let mut network = HashMap::new();
-    let mut moments = Vec::new();
-    let mut averages = Vec::new();
-    let device = trainer.device.clone().without_autodiff();
+    let mut saved = Saved::open(&path)?;
     let adapted = lora::is_adapted(trainer.network());
-    let flat = |values: Vec<f32>, device: &Device| {
-        let count = values.len();
-        Tensor::<1>::from_data(TensorData::new(values, [count]), device)
-    };
-    for parameter in parameters::list(trainer.network()) {
-        if adapted && !parameter.trained {
-            continue;
-        }
-        let count = parameter.shape.iter().product();
-        let name = &parameter.name;
-        network.insert(name.clone(), values("network", name, count)?);
-        if parameter.trained {
-            let first = flat(values("moment1", name, count)?, &device);
-            let second = flat(values("moment2", name, count)?, &device);
-            moments.push((first, second));
-            if ema.is_some() {
-                averages.push(flat(values("ema", name, count)?, &device));
-            }
+    let parameters: Vec<(String, usize, bool)> = parameters::list(trainer.network())
+        .into_iter()
+        .filter(|parameter| parameter.trained || !adapted)
+        .map(|parameter| {
+            let count = parameter.shape.iter().product();
+            (parameter.name, count, parameter.trained)
+        })
+        .collect();
+    // All is looked for before anything changes.
+    for (name, count, trained) in &parameters {
+        let parts: &[&str] = match (trained, ema) {
+            (false, _) => &["network"],
+            (true, None) => &["network", "moment1", "moment2"],
+            (true, Some(_)) => &["network", "moment1", "moment2", "ema"],
+        };
+        for part in parts {
+            saved.check(&format!("{part}/{name}"), *count)?;
         }
     }
+    let mut watch = trainer.watch.clone();
+    watch
+        .restore(&saved.watch)
+        .ok_or_else(|| saved.damaged("its record of the retained images' loss".into()))?;
+
+    // One tensor at a time, in place of what was there: no more is in memory than what the run itself holds.
+    trainer.ema = None;
+    let device = trainer.device.clone().without_autodiff();
+    let mut outcome = Ok(());
     trainer.replace_network(|module| {
         parameters::map(module, |parameter, tensor| {
-            match network.remove(&parameter.name) {
-                Some(values) => flat(values, &tensor.device()),
-                None => tensor,
+            if outcome.is_err() || (adapted && !parameter.trained) {
+                return tensor;
+            }
+            match saved.read("network", &parameter.name, &tensor.device()) {
+                Ok(values) => values,
+                Err(error) => {
+                    outcome = Err(error);
+                    tensor
+                }
             }
         })
     });
-    trainer.optimizer = crate::optimizer::AdamW::resumed(adamw.clone(), step, moments);
+    outcome?;
+    let (mut moments, mut averages) = (Vec::new(), Vec::new());
+    for (name, _, _) in parameters.iter().filter(|(_, _, trained)| *trained) {
+        let first = saved.read("moment1", name, &device)?;
+        moments.push((first, saved.read("moment2", name, &device)?));
+        if ema.is_some() {
+            averages.push(saved.read("ema", name, &device)?);
+        }
+    }
+    trainer.optimizer = AdamW::resumed(adamw.clone(), step, moments);
     trainer.ema = ema.map(|config| Ema::resumed(config.clone(), step, averages));
+    trainer.watch = watch;
     trainer.step = step;
     Ok(())
+}
+
+/// A checkpoint whose header is read.
+struct Saved {
+    path: PathBuf,
+    file: File,
+    header: Metadata,
+    /// Where the tensors begin.
+    start: u64,
+    watch: Value,
+}
+
+impl Saved {
+    fn open(path: &Path) -> Result<Self, CheckpointError> {
+        let mut file = File::open(path).map_err(|error| Self::failed(path, error))?;
+        let damaged = |problem: String| CheckpointError::Damaged {
+            path: path.into(),
+            problem,
+        };
+        let size = file
+            .metadata()
+            .map_err(|error| Self::failed(path, error))?
+            .len();
+        let mut length = [0; 8];
+        file.read_exact(&mut length)
+            .map_err(|error| damaged(error.to_string()))?;
+        let length = u64::from_le_bytes(length);
+        if length > size - 8 {
+            return Err(damaged("its header is longer than the file".into()));
+        }
+        let mut header = vec![0; length as usize];
+        file.read_exact(&mut header)
+            .map_err(|error| Self::failed(path, error))?;
+        let header: Metadata =
+            serde_json::from_slice(&header).map_err(|error| damaged(error.to_string()))?;
+        if header.data_len() as u64 != size - 8 - length {
+            return Err(damaged("its tensors do not fill the file".into()));
+        }
+        let state = header.metadata().as_ref().and_then(|all| all.get(STATE));
+        let state = state.ok_or_else(|| CheckpointError::Earlier { path: path.into() })?;
+        let state: Value =
+            serde_json::from_str(state).map_err(|error| damaged(error.to_string()))?;
+        Ok(Self {
+            path: path.into(),
+            file,
+            header,
+            start: 8 + length,
+            watch: state["watch"].clone(),
+        })
+    }
+
+    fn failed(path: &Path, source: io::Error) -> CheckpointError {
+        CheckpointError::Io {
+            path: path.into(),
+            action: "read",
+            source,
+        }
+    }
+
+    fn damaged(&self, problem: String) -> CheckpointError {
+        CheckpointError::Damaged {
+            path: self.path.clone(),
+            problem,
+        }
+    }
+
+    /// That there is such a tensor, of `count` numbers.
+    fn check(&self, name: &str, count: usize) -> Result<(), CheckpointError> {
+        match self.header.info(name) {
+            Some(info)
+                if info.dtype == Dtype::F32 && info.shape.iter().product::<usize>() == count =>
+            {
+                Ok(())
+            }
+            Some(_) => Err(self.damaged(format!("{name} has another size"))),
+            None => Err(self.damaged(format!("{name} is missing"))),
+        }
+    }
+
+    /// A tensor that is there, flat.
+    fn read(
+        &mut self,
+        part: &str,
+        name: &str,
+        device: &Device,
+    ) -> Result<Tensor<1>, CheckpointError> {
+        let info = self
+            .header
+            .info(&format!("{part}/{name}"))
+            .expect("checked");
+        let (start, end) = info.data_offsets;
+        let count = (end - start) / 4;
+        let values = read_floats(&mut self.file, self.start + start as u64, count)
+            .map_err(|error| Self::failed(&self.path, error))?;
+        Ok(Tensor::from_data(TensorData::new(values, [count]), device))
+    }
+}
+
+/// `count` floats from the byte `start` on.
+fn read_floats(file: &mut File, start: u64, count: usize) -> io::Result<Vec<f32>> {
+    const AT_ONCE: usize = 1 << 18;
+    file.seek(SeekFrom::Start(start))?;
+    let mut values = Vec::with_capacity(count);
+    let mut bytes = vec![0; 4 * count.min(AT_ONCE)];
+    while values.len() < count {
+        let bytes = &mut bytes[..4 * (count - values.len()).min(AT_ONCE)];
+        file.read_exact(bytes)?;
+        let (words, _) = bytes.as_chunks::<4>();
+        values.extend(words.iter().map(|word| f32::from_le_bytes(*word)));
+    }
+    Ok(values)
 }

@@ -9,6 +9,13 @@ use retrack_networks::leftovers::Leftover;
 /// How the names of files begin that are not complete.
 pub const TEMPORARY: &str = ".writing-";
 
+/// Whether a file's name is one of those: six letters or digits follow.
+pub fn is_temporary(name: &str) -> bool {
+    name.strip_prefix(TEMPORARY).is_some_and(|rest| {
+        rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
+    })
+}
+
 /// Writes a file beside `path`, makes it durable and renames it into place.
 ///
 /// # Errors

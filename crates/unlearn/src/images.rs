@@ -35,6 +35,10 @@ pub trait Images: Sync {
 
     /// The data set whose bytes these are, if they are no more than that.
     fn as_bytes(&self) -> Option<&Dataset>;
+
+    /// What [`average`](Self::average) appends, where it lies in memory; `None` only of images that are
+    /// [bytes](Self::as_bytes).
+    fn in_memory(&self, row: usize) -> Option<&[f32]>;
 }
 
 /// Pixels, scaled to [-1, 1].
@@ -61,5 +65,9 @@ impl Images for Dataset {
 
     fn as_bytes(&self) -> Option<&Dataset> {
         Some(self)
+    }
+
+    fn in_memory(&self, _: usize) -> Option<&[f32]> {
+        None
     }
 }

@@ -164,6 +164,10 @@ impl Images for Latents {
     fn as_bytes(&self) -> Option<&Dataset> {
         None
     }
+
+    fn in_memory(&self, row: usize) -> Option<&[f32]> {
+        Some(self.part(&self.mean, row))
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +175,8 @@ mod tests {
     use retrack_networks::random::Stream;
 
     use super::*;
+    use crate::batch::{Candidates, Draws};
+    use crate::feed::{BatchSize, Feed};
 
     /// Row i, of two values, has mean [i, -i] and deviation [0.5, 0].
     fn latents(rows: usize) -> Latents {
@@ -204,6 +210,30 @@ mod tests {
         let mut average = Vec::new();
         latents.average(2, &mut average).unwrap();
         assert_eq!(average, [2.0, -2.0]);
+    }
+
+    #[test]
+    fn all_retained_latents_are_candidates_where_they_lie() {
+        let latents = latents(6);
+        let (retain, forget) = ([0, 1, 3, 5], [2]);
+        let size = BatchSize {
+            images: 3,
+            accumulate: 1,
+        };
+        let feed = Feed::new(&latents, &retain, &forget, Random::new(1), size, 10, false);
+        let draws = Draws {
+            forget: true,
+            neighbors: true,
+            ..Draws::default()
+        };
+        let batch = feed.batch(0, 0, draws).unwrap();
+        let Some(Candidates::InMemory(all)) = batch.neighbors else {
+            panic!("latents that were copied");
+        };
+        assert_eq!(all.len(), retain.len());
+        for (found, row) in all.into_iter().zip(retain) {
+            assert!(std::ptr::eq(found, latents.part(&latents.mean, row)));
+        }
     }
 
     #[test]

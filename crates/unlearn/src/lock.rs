@@ -19,6 +19,8 @@ pub enum LockError {
     Busy { folder: PathBuf, process: String },
     #[error("{}: not a folder; choose another output folder", folder.display())]
     NotAFolder { folder: PathBuf },
+    #[error("{}: not a lock of retrack, which would have this name; move it away, or choose another output folder", path.display())]
+    NotALock { path: PathBuf },
     #[error("{}: cannot be the output folder: {source}; choose another", folder.display())]
     Unusable { folder: PathBuf, source: io::Error },
 }
@@ -61,12 +63,16 @@ impl Lock {
         let path = folder.join(NAME);
         loop {
             let mut file = open(&path).map_err(unusable)?;
+            // Somebody else's file would be emptied here and removed at the end.
+            if holder(&mut file).is_none() {
+                return Err(LockError::NotALock { path });
+            }
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     return Err(LockError::Busy {
                         folder: folder.to_path_buf(),
-                        process: holder(&mut file),
+                        process: shown(holder(&mut file)),
                     });
                 }
                 // A file system without locks: nothing can be promised there.
@@ -98,15 +104,19 @@ impl Lock {
     /// Fails if another process has the folder now. Changes nothing.
     ///
     /// # Errors
-    /// [`LockError::Busy`].
+    /// [`LockError::Busy`], [`LockError::NotALock`].
     pub fn check(folder: &Path) -> Result<(), LockError> {
-        let Ok(mut file) = File::open(folder.join(NAME)) else {
+        let path = folder.join(NAME);
+        let Ok(mut file) = File::open(&path) else {
             return Ok(());
         };
+        if holder(&mut file).is_none() {
+            return Err(LockError::NotALock { path });
+        }
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => Err(LockError::Busy {
                 folder: folder.to_path_buf(),
-                process: holder(&mut file),
+                process: shown(holder(&mut file)),
             }),
             _ => Ok(()),
         }
@@ -143,12 +153,22 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-fn holder(file: &mut File) -> String {
+/// The number in a lock file, empty while it is being written; `None` where the file is none.
+fn holder(file: &mut File) -> Option<String> {
     let mut text = String::new();
-    let _ = file.take(20).read_to_string(&mut text);
-    let text = text.trim();
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    if is_number { text } else { "(unknown)" }.to_string()
+    let is_text = file
+        .rewind()
+        .and_then(|()| Read::take(&mut *file, 21).read_to_string(&mut text));
+    let number = text.trim_end();
+    let is_lock =
+        is_text.is_ok() && text.len() <= 20 && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_lock.then(|| number.to_string())
+}
+
+fn shown(holder: Option<String>) -> String {
+    holder
+        .filter(|process| !process.is_empty())
+        .unwrap_or_else(|| "(unknown)".into())
 }
 
 #[cfg(unix)]
@@ -187,6 +207,17 @@ mod tests {
         drop(Lock::take(&folder).unwrap());
         assert!(folder.exists());
         assert!(!folder.join(NAME).exists());
+    }
+
+    #[test]
+    fn a_file_of_somebody_else_is_no_lock_and_keeps_its_content() {
+        let base = tempfile::tempdir().unwrap();
+        for content in ["Dear all", "{\n", "123456789012345678901234567890"] {
+            fs::write(base.path().join(NAME), content).unwrap();
+            let error = Lock::take(base.path()).unwrap_err();
+            assert!(matches!(error, LockError::NotALock { .. }), "{error}");
+            assert_eq!(fs::read_to_string(base.path().join(NAME)).unwrap(), content);
+        }
     }
 
     #[test]

@@ -114,7 +114,15 @@ pub enum LearningRate {
         rate: f64,
         warmup: usize,
         steps: usize,
+        /// Steps of the run that this one goes on from, whose rate had come to its end; 0: it goes on from none. From
+        /// there the rate rises over `warmup` steps to where a cosine of `steps` steps is by then.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        ended_at: usize,
     },
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl LearningRate {
@@ -129,9 +137,16 @@ impl LearningRate {
                 rate,
                 warmup,
                 steps,
+                ended_at,
             } => {
                 let done = (step - warmup) as f64 / steps.saturating_sub(warmup).max(1) as f64;
-                rate * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
+                let rate = rate * 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos());
+                match step.checked_sub(ended_at) {
+                    Some(since) if ended_at > 0 && since < warmup => {
+                        rate * since as f64 / warmup as f64
+                    }
+                    _ => rate,
+                }
             }
         }
     }
@@ -240,6 +255,7 @@ mod tests {
             rate: 2.0,
             warmup: 10,
             steps: 110,
+            ended_at: 0,
         };
         assert_eq!(rate.at(0), 0.0);
         assert_eq!(rate.at(5), 1.0);
@@ -247,5 +263,16 @@ mod tests {
         assert!((rate.at(60) - 1.0).abs() < 1e-12);
         assert!(rate.at(110).abs() < 1e-12);
         assert!(rate.at(500).abs() < 1e-12);
+        // A run of 60 steps that goes on to 110: it rises to where the longer one is.
+        let longer = LearningRate::Cosine {
+            rate: 2.0,
+            warmup: 10,
+            steps: 110,
+            ended_at: 60,
+        };
+        assert_eq!(longer.at(60), 0.0);
+        assert!((longer.at(65) - rate.at(65) / 2.0).abs() < 1e-15);
+        assert!((longer.at(70) - rate.at(70)).abs() < 1e-15);
+        assert!(longer.at(110).abs() < 1e-12);
     }
 }

@@ -2,30 +2,39 @@
 //!
 //! `OUT/run/config.json` holds the resolved configuration, `OUT/run/events.jsonl` one line a step,
 //! `OUT/run/events.out.tfevents.*` the same for TensorBoard. Rows are named by number; no pixels.
+//!
+//! Only what the tool wrote is ever replaced or removed: what lies in the output folder by the list of
+//! [`crate::written`], what an unfinished run left in `run/` by its names there.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::cell::Cell;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+pub use crate::event_log::EventLog;
 use crate::lock::{self, Lock, LockError};
+use crate::publish::{belongs_to_git, publish, remove_empty_folders};
 use crate::tensorboard::{EventWriter, TensorboardError};
-use crate::trainer::StepReport;
+use crate::written::{self, Owner, Written, WrittenError, files_below};
 use crate::{checkpoint, durable};
 
-/// Why a run folder cannot be used.
+/// Why a run folder cannot be used. What to do about it depends on the command, which adds it.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("{}: the output folder is not empty; choose another, or give --force to replace it", path.display())]
+    #[error("{}: the output folder is not empty", path.display())]
     NotEmpty { path: PathBuf },
     #[error("{}: not a folder; choose another output folder", path.display())]
     NotAFolder { path: PathBuf },
-    #[error("{}: not empty, and neither a model folder nor a run: it will not be replaced; choose another", path.display())]
+    #[error("{}: not empty, and no list of files that retrack wrote lies there ({}): it will not be replaced; move away \
+             what is in it, or choose another output folder", path.display(), written::NAME)]
     NotOurs { path: PathBuf },
-    #[error("{}: an interrupted run lies here; give --resume to continue it or --force to replace it", path.display())]
+    #[error("{}: an interrupted run lies here", path.display())]
     Interrupted { path: PathBuf },
-    #[error("{}: there is no interrupted run to resume; leave --resume out", path.display())]
+    #[error("{}: there is no interrupted run to resume", path.display())]
     NothingToResume { path: PathBuf },
     #[error("{}: the run was started with another {key}: {old} then, {new} now; use the same, or another output folder", path.display())]
     Differs {
@@ -34,60 +43,125 @@ pub enum RunError {
         old: String,
         new: String,
     },
-    #[error("{}: {source}{}", path.display(), remedy(source))]
+    #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("{}: not a run's configuration: {problem}", path.display())]
     Config { path: PathBuf, problem: String },
     #[error(transparent)]
     Lock(#[from] LockError),
+    #[error(transparent)]
+    Written(#[from] WrittenError),
+    /// Somebody put it there while the run went on.
+    #[error("{}: was put there during the run and would be replaced; move it away and resume the run, whose model waits in {}", path.display(), staged.display())]
+    CameInTheWay { path: PathBuf, staged: PathBuf },
     #[error("{}: cannot be the output folder: {source}; choose another", path.display())]
     Unusable { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Tensorboard(#[from] TensorboardError),
 }
 
-/// What to do about an error that a full disk is.
-pub(crate) fn remedy(error: &io::Error) -> &'static str {
-    if durable::is_full(error) {
-        "; free some space, or copy the output folder to another disk and go on there with --resume"
-    } else {
-        ""
-    }
-}
-
 /// What to do with an output folder that is not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
     Refuse,
-    /// Replace a model folder or a run.
+    /// Replace what this tool wrote there.
     Force,
     /// Continue the run that was interrupted there.
     Resume,
+    /// Take more steps than the run that ended there; the keys [`LONGER`] of its configuration change.
+    Extend,
 }
 
-/// Lies in a run's folder until its model is in place.
+/// What differs in the configuration of a run that is extended.
+pub const LONGER: [&str; 3] = ["steps", "learning_rate", "ended_at"];
+
+/// Lies in a run's folder until its model is in place. Holds the paths of the model's files, one a line.
 const UNFINISHED: &str = "unfinished";
-/// Lies there while the complete model moves into place.
+/// Lies there while the complete model moves into place: the list of its files.
 const MOVING: &str = "moving";
+/// Lies there once the run was resumed, until its model is in place: what was [`Spent`] before.
+const EARLIER: &str = "earlier.json";
+const CONFIG: &str = "config.json";
+pub(crate) const EVENTS: &str = "events.jsonl";
+/// The key of an event that says how long the run had taken.
+pub(crate) const ELAPSED: &str = "elapsed_seconds";
+/// Where the model is written.
+const STAGED: &str = "model";
+const FOLDER: &str = "run";
+/// What else a run writes into its folder under fixed names.
+const EVIDENCE: [&str; 3] = ["report.html", "report.json", LOSS_CURVE];
+/// The picture of the losses that `train` draws.
+pub const LOSS_CURVE: &str = "loss.svg";
+
+/// The name of the picture of samples after a step.
+pub fn samples_name(step: usize) -> String {
+    format!("samples-{step:08}.png")
+}
+
+/// Whether a run writes files of this name into its folder.
+fn is_runs(name: &str) -> bool {
+    let numbered = |name: &str| {
+        let step = name
+            .strip_prefix("samples-")
+            .and_then(|rest| rest.strip_suffix(".png"));
+        step.is_some_and(|step| step.len() >= 8 && step.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    [UNFINISHED, MOVING, EARLIER, CONFIG, EVENTS].contains(&name)
+        || EVIDENCE.contains(&name)
+        || numbered(name)
+        || EventWriter::is_name(name)
+        || checkpoint::is_name(name)
+        || durable::is_temporary(name)
+}
+
+/// What the parts of a run took that were interrupted: until the last step that each recorded.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Spent {
+    pub seconds: f64,
+    /// How often the run was resumed.
+    pub resumptions: usize,
+    /// Steps that were taken again, because a kill came between them and the next checkpoint.
+    pub repeated_steps: usize,
+}
+
+/// The seconds that a run had taken when it recorded its last step; `None` where it recorded none.
+pub fn recorded_seconds(out: &Path) -> Option<f64> {
+    let text = fs::read_to_string(out.join(FOLDER).join(EVENTS)).ok()?;
+    let events = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok());
+    events
+        .filter_map(|event: Value| event.get(ELAPSED)?.as_f64())
+        .reduce(f64::max)
+}
 
 /// The output folder of a run, which no other process writes to while this lives.
 #[derive(Debug)]
 pub struct RunFolder {
     out: PathBuf,
+    /// When this part of the run began.
+    start: Instant,
+    /// What came before.
+    spent: Cell<Spent>,
+    /// The files of the model that it will hold.
+    planned: Vec<PathBuf>,
     _lock: Lock,
 }
 
 impl RunFolder {
-    /// Checks `out` without changing anything.
+    /// Checks `out` without changing anything. `planned`: the files of the model that will be written there, by path, as
+    /// far as they are known.
     ///
     /// # Errors
-    /// A folder that `existing` does not cover, or that another process writes to.
-    pub fn check(out: &Path, existing: Existing) -> Result<(), RunError> {
-        Lock::check(&out.join("run"))?;
-        Self::check_contents(out, existing)
+    /// A folder that `existing` does not cover, or that another process writes to; a file of somebody else that would be
+    /// replaced.
+    pub fn check(out: &Path, existing: Existing, planned: &[PathBuf]) -> Result<(), RunError> {
+        Lock::check(&out.join(FOLDER))?;
+        Self::check_contents(out, existing, planned)
     }
 
-    fn check_contents(out: &Path, existing: Existing) -> Result<(), RunError> {
+    fn check_contents(out: &Path, existing: Existing, planned: &[PathBuf]) -> Result<(), RunError> {
         let path = out.to_path_buf();
         let io_error = |source| RunError::Unusable {
             path: out.to_path_buf(),
@@ -106,55 +180,233 @@ impl RunFolder {
             }
             Err(error) => return Err(io_error(error)),
         }
-        names.retain(|name| name != "run" || !has_not_begun(&out.join("run")));
-        let interrupted = out.join("run").join(UNFINISHED).is_file();
+        let folder = out.join(FOLDER);
+        names.retain(|name| name != FOLDER || !has_not_begun(&folder));
+        let interrupted = is_unfinished(out);
+        let list = Written::read(out)?;
+        names.retain(|name| name != written::NAME);
         match existing {
-            Existing::Resume if !interrupted => Err(RunError::NothingToResume { path }),
-            Existing::Resume => Ok(()),
-            _ if names.is_empty() => Ok(()),
-            Existing::Force if is_model(out) || is_run(out) => Ok(()),
-            Existing::Force => Err(RunError::NotOurs { path }),
-            Existing::Refuse if interrupted => Err(RunError::Interrupted { path }),
-            Existing::Refuse => Err(RunError::NotEmpty { path }),
+            Existing::Resume if !interrupted => {
+                return Err(RunError::NothingToResume { path });
+            }
+            Existing::Resume | Existing::Extend => {}
+            _ if names.is_empty() => return Ok(()),
+            Existing::Force => {
+                // A repository that was made for the model and is empty yet.
+                let only_git = names
+                    .iter()
+                    .all(|name| name == ".git" || name == ".gitattributes");
+                if list.is_none() && !interrupted && !only_git {
+                    return Err(RunError::NotOurs { path });
+                }
+            }
+            Existing::Refuse if interrupted => return Err(RunError::Interrupted { path }),
+            Existing::Refuse => return Err(RunError::NotEmpty { path }),
         }
+        let ours = known(out, list.unwrap_or_default())?;
+        let planned = planned.iter().filter(|file| !belongs_to_git(file));
+        ours.check(out, planned.map(PathBuf::as_path))?;
+        if !interrupted && existing == Existing::Force {
+            let names = [CONFIG, EVENTS, UNFINISHED, STAGED].iter().chain(&EVIDENCE);
+            let record: Vec<PathBuf> = names.map(|name| Path::new(FOLDER).join(name)).collect();
+            ours.check(out, record.iter().map(PathBuf::as_path))?;
+        }
+        Ok(())
     }
 
     /// Starts a run in `out` with this resolved configuration, or continues one that has the same.
     ///
     /// # Errors
     /// As [`check`](Self::check); a run that was started with another configuration.
-    pub fn begin(out: &Path, existing: Existing, config: &Value) -> Result<Self, RunError> {
-        Self::check(out, existing)?;
-        let lock = Lock::take(&out.join("run"))?;
+    pub fn begin(
+        out: &Path,
+        existing: Existing,
+        config: &Value,
+        planned: &[PathBuf],
+    ) -> Result<Self, RunError> {
+        Self::check(out, existing, &[])?;
+        let lock = Lock::take(&out.join(FOLDER))?;
         // Again, now that nobody else changes it.
-        Self::check_contents(out, existing)?;
+        Self::check_contents(out, existing, planned)?;
         let run = Self {
             out: out.to_path_buf(),
+            start: Instant::now(),
+            spent: Cell::default(),
+            planned: planned.to_vec(),
             _lock: lock,
         };
-        let folder = run.folder();
-        let io_error = |source| RunError::Io {
-            path: folder.clone(),
-            source,
-        };
-        let path = folder.join("config.json");
-        if existing == Existing::Resume {
-            run.compare(&path, config)?;
-            return Ok(run);
-        }
-        for entry in fs::read_dir(&folder).map_err(io_error)? {
-            let entry = entry.map_err(io_error)?;
-            if entry.file_name() != lock::NAME {
-                remove(&entry.path()).map_err(io_error)?;
+        let path = run.folder().join(CONFIG);
+        match existing {
+            Existing::Resume => {
+                run.compare(&path, config, &[])?;
+                run.remember()?;
+                return Ok(run);
             }
+            Existing::Extend => {
+                run.compare(&path, config, &LONGER)?;
+                run.spent.set(Spent {
+                    seconds: recorded_seconds(out).unwrap_or(0.0),
+                    ..Spent::default()
+                });
+                run.remove_old_mark()?;
+                run.write_mark()?;
+            }
+            Existing::Refuse | Existing::Force => run.clear()?,
         }
         let text = serde_json::to_string_pretty(config).expect("JSON has no unwritable values");
-        durable::write(&path, |out| writeln!(out, "{text}")).map_err(io_error)?;
-        durable::write(&folder.join(UNFINISHED), |_| Ok(())).map_err(io_error)?;
+        durable::write(&path, |out| writeln!(out, "{text}")).map_err(run.io_error(&path))?;
+        run.write_mark()?;
         Ok(run)
     }
 
-    fn compare(&self, path: &Path, config: &Value) -> Result<(), RunError> {
+    /// Takes up what the parts of an interrupted run took.
+    fn remember(&self) -> Result<(), RunError> {
+        let path = self.folder().join(EARLIER);
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let mut spent: Spent = serde_json::from_str(&text).unwrap_or_default();
+        let recorded = recorded_seconds(&self.out).unwrap_or(0.0);
+        spent.seconds = spent.seconds.max(recorded);
+        spent.resumptions += 1;
+        self.record_spent(spent)
+    }
+
+    /// Counts steps whose record is dropped, because they are taken again.
+    pub(crate) fn repeat(&self, steps: usize) -> Result<(), RunError> {
+        let mut spent = self.spent.get();
+        spent.repeated_steps += steps;
+        self.record_spent(spent)
+    }
+
+    fn record_spent(&self, spent: Spent) -> Result<(), RunError> {
+        self.spent.set(spent);
+        if self.is_moving() {
+            return Ok(());
+        }
+        let path = self.folder().join(EARLIER);
+        let text = serde_json::to_string(&spent).expect("numbers");
+        durable::write(&path, |out| writeln!(out, "{text}")).map_err(self.io_error(&path))
+    }
+
+    /// Counts this part of the run from `start` on, where its work began before the folder was taken.
+    pub fn started(self, start: Instant) -> Self {
+        Self { start, ..self }
+    }
+
+    /// What the interrupted parts of the run took.
+    pub fn spent(&self) -> Spent {
+        self.spent.get()
+    }
+
+    /// Seconds that the run has taken, in all its parts: those of steps that had to be repeated count twice.
+    pub fn seconds(&self) -> f64 {
+        self.spent.get().seconds + self.start.elapsed().as_secs_f64()
+    }
+
+    fn io_error(&self, path: &Path) -> impl Fn(io::Error) -> RunError + use<> {
+        let path = path.to_path_buf();
+        move |source| RunError::Io {
+            path: path.clone(),
+            source,
+        }
+    }
+
+    fn write_mark(&self) -> Result<(), RunError> {
+        let path = self.folder().join(UNFINISHED);
+        let names = self.planned.iter().filter_map(|file| file.to_str());
+        let names: Vec<&str> = names.collect();
+        durable::write(&path, |out| {
+            names.iter().try_for_each(|name| writeln!(out, "{name}"))
+        })
+        .map_err(self.io_error(&path))
+    }
+
+    /// Removes the record of an earlier run. Its model stays until the new one moves into its place.
+    fn clear(&self) -> Result<(), RunError> {
+        let folder = self.folder();
+        let io_error = self.io_error(&folder);
+        let unfinished = is_unfinished(&self.out);
+        let list = Written::read(&self.out)?;
+        let had_list = list.is_some();
+        let mut list = known(&self.out, list.unwrap_or_default())?;
+        let mut old = Vec::new();
+        for entry in fs::read_dir(&folder).map_err(&io_error)? {
+            let entry = entry.map_err(&io_error)?;
+            let name = entry.file_name();
+            let path = Path::new(FOLDER).join(&name);
+            let is_runs = unfinished && name.to_str().is_some_and(is_runs);
+            // What replaces these goes over them.
+            let stays = [lock::NAME, CONFIG, UNFINISHED]
+                .iter()
+                .any(|&mark| name == mark);
+            if !stays
+                && entry.file_type().is_ok_and(|kind| kind.is_file())
+                && (is_runs || list.owner(&self.out, &path)? == Owner::Ours)
+            {
+                old.push(path);
+            }
+        }
+        match unfinished {
+            true => self.clear_staged()?,
+            false => self.remove_old_mark()?,
+        }
+        if had_list {
+            // From here on the names say what is the run's.
+            self.write_mark()?;
+            list.retain(|path| !path.starts_with(FOLDER));
+            list.save(&self.out)?;
+        }
+        for path in old {
+            let path = self.out.join(path);
+            fs::remove_file(&path).map_err(self.io_error(&path))?;
+        }
+        if unfinished && !had_list {
+            let path = folder.join(UNFINISHED);
+            fs::remove_file(&path).map_err(self.io_error(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Removes the list of a model that is in its place, where a kill left it.
+    fn remove_old_mark(&self) -> Result<(), RunError> {
+        let path = self.folder().join(MOVING);
+        if Written::read_file(&path)?.is_some() {
+            fs::remove_file(&path).map_err(self.io_error(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Removes a model that an interrupted run wrote and did not put into its place: the files that it had planned.
+    fn clear_staged(&self) -> Result<(), RunError> {
+        let folder = self.folder();
+        let mark = fs::read_to_string(folder.join(UNFINISHED)).unwrap_or_default();
+        let planned: Vec<&Path> = match mark.is_empty() {
+            true => self.planned.iter().map(PathBuf::as_path).collect(),
+            false => mark.lines().map(Path::new).collect(),
+        };
+        for entry in fs::read_dir(&folder).map_err(self.io_error(&folder))? {
+            let entry = entry.map_err(self.io_error(&folder))?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let is_ours = name == STAGED || name.starts_with(&format!(".{STAGED}.partial-"));
+            let staged = entry.path();
+            if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let io_error = self.io_error(&staged);
+            for file in files_below(&staged).map_err(&io_error)? {
+                let name = file.file_name().unwrap_or_default().to_string_lossy();
+                let path = staged.join(&file);
+                if !planned.contains(&file.as_path()) && !durable::is_temporary(&name) {
+                    return Err(WrittenError::InTheWay { path }.into());
+                }
+                fs::remove_file(&path).map_err(&io_error)?;
+            }
+            remove_empty_folders(&staged).map_err(io_error)?;
+        }
+        Ok(())
+    }
+
+    fn compare(&self, path: &Path, config: &Value, but: &[&str]) -> Result<(), RunError> {
         let problem = |problem: String| RunError::Config {
             path: path.to_path_buf(),
             problem,
@@ -163,11 +415,16 @@ impl RunFolder {
             path: path.to_path_buf(),
             source,
         })?;
-        let old: Value = serde_json::from_str(&text).map_err(|e| problem(e.to_string()))?;
-        if !(old.is_object() && config.is_object()) {
+        let mut old: Value = serde_json::from_str(&text).map_err(|e| problem(e.to_string()))?;
+        let mut config = config.clone();
+        let (Some(before), Some(now)) = (old.as_object_mut(), config.as_object_mut()) else {
             return Err(problem("not an object".into()));
+        };
+        for &key in but {
+            before.remove(key);
+            now.remove(key);
         }
-        match Difference::first(&old, config) {
+        match Difference::first(&old, &config) {
             None => Ok(()),
             Some(Difference { key, old, new }) => Err(RunError::Differs {
                 path: self.out.clone(),
@@ -178,30 +435,31 @@ impl RunFolder {
         }
     }
 
+    /// The configuration of the run that lies in an output folder, and whether it came to its end.
+    pub fn recorded(out: &Path) -> Option<(Value, bool)> {
+        let folder = out.join(FOLDER);
+        let text = fs::read_to_string(folder.join(CONFIG)).ok()?;
+        Some((serde_json::from_str(&text).ok()?, !is_unfinished(out)))
+    }
+
     /// Where the run's own files are.
     pub fn folder(&self) -> PathBuf {
-        self.out.join("run")
+        self.out.join(FOLDER)
     }
 
     /// Where to write the finished model, to be moved into place by [`publish`](Self::publish). What an
     /// interrupted run left there is removed.
     ///
     /// # Errors
-    /// The disk's.
+    /// The disk's; a file in the way.
     pub fn staging(&self) -> Result<PathBuf, RunError> {
-        let path = self.staged();
-        if path.exists() {
-            fs::remove_dir_all(&path).map_err(|source| RunError::Io {
-                path: path.clone(),
-                source,
-            })?;
-        }
-        Ok(path)
+        self.clear_staged()?;
+        Ok(self.staged())
     }
 
     /// The path that [`staging`](Self::staging) makes room at.
     pub fn staged(&self) -> PathBuf {
-        self.folder().join("model")
+        self.folder().join(STAGED)
     }
 
     /// Whether the run was interrupted while its complete model moved into place: nothing but
@@ -210,56 +468,56 @@ impl RunFolder {
         self.folder().join(MOVING).is_file()
     }
 
-    /// Moves the model from [`staging`](Self::staging) to the output folder, in place of what was there, and removes
-    /// the checkpoints. Its index comes last: a folder without one is no model to anybody.
+    /// Moves the model from [`staging`](Self::staging) to the output folder, in place of what a run wrote there before,
+    /// and removes the checkpoints; `keep_newest`: all but the newest, from which the run can be extended. Its index
+    /// comes last: a folder without one is no model to anybody. Returns weight files of somebody else that lie beside
+    /// the model's.
     ///
     /// # Errors
-    /// The disk's.
-    pub fn publish(&self) -> Result<(), RunError> {
-        let io_error = |source| RunError::Io {
-            path: self.out.clone(),
-            source,
-        };
-        let list = |folder: &Path| -> io::Result<Vec<PathBuf>> {
-            fs::read_dir(folder)?
-                .map(|entry| Ok(entry?.path()))
-                .collect()
-        };
+    /// The disk's; somebody else's file where one of the model's would be.
+    pub fn publish(&self, keep_newest: bool) -> Result<Vec<PathBuf>, RunError> {
         let folder = self.folder();
-        if !self.is_moving() {
-            // The record of the run that made the input model is no part of this one.
-            let earlier = self.staged().join("run");
-            if earlier.is_dir() {
-                fs::remove_dir_all(&earlier).map_err(io_error)?;
-            }
-            for old in list(&self.out).map_err(io_error)? {
-                if old == self.folder() {
-                    continue;
+        let io_error = self.io_error(&self.out);
+        let record = || {
+            checkpoint::remove_all(&folder, keep_newest)?;
+            let mut record = Vec::new();
+            for entry in fs::read_dir(&folder)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                let is_mark = [UNFINISHED, MOVING, EARLIER]
+                    .iter()
+                    .any(|&mark| name == mark);
+                let is_runs = name.to_str().is_some_and(is_runs);
+                if is_runs && !is_mark && entry.file_type()?.is_file() {
+                    record.push(Path::new(FOLDER).join(name));
                 }
-                remove(&old).map_err(io_error)?;
             }
-            durable::write(&folder.join(MOVING), |_| Ok(())).map_err(io_error)?;
-        }
-        let index = |path: &PathBuf| {
-            let name = path.file_name().unwrap_or_default();
-            name == "model_index.json" || name == "config.json"
+            Ok(record)
         };
-        if self.staged().is_dir() {
-            let mut files = list(&self.staged()).map_err(io_error)?;
-            files.sort_by_key(index);
-            for file in files {
-                let name = file.file_name().expect("listed");
-                fs::rename(&file, self.out.join(name)).map_err(io_error)?;
-            }
-            fs::remove_dir(self.staged()).map_err(io_error)?;
+        let (staged, mark) = (self.staged(), folder.join(MOVING));
+        let staying = publish(&self.out, &staged, &mark, record);
+        let staying = staying.map_err(|error| match error {
+            WrittenError::InTheWay { path } => RunError::CameInTheWay { path, staged },
+            error => error.into(),
+        })?;
+        match fs::remove_file(folder.join(EARLIER)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(error)),
+            _ => {}
         }
-        durable::sync_folder(&self.out).map_err(io_error)?;
-        checkpoint::remove_all(&folder).map_err(io_error)?;
         // In this order: without the second mark the first one means nothing.
-        fs::remove_file(folder.join(UNFINISHED)).map_err(io_error)?;
-        fs::remove_file(folder.join(MOVING)).map_err(io_error)?;
-        durable::sync_folder(&folder).map_err(io_error)
+        fs::remove_file(folder.join(UNFINISHED)).map_err(&io_error)?;
+        fs::remove_file(folder.join(MOVING)).map_err(&io_error)?;
+        durable::sync_folder(&folder).map_err(&io_error)?;
+        Ok(staying)
     }
+}
+
+/// An output folder's list with what an interrupted run has moved into it.
+fn known(out: &Path, mut list: Written) -> Result<Written, RunError> {
+    if let Some(moved) = Written::read_file(&out.join(FOLDER).join(MOVING))? {
+        list.extend(&moved);
+    }
+    Ok(list)
 }
 
 /// Where two configurations differ.
@@ -296,15 +554,6 @@ impl Difference {
     }
 }
 
-/// Removes a file, a link, or a folder with what is in it.
-fn remove(path: &Path) -> io::Result<()> {
-    if path.is_dir() && !path.is_symlink() {
-        fs::remove_dir_all(path)
-    } else {
-        fs::remove_file(path)
-    }
-}
-
 /// Whether a run was killed in this folder before it had begun: [`RunFolder::begin`] writes these and then its mark.
 fn has_not_begun(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| {
@@ -312,10 +561,20 @@ fn has_not_begun(folder: &Path) -> bool {
             entry.is_ok_and(|entry| {
                 let name = entry.file_name();
                 let name = name.to_string_lossy();
-                name == lock::NAME || name == "config.json" || name.starts_with(durable::TEMPORARY)
+                name == lock::NAME
+                    || name == CONFIG && has_text(&entry.path(), "command")
+                    || durable::is_temporary(&name)
             })
         })
     })
+}
+
+/// Whether a run was interrupted in this output folder. One that replaces another writes its mark before its
+/// configuration; that other left the list.
+fn is_unfinished(out: &Path) -> bool {
+    let folder = out.join(FOLDER);
+    folder.join(UNFINISHED).is_file()
+        && (has_text(&folder.join(CONFIG), "command") || out.join(written::NAME).is_file())
 }
 
 /// Whether a file is a JSON object with text under `key`.
@@ -325,120 +584,10 @@ fn has_text(path: &Path, key: &str) -> bool {
     json.get(key).is_some_and(Value::is_string)
 }
 
-/// Many programs keep a config.json; a model's names its class.
-fn is_model(folder: &Path) -> bool {
-    has_text(&folder.join("model_index.json"), "_class_name")
-        || has_text(&folder.join("config.json"), "_class_name")
-}
-
-fn is_run(folder: &Path) -> bool {
-    has_text(&folder.join("run/config.json"), "command")
-}
-
-/// The record of each step: `events.jsonl` and TensorBoard.
-#[derive(Debug)]
-pub struct EventLog {
-    path: PathBuf,
-    lines: File,
-    tensorboard: EventWriter,
-}
-
-impl EventLog {
-    /// A new record, or one that goes on after `step` steps: what an interrupted run wrote beyond is
-    /// dropped.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn open(run: &RunFolder, step: usize) -> Result<Self, RunError> {
-        let path = run.folder().join("events.jsonl");
-        let io_error = |source| RunError::Io {
-            path: path.clone(),
-            source,
-        };
-        let mut kept = Vec::new();
-        if step > 0 && path.exists() {
-            let file = BufReader::new(File::open(&path).map_err(io_error)?);
-            for line in file.lines() {
-                let line = line.map_err(io_error)?;
-                let event: Value = serde_json::from_str(&line).unwrap_or_default();
-                let of = event.get("step").and_then(Value::as_u64);
-                if of.is_some_and(|of| of <= step as u64) {
-                    kept.push(line);
-                }
-            }
-        }
-        durable::write(&path, |out| {
-            kept.iter().try_for_each(|line| writeln!(out, "{line}"))
-        })
-        .map_err(io_error)?;
-        let lines = OpenOptions::new().append(true).open(&path);
-        let mut tensorboard = EventWriter::create(&run.folder())?;
-        if step > 0 {
-            tensorboard.resume_at(step as u64 + 1)?;
-        }
-        Ok(Self {
-            lines: lines.map_err(io_error)?,
-            path,
-            tensorboard,
-        })
-    }
-
-    /// Records one step, and what else was seen after it.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn record(&mut self, report: &StepReport, more: &[(&str, f64)]) -> Result<(), RunError> {
-        let losses = &report.losses;
-        let mut event = json!({
-            "step": report.step,
-            "loss": losses.loss,
-            "gradient_norm": report.gradient_norm,
-            "learning_rate": report.learning_rate,
-            "seconds": report.seconds,
-        });
-        let mut scalars = vec![
-            ("loss", losses.loss as f32),
-            ("gradient_norm", report.gradient_norm as f32),
-            ("learning_rate", report.learning_rate as f32),
-            ("seconds", report.seconds as f32),
-        ];
-        let terms = [
-            ("retain_loss", losses.retain),
-            ("forget_loss", losses.forget),
-            ("correction_loss", losses.correction),
-            ("watched_retain_loss", report.watched_retain),
-        ];
-        for (name, term) in terms {
-            if let Some(term) = term {
-                event[name] = term.into();
-                scalars.push((name, term as f32));
-            }
-        }
-        for &(name, value) in more {
-            event[name] = value.into();
-            scalars.push((name, value as f32));
-        }
-        writeln!(self.lines, "{event}").map_err(|source| RunError::Io {
-            path: self.path.clone(),
-            source,
-        })?;
-        self.tensorboard.scalars(report.step as u64, &scalars)?;
-        self.tensorboard.flush()?;
-        Ok(())
-    }
-
-    /// Records a picture, the bytes of a PNG file.
-    ///
-    /// # Errors
-    /// The disk's.
-    pub fn picture(&mut self, step: usize, tag: &str, png: &[u8]) -> Result<(), RunError> {
-        self.tensorboard.image(step as u64, tag, png)?;
-        Ok(self.tensorboard.flush()?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

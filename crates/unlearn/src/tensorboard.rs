@@ -15,7 +15,7 @@ const VERSION: &[u8] = b"brain.Event:2";
 /// What can go wrong with an event file.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorboardError {
-    #[error("{path}: cannot write TensorBoard events: {source}{}", crate::run::remedy(source), path = path.display())]
+    #[error("{}: cannot write TensorBoard events: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     /// An image whose bytes are not a PNG file.
     #[error("TensorBoard image `{tag}` at step {step} is not a PNG file")]
@@ -57,6 +57,14 @@ impl EventWriter {
         writer.write(&event(now().as_secs_f64(), 0, 3, VERSION))?;
         writer.flush()?;
         Ok(writer)
+    }
+
+    /// Whether a file's name is one that [`create`](Self::create) gives.
+    pub fn is_name(name: &str) -> bool {
+        let parts: Vec<&str> = name.split('.').collect();
+        let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        matches!(parts[..], ["events", "out", "tfevents", seconds, "retrack", process, count]
+            if [seconds, process, count].into_iter().all(is_number))
     }
 
     /// Where the events go.

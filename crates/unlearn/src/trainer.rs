@@ -12,8 +12,9 @@ use retrack_networks::unet2d::InputError;
 
 use crate::data::DataError;
 use crate::feed::Feed;
-use crate::objective::{Losses, Objective, Pass, PassError, Sums};
+use crate::objective::{Losses, NotFinite, Objective, Pass, PassError, Sums};
 use crate::optimizer::{AdamW, Ema, LearningRate};
+use crate::watch::CollapseWatch;
 
 /// Why a step did not happen. The network is as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +41,8 @@ pub struct Trainer<M> {
     pub optimizer: AdamW,
     pub learning_rate: LearningRate,
     pub ema: Option<Ema>,
+    /// What the retained images' loss was at first, and lately.
+    pub watch: CollapseWatch,
     /// Steps taken.
     pub step: usize,
 }
@@ -56,6 +59,8 @@ pub struct StepReport {
     pub seconds: f64,
     /// The loss of [`crate::watch::RetainedWatch`] after the step, where it was looked at.
     pub watched_retain: Option<f64>,
+    /// How many times its start the retained images' loss has reached, at the step where that is too much.
+    pub collapsed: Option<f64>,
 }
 
 impl From<PassError> for TrainError {
@@ -77,6 +82,10 @@ impl<M: Module + Denoiser> Trainer<M> {
         optimizer: AdamW,
         learning_rate: LearningRate,
     ) -> Self {
+        let watch = match objective.reports_retain() {
+            true => CollapseWatch::of_steps(),
+            false => CollapseWatch::of_the_same(),
+        };
         Self {
             network: Some(network),
             schedule,
@@ -85,6 +94,7 @@ impl<M: Module + Denoiser> Trainer<M> {
             optimizer,
             learning_rate,
             ema: None,
+            watch,
             step: 0,
         }
     }
@@ -118,18 +128,15 @@ impl<M: Module + Denoiser> Trainer<M> {
             let part = self.objective.backward(&pass, &batch, &mut sums)?;
             losses.accumulate(&part, feed.accumulate());
         }
-        let gradient = self.objective.combine(sums.divide(feed.accumulate()));
-        let finite = |what, value: f64| {
-            if value.is_finite() {
-                Ok(())
-            } else {
-                let step = self.step + 1;
-                Err(TrainError::NotFinite { what, value, step })
-            }
+        let at_step = |NotFinite { what, value }| TrainError::NotFinite {
+            what,
+            value,
+            step: self.step + 1,
         };
-        finite("loss", losses.loss)?;
-        let norm = gradient.norm();
-        finite("gradient's norm", norm)?;
+        losses.check().map_err(at_step)?;
+        let combined = self.objective.combine(sums.divide(feed.accumulate()));
+        let gradient = combined.map_err(at_step)?;
+        let norm = NotFinite::check("gradient's norm", gradient.norm()).map_err(at_step)?;
 
         let learning_rate = self.learning_rate.at(self.step);
         let network = self.network.take().expect("no step is under way");
@@ -146,6 +153,7 @@ impl<M: Module + Denoiser> Trainer<M> {
             learning_rate,
             seconds: start.elapsed().as_secs_f64(),
             watched_retain: None,
+            collapsed: None,
         })
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use burn::module::Module;
 use retrack_networks::denoiser::Denoiser;
+use serde_json::{Value, json};
 
 use crate::batch::Noised;
 use crate::feed::Feed;
@@ -23,15 +24,17 @@ const WATCHED: usize = 16;
 /// every five steps are 0.8% of NegGrad's work.
 const EVERY: usize = 5;
 
-/// Watches the loss of the retained images against its own start.
-#[derive(Debug, Clone)]
+/// Watches the loss of the retained images against its own start. Part of a run's state: one that goes on compares with
+/// what it began with, and says once what it has seen.
+#[derive(Debug, Clone, PartialEq)]
 pub struct CollapseWatch {
     /// How many losses make the start, and how many are compared with it.
     start_len: usize,
     recent_len: usize,
     start: Vec<f64>,
     recent: VecDeque<f64>,
-    warned: bool,
+    /// How many times its start the loss had reached when that was too much.
+    collapsed: Option<f64>,
 }
 
 impl CollapseWatch {
@@ -51,8 +54,48 @@ impl CollapseWatch {
             recent_len,
             start: Vec::new(),
             recent: VecDeque::new(),
-            warned: false,
+            collapsed: None,
         }
+    }
+
+    /// Whether it knows no loss yet.
+    pub fn is_new(&self) -> bool {
+        self.start.is_empty()
+    }
+
+    /// How many times its start the loss had reached when that was too much.
+    pub fn collapsed(&self) -> Option<f64> {
+        self.collapsed
+    }
+
+    /// The state, as [`restore`](Self::restore) reads it: numbers as their bits, because one may be no number.
+    pub fn to_json(&self) -> Value {
+        let bits = |value: &f64| value.to_bits();
+        json!({
+            "start": self.start.iter().map(bits).collect::<Vec<_>>(),
+            "recent": self.recent.iter().map(bits).collect::<Vec<_>>(),
+            "collapsed": self.collapsed.as_ref().map(bits),
+        })
+    }
+
+    /// Takes the state of a watch of the same kind. `None` if that is not one.
+    pub fn restore(&mut self, state: &Value) -> Option<()> {
+        let number = |value: &Value| value.as_u64().map(f64::from_bits);
+        let numbers = |key: &str| -> Option<Vec<f64>> {
+            state.get(key)?.as_array()?.iter().map(number).collect()
+        };
+        let (start, recent) = (numbers("start")?, numbers("recent")?);
+        let collapsed = match state.get("collapsed")? {
+            Value::Null => None,
+            value => Some(number(value)?),
+        };
+        if start.len() > self.start_len || recent.len() > self.recent_len {
+            return None;
+        }
+        self.start = start;
+        self.recent = recent.into();
+        self.collapsed = collapsed;
+        Some(())
     }
 
     /// Takes the next loss. Returns how many times its start the loss has reached, once, where that is too much: the
@@ -72,55 +115,56 @@ impl CollapseWatch {
         let factor = recent / start;
         // Written so that a loss that is no number counts as too much.
         let within = factor <= FACTOR;
-        let collapsed = self.recent.len() == self.recent_len && !within && !self.warned;
-        self.warned |= collapsed;
-        collapsed.then_some(factor)
+        if self.recent.len() < self.recent_len || within || self.collapsed.is_some() {
+            return None;
+        }
+        self.collapsed = Some(factor);
+        self.collapsed
     }
 }
 
-/// Watches a few retained images, always the same with the same noise, for methods whose own loss does not speak of
-/// them. It looks at the network without a gradient and draws nothing that a step draws: the run computes what it
-/// computes without.
+/// A few retained images, always the same with the same noise, for methods whose own loss does not speak of them. It
+/// looks at the network without a gradient and draws nothing that a step draws: the run computes what it computes
+/// without.
 pub struct RetainedWatch {
     images: Vec<Noised>,
-    watch: CollapseWatch,
 }
 
 impl RetainedWatch {
     /// `None` where the trainer's method reports the retained images' loss itself. The start is the loss of the
-    /// network as it is now: of a resumed run, before the trainer resumes.
+    /// network as it is now, unless the trainer has resumed: then it is what the run began with.
     ///
     /// # Errors
     /// An image that cannot be read or does not fit the network.
-    pub fn new<M: Module + Denoiser>(
-        trainer: &Trainer<M>,
+    pub fn begin<M: Module + Denoiser>(
+        trainer: &mut Trainer<M>,
         feed: &Feed,
     ) -> Result<Option<Self>, TrainError> {
         if trainer.objective.reports_retain() {
             return Ok(None);
         }
-        let mut watch = Self {
+        let watch = Self {
             images: feed.watched(WATCHED)?,
-            watch: CollapseWatch::of_the_same(),
         };
-        let start = watch.loss(trainer)?;
-        watch.watch.see(start);
+        if trainer.watch.is_new() {
+            let start = watch.loss(trainer)?;
+            trainer.watch.see(start);
+        }
         Ok(Some(watch))
     }
 
-    /// Every few steps: the loss now, and how many times its start it is where that is too much.
+    /// Every few steps: the loss now.
     ///
     /// # Errors
     /// Images that do not fit the network.
-    pub fn see<M: Module + Denoiser>(
-        &mut self,
+    pub fn look<M: Module + Denoiser>(
+        &self,
         trainer: &Trainer<M>,
-    ) -> Result<Option<(f64, Option<f64>)>, TrainError> {
-        if !trainer.step.is_multiple_of(EVERY) {
-            return Ok(None);
+    ) -> Result<Option<f64>, TrainError> {
+        match trainer.step.is_multiple_of(EVERY) {
+            true => self.loss(trainer).map(Some),
+            false => Ok(None),
         }
-        let loss = self.loss(trainer)?;
-        Ok(Some((loss, self.watch.see(loss))))
     }
 
     fn loss<M: Module + Denoiser>(&self, trainer: &Trainer<M>) -> Result<f64, TrainError> {
@@ -152,6 +196,50 @@ mod tests {
         let seen: Vec<f64> = losses.filter_map(|loss| watch.see(loss)).collect();
         assert_eq!(seen.len(), 1);
         assert!((seen[0] - 5.1).abs() < 1e-9, "{seen:?}");
+    }
+
+    #[test]
+    fn a_watch_that_is_written_and_read_goes_on_as_if_it_never_stopped() {
+        let growing = (0..40).map(|i| 20.0 + 4.0 * f64::from(i));
+        let losses: Vec<f64> = std::iter::repeat_n(20.0, START)
+            .chain(growing)
+            .chain([f64::NAN, f64::INFINITY])
+            .collect();
+        let mut whole = CollapseWatch::of_steps();
+        let of_whole: Vec<_> = losses.iter().map(|&loss| whole.see(loss)).collect();
+        assert_eq!(of_whole.iter().flatten().count(), 1);
+        for stops in [vec![2], vec![7, 9], (0..losses.len()).collect()] {
+            let mut parts = CollapseWatch::of_steps();
+            let mut of_parts = Vec::new();
+            for (step, &loss) in losses.iter().enumerate() {
+                if stops.contains(&step) {
+                    let text = parts.to_json().to_string();
+                    parts = CollapseWatch::of_steps();
+                    parts
+                        .restore(&serde_json::from_str(&text).unwrap())
+                        .unwrap();
+                }
+                of_parts.push(parts.see(loss));
+            }
+            assert_eq!(of_parts, of_whole, "{stops:?}");
+            assert_eq!(parts.collapsed(), whole.collapsed());
+        }
+    }
+
+    #[test]
+    fn what_is_no_watch_is_not_read_as_one() {
+        let mut watch = CollapseWatch::of_the_same();
+        for state in [
+            json!({}),
+            json!({"start": [], "recent": []}),
+            json!({"start": [1.5], "recent": [], "collapsed": null}),
+            json!({"start": [1, 2], "recent": [], "collapsed": null}),
+            json!({"start": [1], "recent": [1, 2], "collapsed": null}),
+            json!({"start": [1], "recent": [1], "collapsed": "5"}),
+        ] {
+            assert_eq!(watch.restore(&state), None, "{state}");
+        }
+        assert!(watch.is_new());
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn ten_steps_of_finetuning_end_at_the_weights_of_pytorch() {
         };
         let mut sums = Sums::default();
         let loss = Finetune.backward(&pass, &batch, &mut sums).unwrap().loss;
-        let gradient = Finetune.combine(sums.divide(1));
+        let gradient = Finetune.combine(sums.divide(1)).unwrap();
         let norm = gradient.norm();
         for (what, found, expected) in [
             ("loss", loss, losses[step]),

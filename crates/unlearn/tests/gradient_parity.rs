@@ -138,7 +138,7 @@ fn run(
     };
     let mut sums = Sums::default();
     let losses = objective.backward(&pass, batch, &mut sums).unwrap();
-    (losses, objective.combine(sums.divide(1)))
+    (losses, objective.combine(sums.divide(1)).unwrap())
 }
 
 /// How far one number or gradient is from PyTorch's, relative to its own size.

@@ -11,9 +11,9 @@ use super::{MachineArgs, MethodName, SEL, SEL_LONG, SRC, SRC_LONG, SamplerName, 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Metric {
-    /// Share of samples nearer to a forgotten image than --threshold
+    /// Samples that show any forgotten image (nearer than --threshold)
     Frequency,
-    /// How often a forgotten image comes back from noise at timestep 250 (nearer than --threshold)
+    /// How often a forgotten image comes back from noise at a quarter of the schedule (nearer than --threshold)
     Injection,
     /// How similar to the forgotten image is what comes back from that noise, or for its prompt, by SSCD (--sscd)
     Sscd,
@@ -41,9 +41,12 @@ pub enum Metric {
 #[derive(Debug, Clone, ClapArgs)]
 pub struct ProtocolArgs {
     /// Samples drawn from each model, of each prompt [default: 256, text-to-image 16; `experiment`: the preset's]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help_heading = heading::MEASURING)]
     pub samples: Option<usize>,
-    /// A sample nearer to a forgotten image than this counts as it: Euclidean distance over pixels in [0, 1]
+    /// A picture nearer to a forgotten image than this counts as it: Euclidean distance over pixels in [0, 1]
+    ///
+    /// Without it: of each image, half its distance to the nearest retained one that is no copy; in `experiment` the
+    /// preset's, where it has one.
     #[arg(long, value_name = "F")]
     pub threshold: Option<f64>,
     /// Inception's weights: pt_inception-2015-12-05-6726825d.pth [default: found in PyTorch's cache]
@@ -58,13 +61,16 @@ pub struct ProtocolArgs {
     /// Images like the training images that the model never saw
     #[arg(long, value_name = "SRC", help_heading = heading::MEASURING)]
     pub controls: Option<PathBuf>,
+    /// Class of all samples and attempts, for a model with classes [default: those of the forgotten images]
+    #[arg(long, value_name = "C", allow_negative_numbers = true, help_heading = heading::SAMPLING)]
+    pub class: Option<i64>,
 }
 
 /// What a text-to-image model is to draw, and how.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct PromptArgs {
-    /// Text-to-image: the prompt of the images to forget
-    #[arg(long, value_name = "TEXT")]
+    /// The prompt of the images to forget
+    #[arg(long, value_name = "TEXT", help_heading = heading::TEXT_TO_IMAGE)]
     pub prompt: Option<String>,
     /// A prompt that the model is to draw as before; may be repeated
     #[arg(long, value_name = "TEXT", help_heading = heading::TEXT_TO_IMAGE)]
@@ -95,7 +101,8 @@ Examples:
       --metrics digits,nll --out report";
 
 const EVALUATE_MORE: &str = "\
-A metric that lacks a file is skipped, and the sentence says which file to give.
+A metric that lacks a file or an option is skipped, and the sentence says which one to give. One that was tried and \
+failed is named, and the exit code is 1; where all are skipped, it is 2.
 
 Of a text-to-image model, 16 samples of the forgotten prompt and of each other one (DDPM) are counted that lie nearer to \
 the mean of the forgotten images than to that of the others; forgetting succeeded where there are none.";
@@ -129,9 +136,9 @@ pub struct EvaluateArgs {
     pub metrics: Option<Vec<Metric>>,
     #[command(flatten)]
     pub protocol: ProtocolArgs,
-    /// Denoising steps of a sample
-    #[arg(long, default_value_t = 50, value_name = "S", help_heading = heading::SAMPLING)]
-    pub steps: usize,
+    /// Denoising steps of a sample [default: 50, or as many as the model's schedule allows]
+    #[arg(long, value_name = "S", help_heading = heading::SAMPLING)]
+    pub steps: Option<usize>,
     /// How to denoise [default: the model's own scheduler; text-to-image: ddpm]
     #[arg(long, help_heading = heading::SAMPLING)]
     pub scheduler: Option<SamplerName>,
@@ -142,8 +149,11 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
     /// Let pictures show samples that may be a forgotten image; they are covered otherwise
-    #[arg(long)]
+    #[arg(long, help_heading = heading::OUTPUT)]
     pub show_forgotten: bool,
+    /// Exit with 3 where the forgotten image is still found
+    #[arg(long, help_heading = heading::OUTPUT)]
+    pub fail_if_found: bool,
     /// Replace an earlier evaluation there
     #[arg(long)]
     pub force: bool,
@@ -162,7 +172,8 @@ Example:
 Runs that --out already holds are kept: an experiment that was stopped goes on when it is started again.";
 
 const EXPERIMENT_MORE: &str = "\
-More methods and seeds may be added to it. A metric that lacks a file is skipped, and the sentence says which file to give.
+More methods and seeds may be added to it. A metric that lacks a file or an option is skipped, and the sentence says which one \
+to give. One that was tried and failed is named with its run, its numbers say on how many runs they rest, and the exit code is 1.
 
 A text-to-image model is trained with --prompt on all images, kept ones too, that --captions gives no prompt.";
 
@@ -215,6 +226,9 @@ pub struct ExperimentArgs {
     /// Where models, results, the table and the report go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Exit with 3 where a run of a method still shows a forgotten image
+    #[arg(long, help_heading = heading::OUTPUT)]
+    pub fail_if_found: bool,
     /// Say which runs there would be and what they need, and stop
     #[arg(long)]
     pub dry_run: bool,
@@ -239,7 +253,7 @@ on both folders with the recorded seeds.";
 #[command(after_help = VERIFY_EXAMPLES)]
 #[command(after_long_help = format!("{VERIFY_EXAMPLES}\n\n{VERIFY_MORE}"))]
 pub struct VerifyArgs {
-    /// The --out folder of an unlearning run
+    /// What `retrack unlearn --out` wrote
     #[arg(value_name = "RUN_DIR")]
     pub run: PathBuf,
     /// Where the base model is now, if it moved

@@ -148,7 +148,7 @@ pub struct UnlearnArgs {
     /// Continue the interrupted run in --out
     #[arg(long, conflicts_with = "force")]
     pub resume: bool,
-    /// Replace what lies in --out
+    /// Replace what retrack wrote in --out; other files stay
     #[arg(long)]
     pub force: bool,
     /// Element type of the written weights: f32 keeps what 16 bits would round away [default: the model's own]
@@ -170,6 +170,9 @@ pub struct UnlearnArgs {
     /// be verified
     #[arg(long, conflicts_with = "show_forgotten", help_heading = heading::OUTPUT)]
     pub no_report: bool,
+    /// Exit with 3 where the report still finds the image
+    #[arg(long, conflicts_with = "no_report", help_heading = heading::OUTPUT)]
+    pub fail_if_found: bool,
     /// Say what would be done and what it needs, and stop
     #[arg(long)]
     pub dry_run: bool,
@@ -229,6 +232,7 @@ impl UnlearnArgs {
             key: None,
             show_forgotten: false,
             no_report: false,
+            fail_if_found: false,
             dry_run: false,
             json: false,
             machine: machine.clone(),

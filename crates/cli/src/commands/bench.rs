@@ -275,7 +275,8 @@ fn read_config(path: &Path) -> Result<UNet2DConfig, Failure> {
     let text =
         retrack_networks::files::read_text(path).map_err(|error| Failure::read(path, error))?;
     let at = |problem: String| Failure::input(format!("{}: {problem}", path.display()));
-    let json: Value = serde_json::from_str(&text).map_err(|error| at(error.to_string()))?;
+    let json: Value =
+        retrack_networks::json::parse(text.as_bytes()).map_err(|error| at(error.to_string()))?;
     UNet2DConfig::from_json(&json).map_err(|error| at(error.to_string()))
 }
 

@@ -1,6 +1,6 @@
 //! `retrack demo`: a small model that memorized a T-shirt among digits forgets it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::module::Module;
@@ -16,7 +16,8 @@ use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{to_byte, to_unit};
-use retrack_unlearn::run::{Existing, RunFolder};
+use retrack_unlearn::run::{Existing, RunError, RunFolder};
+use retrack_unlearn::written::{Output, Written, WrittenError};
 use serde_json::json;
 
 use super::unlearn::unlearn;
@@ -49,12 +50,11 @@ const BASE: [(&str, &[u8]); 4] = [
     ),
 ];
 
-/// What a demo leaves in its folder.
-const PARTS: [&str; 10] = [
-    "digits.parquet",
-    "base-model",
-    "model",
-    "model.digest-key",
+const DATA: &str = "digits.parquet";
+const BASE_MODEL: &str = "base-model";
+const MODEL: &str = "model";
+/// What else a demo leaves in its folder.
+const RESULTS: [&str; 6] = [
     "before.png",
     "after.png",
     "half-way.png",
@@ -81,19 +81,18 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     }
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
-    clear(&args.out, args.force)?;
+    let mut output = open(&args.out, args.force)?;
     let again = "the same command with --force starts again";
     let kept = format!("{} is not complete: {again}", args.out.display());
     interrupt::kept(&kept);
     interrupt::goes_on(again);
 
-    let data_path = args.out.join("digits.parquet");
-    let base_path = args.out.join("base-model");
-    let model_path = args.out.join("model");
-    model::write(&data_path, DIGITS)?;
-    for (name, content) in BASE {
-        model::write(&base_path.join(name), content)?;
-    }
+    let data_path = args.out.join(DATA);
+    let base_path = args.out.join(BASE_MODEL);
+    let model_path = args.out.join(MODEL);
+    let mut files = vec![(PathBuf::from(DATA), DIGITS.to_vec())];
+    files.extend(BASE.map(|(name, content)| (Path::new(BASE_MODEL).join(name), content.to_vec())));
+    output.put(&files)?;
 
     progress::note("1/4  sampling from the model that memorized the T-shirt");
     let base = Side::open(&base_path, &device)?;
@@ -137,65 +136,97 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
         columns: (args.count as f64).sqrt().ceil() as usize,
         zoom: Grid::zoom_for(shape),
     };
-    model::write(&args.out.join("before.png"), &square.png(&before)?)?;
-    model::write(&args.out.join("after.png"), &square.png(&after)?)?;
+    let mut files = vec![
+        (PathBuf::from("before.png"), square.png(&before)?),
+        ("after.png".into(), square.png(&after)?),
+    ];
     let strip = Grid {
         columns: PROBES + 2,
         zoom: 3,
         ..square
     };
     let rows = [&shirt[..], &restored_before, &shirt, &restored_after].concat();
-    model::write(&args.out.join("half-way.png"), &strip.png(&rows)?)?;
+    files.push(("half-way.png".into(), strip.png(&rows)?));
 
     let result = Outcome {
         seconds: start.elapsed().as_secs_f64(),
         ..result
     };
+    let mut verdict = None;
     if let Some(mut report) = unlearning.report.take() {
         let mut split = Split::new(&data, &unlearning.forget, model::BUDGET)?;
         split.near.clear();
         let forgotten = Forgotten::new(&data, &split, Rule::Threshold(THRESHOLD))?;
         let strip = strip.png(&rows)?;
         result.extend(&mut report, &forgotten, [&before, &after], strip)?;
-        evidence::write(&args.out, &report)?;
+        report.verdict.next = match report.verdict.outcome {
+            report::Outcome::StillFound => format!(
+                "unlearn with more than the demo's steps: `retrack unlearn --model {} --data {} --forget label:10 --preset \
+                 demo --steps 200 --out more`.",
+                base_path.display(),
+                data_path.display()
+            ),
+            report::Outcome::Inconclusive => "draw more with a larger --count, and --force.".into(),
+            _ => String::new(),
+        };
+        files.extend(evidence::forms(&report));
+        verdict = Some(report.verdict);
     }
-    let metrics = result.json(args, &unlearning.json);
+    let mut metrics = result.json(args, &unlearning.json);
+    metrics["verdict"] = json!(verdict);
     let text = serde_json::to_string_pretty(&metrics).expect("JSON has no unwritable values");
-    model::write(
-        &args.out.join("metrics.json"),
-        format!("{text}\n").as_bytes(),
-    )?;
+    files.push(("metrics.json".into(), format!("{text}\n").into_bytes()));
+    output.put(&files)?;
+    output.remove_earlier()?;
     if args.json {
         say!("{metrics}");
     } else {
-        result.print(&args.out);
+        result.print(&args.out, verdict.as_ref());
     }
-    Ok(())
+    match verdict {
+        Some(verdict) => evidence::fail_if_found(args.fail_if_found, &verdict),
+        None => Ok(()),
+    }
 }
 
-/// An output folder that is new, empty, or an earlier demo to replace.
-fn clear(out: &Path, force: bool) -> Result<(), Failure> {
-    if force {
-        for name in PARTS {
-            let path = out.join(name);
-            let removed = if path.is_dir() {
-                std::fs::remove_dir_all(&path)
-            } else if path.exists() {
-                std::fs::remove_file(&path)
-            } else {
-                continue;
-            };
-            removed.map_err(|error| Failure::write(&path, error))?;
-        }
+/// An output folder that is new, empty, or an earlier demo's to replace. Looks at the model's folder too, which the
+/// unlearning run writes: nothing is refused after the first sample.
+fn open(out: &Path, force: bool) -> Result<Output, Failure> {
+    if !force {
+        RunFolder::check(out, Existing::Refuse, &[])?;
     }
-    RunFolder::check(out, Existing::Refuse)?;
-    Ok(())
+    let holds_something = out
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some());
+    if holds_something && Written::read(out)?.is_none() {
+        let path = out.to_path_buf();
+        return Err(RunError::NotOurs { path }.into());
+    }
+    let output = Output::open(out, force, |path| mine().contains(&path.to_path_buf()))?;
+    let model = out.join(MODEL);
+    if model.is_symlink() {
+        return Err(WrittenError::InTheWay { path: model }.into());
+    }
+    let files = BASE.map(|(name, _)| PathBuf::from(name)).to_vec();
+    let cards = evidence::card::names(&files);
+    RunFolder::check(&model, Existing::Force, &[files, cards].concat())?;
+    Ok(output)
+}
+
+/// What a demo writes into its folder, the unlearned model aside.
+fn mine() -> Vec<PathBuf> {
+    let base = BASE
+        .iter()
+        .map(|(name, _)| Path::new(BASE_MODEL).join(name));
+    let results = RESULTS.iter().map(PathBuf::from);
+    base.chain(results).chain([DATA.into()]).collect()
 }
 
 /// The demo's own settings: the published ones suit a network eight times as large.
 fn unlearn_args(args: &DemoArgs, base: &Path, data: &Path, out: &Path) -> UnlearnArgs {
     UnlearnArgs {
         seed: Some(args.seed),
+        force: args.force,
         preset: Some("demo".into()),
         // Fashion-MNIST's, for anybody to see.
         show_forgotten: true,
@@ -224,7 +255,7 @@ impl Side {
             scheduler: Some(SCHEDULER),
             seed: args.seed,
             batch_size: 64,
-            class: None,
+            classes: Vec::new(),
         };
         let (bytes, _) = samples.draw(&self.model, &self.network, device, "sampling")?;
         Ok(bytes)
@@ -524,7 +555,7 @@ impl Outcome {
         })
     }
 
-    fn print(&self, out: &Path) {
+    fn print(&self, out: &Path, verdict: Option<&report::Verdict>) {
         let share =
             |f: &Frequency| format!("{} of {} ({:.1}%)", f.repeats, f.samples, 100.0 * f.share());
         say!();
@@ -549,6 +580,10 @@ impl Outcome {
              {:.2} apart.",
             self.digits.moved, self.digits.apart
         ));
+        if let Some(verdict) = verdict {
+            say!();
+            progress::tell(evidence::printed(verdict, &[]));
+        }
         say!();
         progress::tell(format_args!(
             "{}  the report: open it in a browser",

@@ -1,6 +1,6 @@
 //! `retrack evaluate`: what a model still knows, beside the model that it was made from.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use retrack_eval::pictures::Grid;
@@ -8,17 +8,21 @@ use retrack_eval::report::Fact;
 use retrack_eval::score::{Spread, Table};
 use retrack_networks::lora;
 use retrack_unlearn::lock::Lock;
+use retrack_unlearn::written::Output;
 use serde_json::json;
 
 use crate::args::{EvaluateArgs, Metric, SamplerName};
-use crate::evaluation::{Evaluation, GUIDANCE, Protocol, Skipped, Subject};
+use crate::evaluation::{
+    self, Evaluation, GUIDANCE, Missing, Protocol, Subject, each_once, sentences,
+};
 use crate::evidence::comparison::{self, About, Column};
-use crate::evidence::{self, Forgotten, Rule, covered};
+use crate::evidence::{self, Forgotten, counted, covered};
 use crate::failure::Failure;
 use crate::folders::outside;
 use crate::progress::say;
 use crate::{interrupt, latent, machine, model, progress};
 
+const METRICS: &str = "metrics.json";
 /// Samples shown in a picture.
 const SHOWN: usize = 256;
 
@@ -29,11 +33,12 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let prompts = opened.prompts(&args.prompts, &args.data)?;
     let forget = opened.selection(&args.forget, &args.data)?;
     let defaults = Defaults::of(prompts.is_some());
+    let scheduler = args.scheduler.or(defaults.scheduler);
     let protocol = Protocol {
         metrics: args.metrics.clone().unwrap_or(defaults.metrics.to_vec()),
         samples: args.protocol.samples.unwrap_or(defaults.samples),
-        scheduler: args.scheduler.or(defaults.scheduler),
-        sampling_steps: args.steps,
+        scheduler,
+        sampling_steps: args.steps.unwrap_or(opened.steps(scheduler, model::STEPS)),
         threshold: args.protocol.threshold,
         inception: args.protocol.inception.clone(),
         sscd: args.protocol.sscd.clone(),
@@ -42,6 +47,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         guidance: prompts
             .is_some()
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
+        class: args.protocol.class,
     };
     protocol.check()?;
     progress::detail(format_args!("measuring {}", json!(protocol)));
@@ -52,22 +58,26 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         outside(&args.out, model, "model")?;
     }
     let _lock = Lock::take(&args.out)?;
+    let mut output = Output::open(&args.out, args.force, is_ours)?;
     interrupt::kept("nothing is kept: the same command starts again");
-    if args.out.join("metrics.json").exists() && !args.force {
-        return Err(Failure::input(format!(
-            "{}: holds an evaluation already; choose another folder, or give --force to replace it",
-            args.out.display()
-        )));
-    }
     if let Some(baseline) = &args.baseline {
         latent::open(baseline)?;
     }
     let data = opened.open_data(&args.data)?;
+    let judges = protocol.judges(&data, &device)?;
+    let subject = Subject::new(
+        &data,
+        &forget,
+        prompts.as_ref(),
+        &judges,
+        protocol.threshold,
+    )?;
+    let classes = protocol.classes(&opened, &subject)?;
+    let metrics = protocol.tried(&subject, opened.scheduler(), args.fail_if_found)?;
+    let phases = evaluation::phases(&metrics, prompts.as_ref());
+    // Its values are not needed while others' are measured.
     drop(opened);
-    let judges = protocol.judges(&device)?;
-    let subject = Subject::new(&data, &forget, prompts.as_ref(), &judges)?;
     let models = 1 + usize::from(args.baseline.is_some());
-    let phases = protocol.phases(prompts.as_ref());
     let measure = |number: usize, name: &str, path: &Path| {
         progress::note(format!(
             "{number}/{models}  {name} {} in {} phase{}: {}",
@@ -93,15 +103,10 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         evaluation: measure(models, "model", &args.model)?,
     });
 
-    let rule = match (&subject.clusters, protocol.threshold) {
-        (Some(clusters), _) => Rule::Cluster(clusters),
-        (None, Some(threshold)) => Rule::Threshold(threshold),
-        (None, None) => Rule::Nearest,
-    };
-    let forgotten = Forgotten::new(&data, &subject.split, rule)?;
+    let forgotten = subject.looked_for();
     // From here on the files must fit together.
     interrupt::finish_first("once the result is written");
-    remove_pictures(&args.out)?;
+    let mut files = Vec::new();
     let mut json = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "data_digest": data.digest()?,
@@ -110,6 +115,12 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         "protocol": protocol,
         "seed": args.seed,
     });
+    if prompts.is_none() {
+        json["thresholds"] = json!(subject.thresholds);
+    }
+    if let Some(classes) = &classes {
+        json["classes"] = json!(each_once(classes));
+    }
     if let Some(clusters) = &subject.clusters {
         json["cluster_agreement"] = clusters.agreement.into();
     }
@@ -123,6 +134,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             "path": path.display().to_string(),
             "scores": evaluation.scores,
             "skipped": evaluation.skipped,
+            "failed": evaluation.failed,
             "notes": evaluation.notes,
         });
         let mut prompts = Vec::new();
@@ -131,8 +143,8 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
                 Some(_) => format!("{name}-{number:02}.png"),
                 None => format!("{name}.png"),
             };
-            let path = args.out.join(&picture);
-            show(&path, &forgotten, &drawn.samples, args.show_forgotten)?;
+            let shown = show(&forgotten, &drawn.samples, args.show_forgotten)?;
+            files.extend(shown.map(|png| (PathBuf::from(&picture), png)));
             if let (Some(prompt), Some(clusters)) = (&drawn.prompt, &subject.clusters) {
                 prompts.push(json!({
                     "prompt": prompt,
@@ -147,11 +159,6 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             json[*name]["prompts"] = prompts.into();
         }
     }
-    let text = serde_json::to_string_pretty(&json).expect("JSON has no unwritable values");
-    model::write(
-        &args.out.join("metrics.json"),
-        format!("{text}\n").as_bytes(),
-    )?;
     let most = SHOWN * data.shape().bytes();
     for Found { evaluation, .. } in &mut columns {
         for drawn in &mut evaluation.drawn {
@@ -176,14 +183,23 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         ),
         Fact::new(
             "Looked for",
-            format!(
-                "{} rows, {} of them distinct",
-                subject.split.forget.len(),
-                forgotten.len()
-            ),
+            match (subject.split.forget.len(), forgotten.len()) {
+                (rows, distinct) if rows == distinct => counted(rows, "image"),
+                (rows, distinct) => format!("{rows} rows, {distinct} of them distinct"),
+            },
         ),
         Fact::new("Data set", args.data.display()),
     ];
+    facts.push(Fact::new("What counts as one", forgotten.rule()));
+    if let Some(classes) = &classes {
+        let whose = match protocol.class {
+            Some(_) => "as --class says",
+            None => "the forgotten images' own",
+        };
+        let fact = format!("{} ({whose})", listed(&each_once(classes)));
+        progress::note(format!("class of the samples: {fact}"));
+        facts.push(Fact::new("Class of the samples", fact));
+    }
     if let Some(prompts) = &prompts {
         facts.push(Fact::new("Their prompt", &prompts.forgotten));
     }
@@ -203,8 +219,6 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             },
         )
         .collect();
-    // What a metric lacks, it lacks for all models.
-    let skipped = skipped_sentences(&columns[0].evaluation.skipped);
     let without = columns.iter().filter_map(|found| {
         let adapter = found.path.join(lora::FILE_NAME);
         (prompts.is_some() && adapter.is_file()).then(|| {
@@ -221,17 +235,79 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         facts,
         device: &args.machine.device,
         seconds: start.elapsed().as_secs_f64(),
-        notes: [skipped, notes].concat(),
+        notes: [missing(&columns), notes].concat(),
     };
     about.notes.iter().for_each(progress::warn);
+    let said = about.notes.clone();
     let report = comparison::evaluated(&sides, &forgotten, args.show_forgotten, about)?;
-    evidence::write(&args.out, &report)?;
+    let page = args.out.join(evidence::PAGE);
+    json["verdict"] = json!(report.verdict);
+    json["report"] = page.display().to_string().into();
+    let text = serde_json::to_string_pretty(&json).expect("JSON has no unwritable values");
+    files.push((METRICS.into(), format!("{text}\n").into_bytes()));
+    files.extend(evidence::forms(&report));
+    output.put(&files)?;
+    // Pictures of an earlier evaluation may show what this one covers, or a model that it does not have.
+    output.remove_earlier()?;
     if args.json {
         say!("{json}");
     } else {
         progress::table(&table(&columns));
+        say!();
+        progress::tell(evidence::printed(&report.verdict, &said));
+        if prompts.is_none() {
+            progress::tell(forgotten.rule());
+        }
+        progress::tell(format_args!("report: {}", page.display()));
     }
-    Ok(())
+    let failed: Vec<String> = columns.iter().flat_map(failures).collect();
+    if !failed.is_empty() {
+        return Err(Failure::failed(failed.join("; ")));
+    }
+    evidence::fail_if_found(args.fail_if_found, &report.verdict)
+}
+
+/// "1, 2 and 3".
+fn listed(numbers: &[i64]) -> String {
+    let texts: Vec<String> = numbers.iter().map(i64::to_string).collect();
+    match texts.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, others)) => format!("{} and {last}", others.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// What failed of a model, as sentences that name it.
+fn failures(found: &Found) -> Vec<String> {
+    let sentences = sentences(&found.evaluation.failed, "failed").into_iter();
+    sentences
+        .map(|sentence| format!("{}: {sentence}", found.name))
+        .collect()
+}
+
+/// What has no number: what a metric lacks, named with the model where not all lack it, and what failed.
+fn missing(columns: &[Found]) -> Vec<String> {
+    let mut said: Vec<String> = Vec::new();
+    for found in columns {
+        let everywhere = |lack: &Missing| {
+            let mut all = columns.iter();
+            all.all(|found| found.evaluation.skipped.contains(lack))
+        };
+        for lack in &found.evaluation.skipped {
+            let [sentence] = &sentences(std::slice::from_ref(lack), "was skipped")[..] else {
+                continue;
+            };
+            let sentence = match everywhere(lack) {
+                true => sentence.clone(),
+                false => format!("{}: {sentence}", found.name),
+            };
+            if !said.contains(&sentence) {
+                said.push(sentence);
+            }
+        }
+    }
+    said.extend(columns.iter().flat_map(failures));
+    said
 }
 
 /// What is measured where nothing is said.
@@ -267,42 +343,32 @@ struct Found<'a> {
     evaluation: Evaluation,
 }
 
-/// Removes the pictures of an earlier evaluation: they may show what this one covers, or a model that it does not have.
-fn remove_pictures(out: &Path) -> Result<(), Failure> {
-    let Ok(entries) = std::fs::read_dir(out) else {
-        return Ok(());
+/// Whether an evaluation writes a file of this name.
+fn is_ours(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    let picture = ["baseline", "model"]
+        .into_iter()
+        .find_map(|model| name.strip_prefix(model)?.strip_suffix(".png"));
+    let is_picture = |rest: &str| {
+        let number = rest.strip_prefix('-').unwrap_or("0");
+        (rest.is_empty() || rest.starts_with('-'))
+            && !number.is_empty()
+            && number.bytes().all(|byte| byte.is_ascii_digit())
     };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let rest = ["baseline", "model"]
-            .into_iter()
-            .find_map(|model| name.strip_prefix(model)?.strip_suffix(".png"));
-        let ours = rest.is_some_and(|rest| {
-            let number = rest.strip_prefix('-').unwrap_or("0");
-            (rest.is_empty() || rest.starts_with('-'))
-                && !number.is_empty()
-                && number.bytes().all(|byte| byte.is_ascii_digit())
-        });
-        if ours {
-            let path = entry.path();
-            std::fs::remove_file(&path).map_err(|error| Failure::write(&path, error))?;
-        }
-    }
-    Ok(())
+    [METRICS, evidence::PAGE, evidence::CONTENT].contains(&&*name)
+        || picture.is_some_and(is_picture)
 }
 
 /// A grid of the first samples, what may be a forgotten image covered.
 fn show(
-    path: &Path,
     forgotten: &Forgotten,
     samples: &[u8],
     show_forgotten: bool,
-) -> Result<(), Failure> {
+) -> Result<Option<Vec<u8>>, Failure> {
     let shape = forgotten.data.shape();
     let shown = &samples[..samples.len().min(SHOWN * shape.bytes())];
     if shown.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let (shown, _) = covered(shown, &forgotten.look(shown)?, shape, show_forgotten);
     let count = shown.len() / shape.bytes();
@@ -312,14 +378,7 @@ fn show(
         columns: (count as f64).sqrt().ceil() as usize,
         zoom: Grid::zoom_for(shape),
     };
-    model::write(path, &grid.png(&shown)?)
-}
-
-/// What was not measured, and what would measure it, as sentences.
-pub fn skipped_sentences(skipped: &[Skipped]) -> Vec<String> {
-    let sentence =
-        |Skipped { metric, reason }: &Skipped| format!("{} was skipped: {reason}", metric.name());
-    skipped.iter().map(sentence).collect()
+    Ok(Some(grid.png(&shown)?))
 }
 
 /// A row for each score, a column for each model.
@@ -327,24 +386,32 @@ fn table(columns: &[Found]) -> Table {
     let mut headings = vec!["score".to_string()];
     headings.extend(columns.iter().map(|found| found.name.to_string()));
     headings.push("of".into());
-    let scores = &columns[0].evaluation.scores;
-    let rows = scores.iter().map(|score| {
-        let mut row = vec![score.name.clone()];
-        for found in columns {
-            let found = found
-                .evaluation
-                .scores
-                .iter()
-                .find(|found| found.name == score.name);
-            row.push(found.map_or_else(String::new, |found| {
-                let value = Spread::of(&[found.value]).expect("one value").text();
-                match found.interval {
-                    Some([low, high]) => format!("{value} [{low:.3}, {high:.3}]"),
-                    None => value,
-                }
-            }));
+    let mut names: Vec<&str> = Vec::new();
+    for score in columns.iter().flat_map(|found| &found.evaluation.scores) {
+        if !names.contains(&score.name.as_str()) {
+            names.push(&score.name);
         }
-        row.push(score.count.to_string());
+    }
+    let rows = names.into_iter().map(|name| {
+        let mut row = vec![name.to_string()];
+        let mut counts: Vec<String> = Vec::new();
+        for found in columns {
+            let mut scores = found.evaluation.scores.iter();
+            let Some(found) = scores.find(|found| found.name == name) else {
+                row.push("-".into());
+                counts.push("-".into());
+                continue;
+            };
+            let value = Spread::of(&[found.value]).expect("one value").text();
+            row.push(match found.interval {
+                Some([low, high]) => format!("{value} [{low:.3}, {high:.3}]"),
+                None => value,
+            });
+            counts.push(found.count.to_string());
+        }
+        // One number where it is everybody's.
+        counts.dedup();
+        row.push(counts.join(" / "));
         row
     });
     Table {

@@ -15,29 +15,33 @@ use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
 use retrack_unlearn::data::{self, Dataset, captions};
 use retrack_unlearn::lock::{self, Lock};
-use retrack_unlearn::run::Difference;
+use retrack_unlearn::run::{Difference, recorded_seconds};
 use retrack_unlearn::texts;
+use retrack_unlearn::written::Output;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::pace::Pace;
-use self::summary::{caption, notes, summarize, table};
+use self::summary::{caption, failures, notes, summarize, table};
 use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
-use crate::evaluation::{GUIDANCE, Protocol, Skipped, Subject, once};
+use crate::evaluation::{GUIDANCE, Missing, Protocol, Subject, once};
 use crate::evidence;
-use crate::evidence::comparison::{self, About};
+use crate::evidence::compared::{self, compared, still_found};
+use crate::evidence::comparison::About;
 use crate::failure::Failure;
 use crate::folders::{digests, outside};
 use crate::latent::Opened;
 use crate::progress::say;
+use crate::remedy::{self, Situation};
 use crate::settings::{Experiment, Settings};
 use crate::space::{LatentWork, Needs, Phases, Work};
-use crate::unlearning::SMALLER;
 use crate::{interrupt, latent, machine, model, progress};
 
 /// The file that says what is compared.
 const IDENTITY: &str = "experiment.json";
+/// The table, for programs and for people.
+const SUMMARY: [&str; 2] = ["summary.json", "summary.md"];
 /// Steps between the checkpoints of a run.
 const CHECKPOINT_EVERY: usize = 10;
 /// After an interruption.
@@ -91,21 +95,35 @@ impl Run {
 /// What a run left in `results/`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Outcome {
+    /// As [`Run::name`] has it; the file's name says it.
+    #[serde(skip)]
+    run: String,
     line: String,
     seed: u64,
     forget: String,
     /// How it was unlearned; nothing for the references.
     settings: Value,
-    /// Seconds of unlearning.
+    /// Seconds of unlearning, in all its parts.
     seconds: Option<f64>,
+    /// Seconds of measuring.
+    #[serde(default)]
+    measuring_seconds: f64,
     scores: Vec<Score>,
-    skipped: Vec<Skipped>,
+    skipped: Vec<Missing>,
+    #[serde(default)]
+    failed: Vec<Missing>,
     #[serde(default)]
     notes: Vec<String>,
 }
 
+impl Outcome {
+    /// What the run took, whenever it was made.
+    fn all_seconds(&self) -> f64 {
+        self.seconds.unwrap_or(0.0) + self.measuring_seconds
+    }
+}
+
 pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
-    let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
     let opened = latent::open(&args.model)?;
@@ -121,9 +139,17 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         guidance: prompts
             .is_some()
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
+        class: args.protocol.class,
+        sampling_steps: opened.steps(preset.protocol.scheduler, preset.protocol.sampling_steps),
         ..preset.protocol
     };
     protocol.check()?;
+    if protocol.sampling_steps < preset.protocol.sampling_steps {
+        progress::note(format!(
+            "samples are drawn in {} steps: the model's schedule allows no more",
+            protocol.sampling_steps
+        ));
+    }
     progress::detail(format_args!("measuring {}", json!(protocol)));
     once("--methods", &args.methods, |&method| {
         Line::Method(method).name()
@@ -152,7 +178,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     once("--forget", &forget, String::clone)?;
 
     let data = opened.open_data(&args.data)?;
-    let judges = protocol.judges(&device)?;
+    let judges = protocol.judges(&data, &device)?;
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
     let mut shown = Vec::with_capacity(forget.len());
     for selection in &forget {
@@ -161,6 +187,14 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             &model::select(selection, &data)?,
         ));
     }
+    let subject = |place: usize| {
+        let forget: &String = &forget[place];
+        let subject = Subject::new(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
+        subject.map(|subject| (place, subject))
+    };
+    let mut current = subject(0)?;
+    let classes = protocol.classes(&opened, &current.1)?;
+    protocol.tried(&current.1, opened.scheduler(), args.fail_if_found)?;
     let copied = opened.folder().check_copy()?;
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
@@ -246,11 +280,11 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(&plan).expect("JSON has no unwritable values");
         say!("{text}");
     }
-    needs.check(&args.out, 0, SMALLER)?;
+    needs.check(&args.out, 0, remedy::advice(Situation::StepTooLarge))?;
     if args.dry_run {
         return Ok(());
     }
-    let _lock = begin(&args.out, &identity)?;
+    let (_lock, mut output) = begin(&args.out, &identity)?;
     let comparison = Comparison {
         args,
         protocol: &protocol,
@@ -260,7 +294,6 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         device: &device,
     };
     let mut outcomes = Vec::with_capacity(runs.len());
-    let mut subject: Option<(usize, Subject)> = None;
     let complete = match there.len() {
         0 => String::new(),
         some => format!(", {some} of them complete already"),
@@ -285,18 +318,13 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             false => format!("{place} is complete"),
         });
         let _stage = progress::stage(index + 1, runs.len());
-        if subject
-            .as_ref()
-            .is_none_or(|(place, _)| *place != run.forget)
-        {
-            let forget = &forget[run.forget];
-            subject = Some((
-                run.forget,
-                Subject::new(&data, forget, prompts.as_ref(), &judges)?,
-            ));
+        if current.0 != run.forget {
+            current = subject(run.forget)?;
         }
-        let (_, subject) = subject.as_ref().expect("just made");
-        outcomes.push(comparison.outcome(run, subject)?);
+        outcomes.push(Outcome {
+            run: run.name(),
+            ..comparison.outcome(run, &current.1)?
+        });
         if makes {
             pace.add(run.trains(), start.elapsed());
         }
@@ -305,20 +333,16 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let table = table(&lines, &outcomes);
     let summary = json!({
         "experiment": identity,
+        "failed": failures(&outcomes),
         "lines": lines.iter().map(|line| summarize(&line.name(), &outcomes)).collect::<Vec<_>>(),
     });
     let text = serde_json::to_string_pretty(&summary).expect("JSON has no unwritable values");
-    model::write(
-        &args.out.join("summary.json"),
-        format!("{text}\n").as_bytes(),
-    )?;
     let markdown = format!(
         "{}\n{}",
         table.markdown(),
-        caption(&protocol, &shown, &seeds)
+        caption(&protocol, &shown, &seeds, classes.is_some())
     );
-    model::write(&args.out.join("summary.md"), markdown.as_bytes())?;
-    let runs = lines.iter().map(|line| comparison::Line {
+    let runs = lines.iter().map(|line| compared::Line {
         name: line.name(),
         runs: outcomes
             .iter()
@@ -329,24 +353,53 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let about = About {
         configuration: identity,
         facts: vec![
+            Fact::new("Settings", format!("preset {}", args.preset)),
             Fact::new("Forgotten, one run each", shown.join(", ")),
             Fact::new("Model", args.model.display()),
             Fact::new("Data set", args.data.display()),
             Fact::new(
                 "How it was measured",
-                caption(&protocol, &shown, &seeds).trim_end(),
+                caption(&protocol, &shown, &seeds, classes.is_some()).trim_end(),
             ),
         ],
         device: &args.machine.device,
-        seconds: start.elapsed().as_secs_f64(),
+        seconds: outcomes.iter().map(Outcome::all_seconds).sum(),
         notes: notes(&outcomes),
     };
     about.notes.iter().for_each(progress::warn);
-    let report = comparison::compared(&runs.collect::<Vec<_>>(), seeds.len(), about);
-    evidence::write(&args.out, &report)?;
+    let said = about.notes.clone();
+    let runs: Vec<compared::Line> = runs.collect();
+    let report = compared(&runs, seeds.len(), about);
+    let mut files = vec![
+        (PathBuf::from(SUMMARY[0]), format!("{text}\n").into_bytes()),
+        (SUMMARY[1].into(), markdown.into_bytes()),
+    ];
+    files.extend(evidence::forms(&report));
+    output.put(&files)?;
     progress::table(&table);
-    progress::tell(caption(&protocol, &forget, &seeds).trim_end());
-    Ok(())
+    progress::tell(caption(&protocol, &forget, &seeds, classes.is_some()).trim_end());
+    say!();
+    progress::tell(evidence::printed(&report.verdict, &said));
+    progress::tell(format_args!(
+        "report: {}",
+        args.out.join(evidence::PAGE).display()
+    ));
+    let failed = failures(&outcomes);
+    if !failed.is_empty() {
+        return Err(Failure::failed(format!(
+            "{}; what is there is kept: to measure a run again, remove its file from {}",
+            failed.join("; "),
+            args.out.join("results").display()
+        )));
+    }
+    match still_found(&runs).as_slice() {
+        [] => Ok(()),
+        _ if !args.fail_if_found => Ok(()),
+        methods => Err(Failure::found(format!(
+            "--fail-if-found: a forgotten image is still found with {}",
+            methods.join(", ")
+        ))),
+    }
 }
 
 /// Whether the folder holds this experiment already; a new one starts in an empty folder.
@@ -380,13 +433,19 @@ fn goes_on(out: &Path, identity: &Value) -> Result<bool, Failure> {
 }
 
 /// Takes the folder for a new experiment, or for the one that it holds already.
-fn begin(out: &Path, identity: &Value) -> Result<Lock, Failure> {
+fn begin(out: &Path, identity: &Value) -> Result<(Lock, Output), Failure> {
     let lock = Lock::take(out)?;
-    if !goes_on(out, identity)? {
+    let goes_on = goes_on(out, identity)?;
+    // Summaries that somebody wrote on stay: better now than after the last run.
+    let mut output = Output::open(out, true, |path| {
+        let written = SUMMARY.iter().chain(&[evidence::PAGE, evidence::CONTENT]);
+        written.into_iter().any(|name| path == Path::new(name))
+    })?;
+    if !goes_on {
         let text = serde_json::to_string_pretty(identity).expect("JSON has no unwritable values");
-        model::write(&out.join(IDENTITY), format!("{text}\n").as_bytes())?;
+        output.put(&[(IDENTITY.into(), format!("{text}\n").into_bytes())])?;
     }
-    Ok(lock)
+    Ok((lock, output))
 }
 
 /// `0,1,2` or `0-9` or both.
@@ -458,24 +517,31 @@ impl Comparison<'_> {
             };
         }
         let (model, seconds) = match (&unlearning, run.line) {
-            (Some(unlearning), _) => (unlearning.out.clone(), self.unlearn(unlearning, &settings)?),
+            (Some(unlearning), _) => {
+                let seconds = self.unlearn(unlearning, &settings)?;
+                (unlearning.out.clone(), seconds)
+            }
             (None, Line::Retrained) => {
                 let path = self.args.retrained.clone();
                 (path.expect("a line only where it was given"), None)
             }
             (None, _) => (self.args.model.clone(), None),
         };
+        let start = Instant::now();
         let found = self
             .protocol
             .evaluate(&model, subject, run.seed, self.device)?;
         let outcome = Outcome {
+            run: run.name(),
             line: run.line.name(),
             seed: run.seed,
             forget: self.shown[run.forget].clone(),
             settings,
             seconds,
+            measuring_seconds: start.elapsed().as_secs_f64(),
             scores: found.scores,
             skipped: found.skipped,
+            failed: found.failed,
             notes: found.notes,
         };
         let text = serde_json::to_string_pretty(&outcome).expect("JSON has no unwritable values");
@@ -483,7 +549,7 @@ impl Comparison<'_> {
         Ok(outcome)
     }
 
-    /// Makes the model if it is not complete. Returns how long that took, if it happened now.
+    /// Makes the model if it is not complete. Returns how long that took, now or before.
     fn unlearn(&self, args: &UnlearnArgs, settings: &Value) -> Result<Option<f64>, Failure> {
         let unfinished = args.out.join("run").join("unfinished").exists();
         if args.out.exists() && !unfinished {
@@ -493,7 +559,7 @@ impl Comparison<'_> {
             let made: Value = serde_json::from_str(&text).map_err(|e| Failure::read(&path, e))?;
             let made = json!({"settings": made["settings"]});
             return match Difference::first(&made, &json!({"settings": settings})) {
-                None => Ok(None),
+                None => Ok(recorded_seconds(&args.out)),
                 Some(Difference { key, old, new }) => Err(Failure::input(format!(
                     "{}: this model was made with another {key}: {old} then, {new} now; remove it to repeat the run, \
                      or use another output folder",
@@ -505,10 +571,9 @@ impl Comparison<'_> {
             resume: unfinished,
             ..args.clone()
         };
-        let start = Instant::now();
-        unlearn(&args)?;
+        let seconds = unlearn(&args)?.map(|summary| summary.seconds);
         interrupt::at_once(KEPT);
-        Ok(Some(start.elapsed().as_secs_f64()))
+        Ok(seconds)
     }
 
     fn unlearn_args(&self, run: &Run, method: MethodName) -> UnlearnArgs {

@@ -14,10 +14,13 @@ use retrack_unlearn::objective::{Method, Pass, Sums};
 use super::tensors::{self, Tensors};
 use crate::args::{GradientArgs, MethodName};
 use crate::failure::Failure;
+use crate::folders::{new_file_beside, outside};
 use crate::latent::{self, Network};
 use crate::machine;
 
 pub fn run(args: &GradientArgs) -> Result<(), Failure> {
+    new_file_beside(&args.output, &args.input, args.force)?;
+    outside(&args.output, &args.model, "model")?;
     let device = machine::device(&args.machine.device)?.autodiff();
     match latent::open_network(&args.model)? {
         Network::Image(opened) => {
@@ -194,7 +197,8 @@ fn write<M: Module + Denoiser>(
     };
     let mut sums = Sums::default();
     let losses = objective.backward(&pass, batch, &mut sums)?;
-    let gradient = objective.combine(sums);
+    losses.check().map_err(Failure::failed)?;
+    let gradient = objective.combine(sums).map_err(Failure::failed)?;
 
     let mut output = vec![("loss".to_string(), vec![1], vec![losses.loss as f32])];
     let mut parts = gradient.0.into_iter();

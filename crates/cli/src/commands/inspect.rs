@@ -6,6 +6,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_networks::folder::Kind;
+use retrack_networks::lora;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::data::OpenOptions;
 use serde_json::{Value, json};
@@ -25,6 +26,9 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         )));
     }
     let is_model = path.join("model_index.json").is_file() || path.join("config.json").is_file();
+    if !is_model {
+        check_training(path)?;
+    }
     let facts = if is_model {
         model_facts(path)?
     } else {
@@ -43,6 +47,38 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
         say!("{:<width$}  {value}", key.replace('_', " "));
     }
     Ok(())
+}
+
+/// Names what the checkpoints of training scripts hold, which are neither a model nor data.
+fn check_training(path: &Path) -> Result<(), Failure> {
+    let has = |name: &str| path.join(name).is_file();
+    let network = |name: &str| {
+        let folder = path.join(name);
+        has(&format!("{name}/config.json")).then(|| folder.display().to_string())
+    };
+    const CHECKPOINT: &str = "a training's checkpoint, not a model folder; its network is";
+    let (trained, averaged) = (network("unet"), network("unet_ema"));
+    let what = if let (Some(trained), Some(averaged)) = (&trained, &averaged) {
+        format!(
+            "{CHECKPOINT} in {trained}, and averaged over the training in {averaged}: give one of these"
+        )
+    } else if let Some(network) = trained.or(averaged) {
+        format!("{CHECKPOINT} in {network}: give that folder")
+    } else if has(lora::FILE_NAME) {
+        format!(
+            "a folder with an adapter ({}) and no model; `retrack merge --model DIR --adapter {} --out DIR` folds it \
+             into the model that it was trained for",
+            lora::FILE_NAME,
+            path.join(lora::FILE_NAME).display()
+        )
+    } else if has("optimizer.bin") || has("random_states_0.pkl") {
+        "a training's state as accelerate saves it, without a configuration of its network; give the folder that the \
+         training script wrote with save_pretrained"
+            .to_string()
+    } else {
+        return Ok(());
+    };
+    Err(Failure::input(format!("{}: {what}", path.display())))
 }
 
 type Facts = serde_json::Map<String, Value>;

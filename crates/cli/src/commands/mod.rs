@@ -21,12 +21,13 @@ use std::time::Instant;
 
 use crate::args::{Args, BenchCommand, Command};
 use crate::failure::Failure;
-use crate::{evidence, machine, progress, space};
+use crate::{evidence, machine, progress, remedy, space};
 
 /// Runs what was typed.
 pub fn run(args: Args) -> Result<(), Failure> {
     let start = Instant::now();
     let command = args.command;
+    remedy::speak_for(&command);
     machine::with_threads(threads(&command), || {
         progress::detail(format_args!(
             "retrack {} on {} threads",

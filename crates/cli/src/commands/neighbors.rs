@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::args::NeighborsArgs;
 use crate::failure::Failure;
+use crate::folders::{new_file_beside, outside};
 use crate::progress::say;
 use crate::unlearning::report_split;
 use crate::{machine, model, progress};
@@ -17,6 +18,12 @@ const SHOWN: usize = 20;
 pub fn run(args: &NeighborsArgs) -> Result<(), Failure> {
     if args.neighbors == 0 {
         return Err(Failure::input("--neighbors is 0; give at least 1"));
+    }
+    if let Some(path) = &args.out {
+        if args.data.is_dir() {
+            outside(path, &args.data, "data")?;
+        }
+        new_file_beside(path, &args.data, args.force)?;
     }
     let options = OpenOptions {
         channels: None,

@@ -7,10 +7,13 @@ use retrack_networks::unet2d::InputError;
 use super::tensors::{self, Tensors};
 use crate::args::PredictArgs;
 use crate::failure::Failure;
+use crate::folders::{new_file_beside, outside};
 use crate::latent::{self, Network};
 use crate::machine;
 
 pub fn run(args: &PredictArgs) -> Result<(), Failure> {
+    new_file_beside(&args.output, &args.input, args.force)?;
+    outside(&args.output, &args.model, "model")?;
     let device = machine::device(&args.machine.device)?;
     let opened = latent::open_network(&args.model)?;
 

@@ -1,16 +1,17 @@
 //! `retrack sample`: images from a model.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use retrack_eval::pictures::Grid;
 use retrack_networks::schedule::SchedulerKind;
 use retrack_unlearn::data::ImageShape;
+use retrack_unlearn::written::{self, Output};
 
 use crate::args::SampleArgs;
 use crate::evaluation::GUIDANCE;
 use crate::failure::Failure;
-use crate::folders::outside;
+use crate::folders::{new_file, outside};
 use crate::latent::{self, Opened, PromptedSamples};
 use crate::model::{self, Samples};
 use crate::{interrupt, machine, progress};
@@ -36,27 +37,33 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
         )));
     }
     outside(&args.out, &args.model, "model")?;
-    if single {
-        only_samples(&args.out)?;
-    }
+    let output = match single {
+        true => {
+            only_samples(&args.out)?;
+            Some(Output::open(&args.out, args.force, is_sample)?)
+        }
+        false => {
+            new_file(&args.out, args.force)?;
+            None
+        }
+    };
     let device = machine::device(&args.machine.device)?;
     let (bytes, shape) = draw(args, &device)?;
     let shape = [shape.height, shape.width, shape.channels];
-    if single {
-        interrupt::kept(format!(
-            "{} is not complete: the same command starts again",
-            args.out.display()
-        ));
-        let image_len = shape.iter().product();
-        for (i, image) in bytes.chunks_exact(image_len).enumerate() {
-            let grid = Grid {
-                shape,
-                columns: 1,
-                zoom: 1,
-            };
-            let path = args.out.join(format!("{i:06}.png"));
-            model::write(&path, &grid.single(image)?)?;
-        }
+    if let Some(mut output) = output {
+        let grid = Grid {
+            shape,
+            columns: 1,
+            zoom: 1,
+        };
+        let images = bytes.chunks_exact(shape.iter().product()).enumerate();
+        let files: Vec<(PathBuf, Vec<u8>)> = images
+            .map(|(i, image)| Ok((format!("{i:06}.png").into(), grid.single(image)?)))
+            .collect::<Result<_, Failure>>()?;
+        interrupt::finish_first("once the samples are written");
+        output.put(&files)?;
+        // Another model's, or the same one's by another seed.
+        output.remove_earlier()?;
     } else {
         let grid = Grid {
             shape,
@@ -69,6 +76,13 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Whether this is the name of a single image.
+fn is_sample(path: &Path) -> bool {
+    let name = path.to_string_lossy();
+    name.strip_suffix(".png")
+        .is_some_and(|stem| stem.len() >= 6 && stem.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// Refuses a folder with anything but earlier samples: pictures of a data set would be written over, or mixed in.
 fn only_samples(out: &Path) -> Result<(), Failure> {
     let Ok(entries) = std::fs::read_dir(out) else {
@@ -76,14 +90,11 @@ fn only_samples(out: &Path) -> Result<(), Failure> {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let is_sample = name
-            .strip_suffix(".png")
-            .is_some_and(|stem| stem.len() >= 6 && stem.bytes().all(|b| b.is_ascii_digit()));
-        if !is_sample {
+        if !is_sample(Path::new(&name)) && name != written::NAME {
             return Err(Failure::input(format!(
-                "{}: holds something else than samples ({name}); choose another folder",
-                out.display()
+                "{}: holds something else than samples ({}); choose another folder",
+                out.display(),
+                name.to_string_lossy()
             )));
         }
     }
@@ -92,7 +103,11 @@ fn only_samples(out: &Path) -> Result<(), Failure> {
 
 fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Failure> {
     let scheduler = args.scheduler.map(SchedulerKind::from);
-    match latent::open(&args.model)? {
+    let opened = latent::open(&args.model)?;
+    let steps = args
+        .steps
+        .unwrap_or(opened.steps(args.scheduler, model::STEPS));
+    match opened {
         Opened::Image(opened) => {
             if args.prompt.is_some() {
                 return Err(Failure::input(format!(
@@ -102,11 +117,11 @@ fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Fai
             }
             let samples = Samples {
                 count: args.count,
-                steps: args.steps,
+                steps,
                 scheduler,
                 seed: args.seed,
                 batch_size: args.batch_size.unwrap_or(64),
-                class: args.class,
+                classes: args.class.into_iter().collect(),
             };
             let network = opened.network(device)?;
             samples.draw(&opened, &network, device, "sampling")
@@ -126,7 +141,7 @@ fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Fai
             }
             let samples = PromptedSamples {
                 count: args.count,
-                steps: args.steps,
+                steps,
                 scheduler,
                 seed: args.seed,
                 batch_size: args.batch_size.unwrap_or(1),

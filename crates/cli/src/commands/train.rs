@@ -1,32 +1,49 @@
 //! `retrack train`: a DDPM from scratch.
 
-use retrack_networks::config::UNet2DConfig;
-use retrack_networks::files;
+use std::path::PathBuf;
+
 use retrack_networks::folder::{Dtype, FolderError, ModelFolder, RawTensor};
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
+use retrack_unlearn::checkpoint;
 use retrack_unlearn::data::{Dataset, OpenOptions, Split};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::objective::Finetune;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate};
-use retrack_unlearn::run::RunFolder;
+use retrack_unlearn::run::{Difference, Existing, RunError, RunFolder};
 use retrack_unlearn::trainer::Trainer;
 use serde_json::{Value, json};
 
+use crate::arch::Arch;
 use crate::args::TrainArgs;
 use crate::failure::Failure;
 use crate::folders::{existing, outside};
 use crate::progress::say;
-use crate::session::{Session, Unobserved};
+use crate::remedy::{self, Situation};
+use crate::session::Session;
 use crate::space::{self, Work};
-use crate::unlearning::{SMALLER, report_split, steps};
+use crate::training_view::{self, Plan, TrainingView};
+use crate::unlearning::{publish, report_split, steps};
 use crate::{interrupt, machine, model, progress};
 
+/// Where the files of a new pipeline are.
+const FILES: [&str; 4] = [
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+];
+
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
-    let existing = existing(args.force, args.resume);
+    let planned = FILES.map(PathBuf::from);
+    let longer = Longer::of(args)?;
+    let existing = match longer.extends {
+        true => Existing::Extend,
+        false => existing(args.force, args.resume),
+    };
     if !args.dry_run {
-        RunFolder::check(&args.out, existing)?;
+        RunFolder::check(&args.out, existing, &planned)?;
     }
     if args.data.is_dir() {
         outside(&args.out, &args.data, "data")?;
@@ -47,33 +64,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     }
     let device = machine::device(&args.machine.device)?.autodiff();
 
-    let text = files::read_text(&args.arch).map_err(|error| Failure::read(&args.arch, error))?;
-    let at_arch = |problem: String| Failure::input(format!("{}: {problem}", args.arch.display()));
-    let arch: Value = serde_json::from_str(&text).map_err(|e| at_arch(e.to_string()))?;
-    let config = UNet2DConfig::from_json(&arch).map_err(|e| at_arch(e.to_string()))?;
-    model::check_denoises(&config, &args.arch)?;
-    let options = OpenOptions {
-        channels: Some(config.in_channels),
-        memory_budget: 4 * model::BUDGET as u64,
-    };
-    let data = model::read_data(&args.data, &options)?;
+    let given = Arch::read(&args.arch)?;
+    let data = open_data(args, given.channels())?;
     let shape = data.shape();
-    config.check_size(shape.height, shape.width)?;
-    if config
-        .sample_size
-        .is_some_and(|size| size != [shape.height, shape.width])
-    {
-        return Err(at_arch(format!(
-            "`sample_size` is not the images' {} x {}",
-            shape.height, shape.width
-        )));
-    }
+    let (arch, config) = given.fit(shape)?;
     let cost = config.cost(shape.height, shape.width);
     let labels = config.num_class_embeds.is_some();
     if labels && data.label(0).is_none() {
-        return Err(at_arch(
-            "`num_class_embeds` is set, but the data set has no labels".into(),
-        ));
+        return Err(given.fail("`num_class_embeds` is set, but the data set has no labels".into()));
     }
     let rows = match &args.exclude {
         None => (0..data.len()).collect(),
@@ -90,28 +88,54 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let adamw = AdamWConfig::default();
     let ema = EmaConfig::default();
     let scheduler = SchedulerConfig::default();
-    let learning_rate = LearningRate::Cosine {
-        rate: args.lr,
-        warmup: args.warmup,
-        steps: args.steps,
+    // What this command, or one with other steps, records.
+    let of_steps = |steps: usize, ended_at: &[usize]| -> Result<(LearningRate, Value), Failure> {
+        let learning_rate = LearningRate::Cosine {
+            rate: args.lr,
+            warmup: args.warmup,
+            steps,
+            ended_at: ended_at.last().copied().unwrap_or(0),
+        };
+        let mut resolved = json!({
+            "command": "train",
+            "version": env!("CARGO_PKG_VERSION"),
+            "arch": arch,
+            "data": args.data.display().to_string(),
+            "data_digest": data.digest()?,
+            "exclude": args.exclude,
+            "rows": rows.len(),
+            "steps": steps,
+            "batch_size": args.batch_size,
+            "accumulate": args.accumulate,
+            "learning_rate": learning_rate,
+            "adamw": adamw,
+            "ema": ema,
+            "seed": args.seed,
+            "device": args.machine.device,
+        });
+        if !ended_at.is_empty() {
+            resolved["ended_at"] = ended_at.into();
+        }
+        Ok((learning_rate, resolved))
     };
-    let resolved = json!({
-        "command": "train",
-        "version": env!("CARGO_PKG_VERSION"),
-        "arch": arch,
-        "data": args.data.display().to_string(),
-        "data_digest": data.digest()?,
-        "exclude": args.exclude,
-        "rows": rows.len(),
-        "steps": args.steps,
-        "batch_size": args.batch_size,
-        "accumulate": args.accumulate,
-        "learning_rate": learning_rate,
-        "adamw": adamw,
-        "ema": ema,
-        "seed": args.seed,
-        "device": args.machine.device,
-    });
+    let (learning_rate, resolved) = of_steps(args.steps, &longer.ended_at)?;
+    if let Some((recorded, steps)) = &longer.recorded {
+        let before = match longer.ended_at.split_last() {
+            Some((last, earlier)) if last == steps => earlier,
+            _ => &longer.ended_at,
+        };
+        let (_, expected) = of_steps(*steps, before)?;
+        if let Some(Difference { key, old, new }) = Difference::first(recorded, &expected) {
+            let path = args.out.clone();
+            return Err(RunError::Differs {
+                path,
+                key,
+                old,
+                new,
+            }
+            .into());
+        }
+    }
     let needs = Work {
         cost,
         data: &data,
@@ -130,16 +154,16 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         progress::note(needs.text(&args.out));
         let text = serde_json::to_string_pretty(&resolved).expect("JSON has no unwritable values");
         say!("{text}");
-        return needs.check(&args.out, 0, SMALLER);
+        return needs.check(&args.out, 0, remedy::advice(Situation::StepTooLarge));
     }
     let held = if args.resume {
         space::bytes_below(&args.out.join("run"))
     } else {
         0
     };
-    needs.check(&args.out, held, SMALLER)?;
+    needs.check(&args.out, held, remedy::advice(Situation::StepTooLarge))?;
     progress::detail(format_args!("settings {resolved}"));
-    let run = RunFolder::begin(&args.out, existing, &resolved)?;
+    let run = RunFolder::begin(&args.out, existing, &resolved, &planned)?;
     interrupt::goes_on("the same command with --resume goes on");
     let done = match args.resume {
         true => "the steps that were done before are kept",
@@ -147,10 +171,11 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     };
     interrupt::kept(format!("{done}: the same command with --resume goes on"));
     if run.is_moving() {
-        run.publish()?;
+        publish(&run, &args.out, true)?;
         report(args, rows.len());
         return Ok(());
     }
+    longer.say(args);
 
     let random = Random::new(args.seed);
     let network = parameters::initialize(config.init(&device), &random);
@@ -186,16 +211,115 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     if args.resume {
         session.resume(&mut trainer, &adamw, Some(&ema))?;
     }
-    session.train(&mut trainer, &feed, None, &mut Unobserved)?;
+    let mut view = TrainingView {
+        folder: run.folder(),
+        plan: match training_view::can_show(&config) {
+            true => Plan::new(args.steps, args.batch_size * args.accumulate),
+            false => Plan::none(),
+        },
+        config: &config,
+        scheduler: &scheduler,
+        seed: args.seed,
+        device,
+    };
+    progress::note(view.announce(&args.out));
+    let last = session.train(&mut trainer, &feed, None, &mut view)?;
+    view.draw_loss()?;
+    if last.is_some() {
+        // From here the run can be extended.
+        checkpoint::save(&trainer, &run.folder())?;
+    }
 
     let ema = trainer.ema.as_ref().expect("set above");
     let averaged = ema.apply(trainer.network().clone());
     let writing = progress::activity("writing the model");
-    write(&arch, &data, &scheduler, &averaged, &run)?;
+    write(&arch, &scheduler, &averaged, &run)?;
     drop(writing);
-    run.publish()?;
+    publish(&run, &args.out, true)?;
     report(args, rows.len());
     Ok(())
+}
+
+/// The data with the network's channels; where it says none, with those of the images, transparency aside.
+fn open_data(args: &TrainArgs, channels: Option<usize>) -> Result<Dataset, Failure> {
+    let open = |channels| {
+        let options = OpenOptions {
+            channels,
+            memory_budget: 4 * model::BUDGET as u64,
+        };
+        model::read_data(&args.data, &options)
+    };
+    let data = open(channels)?;
+    match (channels, data.shape().channels) {
+        (None, with_alpha @ (2 | 4)) => Ok(open(Some(with_alpha - 1))?),
+        _ => Ok(data),
+    }
+}
+
+/// What a run that goes on has of the one that lies in its folder.
+#[derive(Default)]
+struct Longer {
+    /// The run there ended, and this one takes more steps.
+    extends: bool,
+    /// Steps at which it ended before, in order.
+    ended_at: Vec<usize>,
+    /// Its configuration and its steps, where it ended.
+    recorded: Option<(Value, usize)>,
+}
+
+impl Longer {
+    fn of(args: &TrainArgs) -> Result<Self, Failure> {
+        let there = RunFolder::recorded(&args.out).filter(|_| args.resume);
+        let Some((recorded, ended)) = there.filter(|(config, _)| config["command"] == "train")
+        else {
+            return Ok(Self::default());
+        };
+        let counts = recorded["ended_at"].as_array().into_iter().flatten();
+        let mut ended_at: Vec<usize> = counts
+            .filter_map(|count| Some(count.as_u64()? as usize))
+            .collect();
+        let steps = recorded["steps"].as_u64().unwrap_or_default() as usize;
+        if !ended {
+            return Ok(Self {
+                ended_at,
+                ..Self::default()
+            });
+        }
+        let out = args.out.display();
+        let newest = checkpoint::list(&args.out.join("run")).first().copied();
+        let Some(newest) = newest else {
+            return Err(Failure::input(format!(
+                "{out}: the run there ended after {steps} steps and its last checkpoint is gone, so that it cannot \
+                 go on; leave --resume out and choose another output folder"
+            )));
+        };
+        if args.steps < steps || args.steps == newest {
+            return Err(Failure::input(format!(
+                "{out}: the run there ended after {steps} steps; give a larger --steps to go on from there"
+            )));
+        }
+        // Else it was stopped before its mark was written.
+        if args.steps > steps {
+            ended_at.push(steps);
+        }
+        Ok(Self {
+            extends: true,
+            ended_at,
+            recorded: Some((recorded, steps)),
+        })
+    }
+
+    /// What becomes of the learning rate.
+    fn say(&self, args: &TrainArgs) {
+        if let (true, Some(ended)) = (self.extends, self.ended_at.last()) {
+            progress::note(format!(
+                "the run that ended after {ended} steps goes on to {}: its learning rate, which had come down to 0, \
+                 rises over {} steps to where a cosine over {} steps is by then, and follows that to its end; one run \
+                 of {} steps would have become another model",
+                args.steps, args.warmup, args.steps, args.steps
+            ));
+        }
+    }
 }
 
 fn report(args: &TrainArgs, images: usize) {
@@ -210,17 +334,10 @@ fn report(args: &TrainArgs, images: usize) {
 /// Writes the averaged network as a new pipeline.
 fn write(
     arch: &Value,
-    data: &Dataset,
     scheduler: &SchedulerConfig,
     network: &retrack_networks::unet2d::UNet2DModel,
     run: &RunFolder,
 ) -> Result<(), Failure> {
-    let mut arch = arch.clone();
-    arch["_class_name"] = "UNet2DModel".into();
-    if arch.get("sample_size").is_none_or(Value::is_null) {
-        let shape = data.shape();
-        arch["sample_size"] = json!([shape.height, shape.width]);
-    }
     let tensors = parameters::export(network)
         .into_iter()
         .map(|(parameter, values)| {
@@ -233,10 +350,10 @@ fn write(
     ModelFolder::create(
         &run.staging()?,
         "DDPMPipeline",
-        &arch,
+        arch,
         &scheduler.to_json(),
         tensors,
-        true,
+        false,
     )
     .map_err(|error: FolderError| error.into())
 }

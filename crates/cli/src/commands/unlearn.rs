@@ -1,7 +1,6 @@
 //! `retrack unlearn`: a model folder in, one that forgot out.
 
 use std::path::Path;
-use std::time::Instant;
 
 use burn::tensor::Device;
 use retrack_networks::folder::{ModelFolder, Weights};
@@ -19,23 +18,32 @@ use crate::failure::Failure;
 use crate::folders::{digests, existing, outside};
 use crate::latent::{self, Opened};
 use crate::progress::say;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::space::Work;
 use crate::unlearning::{
-    Delivery, Outcome, Summary, Unlearning, fits, report_split, warn_of_copied,
+    Delivery, Outcome, Summary, Unlearning, fits, planned, publish, report_split, warn_of_copied,
 };
 use crate::written::{self, Written};
 use crate::{interrupt, machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
     interrupt::goes_on("the same command with --resume goes on");
-    let summary = unlearn(args)?;
-    match summary {
-        Some(summary) if args.json => say!("{}", summary.json),
-        Some(summary) => progress::tell(summary.text),
-        None => {}
+    let Some(summary) = unlearn(args)? else {
+        return Ok(());
+    };
+    if args.json {
+        say!("{}", summary.json);
+    } else {
+        progress::tell(&summary.text);
     }
-    Ok(())
+    match &summary.report {
+        Some(report) => evidence::fail_if_found(args.fail_if_found, &report.verdict),
+        // Another command made the report before it could publish the model.
+        None if args.fail_if_found => {
+            evidence::fail_if_found(true, &evidence::read(&args.out.join("run"))?.verdict)
+        }
+        None => Ok(()),
+    }
 }
 
 /// What is there now, if a signal ends the command.
@@ -56,7 +64,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         ));
     }
     if !args.dry_run {
-        RunFolder::check(&args.out, existing)?;
+        RunFolder::check(&args.out, existing, &[])?;
     }
     let device = machine::device(&args.machine.device)?;
     let opened = latent::open(&args.model)?;
@@ -77,10 +85,20 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     };
     let key = key.as_deref();
     let copied = opened.folder().check_copy()?;
+    let planned = planned(opened.folder(), matches!(args.adapter_rank(), Ok(Some(_))))?;
+    if !args.dry_run {
+        RunFolder::check(&args.out, existing, &planned)?;
+    }
     let mut opened = match opened {
         Opened::Image(opened) => *opened,
+        Opened::Text(_) if args.fail_if_found => {
+            return Err(Failure::input(
+                "--fail-if-found: nothing is drawn of a text-to-image model here; leave it out, and give it to `retrack \
+                 evaluate` afterwards",
+            ));
+        }
         Opened::Text(opened) => {
-            return unlearn_text::unlearn(args, existing, key, &device, *opened, copied);
+            return unlearn_text::unlearn(args, existing, &planned, key, &device, *opened, copied);
         }
     };
     let copied = copied + convert(args, &opened.folder.clone(), opened.weights_mut())?;
@@ -88,6 +106,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let data = model::open_data(&args.data, &opened)?;
     let shape = data.shape();
     let settings = Settings::resolve(args, shape.height, shape.width)?;
+    settings::note_source(args, false, shape.height, shape.width);
     let objective = settings.method.objective();
 
     let rows = model::select(&args.forget, &data)?;
@@ -140,19 +159,18 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         return Ok(None);
     }
 
-    let start = Instant::now();
     progress::detail(format_args!("settings {}", config["settings"]));
     let private = key.map(Private::open_or_create).transpose()?;
-    let run = RunFolder::begin(&args.out, existing, &config)?;
+    let run = RunFolder::begin(&args.out, existing, &config, &planned)?;
     interrupted_before_the_first_step(args);
     if run.is_moving() {
-        run.publish()?;
+        publish(&run, &args.out, false)?;
         return Ok(Some(Summary::new(
             args,
             &settings,
             &split,
             Outcome::default(),
-            start,
+            &run,
         )));
     }
     let about = evidence::Run {
@@ -174,7 +192,6 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         about: &about,
         folder: &run,
         device: &device,
-        start,
     };
     let delivery = Images {
         base: &opened,

@@ -1,6 +1,6 @@
 //! `retrack unlearn` for text-to-image models: the same run on latents.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
@@ -20,10 +20,10 @@ use crate::args::{DtypeName, UnlearnArgs};
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::digests;
-use crate::settings::{Settings, TEXT_TO_IMAGE};
+use crate::settings::{self, Settings, TEXT_TO_IMAGE};
 use crate::space::{LatentWork, Phases};
 use crate::unlearning::{
-    Delivery, Outcome, Summary, Unlearning, fits, report_split, warn_of_copied,
+    Delivery, Outcome, Summary, Unlearning, fits, publish, report_split, warn_of_copied,
 };
 use crate::written::{self, Written};
 use crate::{latent, model, progress};
@@ -54,11 +54,12 @@ pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs the command; `None` after a dry run. `key`: where the report's key is; `copied`: bytes of the folder that will be
-/// written.
+/// Runs the command; `None` after a dry run. `planned` and `copied`: files and bytes of the folder that will be
+/// written; `key`: where the report's key is.
 pub fn unlearn(
     args: &UnlearnArgs,
     existing: Existing,
+    planned: &[PathBuf],
     key: Option<&Path>,
     device: &Device,
     mut opened: StableDiffusion,
@@ -82,6 +83,7 @@ pub fn unlearn(
         ..args.clone()
     };
     let settings = Settings::resolve(&with_preset, shape.height, shape.width)?;
+    settings::note_source(args, true, shape.height, shape.width);
     let objective = settings.method.objective();
 
     let rows = model::select(&args.forget, &data)?;
@@ -128,20 +130,21 @@ pub fn unlearn(
     progress::detail(format_args!("settings {}", config["settings"]));
     let begin = || -> Result<_, Failure> {
         let private = key.map(Private::open_or_create).transpose()?;
-        Ok((RunFolder::begin(&args.out, existing, &config)?, private))
+        let run = RunFolder::begin(&args.out, existing, &config, planned)?;
+        Ok((run, private))
     };
     let resumed = (existing == Existing::Resume).then(begin).transpose()?;
     if resumed.is_some() {
         interrupted_before_the_first_step(args);
     }
     if let Some((run, _)) = resumed.as_ref().filter(|(run, _)| run.is_moving()) {
-        run.publish()?;
+        publish(run, &args.out, false)?;
         return Ok(Some(Summary::new(
             args,
             &settings,
             &split,
             Outcome::default(),
-            start,
+            run,
         )));
     }
     // Text encoder, autoencoder and denoiser are in memory one after another.
@@ -169,7 +172,10 @@ pub fn unlearn(
     let network = Captioned::new(network, states.clone());
     let (run, private) = match resumed {
         Some(run) => run,
-        None => begin()?,
+        None => {
+            let (run, private) = begin()?;
+            (run.started(start), private)
+        }
     };
     interrupted_before_the_first_step(args);
     let about = evidence::Run {
@@ -191,7 +197,6 @@ pub fn unlearn(
         about: &about,
         folder: &run,
         device,
-        start,
     };
     let delivery = Latent {
         base: opened,

@@ -160,8 +160,8 @@ fn run_folder(given: &Path) -> Result<PathBuf, Failure> {
         .find(|folder| folder.join(CONTENT).is_file() && folder.join("config.json").is_file());
     found.ok_or_else(|| {
         Failure::input(format!(
-            "{}: no unlearning run with a report; give the --out folder of `retrack unlearn` (of a demo, its model \
-             folder). Runs with --no-report cannot be verified",
+            "{}: no unlearning run with a report; give the folder that `retrack unlearn` wrote (of a demo, its model \
+             folder). Runs of `retrack unlearn --no-report` cannot be verified",
             given.display()
         ))
     })

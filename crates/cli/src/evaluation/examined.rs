@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_eval::auc::Bootstrap;
-use retrack_eval::copies::{self, NEIGHBORS, Training};
+use retrack_eval::copies::{self, NEIGHBORS};
 use retrack_eval::distance::mean;
 use retrack_eval::frequency::Frequency;
 use retrack_eval::injection::{self, Restored};
@@ -15,12 +15,11 @@ use retrack_eval::score::Score;
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerKind};
+use retrack_networks::schedule::NoiseSchedule;
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_unlearn::data::OpenOptions;
 use retrack_unlearn::feed::to_unit;
 
-use super::{Evaluation, Protocol, Subject, check_shape};
+use super::{Evaluation, Protocol, Subject, each_once};
 use crate::args::Metric;
 use crate::failure::Failure;
 use crate::{model, progress};
@@ -35,14 +34,16 @@ const CONTROLS: usize = 200;
 const DRAWS: usize = 128;
 
 /// One model being measured.
-pub(super) struct Examined<'a> {
+pub(super) struct Examined<'a, 'b> {
     pub(super) protocol: &'a Protocol,
-    pub(super) subject: &'a Subject<'a>,
+    pub(super) subject: &'a Subject<'b>,
     pub(super) model: &'a Model,
     /// Without autodiff.
     pub(super) network: UNet2DModel,
     pub(super) device: &'a Device,
     pub(super) seed: u64,
+    /// Of each forgotten image, of a network with classes.
+    pub(super) classes: Option<Vec<i64>>,
     /// Drawn samples.
     pub(super) samples: Vec<u8>,
     /// Those that are not the forgotten image.
@@ -52,11 +53,10 @@ pub(super) struct Examined<'a> {
     pub(super) found: Evaluation,
 }
 
-/// Inside: why a metric is skipped.
-pub(super) type Measured = Result<Result<(), String>, Failure>;
-
-impl<'a> Examined<'a> {
-    pub(super) fn measure(&mut self, metric: Metric) -> Measured {
+impl<'a> Examined<'a, '_> {
+    /// # Errors
+    /// The metric does not work, or the command was interrupted.
+    pub(super) fn measure(&mut self, metric: Metric) -> Result<(), Failure> {
         match metric {
             Metric::Frequency => self.frequency(),
             Metric::Injection => self.injection(),
@@ -67,7 +67,7 @@ impl<'a> Examined<'a> {
             Metric::Digits => self.digits(),
             Metric::Fid => self.fid(),
             Metric::Is => self.inception_score(),
-            Metric::Cluster | Metric::ClipIqa => Ok(Err("for text-to-image models".into())),
+            Metric::Cluster | Metric::ClipIqa => unreachable!("lacks a text-to-image model"),
         }
     }
 
@@ -75,17 +75,24 @@ impl<'a> Examined<'a> {
         self.found.add(name, value, count);
     }
 
-    fn frequency(&mut self) -> Measured {
-        let Some(threshold) = self.protocol.threshold else {
-            return Ok(Err("give --threshold".into()));
-        };
-        let found = Frequency::most(&self.samples, self.subject.images(), threshold);
-        let Some(most) = found else {
-            return Ok(Err("there is no forgotten image".into()));
-        };
-        self.add("repeats", most.repeats as f64, most.samples);
-        self.add("nearest_sample", most.nearest, most.samples);
-        Ok(Ok(()))
+    fn note(&mut self, note: Option<String>) {
+        self.found.notes.extend(note);
+    }
+
+    /// The classes that samples are of; none of a network without classes.
+    pub(super) fn drawn_classes(&self) -> Vec<i64> {
+        self.classes.as_deref().map_or_else(Vec::new, each_once)
+    }
+
+    fn frequency(&mut self) -> Result<(), Failure> {
+        let images: Vec<&[u8]> = self.subject.images().collect();
+        let found = Frequency::of_any(&self.samples, &images, &self.subject.thresholds);
+        self.add("repeats", found.repeats as f64, found.samples);
+        if images.len() > 1 {
+            self.add("repeats_of_one", found.of_one as f64, found.samples);
+        }
+        self.add("nearest_sample", found.nearest, found.samples);
+        Ok(())
     }
 
     /// The forgotten images that are looked at one by one.
@@ -100,11 +107,7 @@ impl<'a> Examined<'a> {
             return Ok(injected);
         }
         let shape = self.subject.data.shape();
-        let sampler = Sampler::new(
-            SchedulerKind::Ddpm,
-            &self.model.scheduler,
-            self.model.scheduler.num_train_timesteps,
-        )?;
+        let sampler = injection::sampler(&self.model.scheduler)?;
         let generator = Generator {
             network: &self.network,
             sampler: &sampler,
@@ -112,47 +115,41 @@ impl<'a> Examined<'a> {
             shape: [shape.height, shape.width, shape.channels],
             device: self.device,
         };
-        let bar = progress::bar(
-            "injection",
-            self.looked_at().count() * injection::TIMESTEP,
-            "steps",
-        );
+        let steps = injection::timestep(self.model.scheduler.num_train_timesteps) + 1;
+        let bar = progress::bar("injection", self.looked_at().count() * steps, "steps");
         let mut injected = Vec::new();
-        for image in self.looked_at() {
-            let restored = injection::restore(&generator, image, &mut || bar.inc(1))?;
-            injected.extend(restored);
+        for (place, image) in self.looked_at().enumerate() {
+            let label = self.classes.as_ref().map(|classes| classes[place]);
+            let restored = injection::restore(&generator, image, label, &mut || bar.inc(1))?;
+            injected.extend(model::to_bytes(&restored, "attempts to restore an image")?);
         }
         drop(bar);
         Ok(self.injected.get_or_init(|| injected))
     }
 
-    fn injection(&mut self) -> Measured {
-        let Some(threshold) = self.protocol.threshold else {
-            return Ok(Err("give --threshold".into()));
-        };
-        let images: Vec<&[u8]> = self.looked_at().collect();
-        let found = Restored::of(&images, self.injected()?, threshold);
+    fn injection(&mut self) -> Result<(), Failure> {
+        // An attempt may lead to any of them, whichever it began with.
+        let images: Vec<&[u8]> = self.subject.images().collect();
+        let found = Restored::of(&images, &self.subject.thresholds, self.injected()?);
         self.add("restored", found.share, found.tries);
         self.add("restored_distance", found.distance, found.tries);
-        Ok(Ok(()))
+        self.note(self.subject.only_the_first("injection", LOOKED_AT));
+        Ok(())
     }
 
-    fn sscd(&mut self) -> Measured {
-        let Some(sscd) = &self.subject.judges.sscd else {
-            return Ok(Err(super::SSCD_LACKS.into()));
-        };
+    fn sscd(&mut self) -> Result<(), Failure> {
+        let sscd = self.subject.judges.sscd.as_ref();
+        let sscd = sscd.ok_or_else(|| Failure::failed("SSCD was not read"))?;
+        let known = self.subject.known()?;
         let shape = self.subject.data.shape();
-        let injected = self
-            .injected()?
-            .chunks_exact(shape.bytes() * injection::REPEATS);
         let shape = [shape.height, shape.width, shape.channels];
-        let mut similarities = Vec::new();
-        for (image, restored) in self.looked_at().zip(injected) {
-            let found = sscd.similarities(image, restored, shape);
-            similarities.extend(found.map_err(Failure::input)?.all);
-        }
+        let restored = sscd
+            .embed(self.injected()?, shape)
+            .map_err(Failure::failed)?;
+        let similarities: Vec<f64> = restored.iter().map(|one| one.most_similar(known)).collect();
         self.add("sscd", mean(&similarities), similarities.len());
-        Ok(Ok(()))
+        self.note(self.subject.only_the_first("sscd", LOOKED_AT));
+        Ok(())
     }
 
     /// The forgotten images, at most `most` of them, as a network sees them.
@@ -162,10 +159,7 @@ impl<'a> Examined<'a> {
         (images.len(), values.collect())
     }
 
-    fn nll(&mut self) -> Measured {
-        if self.model.config.num_class_embeds.is_some() {
-            return Ok(Err("not for networks with classes".into()));
-        }
+    fn nll(&mut self) -> Result<(), Failure> {
         let (count, values) = self.forgotten(TOGETHER);
         let shape = self.subject.data.shape();
         let shape = [count, shape.height, shape.width, shape.channels];
@@ -183,41 +177,39 @@ impl<'a> Examined<'a> {
             0..count as u64,
             values.len() / count.max(1),
         );
-        let found = likelihood.bits_per_dim(&values, shape, None, &probe, &mut |time| {
+        let labels = self.classes.as_ref().map(|classes| &classes[..count]);
+        let found = likelihood.bits_per_dim(&values, shape, labels, &probe, &mut |time| {
             bar.set_position((1000.0 * time) as u64)
         });
         drop(bar);
-        match found {
-            Ok(found) => {
-                self.add("nll", mean(&found.bits_per_dim), count);
-                Ok(Ok(()))
-            }
-            Err(error) => Ok(Err(error.to_string())),
-        }
+        let found = found.map_err(Failure::failed)?;
+        self.add("nll", mean(&found.bits_per_dim), count);
+        self.note(self.subject.only_the_first("nll", TOGETHER));
+        Ok(())
     }
 
-    fn membership(&mut self) -> Measured {
-        if self.model.config.num_class_embeds.is_some() {
-            return Ok(Err("not for networks with classes".into()));
-        }
-        let Some(path) = &self.protocol.controls else {
-            let lack = "give --controls: images like the training images that the model never saw";
-            return Ok(Err(lack.into()));
-        };
-        let options = OpenOptions {
-            channels: Some(self.model.config.in_channels),
-            memory_budget: 4 * model::BUDGET as u64,
-        };
-        let controls = model::read_data(path, &options)?;
-        check_shape(controls.shape(), self.subject.data, path)?;
+    fn membership(&mut self) -> Result<(), Failure> {
+        let controls = self.subject.judges.controls.as_ref();
+        let controls = controls.ok_or_else(|| Failure::failed("the controls were not read"))?;
         let mut image = vec![0; controls.shape().bytes()];
         let mut unseen = Vec::new();
         let stride = controls.len().div_ceil(CONTROLS).max(1);
-        for row in (0..controls.len()).step_by(stride) {
+        let rows: Vec<usize> = (0..controls.len()).step_by(stride).collect();
+        for &row in &rows {
             controls.read(row, &mut image)?;
             unseen.extend(image.iter().map(|&byte| to_unit(byte)));
         }
-        let (_, forgotten) = self.forgotten(LOOKED_AT);
+        let (count, forgotten) = self.forgotten(LOOKED_AT);
+        let labels = match (&self.classes, self.protocol.class) {
+            (None, _) => None,
+            (Some(classes), Some(class)) => Some((&classes[..count], vec![class; rows.len()])),
+            (Some(classes), None) => {
+                model::check_labels(controls, &rows, &self.model.config)?;
+                let of_controls = rows.iter().filter_map(|&row| controls.label(row));
+                Some((&classes[..count], of_controls.collect()))
+            }
+        };
+        let labels = labels.as_ref().map(|(own, others)| [*own, &others[..]]);
         let shape = controls.shape();
         let schedule = NoiseSchedule::new(&self.model.scheduler);
         let random = Random::new(self.seed);
@@ -231,47 +223,35 @@ impl<'a> Examined<'a> {
             timesteps: Timesteps::Uniform,
             batch_size: 64,
         };
-        let images = (forgotten.len() + unseen.len()) / shape.bytes();
+        let images = count + rows.len();
         let bar = progress::bar("membership", images * DRAWS, "losses");
         let bootstrap = Bootstrap {
             resamples: 1000,
             level: 0.95,
             random,
         };
-        let found = scoring.compare(&forgotten, &unseen, &bootstrap, &mut |done| {
+        let found = scoring.compare(&forgotten, &unseen, labels, &bootstrap, &mut |done| {
             bar.set_position(done as u64)
         });
         drop(bar);
-        match found {
-            Ok(found) => {
-                let score = Score::new("membership_auc", found.auc, images);
-                self.found.scores.push(score.with_interval(found.interval));
-                self.add("forgotten_loss", found.forgotten_loss, found.draws);
-                Ok(Ok(()))
-            }
-            Err(error) => Ok(Err(error.to_string())),
-        }
+        let found = found.map_err(Failure::failed)?;
+        let score = Score::new("membership_auc", found.auc, images);
+        self.found.scores.push(score.with_interval(found.interval));
+        self.add("forgotten_loss", found.forgotten_loss, found.draws);
+        self.note(self.subject.only_the_first("membership", LOOKED_AT));
+        Ok(())
     }
 
-    fn copies(&mut self) -> Measured {
-        let rows = [
-            &self.subject.split.forget[..],
-            &self.subject.split.duplicates,
-        ]
-        .concat();
-        let found = Training::new(self.subject.data, &rows, model::BUDGET)
-            .and_then(|training| training.nearest(&self.samples, NEIGHBORS, model::BUDGET));
-        match found {
-            Ok(found) => {
-                let count = found.nearest.len();
-                let distances: Vec<f64> = found.nearest.iter().map(|one| one.distance).collect();
-                self.add("copies", found.share(copies::THRESHOLD), count);
-                let forgotten = found.share_forgotten(copies::THRESHOLD);
-                self.add("copies_of_forgotten", forgotten, count);
-                self.add("distance_to_data", mean(&distances), count);
-                Ok(Ok(()))
-            }
-            Err(error) => Ok(Err(error.to_string())),
-        }
+    fn copies(&mut self) -> Result<(), Failure> {
+        let training = self.subject.training().map_err(Failure::failed)?;
+        let found = training.nearest(&self.samples, NEIGHBORS, model::BUDGET);
+        let found = found.map_err(Failure::failed)?;
+        let count = found.nearest.len();
+        let distances: Vec<f64> = found.nearest.iter().map(|one| one.distance).collect();
+        self.add("copies", found.share(copies::THRESHOLD), count);
+        let forgotten = found.share_forgotten(copies::THRESHOLD);
+        self.add("copies_of_forgotten", forgotten, count);
+        self.add("distance_to_data", mean(&distances), count);
+        Ok(())
     }
 }

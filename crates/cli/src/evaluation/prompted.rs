@@ -7,7 +7,7 @@ use retrack_eval::distance::mean;
 use retrack_networks::schedule::SchedulerKind;
 use retrack_unlearn::data::{self, modified_prompts, original_prompt};
 
-use super::{AGREEMENT, Drawn, Evaluation, Protocol, Skipped, Subject, check_shape, once};
+use super::{AGREEMENT, Drawn, Evaluation, Missing, Protocol, Subject, check_shape, once, phases};
 use crate::args::{Metric, PromptArgs};
 use crate::failure::Failure;
 use crate::latent::{self, Opened, PromptedSamples};
@@ -15,8 +15,6 @@ use crate::progress;
 
 /// The published guidance.
 pub const GUIDANCE: f64 = 7.5;
-/// Forgotten images that samples are compared with one by one, at most.
-const LOOKED_AT: usize = 16;
 
 /// What a text-to-image model is to draw.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,13 +55,12 @@ impl Prompts {
 }
 
 /// The phases of drawing, by name: one for each prompt.
-pub(super) fn drawn(protocol: &Protocol, prompts: &Prompts) -> Vec<String> {
-    let drawn = protocol.metrics.iter().any(|metric| metric.is_of_prompts());
+pub(super) fn drawn(prompts: &Prompts) -> Vec<String> {
     let names = prompts.all().map(|(prompt, _)| {
         let prompt = latent::shortened(prompt);
         format!("drawing \"{prompt}\"")
     });
-    names.filter(|_| drawn).collect()
+    names.collect()
 }
 
 /// Draws for all prompts and measures what came out.
@@ -81,12 +78,16 @@ pub(super) fn evaluate(
             path.display()
         )));
     };
+    let skipped = protocol.lacks(subject, &opened.model.scheduler);
+    let metrics = protocol.without(&skipped);
+    let mut found = Evaluation {
+        skipped,
+        ..Evaluation::default()
+    };
     let network = opened.model.network(device)?;
-    let mut found = Evaluation::default();
-    let drawn = protocol.metrics.iter().any(|metric| metric.is_of_prompts());
-    let phases = protocol.phases(Some(prompts)).len();
-    let first = 1 + phases - protocol.metrics.len();
-    for (number, (prompt, forgotten)) in prompts.all().filter(|_| drawn).enumerate() {
+    let phases = phases(&metrics, Some(prompts)).len();
+    let first = 1 + phases - metrics.len();
+    for (number, (prompt, forgotten)) in prompts.all().filter(|_| !metrics.is_empty()).enumerate() {
         let _phase = progress::phase(1 + number, phases);
         let samples = PromptedSamples {
             count: protocol.samples,
@@ -99,29 +100,42 @@ pub(super) fn evaluate(
             guidance: protocol.guidance.unwrap_or(GUIDANCE),
         };
         let title = latent::shortened(prompt);
-        let (samples, shape) = samples.draw(&opened, &network, device, &title)?;
-        check_shape(shape, subject.data, path)?;
+        let samples = match samples.draw(&opened, &network, device, &title) {
+            Ok((samples, shape)) => {
+                check_shape(shape, subject.data, path)?;
+                samples
+            }
+            // All metrics rest on the samples of all prompts.
+            Err(failure) if failure.is_failed() => {
+                found.drawn.clear();
+                found.failed = metrics
+                    .into_iter()
+                    .map(|metric| Missing {
+                        metric,
+                        reason: failure.message.clone(),
+                    })
+                    .collect();
+                return Ok(found);
+            }
+            Err(failure) => return Err(failure),
+        };
         found.drawn.push(Drawn {
             prompt: Some(prompt.clone()),
             forgotten,
             samples,
         });
     }
-    for (number, &metric) in protocol.metrics.iter().enumerate() {
+    for (number, metric) in metrics.into_iter().enumerate() {
         let _phase = progress::phase(first + number, phases);
         let _activity = progress::activity(&metric.name());
-        if let Err(reason) = measure(metric, subject, &mut found)? {
-            found.skipped.push(Skipped { metric, reason });
-        }
+        let known = found.scores.len();
+        let measured = measure(metric, subject, &mut found);
+        found.keep(metric, measured, known)?;
     }
     Ok(found)
 }
 
-fn measure(
-    metric: Metric,
-    subject: &Subject,
-    found: &mut Evaluation,
-) -> Result<Result<(), String>, Failure> {
+fn measure(metric: Metric, subject: &Subject, found: &mut Evaluation) -> Result<(), Failure> {
     match metric {
         Metric::Cluster => {
             let clusters = subject.clusters.as_ref().expect("made with the prompts");
@@ -131,9 +145,7 @@ fn measure(
                     .map(|image| f64::from(u8::from(clusters.is_memorized(image))))
                     .collect()
             };
-            let drawn = std::mem::take(&mut found.drawn);
-            let [own, others] = of_prompts(&drawn, |samples| Ok(each(samples)))?;
-            found.drawn = drawn;
+            let [own, others] = of_prompts(&found.drawn, |samples| Ok(each(samples)))?;
             let memorized: f64 = own.iter().sum();
             found.add("memorized", memorized, own.len());
             if clusters.agreement < AGREEMENT {
@@ -151,40 +163,26 @@ fn measure(
             }
         }
         Metric::Sscd => {
-            let Some(sscd) = &subject.judges.sscd else {
-                return Ok(Err(super::SSCD_LACKS.into()));
-            };
+            let sscd = subject.judges.sscd.as_ref();
+            let sscd = sscd.ok_or_else(|| Failure::failed("SSCD was not read"))?;
             let shape = subject.data.shape();
             let shape = [shape.height, shape.width, shape.channels];
-            let known: Vec<u8> = subject
-                .images()
-                .take(LOOKED_AT)
-                .flatten()
-                .copied()
-                .collect();
-            let known = sscd.embed(&known, shape).map_err(Failure::input)?;
+            let known = subject.known()?;
             // Of one memorized picture several forms may be forgotten: the nearest counts.
             let nearest = |samples: &[u8]| {
-                let drawn = sscd.embed(samples, shape).map_err(Failure::input)?;
-                let most = |one: &retrack_eval::sscd::Embedding| {
-                    let all = known.iter().map(|known| known.similarity(one));
-                    all.fold(f64::NEG_INFINITY, f64::max)
-                };
-                Ok(drawn.iter().map(most).collect())
+                let drawn = sscd.embed(samples, shape).map_err(Failure::failed)?;
+                Ok(drawn.iter().map(|one| one.most_similar(known)).collect())
             };
             let scores = of_prompts(&found.drawn, nearest)?;
             found.add_means("sscd", &scores);
+            found.notes.extend(subject.only_known());
         }
         Metric::ClipIqa => {
-            let Some(clip) = &subject.judges.clip else {
-                return Ok(Err(
-                    "give --clip DIR: a folder of CLIP as transformers saves it, such as openai/clip-vit-base-patch16"
-                        .into(),
-                ));
-            };
+            let clip = subject.judges.clip.as_ref();
+            let clip = clip.ok_or_else(|| Failure::failed("CLIP was not read"))?;
             let shape = subject.data.shape();
             let shape = [shape.height, shape.width, shape.channels];
-            let score = |samples: &[u8]| clip.scores(samples, shape).map_err(Failure::input);
+            let score = |samples: &[u8]| clip.scores(samples, shape).map_err(Failure::failed);
             let scores = of_prompts(&found.drawn, score)?;
             found.add_means("clip_iqa", &scores);
         }
@@ -195,9 +193,9 @@ fn measure(
         | Metric::Copies
         | Metric::Digits
         | Metric::Fid
-        | Metric::Is => return Ok(Err("not for text-to-image models".into())),
+        | Metric::Is => unreachable!("lacks a model of images"),
     }
-    Ok(Ok(()))
+    Ok(())
 }
 
 /// A number of each sample: of the forgotten images' prompt, and of all others.

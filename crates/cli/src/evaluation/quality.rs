@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use retrack_eval::digits::{self, DigitClassifier, SIDE};
+use retrack_eval::digits::{self, DigitClassifier};
 use retrack_eval::frechet::{
     FeatureStatistics, SAMPLES_A_FEATURE, frechet_distance, small_sample_bias,
 };
@@ -11,36 +11,42 @@ use retrack_eval::inception_score::{self, InceptionScore};
 use retrack_eval::statistics_file::StatisticsFile;
 use retrack_networks::folder::sha256_file;
 
-use super::examined::{Examined, Measured};
+use super::examined::Examined;
 use crate::failure::Failure;
 use crate::{machine, progress};
 
-impl<'a> Examined<'a> {
-    pub(super) fn digits(&mut self) -> Measured {
-        let shape = self.subject.data.shape();
-        if [shape.height, shape.width, shape.channels] != [SIDE, SIDE, 1] {
-            return Ok(Err(format!("made for {SIDE} x {SIDE} gray digits")));
-        }
+impl<'a> Examined<'a, '_> {
+    pub(super) fn digits(&mut self) -> Result<(), Failure> {
         let classifier = DigitClassifier::shipped(self.device);
-        let retained = match self.subject.digits.get() {
+        let classes = self.drawn_classes();
+        let (of, retained) = match self.subject.digits.get() {
             Some(retained) => retained,
             None => {
-                let images = self.subject.read(&self.subject.split.retain)?;
+                let images = self.subject.read(&self.subject.like(&classes))?;
                 let found = classifier.digits(&images, self.device);
                 let statistics = FeatureStatistics::of(digits::FEATURES, &found.features);
-                self.subject.digits.get_or_init(|| statistics)
+                self.subject
+                    .digits
+                    .get_or_init(|| (classes.clone(), statistics))
             }
         };
-        let found = classifier.digits(&self.others, self.device);
-        let count = self.others.len() / shape.bytes();
-        if let Err(lack) = self.frechet("digit_frechet", &found.features, retained) {
-            return Ok(Err(lack));
+        same_classes(of, &classes)?;
+        let found = classifier.digits(self.others()?, self.device);
+        let count = self.others.len() / self.subject.data.shape().bytes();
+        self.frechet("digit_frechet", &found.features, retained)?;
+        let score = InceptionScore::of_probabilities(&found.probabilities, digits::DIGITS, 1);
+        self.add("digit_score", score.map_err(Failure::failed)?.mean, count);
+        Ok(())
+    }
+
+    /// The samples that quality is judged by.
+    fn others(&self) -> Result<&[u8], Failure> {
+        if self.others.is_empty() {
+            return Err(Failure::failed(
+                "every sample counts as a forgotten image, and none is left to judge",
+            ));
         }
-        match InceptionScore::of_probabilities(&found.probabilities, digits::DIGITS, 1) {
-            Ok(score) => self.add("digit_score", score.mean, count),
-            Err(error) => return Ok(Err(error.to_string())),
-        }
-        Ok(Ok(()))
+        Ok(&self.others)
     }
 
     /// Adds the distance of the samples with these features to the retained images.
@@ -49,9 +55,9 @@ impl<'a> Examined<'a> {
         name: &str,
         features: &[f32],
         retained: &FeatureStatistics,
-    ) -> Result<(), String> {
+    ) -> Result<(), Failure> {
         let samples = FeatureStatistics::of(retained.dimensions(), features);
-        let distance = frechet_distance(&samples, retained).map_err(|error| error.to_string())?;
+        let distance = frechet_distance(&samples, retained).map_err(Failure::failed)?;
         self.add(name, distance, samples.count() as usize);
         if samples.is_small() || retained.is_small() {
             let bias = match small_sample_bias(features, retained, distance) {
@@ -70,16 +76,16 @@ impl<'a> Examined<'a> {
         Ok(())
     }
 
-    fn inception(&self) -> Result<&'a (Inception, PathBuf), String> {
-        let lack = "give --inception FILE: pt_inception-2015-12-05-6726825d.pth, as torch-fidelity downloads it";
-        self.subject.judges.inception.as_ref().ok_or(lack.into())
+    fn inception(&self) -> Result<&'a (Inception, PathBuf), Failure> {
+        let inception = self.subject.judges.inception.as_ref();
+        inception.ok_or_else(|| Failure::failed("Inception was not read"))
     }
 
     fn describe(&self, inception: &Inception, images: &[u8]) -> Result<Description, Failure> {
         let shape = self.subject.data.shape();
         inception
             .describe(images, [shape.height, shape.width, shape.channels])
-            .map_err(Failure::input)
+            .map_err(Failure::failed)
     }
 
     /// Of the retained images, by Inception: kept between runs where there are many, because it takes a fifth of a
@@ -90,10 +96,12 @@ impl<'a> Examined<'a> {
         path: &Path,
     ) -> Result<&'a FeatureStatistics, Failure> {
         let subject = self.subject;
-        if let Some(retained) = subject.features.get() {
+        let classes = self.drawn_classes();
+        if let Some((of, retained)) = subject.features.get() {
+            same_classes(of, &classes)?;
             return Ok(retained);
         }
-        let rows = &subject.split.retain;
+        let rows = &subject.like(&classes);
         let file = match machine::cache_folder().filter(|_| rows.len() >= inception::FEATURES) {
             Some(folder) => {
                 let (data, network) = (subject.data.digest()?, sha256_file(path)?);
@@ -105,7 +113,7 @@ impl<'a> Examined<'a> {
             None => None,
         };
         if let Some(kept) = file.as_ref().and_then(StatisticsFile::read) {
-            return Ok(subject.features.get_or_init(|| kept));
+            return Ok(&subject.features.get_or_init(|| (classes, kept)).1);
         }
         let mut statistics = FeatureStatistics::new(inception::FEATURES);
         let bar = progress::bar("retained", rows.len(), "images");
@@ -123,30 +131,33 @@ impl<'a> Examined<'a> {
                 file.path().display()
             ));
         }
-        Ok(subject.features.get_or_init(|| statistics))
+        Ok(&subject.features.get_or_init(|| (classes, statistics)).1)
     }
 
-    pub(super) fn fid(&mut self) -> Measured {
-        let (inception, path) = match self.inception() {
-            Ok(found) => found,
-            Err(lack) => return Ok(Err(lack)),
-        };
+    pub(super) fn fid(&mut self) -> Result<(), Failure> {
+        let (inception, path) = self.inception()?;
         let retained = self.retained(inception, path)?;
-        let found = self.describe(inception, &self.others)?;
-        Ok(self.frechet("fid", &found.features, retained))
+        let found = self.describe(inception, self.others()?)?;
+        self.frechet("fid", &found.features, retained)
     }
 
-    pub(super) fn inception_score(&mut self) -> Measured {
-        let inception = match self.inception() {
-            Ok((inception, _)) => inception,
-            Err(lack) => return Ok(Err(lack)),
-        };
-        let logits = self.describe(inception, &self.others)?.logits;
+    pub(super) fn inception_score(&mut self) -> Result<(), Failure> {
+        let (inception, _) = self.inception()?;
+        let logits = self.describe(inception, self.others()?)?.logits;
         let count = self.others.len() / self.subject.data.shape().bytes();
-        match InceptionScore::of_logits(&logits, inception::CLASSES, inception_score::SPLITS) {
-            Ok(score) => self.add("inception_score", score.mean, count),
-            Err(error) => return Ok(Err(error.to_string())),
-        }
-        Ok(Ok(()))
+        let score = InceptionScore::of_logits(&logits, inception::CLASSES, inception_score::SPLITS);
+        let score = score.map_err(Failure::failed)?;
+        self.add("inception_score", score.mean, count);
+        Ok(())
     }
+}
+
+/// Retained images were described for another model's samples.
+fn same_classes(described: &[i64], drawn: &[i64]) -> Result<(), Failure> {
+    if described == drawn {
+        return Ok(());
+    }
+    Err(Failure::failed(
+        "the models that are compared have other classes, so their samples are like other retained images",
+    ))
 }

@@ -1,11 +1,14 @@
 //! The model card of a written folder: `README.md` as Hugging Face reads it.
 //!
-//! A card that came with the base model would claim that this is the base model, so it moves to `README.base.md`; its
-//! license and what else its head says of the terms are kept.
+//! A card that came with the base model would claim that this is the base model, so it moves to `README.base.md`, or to the
+//! first free of `README.base2.md` and so on where the base model has such a card of its own; its license and what else
+//! its head says of the terms are kept.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use retrack_networks::folder::Kind;
+use retrack_networks::lora;
 use retrack_unlearn::objective::Method;
 use serde_json::Value;
 
@@ -16,7 +19,6 @@ use crate::model;
 use crate::settings::Settings;
 
 pub const NAME: &str = "README.md";
-const BASE: &str = "README.base.md";
 
 /// Keys of the base card's head that hold for what is made from the model too.
 const KEPT: [&str; 5] = [
@@ -49,6 +51,24 @@ fn citation(settings: &Settings) -> Option<&'static str> {
     }
 }
 
+/// Where a base model's card goes, in a folder of these files.
+fn base_name(has: impl Fn(&Path) -> bool) -> PathBuf {
+    let names = std::iter::once("README.base.md".to_string())
+        .chain((2..).map(|number| format!("README.base{number}.md")));
+    let mut free = names.map(PathBuf::from).filter(|name| !has(name));
+    free.next().expect("numbers do not end")
+}
+
+/// The cards of a folder that is made from these files.
+pub fn names(files: &[PathBuf]) -> Vec<PathBuf> {
+    let has = |name: &Path| files.iter().any(|file| file == name);
+    let mut names = vec![PathBuf::from(NAME)];
+    if has(Path::new(NAME)) {
+        names.push(base_name(has));
+    }
+    names
+}
+
 /// Writes the card into a complete model folder that is not in its place yet.
 ///
 /// # Errors
@@ -56,24 +76,26 @@ fn citation(settings: &Settings) -> Option<&'static str> {
 pub fn write(folder: &Path, run: &Run, verdict: Option<&str>) -> Result<(), Failure> {
     let path = folder.join(NAME);
     let mut head = Vec::new();
-    let had_card = path.is_file();
-    if had_card {
+    let mut base_card = None;
+    if path.is_file() {
         let size = path.metadata().map_or(0, |metadata| metadata.len());
         if size <= LONGEST {
             let text = fs::read(&path).map_err(|error| Failure::read(&path, error))?;
             head = kept(&String::from_utf8_lossy(&text));
         }
-        let base = folder.join(BASE);
+        let name = base_name(|name| folder.join(name).exists());
+        let base = folder.join(&name);
         fs::rename(&path, &base).map_err(|error| Failure::write(&base, error))?;
+        base_card = Some(name);
     }
-    let card = card(run, &head, had_card, verdict);
+    let card = card(run, &head, base_card.as_deref(), verdict);
     model::write(&path, card.as_bytes())
 }
 
 fn card(
     run: &Run,
     head: &[(String, Vec<String>)],
-    had_card: bool,
+    base_card: Option<&Path>,
     verdict: Option<&str>,
 ) -> String {
     let task = match run.text_to_image {
@@ -90,13 +112,21 @@ fn card(
             }
         }
     }
+    let adapter = run.args.adapter_rank().ok().flatten();
     if let Some(base) = hub_name(run) {
+        let relation = match adapter {
+            Some(_) => "adapter",
+            None => "finetune",
+        };
         text.push_str(&format!(
-            "base_model: {}\nbase_model_relation: finetune\n",
+            "base_model: {}\nbase_model_relation: {relation}\n",
             quoted(&base)
         ));
     }
-    text.push_str("tags: [diffusion, machine-unlearning, retrack]\n---\n\n");
+    let lora = adapter.map_or("", |_| ", lora");
+    text.push_str(&format!(
+        "tags: [diffusion, machine-unlearning, retrack{lora}]\n---\n\n"
+    ));
 
     let (settings, split) = (run.settings, run.split);
     let left = split.forget.len() + split.duplicates.len();
@@ -119,9 +149,21 @@ fn card(
     if let Some(verdict) = verdict {
         text.push_str(&format!("What the run's own tests found: {verdict}\n\n"));
     }
+    if adapter.is_some() {
+        text.push_str(&format!(
+            "The model's own weights here are the base model's, which know what was to be forgotten. What forgets is \
+             the adapter in `{}`: take both together.\n\n",
+            lora::FILE_NAME
+        ));
+    }
     text.push_str("## How it was made\n\n| setting | value |\n| --- | --- |\n");
+    let trained = match adapter {
+        Some(rank) => format!("low-rank adapters of the attention layers, rank {rank}"),
+        None => "all weights of the denoiser".into(),
+    };
     let mut rows = vec![
         ("method".to_string(), name.to_string()),
+        ("trained".into(), trained),
         ("steps".into(), settings.steps.to_string()),
         (
             "images a step and stream".into(),
@@ -152,33 +194,35 @@ fn card(
             ));
         }
     }
-    text.push_str(
-        "\n## Limits\n\n\
-         This is *approximate* unlearning. In tests the model no longer repeats what was forgotten, as far as the \
-         report of the run says so; it is no proof that no trace is left in the weights. Who has the weights, and \
-         especially who has the forgotten image, may learn more than samples show: that the image was once trained on, \
-         or that this model avoids it. Other images may have changed a little; the report says how much. Uses and \
-         limits of the base model hold for this one too.\n\n\
-         The base model itself still knows the image.\n\n",
-    );
-    if had_card {
-        text.push_str(&format!("The base model's card is kept in `{BASE}`.\n\n"));
-    }
-    let adapter = match run.args.train.is_some() {
-        true => {
-            "pipeline.load_lora_weights(\"this folder\")  # without it the model has forgotten nothing\n"
-        }
-        false => "",
-    };
-    let prompt = if run.text_to_image {
-        "\"a prompt\""
+    let (image, it) = if left == 1 {
+        ("image", "it")
     } else {
-        ""
+        ("images", "them")
+    };
+    let tested = match verdict {
+        Some(_) => {
+            "What the run's own tests found stands above and in its report, which also says how much other images changed. \
+             That is no proof"
+        }
+        None => {
+            "This run tested nothing: neither whether the model still repeats what was to be forgotten, nor how much other \
+             images changed. There is no proof"
+        }
     };
     text.push_str(&format!(
-        "## Use\n\n```python\nfrom diffusers import DiffusionPipeline\n\npipeline = \
-         DiffusionPipeline.from_pretrained(\"this folder\")\n{adapter}image = pipeline({prompt}).images[0]\n```\n"
+        "\n## Limits\n\n\
+         This is *approximate* unlearning. {tested} that no trace is left in the weights. Who has the weights, and \
+         especially who has the forgotten {image}, may learn more than samples show: that the {image} once trained the \
+         model, or that this one avoids {it}. Uses and limits of the base model hold for this one too.\n\n\
+         The base model itself is unchanged and still knows the {image}.\n\n",
     ));
+    if let Some(name) = base_card {
+        text.push_str(&format!(
+            "The base model's card is kept in `{}`.\n\n",
+            name.display()
+        ));
+    }
+    text.push_str(&format!("## Use\n\n```python\n{}```\n", script(run)));
     if let Some(citation) = citation(settings) {
         text.push_str(&format!("\n## Citation\n\n{citation}\n"));
         if matches!(settings.method, Method::Retrack { .. }) {
@@ -191,6 +235,67 @@ fn card(
         }
     }
     text
+}
+
+/// What draws an image with diffusers: by the folder's own pipeline, where there is one that can.
+fn script(run: &Run) -> String {
+    const FOLDER: &str = "\"this folder\"";
+    let whole = run.folder.kind != Kind::Bare;
+    if run.text_to_image {
+        let adapter = match run.args.adapter_rank() {
+            Ok(Some(_)) => format!(
+                "pipeline.load_lora_weights({FOLDER})  # without it the model has forgotten nothing\n"
+            ),
+            _ => String::new(),
+        };
+        // transformers leaves its part in the element type of its file, diffusers makes f32 of the others: without one
+        // type for all, parts of different types do not meet.
+        return format!(
+            "import torch\nfrom diffusers import DiffusionPipeline\n\npipeline = \
+             DiffusionPipeline.from_pretrained({FOLDER}, torch_dtype=torch.float32)\n\
+             {adapter}image = pipeline(\"a prompt\").images[0]\n"
+        );
+    }
+    if whole && !run.labels {
+        return format!(
+            "from diffusers import DiffusionPipeline\n\npipeline = DiffusionPipeline.from_pretrained({FOLDER})\n\
+             image = pipeline().images[0]\n"
+        );
+    }
+    let opened = match (whole, &run.folder.scheduler) {
+        (true, _) => format!(
+            "from diffusers import DiffusionPipeline\n\npipeline = DiffusionPipeline.from_pretrained({FOLDER})\n\
+             unet, scheduler = pipeline.unet, pipeline.scheduler\n"
+        ),
+        (false, scheduler) => {
+            let scheduler = match scheduler {
+                Some(_) => format!("DDPMScheduler.from_pretrained({FOLDER})"),
+                None => "DDPMScheduler()".into(),
+            };
+            format!(
+                "from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel\n\n\
+                 unet = UNet2DModel.from_pretrained({FOLDER})\nscheduler = {scheduler}\n"
+            )
+        }
+    };
+    if !run.labels {
+        return format!(
+            "{opened}image = DDPMPipeline(unet=unet, scheduler=scheduler)().images[0]\n"
+        );
+    }
+    // diffusers has no pipeline that tells a UNet2DModel the class.
+    let opened = opened.replace("DDPMPipeline, ", "");
+    let shape = run.data.shape();
+    format!(
+        "import torch\n{opened}scheduler.set_timesteps(50)\n\
+         label = torch.tensor([0])  # the class\n\
+         image = torch.randn(1, {}, {}, {})\n\
+         with torch.no_grad():\n    for t in scheduler.timesteps:\n        \
+         prediction = unet(image, t, class_labels=label).sample\n        \
+         image = scheduler.step(prediction, t, image).prev_sample\n\
+         pixels = (image / 2 + 0.5).clamp(0, 1)\n",
+        shape.channels, shape.height, shape.width
+    )
 }
 
 /// The base model's name on the Hub, where its own files say it. A local path is no such name.

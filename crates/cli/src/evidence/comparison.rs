@@ -1,4 +1,4 @@
-//! The reports of `evaluate` and `experiment`: scores of several models side by side.
+//! The report of `evaluate`: scores of one model, or of two side by side.
 
 use std::collections::BTreeMap;
 
@@ -6,11 +6,10 @@ use retrack_eval::report::*;
 use retrack_eval::score::{Score, Spread};
 use serde_json::Value;
 
-use super::counted;
 use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::pictures::show_samples;
-use super::verdict::{Findings, Tally};
+use super::verdict::{Advice, Findings, Tally};
 use crate::evaluation::Drawn;
 use crate::failure::Failure;
 use crate::latent::shortened;
@@ -35,7 +34,7 @@ pub struct About<'a> {
 }
 
 impl About<'_> {
-    fn report(self, command: &str, title: String, verdict: Verdict) -> Report {
+    pub(super) fn report(self, command: &str, title: String, verdict: Verdict) -> Report {
         let mut cost = vec![Fact::new("Time", format!("{:.1} s", self.seconds))];
         if let Some(bytes) = peak_memory_bytes() {
             cost.push(Fact::new(
@@ -77,7 +76,7 @@ impl About<'_> {
     }
 }
 
-fn find<'a>(scores: &'a [Score], name: &str) -> Option<&'a Score> {
+pub(super) fn find<'a>(scores: &'a [Score], name: &str) -> Option<&'a Score> {
     scores.iter().find(|score| score.name == name)
 }
 
@@ -119,6 +118,12 @@ fn findings(columns: &[Column], several: bool) -> Findings {
     });
     // Of text-to-image models: what the samples of the forgotten prompt alone do not say.
     let mut doubts = Vec::new();
+    if let Some(copies) = tally(last.scores, "copies_of_forgotten").filter(|of| of.found > 0) {
+        doubts.push(format!(
+            "{copies} samples are copies of a forgotten image: at most half as far from it as from their 50 nearest \
+             training images on average."
+        ));
+    }
     if let Some(others) = tally(last.scores, "memorized_modified").filter(|of| of.found > 0) {
         doubts.push(format!(
             "{others} samples of the other prompts lie in the cluster of the forgotten images."
@@ -135,7 +140,10 @@ fn findings(columns: &[Column], several: bool) -> Findings {
         several,
         doubts,
         restored: pair("restored"),
-        copies: pair("repeats").or_else(|| pair("memorized")),
+        copies: ["repeats", "memorized", "copies_of_forgotten"]
+            .into_iter()
+            .find_map(pair),
+        advice: Advice::of_evaluation(),
         membership,
         quality: quality.take(1).collect(),
         ..Findings::default()
@@ -144,13 +152,13 @@ fn findings(columns: &[Column], several: bool) -> Findings {
 
 /// Which end of a score is the good one.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Best {
+pub(super) enum Best {
     Lowest,
     Highest,
 }
 
 /// Scores of quality, the one to judge by first.
-const QUALITY: [(&str, &str, Best); 4] = [
+pub(super) const QUALITY: [(&str, &str, Best); 4] = [
     (
         "fid",
         "Frechet Inception distance to the retained images",
@@ -176,17 +184,22 @@ const QUALITY: [(&str, &str, Best); 4] = [
 /// SSCD's usual threshold.
 const COPY: f64 = 0.5;
 
-fn text(value: f64) -> String {
+pub(super) fn text(value: f64) -> String {
     Spread::of(&[value]).map_or_else(String::new, |spread| spread.text())
 }
 
 /// What a score says, in plain words.
-fn meaning(name: &str) -> &'static str {
+pub(super) fn meaning(name: &str) -> &'static str {
     match name {
         "repeats" => "samples that count as a forgotten image; lower is better",
-        "nearest_sample" => "distance of the nearest sample to it; higher is better",
-        "restored" => "share of attempts that brought it back from noise; lower is better",
-        "restored_distance" => "mean distance of those attempts to it; higher is better",
+        "repeats_of_one" => "those that count as the forgotten image that is repeated most",
+        "nearest_sample" => {
+            "distance of the nearest sample to the nearest forgotten image; higher is better"
+        }
+        "restored" => "share of attempts that brought one back from noise; lower is better",
+        "restored_distance" => {
+            "mean distance of those attempts to the nearest forgotten image; higher is better"
+        }
         "nll" => "bits per dimension of the forgotten images; higher: forgotten",
         "membership_auc" => "0.5: not told from images never seen; 1: known; 0: avoided",
         "forgotten_loss" => "denoising error of the forgotten images; higher: forgotten",
@@ -214,7 +227,7 @@ fn meaning(name: &str) -> &'static str {
     }
 }
 
-fn names<'a>(all: impl Iterator<Item = &'a Score>) -> Vec<String> {
+pub(super) fn names<'a>(all: impl Iterator<Item = &'a Score>) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for score in all {
         if !names.contains(&score.name) {
@@ -324,235 +337,30 @@ pub fn evaluated(
     Ok(report)
 }
 
-/// The runs of one line of an experiment.
-pub struct Line {
-    /// `original`, `retrained` or a method.
-    pub name: String,
-    /// The scores of each run.
-    pub runs: Vec<Vec<Score>>,
-}
-
-impl Line {
-    fn values(&self, name: &str) -> Vec<f64> {
-        let scores = self.runs.iter().filter_map(|scores| find(scores, name));
-        scores.map(|score| score.value).collect()
-    }
-
-    fn is_reference(&self) -> bool {
-        self.name == "original" || self.name == "retrained"
-    }
-}
-
-/// The report of `experiment`.
-pub fn compared(lines: &[Line], seeds: usize, about: About) -> Report {
-    let names = names(lines.iter().flat_map(|line| line.runs.iter().flatten()));
-    let mut verdict = comparison(lines, seeds, &names);
-    verdict.notes.extend(about.notes.iter().cloned());
-    let methods = lines.iter().filter(|line| !line.is_reference()).count();
-    let title = format!(
-        "{} compared over {}",
-        counted(methods, "method"),
-        counted(seeds, "seed")
-    );
-    let mut report = about.report("experiment", title, verdict);
-    report.metrics.push(MetricTable {
-        caption: "Mean and standard deviation over the runs of each method".into(),
-        note: "Each value rests on as many runs as it says, each with the samples that the configuration names.".into(),
-        columns: lines.iter().map(|line| line.name.clone()).collect(),
-        rows: names
-            .iter()
-            .map(|name| MetricRow {
-                name: name.clone(),
-                meaning: meaning(name).into(),
-                values: lines
-                    .iter()
-                    .map(|line| {
-                        let spread = Spread::of(&line.values(name))?;
-                        Some(MetricValue {
-                            value: spread.mean,
-                            count: spread.count,
-                            interval: None,
-                            deviation: spread.deviation,
-                        })
-                    })
-                    .collect(),
-            })
-            .collect(),
-    });
-    report.comparisons = names
-        .iter()
-        .map(|name| DotChart {
-            title: name.clone(),
-            note: "One mark a run.".into(),
-            x: Axis::linear(
-                meaning(name)
-                    .split(';')
-                    .next()
-                    .filter(|words| !words.is_empty())
-                    .unwrap_or(name),
-            ),
-            rows: lines
-                .iter()
-                .map(|line| DotRow {
-                    name: line.name.clone(),
-                    kind: match line.name.as_str() {
-                        "original" => Kind::Before,
-                        "retrained" => Kind::Control,
-                        _ => Kind::After,
-                    },
-                    values: line.values(name),
-                })
-                .collect(),
-            marks: Vec::new(),
-        })
-        .collect();
-    report
-}
-
-/// Which methods never showed the image, and which of them kept quality best.
-fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
-    let tests: Vec<&str> = ["repeats", "restored", "memorized", "memorized_modified"]
-        .into_iter()
-        .filter(|test| names.iter().any(|name| name == test))
-        .collect();
-    let methods: Vec<&Line> = lines.iter().filter(|line| !line.is_reference()).collect();
-    let clean: Vec<&Line> = methods
-        .iter()
-        .copied()
-        .filter(|line| {
-            tests.iter().all(|test| {
-                let values = line.values(test);
-                !values.is_empty() && values.iter().all(|value| *value == 0.0)
-            })
-        })
-        .collect();
-    let mut sentences = Vec::new();
-    if tests.is_empty() || methods.is_empty() {
-        sentences.push(
-            "No test in this comparison looks for the image itself; see the scores.".to_string(),
-        );
-    } else {
-        let list: Vec<&str> = clean.iter().map(|line| line.name.as_str()).collect();
-        sentences.push(format!(
-            "{} of {} never showed a forgotten image over {}{}.",
-            clean.len(),
-            counted(methods.len(), "method"),
-            counted(seeds, "seed"),
-            if list.is_empty() {
-                String::new()
-            } else {
-                format!(": {}", list.join(", "))
-            }
-        ));
-    }
-    let quality = QUALITY
-        .iter()
-        .find(|(name, _, _)| names.iter().any(|known| known == name));
-    if let Some((name, words, end)) = quality {
-        let mean = |line: &Line| Spread::of(&line.values(name)).map(|spread| spread.mean);
-        let among = if clean.is_empty() || tests.is_empty() {
-            &methods
-        } else {
-            &clean
-        };
-        let best = among
-            .iter()
-            .filter_map(|line| Some((mean(line)?, line)))
-            .min_by(|a, b| match end {
-                Best::Lowest => a.0.total_cmp(&b.0),
-                Best::Highest => b.0.total_cmp(&a.0),
-            });
-        if let Some((value, line)) = best {
-            let original = lines
-                .iter()
-                .find(|line| line.name == "original")
-                .and_then(mean);
-            sentences.push(format!(
-                "{words} is {} with {} ({}{}).",
-                match end {
-                    Best::Lowest => "lowest",
-                    Best::Highest => "highest",
-                },
-                line.name,
-                text(value),
-                original.map_or_else(String::new, |value| format!(
-                    "; the original model: {}",
-                    text(value)
-                ))
-            ));
-        }
-    }
-    Verdict {
-        outcome: Outcome::Measured,
-        headline: "Compared".into(),
-        sentence: sentences.join(" "),
-        notes: Vec::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn line(name: &str, repeats: &[f64], distance: f64) -> Line {
-        let run = |repeats: &f64| {
-            vec![
-                Score::new("repeats", *repeats, 100),
-                Score::new("fid", distance, 100),
-            ]
-        };
-        Line {
-            name: name.into(),
-            runs: repeats.iter().map(run).collect(),
-        }
-    }
-
-    fn about() -> About<'static> {
-        About {
-            configuration: Value::Null,
-            facts: Vec::new(),
-            device: "cpu",
-            seconds: 1.0,
-            notes: vec!["fid was skipped".into()],
-        }
-    }
-
     #[test]
-    fn a_comparison_names_who_never_shows_the_image_and_keeps_quality_best() {
-        let lines = [
-            line("original", &[3.0, 2.0], 10.0),
-            line("retrack", &[0.0, 0.0], 11.0),
-            line("siss", &[0.0, 0.0], 12.0),
-            line("neggrad", &[0.0, 1.0], 9.0),
+    fn copies_of_a_forgotten_image_are_looked_at_too() {
+        let scores = [
+            Score::new("repeats", 0.0, 100),
+            Score::new("copies_of_forgotten", 0.02, 100),
         ];
-        let report = compared(&lines, 2, about());
-        assert_eq!(
-            report.verdict.sentence,
-            "2 of 3 methods never showed a forgotten image over 2 seeds: retrack, siss. Frechet Inception distance to \
-             the retained images is lowest with retrack (11.00; the original model: 10.00)."
-        );
-        assert_eq!(report.verdict.notes, ["fid was skipped"]);
-        assert_eq!(report.comparisons.len(), 2);
-        assert_eq!(
-            report.metrics[0].rows[0].values[3].unwrap().deviation,
-            Some(0.5f64.sqrt())
-        );
-    }
-
-    #[test]
-    fn without_a_method_that_never_shows_it_nothing_is_called_forgotten() {
-        let found = compared(
-            &[line("original", &[3.0], 10.0), line("siss", &[1.0], 12.0)],
-            1,
-            about(),
-        );
+        let column = |scores| Column {
+            name: "model",
+            scores,
+            drawn: &[],
+        };
+        let verdict = findings(&[column(&scores)], false).verdict();
+        assert_eq!(verdict.outcome, Outcome::Reservations);
+        assert!(verdict.notes[0].starts_with("2 of 100 samples are copies"));
+        let verdict = findings(&[column(&scores[1..])], false).verdict();
+        assert_eq!(verdict.outcome, Outcome::StillFound);
         assert!(
-            found
-                .verdict
-                .sentence
-                .starts_with("0 of 1 method never showed"),
+            verdict.next.contains("`retrack unlearn`"),
             "{}",
-            found.verdict.sentence
+            verdict.next
         );
     }
 }

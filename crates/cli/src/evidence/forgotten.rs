@@ -17,11 +17,14 @@ pub enum Rule<'a> {
     Nearest,
     /// It is nearer than this, in Euclidean distance over pixels in [0, 1].
     Threshold(f64),
+    /// It is nearer than half of [`Forgotten::reach`].
+    Half,
     /// It lies nearer to the mean of the forgotten images than to that of the others.
     Cluster(&'a Clusters),
 }
 
 /// Each distinct forgotten image once.
+#[derive(Clone)]
 pub struct Forgotten<'a> {
     pub data: &'a Dataset,
     /// Bytes, one image after another.
@@ -71,8 +74,52 @@ impl<'a> Forgotten<'a> {
         let near: HashSet<usize> = split.near.iter().map(|near| near.row).collect();
         let others = split.retain.iter().copied();
         forgotten.others = others.filter(|row| !near.contains(row)).collect();
-        forgotten.reach = forgotten.to_others(&forgotten.pixels)?;
+        forgotten.leave_near_copies_out()?;
         Ok(forgotten)
+    }
+
+    /// Fills `reach`, and takes out of `others` the near copies that the split does not name: it knows at most those
+    /// among a few nearest neighbors, and may not have been asked for any.
+    fn leave_near_copies_out(&mut self) -> Result<(), Failure> {
+        /// Of one forgotten image, in one pass over the data.
+        const AT_ONCE: usize = 64;
+        let near_copy = self.near_copy();
+        loop {
+            self.reach = self.to_others(&self.pixels)?;
+            if self.reach.iter().all(|reach| *reach >= near_copy) {
+                return Ok(());
+            }
+            let images: Vec<&[u8]> = self.images().collect();
+            let most = AT_ONCE.min(self.others.len());
+            let found = nearest_to(self.data, &self.others, &images, most, model::BUDGET)?;
+            let copies: HashSet<usize> = found
+                .iter()
+                .flatten()
+                .filter(|one| (one.distance_squared as f64).sqrt() / 255.0 < near_copy)
+                .map(|one| one.row)
+                .collect();
+            self.others.retain(|row| !copies.contains(row));
+        }
+    }
+
+    /// Nearer than this, an image is nearly a copy.
+    fn near_copy(&self) -> f64 {
+        NEAR_COPY_RMS / 255.0 * (self.data.shape().bytes() as f64).sqrt()
+    }
+
+    /// Half the distance from each forgotten image to the nearest of the others: what is nearer is more it than
+    /// anything else that the model was trained on.
+    ///
+    /// # Errors
+    /// There are no others.
+    pub fn half_ways(&self) -> Result<Vec<f64>, Failure> {
+        if self.others.is_empty() {
+            return Err(Failure::input(
+                "no retained image is left that is no copy of a forgotten one, so the data gives no distance from which \
+                 on a picture counts as one; give --threshold",
+            ));
+        }
+        Ok(self.reach.iter().map(|reach| reach / 2.0).collect())
     }
 
     pub fn len(&self) -> usize {
@@ -105,7 +152,7 @@ impl<'a> Forgotten<'a> {
     /// A retained image that cannot be read.
     pub fn look(&self, images: &[u8]) -> Result<Vec<Sight>, Failure> {
         let len = self.data.shape().bytes();
-        let near_copy = NEAR_COPY_RMS / 255.0 * (len as f64).sqrt();
+        let near_copy = self.near_copy();
         let others = self.to_others(images)?;
         let sights = images.chunks_exact(len).zip(others).map(|(image, other)| {
             let distances: Vec<f64> = self.images().map(|one| euclidean(image, one)).collect();
@@ -114,6 +161,10 @@ impl<'a> Forgotten<'a> {
             let counts = match self.rule {
                 Rule::Nearest => nearest_of_all,
                 Rule::Threshold(threshold) => distance < threshold,
+                Rule::Half => distances
+                    .iter()
+                    .zip(&self.reach)
+                    .any(|(distance, reach)| *distance < reach / 2.0),
                 Rule::Cluster(clusters) => clusters.is_memorized(image),
             };
             let within = distances
@@ -136,6 +187,7 @@ impl<'a> Forgotten<'a> {
                 "A picture counts as a forgotten image when it is nearer to one than {threshold}, in Euclidean \
                  distance over pixels in [0, 1]."
             ),
+            Rule::Half => half_rule(&self.reach),
             Rule::Cluster(_) => "A picture counts as a forgotten image when its pixels lie nearer to the mean of the \
                                  forgotten images than to that of the others."
                 .into(),
@@ -144,6 +196,22 @@ impl<'a> Forgotten<'a> {
                 .into(),
         }
     }
+}
+
+/// [`Rule::Half`] in words.
+fn half_rule(reach: &[f64]) -> String {
+    let [low, high] = [f64::min, f64::max].map(|end| {
+        let first = reach.first().copied().unwrap_or(0.0);
+        reach.iter().copied().fold(first, end) / 2.0
+    });
+    let size = match low == high {
+        true => format!("{low:.3}"),
+        false => format!("{low:.3} to {high:.3}"),
+    };
+    format!(
+        "A picture counts as a forgotten image when its distance to it is less than half of that image's distance to its \
+         nearest retained image that is no copy: {size}, Euclidean over pixels in [0, 1]. --threshold sets another."
+    )
 }
 
 #[cfg(test)]
@@ -197,5 +265,46 @@ mod tests {
             .map(|sight| (sight.counts, sight.hidden))
             .collect();
         assert_eq!(flags, [(true, true), (false, true)]);
+    }
+
+    #[test]
+    fn half_the_way_to_the_nearest_retained_image_that_is_no_copy_is_an_images_own_threshold() {
+        let shape = ImageShape {
+            height: 2,
+            width: 2,
+            channels: 1,
+        };
+        // Rows 2 to 4 are nearly copies of row 0, which no split was asked for.
+        let pixels = [[200; 4], [40; 4], [201; 4], [199; 4], [203; 4], [100; 4]].concat();
+        let data = Dataset::from_pixels(shape, pixels, Vec::new()).unwrap();
+        let split = Split::new(&data, &[0, 1], 1 << 20).unwrap();
+        let forgotten = Forgotten::new(&data, &split, Rule::Half).unwrap();
+        assert_eq!(forgotten.others, [5]);
+        let half_ways = forgotten.half_ways().unwrap();
+        for (found, expected) in half_ways.iter().zip([100.0 / 255.0, 60.0 / 255.0]) {
+            assert!((found - expected).abs() < 1e-12, "{half_ways:?}");
+        }
+        // Less than 50 of 255 from the first, less than 30 from the second.
+        let found = forgotten.look(&[[151; 4], [149; 4], [69; 4], [71; 4]].concat());
+        let counts: Vec<bool> = found.unwrap().iter().map(|sight| sight.counts).collect();
+        assert_eq!(counts, [true, false, true, false]);
+        assert!(
+            forgotten.rule().contains("0.235 to 0.392"),
+            "{}",
+            forgotten.rule()
+        );
+    }
+
+    #[test]
+    fn without_an_image_that_is_no_copy_a_threshold_is_asked_for() {
+        let data = data();
+        let split = Split {
+            forget: vec![0, 1],
+            ..Split::default()
+        };
+        let forgotten = Forgotten::new(&data, &split, Rule::Half).unwrap();
+        let failure = forgotten.half_ways().unwrap_err();
+        assert_eq!(failure.code, 2);
+        assert!(failure.message.contains("--threshold"));
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::failure::Failure;
 use crate::model;
 
-const NAME: &str = ".gitignore";
+pub const NAME: &str = ".gitignore";
 
 /// The record holds rows, paths and settings; the page is made to be shown.
 const CONTENT: &str = "\

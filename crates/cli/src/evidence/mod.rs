@@ -5,6 +5,7 @@
 //! what counts as one and which pictures have to be covered.
 
 pub mod card;
+pub mod compared;
 pub mod comparison;
 pub mod ignored;
 
@@ -19,10 +20,11 @@ mod selected;
 mod unlearning;
 mod verdict;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use retrack_eval::report::Report;
 
+pub use self::curves::read_events;
 pub use self::files::{output_files, record_files};
 pub use self::forgotten::{Forgotten, Rule};
 pub use self::machine_facts::peak_memory_bytes;
@@ -31,7 +33,7 @@ pub use self::private::{OLD_KEY, Private, RowTexts};
 pub use self::probe::{Numbers, Probe};
 pub use self::selected::selected;
 pub use self::unlearning::{Check, Evidence, Run};
-pub use self::verdict::{Findings, Tally};
+pub use self::verdict::{Findings, Tally, fail_if_found, printed};
 
 use crate::failure::Failure;
 use crate::model;
@@ -40,10 +42,27 @@ use crate::model;
 pub const PAGE: &str = "report.html";
 pub const CONTENT: &str = "report.json";
 
-/// Puts both forms of a report into a folder.
+/// Puts both forms of a report into a run's folder.
 pub fn write(folder: &Path, report: &Report) -> Result<(), Failure> {
-    model::write(&folder.join(CONTENT), report.json().as_bytes())?;
-    model::write(&folder.join(PAGE), report.html().as_bytes())
+    for (name, content) in forms(report) {
+        model::write(&folder.join(name), &content)?;
+    }
+    Ok(())
+}
+
+/// Both forms of a report, as files.
+pub fn forms(report: &Report) -> [(PathBuf, Vec<u8>); 2] {
+    [
+        (CONTENT.into(), report.json().into_bytes()),
+        (PAGE.into(), report.html().into_bytes()),
+    ]
+}
+
+/// Reads a report again.
+pub fn read(folder: &Path) -> Result<Report, Failure> {
+    let path = folder.join(CONTENT);
+    let bytes = std::fs::read(&path).map_err(|error| Failure::read(&path, error))?;
+    serde_json::from_slice(&bytes).map_err(|error| Failure::read(&path, error))
 }
 
 /// "1 image", "2 images".

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::forgotten::{Forgotten, Sight};
 use crate::args::SamplerName;
 use crate::failure::Failure;
+use crate::model;
 use crate::progress;
 
 /// What is looked at; everything here and the models decide the numbers.
@@ -84,14 +85,16 @@ impl Plan {
         batch_size: usize,
     ) -> Self {
         let timesteps = scheduler.num_train_timesteps;
+        let own = model::steps(scheduler.kind, scheduler, SAMPLING_STEPS);
+        let sampler = sampler_of(scheduler, own);
         let full = Self {
             seed,
             samples: 16,
-            sampler: sampler_of(scheduler, SAMPLING_STEPS.min(timesteps)),
-            sampling_steps: SAMPLING_STEPS.min(timesteps),
+            sampler,
+            sampling_steps: model::steps(sampler.into(), scheduler, SAMPLING_STEPS),
             tries: 8,
             timestep: timesteps / 4,
-            restoring_steps: 100.min(timesteps),
+            restoring_steps: model::steps(SchedulerKind::Ddpm, scheduler, 100),
             forgotten: 16,
             controls: Vec::new(),
             draws: 16,

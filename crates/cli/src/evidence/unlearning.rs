@@ -14,8 +14,9 @@ use retrack_networks::schedule::SchedulerConfig;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::images::Images;
 use retrack_unlearn::neighbors::Neighbor;
-use retrack_unlearn::run::EventLog;
+use retrack_unlearn::run::{EventLog, RunFolder, Spent};
 use retrack_unlearn::texts::Texts;
+use retrack_unlearn::trainer::Trainer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -24,12 +25,12 @@ use super::files::{output_files, record_files};
 use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::probe::{Measurement, Numbers, Plan, Probe};
-use super::verdict::{Findings, Tally};
+use super::verdict::{Advice, Findings, Tally};
 use super::{Private, RowTexts, card, counted, selected};
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
 use crate::progress;
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
 use crate::written::{WeightFacts, Written};
 
 /// What a run is about.
@@ -138,24 +139,22 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    /// The report of the finished run. `staged`: the complete model, not yet in its place; `folder`: the run's own.
-    /// `started`: when the command began.
+    /// The report of the finished `run`. `staged`: the complete model, not yet in its place.
     ///
     /// # Errors
     /// Files that cannot be read or written.
-    pub fn finish(
-        mut self,
-        staged: &Path,
-        folder: &Path,
-        started: Instant,
-    ) -> Result<Report, Failure> {
+    pub fn finish(mut self, staged: &Path, run: &RunFolder) -> Result<Report, Failure> {
+        let folder = &run.folder();
         let (after, weights) = self.after.take().expect("the last step was looked at");
         let (args, split) = (self.run.args, self.run.split);
         let forgotten = self.probe.forgotten;
         let events = read_events(&folder.join("events.jsonl"))?;
         let several = forgotten.len() > 1;
         let before = &self.before.numbers;
-        let mut findings = findings(before, &after.numbers, several);
+        let mut findings = Findings {
+            advice: Advice::of_unlearning(args, self.run.settings),
+            ..findings(before, &after.numbers, several)
+        };
         findings.doubts.extend(weights.reservation());
         let verdict = findings.verdict();
         let check = Check {
@@ -188,7 +187,7 @@ impl<'a> Evidence<'a> {
             comparisons: vec![self.errors(&after.numbers)],
             curves: curves(&events, before.mean_errors()),
             neighbors: self.neighbors(),
-            cost: self.cost(&events, started),
+            cost: self.cost(&events, run),
             provenance: self.provenance(staged, folder, &weights)?,
             check: Some(serde_json::to_value(check).expect("plain data")),
             pictures: Default::default(),
@@ -251,6 +250,9 @@ impl<'a> Evidence<'a> {
             ),
         ));
         facts.push(Fact::new("Method", card::method_name(run.settings)));
+        let shape = run.data.shape();
+        let source = settings::source(run.args, run.text_to_image, shape.height, shape.width);
+        facts.push(Fact::new("Settings", source));
         Ok(Request {
             facts,
             keyed_digests: forgotten
@@ -385,7 +387,7 @@ impl<'a> Evidence<'a> {
         })
     }
 
-    fn cost(&self, events: &[Value], started: Instant) -> Vec<Fact> {
+    fn cost(&self, events: &[Value], run: &RunFolder) -> Vec<Fact> {
         let settings = self.run.settings;
         let seconds: f64 = events
             .iter()
@@ -404,12 +406,31 @@ impl<'a> Evidence<'a> {
                     settings.accumulate
                 ),
             ),
-            Fact::new("This evidence", format!("{:.1} s", self.seconds)),
             Fact::new(
-                "Until the report",
-                format!("{:.1} s", started.elapsed().as_secs_f64()),
+                "This evidence",
+                match run.spent().resumptions {
+                    0 => format!("{:.1} s", self.seconds),
+                    _ => format!("{:.1} s since the run was resumed last", self.seconds),
+                },
             ),
+            Fact::new("Until the report", format!("{:.1} s", run.seconds())),
         ];
+        let Spent {
+            resumptions,
+            repeated_steps,
+            ..
+        } = run.spent();
+        if resumptions > 0 {
+            facts.push(Fact::new(
+                "Resumed",
+                format!(
+                    "{}; {} taken again. The seconds of the steps are those of the steps that count; the time until \
+                     the report is that of all parts",
+                    counted(resumptions, "time"),
+                    counted(repeated_steps, "step"),
+                ),
+            ));
+        }
         if let Some(bytes) = peak_memory_bytes() {
             facts.push(Fact::new(
                 "Peak memory",
@@ -464,11 +485,11 @@ impl Evidence<'_> {
     /// Data that cannot be read, a network that does not fit, what `deliver` returns.
     pub fn look<M: Module + Denoiser>(
         &mut self,
-        step: usize,
-        network: &M,
+        trainer: &Trainer<M>,
         log: &mut EventLog,
         deliver: &mut dyn FnMut(&M) -> Result<Written, Failure>,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
+        let (step, network) = (trainer.step, trainer.network());
         let start = Instant::now();
         if step == 0
             && let Some(png) = self.picture(&self.before)?

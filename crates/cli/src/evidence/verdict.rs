@@ -2,6 +2,11 @@
 
 use retrack_eval::distance::mean;
 use retrack_eval::report::{Outcome, Verdict};
+use retrack_unlearn::objective::Method;
+
+use crate::args::UnlearnArgs;
+use crate::failure::Failure;
+use crate::settings::Settings;
 
 /// So many of so many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +40,18 @@ pub struct Findings {
     pub quality: Vec<String>,
     /// Sentences that speak against forgetting whatever the tests found.
     pub doubts: Vec<String>,
+    pub advice: Advice,
+}
+
+/// What to do next. It names options of the command that gives it, or whole other commands.
+#[derive(Debug, Clone, Default)]
+pub struct Advice {
+    /// Where the image is still found, a sentence.
+    pub found: String,
+    /// Where the tests cannot tell.
+    pub unclear: String,
+    /// What forgets less strongly: "fewer steps or a lower learning rate". In words, because a demo shows it too.
+    pub softer: String,
 }
 
 /// The forgotten images' mean error above this multiple of the highest retained one: they are avoided.
@@ -142,16 +159,30 @@ impl Findings {
                 }
             ));
         }
+        let next = match outcome {
+            Outcome::StillFound => self.advice.found.clone(),
+            Outcome::Inconclusive => self.advice.unclear.clone(),
+            Outcome::NotFound | Outcome::Reservations | Outcome::Measured => String::new(),
+        };
         Verdict {
             outcome,
             headline,
             sentence: sentences.join(" "),
             notes,
+            next,
         }
     }
 
     fn are(&self) -> &'static str {
         if self.several { "are" } else { "is" }
+    }
+
+    /// `softer`'s options and what they do, or nothing where the command has none.
+    fn softer(&self, effect: &str) -> String {
+        match self.advice.softer.as_str() {
+            "" => String::new(),
+            options => format!("; {options}{effect}"),
+        }
     }
 
     /// Adds what speaks against the model. Returns whether anything does.
@@ -169,14 +200,14 @@ impl Findings {
         {
             notes.push(format!(
                 "{} {avoid} denoised with an error of {:.3}, where the highest of {} retained images has {highest:.3} \
-                 and their mean is {:.3}. Who holds the {them} may recognize that this model avoids {}: fewer --steps \
-                 or a lower --lambda avoid less, and `retrack evaluate --metrics membership --controls` compares with \
-                 images that were never seen.",
+                 and their mean is {:.3}. Who holds the {them} may recognize that this model avoids {}{}; `retrack \
+                 evaluate --metrics membership --controls` compares with images that were never seen.",
                 capital(image),
                 mean(forgotten),
                 controls.len(),
                 mean(controls),
                 if self.several { "them" } else { "it" },
+                self.softer(" avoid less"),
             ));
         }
         if let Some((auc, [low, high])) = self.membership {
@@ -200,12 +231,81 @@ impl Findings {
             && last > DAMAGED * first
         {
             notes.push(format!(
-                "Retained images are denoised {:.0}% worse than before: the model lost some of what it should keep.",
-                100.0 * (last / first - 1.0)
+                "Retained images are denoised {:.0}% worse than before: the model lost some of what it should keep{}.",
+                100.0 * (last / first - 1.0),
+                self.softer(" lose less"),
             ));
         }
         notes.len() > before
     }
+}
+
+impl Advice {
+    /// Of an unlearning run.
+    pub fn of_unlearning(args: &UnlearnArgs, settings: &Settings) -> Self {
+        let stronger = match settings.method {
+            Method::Finetune => {
+                "with --method retrack, because fine-tuning alone seldom forgets".to_string()
+            }
+            _ => format!(
+                "with more --steps than {} or a higher --lr than {:e}",
+                settings.steps, settings.learning_rate
+            ),
+        };
+        let softer = match settings.method {
+            Method::Retrack { .. } | Method::Siss { .. } => "fewer steps or a lower lambda",
+            _ => "fewer steps or a lower learning rate",
+        };
+        Self {
+            found: format!(
+                "unlearn again {stronger}, into another --out; what stays retained and is nearly a copy teaches the \
+                 image back and belongs into --forget."
+            ),
+            unclear: format!(
+                "draw more samples of both models: `retrack evaluate --model {} --baseline {} --samples 2000`.",
+                args.out.display(),
+                args.model.display()
+            ),
+            softer: softer.into(),
+        }
+    }
+
+    /// Of a model that was evaluated.
+    pub fn of_evaluation() -> Self {
+        Self {
+            found: "run `retrack unlearn` with more --steps or a higher --lr than this model was made with, or once more \
+                    with this model as its --model, and evaluate again."
+                .into(),
+            unclear: "draw more with a larger --samples, or add injection to --metrics.".into(),
+            softer: String::new(),
+        }
+    }
+}
+
+/// A verdict for a terminal: the sentence, what speaks against it, and what to do. `said` are notes that were printed.
+pub fn printed(verdict: &Verdict, said: &[String]) -> String {
+    let mut text = format!("{}. {}", verdict.headline, verdict.sentence);
+    for note in verdict.notes.iter().filter(|note| !said.contains(note)) {
+        text.push_str(&format!("\n- {note}"));
+    }
+    if !verdict.next.is_empty() {
+        text.push_str(&format!("\nWhat to do next: {}", verdict.next));
+    }
+    text
+}
+
+/// The error of `--fail-if-found`, where that was given and the image is still found.
+///
+/// # Errors
+/// It is.
+pub fn fail_if_found(asked: bool, verdict: &Verdict) -> Result<(), Failure> {
+    if asked && verdict.outcome == Outcome::StillFound {
+        return Err(Failure::found(format!(
+            "--fail-if-found: {}",
+            verdict.headline
+        )));
+    }
+    Ok(())
 }
 
 fn capital(text: &str) -> String {
@@ -268,6 +368,48 @@ mod tests {
         });
         assert_eq!(found.outcome, Outcome::StillFound);
         assert_eq!(found.headline, "The forgotten image is still found");
+    }
+
+    #[test]
+    fn what_to_do_next_is_said_where_the_image_is_still_found_or_nothing_can_tell() {
+        let advised = |findings: &mut Findings| {
+            findings.advice = Advice {
+                found: "more of it.".into(),
+                unclear: "look longer.".into(),
+                softer: "fewer --steps".into(),
+            };
+        };
+        let found = verdict(8, 3, advised);
+        assert_eq!(found.next, "more of it.");
+        let text = printed(&found, &[]);
+        assert!(text.ends_with("\nWhat to do next: more of it."), "{text}");
+        let found = verdict(0, 0, |findings| {
+            findings.copies = None;
+            advised(findings);
+        });
+        assert_eq!(found.next, "look longer.");
+        assert_eq!(verdict(8, 0, advised).next, "");
+
+        // Reservations are printed too, but for those that were.
+        let found = verdict(8, 0, |findings| {
+            findings.retained = Some([0.03, 0.06]);
+            advised(findings);
+        });
+        assert!(found.notes[0].ends_with("what it should keep; fewer --steps lose less."));
+        let text = printed(&found, &found.notes[1..]);
+        assert!(
+            text.contains("\n- Retained images are denoised 100% worse"),
+            "{text}"
+        );
+        assert!(!text.contains("None of 16"), "{text}");
+    }
+
+    #[test]
+    fn only_what_is_still_found_fails_and_only_when_asked() {
+        let (found, gone) = (verdict(8, 3, |_| ()), verdict(8, 0, |_| ()));
+        assert_eq!(fail_if_found(true, &found).unwrap_err().code, 3);
+        assert!(fail_if_found(false, &found).is_ok());
+        assert!(fail_if_found(true, &gone).is_ok());
     }
 
     #[test]

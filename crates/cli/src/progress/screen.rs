@@ -86,6 +86,13 @@ impl Screen {
     }
 }
 
+/// Shows nothing more: what went on has ended.
+pub(super) fn end() {
+    let mut shown = SCREEN.lock();
+    shown.clear();
+    shown.tasks.clear();
+}
+
 /// Removes the line that changes, for something else to be printed there.
 pub fn clear() {
     SCREEN.lock().clear();
@@ -106,8 +113,8 @@ impl Shown {
             let style = ProgressStyle::with_template("{msg}").expect("the template is fixed");
             ProgressBar::new_spinner().with_style(style)
         });
-        // In the last column some terminals begin a new line.
-        line.set_message(state.for_terminal(width - 1));
+        // In the last column some terminals begin a new line, and Ctrl-C writes `^C` behind it.
+        line.set_message(state.for_terminal(width - 3));
         line.tick();
     }
 

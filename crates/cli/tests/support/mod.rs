@@ -155,6 +155,19 @@ impl Folder {
         said
     }
 
+    /// Runs a command that must exit with this code.
+    pub fn ends(&self, line: &str, expected: i32) -> Said {
+        let (code, said) = self.run(line);
+        assert_eq!(
+            code,
+            Some(expected),
+            "{line}\n{}{}",
+            said.stdout,
+            said.stderr
+        );
+        said
+    }
+
     /// Runs a command that must exit with 2, print each of `says` in one error, and leave every file as it was; the
     /// cache may grow.
     pub fn refused(&self, line: &str, says: &[&str]) {
@@ -257,9 +270,10 @@ pub fn files_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-/// Takes out what holds seconds, dates or a random key, and files of events, of which a resumed run has several.
+/// Takes out what holds seconds, dates or a random key, files of events, of which a resumed run has several, and the
+/// digests of them all.
 pub fn drop_timed(files: &mut BTreeMap<String, Vec<u8>>) {
-    let timed = ["run/events.", "run/report."];
+    let timed = ["run/events.", "run/report.", retrack_unlearn::written::NAME];
     files.retain(|name, _| !timed.iter().any(|start| name.starts_with(start)));
 }
 

@@ -200,7 +200,7 @@ fn shard_index(scratch: &Path, bytes: &[u8]) -> bool {
 }
 
 fn scheduler_config(_: &Path, bytes: &[u8]) -> bool {
-    let Ok(json) = serde_json::from_slice(bytes) else {
+    let Ok(json) = retrack_networks::json::parse(bytes) else {
         return false;
     };
     let Ok(config) = SchedulerConfig::from_json(&json) else {

@@ -256,6 +256,18 @@ pub fn lines(chart: &LineChart) -> Element {
     svg
 }
 
+/// What the page's style sheet says of a chart, for one that stands alone.
+const STYLE: &str = "<style>svg{background:#fff}text{fill:#1d2733;font:12px system-ui,Arial,sans-serif}\
+    .tick{fill:#5b6675;font-size:11px}.name{fill:#5b6675}.grid{stroke:#e3e7ec}.axis{stroke:#5b6675}\
+    .series{fill:none;stroke-width:2;stroke-linejoin:round}.mark{stroke-width:2;fill:#fff}\
+    .s0{stroke:#1d5fa8}.s1{stroke:#b4531f}.s2{stroke:#2d7d46}.s3{stroke:#5b6675}.s4{stroke:#1d2733}</style>";
+
+/// [`lines`] as a file of its own.
+pub fn lines_file(chart: &LineChart) -> String {
+    let svg = lines(chart).attr("xmlns", "http://www.w3.org/2000/svg");
+    format!("{}\n", svg.compiled(STYLE).render())
+}
+
 fn describe_lines(chart: &LineChart) -> String {
     let mut text = format!(
         "Line chart: {}. {} over {}.",

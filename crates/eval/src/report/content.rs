@@ -79,6 +79,9 @@ pub struct Verdict {
     /// Reservations, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What to do next, where the image is still found or the tests cannot tell: a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub next: String,
 }
 
 /// A name and its value.

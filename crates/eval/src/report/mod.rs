@@ -11,3 +11,10 @@ mod page;
 mod sections;
 
 pub use self::content::*;
+
+impl LineChart {
+    /// The chart as an SVG file of its own.
+    pub fn svg(&self) -> String {
+        charts::lines_file(self)
+    }
+}

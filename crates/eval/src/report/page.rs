@@ -107,6 +107,10 @@ fn verdict(report: &Report) -> Element {
         let notes = verdict.notes.iter().map(|note| el("li").text(note));
         shown = shown.child(el("ul").children(notes));
     }
+    if !verdict.next.is_empty() {
+        let next = format!("What to do next: {}", verdict.next);
+        shown = shown.child(el("p").class("next").text(next));
+    }
     shown.child(el("p").class("limits").text(
         "This is approximate unlearning, seen through the tests on this page. They are evidence, not a proof that no \
          trace is left in the weights.",

@@ -314,18 +314,8 @@ fn network(
             return Err(ModelError::NotClip { path: root, found });
         }
     }
-    // Before it takes any memory. Smaller differences are listed tensor by tensor.
-    let stored: u64 = weights.iter().map(|(_, t)| t.count() as u64).sum();
-    let expected = config.parameters();
-    if expected > stored.saturating_mul(4).saturating_add(1 << 24) {
-        return Err(ModelError::Config {
-            path: root.join(CONFIG),
-            source: ConfigError::Inconsistent(format!(
-                "it describes a network of {expected} numbers, but the weights have {stored}; they do not belong \
-                 together"
-            )),
-        });
-    }
+    let stored = model::stored(weights);
+    model::check_parameters(config.parameters(), stored, root.join(CONFIG))?;
     let shapes = weights.iter().filter_map(|(name, tensor)| {
         // Old files carry the places' numbers, 0, 1, 2 and so on.
         if name.ends_with("embeddings.position_ids") {

@@ -200,10 +200,13 @@ fn shown_list(names: &[String]) -> String {
 }
 
 fn bullets(problems: &[String]) -> String {
-    problems
-        .iter()
-        .map(|problem| format!("\n  - {problem}"))
-        .collect()
+    const MOST: usize = 20;
+    let shown = problems.iter().take(MOST);
+    let mut text: String = shown.map(|problem| format!("\n  - {problem}")).collect();
+    if problems.len() > MOST {
+        let _ = write!(text, "\n  - and {} more", problems.len() - MOST);
+    }
+    text
 }
 
 fn found_instead(found: &[String]) -> String {

@@ -13,6 +13,7 @@ use super::source::Source;
 use super::stored::StoredTensor;
 use super::tensor::{Dtype, RawTensor};
 use super::torch_file;
+use super::wrapping::wrapping;
 
 const STEM: &str = "diffusion_pytorch_model";
 
@@ -44,7 +45,16 @@ pub(super) const TRANSFORMERS: Names = Names {
     expected: "model.safetensors, its .index.json with the shards, pytorch_model.bin",
 };
 
-const LARGEST_INDEX: u64 = 16 << 20;
+impl Names {
+    /// The one safetensors file.
+    pub fn single(&self) -> &'static str {
+        let single = |name: &&str| name.ends_with(".safetensors");
+        let found = self.files.into_iter().find(single);
+        found.expect("written above")
+    }
+}
+
+pub(super) const LARGEST_INDEX: u64 = 16 << 20;
 
 /// The weight files that diffusers would load without `variant`.
 #[derive(Debug, Clone)]
@@ -151,20 +161,19 @@ impl Layout {
             }
             let values = tensors.iter().map(|(name, t)| Ok((name, t.read()?)));
             check_finite(&source.path(file), values)?;
-            loaded.extend(tensors.into_iter().map(|(name, tensor)| {
-                Loaded {
-                    file: file.clone(),
-                    // diffusers does not rename in sharded files, which are younger than the new names.
-                    current: self
-                        .index
-                        .is_none()
-                        .then(|| current_name(&name))
-                        .flatten()
-                        .unwrap_or_else(|| name.clone()),
-                    name,
-                    tensor,
-                }
+            loaded.extend(tensors.into_iter().map(|(name, tensor)| Loaded {
+                file: file.clone(),
+                current: name.clone(),
+                name,
+                tensor,
             }));
+        }
+        let prefix = wrapping(loaded.iter().map(|one| one.name.as_str()));
+        for one in &mut loaded {
+            let name = &one.name[prefix.len()..];
+            // diffusers does not rename in sharded files, which are younger than the new names.
+            let renamed = self.index.is_none().then(|| current_name(name)).flatten();
+            one.current = renamed.unwrap_or_else(|| name.to_owned());
         }
         if let Some((index, map)) = &self.index {
             let problems = index_problems(map, &loaded);
@@ -176,6 +185,20 @@ impl Layout {
             }
         }
         Ok(loaded)
+    }
+
+    /// The names of all tensors as the files have them.
+    pub fn names(&self, source: &Source) -> Result<Vec<String>, FolderError> {
+        let mut names = Vec::new();
+        for file in &self.files {
+            if is_torch(file) {
+                names.extend(torch_file::names(source, file)?);
+            } else {
+                let tensors = safetensors_file::find(source, file)?.into_iter();
+                names.extend(tensors.map(|(name, _)| name));
+            }
+        }
+        Ok(names)
     }
 
     /// Whether tensors can be written in another element type: a `.bin` says it in its program, and an index counts
@@ -196,7 +219,7 @@ impl Layout {
         if is_torch(file) {
             torch_file::rewrite(source, file, out, tensor)
         } else {
-            safetensors_file::rewrite(source, file, out, dtype, tensor)
+            safetensors_file::rewrite(source, file, out, dtype, "", tensor)
         }
     }
 }

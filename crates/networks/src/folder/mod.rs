@@ -11,6 +11,7 @@ mod names;
 mod output;
 mod part;
 mod pickle;
+mod pipeline;
 mod safetensors_file;
 mod source;
 mod stored;
@@ -18,6 +19,7 @@ mod tensor;
 mod torch_file;
 mod weight_file;
 mod weights;
+mod wrapping;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,15 +38,19 @@ pub use weights::{Origin, Weights};
 
 use layout::{Layout, is_network_weights, is_weights};
 use output::Staging;
+use pipeline::Pipeline;
 use source::Source;
+use wrapping::Unwrapped;
 
 /// The diffusers release whose folders are written; it is recorded in new ones.
 const DIFFUSERS_VERSION: &str = "0.42.1";
 const UNCONDITIONAL: &str = "UNet2DModel";
 const CONDITIONAL: &str = "UNet2DConditionModel";
 const SUPPORTED: &[&str] = &[UNCONDITIONAL, CONDITIONAL];
-/// The one pipeline around a conditional network.
-const LATENT_PIPELINE: &str = "StableDiffusionPipeline";
+/// The list of the files that a command wrote into a folder (`retrack_unlearn::written`), and the folder of the record
+/// of the run that did. Both speak of that one folder and are no part of a copy.
+pub const FILES_LIST: &str = ".retrack-files.json";
+const RECORD: &str = "run";
 
 const MODEL_INDEX: &str = "model_index.json";
 const CONFIG: &str = "config.json";
@@ -82,6 +88,9 @@ pub struct ModelFolder {
     /// The network's folder, relative to the root.
     unet: PathBuf,
     layout: Layout,
+    index: Option<Pipeline>,
+    /// What a pipeline around a bare folder adds to its network, so that it does not denoise images.
+    around: Option<String>,
 }
 
 /// What [`ModelFolder::write_with`] did; paths are relative to the folder.
@@ -109,55 +118,43 @@ impl ModelFolder {
     /// load without `variant`.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FolderError> {
         let source = Source::new(path.as_ref())?;
-        let (kind, unet, scheduler, class_in_index) = if source.has(Path::new(MODEL_INDEX)) {
-            let index = Pipeline::read(&source)?;
-            (
-                Kind::Pipeline {
-                    class_name: index.class_name,
-                },
-                index.unet,
-                index.scheduler,
-                Some(index.unet_class),
-            )
+        let index = if source.has(Path::new(MODEL_INDEX)) {
+            Some(Pipeline::read(&source)?)
         } else {
-            let scheduler = PathBuf::from(SCHEDULER_CONFIG);
-            (
-                Kind::Bare,
-                PathBuf::new(),
-                source.has(&scheduler).then_some(scheduler),
-                None,
-            )
+            None
+        };
+        let (kind, unet, scheduler) = match &index {
+            Some(index) => {
+                let class_name = index.class_name.clone();
+                let kind = Kind::Pipeline { class_name };
+                (kind, index.unet.clone(), index.scheduler.clone())
+            }
+            None => {
+                let scheduler = PathBuf::from(SCHEDULER_CONFIG);
+                let scheduler = source.has(&scheduler).then_some(scheduler);
+                (Kind::Bare, PathBuf::new(), scheduler)
+            }
         };
         let config_path = unet.join(CONFIG);
         if kind == Kind::Bare && !source.has(&config_path) {
-            let remedy = if source.has(Path::new("unet/config.json")) {
-                "the folder has no model_index.json either, but a unet folder: give that one"
-            } else {
-                "give the folder that holds model_index.json or config.json"
-            };
             return Err(FolderError::MissingFile {
                 path: source.path(&config_path),
-                remedy: remedy.to_string(),
+                remedy: remedy(&source),
             });
         }
         let config = source.read_config(&config_path)?;
         let class = check_class(
             &source.path(&config_path),
             &config,
-            class_in_index.as_deref(),
+            index.as_ref().map(|index| index.unet_class.as_str()),
         )?;
-        if let (Class::Conditional, Kind::Pipeline { class_name }) = (class, &kind)
-            && class_name != LATENT_PIPELINE
-        {
-            return Err(FolderError::UnsupportedClass {
-                path: source.path(Path::new(MODEL_INDEX)),
-                found: format!(
-                    "the pipeline {} around a {CONDITIONAL}",
-                    error::shown(class_name)
-                ),
-                supported: &[LATENT_PIPELINE],
-            });
+        if let Some(index) = &index {
+            index.check(class, &source.path(Path::new(MODEL_INDEX)))?;
         }
+        let around = match kind {
+            Kind::Bare => pipeline::around(&source, class),
+            Kind::Pipeline { .. } => None,
+        };
         let scheduler = scheduler
             .map(|path| source.read_config(&path))
             .transpose()?;
@@ -170,7 +167,26 @@ impl ModelFolder {
             source,
             unet,
             layout,
+            index,
+            around,
         })
+    }
+
+    /// Refuses a pipeline whose text encoder, tokenizer or autoencoder are of other classes than those computed here.
+    ///
+    /// # Errors
+    /// The part and its class.
+    pub fn check_parts(&self) -> Result<(), FolderError> {
+        match &self.index {
+            Some(index) => index.check_parts(&self.source.path(Path::new(MODEL_INDEX))),
+            None => Ok(()),
+        }
+    }
+
+    /// For a network without its pipeline, what the pipeline that lies around it makes of its images, where that is
+    /// something else than images; `None` where nothing says so.
+    pub fn around(&self) -> Option<&str> {
+        self.around.as_deref()
     }
 
     /// The folder as it was given.
@@ -210,9 +226,11 @@ impl ModelFolder {
     ///
     /// A weight file with changed tensors keeps its format, names (deprecated ones too), order, element types and
     /// metadata; all other files are copied byte for byte, those in nested folders too. Left out are a Git or
-    /// download-cache folder (`.git`, `.cache/huggingface`) and, once any tensor was changed, further weights of the
+    /// download-cache folder (`.git`, `.cache/huggingface`), the record of the run that made the folder (`run`, the list
+    /// of its files) and, once any tensor was changed, further weights of the
     /// same network (another format or variant): they would still be the old model, and `from_pretrained(...,
-    /// variant=...)` would load it.
+    /// variant=...)` would load it. What a wrapper put before every name is left out too, without which diffusers does
+    /// not find the weights; a `.bin` then becomes a safetensors file.
     ///
     /// `out` must be absent or empty; with `overwrite`, an existing model folder is replaced as a whole. It appears
     /// complete or not at all.
@@ -266,6 +284,7 @@ impl ModelFolder {
     ) -> Result<Written, FolderError> {
         self.check_types(weights)?;
         let staging = Staging::begin(out, Some(&self.source), overwrite)?;
+        let unwrapped = Unwrapped::find(&self.source, &self.layout)?;
         let mut written = Written::default();
         let mut folders = vec![PathBuf::new()];
         while let Some(folder) = folders.pop() {
@@ -279,6 +298,12 @@ impl ModelFolder {
                     written.left_out.push(relative);
                 } else if is_folder {
                     folders.push(relative);
+                } else if let Some(file) = unwrapped.get(&relative) {
+                    let tensors = weights.of_file(&relative);
+                    match file.write(&self.source, &relative, &staging, weights, tensors)? {
+                        Some(new) => written.changed.push(new),
+                        None => written.left_out.push(relative),
+                    }
                 } else if weights.changed_in(&relative) {
                     let path = staging.path(&relative);
                     let tensors = weights.of_file(&relative);
@@ -360,19 +385,43 @@ impl ModelFolder {
     /// Bytes that [`ModelFolder::write_with`] would write, after looking at every file that it would copy: what it
     /// would stumble over is found before the work and not after it.
     pub fn check_copy(&self) -> Result<u64, FolderError> {
-        let (mut bytes, mut folders) = (0, vec![PathBuf::new()]);
+        let files = self.copied_files(true)?;
+        let lengths = files.iter().map(|file| Ok(self.source.open(file)?.len));
+        lengths.sum()
+    }
+
+    /// The files that [`ModelFolder::write_with`] would write, by their path in the folder; `changed`: with other weights.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed, weights whose names cannot be read.
+    pub fn output_files(&self, changed: bool) -> Result<Vec<PathBuf>, FolderError> {
+        let unwrapped = Unwrapped::find(&self.source, &self.layout)?;
+        let mut files = self.copied_files(changed)?;
+        for file in &mut files {
+            if let Some(written) = unwrapped.get(file).and_then(wrapping::File::becomes) {
+                *file = written.to_path_buf();
+            }
+        }
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+
+    /// The files of this folder that are written or written again.
+    fn copied_files(&self, changed: bool) -> Result<Vec<PathBuf>, FolderError> {
+        let (mut files, mut folders) = (Vec::new(), vec![PathBuf::new()]);
         while let Some(folder) = folders.pop() {
             for (relative, is_folder) in self.list(&folder)? {
-                if self.is_left_out(&relative, is_folder, true) {
+                if self.is_left_out(&relative, is_folder, changed) {
                     continue;
                 } else if is_folder {
                     folders.push(relative);
                 } else {
-                    bytes += self.source.open(&relative)?.len;
+                    files.push(relative);
                 }
             }
         }
-        Ok(bytes)
+        Ok(files)
     }
 
     /// The entries of one folder by name, and whether each is a folder.
@@ -392,7 +441,11 @@ impl ModelFolder {
 
     fn is_left_out(&self, relative: &Path, is_folder: bool, changed: bool) -> bool {
         if is_folder {
-            return relative == Path::new(".git") || relative == Path::new(".cache/huggingface");
+            let unwanted = [".git", ".cache/huggingface", RECORD];
+            return unwanted.iter().any(|name| relative == Path::new(name));
+        }
+        if relative == Path::new(FILES_LIST) {
+            return true;
         }
         let name = relative.file_name().unwrap_or_default().to_string_lossy();
         changed
@@ -402,43 +455,23 @@ impl ModelFolder {
     }
 }
 
-/// What `model_index.json` says, with the places of the parts.
-struct Pipeline {
-    class_name: String,
-    unet: PathBuf,
-    unet_class: String,
-    scheduler: Option<PathBuf>,
-}
-
-impl Pipeline {
-    fn read(source: &Source) -> Result<Self, FolderError> {
-        let file = Path::new(MODEL_INDEX);
-        let path = source.path(file);
-        let index = source.read_config(file)?;
-        let class_name = class_name(&path, &index)?;
-        let class_of = |part: &str| index.get(part)?.get(1)?.as_str();
-        let Some(unet_class) = class_of("unet") else {
-            return Err(FolderError::UnsupportedClass {
-                found: format!("the pipeline {} without a unet", error::shown(&class_name)),
-                path,
-                supported: SUPPORTED,
-            });
-        };
-        // diffusers looks for a part in its folder if there is one, else beside the index.
-        let place = |part: &str| {
-            if source.has_folder(Path::new(part)) {
-                PathBuf::from(part)
-            } else {
-                PathBuf::new()
-            }
-        };
-        Ok(Self {
-            class_name,
-            unet: place("unet"),
-            unet_class: unet_class.to_string(),
-            scheduler: class_of("scheduler").map(|_| place("scheduler").join(SCHEDULER_CONFIG)),
-        })
+/// What to give in place of a folder without configuration.
+fn remedy(source: &Source) -> String {
+    let has = |folder: &str| source.has(&Path::new(folder).join(CONFIG));
+    match (has("unet"), has("unet_ema")) {
+        (true, true) => {
+            "the folder has no model_index.json either: it is a checkpoint of a training, whose network is in unet, and \
+             averaged over the training in unet_ema: give one of these"
+        }
+        (true, false) => {
+            "the folder has no model_index.json either, but a unet folder: give that one"
+        }
+        (false, true) => {
+            "the folder has no model_index.json either, but a unet_ema folder: give that one"
+        }
+        (false, false) => "give the folder that holds model_index.json or config.json",
     }
+    .to_string()
 }
 
 fn class_name(path: &Path, config: &Value) -> Result<String, FolderError> {

@@ -10,6 +10,7 @@ use super::layout::{DIFFUSERS, Layout, Loaded, TRANSFORMERS};
 use super::source::Source;
 use super::tensor::RawTensor;
 use super::weights::Weights;
+use super::wrapping::wrapping;
 
 /// Who wrote a part: they name weight files differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,11 +110,37 @@ impl Part {
         Weights::new(&self.source, self.loaded(library)?)
     }
 
+    /// What a wrapper of PyTorch put before the name of every tensor, see [`Weights::wrapping`].
+    ///
+    /// # Errors
+    /// Weight files that are missing or damaged.
+    pub fn wrapping(&self, library: Library) -> Result<String, FolderError> {
+        let names = self.layout(library)?.names(&self.source)?;
+        Ok(wrapping(names.iter().map(String::as_str)))
+    }
+
+    /// How many bytes the weight files have, for a look before they are read.
+    ///
+    /// # Errors
+    /// Weight files that are missing.
+    pub fn weight_bytes(&self, library: Library) -> Result<u64, FolderError> {
+        let layout = self.layout(library)?;
+        let mut bytes = 0;
+        for file in &layout.files {
+            bytes += self.source.open_content(file)?.len;
+        }
+        Ok(bytes)
+    }
+
     fn loaded(&self, library: Library) -> Result<Vec<Loaded>, FolderError> {
+        self.layout(library)?.read(&self.source)
+    }
+
+    fn layout(&self, library: Library) -> Result<Layout, FolderError> {
         let names = match library {
             Library::Diffusers => &DIFFUSERS,
             Library::Transformers => &TRANSFORMERS,
         };
-        Layout::find(&self.source, &self.folder, names)?.read(&self.source)
+        Layout::find(&self.source, &self.folder, names)
     }
 }

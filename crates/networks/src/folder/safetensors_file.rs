@@ -75,28 +75,29 @@ pub(super) fn metadata(
 
 /// Writes to `out` the file with other values: the header, and with it names, order, types and metadata, stays byte
 /// for byte. `tensor` gives the values to write, by the names of the file, one tensor at a time. `dtype` says in which
-/// type those of a type are written; where that is another one, the header is made anew, with names, order and metadata
-/// as they were.
+/// type those of a type are written, and `prefix` is taken from every name; where a type is another one or the prefix is
+/// not empty, the header is made anew, with order and metadata as they were.
 pub(super) fn rewrite<'a>(
     source: &Source,
     relative: &Path,
     out: &Path,
     dtype: impl Fn(Dtype) -> Dtype,
+    prefix: &str,
     tensor: impl Fn(&str) -> Result<Option<Cow<'a, RawTensor>>, FolderError>,
 ) -> Result<(), FolderError> {
     let mut open = source.open_content(relative)?;
     let (mut header, mut entries) = read_header(&mut open)?;
-    if entries
+    let converted = entries
         .iter()
-        .any(|entry| dtype(entry.dtype) != entry.dtype)
-    {
+        .any(|entry| dtype(entry.dtype) != entry.dtype);
+    if converted || !prefix.is_empty() {
         for entry in &mut entries {
             entry.dtype = dtype(entry.dtype);
             entry.len = byte_len(entry.dtype, &entry.shape).ok_or_else(|| {
                 FolderError::malformed(&open.path, format!("{} is too large", shown(&entry.name)))
             })?;
         }
-        header = header_of(&header, &entries, &open.path)?;
+        header = header_of(&header, &entries, prefix, &open.path)?;
     }
     let cannot = || FolderError::io(out, "write");
     let mut file = new_file(out)?;
@@ -114,8 +115,13 @@ pub(super) fn rewrite<'a>(
     finish(file).map_err(cannot())
 }
 
-/// A header for these entries, one after another, with the metadata of `old`.
-fn header_of(old: &[u8], entries: &[Entry], path: &Path) -> Result<Vec<u8>, FolderError> {
+/// A header for these entries, one after another, with the metadata of `old` and names without `prefix`.
+fn header_of(
+    old: &[u8],
+    entries: &[Entry],
+    prefix: &str,
+    path: &Path,
+) -> Result<Vec<u8>, FolderError> {
     let parsed: Header = serde_json::from_slice(old)
         .map_err(|error| FolderError::malformed(path, error.to_string()))?;
     let mut header = serde_json::Map::new();
@@ -133,7 +139,8 @@ fn header_of(old: &[u8], entries: &[Entry], path: &Path) -> Result<Vec<u8>, Fold
             "shape": entry.shape,
             "data_offsets": [start, end],
         });
-        header.insert(entry.name.clone(), declared);
+        let name = entry.name.strip_prefix(prefix).unwrap_or(&entry.name);
+        header.insert(name.to_owned(), declared);
     }
     let mut header = Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(LENGTH_BYTES as usize), b' ');

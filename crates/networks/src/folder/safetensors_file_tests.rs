@@ -266,6 +266,7 @@ fn a_rewritten_file_keeps_its_header_byte_for_byte() {
         Path::new("x"),
         &out,
         |own| own,
+        "",
         |name| Ok(Some(Cow::Borrowed(if name == "a" { &a } else { &z }))),
     )
     .unwrap();
@@ -281,6 +282,7 @@ fn a_rewritten_file_keeps_its_header_byte_for_byte() {
         Path::new("x"),
         &folder.path().join("w"),
         |own| own,
+        "",
         |_| Ok(Some(Cow::Borrowed(&wrong))),
     )
     .unwrap_err();

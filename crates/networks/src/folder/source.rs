@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::error::FolderError;
 use crate::files::open_regular;
+use crate::json;
 
 /// Configuration files are a few kilobytes; the bound keeps a wrong file from filling memory.
 const LARGEST_CONFIG: u64 = 1 << 20;
@@ -161,9 +162,14 @@ impl Source {
 
     /// A configuration file: a JSON object.
     pub fn read_config(&self, relative: &Path) -> Result<Value, FolderError> {
-        let bytes = self.read_small(relative, LARGEST_CONFIG)?;
+        self.read_json(relative, LARGEST_CONFIG)
+    }
+
+    /// A JSON object of at most `limit` bytes.
+    pub fn read_json(&self, relative: &Path, limit: u64) -> Result<Value, FolderError> {
+        let bytes = self.read_small(relative, limit)?;
         let path = self.path(relative);
-        let value: Value = match serde_json::from_slice(&bytes) {
+        let value: Value = match json::parse(&bytes) {
             Ok(value) => value,
             Err(source) => return Err(FolderError::Json { path, source }),
         };

@@ -51,6 +51,12 @@ pub(super) fn read(
         .collect())
 }
 
+/// The names of all tensors in the order of the file.
+pub(super) fn names(source: &Source, relative: &Path) -> Result<Vec<String>, FolderError> {
+    let state_dict = Archive::open(source, relative)?.state_dict()?;
+    Ok(state_dict.into_iter().map(|(name, _)| name).collect())
+}
+
 /// Writes to `out` the file with other values: everything but the storages and their checksums stays byte for byte.
 /// `tensor` gives the values to write, by the names of the file.
 pub(super) fn rewrite<'a>(

@@ -13,6 +13,7 @@ use super::layout::Loaded;
 use super::source::Source;
 use super::stored::StoredTensor;
 use super::tensor::{Dtype, RawTensor, TensorError};
+use super::wrapping::wrapping;
 
 /// A model folder's tensors in the order of their files, under the names that the network uses today
 /// (`to_q`, `to_k`, `to_v`, `to_out.0` in attention blocks), each with its place in the folder.
@@ -20,6 +21,8 @@ use super::tensor::{Dtype, RawTensor, TensorError};
 pub struct Weights {
     root: PathBuf,
     entries: IndexMap<String, Entry>,
+    /// What stood before every name.
+    wrapping: String,
     /// The element type that all weights are written in; `None`: each in its own.
     written_as: Option<Dtype>,
 }
@@ -56,6 +59,7 @@ pub struct Origin {
 
 impl Weights {
     pub(super) fn new(source: &Source, loaded: Vec<Loaded>) -> Result<Self, FolderError> {
+        let wrapping = wrapping(loaded.iter().map(|one| one.name.as_str()));
         let mut entries = IndexMap::with_capacity(loaded.len());
         for Loaded {
             file,
@@ -87,8 +91,15 @@ impl Weights {
         Ok(Self {
             root: source.root.clone(),
             entries,
+            wrapping,
             written_as: None,
         })
+    }
+
+    /// What a wrapper of PyTorch (`module.`, `_orig_mod.`) put before every name in the files, and what is left out
+    /// here; empty where nothing.
+    pub fn wrapping(&self) -> &str {
+        &self.wrapping
     }
 
     pub fn len(&self) -> usize {
@@ -205,6 +216,11 @@ impl Weights {
                 let own = entry.tensor.dtype();
                 entry.is_changed() || self.written_dtype(own) != own
             })
+    }
+
+    /// Whether any tensor is of `file`.
+    pub(super) fn has_file(&self, file: &Path) -> bool {
+        self.entries.values().any(|entry| entry.origin.file == file)
     }
 
     /// What to write for the tensors of `file`, by their names there.

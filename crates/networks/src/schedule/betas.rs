@@ -8,8 +8,8 @@
 
 use super::config::{BetaSchedule, SchedulerConfig};
 
-/// The running product of `1 - beta`, one value a timestep.
-pub(super) fn abar(config: &SchedulerConfig) -> Vec<f64> {
+/// One a timestep.
+pub(super) fn betas(config: &SchedulerConfig) -> Vec<f32> {
     let steps = config.num_train_timesteps;
     let mut betas = match &config.beta_schedule {
         BetaSchedule::Linear { start, end } => linspace(*start, *end, steps),
@@ -23,7 +23,12 @@ pub(super) fn abar(config: &SchedulerConfig) -> Vec<f64> {
     if config.rescale_betas_zero_snr {
         rescale_zero_terminal_snr(&mut betas);
     }
-    running_product(&betas).into_iter().map(f64::from).collect()
+    betas
+}
+
+/// The running product of `1 - beta`, one value a timestep.
+pub(super) fn abar(betas: &[f32]) -> Vec<f64> {
+    running_product(betas).into_iter().map(f64::from).collect()
 }
 
 /// `torch.linspace` in f32: counted from the nearer end.

@@ -1,5 +1,6 @@
 //! `scheduler_config.json`, validated.
 
+use super::classes::{self, Class};
 use super::{Clip, ScheduleError};
 use serde_json::{Map, Value, json};
 
@@ -58,20 +59,7 @@ pub enum TimestepSpacing {
     Linspace,
 }
 
-/// Samplers that are not built here, by class name. A network that was saved with one was trained as any other: its
-/// folder is read, and sampled by another sampler.
-const FOREIGN: [&str; 8] = [
-    "DEISMultistepScheduler",
-    "DPMSolverMultistepScheduler",
-    "DPMSolverSinglestepScheduler",
-    "EulerAncestralDiscreteScheduler",
-    "EulerDiscreteScheduler",
-    "HeunDiscreteScheduler",
-    "LMSDiscreteScheduler",
-    "UniPCMultistepScheduler",
-];
-
-/// A scheduler's configuration. Its defaults are those of diffusers, the same for DDPM and DDIM.
+/// A scheduler's configuration. Its defaults are those of diffusers for DDPM and DDIM.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulerConfig {
     pub kind: SchedulerKind,
@@ -132,20 +120,12 @@ impl SchedulerConfig {
         );
         let default = Self::default();
 
-        let (kind, foreign) = keys.choice(
-            "_class_name",
-            (default.kind, None),
-            "DDPMScheduler, DDIMScheduler, PNDMScheduler",
-            |name| match name {
-                "DDPMScheduler" => Some((SchedulerKind::Ddpm, None)),
-                "DDIMScheduler" => Some((SchedulerKind::Ddim, None)),
-                "PNDMScheduler" => Some((SchedulerKind::Pndm, None)),
-                other => FOREIGN
-                    .into_iter()
-                    .find(|&name| name == other)
-                    .map(|name| (SchedulerKind::Ddim, Some(name))),
-            },
-        )?;
+        let has_betas = ["beta_schedule", "beta_start", "trained_betas"]
+            .iter()
+            .any(|key| keys.get(key).is_some());
+        let class = Class::find(keys.text("_class_name")?, has_betas)?;
+        let Class { kind, foreign, .. } = class;
+        keys.refuse_other_training()?;
         let num_train_timesteps = keys.count(
             "num_train_timesteps",
             default.num_train_timesteps,
@@ -183,7 +163,7 @@ impl SchedulerConfig {
                     max > 0.0
                 })?,
             }
-        } else if keys.flag("clip_sample", true)? {
+        } else if keys.flag("clip_sample", class.clip_sample)? {
             Clip::Range(
                 keys.number("clip_sample_range", 1.0, "a positive number", |range| {
                     range > 0.0
@@ -206,7 +186,7 @@ impl SchedulerConfig {
         )?;
         let timestep_spacing = keys.choice(
             "timestep_spacing",
-            default.timestep_spacing,
+            class.spacing,
             "leading, trailing, linspace",
             |name| match name {
                 "leading" => Some(TimestepSpacing::Leading),
@@ -228,7 +208,7 @@ impl SchedulerConfig {
             kind,
             foreign,
             num_train_timesteps,
-            beta_schedule: beta_schedule(&keys, num_train_timesteps)?,
+            beta_schedule: beta_schedule(&keys, &class, num_train_timesteps)?,
             prediction,
             clip,
             variance,
@@ -244,6 +224,12 @@ impl SchedulerConfig {
             skip_prk_steps: keys.flag("skip_prk_steps", default.skip_prk_steps)?,
             rescale_betas_zero_snr,
         })
+    }
+
+    /// The file's sampler where it has no betas of its own: those in the file were left by the scheduler that it was made
+    /// from, and are taken for the ones that the network was trained with.
+    pub fn without_own_betas(&self) -> Option<&'static str> {
+        self.foreign.filter(|name| classes::has_no_betas(name))
     }
 
     /// What `StableDiffusionPipeline` makes of its scheduler, whatever the file says: latents are not clipped, and
@@ -321,7 +307,11 @@ impl SchedulerConfig {
 
 /// `trained_betas`, else `beta_schedule` with its range. Betas must lie strictly between 0 and 1: at 0 the first
 /// step divides by zero, at 1 the last one does.
-fn beta_schedule(keys: &Keys, timesteps: usize) -> Result<BetaSchedule, ScheduleError> {
+fn beta_schedule(
+    keys: &Keys,
+    class: &Class,
+    timesteps: usize,
+) -> Result<BetaSchedule, ScheduleError> {
     const BETA: &str = "a number between 0 and 1";
     let is_beta = |beta: f64| beta > 0.0 && beta < 1.0;
 
@@ -343,10 +333,10 @@ fn beta_schedule(keys: &Keys, timesteps: usize) -> Result<BetaSchedule, Schedule
             }),
         };
     }
-    let start = || keys.number("beta_start", 1e-4, BETA, is_beta);
-    let end = || keys.number("beta_end", 0.02, BETA, is_beta);
+    let start = || keys.number("beta_start", class.beta_start, BETA, is_beta);
+    let end = || keys.number("beta_end", class.beta_end, BETA, is_beta);
     let supported = "linear, scaled_linear, squaredcos_cap_v2";
-    let name = keys.choice("beta_schedule", "linear", supported, |name| {
+    let name = keys.choice("beta_schedule", class.beta_schedule, supported, |name| {
         ["linear", "scaled_linear", "squaredcos_cap_v2"]
             .into_iter()
             .find(|&known| known == name)
@@ -370,6 +360,40 @@ struct Keys<'a>(&'a Map<String, Value>);
 impl Keys<'_> {
     fn get(&self, key: &str) -> Option<&Value> {
         self.0.get(key).filter(|value| !value.is_null())
+    }
+
+    fn text(&self, key: &'static str) -> Result<Option<&str>, ScheduleError> {
+        let text = |value: &Value| ScheduleError::Invalid {
+            key,
+            value: shown(value),
+            expected: "a name".into(),
+        };
+        let value = self.get(key);
+        value
+            .map(|value| value.as_str().ok_or_else(|| text(value)))
+            .transpose()
+    }
+
+    /// Refuses keys by which a sampler says that its network was not trained like DDPM.
+    fn refuse_other_training(&self) -> Result<(), ScheduleError> {
+        if self.flag("use_flow_sigmas", false)? {
+            return Err(ScheduleError::Unsupported {
+                key: "use_flow_sigmas",
+                value: "true".into(),
+                supported: "false: networks trained by flow matching are not computed here",
+            });
+        }
+        // Then the network is given the logarithm of the noise's scale in place of a timestep; diffusers goes by it
+        // for this prediction only.
+        let continuous = self.text("timestep_type")? == Some("continuous");
+        if continuous && self.text("prediction_type")? == Some("v_prediction") {
+            return Err(ScheduleError::Unsupported {
+                key: "timestep_type",
+                value: "\"continuous\"".into(),
+                supported: "\"discrete\"",
+            });
+        }
+        Ok(())
     }
 
     fn flag(&self, key: &'static str, default: bool) -> Result<bool, ScheduleError> {
@@ -540,6 +564,7 @@ mod tests {
             ("timestep_spacing", json!("karras")),
             ("_class_name", json!("FlowMatchEulerDiscreteScheduler")),
             ("predict_epsilon", json!(false)),
+            ("use_flow_sigmas", json!(true)),
         ] {
             let text = message(json!({ key: value }));
             assert!(

@@ -6,6 +6,7 @@
 //! looks at one image at a time), so the layout of the last three dimensions does not matter.
 
 mod betas;
+mod classes;
 mod clip;
 mod config;
 mod ddim;
@@ -38,6 +39,12 @@ pub enum ScheduleError {
         value: String,
         supported: &'static str,
     },
+    /// A scheduler of networks that are trained in another way.
+    #[error(
+        "scheduler config: `_class_name`: {name:?} is not supported: {reason}; supported: {supported}",
+        supported = classes::SUPPORTED
+    )]
+    Class { name: String, reason: &'static str },
     /// A key holds a value of the wrong type or range.
     #[error("scheduler config: `{key}`: {value} is not valid; expected {expected}")]
     Invalid {

@@ -15,6 +15,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 /// [`NoiseSchedule::check`] first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NoiseSchedule {
+    /// Noise that each trained timestep adds, as a share of variance: diffusers' `betas`.
+    pub betas: Vec<f64>,
     /// The running product of `1 - beta`, which is the signal's share of a noisy image's variance: diffusers'
     /// `alphas_cumprod`, bit for bit (within 2.5e-7 with `rescale_betas_zero_snr`).
     pub abar: Vec<f64>,
@@ -23,8 +25,10 @@ pub struct NoiseSchedule {
 
 impl NoiseSchedule {
     pub fn new(config: &SchedulerConfig) -> Self {
+        let betas = betas::betas(config);
         Self {
-            abar: betas::abar(config),
+            abar: betas::abar(&betas),
+            betas: betas.into_iter().map(f64::from).collect(),
             prediction: config.prediction,
         }
     }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::conditional::config::only;
-use crate::config::{ConfigError, Fields, unsupported};
+use crate::config::{ConfigError, Fields, check_layers, check_levels, unsupported};
 
 /// Configuration of [`AutoencoderKL`](super::AutoencoderKL), with diffusers' names and defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,12 @@ impl AutoencoderConfig {
             ConfigError::Inconsistent("the configuration is not a JSON object".into())
         })?;
         let mut fields = Fields::new(object);
+        only(
+            &mut fields,
+            "_class_name",
+            &json!("AutoencoderKL"),
+            "AutoencoderKL",
+        )?;
         for key in ["shift_factor", "latents_mean", "latents_std"] {
             only(&mut fields, key, &Value::Null, "null")?;
         }
@@ -76,6 +82,8 @@ impl AutoencoderConfig {
             unknown_keys: fields.unknown(),
             block_out_channels,
         };
+        check_levels(levels)?;
+        check_layers("layers_per_block", config.layers_per_block, levels)?;
         if !config.scaling_factor.is_normal() {
             return Err(ConfigError::Inconsistent(format!(
                 "`scaling_factor` is {}; latents are divided by it",
@@ -143,6 +151,9 @@ mod tests {
     #[test]
     fn what_changes_the_mathematics_is_refused_by_name() {
         for (key, value) in [
+            ("_class_name", json!("AutoencoderTiny")),
+            ("_class_name", json!("AsymmetricAutoencoderKL")),
+            ("layers_per_block", json!(1 << 20)),
             ("act_fn", json!("gelu")),
             ("block_out_channels", json!([32])),
             ("block_out_channels", json!([])),

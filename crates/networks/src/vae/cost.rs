@@ -13,6 +13,11 @@ pub struct EncodingCost {
 }
 
 impl AutoencoderConfig {
+    /// How many numbers the network has, exactly where they are fewer than 2^53.
+    pub(crate) fn parameters(&self) -> u64 {
+        self.encoding_cost(1, 1).parameters as u64
+    }
+
     /// The cost of encoding an image of this size.
     pub fn encoding_cost(&self, height: usize, width: usize) -> EncodingCost {
         let channels: Vec<f64> = self.block_out_channels.iter().map(|&c| c as f64).collect();

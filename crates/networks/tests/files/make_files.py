@@ -61,5 +61,8 @@ torch.save({"state_dict": {"x": numbers}, "epoch": 3}, HERE / "checkpoint.bin")
 # A whole module.
 torch.save(linear, HERE / "module.bin")
 
+# A network that was wrapped for training on several machines.
+torch.save({"module.conv_in.weight": numbers[:4].clone(), "module.conv_in.bias": numbers[4:6].clone()}, HERE / "wrapped.bin")
+
 # The first file again, as versions before 1.6 wrote it.
 torch.save(torch.load(HERE / "strided.bin"), HERE / "strided_legacy.bin", _use_new_zipfile_serialization=False)

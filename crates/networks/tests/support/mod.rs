@@ -139,7 +139,7 @@ impl Case {
         });
         let exact = NoiseSchedule {
             abar: exact.collect(),
-            prediction: table.prediction,
+            ..table.clone()
         };
         (table, exact)
     }

@@ -2,7 +2,7 @@
 
 use retrack_networks::gradients::GradientSet;
 
-use super::{Losses, Objective, Pass, PassError, Sums};
+use super::{Losses, NotFinite, Objective, Pass, PassError, Sums};
 use crate::batch::{Batch, Draws};
 
 /// g_main + max(eta - <g_main, g_corr> / |g_corr|^2, 0) g_corr
@@ -45,11 +45,11 @@ impl Objective for EraseDiff {
         })
     }
 
-    fn combine(&self, sums: Sums) -> GradientSet {
+    fn combine(&self, sums: Sums) -> Result<GradientSet, NotFinite> {
         let (main, correction) = sums.both();
-        let alignment = main.dot(&correction) / correction.norm_squared();
+        let alignment = main.dot(&correction) / super::squared_length_of(&correction)?;
         // A correction of zero length makes this NaN, which `max` drops: nothing to correct.
         let factor = (self.eta - alignment).max(0.0);
-        super::corrected(main, correction, factor)
+        Ok(super::corrected(main, correction, factor))
     }
 }

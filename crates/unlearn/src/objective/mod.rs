@@ -45,8 +45,33 @@ pub trait Objective: std::fmt::Debug {
     }
 
     /// The gradient of a step, from the mean over its micro-batches.
-    fn combine(&self, sums: Sums) -> GradientSet {
-        sums.main.expect("a step has at least one micro-batch")
+    ///
+    /// # Errors
+    /// A second gradient that is not finite: what would come of it says nothing of forgetting.
+    fn combine(&self, sums: Sums) -> Result<GradientSet, NotFinite> {
+        Ok(sums.main.expect("a step has at least one micro-batch"))
+    }
+}
+
+/// A number of a step that should be finite.
+#[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
+#[error("the {what} is {value}")]
+pub struct NotFinite {
+    pub what: &'static str,
+    pub value: f64,
+}
+
+impl NotFinite {
+    /// The value, if it is finite.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn check(what: &'static str, value: f64) -> Result<f64, Self> {
+        if value.is_finite() {
+            Ok(value)
+        } else {
+            Err(Self { what, value })
+        }
     }
 }
 
@@ -82,6 +107,14 @@ impl Sums {
         let missing = "a step has at least one micro-batch";
         (self.main.expect(missing), self.correction.expect(missing))
     }
+}
+
+/// The squared Euclidean norm of a correction, which must be finite before anything is divided by it: a factor made of
+/// a length that is infinite or no number looks like one that has nothing to correct.
+fn squared_length_of(correction: &GradientSet) -> Result<f64, NotFinite> {
+    let squared = correction.norm_squared();
+    NotFinite::check("second gradient's norm", squared.sqrt())?;
+    Ok(squared)
 }
 
 /// `main + factor * correction`, and `main` alone where the correction has vanished: its length, which
@@ -129,6 +162,23 @@ pub struct Losses {
 }
 
 impl Losses {
+    /// That every loss is finite.
+    ///
+    /// # Errors
+    /// The first one that is not.
+    pub fn check(&self) -> Result<(), NotFinite> {
+        NotFinite::check("loss", self.loss)?;
+        let terms = [
+            ("loss of the retained images", self.retain),
+            ("loss of the forgotten images", self.forget),
+            ("second loss", self.correction),
+        ];
+        for (what, loss) in terms {
+            NotFinite::check(what, loss.unwrap_or(0.0))?;
+        }
+        Ok(())
+    }
+
     /// Adds `other / count`, to average over micro-batches.
     pub fn accumulate(&mut self, other: &Self, count: usize) {
         let count = count as f64;
@@ -218,7 +268,7 @@ mod tests {
         let mut sums = Sums::default();
         GradientSet::add_to(&mut sums.main, gradient(main));
         GradientSet::add_to(&mut sums.correction, gradient(correction));
-        let combined = objective.combine(sums.divide(1));
+        let combined = objective.combine(sums.divide(1)).unwrap();
         retrack_networks::parameters::to_host(combined.0[0].clone())
     }
 
@@ -259,6 +309,58 @@ mod tests {
     }
 
     #[test]
+    fn a_correction_that_is_not_finite_is_no_fine_tuning() {
+        let siss = |rescale| Siss {
+            lambda: 0.5,
+            rescale,
+        };
+        // Without a length and without eta the correction would be left out whatever it is.
+        let methods: [&dyn Objective; 4] = [
+            &EraseDiff { eta: 0.25 },
+            &EraseDiff { eta: 0.0 },
+            &siss(750.0),
+            &siss(0.0),
+        ];
+        let (nan, inf) = (f32::NAN, f32::INFINITY);
+        // The last one's squares overflow.
+        for correction in [[nan, 1.0], [0.0, inf], [-inf, nan], [inf, inf], [3e38, 0.0]] {
+            for method in methods {
+                let mut sums = Sums::default();
+                GradientSet::add_to(&mut sums.main, gradient([1.0, -2.0]));
+                GradientSet::add_to(&mut sums.correction, gradient(correction));
+                let error = method.combine(sums.divide(1)).unwrap_err();
+                assert_eq!(error.what, "second gradient's norm", "{method:?}");
+                assert!(!error.value.is_finite(), "{method:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_is_named() {
+        let losses = |retain, forget, correction| Losses {
+            loss: 1.0,
+            retain,
+            forget,
+            correction,
+        };
+        let inf = Some(f64::INFINITY);
+        for (losses, named) in [
+            (
+                losses(inf, None, None),
+                "the loss of the retained images is inf",
+            ),
+            (
+                losses(None, inf, None),
+                "the loss of the forgotten images is inf",
+            ),
+            (losses(None, None, Some(f64::NAN)), "the second loss is NaN"),
+        ] {
+            assert_eq!(losses.check().unwrap_err().to_string(), named);
+        }
+        assert_eq!(losses(Some(1.0), None, Some(2.0)).check(), Ok(()));
+    }
+
+    #[test]
     fn micro_batches_average_before_they_combine() {
         let mut sums = Sums::default();
         for (main, correction) in [([1.0, 2.0], [1.0, 0.0]), ([3.0, 6.0], [5.0, 0.0])] {
@@ -269,7 +371,7 @@ mod tests {
             lambda: 0.5,
             rescale: 0.5,
         };
-        let combined = siss.combine(sums.divide(2));
+        let combined = siss.combine(sums.divide(2)).unwrap();
         let step = retrack_networks::parameters::to_host(combined.0[0].clone());
         assert_eq!(step, [1.5, 4.0]);
     }

@@ -25,11 +25,11 @@ pub(super) struct Redirection {
 }
 
 /// Weighs the given neighbors of one image of a batch.
-pub(super) fn to_nearest(
+pub(super) fn to_nearest<'a>(
     schedule: &NoiseSchedule,
     forget: &Noised,
     image: usize,
-    neighbors: &[f32],
+    neighbors: impl Iterator<Item = &'a [f32]> + Clone,
 ) -> Redirection {
     let len = forget.image_len();
     let clean = forget.image(&forget.clean, image);
@@ -38,13 +38,13 @@ pub(super) fn to_nearest(
 
     // |v_k|^2 / 2 less what all k share, which the softmax does not see.
     let half_squares: Vec<f64> = neighbors
-        .chunks_exact(len)
+        .clone()
         .map(|neighbor| half_square_excess(schedule, t, clean, noise, neighbor))
         .collect();
     let p = softmax_of_negative(&half_squares);
 
     let mut mean = vec![0f64; len];
-    for (neighbor, &p) in neighbors.chunks_exact(len).zip(&p) {
+    for (neighbor, &p) in neighbors.clone().zip(&p) {
         if p > 0.0 {
             for (m, &n) in mean.iter_mut().zip(neighbor) {
                 *m += p * f64::from(n);
@@ -52,7 +52,7 @@ pub(super) fn to_nearest(
         }
     }
     let mut variance = 0.0;
-    for (neighbor, &p) in neighbors.chunks_exact(len).zip(&p) {
+    for (neighbor, &p) in neighbors.zip(&p) {
         if p > 0.0 {
             let squares = neighbor.iter().zip(&mean).map(|(&n, m)| {
                 let difference = f64::from(n) - m;
@@ -311,7 +311,7 @@ mod tests {
         let all = to_all(&schedule, &forget, &data, &rows, &device).unwrap();
         let neighbors = unit(&pixels[2 * len..]);
         for (image, all) in all.iter().enumerate() {
-            let one = to_nearest(&schedule, &forget, image, &neighbors);
+            let one = to_nearest(&schedule, &forget, image, neighbors.chunks_exact(len));
             for (a, b) in all.clean.iter().zip(&one.clean) {
                 assert!((a - b).abs() < 1e-5, "{image}: {a} {b}");
             }

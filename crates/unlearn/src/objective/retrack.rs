@@ -34,7 +34,13 @@ impl Objective for ReTrack {
             Candidates::Nearest(neighbors) => neighbors
                 .iter()
                 .enumerate()
-                .map(|(image, neighbors)| to_nearest(pass.schedule, forget, image, neighbors))
+                .map(|(image, neighbors)| {
+                    let neighbors = neighbors.chunks_exact(forget.image_len());
+                    to_nearest(pass.schedule, forget, image, neighbors)
+                })
+                .collect(),
+            Candidates::InMemory(all) => (0..forget.len())
+                .map(|image| to_nearest(pass.schedule, forget, image, all.iter().copied()))
                 .collect(),
             Candidates::All { data, rows } => {
                 to_all(pass.schedule, forget, data, rows, pass.device)?

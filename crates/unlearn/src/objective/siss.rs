@@ -3,7 +3,7 @@
 use retrack_networks::gradients::GradientSet;
 use retrack_networks::schedule::NoiseSchedule;
 
-use super::{Losses, Objective, Pass, PassError, Sums, half_square_excess};
+use super::{Losses, NotFinite, Objective, Pass, PassError, Sums, half_square_excess};
 use crate::batch::{Batch, Draws, Noised};
 
 /// g_main - (rescale / |g_corr|) g_corr
@@ -80,10 +80,10 @@ impl Objective for Siss {
         })
     }
 
-    fn combine(&self, sums: Sums) -> GradientSet {
+    fn combine(&self, sums: Sums) -> Result<GradientSet, NotFinite> {
         let (main, correction) = sums.both();
-        let factor = -self.rescale / correction.norm();
-        super::corrected(main, correction, factor)
+        let factor = -self.rescale / super::squared_length_of(&correction)?.sqrt();
+        Ok(super::corrected(main, correction, factor))
     }
 }
 

@@ -4,15 +4,57 @@ use retrack_eval::score::{Spread, Table};
 use serde_json::{Value, json};
 
 use super::{Line, Outcome};
-use crate::commands::evaluate::skipped_sentences;
-use crate::evaluation::Protocol;
+use crate::evaluation::{Protocol, sentences};
 
-/// What a reader of the table should know: of one run, because it holds for all of a protocol.
+/// What a reader of the table should know, each thing once: with the runs that it holds for, where these are not all.
 pub(super) fn notes(outcomes: &[Outcome]) -> Vec<String> {
-    let first = outcomes.first();
-    first.map_or_else(Vec::new, |outcome| {
-        [skipped_sentences(&outcome.skipped), outcome.notes.clone()].concat()
-    })
+    let said = |outcome: &Outcome| {
+        let skipped = sentences(&outcome.skipped, "was skipped");
+        [skipped, outcome.notes.clone()].concat()
+    };
+    // Of many runs a note says the same with other numbers.
+    let kind = |note: &str| -> String { note.chars().filter(|c| !c.is_numeric()).collect() };
+    let mut kinds: Vec<String> = Vec::new();
+    let mut notes = Vec::new();
+    for note in outcomes.iter().flat_map(said) {
+        if kinds.contains(&kind(&note)) {
+            continue;
+        }
+        kinds.push(kind(&note));
+        let alike = |one: &String| kind(one) == kind(&note);
+        let runs = outcomes.iter().filter(|run| said(run).iter().any(alike));
+        let runs: Vec<String> = runs.map(|run| run.run.clone()).collect();
+        let same = outcomes.iter().all(|run| said(run).contains(&note));
+        notes.push(match (runs.len() == outcomes.len(), same) {
+            (true, true) => note,
+            (true, false) => format!("{} (others alike): {note}", runs[0]),
+            (false, _) => format!("{}: {note}", named(&runs)),
+        });
+    }
+    notes.extend(failures(outcomes));
+    notes
+}
+
+/// The first of many runs, and how many more.
+fn named(runs: &[String]) -> String {
+    const MOST: usize = 4;
+    let first = runs[..runs.len().min(MOST)].join(", ");
+    match runs.len().saturating_sub(MOST) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
+/// What failed, with its run.
+pub(super) fn failures(outcomes: &[Outcome]) -> Vec<String> {
+    let of_run = |outcome: &Outcome| {
+        let name = &outcome.run;
+        let sentences = sentences(&outcome.failed, "failed").into_iter();
+        sentences
+            .map(|sentence| format!("{name}: {sentence}"))
+            .collect::<Vec<_>>()
+    };
+    outcomes.iter().flat_map(of_run).collect()
 }
 
 /// Names of the scores, in the order in which they were found.
@@ -44,12 +86,18 @@ pub(super) fn table(lines: &[Line], outcomes: &[Outcome]) -> Table {
     let rows = lines.iter().map(|line| {
         let line = line.name();
         let mut row = vec![line.clone()];
-        for name in &names {
-            let spread = Spread::of(&values(&line, name, outcomes));
-            row.push(spread.map_or_else(String::new, |spread| spread.text()));
-        }
         let runs = outcomes.iter().filter(|outcome| outcome.line == line);
-        row.push(runs.count().to_string());
+        let runs = runs.count();
+        for name in &names {
+            let values = values(&line, name, outcomes);
+            let spread =
+                Spread::of(&values).map_or_else(|| "-".to_string(), |spread| spread.text());
+            row.push(match values.len() {
+                all if all == runs => spread,
+                some => format!("{spread} ({some} of {runs} runs)"),
+            });
+        }
+        row.push(runs.to_string());
         row
     });
     Table {
@@ -66,11 +114,17 @@ pub(super) fn summarize(line: &str, outcomes: &[Outcome]) -> Value {
             Some((name, json!(spread)))
         })
         .collect();
-    json!({"line": line, "scores": scores})
+    let runs = outcomes.iter().filter(|outcome| outcome.line == line);
+    json!({"line": line, "runs": runs.count(), "scores": scores})
 }
 
-/// What the numbers of a table rest on.
-pub(super) fn caption(protocol: &Protocol, forget: &[String], seeds: &[u64]) -> String {
+/// What the numbers of a table rest on. `classes`: the model has some.
+pub(super) fn caption(
+    protocol: &Protocol,
+    forget: &[String],
+    seeds: &[u64],
+    classes: bool,
+) -> String {
     let scheduler = protocol.scheduler.map_or_else(
         || "the model's own scheduler".to_string(),
         |name| {
@@ -78,8 +132,23 @@ pub(super) fn caption(protocol: &Protocol, forget: &[String], seeds: &[u64]) -> 
             name.as_str().unwrap_or_default().to_uppercase()
         },
     );
+    let counts = match (protocol.guidance, protocol.threshold) {
+        (Some(_), _) => String::new(),
+        (None, Some(threshold)) => format!(
+            " A picture counts as a forgotten image when it is nearer to it than {threshold} (Euclidean, pixels in [0, 1])."
+        ),
+        (None, None) => " A picture counts as a forgotten image when its distance to it is less than half of that image's \
+                         distance to its nearest retained image that is no copy."
+            .into(),
+    };
+    let class = match protocol.class {
+        Some(class) => format!(" Samples are of class {class}."),
+        None if classes => " Samples are of the forgotten images' classes.".into(),
+        None => String::new(),
+    };
     format!(
-        "Mean ± standard deviation over runs: seeds {}, forgotten {}. {} samples a run, {scheduler} with {} steps.\n",
+        "Mean ± standard deviation over runs: seeds {}, forgotten {}. {} samples a run, {scheduler} with {} \
+         steps.{counts}{class}\n",
         seeds
             .iter()
             .map(u64::to_string)
@@ -89,4 +158,98 @@ pub(super) fn caption(protocol: &Protocol, forget: &[String], seeds: &[u64]) -> 
         protocol.samples,
         protocol.sampling_steps,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{MethodName, Metric};
+    use crate::evaluation::Missing;
+    use retrack_eval::score::Score;
+
+    fn outcome(line: &str, seed: u64, nll: Option<f64>) -> Outcome {
+        let missing = |reason: &str| Missing {
+            metric: Metric::Nll,
+            reason: reason.into(),
+        };
+        Outcome {
+            run: format!("{line}-seed{seed}-forget0"),
+            line: line.into(),
+            seed,
+            forget: "row:1".into(),
+            settings: Value::Null,
+            seconds: None,
+            measuring_seconds: 0.0,
+            scores: nll.iter().map(|&nll| Score::new("nll", nll, 1)).collect(),
+            skipped: Vec::new(),
+            failed: match nll {
+                Some(_) => Vec::new(),
+                None => vec![missing("not finite")],
+            },
+            notes: Vec::new(),
+        }
+    }
+
+    fn outcomes() -> Vec<Outcome> {
+        vec![
+            outcome("original", 0, Some(3.0)),
+            outcome("original", 1, Some(5.0)),
+            outcome("siss", 0, Some(2.0)),
+            outcome("siss", 1, None),
+            outcome("neggrad", 0, None),
+            outcome("neggrad", 1, None),
+        ]
+    }
+
+    #[test]
+    fn a_metric_that_failed_is_named_with_its_run_and_counts_no_run_that_lacks_it() {
+        let outcomes = outcomes();
+        let failed = [
+            "siss-seed1-forget0: nll failed: not finite",
+            "neggrad-seed0-forget0: nll failed: not finite",
+            "neggrad-seed1-forget0: nll failed: not finite",
+        ];
+        assert_eq!(failures(&outcomes), failed);
+        assert_eq!(notes(&outcomes), failed);
+        let lines = [
+            Line::Original,
+            Line::Method(MethodName::Siss),
+            Line::Method(MethodName::Neggrad),
+        ];
+        let table = table(&lines, &outcomes);
+        let cells: Vec<&str> = table.rows.iter().map(|row| row[1].as_str()).collect();
+        assert_eq!(
+            cells,
+            ["4.000 ± 1.414", "2.000 (1 of 2 runs)", "- (0 of 2 runs)"]
+        );
+        let siss = summarize("siss", &outcomes);
+        assert_eq!(
+            (&siss["runs"], &siss["scores"]["nll"]["count"]),
+            (&json!(2), &json!(1))
+        );
+    }
+
+    #[test]
+    fn what_only_some_runs_say_is_said_with_their_names_and_what_all_say_once() {
+        let mut outcomes = outcomes();
+        for outcome in &mut outcomes {
+            outcome.failed.clear();
+            outcome.notes.push("the same for all".into());
+            outcome.notes.push(format!("biased by {}", outcome.seed));
+        }
+        outcomes[3].skipped.push(Missing {
+            metric: Metric::Fid,
+            reason: "give --inception FILE".into(),
+        });
+        outcomes[5].notes.push("a last one".into());
+        assert_eq!(
+            notes(&outcomes),
+            [
+                "the same for all",
+                "original-seed0-forget0 (others alike): biased by 0",
+                "siss-seed1-forget0: fid was skipped: give --inception FILE",
+                "neggrad-seed1-forget0: a last one",
+            ]
+        );
+    }
 }

@@ -2,7 +2,9 @@
 //!
 //! A folder keeps it as `vocab.json` with `merges.txt` or, since transformers 5, as `tokenizer.json`; what pads a short
 //! prompt is in `special_tokens_map.json` and `tokenizer_config.json`. The pieces between (normalization, how words
-//! are cut) are CLIP's and not configurable.
+//! are cut) are CLIP's and not configurable. Words that were added later, by textual inversion, are in [`added`].
+
+mod added;
 
 use std::path::PathBuf;
 
@@ -10,9 +12,14 @@ use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
 use crate::folder::{FolderError, Part};
+use crate::json;
+
+use added::{Words, added_token};
 
 /// The vocabulary of Stable Diffusion takes 1 MB, a `tokenizer.json` 3.6 MB.
 const LARGEST_FILE: u64 = 64 << 20;
+/// The file that holds everything, as the `tokenizers` library writes it.
+const WHOLE: &str = "tokenizer.json";
 /// More tokens than any text encoder here has places for.
 const LONGEST: usize = 1 << 16;
 
@@ -42,6 +49,7 @@ pub struct Tokens {
 #[derive(Debug, Clone)]
 pub struct ClipTokenizer {
     tokenizer: Tokenizer,
+    words: Words,
     end: i64,
     pad: i64,
     max_length: usize,
@@ -63,7 +71,8 @@ impl ClipTokenizer {
         if !config.contains_key("added_tokens_decoder") {
             marks.extend(optional(part, "special_tokens_map.json")?);
         }
-        let (vocab, merges, mut added) = vocabulary(part)?;
+        let (vocab, merges, added) = vocabulary(part)?;
+        let mut added = added::overlaid(part, &config, &marks, added)?;
         // The library takes it for granted, and panics where a merged token is longer than all that there are.
         if let Some(merge) = unmerged(&vocab, &merges) {
             let problem = format!("the merge {merge} makes no token of the vocabulary");
@@ -94,7 +103,8 @@ impl ClipTokenizer {
                 )
             })?;
             let normalized = value.and_then(|value| value.get("normalized")?.as_bool());
-            Ok::<_, TokenizerError>(added_token(id, content, normalized.unwrap_or(false)))
+            let normalized = normalized.unwrap_or(false);
+            Ok::<_, TokenizerError>(added_token(id, content, normalized, true))
         };
         let (start, end) = (
             mark("bos_token", "<|startoftext|>")?,
@@ -108,6 +118,7 @@ impl ClipTokenizer {
             }
         }
         added.sort_by_key(|token| token["id"].as_u64());
+        let words = Words::new(&added);
         let number = |token: &Value| token["id"].as_i64().expect("made above");
         let (end_id, pad_id) = (number(&end), number(&pad));
         let whole = json!({
@@ -160,6 +171,7 @@ impl ClipTokenizer {
         }
         Ok(Self {
             tokenizer,
+            words,
             end: end_id,
             pad: pad_id,
             max_length,
@@ -176,18 +188,27 @@ impl ClipTokenizer {
         self.end
     }
 
-    /// The tokens of a prompt, padded, or cut where there are too many.
+    /// The tokens of a prompt, padded, or cut where there are too many. A word of several vectors becomes all of them.
     ///
     /// # Errors
     /// The vocabulary lacks what the text needs.
     pub fn encode(&self, text: &str) -> Result<Tokens, TokenizerError> {
-        let encoding = self
-            .tokenizer
-            .encode(text, true)
-            .map_err(|error| TokenizerError::Text {
-                text: text.into(),
-                problem: error.to_string(),
-            })?;
+        let cannot = |problem: String| TokenizerError::Text {
+            text: text.into(),
+            problem,
+        };
+        let encoded = |text: &str, marks: bool| {
+            let encoding = self.tokenizer.encode(text, marks);
+            encoding.map_err(|error| cannot(error.to_string()))
+        };
+        let text = if self.words.any_of_several_vectors() {
+            let tokens = encoded(text, false)?;
+            let expanded = self.words.expanded(text, tokens.get_tokens());
+            &expanded.map_err(cannot)?
+        } else {
+            text
+        };
+        let encoding = encoded(text, true)?;
         let mut ids: Vec<i64> = encoding.get_ids().iter().map(|&id| id.into()).collect();
         let mut cut = None;
         if ids.len() > self.max_length {
@@ -201,13 +222,6 @@ impl ClipTokenizer {
     }
 }
 
-fn added_token(id: u64, content: &str, normalized: bool) -> Value {
-    json!({
-        "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-        "normalized": normalized, "special": true,
-    })
-}
-
 /// A JSON object from a file that need not be there.
 fn optional(part: &Part, file: &str) -> Result<Map<String, Value>, TokenizerError> {
     if !part.has(file) {
@@ -218,7 +232,7 @@ fn optional(part: &Part, file: &str) -> Result<Map<String, Value>, TokenizerErro
 
 fn object(part: &Part, file: &str) -> Result<Map<String, Value>, TokenizerError> {
     let bytes = part.read(file, LARGEST_FILE)?;
-    match serde_json::from_slice(&bytes) {
+    match json::parse(&bytes) {
         Ok(Value::Object(object)) => Ok(object),
         other => Err(TokenizerError::Malformed {
             path: part.path(file),
@@ -245,7 +259,7 @@ fn unmerged<'a>(vocab: &Map<String, Value>, merges: &'a Value) -> Option<&'a Val
 /// Tokens with their numbers, merges, and the tokens that no text is cut into.
 type Vocabulary = (Map<String, Value>, Value, Vec<Value>);
 
-/// Vocabulary, merges, and tokens that were added to both later.
+/// Vocabulary, merges, and the tokens that [`WHOLE`] adds to them.
 fn vocabulary(part: &Part) -> Result<Vocabulary, TokenizerError> {
     let malformed = |file: &str, problem: &str| TokenizerError::Malformed {
         path: part.path(file),
@@ -263,35 +277,22 @@ fn vocabulary(part: &Part) -> Result<Vocabulary, TokenizerError> {
                 None => Err(malformed("merges.txt", "a line is not two tokens")),
             })
             .collect::<Result<Vec<Value>, _>>()?;
-        let mut added = Vec::new();
-        for (content, id) in optional(part, "added_tokens.json")? {
-            let id = id
-                .as_u64()
-                .ok_or_else(|| malformed("added_tokens.json", "a token's number is none"))?;
-            added.push(added_token(id, &content, false));
-        }
-        return Ok((vocab, merges.into(), added));
+        let mut whole = optional(part, WHOLE)?;
+        return Ok((vocab, merges.into(), added::listed(part, &mut whole)?));
     }
-    if !part.has("tokenizer.json") {
+    if !part.has(WHOLE) {
         return Err(TokenizerError::Missing {
             path: part.path(""),
         });
     }
-    let mut whole = object(part, "tokenizer.json")?;
-    let added = match whole.remove("added_tokens") {
-        Some(Value::Array(added)) => added,
-        _ => Vec::new(),
-    };
-    let numbered = |token: &Value| token["id"].is_u64() && token["content"].is_string();
-    if !added.iter().all(numbered) {
-        return Err(malformed("tokenizer.json", "an added token has no number"));
-    }
+    let mut whole = object(part, WHOLE)?;
+    let added = added::listed(part, &mut whole)?;
     let model = whole.get_mut("model").and_then(Value::as_object_mut);
     let model = model
         .filter(|model| model.get("type").is_none_or(|kind| kind == "BPE"))
-        .ok_or_else(|| malformed("tokenizer.json", "not a byte-pair encoding, as CLIP's is"))?;
+        .ok_or_else(|| malformed(WHOLE, "not a byte-pair encoding, as CLIP's is"))?;
     match (model.remove("vocab"), model.remove("merges")) {
         (Some(Value::Object(vocab)), Some(merges @ Value::Array(_))) => Ok((vocab, merges, added)),
-        _ => Err(malformed("tokenizer.json", "without vocabulary or merges")),
+        _ => Err(malformed(WHOLE, "without vocabulary or merges")),
     }
 }

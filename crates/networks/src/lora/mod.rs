@@ -1,29 +1,27 @@
 //! Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) of attention layers, in the file layout of diffusers and PEFT.
 //!
 //! An adapted weight is W + s B A with W frozen. The file holds, for every adapted layer, `unet.LAYER.lora_A.weight`
-//! (`[rank, in]`) and `unet.LAYER.lora_B.weight` (`[out, rank]`); s is alpha / rank, 1 where the file does not say.
+//! (`[rank, in]`) and `unet.LAYER.lora_B.weight` (`[out, rank]`); what s is, [`settings`] says.
+
+mod settings;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use burn::module::{LoraAdapter, Module, Param, Reparameterizer};
-use burn::tensor::{Tensor, TensorData};
-use serde_json::Value;
-
-use crate::folder::{
-    Dtype, FolderError, RawTensor, Weights, read_weight_file, read_weight_file_metadata,
-};
+use crate::folder::{Dtype, FolderError, RawTensor, Weights, read_weight_file};
 use crate::parameters::{self, Parameter, to_host};
 use crate::random::{Random, Stream};
+use burn::module::{LoraAdapter, Module, Param, Reparameterizer};
+use burn::tensor::{Tensor, TensorData};
+
+use settings::Settings;
 
 /// The name that diffusers' `load_lora_weights` looks for in a folder.
 pub const FILE_NAME: &str = "pytorch_lora_weights.safetensors";
 
 /// The layers of an attention that are adapted.
 const ADAPTED: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
-/// Where diffusers keeps what PEFT would write to `adapter_config.json`.
-const METADATA: &str = "lora_adapter_metadata";
 const PREFIX: &str = "unet.";
 /// Between a layer's name and `a` or `b` in the names of a network's own parameters.
 const FACTOR: &str = ".weight.lora.";
@@ -33,17 +31,40 @@ const FACTORS: [[&str; 2]; 2] = [
     [".lora_B.weight", ".lora.up.weight"],
 ];
 
+/// The way around what is not merged here. It keeps every layer's alpha, which saving an adapter again would not.
+const FUSE: &str = "diffusers merges it: in Python, load the pipeline, then load_lora_weights(FILE), fuse_lora(), \
+                    unload_lora_weights() and save_pretrained(DIR)";
+
 /// What is wrong with an adapter file, or with the model it is to change.
 #[derive(Debug, thiserror::Error)]
 pub enum LoraError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error(
-        "{}: {key} is not supported: only `unet.LAYER.lora_A.weight` and `.lora_B.weight` are; load the adapter with \
-         diffusers and save it with save_lora_weights",
+        "{}: {key} is not supported: only `unet.LAYER.lora_A.weight` and `.lora_B.weight` are; {FUSE}",
         path.display()
     )]
     Key { path: PathBuf, key: String },
+    /// PEFT's settings ask for more than s B A.
+    #[error(
+        "{}: `{key}` is {value}: {reason}, which is not computed here; {remedy}",
+        path.display()
+    )]
+    Setting {
+        path: PathBuf,
+        key: &'static str,
+        value: String,
+        reason: &'static str,
+        remedy: &'static str,
+    },
+    /// The adapter's training began with a change of the weights that it was to adapt.
+    #[error(
+        "{}: `init_lora_weights` is {value}: this initialization changed the weights that the adapter belongs to, and \
+         added to the original ones it makes another model; train the adapter with another initialization, or have \
+         PEFT turn it into a plain one where it was trained (`path_initial_model_for_weight_conversion`)",
+        path.display()
+    )]
+    ChangedBase { path: PathBuf, value: String },
     #[error("{}: {problem}", path.display())]
     Malformed { path: PathBuf, problem: String },
     #[error(
@@ -147,6 +168,8 @@ pub fn export<M: Module>(network: &M) -> Result<Vec<(String, RawTensor)>, LoraEr
 pub struct Adapters {
     path: PathBuf,
     layers: BTreeMap<String, Factors>,
+    /// How many layers' alphas hang on the order of the patterns.
+    ordered: usize,
 }
 
 /// Values with their shape, in the checkpoint's layout.
@@ -194,6 +217,7 @@ impl Adapters {
                 factors.b = Some(values);
             }
         }
+        let mut ordered = 0;
         for (layer, factors) in &mut layers {
             let (Some((_, a)), Some((_, b))) = (&factors.a, &factors.b) else {
                 return Err(malformed(format!("{layer} has one factor only")));
@@ -204,12 +228,20 @@ impl Adapters {
                     "the factors of {layer} have shapes {a:?} and {b:?}, which have no product"
                 )));
             }
-            factors.scale = settings.scale(layer, a[0]);
+            factors.scale = settings.scale(layer, a[0]).map_err(malformed)?;
+            ordered += usize::from(settings.hangs_on_order(layer).map_err(malformed)?);
         }
         Ok(Self {
             path: path.to_path_buf(),
             layers,
+            ordered,
         })
+    }
+
+    /// How many layers match several of the file's patterns with different alphas. The first counts, which need not be
+    /// that of the training: diffusers sorts patterns where it saves them.
+    pub fn hang_on_order(&self) -> usize {
+        self.ordered
     }
 
     /// How many layers are adapted.
@@ -297,61 +329,5 @@ impl Factors {
                 .zip(&delta)
                 .for_each(|(w, d)| *w += scale * d);
         }
-    }
-}
-
-/// What a file says of its scales.
-#[derive(Debug, Default)]
-struct Settings {
-    alpha: Option<f64>,
-    /// Layer, or the end of its name, and its own alpha.
-    alphas: Vec<(String, f64)>,
-    /// Scales are alpha / sqrt(rank).
-    root: bool,
-}
-
-impl Settings {
-    fn read(path: &Path) -> Result<Self, LoraError> {
-        let metadata = read_weight_file_metadata(path)?;
-        let Some((_, text)) = metadata.iter().find(|(key, _)| key == METADATA) else {
-            return Ok(Self::default());
-        };
-        let malformed = |problem: String| LoraError::Malformed {
-            path: path.to_path_buf(),
-            problem,
-        };
-        let json: Value = serde_json::from_str(text)
-            .map_err(|error| malformed(format!("its {METADATA} is not JSON: {error}")))?;
-        let get = |name: &str| json.get(format!("{PREFIX}{name}"));
-        for name in ["use_dora", "lora_bias"] {
-            if get(name).is_some_and(|value| value != &Value::Bool(false)) {
-                return Err(malformed(format!("`{name}` is not supported")));
-            }
-        }
-        let number = |value: &Value| {
-            let number = value.as_f64().filter(|number| number.is_finite());
-            number.ok_or_else(|| malformed(format!("{METADATA}: {value} is not a number")))
-        };
-        let alphas = get("alpha_pattern").and_then(Value::as_object);
-        let alphas = alphas.into_iter().flatten();
-        Ok(Self {
-            alpha: get("lora_alpha").map(number).transpose()?,
-            alphas: alphas
-                .map(|(layer, value)| Ok((layer.clone(), number(value)?)))
-                .collect::<Result<_, LoraError>>()?,
-            root: get("use_rslora") == Some(&Value::Bool(true)),
-        })
-    }
-
-    fn scale(&self, layer: &str, rank: usize) -> f64 {
-        let own = self.alphas.iter().find(|(name, _)| {
-            let parent = layer.strip_suffix(name.as_str());
-            parent.is_some_and(|parent| parent.is_empty() || parent.ends_with('.'))
-        });
-        let Some(alpha) = own.map(|(_, alpha)| *alpha).or(self.alpha) else {
-            return 1.0;
-        };
-        let rank = rank as f64;
-        alpha / if self.root { rank.sqrt() } else { rank }
     }
 }

@@ -1,0 +1,365 @@
+//! Every option that a message names is one that the command at hand has.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::CommandFactory;
+
+use super::*;
+use crate::args::Args;
+
+const SITUATIONS: [Situation; 13] = [
+    Situation::Diverged,
+    Situation::StepTooLarge,
+    Situation::SamplesTooLarge,
+    Situation::DiskFull,
+    Situation::NotEmpty,
+    Situation::HoldsInterrupted,
+    Situation::NothingToResume,
+    Situation::NoClass,
+    Situation::ForeignScheduler,
+    Situation::NearCopy,
+    Situation::BeyondHalf,
+    Situation::BeyondItsType,
+    Situation::BeyondFixedType,
+];
+
+const SPEAKERS: [(Speaker, &str); 7] = [
+    (Speaker::Train, "train"),
+    (Speaker::Unlearn, "unlearn"),
+    (Speaker::Experiment, "experiment"),
+    (Speaker::Demo, "demo"),
+    (Speaker::Merge, "merge"),
+    (Speaker::Evaluate, "evaluate"),
+    (Speaker::Sample, "sample"),
+];
+
+/// Files whose messages several commands show, or another one than their name says. The longest path that fits counts.
+const SHOWN_BY: &[(&str, &[&str])] = &[
+    ("cli/src/commands/unlearn_text.rs", &["unlearn"]),
+    ("cli/src/commands/tensors.rs", &["predict", "gradient"]),
+    ("cli/src/commands/bench.rs", &["bench"]),
+    ("cli/src/evaluation", &["evaluate", "experiment"]),
+    ("cli/src/evidence/comparison.rs", &["evaluate"]),
+    ("cli/src/evidence/compared.rs", &["experiment"]),
+    ("cli/src/evidence/forgotten.rs", &["evaluate", "experiment"]),
+    // A demo says itself what to do next.
+    ("cli/src/evidence/verdict.rs", &["unlearn"]),
+    ("cli/src/evidence", &["unlearn"]),
+    ("cli/src/latent.rs", &["unlearn", "evaluate", "experiment"]),
+    (
+        "cli/src/machine.rs",
+        &[
+            "train",
+            "unlearn",
+            "sample",
+            "evaluate",
+            "experiment",
+            "demo",
+        ],
+    ),
+    ("cli/src/arch.rs", &["train"]),
+    (
+        "cli/src/folders.rs",
+        &["sample", "neighbors", "predict", "gradient"],
+    ),
+    ("cli/src/settings.rs", &["unlearn"]),
+    // What it says in a report, which only `unlearn` makes of a base that rounds.
+    ("cli/src/written.rs", &["unlearn"]),
+    // Another type is asked for there alone.
+    ("networks/src/folder/error.rs", &["unlearn"]),
+    (
+        "unlearn/src/data/published.rs",
+        &["unlearn", "evaluate", "experiment"],
+    ),
+    (
+        "unlearn/src/data",
+        &[
+            "unlearn",
+            "train",
+            "neighbors",
+            "evaluate",
+            "experiment",
+            "inspect",
+            "verify",
+        ],
+    ),
+    ("unlearn/src", &["unlearn", "train", "experiment", "demo"]),
+    (
+        "networks/src",
+        &[
+            "unlearn", "sample", "evaluate", "inspect", "merge", "predict",
+        ],
+    ),
+    ("eval/src", &["unlearn", "evaluate", "experiment", "demo"]),
+    (
+        "cli/src",
+        &[
+            "unlearn",
+            "train",
+            "experiment",
+            "demo",
+            "sample",
+            "evaluate",
+        ],
+    ),
+];
+
+/// Messages of a file that only some of its commands show, by a part of them.
+const ONLY: [(&str, &[&str]); 7] = [
+    // Of a network that takes texts, which `draw` samples from.
+    ("--guidance is", &["sample", "evaluate", "experiment"]),
+    ("in [experiment]; give it in --config", &["experiment"]),
+    (
+        "choose another folder, or give --force to replace it",
+        &["sample", "evaluate", "demo"],
+    ),
+    ("--fail-if-found", &["unlearn", "evaluate", "demo"]),
+    ("draw more with a larger --samples", &["evaluate"]),
+    // It speaks of `retrack unlearn`, which it names.
+    ("with this model as its --model", &["unlearn"]),
+    // Adapters are trained there alone.
+    ("--rank", &["unlearn"]),
+];
+
+/// The long options of a command and of those below it; `bench step` is one below another.
+fn options(name: &str) -> BTreeSet<String> {
+    let mut command = Args::command();
+    command.build();
+    let mut found = &command;
+    for part in name.split(' ') {
+        found = found
+            .find_subcommand(part)
+            .unwrap_or_else(|| panic!("no command {name}"));
+    }
+    let below = found
+        .get_subcommands()
+        .filter(|one| one.get_name() != "help");
+    std::iter::once(found)
+        .chain(below)
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(|one| one.get_long())
+        .chain(["help"])
+        .map(|option| format!("--{option}"))
+        .collect()
+}
+
+fn is_command(name: &str) -> bool {
+    Args::command().find_subcommand(name).is_some()
+}
+
+/// The options that a text names, each with the command that the text itself says has it: `retrack CMD --option` and
+/// `CMD --option` in backticks. Those of other programs are left out.
+fn named(text: &str) -> Vec<(String, Option<String>)> {
+    let mut found = Vec::new();
+    for (place, part) in text.split('`').enumerate() {
+        let code = place % 2 == 1;
+        let mut words = part.split_whitespace();
+        let first = words.next().unwrap_or_default();
+        let command = match first {
+            "retrack" if code => words.next().map(String::from),
+            first if code && is_command(first) => Some(first.to_string()),
+            first if code && !first.starts_with("--") => continue,
+            _ => None,
+        };
+        for option in options_in(part) {
+            found.push((option, command.clone()));
+        }
+    }
+    found
+}
+
+fn options_in(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in text.match_indices("--") {
+        let before = text[..at].chars().next_back();
+        let name: String = text[at + 2..]
+            .chars()
+            .take_while(|letter| {
+                letter.is_ascii_lowercase() || letter.is_ascii_digit() || *letter == '-'
+            })
+            .collect();
+        let begins = before.is_none_or(|letter| !letter.is_alphanumeric() && letter != '-');
+        if begins && name.starts_with(|letter: char| letter.is_ascii_lowercase()) {
+            found.push(format!("--{}", name.trim_end_matches('-')));
+        }
+    }
+    found
+}
+
+/// The text literals of a source file, without comments and tests.
+fn literals(source: &str) -> Vec<String> {
+    let source = source.split("#[cfg(test)]\nmod").next().unwrap_or_default();
+    let letters: Vec<char> = source.chars().collect();
+    let (mut found, mut at) = (Vec::new(), 0);
+    while at < letters.len() {
+        match (letters[at], letters.get(at + 1)) {
+            ('/', Some('/')) => {
+                while at < letters.len() && letters[at] != '\n' {
+                    at += 1;
+                }
+            }
+            // A character, and not a lifetime.
+            ('\'', Some('\\')) => {
+                at += 3;
+                while letters[at] != '\'' {
+                    at += 1;
+                }
+            }
+            ('\'', _) if letters.get(at + 2) == Some(&'\'') => at += 2,
+            ('"', _) => {
+                let raw = at > 0 && letters[at - 1] == '#';
+                let mut text = String::new();
+                at += 1;
+                while letters[at] != '"' || (raw && letters.get(at + 1) != Some(&'#')) {
+                    if letters[at] == '\\' && !raw {
+                        at += 1;
+                    }
+                    text.push(letters[at]);
+                    at += 1;
+                }
+                found.push(text);
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn advice_names_only_options_of_the_command_that_gives_it() {
+    for (speaker, command) in SPEAKERS {
+        let has = options(command);
+        for situation in SITUATIONS {
+            let text = situation.advice_of(speaker);
+            assert!(!text.is_empty() && !text.ends_with('.'), "{text}");
+            for (option, of) in named(text) {
+                let has = of.map_or_else(|| has.clone(), |of| options(&of));
+                assert!(has.contains(&option), "{command}: {text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn messages_name_only_options_of_the_commands_that_show_them() {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap();
+    let mut files = Vec::new();
+    for part in ["cli", "eval", "kernels", "networks", "unlearn"] {
+        sources(&crates.join(part).join("src"), &mut files);
+    }
+    let (mut wrong, mut seen) = (Vec::new(), 0);
+    for file in files {
+        let path = file.strip_prefix(&crates).unwrap().display().to_string();
+        if path == "cli/src/remedy.rs" || path == "cli/src/args.rs" {
+            continue;
+        }
+        let by_name = path
+            .strip_prefix("cli/src/commands/")
+            .map(|rest| rest.split(['/', '.']).next().unwrap_or_default())
+            .filter(|name| is_command(name) && *name != "bench");
+        for text in literals(&fs::read_to_string(&file).unwrap()) {
+            let only = ONLY.iter().find(|(part, _)| text.contains(part));
+            let shown: Vec<&str> = match (only, by_name) {
+                (Some((_, commands)), _) => commands.to_vec(),
+                (None, Some(name)) => vec![name],
+                (None, None) => {
+                    let fits = SHOWN_BY.iter().filter(|(start, _)| path.starts_with(start));
+                    let best = fits.max_by_key(|(start, _)| start.len());
+                    best.map_or(Vec::new(), |(_, commands)| commands.to_vec())
+                }
+            };
+            for (option, of) in named(&text) {
+                seen += 1;
+                // Help is looked at command by command below; here its parts, of which some are put together later.
+                if path.starts_with("cli/src/args/") {
+                    let mut all = Args::command();
+                    all.build();
+                    let has = |one: &clap::Command| options(one.get_name()).contains(&option);
+                    if !all.get_subcommands().any(has) {
+                        wrong.push(format!("{path}: no command has {option}: {text:?}"));
+                    }
+                    continue;
+                }
+                let commands = of.as_deref().map_or(shown.clone(), |of| vec![of]);
+                if commands.is_empty() {
+                    wrong.push(format!(
+                        "{path}: which commands show {text:?}? say so in SHOWN_BY"
+                    ));
+                }
+                for command in commands {
+                    if !options(command).contains(&option) {
+                        wrong.push(format!("{path}: `{command}` has no {option}: {text:?}"));
+                    }
+                }
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} options were found");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn help_names_only_options_of_its_command() {
+    let mut all = Args::command();
+    all.build();
+    let mut seen = 0;
+    for command in all.get_subcommands().filter(|one| one.get_name() != "help") {
+        let of_command = [command.get_about(), command.get_long_about()];
+        let after = [command.get_after_help(), command.get_after_long_help()];
+        let of_options = command
+            .get_arguments()
+            .flat_map(|one| [one.get_help(), one.get_long_help()]);
+        let texts = of_command.into_iter().chain(after).chain(of_options);
+        for text in texts.flatten() {
+            // A line of an example may go on in the next one.
+            let text = text.to_string().replace("\\\n", " ");
+            for line in text.lines() {
+                let example = line.trim_start().strip_prefix("retrack ");
+                let of_example = example.and_then(|rest| rest.split_whitespace().next());
+                for (option, of) in named(line) {
+                    seen += 1;
+                    let name = command.get_name();
+                    let of = of.as_deref().or(of_example).unwrap_or(name);
+                    assert!(options(of).contains(&option), "{name}: {line}");
+                }
+            }
+        }
+    }
+    assert!(seen > 50, "only {seen} options were found");
+}
+
+#[test]
+fn a_scan_sees_what_it_should() {
+    let source = "// \"--not-this\"\nlet a = \"give --lr\"; let b = '\"'; let c = r#\"say \"--seed\"\"#;\nlet d = \"x \\\"--out\\\"\";\n\
+                  #[cfg(test)]\nmod tests { \"--nor-this\" }";
+    let found: Vec<String> = literals(source)
+        .iter()
+        .flat_map(|text| options_in(text))
+        .collect();
+    assert_eq!(found, ["--lr", "--seed", "--out"]);
+    assert_eq!(
+        named("try `retrack sample --class`, `hf download --local-dir` or --lr, not a---b"),
+        [
+            ("--class".into(), Some("sample".into())),
+            ("--lr".into(), None)
+        ]
+    );
+}

@@ -1,0 +1,193 @@
+//! What `model_index.json` says: a pipeline's class and its parts, of which all must be understood. A part that is not
+//! can make anything else of what the network denoises.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::error::{FolderError, shown};
+use super::source::Source;
+use super::{
+    CONDITIONAL, CONFIG, Class, MODEL_INDEX, SCHEDULER_CONFIG, SUPPORTED, UNCONDITIONAL, class_name,
+};
+
+/// The one pipeline around a conditional network.
+const LATENT_PIPELINE: &str = "StableDiffusionPipeline";
+
+/// Its parts. The last three look at finished images, or at a second input.
+const KNOWN: [&str; 8] = [
+    "unet",
+    "scheduler",
+    "vae",
+    "text_encoder",
+    "tokenizer",
+    "feature_extractor",
+    "image_encoder",
+    "safety_checker",
+];
+/// Those that are computed here, with their classes.
+const LATENT_PARTS: [(&str, &[&str]); 3] = [
+    ("vae", &["AutoencoderKL"]),
+    ("text_encoder", &["CLIPTextModel"]),
+    ("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"]),
+];
+
+/// Pipelines whose network denoises something else than images, even where their files leave the other parts out.
+const NO_IMAGES: [&str; 3] = [
+    "AudioDiffusionPipeline",
+    "LDMPipeline",
+    "LDMSuperResolutionPipeline",
+];
+
+/// What `model_index.json` says, with the places of the parts.
+#[derive(Debug, Clone)]
+pub(super) struct Pipeline {
+    pub class_name: String,
+    pub unet: PathBuf,
+    pub unet_class: String,
+    pub scheduler: Option<PathBuf>,
+    /// The parts besides network and scheduler, with their classes.
+    others: Vec<(String, String)>,
+}
+
+impl Pipeline {
+    pub fn read(source: &Source) -> Result<Self, FolderError> {
+        let file = Path::new(MODEL_INDEX);
+        let path = source.path(file);
+        let index = source.read_config(file)?;
+        let class_name = class_name(&path, &index)?;
+        let class_of = |part: &str| index.get(part)?.get(1)?.as_str();
+        let Some(unet_class) = class_of("unet") else {
+            return Err(FolderError::UnsupportedClass {
+                found: format!("the pipeline {} without a unet", shown(&class_name)),
+                path,
+                supported: SUPPORTED,
+            });
+        };
+        // diffusers looks for a part in its folder if there is one, else beside the index.
+        let place = |part: &str| {
+            if source.has_folder(Path::new(part)) {
+                PathBuf::from(part)
+            } else {
+                PathBuf::new()
+            }
+        };
+        Ok(Self {
+            class_name,
+            unet: place("unet"),
+            unet_class: unet_class.to_string(),
+            scheduler: class_of("scheduler").map(|_| place("scheduler").join(SCHEDULER_CONFIG)),
+            others: other_parts(&index),
+        })
+    }
+
+    /// Refuses a pipeline of another kind, and one with a part that is not understood. `path`: the index's.
+    pub fn check(&self, class: Class, path: &Path) -> Result<(), FolderError> {
+        let pipeline = format!("the pipeline {}", shown(&self.class_name));
+        if class == Class::Conditional && self.class_name != LATENT_PIPELINE {
+            let found = format!("{pipeline} around a {CONDITIONAL}");
+            return unsupported(path, found, &[LATENT_PIPELINE]);
+        }
+        if let Some((part, own)) = self.not_understood(class) {
+            let found = format!(
+                "{pipeline} with {} of the class {}",
+                shown(part),
+                shown(own)
+            );
+            return match class {
+                Class::Unconditional => unsupported(path, found, &[ALONE]),
+                Class::Conditional => unsupported(path, found, &KNOWN),
+            };
+        }
+        if class == Class::Unconditional && self.is_of_no_images() {
+            let found = format!("{pipeline}, whose network does not denoise images,");
+            return unsupported(path, found, &[ALONE]);
+        }
+        Ok(())
+    }
+
+    /// Refuses parts of a text-to-image pipeline that are of other classes than those computed here.
+    pub fn check_parts(&self, path: &Path) -> Result<(), FolderError> {
+        for (part, classes) in LATENT_PARTS {
+            let own = self.others.iter().find(|(name, _)| name == part);
+            if let Some((_, own)) = own
+                && !classes.contains(&own.as_str())
+            {
+                let found = format!("`{part}` of the class {}", shown(own));
+                return unsupported(path, found, classes);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_of_no_images(&self) -> bool {
+        NO_IMAGES.contains(&self.class_name.as_str())
+    }
+
+    /// The first part that is not understood, with its class.
+    fn not_understood(&self, class: Class) -> Option<(&str, &str)> {
+        let understood = |(part, _): &&(String, String)| {
+            class == Class::Conditional && KNOWN.contains(&part.as_str())
+        };
+        let part = self.others.iter().find(|part| !understood(part));
+        part.map(|(part, class)| (part.as_str(), class.as_str()))
+    }
+}
+
+fn unsupported(
+    path: &Path,
+    found: String,
+    supported: &'static [&'static str],
+) -> Result<(), FolderError> {
+    Err(FolderError::UnsupportedClass {
+        path: path.to_path_buf(),
+        found,
+        supported,
+    })
+}
+
+const ALONE: &str =
+    "a UNet2DModel that denoises images, in a pipeline with a scheduler and nothing else";
+
+/// Every entry that names a library and a class, but network and scheduler. Entries of nulls are parts that were left
+/// out; other entries are settings.
+fn other_parts(index: &Value) -> Vec<(String, String)> {
+    let entries = index.as_object().into_iter().flatten();
+    entries
+        .filter(|(name, _)| !["unet", "scheduler"].contains(&name.as_str()))
+        .filter_map(|(name, value)| {
+            let [library, class] = value.as_array()?.as_slice() else {
+                return None;
+            };
+            match (library, class) {
+                (Value::Null, Value::Null) => None,
+                (_, Value::String(class)) => Some((name.clone(), class.clone())),
+                (_, class) => Some((name.clone(), class.to_string())),
+            }
+        })
+        .collect()
+}
+
+/// For a `UNet2DModel` that was given alone: what the pipeline whose folder it lies in adds to it.
+pub(super) fn around(source: &Source, class: Class) -> Option<String> {
+    let parent = source.canonical.parent()?;
+    if class != Class::Unconditional || source.canonical.file_name()? != "unet" {
+        return None;
+    }
+    let parent = Source::new(parent).ok()?;
+    if !parent.has(Path::new(MODEL_INDEX)) || !parent.has(&Path::new("unet").join(CONFIG)) {
+        return None;
+    }
+    let index = Pipeline::read(&parent).ok()?;
+    let pipeline = &index.class_name;
+    match index.not_understood(class) {
+        Some((part, own)) if index.unet_class == UNCONDITIONAL => Some(format!(
+            "the pipeline {} with {} of the class {}",
+            shown(pipeline),
+            shown(part),
+            shown(own)
+        )),
+        None if index.is_of_no_images() => Some(format!("the pipeline {}", shown(pipeline))),
+        _ => None,
+    }
+}

@@ -1,0 +1,535 @@
+//! What PEFT's settings of an adapter say, which diffusers keeps in the file's metadata (peft 0.21.2).
+//!
+//! A layer's scale is alpha / rank. Both may be said for some layers by patterns, which are regular expressions.
+
+use std::path::Path;
+
+use fancy_regex::{Regex, RegexBuilder};
+use serde_json::{Map, Value};
+
+use super::{FUSE, LoraError, PREFIX};
+use crate::folder::read_weight_file_metadata;
+use crate::json;
+
+/// Where diffusers keeps what PEFT would write to `adapter_config.json`.
+const METADATA: &str = "lora_adapter_metadata";
+
+/// After which a pattern of a stranger is given up.
+const MOST_STEPS: usize = 100_000;
+
+/// PEFT's alpha and rank where the settings do not say them.
+const DEFAULT: u64 = 8;
+
+/// Keys that change nothing of what an adapter adds to the weights: which layers were adapted, how they were trained,
+/// by what.
+const HARMLESS: [&str; 27] = [
+    "auto_mapping",
+    "base_model_name_or_path",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    // PEFT goes by it in layers that keep their weights transposed; a UNet has none.
+    "fan_in_fan_out",
+    "inference_mode",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core",
+    // Noise while it was trained; merged without.
+    "monteclora_config",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    // Another way to the same gradients.
+    "velora_config",
+    // Read below.
+    "alpha_pattern",
+    "lora_alpha",
+    "r",
+    "rank_pattern",
+    "use_rslora",
+];
+
+/// Keys that must be absent, null, false or empty, with what they mean otherwise.
+const MORE_THAN_FACTORS: [(&str, &str); 12] = [
+    (
+        "alora_invocation_tokens",
+        "it works behind certain tokens only",
+    ),
+    ("arrow_config", "it chooses among several adapters"),
+    (
+        "kasa_config",
+        "it takes something away from the weights as well",
+    ),
+    (
+        "layer_replication",
+        "it works on layers that are there several times",
+    ),
+    ("lora_bias", "it adds to the biases as well"),
+    ("megatron_config", "it works on layers of another library"),
+    ("modules_to_save", "other layers were trained with it"),
+    (
+        "target_parameters",
+        "it works on parameters that are no layer's",
+    ),
+    ("trainable_token_indices", "embeddings were trained with it"),
+    ("use_bdlora", "its factors are made of blocks"),
+    ("use_dora", "it scales the rows of the weights as well"),
+    ("use_qalora", "it works on groups of a layer's inputs"),
+];
+
+/// What a file says of its scales; nothing of a file without settings, whose scales are 1.
+#[derive(Debug, Default)]
+pub(super) struct Settings(Option<Scales>);
+
+#[derive(Debug)]
+struct Scales {
+    alpha: f64,
+    alphas: Vec<(Pattern, f64)>,
+    rank: u64,
+    ranks: Vec<(Pattern, u64)>,
+    /// Scales are alpha / sqrt(rank).
+    root: bool,
+}
+
+impl Settings {
+    /// # Errors
+    /// Settings that are damaged, or that ask for more than the product of two factors times a scale.
+    pub fn read(path: &Path) -> Result<Self, LoraError> {
+        let metadata = read_weight_file_metadata(path)?;
+        // Python takes an empty text for none.
+        let own = metadata.iter().find(|(key, _)| key == METADATA);
+        let Some((_, text)) = own.filter(|(_, text)| !text.is_empty()) else {
+            return Ok(Self::default());
+        };
+        let malformed = |problem: String| LoraError::Malformed {
+            path: path.to_path_buf(),
+            problem: format!("its {METADATA}: {problem}"),
+        };
+        let all = match json::parse(text.as_bytes()) {
+            Ok(Value::Object(all)) => all,
+            Ok(_) => return Err(malformed("not a JSON object".into())),
+            Err(error) => return Err(malformed(format!("not JSON: {error}"))),
+        };
+        let own = all.into_iter().filter_map(|(key, value)| {
+            let key = key.strip_prefix(PREFIX)?.to_owned();
+            Some((key, value))
+        });
+        let own: Map<String, Value> = own.collect();
+        refuse_more(path, &own)?;
+        Scales::read(&own)
+            .map(|scales| Self(Some(scales)))
+            .map_err(malformed)
+    }
+
+    /// What B A is multiplied with. `rank`: that of the layer's factors.
+    ///
+    /// # Errors
+    /// The settings say another rank.
+    pub fn scale(&self, layer: &str, rank: usize) -> Result<f64, String> {
+        let Some(scales) = &self.0 else {
+            return Ok(1.0);
+        };
+        let said = first(&scales.ranks, layer)?.unwrap_or(scales.rank);
+        if said != rank as u64 {
+            return Err(format!(
+                "{layer} has factors of rank {rank}, but its {METADATA} says {said} (`r` or `rank_pattern`)"
+            ));
+        }
+        let alpha = first(&scales.alphas, layer)?.unwrap_or(scales.alpha);
+        let rank = rank as f64;
+        Ok(alpha / if scales.root { rank.sqrt() } else { rank })
+    }
+
+    /// Whether a layer matches patterns of different alphas, so that their order decides.
+    ///
+    /// # Errors
+    /// A pattern that takes too long.
+    pub fn hangs_on_order(&self, layer: &str) -> Result<bool, String> {
+        let mut first = None;
+        for (pattern, alpha) in self.0.iter().flat_map(|scales| &scales.alphas) {
+            if pattern.matches(layer)? && *first.get_or_insert(*alpha) != *alpha {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Scales {
+    fn read(settings: &Map<String, Value>) -> Result<Self, String> {
+        let alpha = |value: &Value| {
+            let number = value.as_f64().filter(|number| number.is_finite());
+            number.ok_or_else(|| format!("{value} is not a number"))
+        };
+        let rank = |value: &Value| {
+            let number = value.as_u64().filter(|&number| number > 0);
+            number.ok_or_else(|| format!("{value} is not a rank"))
+        };
+        let root = match settings.get("use_rslora") {
+            None | Some(Value::Null | Value::Bool(false)) => false,
+            Some(Value::Bool(true)) => true,
+            Some(value) => return Err(format!("`use_rslora` is {value}, expected true or false")),
+        };
+        Ok(Self {
+            alpha: settings
+                .get("lora_alpha")
+                .map_or(Ok(DEFAULT as f64), alpha)?,
+            alphas: patterns(settings, "alpha_pattern", alpha)?,
+            rank: settings.get("r").map_or(Ok(DEFAULT), rank)?,
+            ranks: patterns(settings, "rank_pattern", rank)?,
+            root,
+        })
+    }
+}
+
+/// The patterns of a key with their numbers, in the order of the file.
+fn patterns<T>(
+    settings: &Map<String, Value>,
+    key: &str,
+    number: impl Fn(&Value) -> Result<T, String>,
+) -> Result<Vec<(Pattern, T)>, String> {
+    match settings.get(key) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(Value::Object(patterns)) => patterns
+            .iter()
+            .map(|(pattern, value)| Ok((Pattern::new(pattern)?, number(value)?)))
+            .collect::<Result<_, String>>()
+            .map_err(|problem| format!("`{key}`: {problem}")),
+        Some(value) => Err(format!("`{key}` is {value}, expected an object")),
+    }
+}
+
+/// The number of the first pattern that matches a layer's name.
+fn first<T: Copy>(patterns: &[(Pattern, T)], layer: &str) -> Result<Option<T>, String> {
+    for (pattern, number) in patterns {
+        if pattern.matches(layer)? {
+            return Ok(Some(*number));
+        }
+    }
+    Ok(None)
+}
+
+/// A regular expression of PEFT: it matches from the start of a layer's name, or from behind one of its dots, to the
+/// end.
+#[derive(Debug)]
+struct Pattern(Regex);
+
+impl Pattern {
+    fn new(pattern: &str) -> Result<Self, String> {
+        let cannot = |problem: &str| {
+            let shown: String = pattern.chars().take(80).collect();
+            Err(format!(
+                "the pattern {shown:?} is not understood here: {problem}"
+            ))
+        };
+        if has_nested_set(pattern) {
+            return cannot("a set within a set, which Python reads in another way");
+        }
+        // The groups are PEFT's too: a pattern may refer to them by number.
+        let whole = format!(r"^(.*\.)?({pattern})$");
+        match RegexBuilder::new(&whole)
+            .backtrack_limit(MOST_STEPS)
+            .build()
+        {
+            Ok(regex) => Ok(Self(regex)),
+            Err(error) => cannot(&error.to_string()),
+        }
+    }
+
+    fn matches(&self, layer: &str) -> Result<bool, String> {
+        let matched = self.0.is_match(layer);
+        matched.map_err(|error| format!("the pattern {:?}: {error}", self.0.as_str()))
+    }
+}
+
+/// Whether a set of characters holds what stands for an operation on sets here and for itself in Python.
+fn has_nested_set(pattern: &str) -> bool {
+    let (mut rest, mut inside) = (pattern, false);
+    while let Some(next) = rest.chars().next() {
+        if inside
+            && ["[", "&&", "--", "~~"]
+                .iter()
+                .any(|word| rest.starts_with(word))
+        {
+            return true;
+        }
+        let taken = match next {
+            '\\' => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            next => next.len_utf8(),
+        };
+        match next {
+            '[' => inside = true,
+            ']' => inside = false,
+            _ => {}
+        }
+        rest = &rest[taken..];
+    }
+    false
+}
+
+/// Refuses settings under which an adapter adds something else than s B A, and those that are not known.
+fn refuse_more(path: &Path, settings: &Map<String, Value>) -> Result<(), LoraError> {
+    let refused = |key, value: &Value, reason| {
+        let value: String = value.to_string().chars().take(80).collect();
+        Err(LoraError::Setting {
+            path: path.to_path_buf(),
+            key,
+            value,
+            reason,
+            remedy: match key {
+                "use_dora" => FUSE,
+                _ => "PEFT merges most adapters where they were trained (merge_and_unload)",
+            },
+        })
+    };
+    for (key, value) in settings {
+        let more = MORE_THAN_FACTORS.iter().find(|(more, _)| more == key);
+        match (key.as_str(), value.as_str()) {
+            ("bias", Some("none")) | ("peft_type", Some("LORA")) => {}
+            ("bias", _) if !value.is_null() => {
+                return refused("bias", value, "biases were trained with it");
+            }
+            ("peft_type", _) if !value.is_null() => {
+                return refused("peft_type", value, "it is no plain low-rank adapter");
+            }
+            ("init_lora_weights", _) => check_initialization(path, value)?,
+            (_, _) if is_off(value) || HARMLESS.contains(&key.as_str()) => {}
+            (_, _) => match more {
+                Some((key, reason)) => return refused(key, value, reason),
+                None => {
+                    let shown: String = key.chars().take(80).collect();
+                    return Err(LoraError::Malformed {
+                        path: path.to_path_buf(),
+                        problem: format!(
+                            "its {METADATA} has the key {shown:?}, which PEFT 0.21.2 does not have and which may \
+                             change what the adapter adds"
+                        ),
+                    });
+                }
+            },
+        }
+    }
+    Ok(())
+}
+
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(items) => items.is_empty(),
+        _ => false,
+    }
+}
+
+/// Refuses initializations that changed the weights which an adapter was then trained on.
+fn check_initialization(path: &Path, value: &Value) -> Result<(), LoraError> {
+    // These leave them alone, whatever the factors are at first.
+    const KEPT: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
+    const CHANGED: [&str; 5] = ["pissa", "corda", "olora", "loftq", "lora_ga"];
+    let text = value.as_str().map(str::to_lowercase);
+    let kept = match &text {
+        Some(text) => KEPT.contains(&text.as_str()),
+        None => value.is_boolean() || value.is_null(),
+    };
+    if kept {
+        return Ok(());
+    }
+    let value: String = value.to_string().chars().take(80).collect();
+    let path = path.to_path_buf();
+    // "pissa_niter_16" names its number of iterations.
+    if text.is_some_and(|text| CHANGED.iter().any(|changed| text.starts_with(changed))) {
+        return Err(LoraError::ChangedBase { path, value });
+    }
+    Err(LoraError::Malformed {
+        path,
+        problem: format!(
+            "`init_lora_weights` is {value}, which PEFT 0.21.2 does not have: it may have changed the weights that the \
+             adapter belongs to"
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn scales(settings: Value) -> Result<Settings, String> {
+        let settings = settings.as_object().unwrap();
+        Scales::read(settings).map(|scales| Settings(Some(scales)))
+    }
+
+    #[test]
+    fn patterns_match_as_pefts_do() {
+        const LAYER: &str = "down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_q";
+        for (pattern, matches) in [
+            ("to_q", true),
+            (LAYER, true),
+            (r"attn1\.to_[qk]", true),
+            ("^down_blocks.*", true),
+            // Anchored at both ends: at the start or behind a dot, and at the end.
+            ("o_q", false),
+            ("attn1", false),
+            ("^attn1.to_q", false),
+            ("down_blocks", false),
+            ("attn2.to_q|to_k", false),
+            ("attn2.to_q|to_q", true),
+            ("to_q$", true),
+            (r"blocks\.0.*", false),
+            (r".*blocks\.0.*", true),
+            (r"(?!.*attn2).*to_q", true),
+            (r"(?!.*attn1)down_blocks.*", false),
+            // The first group is what stands before.
+            (r"attn(1)\.to_q", true),
+            (r"(to)_q\1", false),
+            (r"\d\.attn\d\.to_\w", true),
+        ] {
+            let found = Pattern::new(pattern).unwrap().matches(LAYER).unwrap();
+            assert_eq!(found, matches, "{pattern}");
+        }
+        for pattern in ["to_(q", "[a&&b]", "[[a]", "*"] {
+            let error = Pattern::new(pattern).unwrap_err();
+            assert!(error.contains(&format!("{pattern:?}")), "{error}");
+        }
+        assert!(Pattern::new(r"[\[a]\[b").is_ok());
+    }
+
+    /// `fixtures/parity/lora_patterns/scales.json`: what PEFT gives every layer of a network.
+    #[test]
+    fn scales_and_ranks_by_patterns_are_those_of_peft() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../fixtures/parity/lora_patterns/scales.json");
+        let file = json::parse(&std::fs::read(path).unwrap()).unwrap();
+        let layers: Vec<String> = serde_json::from_value(file["layers"].clone()).unwrap();
+        let cases = file["cases"].as_array().unwrap();
+        assert!(cases.len() > 20 && layers.len() == 48);
+        for case in cases {
+            let settings = &case["settings"];
+            let found = scales(settings.clone()).unwrap();
+            let mut seen = 0;
+            for group in case["groups"].as_array().unwrap() {
+                let rank = group["rank"].as_u64().unwrap() as usize;
+                let expected = group["scale"].as_f64().unwrap();
+                for layer in group["layers"].as_array().unwrap() {
+                    let layer = &layers[layer.as_u64().unwrap() as usize];
+                    let scale = found.scale(layer, rank);
+                    let scale = scale.unwrap_or_else(|error| panic!("{settings}: {error}"));
+                    assert!(
+                        (scale - expected).abs() < 1e-12,
+                        "{settings}, {layer}: {scale}"
+                    );
+                    assert!(found.scale(layer, rank + 1).is_err(), "{settings}, {layer}");
+                    seen += 1;
+                }
+            }
+            assert_eq!(seen, layers.len());
+        }
+    }
+
+    #[test]
+    fn the_first_pattern_in_the_order_of_the_file_counts() {
+        let settings = scales(json!({
+            "r": 4, "lora_alpha": 2, "alpha_pattern": { "to_q": 8, "a.to_q": 16, "a.*": 32 }
+        }));
+        let settings = settings.unwrap();
+        assert_eq!(settings.scale("a.to_q", 4), Ok(2.0));
+        assert_eq!(settings.scale("a.to_k", 4), Ok(8.0));
+        assert_eq!(settings.scale("b.to_k", 4), Ok(0.5));
+        let hangs = ["a.to_q", "a.to_k", "b.to_q"].map(|layer| settings.hangs_on_order(layer));
+        assert_eq!(hangs, [Ok(true), Ok(false), Ok(false)]);
+    }
+
+    #[test]
+    fn ranks_by_patterns_must_be_those_of_the_factors() {
+        let settings = scales(json!({ "r": 4, "rank_pattern": { "to_q": 2 }, "use_rslora": true }));
+        let settings = settings.unwrap();
+        assert_eq!(settings.scale("a.to_k", 4), Ok(4.0));
+        assert_eq!(settings.scale("a.to_q", 2), Ok(8.0 / 2f64.sqrt()));
+        let error = settings.scale("a.to_q", 4).unwrap_err();
+        assert!(error.contains("a.to_q has factors of rank 4") && error.contains("says 2"));
+        // PEFT's defaults.
+        let settings = scales(json!({})).unwrap();
+        assert_eq!(settings.scale("a", 8), Ok(1.0));
+        assert!(settings.scale("a", 4).is_err());
+        assert_eq!(Settings::default().scale("a", 3), Ok(1.0));
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused() {
+        for settings in [
+            json!({ "lora_alpha": "NaN" }),
+            json!({ "r": 0 }),
+            json!({ "alpha_pattern": [] }),
+            json!({ "alpha_pattern": { "a": null } }),
+            json!({ "rank_pattern": { "a": 1.5 } }),
+            json!({ "use_rslora": 1 }),
+        ] {
+            assert!(scales(settings.clone()).is_err(), "{settings}");
+        }
+    }
+
+    #[test]
+    fn settings_of_other_adapters_are_refused_by_name() {
+        let refused = |key: &str, value: Value| {
+            let settings = json!({ key: value });
+            let result = refuse_more(Path::new("x"), settings.as_object().unwrap());
+            result.map_err(|error| error.to_string())
+        };
+        for (key, _) in MORE_THAN_FACTORS {
+            for value in [json!(true), json!(["a"]), json!({ "a": 1 })] {
+                let error = refused(key, value).unwrap_err();
+                assert!(error.contains(&format!("`{key}`")), "{error}");
+                assert!(!error.contains("save_lora_weights"), "{error}");
+            }
+            for value in [Value::Null, json!(false), json!([])] {
+                assert_eq!(refused(key, value), Ok(()), "{key}");
+            }
+        }
+        for value in [
+            "pissa",
+            "pissa_niter_16",
+            "PiSSA",
+            "olora",
+            "corda",
+            "lora_ga",
+            "loftq",
+        ] {
+            let error = refused("init_lora_weights", value.into()).unwrap_err();
+            assert!(
+                error.contains(value) && error.contains("changed"),
+                "{error}"
+            );
+        }
+        for value in [
+            json!("gaussian"),
+            json!("eva"),
+            json!("orthogonal"),
+            json!("mica"),
+            json!(true),
+            json!(false),
+        ] {
+            assert_eq!(refused("init_lora_weights", value), Ok(()));
+        }
+        for (key, value) in [
+            ("init_lora_weights", json!("newest")),
+            ("bias", json!("all")),
+            ("bias", json!("lora_only")),
+            ("peft_type", json!("LOHA")),
+            ("newest_key", json!(1)),
+        ] {
+            let error = refused(key, value).unwrap_err();
+            assert!(error.contains(key), "{error}");
+        }
+        for key in HARMLESS {
+            assert_eq!(refused(key, json!({ "a": 1 })), Ok(()));
+        }
+        assert_eq!(refused("newest_key", Value::Null), Ok(()));
+    }
+}
