@@ -29,7 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     );
     let options = OpenOptions {
         channels: Some(1),
-        memory_budget: 1 << 30,
+        ..OpenOptions::default()
     };
     let data = Dataset::open(&root.join("digits.parquet"), &options)?;
     let digits = (0..data.len()).filter(|&row| matches!(data.label(row), Some(0..=9)));

@@ -5,6 +5,7 @@
 
 mod bench;
 mod command;
+mod data;
 mod measure;
 mod unlearn;
 
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::bench::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
 pub use self::command::{command, parse};
+pub use self::data::{DataArgs, ReadingArgs};
 pub use self::measure::{EvaluateArgs, ExperimentArgs, Metric, PromptArgs, VerifyArgs};
 pub use self::unlearn::{DtypeName, MethodName, UnlearnArgs};
 
@@ -33,12 +35,9 @@ pub mod heading {
 /// Behind a command's own options.
 const LAST: usize = 1000;
 
-const SRC: &str = "Images: a folder, Parquet, an IDX pair or CIFAR-10 batches";
-const SRC_LONG: &str = "Images: a folder, a Parquet file or folder (Hugging Face image column), an IDX pair \
-                        (*-images-idx3-ubyte[.gz]) or CIFAR-10 binary batches";
 const SEL: &str = "What to forget: an image file, row:5, rows:10-19, label:10 or @list.txt";
-const SEL_LONG: &str = "What to forget: an image file, row:5, rows:10-19, label:10 (or cluster:1) or @list.txt \
-                        (rows count from 0 in the source's order; a folder's is by name)";
+const SEL_LONG: &str = "What to forget: an image file, row:5, rows:10-19, label:10 (or cluster:1, or label:dog) \
+                        or @list.txt (rows count from 0 in the source's order; a folder's is by name). May be repeated";
 
 /// Make a trained diffusion model forget chosen training images.
 #[derive(Debug, Parser)]
@@ -160,8 +159,8 @@ Examples:
   retrack train --data photos --arch small --steps 2000 --batch-size 32 --lr 5e-4 --warmup 100 --out my-model
   retrack train --data digits.parquet --arch config.json --steps 8000 --out my-model")]
 pub struct TrainArgs {
-    #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub data: DataArgs,
     /// The network: small, mnist, ddpm-cifar10-32, ddpm-celebahq-256, or a UNet2DModel's config.json
     /// (docs/train.md describes it). Image size and channels follow the data where they are not said
     #[arg(long, value_name = "NAME|CONFIG.json")]
@@ -169,9 +168,9 @@ pub struct TrainArgs {
     /// Where the model folder goes
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Images to leave out, written as for `unlearn --forget`; exact copies leave too
+    /// Images to leave out, written as for `unlearn --forget`; exact copies leave too. May be repeated
     #[arg(long, value_name = "SEL", help_heading = heading::DATA)]
-    pub exclude: Option<String>,
+    pub exclude: Vec<String>,
     /// Training steps
     #[arg(long, default_value_t = 10_000, value_name = "N")]
     pub steps: usize,
@@ -211,10 +210,10 @@ pub struct TrainArgs {
 Example:
   retrack neighbors --data digits.parquet --forget label:10 --out neighbors.png")]
 pub struct NeighborsArgs {
-    #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
-    pub data: PathBuf,
-    #[arg(long, value_name = "SEL", help = SEL, long_help = SEL_LONG)]
-    pub forget: String,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[arg(long, value_name = "SEL", help = SEL, long_help = SEL_LONG, required = true)]
+    pub forget: Vec<String>,
     /// How many of each forgotten image
     #[arg(long, default_value_t = 10, value_name = "K")]
     pub neighbors: usize,
@@ -313,6 +312,8 @@ pub struct MergeArgs {
 pub struct InspectArgs {
     /// A model folder or a data set
     pub path: PathBuf,
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,

@@ -62,6 +62,8 @@ pub struct Protocol {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<PathBuf>,
     pub controls: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub controls_split: Option<String>,
     /// Of text-to-image models.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guidance: Option<f64>,
@@ -204,8 +206,10 @@ impl Protocol {
             let options = OpenOptions {
                 channels: Some(data.shape().channels),
                 memory_budget: 4 * model::BUDGET as u64,
+                split: self.controls_split.clone(),
+                alpha: data.alpha(),
             };
-            let controls = model::read_data(path, &options)?;
+            let controls = model::read_data(path, &options, "--controls-split")?;
             check_shape(controls.shape(), data, path)?;
             judges.controls = Some(controls);
         }

@@ -65,6 +65,30 @@ impl Failure {
         }
     }
 
+    /// A data set that cannot be read; `split`: the option that names its split.
+    pub fn of_data(error: DataError, split: &str) -> Self {
+        let remedy = match &error {
+            DataError::Splits { found, .. } if found.iter().all(|one| one.name.is_empty()) => {
+                format!("; leave {split} out")
+            }
+            DataError::Splits {
+                found, together, ..
+            } => {
+                let named = found.iter().rev().find(|one| !one.name.is_empty());
+                let name = named.map_or("NAME", |one| &one.name);
+                let all = match together {
+                    true => format!(", or {split} all to read them as one"),
+                    false => String::new(),
+                };
+                format!(
+                    "; give {split} with the one that the model was trained on, such as {split} {name}{all}"
+                )
+            }
+            _ => String::new(),
+        };
+        Self::input(format!("{error}{remedy}"))
+    }
+
     /// A file that cannot be written.
     pub fn write(path: &std::path::Path, error: impl Display) -> Self {
         Self::failed(format!("{}: cannot write: {error}", path.display()))
@@ -89,13 +113,18 @@ macro_rules! input {
 
 input!(
     ConfigError,
-    DataError,
     InputError,
     NeighborError,
     PictureError,
     ScheduleError,
     SelectionError
 );
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        Self::of_data(error, "--split")
+    }
+}
 
 impl From<FolderError> for Failure {
     fn from(error: FolderError) -> Self {

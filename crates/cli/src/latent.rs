@@ -12,10 +12,11 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
-use retrack_unlearn::data::{Dataset, ImageShape, MEMORIZED, OpenOptions, is_published};
+use retrack_unlearn::data::{Dataset, ImageShape, MEMORIZED, captions, is_published};
 
-use crate::args::{PromptArgs, SamplerName};
+use crate::args::{DataArgs, PromptArgs, SamplerName};
 use crate::evaluation::Prompts;
+use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::remedy::{self, Situation};
 use crate::{model, progress, space};
@@ -77,10 +78,10 @@ impl Opened {
     ///
     /// # Errors
     /// What cannot be read, images that the model does not take.
-    pub fn open_data(&self, path: &Path) -> Result<Dataset, Failure> {
+    pub fn open_data(&self, source: &DataArgs) -> Result<Dataset, Failure> {
         match self {
-            Self::Image(opened) => model::open_data(path, opened),
-            Self::Text(opened) => open_data(path, opened),
+            Self::Image(opened) => model::open_data(source, opened),
+            Self::Text(opened) => open_data(source, opened),
         }
     }
 
@@ -103,24 +104,21 @@ impl Opened {
     ///
     /// # Errors
     /// Neither.
-    pub fn selection(&self, typed: &str, data: &Path) -> Result<String, Failure> {
+    pub fn selection(&self, typed: &[String], data: &Path) -> Result<Vec<String>, Failure> {
         match (self, typed) {
-            (Self::Text(_), "") if is_published(data) => Ok(format!("cluster:{MEMORIZED}")),
-            (_, "") => Err(Failure::input(
+            (Self::Text(_), []) if is_published(data) => Ok(vec![format!("cluster:{MEMORIZED}")]),
+            (_, []) => Err(Failure::input(
                 "--forget is missing; say what to forget: an image file, row:5, rows:10-19, label:10 or @list.txt",
             )),
-            (_, typed) => Ok(typed.into()),
+            (_, typed) => Ok(typed.to_vec()),
         }
     }
 }
 
 /// Opens the images that the model was trained on or draws, as RGB.
-pub fn open_data(path: &Path, opened: &StableDiffusion) -> Result<Dataset, Failure> {
-    let options = OpenOptions {
-        channels: Some(opened.vae_config.in_channels),
-        memory_budget: 4 * model::BUDGET as u64,
-    };
-    let data = model::read_data(path, &options)?;
+pub fn open_data(source: &DataArgs, opened: &StableDiffusion) -> Result<Dataset, Failure> {
+    let path = &source.path;
+    let data = model::open_images(path, &source.reading, Some(opened.vae_config.in_channels))?;
     let shape = data.shape();
     // Halved by the autoencoder, and again by a denoiser that takes no odd sides.
     let multiple = opened.latent_factor() * opened.model.config.side_multiple();
@@ -143,6 +141,19 @@ pub fn open_data(path: &Path, opened: &StableDiffusion) -> Result<Dataset, Failu
         ));
     }
     Ok(data)
+}
+
+/// The caption of each image, and a word where an image has several.
+pub fn read_captions(data: &Dataset, from: &str) -> Result<Vec<String>, Failure> {
+    let captions = captions(data, from)?;
+    if captions.several > 0 {
+        progress::warn(format!(
+            "{from}: {} of {} have several captions; the first of each is taken",
+            captions.several,
+            counted(data.len(), "image")
+        ));
+    }
+    Ok(captions.texts)
 }
 
 /// A denoiser of either kind, without what may lie around it.

@@ -11,9 +11,12 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions, Selection};
+use retrack_unlearn::data::{Alpha, Dataset, ImageShape, OpenOptions, Selection};
 use retrack_unlearn::feed::to_byte;
+use serde_json::Value;
 
+use crate::args::{DataArgs, ReadingArgs};
+use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::remedy::{self, Situation};
 use crate::space::Bytes;
@@ -57,13 +60,55 @@ pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
     Ok(model)
 }
 
-/// Opens a data set.
+/// Opens a data set for images of `channels` (`None`: of their own).
+pub fn open_images(
+    path: &Path,
+    reading: &ReadingArgs,
+    channels: Option<usize>,
+) -> Result<Dataset, Failure> {
+    let options = reading.options(channels, 4 * BUDGET as u64);
+    read_data(path, &options, "--split")
+}
+
+/// Says how many images are transparent or deeper than 8 bits, and what becomes of that.
+fn warn_of_lossy(data: &Dataset) -> Result<(), Failure> {
+    let lossy = data.lossy()?;
+    let of = |count: usize| {
+        let have = if count == 1 { "has" } else { "have" };
+        let all = counted(data.len(), "image");
+        format!("{}: {count} of {all} {have}", data.path().display())
+    };
+    if lossy.transparent > 0 {
+        let what = match data.alpha() {
+            Alpha::Drop => {
+                "their transparency is dropped and the color below it kept, as Pillow's convert(\"RGB\") does; if the \
+                 model was trained on them over white or black, give --alpha white or --alpha black"
+            }
+            Alpha::White => "they are laid over white, as --alpha says",
+            Alpha::Black => "they are laid over black, as --alpha says",
+        };
+        progress::warn(format!(
+            "{} transparent pixels: {what}",
+            of(lossy.transparent)
+        ));
+    }
+    if lossy.scaled > 0 {
+        progress::warn(format!(
+            "{} 16 bits of gray: they are scaled to 8 bits, where Pillow's convert(\"L\") makes all above 255 white",
+            of(lossy.scaled)
+        ));
+    }
+    Ok(())
+}
+
+/// Opens a data set, whose split the option `split` names.
 ///
 /// # Errors
 /// What cannot be read.
-pub fn read_data(path: &Path, options: &OpenOptions) -> Result<Dataset, Failure> {
+pub fn read_data(path: &Path, options: &OpenOptions, split: &str) -> Result<Dataset, Failure> {
     let _activity = progress::activity("reading the data");
-    let data = Dataset::open(path, options)?;
+    let data = Dataset::open(path, options).map_err(|error| Failure::of_data(error, split))?;
+    warn_of_lossy(&data)?;
     let shape = data.shape();
     progress::detail(format_args!(
         "read {}: {}, {} image{} of {} x {} x {}",
@@ -125,15 +170,12 @@ fn check_images(model: &Model) -> Result<(), Failure> {
 }
 
 /// Opens the data set that this model was, or could have been, trained on.
-pub fn open_data(path: &Path, model: &Model) -> Result<Dataset, Failure> {
+pub fn open_data(source: &DataArgs, model: &Model) -> Result<Dataset, Failure> {
     let config = &model.config;
     check_images(model)?;
     check_denoises(config, &model.folder.config_path())?;
-    let options = OpenOptions {
-        channels: Some(config.in_channels),
-        memory_budget: 4 * BUDGET as u64,
-    };
-    let data = read_data(path, &options)?;
+    let path = &source.path;
+    let data = open_images(path, &source.reading, Some(config.in_channels))?;
     let shape = data.shape();
     if let Some([height, width]) = config.sample_size
         && [height, width] != [shape.height, shape.width]
@@ -202,13 +244,22 @@ pub fn check_labels(data: &Dataset, rows: &[usize], config: &UNet2DConfig) -> Re
     Ok(())
 }
 
-/// The rows that a selection means.
-pub fn select(text: &str, data: &Dataset) -> Result<Vec<usize>, Failure> {
-    let resolved = Selection::parse(text)?.resolve(data)?;
+/// The rows that any of the selections means.
+pub fn select(texts: &[String], data: &Dataset) -> Result<Vec<usize>, Failure> {
+    let selections = texts.iter().map(|text| Selection::parse(text));
+    let resolved = Selection::resolve_all(&selections.collect::<Result<Vec<_>, _>>()?, data)?;
     for warning in &resolved.warnings {
         progress::warn(warning);
     }
     Ok(resolved.rows)
+}
+
+/// Selections as a run records them: one alone, several as a list.
+pub fn recorded(selections: &[String]) -> Value {
+    match selections {
+        [one] => one.as_str().into(),
+        several => several.into(),
+    }
 }
 
 /// As many denoising steps as are wanted, or the most that a schedule allows: it may have fewer timesteps, and an offset
@@ -255,7 +306,11 @@ impl Samples {
         check_denoises(&model.config, &model.folder.config_path())?;
         if let (Some(classes), []) = (model.config.num_class_embeds, self.classes.as_slice()) {
             return Err(Failure::input(format!(
-                "the network has {classes} classes; {}",
+                "the network has {}; {}",
+                match classes {
+                    1 => "1 class, 0".to_owned(),
+                    many => format!("{many} classes"),
+                },
                 remedy::advice(Situation::NoClass)
             )));
         }
@@ -290,7 +345,7 @@ impl Samples {
         let of_batch = together * 4.0 * PREDICTED * model.config.cost(height, width).activations;
         space::check_memory(
             self.count as f64 * shape.bytes() as f64 + of_batch,
-            &format!("{} samples, {together} at a time,", self.count),
+            &format!("{}, {together} at a time,", counted(self.count, "sample")),
             remedy::advice(Situation::SamplesTooLarge),
         )?;
         let batches = self.count.div_ceil(self.batch_size.max(1));

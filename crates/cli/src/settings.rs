@@ -182,6 +182,7 @@ impl Experiment {
                 clip: None,
                 guidance: None,
                 controls: None,
+                controls_split: None,
                 class: None,
             },
         })

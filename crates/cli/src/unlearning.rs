@@ -373,7 +373,9 @@ pub fn report_split(split: &Split, data: &Dataset) {
         ));
     }
     if split.near.len() > 5 {
-        progress::warn(format!("{} more near copies", split.near.len() - 5));
+        let more = split.near.len() - 5;
+        let copies = if more == 1 { "copy" } else { "copies" };
+        progress::warn(format!("{more} more near {copies}"));
     }
 }
 

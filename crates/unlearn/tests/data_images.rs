@@ -1,5 +1,6 @@
 //! How image files become bytes, and which files are refused.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,8 @@ use image::{
     DynamicImage, GrayAlphaImage, GrayImage, ImageBuffer, ImageFormat, Luma, Rgb, RgbImage,
     RgbaImage,
 };
-use retrack_unlearn::data::{Dataset, OpenOptions};
+use retrack_unlearn::data::{Alpha, Dataset, Lossy, OpenOptions};
+use serde_json::Value;
 
 fn files() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files")
@@ -18,13 +20,17 @@ fn files() -> PathBuf {
 
 /// Opens a folder that holds just this file.
 fn open_one(name: &str, bytes: &[u8], channels: Option<usize>) -> Result<Dataset, String> {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join(name), bytes).unwrap();
     let options = OpenOptions {
         channels,
         ..OpenOptions::default()
     };
-    Dataset::open(folder.path(), &options).map_err(|error| error.to_string())
+    open_with(name, bytes, &options)
+}
+
+fn open_with(name: &str, bytes: &[u8], options: &OpenOptions) -> Result<Dataset, String> {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(name), bytes).unwrap();
+    Dataset::open(folder.path(), options).map_err(|error| error.to_string())
 }
 
 fn pixels(name: &str, bytes: &[u8], channels: Option<usize>) -> Vec<u8> {
@@ -124,33 +130,62 @@ fn color_becomes_the_luma_that_pillow_computes() {
 }
 
 #[test]
-fn transparency_is_laid_over_white_unless_four_channels_are_wanted() {
-    let bytes =
-        png(RgbaImage::from_raw(3, 1, vec![9, 8, 7, 0, 0, 100, 255, 128, 1, 2, 3, 255]).unwrap());
-    assert_eq!(
-        pixels("a.png", &bytes, None),
-        [255, 255, 255, 127, 177, 255, 1, 2, 3]
-    );
+fn transparency_is_dropped_as_pillow_does_or_laid_over_white_or_black_as_asked() {
+    let image = vec![9, 8, 7, 0, 0, 100, 255, 128, 1, 2, 3, 255];
+    let bytes = png(RgbaImage::from_raw(3, 1, image.clone()).unwrap());
+    let gray = png(GrayAlphaImage::from_raw(2, 1, vec![0, 51, 40, 255]).unwrap());
+    for (alpha, color, of_gray) in [
+        (Alpha::Drop, [9, 8, 7, 0, 100, 255, 1, 2, 3], [0, 40]),
+        (
+            Alpha::White,
+            [255, 255, 255, 127, 177, 255, 1, 2, 3],
+            [204, 40],
+        ),
+        (Alpha::Black, [0, 0, 0, 0, 50, 128, 1, 2, 3], [0, 40]),
+    ] {
+        let options = OpenOptions {
+            alpha,
+            ..OpenOptions::default()
+        };
+        let read = |bytes: &[u8]| {
+            let data = open_with("a.png", bytes, &options).unwrap();
+            let mut out = vec![0; data.shape().bytes()];
+            data.read(0, &mut out).unwrap();
+            (out, data.lossy().unwrap().transparent)
+        };
+        assert_eq!(read(&bytes), (color.to_vec(), 1), "{alpha}");
+        assert_eq!(read(&gray), (of_gray.to_vec(), 1), "{alpha}");
+    }
     assert_eq!(
         pixels("a.png", &bytes, Some(4)),
         [9, 8, 7, 0, 0, 100, 255, 128, 1, 2, 3, 255]
     );
-    let gray = png(GrayAlphaImage::from_raw(2, 1, vec![0, 51, 40, 255]).unwrap());
     assert_eq!(open_one("a.png", &gray, None).unwrap().shape().channels, 1);
-    assert_eq!(pixels("a.png", &gray, None), [204, 40]);
     assert_eq!(pixels("a.png", &gray, Some(2)), [0, 51, 40, 255]);
 }
 
 #[test]
-fn sixteen_bits_are_rounded_to_eight() {
+fn sixteen_bit_gray_is_scaled_and_of_color_the_high_byte_is_taken() {
     let gray: ImageBuffer<Luma<u16>, _> =
         ImageBuffer::from_raw(4, 1, vec![0u16, 128, 129, 65535]).unwrap();
-    assert_eq!(pixels("a.png", &png(gray), None), [0, 0, 1, 255]);
+    let gray = png(gray);
+    assert_eq!(pixels("a.png", &gray, None), [0, 0, 1, 255]);
+    for memory_budget in [1 << 20, 0] {
+        let options = OpenOptions {
+            memory_budget,
+            ..OpenOptions::default()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("a.png"), &gray).unwrap();
+        let data = Dataset::open(folder.path(), &options).unwrap();
+        assert_eq!(data.lossy().unwrap().scaled, 1);
+    }
     let color: ImageBuffer<Rgb<u16>, _> =
         ImageBuffer::from_raw(1, 1, vec![25700u16, 65406, 300]).unwrap();
     assert_eq!(
         pixels("a.tif", &encode(color, ImageFormat::Tiff), None),
-        [100, 254, 1]
+        // As Pillow does: 65406 is 255 there, and rounded it would be 254.
+        [100, 255, 1]
     );
 }
 
@@ -162,6 +197,112 @@ fn floating_point_pixels_are_refused() {
         error.contains("floating-point") && error.contains("a.tif"),
         "{error}"
     );
+}
+
+fn bytes(hex: &Value) -> Vec<u8> {
+    let hex = hex.as_str().unwrap().as_bytes();
+    let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    hex.chunks(2).map(digits).collect()
+}
+
+#[test]
+fn transparent_palette_and_deep_pictures_are_what_pillow_converts_them_to() {
+    let folder = files().join("pillow");
+    let expected = fs::read_to_string(folder.join("expected.json")).unwrap();
+    let expected: Value = serde_json::from_str(&expected).unwrap();
+    for (name, expected) in expected.as_object().unwrap() {
+        let content = fs::read(folder.join(name)).unwrap();
+        let transparent = usize::from(expected["transparent"].as_bool().unwrap());
+        for (channels, key) in [(3, "rgb"), (1, "l")] {
+            for memory_budget in [1 << 20, 0] {
+                let options = OpenOptions {
+                    channels: Some(channels),
+                    memory_budget,
+                    ..OpenOptions::default()
+                };
+                let folder = tempfile::tempdir().unwrap();
+                fs::write(folder.path().join(name), &content).unwrap();
+                let data = Dataset::open(folder.path(), &options).unwrap();
+                let mut out = vec![0; data.shape().bytes()];
+                data.read(0, &mut out).unwrap();
+                assert_eq!(out, bytes(&expected[key]), "{name} {key}");
+                let found = Lossy {
+                    transparent,
+                    scaled: 0,
+                };
+                assert_eq!(data.lossy().unwrap(), found, "{name} {key}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_digest_depends_on_what_becomes_of_transparency_where_that_changes_pixels() {
+    let digests = |name: &str, channels| {
+        let content = fs::read(files().join("pillow").join(name)).unwrap();
+        let digest = |alpha, memory_budget| {
+            let options = OpenOptions {
+                channels: Some(channels),
+                memory_budget,
+                alpha,
+                split: None,
+            };
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("a.png"), &content).unwrap();
+            let data = Dataset::open(folder.path(), &options).unwrap();
+            data.digest().unwrap()
+        };
+        let digests = [Alpha::Drop, Alpha::White, Alpha::Black].map(|alpha| {
+            let digest_in_memory = digest(alpha, 1 << 20);
+            assert_eq!(digest_in_memory, digest(alpha, 0), "{name}");
+            digest_in_memory
+        });
+        digests.into_iter().collect::<BTreeSet<_>>().len()
+    };
+    assert_eq!(digests("rgba.png", 3), 3);
+    assert_eq!(digests("palette_one_transparent.png", 1), 3);
+    assert_eq!(digests("rgba.png", 4), 1);
+    assert_eq!(digests("opaque_rgba.png", 3), 1);
+    assert_eq!(digests("palette.png", 3), 1);
+}
+
+#[test]
+fn whole_files_of_kinds_that_are_not_read_are_not_called_damaged() {
+    let mut unread: Vec<(String, Vec<u8>)> = fs::read_dir(files().join("unread"))
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    // The frame's marker and precision say what kind it is.
+    let whole = jpeg(&noise(16, 16));
+    let frame = whole
+        .windows(2)
+        .position(|pair| pair == [0xFF, 0xC0])
+        .unwrap();
+    for (name, at, byte) in [
+        ("arithmetic", 1, 0xC9),
+        ("lossless", 1, 0xC3),
+        ("12_bits", 4, 12),
+    ] {
+        let mut bytes = whole.clone();
+        bytes[frame + at] = byte;
+        unread.push((format!("{name}.jpg"), bytes));
+    }
+    assert_eq!(unread.len(), 7);
+    for (name, content) in unread {
+        let error = open_one(&name, &content, None).unwrap_err();
+        assert!(
+            error.contains(&name) && error.contains("is not read ("),
+            "{error}"
+        );
+        assert!(error.contains("save the image as PNG"), "{error}");
+        for never in ["damaged", "truncated", "fetch it again", "Unknown("] {
+            assert!(!error.contains(never) || name == "lzma.tif", "{error}");
+        }
+    }
 }
 
 fn smooth() -> (Vec<u8>, u32, u32) {

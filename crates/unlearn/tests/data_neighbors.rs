@@ -167,8 +167,8 @@ fn pair(rows: usize) -> (Dataset, Dataset, tempfile::TempDir) {
     let on_demand = Dataset::open(
         folder.path(),
         &OpenOptions {
-            channels: None,
             memory_budget: 0,
+            ..OpenOptions::default()
         },
     )
     .unwrap();

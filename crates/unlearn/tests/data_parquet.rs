@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions};
+use retrack_unlearn::data::{Alpha, Dataset, ImageShape, OpenOptions, Selection, captions};
 
 const ON_DEMAND: OpenOptions = OpenOptions {
     channels: None,
     memory_budget: 0,
+    split: None,
+    alpha: Alpha::Drop,
 };
 
 fn file(name: &str) -> PathBuf {
@@ -93,6 +95,150 @@ fn a_folder_of_shards_is_one_data_set_and_two_splits_are_not() {
         error().contains("more than one data set")
             && error().contains("test-00000-of-00001.parquet")
     );
+}
+
+#[test]
+fn every_codec_that_writers_offer_is_read() {
+    for codec in ["brotli", "lz4", "snappy", "gzip", "none"] {
+        for options in [OpenOptions::default(), ON_DEMAND] {
+            let data = Dataset::open(&file(&format!("{codec}.parquet")), &options).unwrap();
+            assert_eq!((data.len(), data.label(7)), (10, Some(2)), "{codec}");
+            for row in 0..10 {
+                assert_eq!(read(&data, row), expected(row), "{codec} {row}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_codec_that_is_not_built_in_is_named_and_not_called_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("lzo.parquet");
+    // In the footer a column's codec is a varint after its path; gzip is 2, LZO is 3 (6 in zigzag).
+    let whole = fs::read(file("gzip.parquet")).unwrap();
+    let mut named = 0;
+    for at in whole.len() - 1200..whole.len() {
+        let mut bytes = whole.clone();
+        if bytes[at] != 4 {
+            continue;
+        }
+        bytes[at] = 6;
+        fs::write(&path, bytes).unwrap();
+        if let Err(error) = Dataset::open(&path, &OpenOptions::default()) {
+            let error = error.to_string();
+            if error.contains("LZO") {
+                assert!(
+                    error.contains("lzo.parquet") && error.contains("write it again"),
+                    "{error}"
+                );
+                assert!(!error.contains("damaged"), "{error}");
+                named += 1;
+            }
+        }
+    }
+    assert!(named > 0);
+    fs::write(
+        &path,
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+    )
+    .unwrap();
+    let error = Dataset::open(&path, &OpenOptions::default()).unwrap_err();
+    assert!(error.to_string().contains("git lfs pull"), "{error}");
+}
+
+#[test]
+fn labels_that_are_words_are_numbered_and_selected_by_name() {
+    let data = Dataset::open(&file("words.parquet"), &ON_DEMAND).unwrap();
+    let labels: Vec<Option<i64>> = (0..4).map(|row| data.label(row)).collect();
+    assert_eq!(labels, [2, 1, 0, 2].map(Some));
+    assert_eq!(data.label_name(2), Some("dog"));
+    let rows = |text: &str| Selection::parse(text).unwrap().resolve(&data).unwrap().rows;
+    assert_eq!(rows("label:dog"), [0, 3, 6, 9]);
+    assert_eq!(rows("label:1"), [1, 4, 7]);
+    let error = Selection::parse("label:cow")
+        .unwrap()
+        .resolve(&data)
+        .unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("no row has label cow") && error.contains("0 (ant), 1 (cat), 2 (dog)"),
+        "{error}"
+    );
+    // The file's own metadata names them, and the column.
+    let data = Dataset::open(&file("classes.parquet"), &ON_DEMAND).unwrap();
+    assert_eq!((data.label(3), data.label_name(1)), (Some(1), Some("yak")));
+    let zebras = Selection::parse("label:zebra")
+        .unwrap()
+        .resolve(&data)
+        .unwrap();
+    assert_eq!(zebras.rows, [0, 2, 4, 6, 8]);
+}
+
+#[test]
+fn captions_in_a_column_may_be_lists() {
+    let data = Dataset::open(&file("words.parquet"), &ON_DEMAND).unwrap();
+    let found = captions(&data, "text").unwrap();
+    assert_eq!((found.texts[3].as_str(), found.several), ("one 3", 5));
+    let names = captions(&data, "label").unwrap();
+    assert_eq!((names.texts[1].as_str(), names.several), ("cat", 0));
+    let error = captions(&data, "caption").unwrap_err().to_string();
+    assert!(
+        error.contains("the columns are image, label, text"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_hub_layout_is_found_further_down_and_configurations_are_not_mixed() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |name: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::copy(file("none.parquet"), path).unwrap();
+    };
+    let open = |split: Option<&str>| {
+        let options = OpenOptions {
+            split: split.map(str::to_owned),
+            ..OpenOptions::default()
+        };
+        let data = Dataset::open(folder.path(), &options);
+        data.map(|data| data.len())
+            .map_err(|error| error.to_string())
+    };
+    copy("plain_text/train-00000-of-00001.parquet");
+    fs::write(folder.path().join("README.md"), "a card").unwrap();
+    assert_eq!(open(None).unwrap(), 10);
+    assert_eq!(open(Some("train")).unwrap(), 10);
+    copy("plain_text/test-00000-of-00002.parquet");
+    copy("plain_text/test-00001-of-00002.parquet");
+    let error = open(None).unwrap_err();
+    for says in ["test (20 images", "train (10 images", "splits"] {
+        assert!(error.contains(says), "{error}");
+    }
+    assert_eq!(open(Some("test")).unwrap(), 20);
+    assert_eq!(open(Some("all")).unwrap(), 30);
+    let error = open(Some("validation")).unwrap_err();
+    assert!(error.contains("no split called \"validation\""), "{error}");
+    copy("other/train-00000-of-00001.parquet");
+    let error = open(Some("train")).unwrap_err();
+    assert!(
+        error.contains("other/train") && error.contains("plain_text/t"),
+        "{error}"
+    );
+    fs::remove_dir_all(folder.path().join("other")).unwrap();
+    // As the hub's own conversion to Parquet keeps them, and under plain names.
+    fs::remove_dir_all(folder.path().join("plain_text")).unwrap();
+    copy("default/train/0000.parquet");
+    copy("default/train/0001.parquet");
+    assert_eq!(open(None).unwrap(), 20);
+    copy("default/validation/0000.parquet");
+    assert!(open(None).unwrap_err().contains("validation (10 images"));
+    assert_eq!(open(Some("val")).unwrap(), 10);
+    fs::remove_dir_all(folder.path().join("default")).unwrap();
+    copy("my_train.parquet");
+    copy("my_test.parquet");
+    assert!(open(None).unwrap_err().contains("test (10 images"));
+    assert_eq!(open(Some("test")).unwrap(), 10);
 }
 
 #[test]

@@ -160,8 +160,8 @@ fn an_image_of_the_folder_is_its_own_row() {
     let data = Dataset::open(
         folder.path(),
         &OpenOptions {
-            channels: None,
             memory_budget: 0,
+            ..OpenOptions::default()
         },
     )
     .unwrap();
@@ -186,8 +186,8 @@ fn exact_copies_leave_with_the_forgotten_image_and_near_ones_are_reported() {
     let on_demand = Dataset::open(
         folder.path(),
         &OpenOptions {
-            channels: None,
             memory_budget: 0,
+            ..OpenOptions::default()
         },
     )
     .unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use image::{GrayImage, RgbImage};
-use retrack_unlearn::data::{DataError, Dataset, ImageShape, OpenOptions};
+use retrack_unlearn::data::{Alpha, DataError, Dataset, ImageShape, OpenOptions};
 
 fn open(path: &Path) -> Dataset {
     Dataset::open(path, &OpenOptions::default()).unwrap()
@@ -33,6 +33,8 @@ fn all(data: &Dataset) -> Vec<Vec<u8>> {
 const ON_DEMAND: OpenOptions = OpenOptions {
     channels: None,
     memory_budget: 0,
+    split: None,
+    alpha: Alpha::Drop,
 };
 
 #[test]
@@ -269,6 +271,147 @@ fn two_idx_pairs_in_a_folder_are_ambiguous_and_a_packed_copy_is_not() {
 }
 
 #[test]
+fn a_pair_further_down_is_found_and_its_splits_are_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let raw = folder.path().join("MNIST/raw");
+    fs::create_dir_all(&raw).unwrap();
+    fs::write(
+        raw.join("train-images-idx3-ubyte"),
+        idx(&[3, 1, 1], &[7; 3]),
+    )
+    .unwrap();
+    gz(
+        &raw.join("train-images-idx3-ubyte.gz"),
+        &idx(&[3, 1, 1], &[7; 3]),
+    );
+    fs::write(raw.join("train-labels-idx1-ubyte"), idx(&[3], &[1, 2, 3])).unwrap();
+    let open = |split: Option<&str>| {
+        let options = OpenOptions {
+            split: split.map(str::to_owned),
+            ..OpenOptions::default()
+        };
+        Dataset::open(folder.path(), &options).map_err(|error| error.to_string())
+    };
+    let data = open(None).unwrap();
+    assert_eq!((data.len(), data.label(2)), (3, Some(3)));
+    gz(
+        &raw.join("t10k-images-idx3-ubyte.gz"),
+        &idx(&[2, 1, 1], &[8; 2]),
+    );
+    let error = open(None).unwrap_err();
+    assert!(
+        error.contains("t10k (2 images") && error.contains("train (3 images"),
+        "{error}"
+    );
+    for (split, rows) in [("train", 3), ("test", 2), ("t10k", 2)] {
+        assert_eq!(open(Some(split)).unwrap().len(), rows, "{split}");
+    }
+    // Two pairs have no order to be read in.
+    assert!(open(Some("all")).is_err());
+    let other = folder.path().join("FashionMNIST/raw");
+    fs::create_dir_all(&other).unwrap();
+    fs::write(other.join("train-images-idx3-ubyte"), idx(&[1, 1, 1], &[1])).unwrap();
+    let error = open(Some("train")).unwrap_err();
+    assert!(
+        error.contains("FashionMNIST/raw") && error.contains("MNIST/raw/t"),
+        "{error}"
+    );
+}
+
+#[test]
+fn folders_called_like_splits_are_not_one_data_set() {
+    let folder = tempfile::tempdir().unwrap();
+    let save = |name: &str, value: u8| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        GrayImage::from_pixel(2, 2, image::Luma([value]))
+            .save(path)
+            .unwrap();
+    };
+    let open = |split: Option<&str>| {
+        let options = OpenOptions {
+            split: split.map(str::to_owned),
+            ..OpenOptions::default()
+        };
+        let data = Dataset::open(folder.path(), &options).map_err(|error| error.to_string())?;
+        Ok::<_, String>(
+            (0..data.len())
+                .map(|row| data.name(row))
+                .collect::<Vec<_>>(),
+        )
+    };
+    save("pictures/train/cat/0.png", 1);
+    save("pictures/train/dog/1.png", 2);
+    assert_eq!(open(None).unwrap().len(), 2);
+    assert!(open(Some("test")).unwrap_err().contains("no split called"));
+    save("pictures/val/cat/2.png", 3);
+    let error = open(None).unwrap_err();
+    assert!(
+        error.contains("train (2 images") && error.contains("val (1 image,"),
+        "{error}"
+    );
+    assert_eq!(
+        open(Some("validation")).unwrap(),
+        ["pictures/val/cat/2.png"]
+    );
+    assert_eq!(open(Some("train")).unwrap().len(), 2);
+    assert_eq!(open(Some("all")).unwrap().len(), 3);
+    let images = Dataset::open(&folder.path().join("pictures/val"), &OpenOptions::default());
+    assert_eq!(images.unwrap().len(), 1);
+}
+
+#[test]
+fn cifar_100_is_read_in_its_binary_version_and_tests_are_a_split() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |split: Option<&str>| {
+        let options = OpenOptions {
+            split: split.map(str::to_owned),
+            ..OpenOptions::default()
+        };
+        Dataset::open(folder.path(), &options).map_err(|error| error.to_string())
+    };
+    let hundred = folder.path().join("cifar-100-binary");
+    fs::create_dir(&hundred).unwrap();
+    let record = |fine: u8| [vec![3, fine], vec![fine; 3072]].concat();
+    fs::write(hundred.join("train.bin"), [record(40), record(99)].concat()).unwrap();
+    fs::write(hundred.join("test.bin"), record(7)).unwrap();
+    let error = open(None).unwrap_err();
+    assert!(
+        error.contains("test (1 image,") && error.contains("train (2 images"),
+        "{error}"
+    );
+    let data = open(Some("train")).unwrap();
+    assert_eq!(
+        (data.len(), data.label(1), all(&data)[1][0]),
+        (2, Some(99), 99)
+    );
+    assert_eq!(data.kind(), "CIFAR-100 batches");
+    fs::write(hundred.join("test.bin"), record(100)).unwrap();
+    assert!(
+        open(Some("test"))
+            .unwrap_err()
+            .contains("label 100, not 0 to 99")
+    );
+    fs::remove_dir_all(&hundred).unwrap();
+    for n in 1..=5u8 {
+        fs::write(
+            folder.path().join(format!("data_batch_{n}.bin")),
+            batch(2, n),
+        )
+        .unwrap();
+    }
+    fs::write(folder.path().join("test_batch.bin"), batch(3, 9)).unwrap();
+    for (split, rows) in [
+        (None, 10),
+        (Some("train"), 10),
+        (Some("test"), 3),
+        (Some("all"), 13),
+    ] {
+        assert_eq!(open(split).unwrap().len(), rows, "{split:?}");
+    }
+}
+
+#[test]
 fn idx_counts_are_checked_before_memory_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("train-images-idx3-ubyte");
@@ -354,6 +497,7 @@ fn cifar_batches_are_read_in_order_and_as_pixels() {
     let gray = OpenOptions {
         channels: Some(1),
         memory_budget: 0,
+        ..OpenOptions::default()
     };
     let gray = all(&Dataset::open(&inside, &gray).unwrap());
     assert_eq!((gray[0].len(), gray[8][0]), (1024, 1));

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::{MachineArgs, MethodName, SEL, SEL_LONG, SRC, SRC_LONG, SamplerName, heading};
+use super::{DataArgs, MachineArgs, MethodName, SEL, SEL_LONG, SamplerName, heading};
 
 /// The metrics, as they are typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -61,6 +61,9 @@ pub struct ProtocolArgs {
     /// Images like the training images that the model never saw
     #[arg(long, value_name = "SRC", help_heading = heading::MEASURING)]
     pub controls: Option<PathBuf>,
+    /// Which split of --controls, where it has several
+    #[arg(long, value_name = "NAME", requires = "controls", help_heading = heading::MEASURING)]
+    pub controls_split: Option<String>,
     /// Class of all samples and attempts, for a model with classes [default: those of the forgotten images]
     #[arg(long, value_name = "C", allow_negative_numbers = true, help_heading = heading::SAMPLING)]
     pub class: Option<i64>,
@@ -117,18 +120,11 @@ pub struct EvaluateArgs {
     /// The model before unlearning, measured beside it with the same seeds
     #[arg(long, value_name = "DIR")]
     pub baseline: Option<PathBuf>,
-    #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub data: DataArgs,
     // Empty where it was not given: data in the published layout says itself what was memorized.
-    #[arg(
-        long,
-        value_name = "SEL",
-        help = SEL,
-        long_help = SEL_LONG,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub forget: String,
+    #[arg(long, value_name = "SEL", help = SEL, long_help = SEL_LONG)]
+    pub forget: Vec<String>,
     #[command(flatten)]
     pub prompts: PromptArgs,
     /// What to measure [default: frequency,injection,copies; text-to-image: cluster,sscd,clip-iqa]
@@ -191,8 +187,8 @@ pub struct ExperimentArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub data: DataArgs,
     /// What to forget instead of the preset's images; may be repeated, one run each
     #[arg(long, value_name = "SEL")]
     pub forget: Vec<String>,
@@ -262,6 +258,9 @@ pub struct VerifyArgs {
     /// Where the data set is now, if it moved
     #[arg(long, value_name = "SRC")]
     pub data: Option<PathBuf>,
+    /// The split's name in --data, if it has another now
+    #[arg(long, value_name = "NAME", help_heading = heading::DATA)]
+    pub split: Option<String>,
     /// The run's key, if it is not beside the folder (RUN_DIR.digest-key)
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,

@@ -7,7 +7,7 @@ use retrack_networks::folder::Dtype;
 use retrack_unlearn::neighbors::Neighbors;
 use serde::{Deserialize, Serialize};
 
-use super::{MachineArgs, SEL, SEL_LONG, SRC, SRC_LONG, heading};
+use super::{DataArgs, MachineArgs, SEL, SEL_LONG, heading};
 
 /// What of a denoiser is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -71,18 +71,11 @@ pub struct UnlearnArgs {
     /// The model: a diffusers pipeline or UNet2DModel folder
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    #[arg(long, value_name = "SRC", help = SRC, long_help = SRC_LONG)]
-    pub data: PathBuf,
+    #[command(flatten)]
+    pub data: DataArgs,
     // Empty where it was not given: data in the published layout says itself what was memorized.
-    #[arg(
-        long,
-        value_name = "SEL",
-        help = SEL,
-        long_help = SEL_LONG,
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub forget: String,
+    #[arg(long, value_name = "SEL", help = SEL, long_help = SEL_LONG)]
+    pub forget: Vec<String>,
     /// Where the new model folder goes
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
@@ -197,15 +190,15 @@ impl UnlearnArgs {
     /// The command with its required options alone.
     pub fn plain(
         model: &Path,
-        data: &Path,
+        data: &DataArgs,
         forget: &str,
         out: &Path,
         machine: &MachineArgs,
     ) -> Self {
         Self {
             model: model.into(),
-            data: data.into(),
-            forget: forget.into(),
+            data: data.clone(),
+            forget: vec![forget.into()],
             out: out.into(),
             prompt: None,
             forget_prompt: None,

@@ -21,7 +21,7 @@ use retrack_unlearn::written::{Output, Written, WrittenError};
 use serde_json::json;
 
 use super::unlearn::unlearn;
-use crate::args::{DemoArgs, UnlearnArgs};
+use crate::args::{DataArgs, DemoArgs, UnlearnArgs};
 use crate::evidence::{self, Findings, Forgotten, Rule, Tally, counted, show_samples};
 use crate::failure::Failure;
 use crate::model::{self, Samples};
@@ -109,7 +109,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let after = new.sample(args, &device)?;
 
     progress::note("4/4  noising the T-shirt half-way and denoising it with both models");
-    let data = model::open_data(&data_path, &base.model)?;
+    let data = model::open_data(&DataArgs::at(&data_path), &base.model)?;
     let image_len = data.shape().bytes();
     let mut shirt = vec![0; image_len];
     data.read(unlearning.forget[0], &mut shirt)?;
@@ -230,7 +230,7 @@ fn unlearn_args(args: &DemoArgs, base: &Path, data: &Path, out: &Path) -> Unlear
         preset: Some("demo".into()),
         // Fashion-MNIST's, for anybody to see.
         show_forgotten: true,
-        ..UnlearnArgs::plain(base, data, "label:10", out, &args.machine)
+        ..UnlearnArgs::plain(base, &DataArgs::at(data), "label:10", out, &args.machine)
     }
 }
 

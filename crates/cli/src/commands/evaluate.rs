@@ -30,8 +30,8 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     let opened = latent::open(&args.model)?;
-    let prompts = opened.prompts(&args.prompts, &args.data)?;
-    let forget = opened.selection(&args.forget, &args.data)?;
+    let prompts = opened.prompts(&args.prompts, &args.data.path)?;
+    let forget = opened.selection(&args.forget, &args.data.path)?;
     let defaults = Defaults::of(prompts.is_some());
     let scheduler = args.scheduler.or(defaults.scheduler);
     let protocol = Protocol {
@@ -44,6 +44,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         sscd: args.protocol.sscd.clone(),
         clip: args.protocol.clip.clone(),
         controls: args.protocol.controls.clone(),
+        controls_split: args.protocol.controls_split.clone(),
         guidance: prompts
             .is_some()
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
@@ -51,8 +52,8 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     };
     protocol.check()?;
     progress::detail(format_args!("measuring {}", json!(protocol)));
-    if args.data.is_dir() {
-        outside(&args.out, &args.data, "data")?;
+    if args.data.path.is_dir() {
+        outside(&args.out, &args.data.path, "data")?;
     }
     for model in std::iter::once(&args.model).chain(&args.baseline) {
         outside(&args.out, model, "model")?;
@@ -110,6 +111,8 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let mut json = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "data_digest": data.digest()?,
+        "split": args.data.reading.split,
+        "alpha": data.alpha(),
         "forgotten_rows": subject.split.forget.len(),
         "duplicate_rows": subject.split.duplicates.len(),
         "protocol": protocol,
@@ -177,7 +180,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         Fact::new(
             "Selected by",
             match args.show_forgotten {
-                true => forget.clone(),
+                true => forget.join(", "),
                 false => evidence::selected(&forget, &subject.split.forget),
             },
         ),
@@ -185,10 +188,10 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             "Looked for",
             match (subject.split.forget.len(), forgotten.len()) {
                 (rows, distinct) if rows == distinct => counted(rows, "image"),
-                (rows, distinct) => format!("{rows} rows, {distinct} of them distinct"),
+                (rows, distinct) => format!("{}, {distinct} distinct", counted(rows, "row")),
             },
         ),
-        Fact::new("Data set", args.data.display()),
+        Fact::new("Data set", args.data.path.display()),
     ];
     facts.push(Fact::new("What counts as one", forgotten.rule()));
     if let Some(classes) = &classes {

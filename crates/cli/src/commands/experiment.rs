@@ -13,7 +13,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
-use retrack_unlearn::data::{self, Dataset, captions};
+use retrack_unlearn::data::{self, Dataset};
 use retrack_unlearn::lock::{self, Lock};
 use retrack_unlearn::run::{Difference, recorded_seconds};
 use retrack_unlearn::texts;
@@ -127,7 +127,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
     let opened = latent::open(&args.model)?;
-    let prompts = opened.prompts(&args.prompts, &args.data)?;
+    let prompts = opened.prompts(&args.prompts, &args.data.path)?;
     let protocol = Protocol {
         metrics: args.metrics.clone().unwrap_or(preset.protocol.metrics),
         samples: args.protocol.samples.unwrap_or(preset.protocol.samples),
@@ -136,6 +136,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         sscd: args.protocol.sscd.clone(),
         clip: args.protocol.clip.clone(),
         controls: args.protocol.controls.clone(),
+        controls_split: args.protocol.controls_split.clone(),
         guidance: prompts
             .is_some()
             .then(|| args.prompts.guidance.unwrap_or(GUIDANCE)),
@@ -159,9 +160,9 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     } else {
         args.forget.clone()
     };
-    let published = prompts.is_some() && data::is_published(&args.data);
+    let published = prompts.is_some() && data::is_published(&args.data.path);
     let forget = match forget.as_slice() {
-        [] if published => vec![opened.selection("", &args.data)?],
+        [] if published => opened.selection(&[], &args.data.path)?,
         _ => forget,
     };
     if forget.is_empty() {
@@ -182,13 +183,11 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
     let mut shown = Vec::with_capacity(forget.len());
     for selection in &forget {
-        shown.push(evidence::selected(
-            selection,
-            &model::select(selection, &data)?,
-        ));
+        let one = std::slice::from_ref(selection);
+        shown.push(evidence::selected(one, &model::select(one, &data)?));
     }
     let subject = |place: usize| {
-        let forget: &String = &forget[place];
+        let forget = std::slice::from_ref(&forget[place]);
         let subject = Subject::new(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
         subject.map(|subject| (place, subject))
     };
@@ -196,8 +195,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let classes = protocol.classes(&opened, &current.1)?;
     protocol.tried(&current.1, opened.scheduler(), args.fail_if_found)?;
     let copied = opened.folder().check_copy()?;
-    if args.data.is_dir() {
-        outside(&args.out, &args.data, "data")?;
+    if args.data.path.is_dir() {
+        outside(&args.out, &args.data.path, "data")?;
     }
     outside(&args.out, &args.model, "model")?;
     let mut weights = json!({"original": digests(opened.folder())?});
@@ -218,6 +217,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "preset": args.preset,
         "weights_sha256": weights,
         "data_digest": data.digest()?,
+        "split": args.data.reading.split,
+        "alpha": data.alpha(),
         // What is left behind names no file of the data.
         "forget": shown,
         "protocol": protocol,
@@ -230,7 +231,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         });
     }
     if let Some(from) = &args.captions {
-        identity["captions_digest"] = texts::digest(&captions(&data, from)?).into();
+        identity["captions_digest"] = texts::digest(&latent::read_captions(&data, from)?).into();
     }
     let mut lines = vec![Line::Original];
     lines.extend(args.retrained.iter().map(|_| Line::Retrained));
@@ -356,7 +357,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             Fact::new("Settings", format!("preset {}", args.preset)),
             Fact::new("Forgotten, one run each", shown.join(", ")),
             Fact::new("Model", args.model.display()),
-            Fact::new("Data set", args.data.display()),
+            Fact::new("Data set", args.data.path.display()),
             Fact::new(
                 "How it was measured",
                 caption(&protocol, &shown, &seeds, classes.is_some()).trim_end(),

@@ -8,10 +8,9 @@ use burn::tensor::Device;
 use retrack_networks::folder::Kind;
 use retrack_networks::lora;
 use retrack_networks::stable_diffusion::StableDiffusion;
-use retrack_unlearn::data::OpenOptions;
 use serde_json::{Value, json};
 
-use crate::args::InspectArgs;
+use crate::args::{InspectArgs, ReadingArgs};
 use crate::failure::Failure;
 use crate::latent::{self, Opened};
 use crate::model;
@@ -32,7 +31,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let facts = if is_model {
         model_facts(path)?
     } else {
-        data_facts(path)?
+        data_facts(path, &args.reading)?
     };
     if args.json {
         say!("{}", Value::Object(facts));
@@ -153,12 +152,8 @@ fn text_to_image_facts(opened: &StableDiffusion) -> Result<Facts, Failure> {
     Ok(facts)
 }
 
-fn data_facts(path: &Path) -> Result<Facts, Failure> {
-    let options = OpenOptions {
-        channels: None,
-        memory_budget: model::BUDGET as u64,
-    };
-    let data = model::read_data(path, &options)?;
+fn data_facts(path: &Path, reading: &ReadingArgs) -> Result<Facts, Failure> {
+    let data = model::open_images(path, reading, None)?;
     let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
     for label in (0..data.len()).filter_map(|row| data.label(row)) {
         *counts.entry(label).or_default() += 1;
@@ -169,7 +164,10 @@ fn data_facts(path: &Path) -> Result<Facts, Failure> {
         let listed = counts
             .iter()
             .take(20)
-            .map(|(label, n)| format!("{label}: {n}"));
+            .map(|(&label, n)| match data.label_name(label) {
+                Some(name) => format!("{label} ({name}): {n}"),
+                None => format!("{label}: {n}"),
+            });
         let mut listed = listed.collect::<Vec<_>>().join(", ");
         if counts.len() > 20 {
             listed += &format!(", and {} more", counts.len() - 20);

@@ -1,11 +1,12 @@
 //! `retrack neighbors`: what would take a forgotten image's place.
 
 use retrack_eval::pictures::Grid;
-use retrack_unlearn::data::{Dataset, OpenOptions};
+use retrack_unlearn::data::Dataset;
 use retrack_unlearn::neighbors::{Neighbor, Prepared, prepare, root_mean_square};
 use serde_json::{Value, json};
 
 use crate::args::NeighborsArgs;
+use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::folders::{new_file_beside, outside};
 use crate::progress::say;
@@ -20,16 +21,12 @@ pub fn run(args: &NeighborsArgs) -> Result<(), Failure> {
         return Err(Failure::input("--neighbors is 0; give at least 1"));
     }
     if let Some(path) = &args.out {
-        if args.data.is_dir() {
-            outside(path, &args.data, "data")?;
+        if args.data.path.is_dir() {
+            outside(path, &args.data.path, "data")?;
         }
-        new_file_beside(path, &args.data, args.force)?;
+        new_file_beside(path, &args.data.path, args.force)?;
     }
-    let options = OpenOptions {
-        channels: None,
-        memory_budget: model::BUDGET as u64,
-    };
-    let data = model::read_data(&args.data, &options)?;
+    let data = model::open_images(&args.data.path, &args.data.reading, None)?;
     let rows = model::select(&args.forget, &data)?;
     let cache = machine::cache_folder();
     let searching = progress::activity("searching");
@@ -51,25 +48,31 @@ pub fn run(args: &NeighborsArgs) -> Result<(), Failure> {
     }
     let bytes = data.shape().bytes();
     if args.json {
-        say!("{}", report(&prepared, bytes));
+        say!("{}", report(&data, &prepared));
     } else {
         print(&data, &prepared, bytes);
     }
     Ok(())
 }
 
-fn report(prepared: &Prepared, bytes: usize) -> Value {
+fn report(data: &Dataset, prepared: &Prepared) -> Value {
+    let bytes = data.shape().bytes();
     let neighbor = |one: &Neighbor| {
         json!({
             "row": one.row,
+            "name": data.name(one.row),
             "distance": (one.distance_squared as f64).sqrt() / 255.0,
             "rms": root_mean_square(one.distance_squared, bytes),
         })
     };
     let found = prepared.split.forget.iter().zip(&prepared.neighbors);
     let images: Vec<Value> = found
-        .map(|(row, found)| {
-            json!({ "row": row, "neighbors": found.iter().map(neighbor).collect::<Vec<_>>() })
+        .map(|(&row, found)| {
+            json!({
+                "row": row,
+                "name": data.name(row),
+                "neighbors": found.iter().map(neighbor).collect::<Vec<_>>(),
+            })
         })
         .collect();
     json!({
@@ -94,7 +97,7 @@ fn print(data: &Dataset, prepared: &Prepared, bytes: usize) {
     }
     let more = prepared.split.forget.len().saturating_sub(SHOWN);
     if more > 0 {
-        say!("and {more} more images; --json lists all");
+        say!("and {} more; --json lists all", counted(more, "image"));
     }
 }
 

@@ -10,6 +10,7 @@ use retrack_unlearn::written::{self, Output};
 
 use crate::args::SampleArgs;
 use crate::evaluation::GUIDANCE;
+use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::folders::{new_file, outside};
 use crate::latent::{self, Opened, PromptedSamples};
@@ -72,7 +73,11 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
         };
         model::write(&args.out, &grid.png(&bytes)?)?;
     }
-    progress::note(format!("{} samples in {}", args.count, args.out.display()));
+    progress::note(format!(
+        "{} in {}",
+        counted(args.count, "sample"),
+        args.out.display()
+    ));
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use retrack_networks::parameters;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
 use retrack_unlearn::checkpoint;
-use retrack_unlearn::data::{Dataset, OpenOptions, Split};
+use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::objective::Finetune;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate};
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::arch::Arch;
 use crate::args::TrainArgs;
+use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::folders::{existing, outside};
 use crate::progress::say;
@@ -45,8 +46,8 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     if !args.dry_run {
         RunFolder::check(&args.out, existing, &planned)?;
     }
-    if args.data.is_dir() {
-        outside(&args.out, &args.data, "data")?;
+    if args.data.path.is_dir() {
+        outside(&args.out, &args.data.path, "data")?;
     }
     if args.steps == 0 || args.batch_size == 0 || args.accumulate == 0 {
         return Err(Failure::input(
@@ -73,10 +74,10 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     if labels && data.label(0).is_none() {
         return Err(given.fail("`num_class_embeds` is set, but the data set has no labels".into()));
     }
-    let rows = match &args.exclude {
-        None => (0..data.len()).collect(),
-        Some(selection) => {
-            let excluded = model::select(selection, &data)?;
+    let rows = match args.exclude.as_slice() {
+        [] => (0..data.len()).collect(),
+        selections => {
+            let excluded = model::select(selections, &data)?;
             let split = Split::new(&data, &excluded, model::BUDGET)?;
             report_split(&split, &data);
             split.retain
@@ -100,9 +101,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
             "command": "train",
             "version": env!("CARGO_PKG_VERSION"),
             "arch": arch,
-            "data": args.data.display().to_string(),
+            "data": args.data.path.display().to_string(),
+            "split": args.data.reading.split,
+            "alpha": data.alpha(),
             "data_digest": data.digest()?,
-            "exclude": args.exclude,
+            "exclude": match args.exclude.as_slice() {
+                [] => Value::Null,
+                selections => model::recorded(selections),
+            },
             "rows": rows.len(),
             "steps": steps,
             "batch_size": args.batch_size,
@@ -242,13 +248,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 
 /// The data with the network's channels; where it says none, with those of the images, transparency aside.
 fn open_data(args: &TrainArgs, channels: Option<usize>) -> Result<Dataset, Failure> {
-    let open = |channels| {
-        let options = OpenOptions {
-            channels,
-            memory_budget: 4 * model::BUDGET as u64,
-        };
-        model::read_data(&args.data, &options)
-    };
+    let open = |channels| model::open_images(&args.data.path, &args.data.reading, channels);
     let data = open(channels)?;
     match (channels, data.shape().channels) {
         (None, with_alpha @ (2 | 4)) => Ok(open(Some(with_alpha - 1))?),
@@ -324,7 +324,8 @@ impl Longer {
 
 fn report(args: &TrainArgs, images: usize) {
     progress::tell(format_args!(
-        "trained on {images} images for {} {}; model in {}",
+        "trained on {} for {} {}; model in {}",
+        counted(images, "image"),
         args.steps,
         steps(args.steps),
         args.out.display()

@@ -72,12 +72,12 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         unlearn_text::refuse_texts(args)?;
     }
     let args = &UnlearnArgs {
-        forget: opened.selection(&args.forget, &args.data)?,
+        forget: opened.selection(&args.forget, &args.data.path)?,
         ..args.clone()
     };
     outside(&args.out, opened.folder().root(), "model")?;
-    if args.data.is_dir() {
-        outside(&args.out, &args.data, "data")?;
+    if args.data.path.is_dir() {
+        outside(&args.out, &args.data.path, "data")?;
     }
     let key = match args.no_report {
         true => None,
@@ -252,7 +252,9 @@ fn resolved(
         "version": env!("CARGO_PKG_VERSION"),
         "model": args.model.display().to_string(),
         "weights_sha256": digests(&model.folder)?,
-        "data": args.data.display().to_string(),
+        "data": args.data.path.display().to_string(),
+        "split": args.data.reading.split,
+        "alpha": data.alpha(),
         "data_digest": data.digest()?,
         // What names a file may say whose picture it is; the rows say which one it was.
         "forget": selected(&args.forget, &split.forget),

@@ -8,7 +8,7 @@ use retrack_networks::conditional::Captioned;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::stable_diffusion::StableDiffusion;
-use retrack_unlearn::data::{self, Dataset, Split, captions, original_prompt};
+use retrack_unlearn::data::{self, Dataset, Split, original_prompt};
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
 use retrack_unlearn::neighbors::{Neighbor, NeighborError, Neighbors};
 use retrack_unlearn::run::{Existing, RunFolder};
@@ -271,12 +271,12 @@ fn read_texts(args: &UnlearnArgs, data: &Dataset, split: &Split) -> Result<Texts
         forget: args.forget_prompt.clone(),
         retain: args.retain_prompt.clone(),
         captions: match &args.captions {
-            Some(from) => Some(captions(data, from)?),
+            Some(from) => Some(latent::read_captions(data, from)?),
             None => None,
         },
         all: match &args.prompt {
             Some(prompt) => Some(prompt.clone()),
-            None if data::is_published(&args.data) => original_prompt(&args.data)?,
+            None if data::is_published(&args.data.path) => original_prompt(&args.data.path)?,
             None => None,
         },
     };
@@ -362,7 +362,9 @@ fn resolved(
         "version": env!("CARGO_PKG_VERSION"),
         "model": args.model.display().to_string(),
         "weights_sha256": digests(&opened.model.folder)?,
-        "data": args.data.display().to_string(),
+        "data": args.data.path.display().to_string(),
+        "split": args.data.reading.split,
+        "alpha": data.alpha(),
         "data_digest": data.digest()?,
         // What names a file may say whose picture it is, and so may a prompt, which the digest stands for.
         "forget": selected(&args.forget, &split.forget),

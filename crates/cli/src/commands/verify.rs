@@ -18,7 +18,7 @@ use retrack_unlearn::images::Images;
 use serde_json::{Value, json};
 
 use super::unlearn_text::encode;
-use crate::args::VerifyArgs;
+use crate::args::{DataArgs, ReadingArgs, VerifyArgs};
 use crate::evidence::{
     CONTENT, Check, Forgotten, Numbers, OLD_KEY, PAGE, Private, Probe, RowTexts, Rule,
     output_files, record_files,
@@ -72,7 +72,13 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
     found.equal("version of retrack", &report.version, version);
     let base = latent::open(&input)?;
-    let data = base.open_data(&source)?;
+    let data = base.open_data(&DataArgs {
+        path: source,
+        reading: ReadingArgs {
+            split: args.split.clone().or(check.split.clone()),
+            alpha: check.alpha,
+        },
+    })?;
     files(&report, out, &folder, base.folder(), &mut found)?;
     if report.version == version {
         let page = fs::read_to_string(folder.join(PAGE)).unwrap_or_default();

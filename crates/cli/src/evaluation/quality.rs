@@ -12,6 +12,7 @@ use retrack_eval::statistics_file::StatisticsFile;
 use retrack_networks::folder::sha256_file;
 
 use super::examined::Examined;
+use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::{machine, progress};
 
@@ -65,10 +66,10 @@ impl<'a> Examined<'a, '_> {
                 Err(_) => String::new(),
             };
             self.found.notes.push(format!(
-                "{name} is of {} samples against {} images, few for {} features: it is too large{bias}, and comparable \
+                "{name} is of {} against {}, few for {} features: it is too large{bias}, and comparable \
                  only with numbers of as many; from {} on little of it is bias",
-                samples.count(),
-                retained.count(),
+                counted(samples.count() as usize, "sample"),
+                counted(retained.count() as usize, "image"),
                 samples.dimensions(),
                 SAMPLES_A_FEATURE * samples.dimensions() as u64,
             ));

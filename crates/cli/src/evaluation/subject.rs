@@ -45,7 +45,7 @@ impl<'a> Subject<'a> {
     /// A selection that means nothing, an image that cannot be read, no images that would give a threshold.
     pub fn new(
         data: &'a Dataset,
-        forget: &str,
+        forget: &[String],
         prompts: Option<&'a Prompts>,
         judges: &'a Judges,
         threshold: Option<f64>,

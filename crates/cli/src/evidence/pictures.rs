@@ -5,6 +5,7 @@ use retrack_eval::report::Report;
 use retrack_unlearn::data::ImageShape;
 
 use super::forgotten::Sight;
+use crate::evidence::counted;
 use crate::failure::Failure;
 
 /// Pixels on a side of an image in a report, at most.
@@ -113,7 +114,10 @@ pub fn show_samples(
     let columns = (count as f64).sqrt().ceil() as usize;
     let (shown, hidden) = covered(images, sights, shape, show_forgotten);
     let copies = sights.iter().filter(|sight| sight.counts).count();
-    let caption = format!("{title}: {count} samples, {copies} of which count as a forgotten image");
+    let caption = format!(
+        "{title}: {}, {copies} of which count as a forgotten image",
+        counted(count, "sample")
+    );
     let alt = format!(
         "{caption}. Place by place the same seeds as in the other grid.{}",
         if hidden > 0 {

@@ -65,7 +65,7 @@ impl Private {
         for (folder, what) in [
             (&args.out, "the output folder, which may be passed on"),
             (&args.model, "the model's folder"),
-            (&args.data, "the data set"),
+            (&args.data.path, "the data set"),
         ] {
             if is_inside(&path, folder) {
                 return Err(Failure::input(format!(

@@ -5,18 +5,23 @@ use retrack_unlearn::data::Selection;
 /// Rows that are listed one by one, at most.
 const LISTED: usize = 8;
 
-/// A selection as it was typed, where that says no more than numbers; else the rows that it stands for.
-pub fn selected(typed: &str, rows: &[usize]) -> String {
-    match Selection::parse(typed) {
-        Ok(Selection::Rows { .. } | Selection::Label(_)) => typed.trim().into(),
-        _ => match rows {
-            [row] => format!("row:{row}"),
-            rows if rows.len() <= LISTED => {
-                let rows: Vec<String> = rows.iter().map(usize::to_string).collect();
-                format!("rows {}", rows.join(", "))
-            }
-            rows => format!("{} rows, the first {}", rows.len(), rows[0]),
-        },
+/// Selections as they were typed, where they say no more than numbers; else the rows that they stand for.
+pub fn selected(typed: &[String], rows: &[usize]) -> String {
+    let numbers = |text: &String| {
+        let parsed = Selection::parse(text);
+        matches!(parsed, Ok(Selection::Rows { .. } | Selection::Label(_)))
+    };
+    if typed.iter().all(numbers) {
+        let typed: Vec<&str> = typed.iter().map(|text| text.trim()).collect();
+        return typed.join(", ");
+    }
+    match rows {
+        [row] => format!("row:{row}"),
+        rows if rows.len() <= LISTED => {
+            let rows: Vec<String> = rows.iter().map(usize::to_string).collect();
+            format!("rows {}", rows.join(", "))
+        }
+        rows => format!("{} rows, the first {}", rows.len(), rows[0]),
     }
 }
 
@@ -26,6 +31,7 @@ mod tests {
 
     #[test]
     fn files_are_named_by_their_rows() {
+        let selected = |typed: &str, rows: &[usize]| selected(&[typed.to_string()], rows);
         for typed in ["row:3", "rows:1-4", "label:10", "cluster:1"] {
             assert_eq!(selected(typed, &[3]), typed);
         }
@@ -33,5 +39,10 @@ mod tests {
         assert_eq!(selected("@jane.txt", &[3, 5]), "rows 3, 5");
         let many: Vec<usize> = (7..20).collect();
         assert_eq!(selected("@jane.txt", &many), "13 rows, the first 7");
+        assert_eq!(selected("label:jane", &[3, 5]), "rows 3, 5");
+        let several = ["row:3", "label:1"].map(String::from);
+        assert_eq!(super::selected(&several, &[3, 7]), "row:3, label:1");
+        let named = ["row:3", "jane.png"].map(String::from);
+        assert_eq!(super::selected(&named, &[3, 7]), "rows 3, 7");
     }
 }

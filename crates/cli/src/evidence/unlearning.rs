@@ -11,7 +11,7 @@ use retrack_eval::report::*;
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::folder::ModelFolder;
 use retrack_networks::schedule::SchedulerConfig;
-use retrack_unlearn::data::{Dataset, Split};
+use retrack_unlearn::data::{Alpha, Dataset, Split};
 use retrack_unlearn::images::Images;
 use retrack_unlearn::neighbors::Neighbor;
 use retrack_unlearn::run::{EventLog, RunFolder, Spent};
@@ -64,6 +64,10 @@ pub struct Check {
     /// As typed.
     pub model: PathBuf,
     pub data: PathBuf,
+    #[serde(default)]
+    pub split: Option<String>,
+    #[serde(default)]
+    pub alpha: Alpha,
     pub data_digest: String,
     pub forget_rows: Vec<usize>,
     /// Retained rows that are nearly copies.
@@ -159,7 +163,9 @@ impl<'a> Evidence<'a> {
         let verdict = findings.verdict();
         let check = Check {
             model: args.model.clone(),
-            data: args.data.clone(),
+            data: args.data.path.clone(),
+            split: args.data.reading.split.clone(),
+            alpha: self.run.data.alpha(),
             data_digest: self.run.data.digest()?,
             forget_rows: self.run.split.forget.clone(),
             near_rows: self.run.split.near.iter().map(|near| near.row).collect(),
@@ -212,7 +218,7 @@ impl<'a> Evidence<'a> {
         let key = &run.private.expect("there is a report").key;
         let split = run.split;
         let selection = match run.args.show_forgotten {
-            true => run.args.forget.clone(),
+            true => run.args.forget.join(", "),
             // Names of files say whose picture it was.
             false => selected(&run.args.forget, &split.forget),
         };
@@ -244,7 +250,7 @@ impl<'a> Evidence<'a> {
             "Data set",
             format!(
                 "{} ({}, {})",
-                run.args.data.display(),
+                run.args.data.path.display(),
                 run.data.kind(),
                 counted(run.data.len(), "image")
             ),

@@ -217,6 +217,7 @@ fn read_all(path: &Path, memory_budget: u64) -> bool {
     let options = OpenOptions {
         channels: Some(3),
         memory_budget,
+        ..OpenOptions::default()
     };
     let Ok(data) = Dataset::open(path, &options) else {
         return false;
@@ -335,13 +336,14 @@ fn captions_and_labels(scratch: &Path, bytes: &[u8]) -> bool {
     let options = OpenOptions {
         channels: Some(3),
         memory_budget: 1 << 20,
+        ..OpenOptions::default()
     };
     let labelled = Dataset::open(&published, &options).is_ok();
     let prompts = original_prompt(&published).is_ok_and(|prompt| prompt.is_some());
     let _ = modified_prompts(&published);
     let images = published.join("images");
     let data = Dataset::open(&images, &options).expect("two images");
-    let captioned = ["x.json", "x.jsonl"].map(|name| {
+    let captioned = ["x.json", "x.jsonl", "x.csv", "x.txt"].map(|name| {
         let path = scratch.join(name);
         put(&path, bytes);
         captions(&data, path.to_str().expect("a scratch path")).is_ok()

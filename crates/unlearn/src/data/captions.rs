@@ -1,119 +1,326 @@
-//! A caption for each image of a data set: a column of a Parquet file, or a file beside the images.
+//! A caption for each image of a data set: a column of a Parquet file, a file beside the images, or a text file for each.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Dataset;
-use super::error::DataError;
+use super::error::{DataError, counted};
 use super::published::read_text;
+use super::table;
 
-/// What a line of a captions file may call its caption, as Hugging Face's image folders do.
-const TEXT_KEYS: [&str; 3] = ["text", "caption", "prompt"];
+/// What an entry of a captions file may call its caption, as Hugging Face's image folders and others do.
+const TEXT_KEYS: [&str; 6] = ["text", "caption", "prompt", "captions", "texts", "prompts"];
+/// What it may call the image.
+const NAME_KEYS: [&str; 8] = [
+    "file_name",
+    "filename",
+    "file",
+    "image",
+    "image_path",
+    "img",
+    "path",
+    "name",
+];
+/// Endings of text files that hold the caption of the image of the same name.
+const BESIDE: [&str; 2] = ["txt", "caption"];
+
+/// The captions of a data set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captions {
+    /// One for each row: the first, where there are several.
+    pub texts: Vec<String>,
+    /// Rows that have more than one.
+    pub several: usize,
+}
 
 /// The caption of every row.
 ///
 /// `from` is a JSON file (an object from file names to captions, or a list of objects with `file_name` and `text`), a JSON
-/// Lines file of such objects, or the name of a column of text.
+/// Lines file of such objects, a table (CSV, TSV) with columns of these names, COCO's annotations, a folder with a text
+/// file for each image, or the name of a column of text. A caption may be a list: its first entry is taken.
 ///
 /// # Errors
 /// No such file or column, or an image without a caption.
-pub fn captions(data: &Dataset, from: &str) -> Result<Vec<String>, DataError> {
-    let path = PathBuf::from(from);
-    if !path.is_file() {
-        return match data.source.texts(from)? {
-            Some(texts) => rows(data, from, texts),
-            None => Err(DataError::format(
-                data.path(),
-                format!(
-                    "captions {from:?}: no such file, and {} has no column of that name",
-                    data.kind()
-                ),
-            )),
-        };
-    }
-    let by_name = parse(&path, &read_text(&path)?)?;
-    let found = (0..data.len()).map(|row| {
-        let name = data.name(row);
-        let plain = name.rsplit('/').next().unwrap_or(&name);
-        by_name.get(&name).or_else(|| by_name.get(plain)).cloned()
-    });
-    rows(data, from, found.collect())
-}
-
-fn rows(data: &Dataset, from: &str, texts: Vec<Option<String>>) -> Result<Vec<String>, DataError> {
-    let missing = texts.iter().filter(|text| text.is_none()).count();
-    if let Some(first) = texts.iter().position(Option::is_none) {
+pub fn captions(data: &Dataset, from: &str) -> Result<Captions, DataError> {
+    let path = Path::new(from);
+    let texts = if path.is_dir() {
+        beside(data, path)?
+    } else if path.is_file() {
+        by_name(data, &parse(path, &read_text(path)?)?)
+    } else {
+        column(data, from)?
+    };
+    let missing = texts.iter().filter(|texts| texts.is_empty()).count();
+    if let Some(first) = texts.iter().position(Vec::is_empty) {
         return Err(DataError::format(
             data.path(),
             format!(
-                "{missing} of {} images have no caption in {from}, the first of them {}",
-                data.len(),
+                "{missing} of {} have no caption in {from}, the first of them {}",
+                counted(data.len(), "image"),
                 data.name(first)
             ),
         ));
     }
-    Ok(texts.into_iter().flatten().collect())
+    Ok(Captions {
+        several: texts.iter().filter(|texts| texts.len() > 1).count(),
+        texts: texts
+            .into_iter()
+            .filter_map(|texts| texts.into_iter().next())
+            .collect(),
+    })
 }
 
-fn parse(path: &Path, text: &str) -> Result<HashMap<String, String>, DataError> {
-    let problem = |problem: String| DataError::format(path, problem);
-    let is_lines = path.extension().is_some_and(|ending| ending == "jsonl");
-    let entries: Vec<Value> = if is_lines {
-        let lines = text
-            .lines()
-            .enumerate()
-            .filter(|(_, line)| !line.trim().is_empty());
-        lines
-            .map(|(number, line)| {
-                serde_json::from_str(line)
-                    .map_err(|error| problem(format!("line {}: {error}", number + 1)))
-            })
-            .collect::<Result<_, _>>()?
+fn column(data: &Dataset, name: &str) -> Result<Vec<Vec<String>>, DataError> {
+    if let Some(texts) = data.source.texts(name)? {
+        return Ok(texts);
+    }
+    let columns = data.source.columns();
+    let problem = if columns.is_empty() {
+        format!("no such file, and a {} has no columns", data.kind())
     } else {
-        match serde_json::from_str(text)
-            .map_err(|error| problem(format!("not valid JSON: {error}")))?
-        {
-            Value::Array(entries) => entries,
-            Value::Object(by_name) => {
-                let caption = |(name, caption): (String, Value)| match caption {
-                    Value::String(caption) => Ok((name, caption)),
-                    _ => Err(problem(format!("the caption of {name:?} is not a text"))),
-                };
-                return by_name.into_iter().map(caption).collect();
+        format!(
+            "no such file, and no column of texts of that name; the columns are {}",
+            columns.join(", ")
+        )
+    };
+    Err(DataError::format(
+        data.path(),
+        format!("captions {name:?}: {problem}"),
+    ))
+}
+
+/// From text files that are called as the images are.
+fn beside(data: &Dataset, folder: &Path) -> Result<Vec<Vec<String>>, DataError> {
+    let of_row = |row| {
+        let name = data.name(row);
+        let plain = name.rsplit('/').next().unwrap_or(&name);
+        let places = [name.as_str(), plain].map(|name| folder.join(name));
+        let place = places
+            .iter()
+            .flat_map(|place| BESIDE.map(|ending| place.with_extension(ending)))
+            .find(|place| place.is_file());
+        let Some(place) = place else {
+            return Ok(Vec::new());
+        };
+        Ok(vec![read_text(&place)?.trim().to_owned()])
+    };
+    (0..data.len()).map(of_row).collect()
+}
+
+/// From entries by name: the whole path, else the last part of it, else that without its ending.
+fn by_name(data: &Dataset, entries: &[(String, Vec<String>)]) -> Vec<Vec<String>> {
+    let plain = |name: &str| name.rsplit(['/', '\\']).next().unwrap_or(name).to_owned();
+    let stem = |name: &str| {
+        let plain = plain(name);
+        plain
+            .rsplit_once('.')
+            .map_or(plain.clone(), |(stem, _)| stem.to_owned())
+    };
+    // A key that stands for several entries is none: another image's caption is worse than no caption.
+    let table = |key: &dyn Fn(&str) -> String| {
+        let mut table: HashMap<String, Option<usize>> = HashMap::new();
+        for (place, (name, _)) in entries.iter().enumerate() {
+            let entry = table.entry(key(name)).or_insert(Some(place));
+            if *entry != Some(place) {
+                *entry = None;
             }
-            _ => return Err(problem("neither an object nor a list".into())),
+        }
+        table
+    };
+    let whole = |name: &str| name.trim_start_matches("./").to_owned();
+    let keys: [&dyn Fn(&str) -> String; 3] = [&whole, &plain, &stem];
+    let tables = keys.map(|key| table(key));
+    // By their last part alone, rows may be confused as well.
+    let mut rows: [HashMap<String, usize>; 3] = Default::default();
+    for row in 0..data.len() {
+        for (rows, key) in rows.iter_mut().zip(keys) {
+            *rows.entry(key(&data.name(row))).or_default() += 1;
+        }
+    }
+    let of_row = |row| {
+        let name = data.name(row);
+        let found = keys
+            .iter()
+            .zip(&tables)
+            .zip(&rows)
+            .find_map(|((key, table), rows)| {
+                let key = key(&name);
+                let unique = rows.get(&key) == Some(&1);
+                table.get(&key).copied().flatten().filter(|_| unique)
+            });
+        found.map_or(Vec::new(), |place| entries[place].1.clone())
+    };
+    (0..data.len()).map(of_row).collect()
+}
+
+/// Names and captions of a file, several entries of one name put together.
+fn parse(path: &Path, text: &str) -> Result<Vec<(String, Vec<String>)>, DataError> {
+    let problem = |problem: String| DataError::format(path, problem);
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    let ending = ending.unwrap_or_default().to_lowercase();
+    let separator = match ending.as_str() {
+        "csv" => Some(','),
+        "tsv" => Some('\t'),
+        // Flickr8k's captions.txt is a table.
+        "txt" if !text.trim_start().starts_with(['{', '[']) => Some(','),
+        _ => None,
+    };
+    let entries: Vec<Value> = if let Some(separator) = separator {
+        table::rows(text, separator).map_err(problem)?
+    } else {
+        match serde_json::from_str(text) {
+            Ok(Value::Array(entries)) => entries,
+            Ok(Value::Object(object)) => match coco(&object) {
+                Some(entries) => entries,
+                // A line alone is a whole object.
+                None if ending != "jsonl" && ending != "ndjson" => {
+                    return object
+                        .into_iter()
+                        .map(|(name, caption)| match texts(&caption) {
+                            Some(texts) => Ok((name, texts)),
+                            None => Err(problem(format!(
+                                "the caption of {name:?} is {}; a text, a list of texts or an object with one of {} is \
+                                 expected",
+                                kind(&caption),
+                                TEXT_KEYS.join(", ")
+                            ))),
+                        })
+                        .collect();
+                }
+                None => vec![Value::Object(object)],
+            },
+            Ok(other) => {
+                return Err(problem(format!(
+                    "it holds {}, neither an object nor a list",
+                    kind(&other)
+                )));
+            }
+            Err(error) => lines(text, &ending, error).map_err(problem)?,
         }
     };
-    entries
-        .iter()
-        .map(|entry| {
-            let name = entry.get("file_name").and_then(Value::as_str);
-            let caption = TEXT_KEYS
-                .iter()
-                .find_map(|key| entry.get(key).and_then(Value::as_str));
-            match (name, caption) {
-                (Some(name), Some(caption)) => Ok((name.into(), caption.into())),
-                _ => Err(problem(format!(
-                    "an entry lacks `file_name` or one of {}",
-                    TEXT_KEYS.join(", ")
-                ))),
+    let mut found: Vec<(String, Vec<String>)> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for (number, entry) in entries.iter().enumerate() {
+        let name = NAME_KEYS
+            .iter()
+            .find_map(|key| entry.get(key).and_then(Value::as_str));
+        let (Some(name), Some(texts)) = (name, texts_of(entry)) else {
+            return Err(problem(format!(
+                "entry {} has {}; it needs the file's name as `file_name` and its caption as one of {}",
+                number + 1,
+                keys(entry),
+                TEXT_KEYS.join(", ")
+            )));
+        };
+        match places.get(name) {
+            Some(&place) => found[place].1.extend(texts),
+            None => {
+                places.insert(name.to_owned(), found.len());
+                found.push((name.to_owned(), texts));
             }
+        }
+    }
+    Ok(found)
+}
+
+/// An object a line.
+fn lines(text: &str, ending: &str, whole: serde_json::Error) -> Result<Vec<Value>, String> {
+    let lines: Vec<(usize, &str)> = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .collect();
+    let is_lines = ending == "jsonl" || ending == "ndjson";
+    let first = lines
+        .first()
+        .map(|(_, line)| serde_json::from_str::<Value>(line));
+    if !is_lines && !matches!(first, Some(Ok(Value::Object(_)))) {
+        return Err(format!("not valid JSON: {whole}"));
+    }
+    lines
+        .into_iter()
+        .map(|(number, line)| {
+            serde_json::from_str(line).map_err(|error| format!("line {}: {error}", number + 1))
         })
         .collect()
+}
+
+/// The texts of a caption: one, a list of them, or an object with either.
+fn texts(caption: &Value) -> Option<Vec<String>> {
+    match caption {
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Array(texts) if !texts.is_empty() => texts
+            .iter()
+            .map(|text| text.as_str().map(str::to_owned))
+            .collect(),
+        Value::Object(_) => texts_of(caption),
+        _ => None,
+    }
+}
+
+fn texts_of(entry: &Value) -> Option<Vec<String>> {
+    let found = TEXT_KEYS.iter().find_map(|key| entry.get(key))?;
+    match found {
+        Value::Object(_) => None,
+        found => texts(found),
+    }
+}
+
+/// COCO's annotations: captions by the numbers of images, and what these are called.
+fn coco(object: &Map<String, Value>) -> Option<Vec<Value>> {
+    let (images, annotations) = (
+        object.get("images")?.as_array()?,
+        object.get("annotations")?.as_array()?,
+    );
+    let names: HashMap<i64, &Value> = images
+        .iter()
+        .filter_map(|image| Some((image.get("id")?.as_i64()?, image.get("file_name")?)))
+        .collect();
+    let entries = annotations.iter().filter_map(|annotation| {
+        let name = names.get(&annotation.get("image_id")?.as_i64()?)?;
+        let caption = annotation.get("caption")?;
+        Some(serde_json::json!({"file_name": name, "text": caption}))
+    });
+    Some(entries.collect())
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(texts) if texts.is_empty() => "an empty list",
+        Value::Array(_) => "a list of other things than texts",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn keys(entry: &Value) -> String {
+    match entry {
+        Value::Object(object) if object.is_empty() => "no keys".into(),
+        Value::Object(object) => {
+            let keys: Vec<&str> = object.keys().take(10).map(String::as_str).collect();
+            format!("the keys {}", keys.join(", "))
+        }
+        other => format!("no keys: it is {}", kind(other)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(name: &str, text: &str) -> Result<HashMap<String, String>, String> {
-        parse(Path::new(name), text).map_err(|error| error.to_string())
+    fn parsed(name: &str, text: &str) -> Result<HashMap<String, Vec<String>>, String> {
+        parse(Path::new(name), text)
+            .map(|entries| entries.into_iter().collect())
+            .map_err(|error| error.to_string())
     }
 
     #[test]
-    fn captions_are_read_from_all_three_forms() {
+    fn captions_are_read_from_all_forms() {
         for (name, text) in [
             ("c.json", r#"{"a.png": "a cat", "b/c.png": "a dog"}"#),
             (
@@ -124,24 +331,73 @@ mod tests {
                 "metadata.jsonl",
                 "{\"file_name\": \"a.png\", \"text\": \"a cat\"}\n\n{\"file_name\": \"b/c.png\", \"prompt\": \"a dog\"}\n",
             ),
+            (
+                "lines.json",
+                "{\"image\": \"a.png\", \"text\": [\"a cat\"]}\n{\"image\": \"b/c.png\", \"captions\": [\"a dog\"]}",
+            ),
+            (
+                "kohya.json",
+                r#"{"a.png": {"caption": "a cat", "tags": "x"}, "b/c.png": {"caption": "a dog"}}"#,
+            ),
+            (
+                "metadata.csv",
+                "file_name,width,text\r\na.png,8,a cat\r\nb/c.png,8,\"a dog\"\r\n",
+            ),
+            (
+                "captions.txt",
+                "image,caption\na.png,a cat\nb/c.png,a dog\n",
+            ),
+            (
+                "coco.json",
+                r#"{"info": {}, "images": [{"id": 7, "file_name": "a.png"}, {"id": 8, "file_name": "b/c.png"}],
+                    "annotations": [{"image_id": 8, "caption": "a dog"}, {"image_id": 7, "caption": "a cat"}]}"#,
+            ),
         ] {
             let found = parsed(name, text).unwrap();
-            assert_eq!(found["a.png"], "a cat", "{text}");
-            assert_eq!(found["b/c.png"], "a dog", "{text}");
+            assert_eq!(found["a.png"], ["a cat"], "{text}");
+            assert_eq!(found["b/c.png"], ["a dog"], "{text}");
+        }
+        let line = parsed("one.jsonl", r#"{"file_name": "a.png", "text": "a cat"}"#).unwrap();
+        assert_eq!(line["a.png"], ["a cat"]);
+    }
+
+    #[test]
+    fn several_captions_of_an_image_stay_in_their_order() {
+        for (name, text) in [
+            ("c.json", r#"{"a.png": ["one", "two"]}"#),
+            (
+                "c.jsonl",
+                "{\"file_name\": \"a.png\", \"text\": [\"one\", \"two\"]}",
+            ),
+            ("c.csv", "file_name,text\na.png,one\na.png,two\n"),
+        ] {
+            assert_eq!(
+                parsed(name, text).unwrap()["a.png"],
+                ["one", "two"],
+                "{text}"
+            );
         }
     }
 
     #[test]
-    fn what_is_no_caption_is_refused() {
+    fn what_is_no_caption_is_refused_with_what_is_there() {
         for (name, text, says) in [
             ("c.json", "7", "neither an object nor a list"),
-            ("c.json", r#"{"a.png": 1}"#, "a.png"),
+            ("c.json", r#"{"a.png": 1}"#, "\"a.png\" is a number"),
+            ("c.json", r#"{"a.png": []}"#, "an empty list"),
+            (
+                "c.json",
+                r#"[{"file_name": "a.png", "label": 3}]"#,
+                "entry 1 has the keys file_name, label; it needs",
+            ),
             (
                 "c.json",
                 r#"[{"file_name": "a.png"}]"#,
                 "text, caption, prompt",
             ),
             ("c.jsonl", "{}\nnot json\n", "line 2"),
+            ("c.json", "not json", "not valid JSON"),
+            ("c.csv", "a.png,a cat\n", "entry"),
         ] {
             let error = parsed(name, text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");

@@ -127,6 +127,27 @@ pub(crate) fn jpeg_header(bytes: &[u8]) -> Option<Header> {
     None
 }
 
+/// What makes a whole file one that no decoder here reads, where the decoder would call it damaged.
+pub(crate) fn unread_kind(format: ImageFormat, bytes: &[u8]) -> Option<&'static str> {
+    if format != ImageFormat::Jpeg {
+        return None;
+    }
+    let frame = Segments {
+        rest: bytes.get(2..)?,
+    }
+    .find(|segment| {
+        matches!(segment.marker, 0xC0..=0xCF) && !matches!(segment.marker, 0xC4 | 0xC8 | 0xCC)
+    })?;
+    match (frame.marker, frame.content.first()?) {
+        (0xC3, _) => Some("lossless"),
+        (0xC5..=0xC7, _) => Some("hierarchical"),
+        (0xC9..=0xCF, _) => Some("arithmetic coding"),
+        (_, 8) => None,
+        (_, 12) => Some("12 bits"),
+        _ => None,
+    }
+}
+
 fn turns(exif: &[u8]) -> bool {
     use image::metadata::Orientation;
     matches!(
@@ -184,6 +205,16 @@ pub(crate) fn png_header(bytes: &[u8]) -> Option<Header> {
         }
         at = at.checked_add(length)?.checked_add(12)?;
     }
+}
+
+/// Whether a PNG has an alpha channel, a color that stands for transparency, or 16-bit gray.
+pub(crate) fn png_may_be_lossy(bytes: &[u8]) -> bool {
+    png_chunks(bytes)
+        .take_while(|(kind, _)| *kind != b"IDAT")
+        .any(|(kind, content)| match kind {
+            b"IHDR" => matches!(content.get(8..10), Some([_, 4 | 6] | [16, 0])),
+            _ => kind == b"tRNS",
+        })
 }
 
 /// Walks a GIF's blocks to the end of the first frame, the only one that is read.

@@ -35,6 +35,26 @@ pub enum DataError {
         /// What lies there instead.
         found: String,
     },
+    /// A known format that is not read.
+    #[error("{}: {what}", path.display())]
+    Unsupported {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is, and what to do.
+        what: String,
+    },
+    /// Several splits, and none or another one was asked for.
+    #[error("{}: {}", path.display(), splits(found, wanted.as_deref()))]
+    Splits {
+        /// The file or folder.
+        path: PathBuf,
+        /// The split that was asked for.
+        wanted: Option<String>,
+        /// The splits that there are.
+        found: Vec<Found>,
+        /// Whether they can be read as one, as the split `all`.
+        together: bool,
+    },
     /// A folder holds more than one data set.
     #[error(
         "{}: holds more than one data set, {first} and {second}; name one of them",
@@ -103,7 +123,7 @@ pub enum DataError {
         remedy: &'static str,
     },
     /// A row beyond the end.
-    #[error("row {row} does not exist: the data set has {len} rows, 0 to {}", len.saturating_sub(1))]
+    #[error("row {row} does not exist: the data set has {}", rows(*len))]
     Row {
         /// The row that was asked for.
         row: usize,
@@ -148,6 +168,60 @@ impl DataError {
             problem: problem.into(),
         }
     }
+}
+
+/// A split that a data set has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// What it is called; empty for files that belong to no split.
+    pub name: String,
+    /// Images in it.
+    pub images: usize,
+    /// Its first file, below the data set's folder.
+    pub first: String,
+}
+
+fn splits(found: &[Found], wanted: Option<&str>) -> String {
+    let one = |found: &Found| {
+        let Found {
+            name,
+            images,
+            first,
+        } = found;
+        let name = match name.as_str() {
+            "" => "one without a name",
+            name => name,
+        };
+        let images = counted(*images, "image");
+        format!("{name} ({images}, the first file {first})")
+    };
+    let listed: Vec<String> = found.iter().map(one).collect();
+    let listed = match listed.as_slice() {
+        [] => String::new(),
+        [one] => one.clone(),
+        [before @ .., last] => format!("{} and {last}", before.join(", ")),
+    };
+    match wanted {
+        None => format!("holds more than one data set, the splits {listed}"),
+        Some(wanted) if found.iter().all(|found| found.name.is_empty()) => {
+            format!("has no splits, and so none called \"{wanted}\"")
+        }
+        Some(wanted) => format!("has no split called \"{wanted}\"; there is {listed}"),
+    }
+}
+
+/// "1 row, row 0", "3 rows, 0 to 2".
+pub(crate) fn rows(len: usize) -> String {
+    match len {
+        1 => "1 row, row 0".into(),
+        len => format!("{len} rows, 0 to {}", len.saturating_sub(1)),
+    }
+}
+
+/// "1 image", "2 images".
+pub(crate) fn counted(count: usize, one: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {one}{plural}")
 }
 
 /// Width and height in pixels, shown as `width x height`.

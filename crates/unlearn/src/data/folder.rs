@@ -10,6 +10,7 @@ use retrack_networks::files::open_regular;
 use super::error::{DataError, Size};
 use super::image::{self, MAX_ENCODED};
 use super::source::{Form, Source};
+use super::subsets::{choose, of_folders};
 
 const READABLE: [&str; 10] = [
     "png", "apng", "jpg", "jpeg", "jfif", "bmp", "gif", "webp", "tif", "tiff",
@@ -46,6 +47,20 @@ impl Folder {
             names,
             labels: Vec::new(),
         }))
+    }
+
+    /// The images of one split, of all where there are no splits and none is asked for.
+    ///
+    /// # Errors
+    /// [`DataError::Splits`].
+    pub fn of_split(self, wanted: Option<&str>) -> Result<Self, DataError> {
+        let subsets = of_folders(self.names, wanted.is_some());
+        let names = choose(&self.root, subsets, wanted, true, |names| Ok(names.len()))?;
+        Ok(Self {
+            root: self.root,
+            names,
+            labels: Vec::new(),
+        })
     }
 
     pub fn names(&self) -> &[String] {

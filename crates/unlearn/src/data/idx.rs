@@ -8,7 +8,7 @@ use flate2::read::MultiGzDecoder;
 use retrack_networks::files::open_regular;
 
 use super::ImageShape;
-use super::error::DataError;
+use super::error::{DataError, counted};
 use super::raw::{RawImages, RecordFile};
 
 const KIND: &str = "IDX pair";
@@ -77,8 +77,10 @@ pub(crate) fn open(path: &Path, budget: u64) -> Result<RawImages, DataError> {
     };
     if rows == 0 || shape.bytes() == 0 {
         let problem = format!(
-            "it holds {rows} images of {} x {} pixels",
-            shape.height, shape.width
+            "it holds {} of {} x {} pixels",
+            counted(rows, "image"),
+            shape.height,
+            shape.width
         );
         return Err(DataError::format(path, problem));
     }
@@ -109,13 +111,19 @@ pub(crate) fn open(path: &Path, budget: u64) -> Result<RawImages, DataError> {
     Ok(RawImages::in_memory(KIND, shape, pixels, labels))
 }
 
+/// Images that the header of an images file promises.
+pub(crate) fn rows(path: &Path) -> Result<usize, DataError> {
+    Ok(Idx::open(path)?.dimensions[0])
+}
+
 fn read_labels(path: &Path, images: &Path, rows: usize) -> Result<Vec<i64>, DataError> {
     let mut labels = Idx::open(path)?;
     if *labels.dimensions != [rows] {
         let problem = format!(
-            "it holds {:?} labels but {} holds {rows} images; the two files do not belong together",
+            "it holds {:?} labels but {} holds {}; the two files do not belong together",
             labels.dimensions,
-            images.display()
+            images.display(),
+            counted(rows, "image")
         );
         return Err(DataError::format(path, problem));
     }

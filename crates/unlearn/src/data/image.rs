@@ -2,8 +2,10 @@
 //!
 //! The conversions, all deterministic and independent of the machine:
 //! - **EXIF orientation** is applied, as every viewer does.
-//! - **16-bit** samples are rounded to 8 bits: `(v * 255 + 32767) / 65535`.
-//! - **Transparency** is laid over white. Asking for 2 or 4 channels keeps it instead.
+//! - **16-bit** gray is scaled to 8 bits and rounded, `(v * 255 + 32767) / 65535`, where Pillow's `convert("L")` clips
+//!   everything above 255 to white. Of 16-bit color and gray with alpha the high byte is taken, as Pillow does.
+//! - **Transparency** is dropped: the color below it stays as it is stored, as in Pillow's `convert("RGB")`, unless the
+//!   data set is opened with another [`Alpha`]. Asking for 2 or 4 channels keeps it instead.
 //! - **Color to gray** is ITU-R 601 luma in 16-bit fixed point, `(19595 R + 38470 G + 7471 B + 32768) >> 16`,
 //!   the rounding that Pillow's `convert("L")` uses; **gray to color** repeats the value.
 //! - **CMYK and YCCK** JPEG files become RGB without a color profile. Color profiles are never applied.
@@ -12,9 +14,11 @@
 
 use std::io::Cursor;
 
+use image::error::UnsupportedErrorKind;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
+use super::alpha::Alpha;
 use super::complete::{self, Header};
 use super::error::{DataError, Size};
 use super::quiet::quietly;
@@ -32,6 +36,8 @@ pub(crate) struct Decoded {
     pub size: Size,
     pub channels: usize,
     pub pixels: Vec<u8>,
+    /// 16-bit gray became 8-bit gray.
+    pub scaled: bool,
 }
 
 /// Decodes `bytes`; `expected` is checked before any pixel is decoded, so that a wrong image costs nothing.
@@ -46,21 +52,53 @@ pub(crate) fn decode(
 ) -> Result<Result<Decoded, Size>, DataError> {
     let format = check_complete(name, bytes)?;
     quietly(|| decode_whole(format, bytes, expected))
-        .unwrap_or_else(|panic| Err(format!("the decoder failed ({panic})")))
-        .map_err(|problem| {
-            DataError::image(
-                name,
-                format!("the {} file cannot be decoded: {problem}", label(format)),
-            )
-        })
+        .unwrap_or_else(|panic| Err(Problem::Damage(format!("the decoder failed ({panic})"))))
+        .map_err(|problem| problem.of(name, format))
+}
+
+/// Why an image was not decoded.
+enum Problem {
+    /// The file is not as its format says, or too large.
+    Damage(String),
+    /// It may well be whole, but its kind is not read.
+    Kind(String),
+}
+
+impl Problem {
+    fn of(self, name: &str, format: ImageFormat) -> DataError {
+        let format = label(format);
+        let problem = match self {
+            Self::Damage(problem) => format!("the {format} file cannot be decoded: {problem}"),
+            Self::Kind(kind) => format!(
+                "this kind of {format} file is not read ({kind}); save the image as PNG, as Pillow's \
+                 Image.open(FILE).convert(\"RGB\").save(\"FILE.png\") does"
+            ),
+        };
+        DataError::image(name, problem)
+    }
+}
+
+impl From<ImageError> for Problem {
+    fn from(error: ImageError) -> Self {
+        match error {
+            ImageError::Unsupported(error) => Self::Kind(match error.kind() {
+                UnsupportedErrorKind::GenericFeature(what) => what.clone(),
+                UnsupportedErrorKind::Color(_) => "the layout of its colors".into(),
+                _ => error.to_string(),
+            }),
+            error => Self::Damage(error.to_string()),
+        }
+    }
 }
 
 fn decode_whole(
     format: ImageFormat,
     bytes: &[u8],
     expected: Option<Size>,
-) -> Result<Result<Decoded, Size>, String> {
-    let said = |error: image::ImageError| error.to_string();
+) -> Result<Result<Decoded, Size>, Problem> {
+    if let Some(kind) = complete::unread_kind(format, bytes) {
+        return Err(Problem::Kind(kind.into()));
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     // The header tells the size before a decoder sees the file; without it the general bound holds.
@@ -72,18 +110,20 @@ fn decode_whole(
         None => MAX_DECODED + DECODER_SLACK,
     });
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(said)?;
+    let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
-        return Err(format!("its size is {width} x {height} pixels"));
+        return Err(Problem::Damage(format!(
+            "its size is {width} x {height} pixels"
+        )));
     }
     if decoder.total_bytes() > MAX_DECODED {
-        return Err(format!(
+        return Err(Problem::Damage(format!(
             "{width} x {height} pixels take {} bytes, more than the {MAX_DECODED} that one image may",
             decoder.total_bytes()
-        ));
+        )));
     }
-    let orientation = decoder.orientation().map_err(said)?;
+    let orientation = decoder.orientation()?;
     let mut size = Size {
         width: width as usize,
         height: height as usize,
@@ -94,13 +134,15 @@ fn decode_whole(
     if expected.is_some_and(|expected| expected != size) {
         return Ok(Err(size));
     }
-    let mut decoded = DynamicImage::from_decoder(decoder).map_err(said)?;
+    let mut decoded = DynamicImage::from_decoder(decoder)?;
     decoded.apply_orientation(orientation);
+    let scaled = matches!(decoded, DynamicImage::ImageLuma16(_));
     let (pixels, channels) = eight_bit(decoded)?;
     Ok(Ok(Decoded {
         size,
         channels,
         pixels,
+        scaled,
     }))
 }
 
@@ -139,7 +181,10 @@ pub(crate) fn header(name: &str, bytes: &[u8]) -> Result<(Size, bool), DataError
     if let Some(header) = header_from_prefix(bytes) {
         return Ok(header);
     }
-    let read = || -> Result<(Size, bool), image::ImageError> {
+    let read = || -> Result<(Size, bool), Problem> {
+        if let Some(kind) = complete::unread_kind(format, bytes) {
+            return Err(Problem::Kind(kind.into()));
+        }
         let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
         let mut limits = Limits::default();
         limits.max_alloc = Some(MAX_DECODED + DECODER_SLACK);
@@ -155,17 +200,9 @@ pub(crate) fn header(name: &str, bytes: &[u8]) -> Result<(Size, bool), DataError
         }
         Ok((size, decoder.color_type().has_color()))
     };
-    match quietly(read) {
-        Ok(Ok(header)) => Ok(header),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(panic) => Err(panic),
-    }
-    .map_err(|problem| {
-        DataError::image(
-            name,
-            format!("the {} file cannot be decoded: {problem}", label(format)),
-        )
-    })
+    quietly(read)
+        .unwrap_or_else(|panic| Err(Problem::Damage(panic)))
+        .map_err(|problem| problem.of(name, format))
 }
 
 /// The format by content. File names lie: many JPEG files are called `.png`.
@@ -223,28 +260,52 @@ fn label(format: ImageFormat) -> &'static str {
 }
 
 /// 8-bit samples and their number of channels: 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA.
-fn eight_bit(image: DynamicImage) -> Result<(Vec<u8>, usize), String> {
-    let narrow = |samples: Vec<u16>| -> Vec<u8> {
-        samples
-            .into_iter()
-            .map(|v| ((u32::from(v) * 255 + 32767) / 65535) as u8)
-            .collect()
-    };
+fn eight_bit(image: DynamicImage) -> Result<(Vec<u8>, usize), Problem> {
+    let high_bytes =
+        |samples: Vec<u16>| -> Vec<u8> { samples.into_iter().map(|v| (v >> 8) as u8).collect() };
+    let scaled = |v: u16| ((u32::from(v) * 255 + 32767) / 65535) as u8;
     Ok(match image {
         DynamicImage::ImageLuma8(buffer) => (buffer.into_raw(), 1),
         DynamicImage::ImageLumaA8(buffer) => (buffer.into_raw(), 2),
         DynamicImage::ImageRgb8(buffer) => (buffer.into_raw(), 3),
         DynamicImage::ImageRgba8(buffer) => (buffer.into_raw(), 4),
-        DynamicImage::ImageLuma16(buffer) => (narrow(buffer.into_raw()), 1),
-        DynamicImage::ImageLumaA16(buffer) => (narrow(buffer.into_raw()), 2),
-        DynamicImage::ImageRgb16(buffer) => (narrow(buffer.into_raw()), 3),
-        DynamicImage::ImageRgba16(buffer) => (narrow(buffer.into_raw()), 4),
-        _ => return Err("its pixels are floating-point; convert the image to 8 or 16 bits".into()),
+        DynamicImage::ImageLuma16(buffer) => (buffer.iter().map(|&v| scaled(v)).collect(), 1),
+        DynamicImage::ImageLumaA16(buffer) => (high_bytes(buffer.into_raw()), 2),
+        DynamicImage::ImageRgb16(buffer) => (high_bytes(buffer.into_raw()), 3),
+        DynamicImage::ImageRgba16(buffer) => (high_bytes(buffer.into_raw()), 4),
+        _ => {
+            let problem = "its pixels are floating-point; convert the image to 8 or 16 bits";
+            return Err(Problem::Damage(problem.into()));
+        }
     })
 }
 
+/// Whether any pixel is not opaque; `channels` is 1 to 4.
+pub(crate) fn is_transparent(pixels: &[u8], channels: usize) -> bool {
+    channels.is_multiple_of(2)
+        && pixels
+            .chunks_exact(channels)
+            .any(|pixel| pixel[channels - 1] < 255)
+}
+
+/// Whether the header of an encoded image leaves room for transparency or for 16-bit gray.
+pub(crate) fn may_be_lossy(bytes: &[u8]) -> bool {
+    match image::guess_format(bytes) {
+        Ok(ImageFormat::Jpeg) => false,
+        Ok(ImageFormat::Png) => complete::png_may_be_lossy(bytes),
+        // The decoders of the others may change what they make of a file: decoding tells.
+        _ => true,
+    }
+}
+
 /// Changes the number of channels as the module's documentation says. Both counts are 1 to 4.
-pub(crate) fn convert_channels(pixels: &[u8], from: usize, to: usize, out: &mut [u8]) {
+pub(crate) fn convert_channels(
+    pixels: &[u8],
+    from: usize,
+    to: usize,
+    transparency: Alpha,
+    out: &mut [u8],
+) {
     if from == to {
         out.copy_from_slice(pixels);
         return;
@@ -261,20 +322,15 @@ pub(crate) fn convert_channels(pixels: &[u8], from: usize, to: usize, out: &mut 
             [input[0], input[1], input[2]]
         };
         match to {
-            1 => output[0] = luma(color.map(|value| over_white(value, alpha))),
+            1 => output[0] = luma(color.map(|value| transparency.opaque(value, alpha))),
             2 => output.copy_from_slice(&[luma(color), alpha]),
-            3 => output.copy_from_slice(&color.map(|value| over_white(value, alpha))),
+            3 => output.copy_from_slice(&color.map(|value| transparency.opaque(value, alpha))),
             _ => {
                 output[..3].copy_from_slice(&color);
                 output[3] = alpha;
             }
         }
     }
-}
-
-fn over_white(value: u8, alpha: u8) -> u8 {
-    let (value, alpha) = (u32::from(value), u32::from(alpha));
-    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
 }
 
 /// The weights sum to 65,536, so gray stays exactly what it was.

@@ -7,15 +7,22 @@
 //! | an IDX pair, `*-images-idx3-ubyte[.gz]` and the labels beside it | in order |
 //! | a folder `images` beside `kmeans_labels.json`, as memorized prompts were published | by name, labeled by cluster |
 //! | CIFAR-10 binary batches | `data_batch_1.bin` to `data_batch_5.bin`, in order |
+//! | CIFAR-100's binary version | of `train.bin` or `test.bin`, in order |
+//!
+//! Where several splits of one of these are found, [`OpenOptions::split`] says which is meant. Parquet files, pairs and
+//! batches may lie some folders further down; other formats are named in the error.
 //!
 //! Rows count from 0. How gray, transparent, 16-bit, CMYK and rotated images become bytes is said in
 //! the documentation of `data/image.rs`; nothing is ever resized.
 
+mod alpha;
 mod captions;
 mod cifar;
+mod columns;
 mod complete;
 mod error;
 mod folder;
+mod foreign;
 mod idx;
 mod image;
 mod open;
@@ -26,16 +33,20 @@ mod raw;
 mod select;
 mod source;
 mod split;
+mod subsets;
+mod table;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-pub use self::captions::captions;
-pub use self::error::{DataError, Size};
+pub use self::alpha::Alpha;
+pub use self::captions::{Captions, captions};
+pub use self::error::{DataError, Found, Size};
 pub use self::published::{MEMORIZED, is_published, modified_prompts, original_prompt};
 pub use self::select::{Resolved, Selection, SelectionError, SelectionWarning};
 use self::source::{Form, Source};
@@ -76,12 +87,16 @@ impl fmt::Display for ImageShape {
 }
 
 /// How a data set is opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct OpenOptions {
     /// Channels that the images are converted to, the model's. Without it: 3 if any image has color, else 1.
     pub channels: Option<usize>,
     /// Bytes that may be spent on keeping images in memory. A data set that needs more is decoded on demand.
     pub memory_budget: u64,
+    /// Which split is read, where there are several: `train`, `test`, ...
+    pub split: Option<String>,
+    /// What becomes of transparency where `channels` leaves no room for it.
+    pub alpha: Alpha,
 }
 
 impl Default for OpenOptions {
@@ -89,6 +104,39 @@ impl Default for OpenOptions {
         Self {
             channels: None,
             memory_budget: 1 << 30,
+            split: None,
+            alpha: Alpha::default(),
+        }
+    }
+}
+
+/// Images that are not read as they are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lossy {
+    /// With transparent pixels, read without an alpha channel: those that [`Dataset::alpha`] decides about.
+    pub transparent: usize,
+    /// Of 16-bit gray, scaled to 8 bits.
+    pub scaled: usize,
+}
+
+/// Counts from all threads.
+#[derive(Default)]
+struct Counts {
+    transparent: AtomicUsize,
+    scaled: AtomicUsize,
+}
+
+impl Counts {
+    fn add(&self, lossy: Lossy) {
+        self.transparent
+            .fetch_add(lossy.transparent, Ordering::Relaxed);
+        self.scaled.fetch_add(lossy.scaled, Ordering::Relaxed);
+    }
+
+    fn total(&self) -> Lossy {
+        Lossy {
+            transparent: self.transparent.load(Ordering::Relaxed),
+            scaled: self.scaled.load(Ordering::Relaxed),
         }
     }
 }
@@ -100,6 +148,8 @@ pub struct Dataset {
     shape: ImageShape,
     /// All images, decoded, if they fit the budget and the source does not hold these very bytes already.
     pixels: Option<Vec<u8>>,
+    alpha: Alpha,
+    lossy: OnceLock<Lossy>,
     digest: OnceLock<String>,
 }
 
@@ -163,8 +213,8 @@ impl Dataset {
             Path::new("memory"),
             source,
             &OpenOptions {
-                channels: None,
                 memory_budget: 0,
+                ..OpenOptions::default()
             },
         )
     }
@@ -180,6 +230,8 @@ impl Dataset {
             source,
             shape,
             pixels: None,
+            alpha: options.alpha,
+            lossy: OnceLock::new(),
             digest: OnceLock::new(),
         };
         let total = (dataset.len() as u64).saturating_mul(shape.bytes() as u64);
@@ -194,12 +246,17 @@ impl Dataset {
     fn decode_all(&self) -> Result<Vec<u8>, DataError> {
         let mut pixels = vec![0; self.len() * self.shape.bytes()];
         let rows: Vec<usize> = (0..self.len()).collect();
+        let counts = Counts::default();
         self.each_stored(
             &rows,
             &mut pixels,
             self.shape.bytes(),
-            |row, stored, out| self.decode(row, stored, out),
+            |row, stored, out| {
+                counts.add(self.decode(row, stored, out)?);
+                Ok(())
+            },
         )?;
+        let _ = self.lossy.set(counts.total());
         Ok(pixels)
     }
 
@@ -278,6 +335,13 @@ impl Dataset {
         self.source.label(row)
     }
 
+    /// What the source calls a label, where labels have names.
+    pub fn label_name(&self, label: i64) -> Option<&str> {
+        let names = self.source.label_names();
+        let place = usize::try_from(label).ok()?;
+        names.get(place).map(String::as_str)
+    }
+
     /// All images in row order, if they are kept in memory.
     pub fn pixels(&self) -> Option<&[u8]> {
         self.pixels.as_deref().or_else(|| {
@@ -304,45 +368,74 @@ impl Dataset {
             out.copy_from_slice(&pixels[row * bytes..][..bytes]);
             return Ok(());
         }
-        self.decode(row, &self.source.stored(row)?, out)
+        self.decode(row, &self.source.stored(row)?, out).map(drop)
     }
 
-    /// Turns what the source stores of `row` into pixels.
-    fn decode(&self, row: usize, stored: &[u8], out: &mut [u8]) -> Result<(), DataError> {
+    /// Turns what the source stores of `row` into pixels. What was lost on the way is 0 or 1 image of each kind.
+    fn decode(&self, row: usize, stored: &[u8], out: &mut [u8]) -> Result<Lossy, DataError> {
         let shape = self.shape;
         match self.source.form() {
-            Form::Pixels(native) => {
-                image::convert_channels(stored, native.channels, shape.channels, out);
-            }
+            Form::Pixels(native) => Ok(self.convert(stored, native.channels, out)),
             Form::Encoded => {
                 let name = self.source.full_name(row);
                 match image::decode(&name, stored, Some(shape.size()))? {
-                    Ok(decoded) => {
-                        image::convert_channels(
-                            &decoded.pixels,
-                            decoded.channels,
-                            shape.channels,
-                            out,
-                        );
-                    }
-                    Err(other_size) => {
-                        return Err(DataError::MixedSizes {
-                            first: self.source.full_name(0),
-                            first_size: shape.size(),
-                            other: name,
-                            other_size,
-                        });
-                    }
+                    Ok(decoded) => Ok(Lossy {
+                        scaled: usize::from(decoded.scaled),
+                        ..self.convert(&decoded.pixels, decoded.channels, out)
+                    }),
+                    Err(other_size) => Err(DataError::MixedSizes {
+                        first: self.source.full_name(0),
+                        first_size: shape.size(),
+                        other: name,
+                        other_size,
+                    }),
                 }
             }
         }
-        Ok(())
+    }
+
+    /// Gives pixels the channels of this data set.
+    fn convert(&self, pixels: &[u8], channels: usize, out: &mut [u8]) -> Lossy {
+        image::convert_channels(pixels, channels, self.shape.channels, self.alpha, out);
+        let lost = self.loses_alpha() && image::is_transparent(pixels, channels);
+        Lossy {
+            transparent: usize::from(lost),
+            scaled: 0,
+        }
+    }
+
+    fn loses_alpha(&self) -> bool {
+        !self.shape.channels.is_multiple_of(2)
+    }
+
+    /// What becomes of transparency, as the data set was opened.
+    pub fn alpha(&self) -> Alpha {
+        self.alpha
+    }
+
+    /// How many images are not read as they are stored. Reads all that the source stores unless the images are in
+    /// memory.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    pub fn lossy(&self) -> Result<Lossy, DataError> {
+        if let Some(lossy) = self.lossy.get() {
+            return Ok(*lossy);
+        }
+        // Plain pixels are in memory as they are stored.
+        let plain =
+            matches!(self.source.form(), Form::Pixels(shape) if !shape.channels.is_multiple_of(2));
+        if !plain {
+            self.digest()?;
+        }
+        Ok(*self.lossy.get_or_init(Lossy::default))
     }
 
     /// SHA-256 over the content, in hexadecimal, the same on any machine: shape, number of rows and, row by row, the
     /// SHA-256 of what the source stores and the label. What is stored is the encoded file of a folder or a Parquet
     /// column and the pixels of IDX and CIFAR-10 (so packing with gzip or renaming changes nothing). Encoded files
-    /// are hashed, not their pixels, because decoding costs 20 times as much.
+    /// are hashed, not their pixels, because decoding costs 20 times as much. Where transparent images are read as
+    /// opaque ones, it also depends on how ([`alpha`](Self::alpha)).
     ///
     /// # Errors
     /// [`DataError`] of the first file that cannot be read or has no end.
@@ -352,13 +445,23 @@ impl Dataset {
         }
         let all: Vec<usize> = (0..self.len()).collect();
         let mut rows = vec![[0; 32]; all.len()];
+        let counts = Counts::default();
+        let count = self.lossy.get().is_none();
         self.each_stored(&all, &mut rows, 1, |row, stored, out: &mut [[u8; 32]]| {
-            if matches!(self.source.form(), Form::Encoded) {
-                image::check_complete(&self.source.full_name(row), stored)?;
+            let may_be = match self.source.form() {
+                Form::Pixels(shape) => shape.channels.is_multiple_of(2),
+                Form::Encoded => {
+                    image::check_complete(&self.source.full_name(row), stored)?;
+                    count && image::may_be_lossy(stored)
+                }
+            };
+            if count && may_be {
+                counts.add(self.decode(row, stored, &mut vec![0; self.shape.bytes()])?);
             }
             out[0] = Sha256::digest(stored).into();
             Ok(())
         })?;
+        let transparent = self.lossy.get_or_init(|| counts.total()).transparent;
         let mut hash = Sha256::new();
         hash.update(b"retrack data 1");
         for number in [
@@ -368,6 +471,9 @@ impl Dataset {
             self.len(),
         ] {
             hash.update((number as u64).to_le_bytes());
+        }
+        if transparent > 0 {
+            hash.update(format!("alpha {}", self.alpha));
         }
         for (row, stored) in rows.iter().enumerate() {
             hash.update(stored);
@@ -392,12 +498,7 @@ impl Dataset {
         match image::decode(&name, &bytes, Some(self.shape.size()))? {
             Ok(decoded) => {
                 let mut pixels = vec![0; self.shape.bytes()];
-                image::convert_channels(
-                    &decoded.pixels,
-                    decoded.channels,
-                    self.shape.channels,
-                    &mut pixels,
-                );
+                self.convert(&decoded.pixels, decoded.channels, &mut pixels);
                 Ok(pixels)
             }
             Err(size) => Err(DataError::MixedSizes {
@@ -444,7 +545,7 @@ impl Dataset {
         for rows in rows.chunks(per_block) {
             let pixels = &mut buffer[..rows.len() * length];
             self.each_stored(rows, pixels, length, |row, stored, out| {
-                self.decode(row, stored, out)
+                self.decode(row, stored, out).map(drop)
             })?;
             work(Block {
                 rows,

@@ -1,13 +1,23 @@
 //! Which kind of source lies at a path.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::error::DataError;
 use super::folder::{self, Folder};
-use super::parquet::ParquetImages;
+use super::parquet::{self, ParquetImages};
 use super::source::Source;
-use super::{OpenOptions, cifar, idx, published};
+use super::subsets::{Subset, choose, folders, keyword};
+use super::{OpenOptions, cifar, foreign, idx, published};
+
+/// Folders below the one that is named in which files of a data set are looked for: Hugging Face keeps
+/// `default/train/0000.parquet`.
+const DEPTH: usize = 3;
+/// Names of files that tell nothing are kept up to this number, for messages.
+const MOST_NAMES: usize = 10_000;
+/// Hugging Face's captions of an image folder, no data set of its own.
+const METADATA: &str = "metadata.parquet";
 
 pub(crate) fn detect(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, DataError> {
     let metadata = fs::metadata(path).map_err(|error| DataError::io(path, error))?;
@@ -24,158 +34,304 @@ fn detect_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, Da
         path: path.to_owned(),
         found: found.to_owned(),
     };
-    if name.ends_with(".parquet") {
+    let is_split = |wanted: &str| {
+        let called = Shard::parse(&name).map_or(name.to_string(), |shard| shard.split);
+        called.eq_ignore_ascii_case(wanted)
+            || keyword(&called).map(|(_, split)| split) == keyword(wanted).map(|(_, split)| split)
+    };
+    if let Some(wanted) = options.split.as_deref().filter(|wanted| !is_split(wanted)) {
+        return Err(no_splits(path, wanted));
+    }
+    let budget = options.memory_budget;
+    if is_parquet(&name) {
         Ok(Box::new(ParquetImages::open(
             path,
             &[path.to_owned()],
-            options.memory_budget,
+            budget,
         )?))
     } else if idx::is_images_name(&name) {
-        Ok(Box::new(idx::open(path, options.memory_budget)?))
+        Ok(Box::new(idx::open(path, budget)?))
     } else if idx::is_labels_name(&name) {
         Err(unrecognized(
             "this is the labels file of an IDX pair; name the images file beside it",
         ))
-    } else if name.ends_with(".bin") {
-        Ok(Box::new(cifar::open(
-            path,
-            &[path.to_owned()],
-            options.memory_budget,
-        )?))
     } else if folder::is_image_name(path) {
         Err(unrecognized(
             "this is a single image; name the folder that holds the images",
         ))
-    } else if name.ends_with(".tar.gz")
-        || name.ends_with(".tgz")
-        || name.ends_with(".zip")
-        || name.ends_with(".tar")
-    {
-        Err(unrecognized(
-            "this is an archive; unpack it and name the folder",
-        ))
+    } else if let Some(what) = foreign::file(path) {
+        Err(DataError::Unsupported {
+            path: path.to_owned(),
+            what,
+        })
+    } else if name.ends_with(".bin") {
+        Ok(Box::new(cifar::open(path, &[path.to_owned()], budget)?))
     } else {
         Err(unrecognized("no data set has a file of this name"))
     }
 }
 
-/// A folder is what its files make it. Hugging Face keeps Parquet files in `data/`, and the CIFAR-10 archive unpacks
-/// to `cifar-10-batches-bin/`: both are found from the folder above.
-fn detect_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, DataError> {
-    let budget = options.memory_budget;
-    if published::is_published(path) {
-        return Ok(Box::new(published::open(path)?));
+fn no_splits(path: &Path, wanted: &str) -> DataError {
+    DataError::Splits {
+        path: path.to_owned(),
+        wanted: Some(wanted.to_owned()),
+        found: Vec::new(),
+        together: false,
     }
-    let here = list(path)?;
-    let with = |wanted: &dyn Fn(&str) -> bool, files: &[PathBuf]| -> Vec<PathBuf> {
-        let named = |file: &&PathBuf| {
-            file.file_name()
-                .and_then(|name| name.to_str())
-                .is_some_and(wanted)
+}
+
+fn is_parquet(name: &str) -> bool {
+    let name = name.to_lowercase();
+    name.ends_with(".parquet") || name.ends_with(".pq") || name.ends_with(".parq")
+}
+
+/// A folder is what its files make it. Files of a data set lie in it, in `data/` as Hugging Face keeps them, in
+/// `cifar-10-batches-bin/` as its archive unpacks; else further down, where nothing else is found.
+fn detect_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, DataError> {
+    let split = options.split.as_deref();
+    if published::is_published(path) {
+        return match split {
+            Some(wanted) => Err(no_splits(path, wanted)),
+            None => Ok(Box::new(published::open(path)?)),
         };
+    }
+    let files = below(path)?;
+    let of = |wanted: &dyn Fn(&str) -> bool| -> Vec<String> {
+        let named = |file: &&String| wanted(plain(file));
         files.iter().filter(named).cloned().collect()
     };
-    let mut parquet = with(&|name| name.ends_with(".parquet"), &here);
-    let data = path.join("data");
-    if parquet.is_empty() && data.is_dir() {
-        parquet = with(&|name| name.ends_with(".parquet"), &list(&data)?);
-    }
-    let mut images = with(&idx::is_images_name, &here);
+    let mut tables = of(&|name| is_parquet(name) && name != METADATA);
+    let mut pairs = of(&idx::is_images_name);
     // A file beside its own packed copy is one data set.
-    images.dedup_by(|packed, plain| file_name(packed) == format!("{}.gz", file_name(plain)));
-    let inside = path.join("cifar-10-batches-bin");
-    let batches = match cifar::batches(path)? {
-        None if inside.is_dir() => cifar::batches(&inside)?,
-        found => found,
+    pairs.dedup_by(|packed, plain| *packed == format!("{plain}.gz"));
+    let at_top = |names: &[String]| -> Vec<String> {
+        let top = names.iter().filter(|name| !name.contains('/'));
+        top.cloned().collect()
     };
+    let direct = match at_top(&tables) {
+        none if none.is_empty() => {
+            let data = tables.iter().filter(|name| name.starts_with("data/"));
+            data.cloned().collect()
+        }
+        direct => direct,
+    };
+    if !direct.is_empty() {
+        return open_tables(path, direct, options);
+    }
+    let mut batches = cifar::places(path, &files);
+    let near = |place: &String| place.is_empty() || cifar::FOLDERS.contains(&place.as_str());
+    if let Some(place) = batches.iter().find(|place| near(place)) {
+        return Ok(Box::new(cifar::open_folder(path, place, options)?));
+    }
+    let direct = at_top(&pairs);
+    if !direct.is_empty() {
+        return open_pairs(path, direct, options);
+    }
 
-    if !parquet.is_empty() {
-        check_shards(path, &parquet)?;
-        return Ok(Box::new(ParquetImages::open(path, &parquet, budget)?));
+    let images = Folder::open(path)?;
+    tables.retain(|name| parquet::has_images(&path.join(name)) || images.is_none());
+    let mut found: Vec<&str> = Vec::new();
+    if let Some(images) = &images {
+        found.push(&images.names()[0]);
     }
-    if let Some(batches) = batches {
-        return Ok(Box::new(cifar::open(path, &batches, budget)?));
+    let others = [&tables, &pairs, &batches];
+    found.extend(
+        others
+            .iter()
+            .filter_map(|names| names.first())
+            .map(String::as_str),
+    );
+    if let [first, second, ..] = found.as_slice() {
+        return Err(ambiguous(path, first, second));
     }
-    match images.as_slice() {
-        [] => {}
-        [only] => return Ok(Box::new(idx::open(only, budget)?)),
-        [first, second, ..] => return Err(ambiguous(path, file_name(first), file_name(second))),
+    if let Some(images) = images {
+        return Ok(Box::new(images.of_split(split)?));
     }
-    match Folder::open(path)? {
-        Some(folder) => Ok(Box::new(folder)),
-        None => Err(DataError::Unrecognized {
+    if !tables.is_empty() {
+        return open_tables(path, tables, options);
+    }
+    if !pairs.is_empty() {
+        return open_pairs(path, pairs, options);
+    }
+    if let Some(place) = batches.pop() {
+        if let Some(other) = batches.first() {
+            return Err(ambiguous(path, other, &place));
+        }
+        return Ok(Box::new(cifar::open_folder(path, &place, options)?));
+    }
+    Err(match foreign::folder(path, &files) {
+        Some(what) => DataError::Unsupported {
             path: path.to_owned(),
-            found: if here.is_empty() {
-                "the folder holds no files"
-            } else {
-                "no file in it belongs to a data set"
-            }
-            .to_owned(),
-        }),
-    }
+            what,
+        },
+        None => DataError::Unrecognized {
+            path: path.to_owned(),
+            found: match files.as_slice() {
+                [] => "the folder holds no files".to_owned(),
+                files => format!(
+                    "no file in it belongs to a data set (it holds {})",
+                    foreign::listing(files)
+                ),
+            },
+        },
+    })
 }
 
-fn ambiguous(path: &Path, first: String, second: String) -> DataError {
+/// The last part of a path.
+fn plain(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+fn ambiguous(path: &Path, first: &str, second: &str) -> DataError {
     DataError::Ambiguous {
         path: path.to_owned(),
-        first,
-        second,
+        first: first.to_owned(),
+        second: second.to_owned(),
     }
 }
 
-fn file_name(path: &Path) -> String {
-    path.file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned()
-}
-
-/// Files of a folder by name, without hidden ones.
-fn list(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let io = |error| DataError::io(folder, error);
+/// Files in a folder and some way below it, by their sorted paths from there, without hidden ones and without images.
+fn below(root: &Path) -> Result<Vec<String>, DataError> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).map_err(io)? {
-        let path = entry.map_err(io)?.path();
-        if path.is_file() && !file_name(&path).starts_with('.') {
-            files.push(path);
+    let mut folders = vec![(String::new(), 0)];
+    while let Some((name, depth)) = folders.pop() {
+        let folder = root.join(&name);
+        let io = |error| DataError::io(&folder, error);
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            Err(error) if depth == 0 => return Err(io(error)),
+            // What cannot be looked into is reported where images are looked for.
+            Err(_) => continue,
+        };
+        for entry in entries {
+            let entry = entry.map_err(io)?;
+            let Some(own) = entry.file_name().to_str().map(str::to_owned) else {
+                continue;
+            };
+            if own.starts_with('.') {
+                continue;
+            }
+            let path = match name.as_str() {
+                "" => own,
+                name => format!("{name}/{own}"),
+            };
+            let is_image = folder::is_image_name(Path::new(&path));
+            // Links are followed: Hugging Face's cache is made of them.
+            let kind = entry.file_type().map_err(io)?;
+            if kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()) {
+                if depth < DEPTH {
+                    folders.push((path, depth + 1));
+                }
+            } else if !is_image
+                && entry.path().is_file()
+                && (files.len() < MOST_NAMES || is_parquet(&path) || path.ends_with(".bin"))
+            {
+                files.push(path);
+            }
         }
     }
-    files.sort();
+    files.sort_unstable();
     Ok(files)
 }
 
-/// Hugging Face names shards `train-00000-of-00002.parquet`: two splits are two data sets, and a missing shard would
-/// shift every row after it.
-fn check_shards(folder: &Path, files: &[PathBuf]) -> Result<(), DataError> {
-    let split = |name: &str| {
-        files
-            .iter()
-            .find(|file| file_name(file) == format!("{name}.parquet"))
+fn open_tables(
+    path: &Path,
+    names: Vec<String>,
+    options: &OpenOptions,
+) -> Result<Box<dyn Source>, DataError> {
+    // Several configurations of a data set often hold the same images: folders that are not called like splits.
+    let configuration = |name: &String| -> String {
+        let parts = folders(name).filter(|(_, part)| keyword(part).is_none());
+        parts.map(|(_, part)| part).collect::<Vec<_>>().join("/")
     };
-    if let (Some(train), Some(other)) = (
-        split("train"),
-        split("test").or_else(|| split("validation")),
-    ) {
-        return Err(ambiguous(folder, file_name(train), file_name(other)));
+    let mut known = names.iter().map(|name| (configuration(name), name));
+    if let Some((first, first_name)) = known.next()
+        && let Some((_, name)) = known.find(|(other, _)| *other != first)
+    {
+        return Err(ambiguous(path, first_name, name));
     }
-    let shards: Vec<Option<Shard>> = files
+    let chosen = choose(
+        path,
+        Subset::group(names, table_split),
+        options.split.as_deref(),
+        true,
+        |names| {
+            names
+                .iter()
+                .map(|name| parquet::rows(&path.join(name)))
+                .sum()
+        },
+    )?;
+    for subset in Subset::group(chosen.clone(), table_split) {
+        check_shards(path, &subset.files)?;
+    }
+    let files: Vec<PathBuf> = chosen.iter().map(|name| path.join(name)).collect();
+    Ok(Box::new(ParquetImages::open(
+        path,
+        &files,
+        options.memory_budget,
+    )?))
+}
+
+/// The split that a Parquet file belongs to: `train-00000-of-00002.parquet`, `train/0000.parquet`, `my_train.parquet`.
+fn table_split(name: &str) -> Option<String> {
+    let shard = Shard::parse(plain(name)).map(|shard| shard.split);
+    let known = |name: &String| keyword(name).is_some();
+    let folder = || {
+        let parts = folders(name).map(|(_, part)| part.to_owned());
+        parts.filter(known).last()
+    };
+    shard
+        .clone()
+        .filter(known)
+        .or_else(folder)
+        .or(shard)
+        .or_else(|| Some(keyword(plain(name))?.0.to_owned()))
+}
+
+fn open_pairs(
+    path: &Path,
+    names: Vec<String>,
+    options: &OpenOptions,
+) -> Result<Box<dyn Source>, DataError> {
+    let places: BTreeSet<&str> = names
         .iter()
-        .map(|file| Shard::parse(&file_name(file)))
+        .map(|name| name.rsplit_once('/').map_or("", |(folder, _)| folder))
         .collect();
-    let mut known: Option<&Shard> = None;
-    for (file, shard) in files.iter().zip(&shards) {
-        let Some(shard) = shard else { continue };
-        match known {
-            Some(first) if first.split != shard.split || first.count != shard.count => {
-                let first_file = &files[shards.iter().position(Option::is_some).unwrap_or(0)];
-                return Err(ambiguous(folder, file_name(first_file), file_name(file)));
-            }
-            _ => known = Some(shard),
-        }
+    if places.len() > 1 {
+        return Err(ambiguous(path, &names[0], &names[names.len() - 1]));
     }
-    let Some(first) = known else { return Ok(()) };
+    let subsets = Subset::group(names, |name| {
+        let (before, _) = plain(name).split_once("images")?;
+        Some(before.trim_end_matches(['-', '.', '_']).to_owned())
+    });
+    let one = |names: &[String]| idx::rows(&path.join(&names[0]));
+    let wanted = options.split.as_deref();
+    let chosen = choose(path, subsets, wanted, false, one)?;
+    match chosen.as_slice() {
+        [only] => Ok(Box::new(idx::open(
+            &path.join(only),
+            options.memory_budget,
+        )?)),
+        several => Err(ambiguous(path, &several[0], &several[several.len() - 1])),
+    }
+}
+
+/// Hugging Face names shards `train-00000-of-00002.parquet`: a missing one would shift every row after it.
+fn check_shards(folder: &Path, names: &[String]) -> Result<(), DataError> {
+    let shards: Vec<(&String, Shard)> = names
+        .iter()
+        .filter_map(|name| Some((name, Shard::parse(plain(name))?)))
+        .collect();
+    let Some((first_name, first)) = shards.first() else {
+        return Ok(());
+    };
+    let is_other = |shard: &Shard| first.split != shard.split || first.count != shard.count;
+    if let Some((name, _)) = shards.iter().find(|(_, shard)| is_other(shard)) {
+        return Err(ambiguous(folder, first_name, name));
+    }
     for index in 0..first.count {
-        if !shards.iter().flatten().any(|shard| shard.index == index) {
+        if !shards.iter().any(|(_, shard)| shard.index == index) {
             let name = format!("{}-{index:05}-of-{:05}.parquet", first.split, first.count);
             let problem = format!(
                 "shard {index} of {} is missing ({name}); fetch it",

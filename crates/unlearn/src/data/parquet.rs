@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use parquet::basic::{ConvertedType, LogicalType, Type};
 use parquet::column::page::PageReader;
-use parquet::column::reader::{ColumnReaderImpl, get_column_reader, get_typed_column_reader};
-use parquet::data_type::{ByteArray, ByteArrayType, DataType};
+use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -18,7 +18,11 @@ use parquet::file::serialized_reader::SerializedPageReader;
 use parquet::schema::types::ColumnDescriptor;
 use retrack_networks::files::open_regular;
 
+use super::columns::{
+    Labels, label_column, label_names, read_column, read_labels, read_texts, text_column,
+};
 use super::error::DataError;
+use super::foreign::typed;
 use super::image::MAX_ENCODED;
 use super::quiet::quietly;
 use super::source::{Form, Source};
@@ -35,7 +39,7 @@ pub(crate) struct ParquetImages {
     files: Vec<OpenFile>,
     groups: Vec<Group>,
     len: usize,
-    labels: Vec<Option<i64>>,
+    labels: Labels,
     cache: Mutex<WindowCache>,
 }
 
@@ -87,6 +91,7 @@ struct WindowCache {
 impl ParquetImages {
     pub fn open(root: &Path, paths: &[PathBuf], memory_budget: u64) -> Result<Self, DataError> {
         let (mut files, mut groups, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+        let mut names = Vec::new();
         let mut len = 0;
         for path in paths {
             let file = open_regular(path).map_err(|error| DataError::io(path, error))?;
@@ -94,7 +99,10 @@ impl ParquetImages {
             let metadata = reader.metadata();
             let schema = metadata.file_metadata().schema_descr();
             let image = image_column(path, schema.columns())?;
-            let label = label_column(schema.columns());
+            let label = label_column(metadata, schema.columns());
+            if let Some(label) = label.filter(|_| names.is_empty()) {
+                names = label_names(metadata, &schema.columns()[label]);
+            }
             for (index, group) in metadata.row_groups().iter().enumerate() {
                 let problem =
                     |what: &str| DataError::format(path, format!("row group {index}: {what}"));
@@ -118,13 +126,11 @@ impl ParquetImages {
                 }
                 if let Some(label) = label {
                     labels.resize(len, None);
-                    let column = group
-                        .columns()
-                        .get(label)
-                        .ok_or_else(|| problem("a column is missing"))?;
-                    let number = column.column_descr().physical_type();
+                    if group.columns().len() <= label {
+                        return Err(problem("a column is missing"));
+                    }
                     labels.extend(guarded(path, || {
-                        read_labels(path, metadata, index, label, rows, number)
+                        read_labels(path, metadata, index, label, rows)
                     })?);
                 }
                 let at_least = (rows as u64 * WINDOW / size).clamp(1, rows as u64) as usize;
@@ -159,7 +165,7 @@ impl ParquetImages {
             files,
             groups,
             len,
-            labels,
+            labels: Labels::new(root, labels, names)?,
             cache: Mutex::new(cache),
         })
     }
@@ -201,20 +207,72 @@ impl ParquetImages {
     }
 }
 
+/// Rows that the footer of a Parquet file counts.
+pub(crate) fn rows(path: &Path) -> Result<usize, DataError> {
+    let metadata = footer(path)?;
+    Ok(usize::try_from(metadata.file_metadata().num_rows()).unwrap_or(0))
+}
+
+/// Whether a Parquet file has a column of images.
+pub(crate) fn has_images(path: &Path) -> bool {
+    footer(path).is_ok_and(|metadata| {
+        image_column(path, metadata.file_metadata().schema_descr().columns()).is_ok()
+    })
+}
+
+fn footer(path: &Path) -> Result<ParquetMetaData, DataError> {
+    let file = open_regular(path).map_err(|error| DataError::io(path, error))?;
+    guarded(path, || {
+        Ok(SerializedFileReader::new(file)?.metadata().clone())
+    })
+}
+
+/// The first bytes of a file.
+fn start(path: &Path) -> Vec<u8> {
+    let mut start = Vec::new();
+    if let Ok(file) = open_regular(path) {
+        let _ = file.take(64).read_to_end(&mut start);
+    }
+    start
+}
+
 /// Runs a part of the Parquet reader, which may fail or panic on a corrupt file.
 fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
     let problem = match quietly(work) {
         Ok(Ok(value)) => return Ok(value),
+        // A codec or an encoding that is not built in is no damage.
+        Ok(Err(ParquetError::NYI(what))) => {
+            return Err(DataError::Unsupported {
+                path: path.to_owned(),
+                what: format!(
+                    "this Parquet file is packed in a way that is not read ({what}); write it again: python -c \"import \
+                     pyarrow.parquet as p; p.write_table(p.read_table('{0}'), 'images.parquet')\"",
+                    typed(path)
+                ),
+            });
+        }
         Ok(Err(error)) => error.to_string(),
         Err(panic) => panic,
     };
+    let start = start(path);
+    if start.starts_with(b"version https://git-lfs") {
+        let problem = "this is a Git LFS pointer, not the file; run `git lfs pull`";
+        return Err(DataError::format(path, problem));
+    }
+    if start.starts_with(b"PARE") {
+        return Err(DataError::Unsupported {
+            path: path.to_owned(),
+            what: "this Parquet file is encrypted, which is not read; write it without encryption"
+                .into(),
+        });
+    }
     Err(DataError::format(
         path,
         format!("the Parquet file is damaged ({problem}); fetch it again"),
     ))
 }
 
-fn pages(
+pub(super) fn pages(
     path: &Path,
     metadata: &ParquetMetaData,
     group: usize,
@@ -259,71 +317,18 @@ fn windows(
     Ok(starts)
 }
 
-/// Reads `rows` values of a leaf column after skipping `skip`; pages before are not unpacked.
-fn read_column<T: DataType>(
-    path: &Path,
-    metadata: &ParquetMetaData,
-    group: usize,
-    column: usize,
-    skip: usize,
-    rows: usize,
-) -> Result<Vec<Option<T::T>>, ParquetError> {
-    let short = || ParquetError::EOF(format!("row group {group} ends before its row count"));
-    let descriptor = metadata.row_group(group).column(column).column_descr_ptr();
-    let nullable = descriptor.max_def_level();
-    let reader = get_column_reader(descriptor, Box::new(pages(path, metadata, group, column)?));
-    let mut reader: ColumnReaderImpl<T> = get_typed_column_reader(reader);
-    if reader.skip_records(skip)? != skip {
-        return Err(short());
-    }
-    let (mut levels, mut values) = (Vec::new(), Vec::new());
-    let (records, ..) = reader.read_records(rows, Some(&mut levels), None, &mut values)?;
-    if records != rows {
-        return Err(short());
-    }
-    if nullable == 0 {
-        return Ok(values.into_iter().map(Some).collect());
-    }
-    let mut values = values.into_iter();
-    levels
-        .into_iter()
-        .map(|level| {
-            if level == nullable {
-                values.next().map(Some).ok_or_else(short)
-            } else {
-                Ok(None)
-            }
-        })
-        .collect()
-}
-
-fn read_labels(
-    path: &Path,
-    metadata: &ParquetMetaData,
-    group: usize,
-    column: usize,
-    rows: usize,
-    number: Type,
-) -> Result<Vec<Option<i64>>, ParquetError> {
-    use parquet::data_type::{Int32Type, Int64Type};
-    Ok(match number {
-        Type::INT32 => read_column::<Int32Type>(path, metadata, group, column, 0, rows)?
-            .into_iter()
-            .map(|label| label.map(i64::from))
-            .collect(),
-        _ => read_column::<Int64Type>(path, metadata, group, column, 0, rows)?,
-    })
+/// A column of texts.
+pub(super) fn is_text(column: &ColumnDescriptor) -> bool {
+    column.physical_type() == Type::BYTE_ARRAY
+        && (column.converted_type() == ConvertedType::UTF8
+            || matches!(
+                column.logical_type_ref(),
+                Some(LogicalType::String | LogicalType::Json)
+            ))
 }
 
 /// The leaf with the images: `bytes` inside a struct, else a binary column; one called `image` or `img` goes first.
 fn image_column(path: &Path, columns: &[Arc<ColumnDescriptor>]) -> Result<usize, DataError> {
-    let is_text = |column: &ColumnDescriptor| {
-        column.converted_type() == ConvertedType::UTF8
-            || matches!(
-                column.logical_type_ref(),
-                Some(LogicalType::String | LogicalType::Json)
-            )
-    };
     let is_binary = |column: &ColumnDescriptor| {
         column.physical_type() == Type::BYTE_ARRAY
             && column.max_rep_level() == 0
@@ -374,16 +379,6 @@ fn image_column(path: &Path, columns: &[Arc<ColumnDescriptor>]) -> Result<usize,
     }
 }
 
-fn label_column(columns: &[Arc<ColumnDescriptor>]) -> Option<usize> {
-    ["label", "labels"].iter().find_map(|wanted| {
-        columns.iter().position(|column| {
-            column.path().parts() == [*wanted]
-                && column.max_rep_level() == 0
-                && matches!(column.physical_type(), Type::INT32 | Type::INT64)
-        })
-    })
-}
-
 impl WindowCache {
     fn get(&mut self, row: usize) -> Option<Option<ByteArray>> {
         let holds =
@@ -432,44 +427,32 @@ impl Source for ParquetImages {
     }
 
     fn label(&self, row: usize) -> Option<i64> {
-        self.labels.get(row).copied().flatten()
+        self.labels.of_row.get(row).copied().flatten()
     }
 
-    fn texts(&self, column: &str) -> Result<Option<Vec<Option<String>>>, DataError> {
+    fn label_names(&self) -> &[String] {
+        &self.labels.names
+    }
+
+    fn texts(&self, column: &str) -> Result<Option<Vec<Vec<String>>>, DataError> {
         let mut texts = Vec::with_capacity(self.len);
         for group in &self.groups {
             let file = &self.files[group.file];
             let columns = file.metadata.file_metadata().schema_descr();
-            let place = columns.columns().iter().position(|leaf| {
-                leaf.path().parts() == [column]
-                    && leaf.max_rep_level() == 0
-                    && leaf.physical_type() == Type::BYTE_ARRAY
-            });
-            let Some(place) = place else {
+            let Some(place) = text_column(columns.columns(), column) else {
                 return Ok(None);
             };
-            let values = guarded(&file.path, || {
-                read_column::<ByteArrayType>(
-                    &file.path,
-                    &file.metadata,
-                    group.index,
-                    place,
-                    0,
-                    group.rows,
-                )
-            })?;
-            for value in values {
-                let text = value.map(|value: ByteArray| String::from_utf8(value.data().to_vec()));
-                let text = text.transpose().map_err(|_| {
-                    DataError::format(
-                        &file.path,
-                        format!("the column {column} is not text (UTF-8)"),
-                    )
-                })?;
-                texts.push(text);
-            }
+            texts.extend(guarded(&file.path, || {
+                read_texts(&file.path, &file.metadata, group.index, place, group.rows)
+            })?);
         }
         Ok(Some(texts))
+    }
+
+    fn columns(&self) -> Vec<String> {
+        let columns = self.files[0].metadata.file_metadata().schema_descr();
+        let names = columns.root_schema().get_fields().iter();
+        names.map(|field| field.name().to_owned()).collect()
     }
 
     fn in_windows(&self) -> bool {

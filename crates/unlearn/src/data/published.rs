@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::error::DataError;
+use super::error::{DataError, counted};
 use super::folder::Folder;
 
 const LABELS: &str = "kmeans_labels.json";
@@ -54,7 +54,11 @@ fn labels(path: &Path, json: &Value, names: &[String]) -> Result<Vec<i64>, DataE
                 let (labels, images) = (labels.len(), names.len());
                 return Err(DataError::format(
                     path,
-                    format!("{labels} labels for {images} images"),
+                    format!(
+                        "{} for {}",
+                        counted(labels, "label"),
+                        counted(images, "image")
+                    ),
                 ));
             }
             let numbers: Option<Vec<u64>> =
@@ -156,7 +160,13 @@ pub(super) fn read_text(path: &Path) -> Result<String, DataError> {
         return Err(DataError::format(path, problem));
     }
     let bytes = fs::read(path).map_err(|error| DataError::io(path, error))?;
-    String::from_utf8(bytes).map_err(|_| DataError::format(path, "not a text file (UTF-8)"))
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| DataError::format(path, "not a text file (UTF-8)"))?;
+    // Some editors, and Windows', begin with a mark.
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(rest) => rest.to_owned(),
+        None => text,
+    })
 }
 
 #[cfg(test)]

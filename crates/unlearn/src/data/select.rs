@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use retrack_networks::files::read_text;
 
+use super::error::rows;
 use super::{DataError, Dataset};
 use crate::neighbors;
 
@@ -26,6 +27,8 @@ pub enum Selection {
     },
     /// `label:10`: all rows with this label.
     Label(i64),
+    /// `label:dog`: all rows whose label is called so.
+    LabelName(String),
     /// `@list.txt`: a text file with a selector, a row number or a file name a line; `#` starts a comment.
     List(PathBuf),
     /// An image file: the row that it is, or all rows with exactly its pixels. A name that only the data set's folder
@@ -86,7 +89,7 @@ pub enum SelectionError {
         problem: String,
     },
     /// A row beyond the end.
-    #[error("\"{text}\" selects row {row}, but the data set has {len} rows, 0 to {}", len - 1)]
+    #[error("\"{text}\" selects row {row}, but the data set has {}", rows(*len))]
     Beyond {
         /// The selector.
         text: String,
@@ -98,8 +101,8 @@ pub enum SelectionError {
     /// A label that no row has.
     #[error("no row has label {label}; {known}")]
     NoSuchLabel {
-        /// The label.
-        label: i64,
+        /// The label, or what it is called.
+        label: String,
         /// The labels that there are, for people.
         known: String,
     },
@@ -149,7 +152,7 @@ pub enum SelectionError {
         problem: String,
     },
     /// Nothing would be left.
-    #[error("the selection covers all {len} images of the data set; nothing would be retained")]
+    #[error("the selection covers {} of the data set; nothing would be retained", all_images(*len))]
     Everything {
         /// Rows in the data set.
         len: usize,
@@ -200,12 +203,10 @@ impl Selection {
             .strip_prefix("label:")
             .or_else(|| text.strip_prefix("cluster:"))
         {
-            match label.trim().parse() {
-                Ok(label) => Ok(Self::Label(label)),
-                Err(_) => Err(fail(format!(
-                    "\"{}\" is not a whole number, as labels are",
-                    label.trim()
-                ))),
+            match (label.trim(), label.trim().parse()) {
+                ("", _) => Err(fail("the label is missing".into())),
+                (_, Ok(label)) => Ok(Self::Label(label)),
+                (name, Err(_)) => Ok(Self::LabelName(name.to_owned())),
             }
         } else if let Some(list) = text.strip_prefix('@') {
             if list.is_empty() {
@@ -223,10 +224,20 @@ impl Selection {
     /// [`SelectionError`]: a row or label that does not exist, an image that is not in the data set (the nearest row
     /// is named), a list with a bad line or without any, or a selection of everything.
     pub fn resolve(&self, data: &Dataset) -> Result<Resolved, SelectionError> {
+        Self::resolve_all(std::slice::from_ref(self), data)
+    }
+
+    /// The rows of `data` that any of the selections stands for.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_all(selections: &[Self], data: &Dataset) -> Result<Resolved, SelectionError> {
         let mut found = Found::default();
-        match self {
-            Self::List(path) => resolve_list(path, data, &mut found)?,
-            one => found.add(one, &one.to_string(), data, Path::new(""), None)?,
+        for selection in selections {
+            match selection {
+                Self::List(path) => resolve_list(path, data, &mut found)?,
+                one => found.add(one, &one.to_string(), data, Path::new(""), None)?,
+            }
         }
         found.match_pixels(data)?;
         let Found { rows, repeated, .. } = found;
@@ -253,6 +264,7 @@ impl fmt::Display for Selection {
             Self::Rows { first, last } if first == last => write!(f, "row:{first}"),
             Self::Rows { first, last } => write!(f, "rows:{first}-{last}"),
             Self::Label(label) => write!(f, "label:{label}"),
+            Self::LabelName(name) => write!(f, "label:{name}"),
             Self::List(path) => write!(f, "@{}", path.display()),
             Self::Image(path) => write!(f, "{}", path.display()),
         }
@@ -353,17 +365,23 @@ impl Found {
                 }
                 (first..=last).for_each(|row| self.insert(row));
             }
-            Selection::Label(label) => {
-                let mut rows = (0..data.len())
-                    .filter(|&row| data.label(row) == Some(label))
-                    .peekable();
-                if rows.peek().is_none() {
-                    return Err(SelectionError::NoSuchLabel {
-                        label,
-                        known: known_labels(data),
-                    });
+            Selection::Label(label) => self.add_label(label, &label.to_string(), data)?,
+            Selection::LabelName(ref name) => {
+                let names = data.source.label_names();
+                match names.iter().position(|known| known == name) {
+                    Some(label) => self.add_label(label as i64, name, data)?,
+                    None => {
+                        return Err(SelectionError::NoSuchLabel {
+                            label: name.clone(),
+                            known: match names {
+                                [] => {
+                                    format!("labels are whole numbers here; {}", known_labels(data))
+                                }
+                                _ => known_labels(data),
+                            },
+                        });
+                    }
                 }
-                rows.for_each(|row| self.insert(row));
             }
             Selection::List(_) => {
                 let problem = "a list cannot name another list".to_owned();
@@ -374,6 +392,21 @@ impl Found {
             }
             Selection::Image(ref path) => self.add_image(path, text, data, folder, line)?,
         }
+        Ok(())
+    }
+
+    /// `name`: the label as it was written.
+    fn add_label(&mut self, label: i64, name: &str, data: &Dataset) -> Result<(), SelectionError> {
+        let mut rows = (0..data.len())
+            .filter(|&row| data.label(row) == Some(label))
+            .peekable();
+        if rows.peek().is_none() {
+            return Err(SelectionError::NoSuchLabel {
+                label: name.to_owned(),
+                known: known_labels(data),
+            });
+        }
+        rows.for_each(|row| self.insert(row));
         Ok(())
     }
 
@@ -501,12 +534,27 @@ fn no_exact_match(
     })
 }
 
+fn all_images(len: usize) -> String {
+    match len {
+        1 => "the only image".into(),
+        len => format!("all {len} images"),
+    }
+}
+
 fn known_labels(data: &Dataset) -> String {
     let labels: BTreeSet<i64> = (0..data.len()).filter_map(|row| data.label(row)).collect();
-    let shown: Vec<String> = labels.iter().take(20).map(i64::to_string).collect();
+    let shown: Vec<String> = labels
+        .iter()
+        .take(20)
+        .map(|&label| match data.label_name(label) {
+            Some(name) => format!("{label} ({name})"),
+            None => label.to_string(),
+        })
+        .collect();
     match labels.len() {
         0 => "the data set has no labels".to_owned(),
-        1..=20 => format!("its labels are {}", shown.join(", ")),
+        1 => format!("its only label is {}", shown[0]),
+        2..=20 => format!("its labels are {}", shown.join(", ")),
         more => format!("its {more} labels are {}, ...", shown.join(", ")),
     }
 }

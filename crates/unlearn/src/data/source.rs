@@ -38,9 +38,17 @@ pub(crate) trait Source: Send + Sync {
     fn has_cheap_headers(&self) -> bool {
         false
     }
-    /// The texts of a column, where the source has columns and one of that name.
-    fn texts(&self, _column: &str) -> Result<Option<Vec<Option<String>>>, DataError> {
+    /// What label 0, 1, ... is called; empty where labels are just numbers.
+    fn label_names(&self) -> &[String] {
+        &[]
+    }
+    /// The texts of each row in a column, where the source has columns and one of that name.
+    fn texts(&self, _column: &str) -> Result<Option<Vec<Vec<String>>>, DataError> {
         Ok(None)
+    }
+    /// Names of the columns, where the source has any.
+    fn columns(&self) -> Vec<String> {
+        Vec::new()
     }
     /// Stored images are read in windows of neighbors: take them in order, from one thread.
     fn in_windows(&self) -> bool {

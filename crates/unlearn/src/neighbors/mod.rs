@@ -86,7 +86,9 @@ impl<'de> Deserialize<'de> for Neighbors {
 pub enum NeighborError {
     /// More neighbors were asked for than there are images.
     #[error(
-        "{wanted} neighbors were asked for, but only {retained} images are retained; ask for fewer"
+        "{} asked for, but {}; ask for fewer",
+        match wanted { 1 => "1 neighbor was".into(), many => format!("{many} neighbors were") },
+        match retained { 1 => "only 1 image is retained".into(), many => format!("only {many} images are retained") }
     )]
     TooFew {
         /// Neighbors asked for.

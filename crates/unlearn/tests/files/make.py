@@ -6,7 +6,10 @@ Row i of each Parquet file is the gray 6 x 5 image with pixel values (i * 7 + 3 
 """
 
 import io
+import json
 import pathlib
+import struct
+import zlib
 
 import numpy as np
 import pyarrow as pa
@@ -56,3 +59,87 @@ picture.save(here / "progressive.jpg", quality=95, subsampling=0, progressive=Tr
 exif = Image.Exif()
 exif[0x0112] = 6  # turn by 90 degrees clockwise to show
 picture.save(here / "rotated.jpg", quality=95, subsampling=0, exif=exif)
+
+# What Pillow makes of transparency, palettes and 16 bits: expected.json holds the bytes of convert("RGB") and
+# convert("L") for each of these pictures of 8 x 6 pixels, and whether any pixel is transparent.
+y, x = np.mgrid[0:6, 0:8]
+color = np.stack([x * 30, y * 45, (x * y * 7) % 256], axis=-1).astype(np.uint8)
+alpha = np.select([x < 3, x < 6], [0, 128], 255).astype(np.uint8)
+rgba, gray_alpha = np.dstack([color, alpha]), np.dstack([color[..., 0], alpha])
+palette = Image.fromarray(color).quantize(16)
+gray = Image.fromarray(color[..., 0])
+
+
+def png16(samples, color_type):
+    """Pillow writes no 16-bit color."""
+    chunk = lambda kind, content: struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    header = struct.pack(">IIBBBBB", samples.shape[1], samples.shape[0], 16, color_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+def encoded(image, form, **options):
+    out = io.BytesIO()
+    image.save(out, form, **options)
+    return out.getvalue()
+
+
+deep = np.random.default_rng(0).integers(0, 65536, (6, 8, 4))
+pictures = {
+    "rgba.png": encoded(Image.fromarray(rgba), "PNG"),
+    "opaque_rgba.png": encoded(Image.fromarray(np.dstack([color, np.full_like(alpha, 255)])), "PNG"),
+    "gray_alpha.png": encoded(Image.fromarray(gray_alpha), "PNG"),
+    "palette.png": encoded(palette, "PNG"),
+    "palette_one_transparent.png": encoded(palette, "PNG", transparency=3),
+    "palette_half_transparent.png": encoded(palette, "PNG", transparency=bytes(range(0, 160, 10))),
+    "gray_one_transparent.png": encoded(gray, "PNG", transparency=60),
+    "rgb_one_transparent.png": encoded(Image.fromarray(color), "PNG", transparency=(60, 45, 14)),
+    "rgba16.png": png16(deep, 6),
+    "rgb16.png": png16(deep[..., :3], 2),
+    "gray_alpha16.png": png16(deep[..., :2], 4),
+    "animated.png": encoded(Image.fromarray(rgba), "PNG", save_all=True, append_images=[Image.fromarray(rgba[::-1])]),
+    "palette.gif": encoded(palette, "GIF"),
+    "transparent.gif": encoded(palette, "GIF", transparency=3),
+    "animated.gif": encoded(palette, "GIF", save_all=True, append_images=[Image.fromarray(color[::-1]).quantize(16)]),
+    "lossless.webp": encoded(Image.fromarray(rgba), "WEBP", lossless=True, exact=True),
+    "lossy.webp": encoded(Image.fromarray(rgba), "WEBP", quality=80),
+    "animated.webp": encoded(Image.fromarray(rgba), "WEBP", lossless=True, exact=True, save_all=True,
+                             append_images=[Image.fromarray(rgba[::-1])]),
+    "rgba.tif": encoded(Image.fromarray(rgba), "TIFF", compression="tiff_lzw"),
+    "cmyk.tif": encoded(Image.fromarray(color).convert("CMYK"), "TIFF", compression="tiff_adobe_deflate"),
+    "palette.bmp": encoded(palette, "BMP"),
+}
+(here / "pillow").mkdir(exist_ok=True)
+expected = {}
+for name, content in pictures.items():
+    (here / "pillow" / name).write_bytes(content)
+    image = Image.open(io.BytesIO(content))
+    with_alpha = np.asarray(image.convert("RGBA"))[..., 3]
+    expected[name] = {
+        "rgb": image.convert("RGB").tobytes().hex(),
+        "l": image.convert("L").tobytes().hex(),
+        "transparent": bool((with_alpha < 255).any()),
+    }
+(here / "pillow" / "expected.json").write_text(json.dumps(expected) + "\n")
+
+# Whole files of kinds that are not read.
+(here / "unread").mkdir(exist_ok=True)
+for name, content in {
+    "palette.tif": encoded(palette, "TIFF"),
+    "zstd.tif": encoded(Image.fromarray(color), "TIFF", compression="zstd"),
+    "lzma.tif": encoded(Image.fromarray(color), "TIFF", compression="lzma"),
+    "gray_alpha.tif": encoded(Image.fromarray(gray_alpha), "TIFF"),
+}.items():
+    (here / "unread" / name).write_bytes(content)
+
+# Other codecs, labels and captions; ten rows are enough.
+few = hugging_face.slice(0, 10)
+for codec in ["brotli", "lz4", "snappy", "gzip", "none"]:
+    pq.write_table(few, here / f"{codec}.parquet", compression=codec)
+names = [["dog", "cat", "ant"][i % 3] for i in range(10)]
+texts = pa.array([[f"one {i}", f"two {i}"] if i % 2 else [f"one {i}"] for i in range(10)], pa.list_(pa.string()))
+words = few.set_column(1, "label", pa.array(names)).append_column("text", texts)
+pq.write_table(words, here / "words.parquet")
+features = {"info": {"features": {"image": {"_type": "Image"}, "animal": {"names": ["zebra", "yak"], "_type": "ClassLabel"}}}}
+classes = few.set_column(1, "animal", pa.array([i % 2 for i in range(10)]))
+pq.write_table(classes.replace_schema_metadata({"huggingface": json.dumps(features)}), here / "classes.parquet")

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{Line, Outcome};
 use crate::evaluation::{Protocol, sentences};
+use crate::evidence::counted;
 
 /// What a reader of the table should know, each thing once: with the runs that it holds for, where these are not all.
 pub(super) fn notes(outcomes: &[Outcome]) -> Vec<String> {
@@ -147,16 +148,15 @@ pub(super) fn caption(
         None => String::new(),
     };
     format!(
-        "Mean ± standard deviation over runs: seeds {}, forgotten {}. {} samples a run, {scheduler} with {} \
-         steps.{counts}{class}\n",
+        "Mean ± standard deviation over runs: seeds {}, forgotten {}. {} a run, {scheduler} with {}.{counts}{class}\n",
         seeds
             .iter()
             .map(u64::to_string)
             .collect::<Vec<_>>()
             .join(", "),
         forget.join(", "),
-        protocol.samples,
-        protocol.sampling_steps,
+        counted(protocol.samples, "sample"),
+        counted(protocol.sampling_steps, "step"),
     )
 }
 

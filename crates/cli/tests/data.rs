@@ -1,0 +1,340 @@
+//! Data sets as people have them: what is read, which part of it, and what is said of the rest.
+
+mod support;
+
+use std::fs;
+
+use image::{DynamicImage, ImageBuffer, Luma, LumaA};
+use support::{Folder, PHOTOS, SIDE, noise, photo_png};
+
+/// Gray photos under noise of alpha.
+fn clear(row: usize) -> Vec<u8> {
+    let pixels = noise(row, SIDE * SIDE);
+    let alpha = noise(row + 100, SIDE * SIDE);
+    let both = pixels.iter().zip(&alpha).flat_map(|(&a, &b)| [a, b]);
+    let side = SIDE as u32;
+    let image: ImageBuffer<LumaA<u8>, _> =
+        ImageBuffer::from_raw(side, side, both.collect()).unwrap();
+    encoded(image)
+}
+
+fn encoded(image: impl Into<DynamicImage>) -> Vec<u8> {
+    let mut out = std::io::Cursor::new(Vec::new());
+    let image: DynamicImage = image.into();
+    image.write_to(&mut out, image::ImageFormat::Png).unwrap();
+    out.into_inner()
+}
+
+#[test]
+fn transparent_pictures_are_read_as_training_scripts_read_them_and_counted() {
+    let folder = Folder::new();
+    folder.photos("seen");
+    for row in 0..PHOTOS {
+        let content = if row < 5 { clear(row) } else { photo_png(row) };
+        folder.write(&format!("clear/{row:02}.png"), content);
+    }
+    let line = |data: &str| format!("neighbors --data {data} --forget row:2 --neighbors 3 --json");
+    let said = folder.done(&line("clear"));
+    assert_eq!(said.json(), folder.done(&line("seen")).json());
+    for part in [
+        "clear: 5 of 16 images have transparent pixels",
+        "--alpha white",
+    ] {
+        assert!(said.stderr.contains(part), "{}", said.stderr);
+    }
+    assert!(!folder.done(&line("seen")).stderr.contains("transparent"));
+    let white = folder.done(&format!("{} --alpha white", line("clear")));
+    assert!(white.stderr.contains("laid over white"), "{}", white.stderr);
+    assert_ne!(white.json(), said.json());
+    folder.refused(
+        &format!("{} --alpha gray", line("clear")),
+        &["drop, white or black"],
+    );
+}
+
+#[test]
+fn deep_gray_is_scaled_and_that_is_said() {
+    let folder = Folder::new();
+    folder.photos("deep");
+    let pixels = vec![40_000u16; SIDE * SIDE];
+    let side = SIDE as u32;
+    let image: ImageBuffer<Luma<u16>, _> = ImageBuffer::from_raw(side, side, pixels).unwrap();
+    folder.write("deep/deep.png", encoded(image));
+    let said = folder.done("neighbors --data deep --forget row:2 --neighbors 1");
+    assert!(
+        said.stderr
+            .contains("deep: 1 of 17 images has 16 bits of gray"),
+        "{}",
+        said.stderr
+    );
+}
+
+#[test]
+fn a_run_records_how_transparency_was_read_and_goes_on_only_so() {
+    let folder = Folder::new();
+    folder.tiny_arch(serde_json::json!({}));
+    for row in 0..PHOTOS {
+        folder.write(&format!("clear/{row:02}.png"), clear(row));
+    }
+    let line = "train --data clear --arch tiny.json --out run --steps 4 --batch-size 4 --checkpoint-every 2";
+    let digest = |more: &str| {
+        let said = folder.done(&format!("{line} --dry-run {more}"));
+        let config = said.json();
+        assert!(config["alpha"].is_string(), "{config}");
+        config["data_digest"].as_str().unwrap().to_owned()
+    };
+    assert_ne!(digest("--alpha white"), digest("--alpha drop"));
+    assert_eq!(digest(""), digest("--alpha drop"));
+    folder.kill_after_two_checkpoints(
+        &line
+            .replace("--steps 4", "--steps 100000")
+            .replace("--out run", "--out cut"),
+        "cut",
+    );
+    let again = line
+        .replace("--steps 4", "--steps 100000")
+        .replace("--out run", "--out cut");
+    folder.refused(
+        &format!("{again} --resume --alpha black"),
+        &["alpha", "\"drop\" then"],
+    );
+}
+
+#[test]
+fn an_unlearning_run_knows_its_split_and_verify_reads_the_same() {
+    let folder = Folder::with_model_and_photos();
+    for row in 0..PHOTOS {
+        folder.write(&format!("splits/train/{row:02}.png"), photo_png(row));
+        folder.write(&format!("splits/test/{row:02}.png"), photo_png(row + 50));
+    }
+    let line = "unlearn --model model --data splits --forget row:3 --out run --steps 2 --batch-size 2 --neighbors 2";
+    let asks = ["test (16 images", "train (16 images", "--split"];
+    for command in [
+        line,
+        "neighbors --data splits --forget row:3",
+        "inspect splits",
+        "experiment demo --model model --data splits --forget row:3 --out e",
+    ] {
+        folder.refused(command, &asks);
+    }
+    // The output folder's lock was there for a moment.
+    folder.refused_anyhow(
+        "evaluate --model model --data splits --forget row:3 --threshold 1 --out e",
+        &asks,
+    );
+    folder.tiny_arch(serde_json::json!({}));
+    folder.refused("train --data splits --arch tiny.json --out t", &asks);
+    folder.refused(
+        &format!("{line} --split dev"),
+        &["no split called \"dev\"", "train (16 images"],
+    );
+    folder.refused(
+        &line.replace("splits", "photos --split train"),
+        &["photos: has no splits", "leave --split out"],
+    );
+    folder.done(&format!("{line} --split train"));
+    let config = folder.read_json("run/run/config.json");
+    assert_eq!(
+        (&config["split"], &config["alpha"]),
+        (&"train".into(), &"drop".into())
+    );
+    let said = folder.done("verify run");
+    assert!(said.stdout.starts_with("same"), "{}", said.stdout);
+    // The folder of the split alone is the same data under other names.
+    folder.done("verify run --data splits --split train");
+    let inspected = folder.done("inspect splits --split all --json").json();
+    assert_eq!(inspected["images"], 2 * PHOTOS);
+}
+
+#[test]
+fn forget_may_be_repeated_and_what_is_named_twice_is_said() {
+    let folder = Folder::new();
+    folder.photos("photos");
+    let line = "neighbors --data photos --forget rows:2-3 --forget photos/05.png --neighbors 2";
+    let json = folder.done(&format!("{line} --json")).json();
+    let images = json["images"].as_array().unwrap();
+    let names: Vec<_> = images
+        .iter()
+        .map(|image| image["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["02.png", "03.png", "05.png"]);
+    for neighbor in images[0]["neighbors"].as_array().unwrap() {
+        let name = format!("{:02}.png", neighbor["row"].as_u64().unwrap());
+        assert_eq!(neighbor["name"], name.as_str());
+    }
+    let said = folder.done(&format!("{line} --forget row:3"));
+    assert!(
+        said.stderr.contains("row 3 is selected more than once"),
+        "{}",
+        said.stderr
+    );
+    folder.refused(
+        "neighbors --data photos --forget rows:0-9 --forget rows:10-15",
+        &["covers all 16 images"],
+    );
+    folder.tiny_arch(serde_json::json!({}));
+    let said = folder.done(
+        "train --data photos --arch tiny.json --out t --exclude row:1 --exclude row:2 --steps 1 --batch-size 2 --dry-run",
+    );
+    let config = said.json();
+    assert_eq!(config["rows"], PHOTOS - 2);
+    assert_eq!(config["exclude"], serde_json::json!(["row:1", "row:2"]));
+}
+
+#[test]
+fn an_unlearning_run_takes_several_selections() {
+    let folder = Folder::with_model_and_photos();
+    let line = "unlearn --model model --data photos --out run --steps 1 --batch-size 2 --neighbors 2 --dry-run";
+    let config = folder
+        .done(&format!("{line} --forget row:3 --forget row:7"))
+        .json();
+    assert_eq!(config["forget"], "row:3, row:7");
+    assert_eq!(config["forget_rows"], serde_json::json!([3, 7]));
+    let one = folder.done(&format!("{line} --forget row:3")).json();
+    assert_eq!(one["forget"], "row:3");
+}
+
+#[test]
+fn formats_that_are_not_read_are_named_with_a_way_out() {
+    let folder = Folder::new();
+    let pickle = b"\x80\x04\x95rest".as_slice();
+    let files: [(&str, &[u8]); 21] = [
+        ("cifar-10-batches-py/data_batch_1", pickle),
+        ("cifar-10-batches-py/batches.meta", pickle),
+        ("cifar-100-python/train", pickle),
+        ("cifar-100-python/test", pickle),
+        ("cifar-100-python/meta", pickle),
+        (
+            "pictures.npz",
+            b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x0c\0\0\0train_im.npyrest",
+        ),
+        ("pictures.npy", b"\x93NUMPY"),
+        ("saved/data-00000-of-00001.arrow", b"x"),
+        ("saved/state.json", b"{}"),
+        ("saved/dataset_info.json", b"{}"),
+        (
+            "dict/dataset_dict.json",
+            b"{\"splits\": [\"train\", \"test\"]}",
+        ),
+        ("dict/train/data-00000-of-00001.arrow", b"x"),
+        ("imagenet/n01440764.tar", b"x"),
+        ("shards/train-000000.tar", b"x"),
+        ("train_32x32.mat", b"x"),
+        ("x.h5", b"x"),
+        ("tf/train.tfrecord-00000-of-00002", b"x"),
+        ("lmdb/data.mdb", b"x"),
+        ("checkpoint-500/optimizer.bin", b"PK\x03\x04"),
+        ("checkpoint-500/random_states_0.pkl", pickle),
+        ("checkpoint-500/unet/config.json", b"{}"),
+    ];
+    for (name, content) in files {
+        folder.write(name, content);
+    }
+    folder.write("weights.bin", b"PK\x03\x04rest");
+    folder.write("stuff/a.txt", "x");
+    folder.write("stuff/b/c.md", "x");
+    fs::create_dir(folder.path("empty")).unwrap();
+    for (source, says) in [
+        (
+            "cifar-10-batches-py",
+            &["binary version", "cifar-10-binary.tar.gz"][..],
+        ),
+        ("cifar-10-batches-py/data_batch_1", &["binary version"]),
+        (
+            "cifar-100-python",
+            &["CIFAR-100", "cifar-100-binary.tar.gz"],
+        ),
+        ("cifar-100-python/train", &["CIFAR-100", "binary version"]),
+        (
+            "pictures.npz",
+            &["NumPy", "numpy.load('pictures.npz')['train_im']"],
+        ),
+        ("pictures.npy", &["NumPy", "numpy.load('pictures.npy')"]),
+        (
+            "saved",
+            &["save_to_disk", "load_from_disk('saved').to_parquet"],
+        ),
+        (
+            "dict",
+            &["save_to_disk", "load_from_disk('dict')['train'].to_parquet"],
+        ),
+        ("saved/data-00000-of-00001.arrow", &["Dataset.from_file"]),
+        ("imagenet", &["n01440764.tar", "tar xf"]),
+        ("shards", &["WebDataset", "tar xf"]),
+        ("imagenet/n01440764.tar", &["archive", "unpack"]),
+        ("train_32x32.mat", &["MATLAB", "PNG files"]),
+        ("x.h5", &["HDF5", "PNG files"]),
+        ("tf", &["TFRecord", "PNG files"]),
+        ("lmdb", &["LMDB", "PNG files"]),
+        ("weights.bin", &["PyTorch", "PNG files"]),
+        (
+            "checkpoint-500",
+            &["optimizer.bin", "no data set", "checkpoint-500/unet"],
+        ),
+        (
+            "checkpoint-500/optimizer.bin",
+            &["save_state", "no data set"],
+        ),
+        ("stuff", &["it holds a.txt, b/"]),
+        ("empty", &["holds no files"]),
+    ] {
+        folder.refused(&format!("neighbors --data {source} --forget row:1"), says);
+    }
+}
+
+#[test]
+fn captions_with_a_mark_at_the_start_and_lists_are_read_and_lists_are_said() {
+    let folder = Folder::new();
+    folder.photos("photos");
+    let data = retrack_unlearn::data::Dataset::open(
+        &folder.path("photos"),
+        &retrack_unlearn::data::OpenOptions::default(),
+    )
+    .unwrap();
+    let read = |name: &str| {
+        let path = folder.path(name);
+        let found = retrack_unlearn::data::captions(&data, path.to_str().unwrap());
+        found.map_err(|error| error.to_string())
+    };
+    let lines = |text: &dyn Fn(usize) -> String| -> String {
+        (0..PHOTOS).map(|row| text(row) + "\n").collect()
+    };
+    let plain =
+        lines(&|row| format!("{{\"file_name\": \"{row:02}.png\", \"text\": \"photo {row}\"}}"));
+    folder.write("bom.jsonl", format!("\u{feff}{plain}"));
+    let lists = plain
+        .replace("\"photo", "[\"photo")
+        .replace("\"}", "\", \"more\"]}");
+    folder.write("lists.jsonl", lists);
+    folder.write(
+        "below.csv",
+        lines(&|row| format!("elsewhere/{row:02}.png,photo {row}")),
+    );
+    let table =
+        String::from("path,caption\n") + &lines(&|row| format!("/data/x/{row:02}.png,photo {row}"));
+    folder.write("table.csv", format!("\u{feff}{table}"));
+    for row in 0..PHOTOS {
+        folder.write(&format!("beside/{row:02}.txt"), format!("photo {row}\n"));
+    }
+    for (name, several) in [
+        ("bom.jsonl", 0),
+        ("lists.jsonl", PHOTOS),
+        ("table.csv", 0),
+        ("beside", 0),
+    ] {
+        let found = read(name).unwrap();
+        assert_eq!(
+            (found.texts[7].as_str(), found.several),
+            ("photo 7", several),
+            "{name}"
+        );
+    }
+    let error = read("below.csv").unwrap_err();
+    assert!(error.contains("entry 1 has the keys"), "{error}");
+    folder.write("wrong.json", "[{\"image_id\": 3, \"sentence\": \"x\"}]");
+    let error = read("wrong.json").unwrap_err();
+    assert!(
+        error.contains("wrong.json") && error.contains("image_id, sentence"),
+        "{error}"
+    );
+}

@@ -1,0 +1,269 @@
+//! Splits of a data set, by the names that people give them: `train`, `validation`, `test`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::error::{DataError, Found};
+
+/// All splits together, unless one has this very name.
+const ALL: &str = "all";
+
+/// What stands for a split in the name of a file or folder, as in Hugging Face's `datasets`, and MNIST's `t10k`.
+const KEYWORDS: [(&str, &str); 11] = [
+    ("training", "train"),
+    ("train", "train"),
+    ("validation", "validation"),
+    ("valid", "validation"),
+    ("val", "validation"),
+    ("dev", "validation"),
+    ("testing", "test"),
+    ("test", "test"),
+    ("evaluation", "test"),
+    ("eval", "test"),
+    ("t10k", "test"),
+];
+
+/// The keyword in `name` that comes first, and the split that it stands for. A keyword begins a word and no letter
+/// follows it: `train2017` and `my-test_set` have one, `latest` and `valley` have none.
+pub(crate) fn keyword(name: &str) -> Option<(&'static str, &'static str)> {
+    let name = name.to_lowercase();
+    let places = KEYWORDS.iter().filter_map(|&(word, split)| {
+        let place = name.match_indices(word).map(|(at, _)| at).find(|&at| {
+            let before = name[..at].chars().next_back();
+            let after = name[at + word.len()..].chars().next();
+            !before.is_some_and(char::is_alphanumeric) && !after.is_some_and(char::is_alphabetic)
+        });
+        place.map(|at| (at, word, split))
+    });
+    let first = places.min_by_key(|&(at, ..)| at);
+    first.map(|(_, word, split)| (word, split))
+}
+
+/// Files of one split, by their paths below the data set's folder.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Subset {
+    /// As it is called there; empty where nothing says.
+    pub name: String,
+    pub files: Vec<String>,
+}
+
+impl Subset {
+    /// Groups files by split, in the order of the splits' first files.
+    pub fn group(files: Vec<String>, split: impl Fn(&str) -> Option<String>) -> Vec<Self> {
+        let mut subsets: Vec<Self> = Vec::new();
+        let mut places: BTreeMap<String, usize> = BTreeMap::new();
+        for file in files {
+            let name = split(&file).unwrap_or_default();
+            let place = *places.entry(name.clone()).or_insert_with(|| {
+                subsets.push(Self {
+                    name,
+                    files: Vec::new(),
+                });
+                subsets.len() - 1
+            });
+            subsets[place].files.push(file);
+        }
+        subsets
+    }
+}
+
+/// The files to read of `subsets`, in their order: the wanted split's, or all where there is but one.
+///
+/// `together`: several can be read as one.
+///
+/// # Errors
+/// [`DataError::Splits`], with what `count` says of each split's images: several and none asked for, or another one.
+pub(crate) fn choose(
+    path: &Path,
+    mut subsets: Vec<Subset>,
+    wanted: Option<&str>,
+    together: bool,
+    count: impl Fn(&[String]) -> Result<usize, DataError>,
+) -> Result<Vec<String>, DataError> {
+    let place = match wanted {
+        None if subsets.len() == 1 => Some(0),
+        None => None,
+        Some(wanted) => find(&subsets, wanted),
+    };
+    if let Some(place) = place {
+        return Ok(subsets.swap_remove(place).files);
+    }
+    if wanted == Some(ALL) && together {
+        let mut files: Vec<String> = subsets.into_iter().flat_map(|one| one.files).collect();
+        files.sort_unstable();
+        return Ok(files);
+    }
+    let found = subsets.iter().map(|subset| {
+        Ok(Found {
+            name: subset.name.clone(),
+            images: count(&subset.files)?,
+            first: subset.files[0].clone(),
+        })
+    });
+    Err(DataError::Splits {
+        path: path.to_owned(),
+        wanted: wanted.map(str::to_owned),
+        found: found.collect::<Result<_, DataError>>()?,
+        together,
+    })
+}
+
+/// The split of this name, else the only one that stands for the same.
+fn find(subsets: &[Subset], wanted: &str) -> Option<usize> {
+    let exact = subsets
+        .iter()
+        .position(|one| one.name.eq_ignore_ascii_case(wanted));
+    if exact.is_some() {
+        return exact;
+    }
+    let (_, meant) = keyword(wanted)?;
+    let stands = |one: &Subset| keyword(&one.name).is_some_and(|(_, split)| split == meant);
+    let mut places = (0..subsets.len()).filter(|&place| stands(&subsets[place]));
+    places.next().filter(|_| places.next().is_none())
+}
+
+/// Images of a folder by split: the folders that are called like splits. One such folder alone, among others or beside
+/// images, is a folder like the others, unless a split is asked for.
+pub(crate) fn of_folders(names: Vec<String>, asked: bool) -> Vec<Subset> {
+    let mut children: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for name in &names {
+        for (parent, child) in folders(name) {
+            if let Some((_, split)) = keyword(child) {
+                children.entry(parent).or_default().insert(split);
+            }
+        }
+    }
+    let parents: BTreeSet<String> = children
+        .into_iter()
+        .filter(|(_, splits)| splits.len() > 1)
+        .map(|(parent, _)| parent.to_owned())
+        .collect();
+    if parents.is_empty() && !asked {
+        return vec![Subset {
+            name: String::new(),
+            files: names,
+        }];
+    }
+    Subset::group(names, |name| {
+        let split = |(parent, child): &(&str, &str)| {
+            keyword(child).is_some() && (parents.is_empty() || parents.contains(*parent))
+        };
+        folders(name).find(split).map(|(_, child)| child.to_owned())
+    })
+}
+
+/// The folders that a path leads through, each with the path of the one above it.
+pub(crate) fn folders(name: &str) -> impl Iterator<Item = (&str, &str)> {
+    let mut start = 0;
+    name.match_indices('/').map(move |(end, _)| {
+        let parent = name[..start].trim_end_matches('/');
+        let child = &name[start..end];
+        start = end + 1;
+        (parent, child)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn split_names_are_known_as_hugging_face_knows_them() {
+        for (name, split) in [
+            ("train", Some("train")),
+            ("Training", Some("train")),
+            ("train2017", Some("train")),
+            ("my-test_set", Some("test")),
+            ("t10k", Some("test")),
+            ("emnist-letters-train", Some("train")),
+            ("val", Some("validation")),
+            ("dev_1", Some("validation")),
+            ("test.train", Some("test")),
+            ("latest", None),
+            ("valley", None),
+            ("trainers", None),
+            ("contest", None),
+            ("", None),
+        ] {
+            assert_eq!(keyword(name).map(|(_, split)| split), split, "{name}");
+        }
+    }
+
+    fn of(names: &[&str], asked: bool) -> Vec<(String, usize)> {
+        let names = names.iter().map(|name| name.to_string()).collect();
+        let subsets = of_folders(names, asked);
+        let mut found: Vec<_> = subsets
+            .into_iter()
+            .map(|subset| (subset.name, subset.files.len()))
+            .collect();
+        found.sort();
+        found
+    }
+
+    #[test]
+    fn folders_called_like_splits_are_splits_at_any_depth_and_one_alone_is_not() {
+        let two = |a: &str, b: &str| vec![(a.to_string(), 1), (b.to_string(), 1)];
+        assert_eq!(
+            of(&["test/a.png", "train/a.png"], false),
+            two("test", "train")
+        );
+        assert_eq!(
+            of(&["x/y/train/cat/a.png", "x/y/val/cat/a.png"], false),
+            two("train", "val")
+        );
+        assert_eq!(
+            of(&["cat/dev/a.png", "cat/train/a.png"], false),
+            two("dev", "train")
+        );
+        let vehicles = ["car/a.png", "train/a.png"];
+        assert_eq!(of(&vehicles, false), [(String::new(), 2)]);
+        assert_eq!(of(&vehicles, true), two("", "train"));
+        // Two years of one split are two folders of one kind.
+        assert_eq!(
+            of(&["train2014/a.png", "train2017/a.png"], false),
+            [(String::new(), 2)]
+        );
+        assert_eq!(
+            of(&["a.png", "test/a.png", "train/a.png"], false),
+            [(String::new(), 1), ("test".into(), 1), ("train".into(), 1)]
+        );
+    }
+
+    #[test]
+    fn a_split_is_chosen_by_its_name_or_by_what_it_stands_for() {
+        let names = |names: &[&str]| {
+            names
+                .iter()
+                .map(|name| Subset {
+                    name: name.to_string(),
+                    files: vec![format!("{name}/a.png")],
+                })
+                .collect::<Vec<_>>()
+        };
+        let chosen = |of: &[&str], wanted| {
+            let chosen = choose(Path::new("x"), names(of), wanted, true, |files| {
+                Ok(files.len())
+            });
+            chosen
+                .map(|files| files.join(" "))
+                .map_err(|error| error.to_string())
+        };
+        let two = ["train2017", "val2017"];
+        assert_eq!(chosen(&two, Some("validation")).unwrap(), "val2017/a.png");
+        assert_eq!(chosen(&two, Some("TRAIN2017")).unwrap(), "train2017/a.png");
+        assert_eq!(
+            chosen(&two, Some("all")).unwrap(),
+            "train2017/a.png val2017/a.png"
+        );
+        for wanted in [None, Some("test"), Some("tran")] {
+            let error = chosen(&two, wanted).unwrap_err();
+            assert!(
+                error.contains("train2017 (1 image") && error.contains("val2017 (1 image"),
+                "{error}"
+            );
+        }
+        assert!(chosen(&["train2014", "train2017"], Some("train")).is_err());
+        assert_eq!(chosen(&["train"], None).unwrap(), "train/a.png");
+        assert!(chosen(&[""], Some("train")).is_err());
+    }
+}
