@@ -16,7 +16,7 @@ use retrack_unlearn::feed::to_byte;
 use serde_json::Value;
 
 use crate::args::{DataArgs, ReadingArgs};
-use crate::evidence::counted;
+use crate::evidence::{counted, names_files};
 use crate::failure::Failure;
 use crate::remedy::{self, Situation};
 use crate::space::Bytes;
@@ -254,9 +254,10 @@ pub fn select(texts: &[String], data: &Dataset) -> Result<Vec<usize>, Failure> {
     Ok(resolved.rows)
 }
 
-/// Selections as a run records them: one alone, several as a list.
-pub fn recorded(selections: &[String]) -> Value {
+/// Selections as a run records them: one alone, several as a list; by their `rows` where they name a file of the data.
+pub fn recorded(selections: &[String], rows: &[usize]) -> Value {
     match selections {
+        selections if names_files(selections) => rows.into(),
         [one] => one.as_str().into(),
         several => several.into(),
     }

@@ -399,7 +399,11 @@ fn the_folder_names_no_file_of_the_data_unless_it_may_be_shown() {
     folder.done(&format!(
         "experiment mnist-tshirt --model model {measure} --methods retrack --seeds 0 --config small.toml --out compared"
     ));
-    for out in ["measured", "compared"] {
+    folder.tiny_arch(json!({}));
+    folder.done(
+        "train --data photos --arch tiny.json --exclude photos/jane.png --steps 1 --batch-size 2 --out trained",
+    );
+    for out in ["measured", "compared", "trained"] {
         assert_eq!(names(&folder, "jane", out), Vec::<String>::new());
     }
     folder.done(&format!(

@@ -182,9 +182,12 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let judges = protocol.judges(&data, &device)?;
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
     let mut shown = Vec::with_capacity(forget.len());
+    let mut rows = Vec::with_capacity(forget.len());
     for selection in &forget {
         let one = std::slice::from_ref(selection);
-        shown.push(evidence::selected(one, &model::select(one, &data)?));
+        let found = model::select(one, &data)?;
+        shown.push(evidence::selected(one, &found));
+        rows.push(found);
     }
     let subject = |place: usize| {
         let forget = std::slice::from_ref(&forget[place]);
@@ -224,6 +227,9 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "protocol": protocol,
         "device": args.machine.device,
     });
+    if evidence::names_files(&forget) {
+        identity["forget_rows"] = rows.into();
+    }
     if let Some(prompts) = &prompts {
         identity["prompts"] = json!({
             "forgotten": prompts.forgotten,

@@ -74,13 +74,13 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     if labels && data.label(0).is_none() {
         return Err(given.fail("`num_class_embeds` is set, but the data set has no labels".into()));
     }
-    let rows = match args.exclude.as_slice() {
-        [] => (0..data.len()).collect(),
+    let (rows, excluded) = match args.exclude.as_slice() {
+        [] => ((0..data.len()).collect(), Vec::new()),
         selections => {
             let excluded = model::select(selections, &data)?;
             let split = Split::new(&data, &excluded, model::BUDGET)?;
             report_split(&split, &data);
-            split.retain
+            (split.retain, excluded)
         }
     };
 
@@ -107,7 +107,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
             "data_digest": data.digest()?,
             "exclude": match args.exclude.as_slice() {
                 [] => Value::Null,
-                selections => model::recorded(selections),
+                selections => model::recorded(selections, &excluded),
             },
             "rows": rows.len(),
             "steps": steps,

@@ -100,10 +100,18 @@ impl Private {
     /// # Errors
     /// The system's.
     pub fn open_or_create(path: &Path) -> Result<Self, Failure> {
-        if let Some(parent) = path.parent().filter(|parent| *parent != Path::new("")) {
-            fs::create_dir_all(parent).map_err(|error| Failure::write(parent, error))?;
-        }
-        let key = DigestKey::open_or_create(path).map_err(|error| Failure::write(path, error))?;
+        let make = || {
+            if let Some(parent) = path.parent().filter(|parent| *parent != Path::new("")) {
+                fs::create_dir_all(parent)?;
+            }
+            DigestKey::open_or_create(path)
+        };
+        let key = make().map_err(|error| {
+            Failure::failed(format!(
+                "{}: cannot put the key of the report's digests here: {error}; give another place with --key",
+                path.display()
+            ))
+        })?;
         Ok(Self {
             path: path.to_path_buf(),
             key,

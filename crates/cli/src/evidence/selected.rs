@@ -5,13 +5,18 @@ use retrack_unlearn::data::Selection;
 /// Rows that are listed one by one, at most.
 const LISTED: usize = 8;
 
-/// Selections as they were typed, where they say no more than numbers; else the rows that they stand for.
-pub fn selected(typed: &[String], rows: &[usize]) -> String {
+/// Whether a selection says more than numbers: a file's name, or a label's.
+pub fn names_files(typed: &[String]) -> bool {
     let numbers = |text: &String| {
         let parsed = Selection::parse(text);
         matches!(parsed, Ok(Selection::Rows { .. } | Selection::Label(_)))
     };
-    if typed.iter().all(numbers) {
+    !typed.iter().all(numbers)
+}
+
+/// Selections as they were typed, where they say no more than numbers; else the rows that they stand for.
+pub fn selected(typed: &[String], rows: &[usize]) -> String {
+    if !names_files(typed) {
         let typed: Vec<&str> = typed.iter().map(|text| text.trim()).collect();
         return typed.join(", ");
     }
