@@ -146,24 +146,24 @@ pub struct DemoArgs {
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
-Networks for --arch (parameters are for gray images; --dry-run prints the configuration):
-  small              1.8 million: learns small pictures on a CPU in minutes (--batch-size 32 --lr 5e-4 --warmup 100)
-  mnist              14.7 million: the published network of the MNIST and T-shirt experiment
-  ddpm-cifar10-32    35.7 million: the shape of google/ddpm-cifar10-32
-  ddpm-celebahq-256  113.7 million: the shape of google/ddpm-ema-celebahq-256
+Networks for --arch, in millions of parameters:
+  small                1.8  learns small pictures on a CPU in minutes
+  mnist               14.7  the published MNIST and T-shirt experiment's
+  ddpm-cifar10-32     35.7  the shape of google/ddpm-cifar10-32
+  ddpm-celebahq-256  113.7  the shape of google/ddpm-ema-celebahq-256
 
-Samples and the loss on the way are in OUT/run: samples-*.png, loss.svg, and the same for TensorBoard.
-A finished run goes on with --resume and a larger --steps.
+Samples and the loss on the way: OUT/run/samples-*.png, loss.svg, TensorBoard.
 
 Examples:
-  retrack train --data photos --arch small --steps 2000 --batch-size 32 --lr 5e-4 --warmup 100 --out my-model
-  retrack train --data digits.parquet --arch config.json --steps 8000 --out my-model")]
+  retrack train --data photos --arch small --out my-model \\
+      --steps 2000 --batch-size 32 --lr 5e-4 --warmup 100
+  retrack train --data digits.parquet --arch config.json --out my-model")]
 pub struct TrainArgs {
     #[command(flatten)]
     pub data: DataArgs,
-    /// The network: small, mnist, ddpm-cifar10-32, ddpm-celebahq-256, or a UNet2DModel's config.json
-    /// (docs/train.md describes it). Image size and channels follow the data where they are not said
-    #[arg(long, value_name = "NAME|CONFIG.json")]
+    /// The network: a name below, or a UNet2DModel's config.json (docs/train.md). Image size and channels follow the data
+    /// where it does not say them
+    #[arg(long, value_name = "NETWORK")]
     pub arch: PathBuf,
     /// Where the model folder goes
     #[arg(long, value_name = "DIR")]

@@ -1,7 +1,10 @@
 //! What commands ask of the folders that they read and write.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use retrack_eval::pictures;
 use retrack_networks::folder::{ModelFolder, sha256_file};
 use retrack_unlearn::run::Existing;
 use serde_json::Value;
@@ -51,15 +54,33 @@ pub fn outside(out: &Path, input: &Path, what: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses to write a file over one that is there, unless `force` says so.
+/// What the metadata of tensors says that a command wrote, its only entry.
+pub const MADE_BY: (&str, &str) = ("made_by", "retrack");
+
+/// Whether a file is one that a command wrote for `--out` or `--output`: pictures and tensors say so at their start.
+fn is_own(path: &Path) -> bool {
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(64).read_to_end(&mut start));
+    let (key, value) = MADE_BY;
+    let tensors = format!("{{\"__metadata__\":{{\"{key}\":\"{value}\"");
+    let is_tensors = |start: &[u8]| {
+        let header = start.get(8..);
+        header.is_some_and(|header| header.starts_with(tensors.as_bytes()))
+    };
+    read.is_ok() && (pictures::is_own(&start) || is_tensors(&start))
+}
+
+/// Refuses to write a file over one that is there and was not written by a command like this, unless `force` says so.
 pub fn new_file(path: &Path, force: bool) -> Result<(), Failure> {
     let refused = |why: &str| Err(Failure::input(format!("{}: {why}", path.display())));
     match path.symlink_metadata() {
         Ok(found) if found.is_dir() => refused("a folder; give the name of a file"),
-        Ok(_) if !force => {
-            refused("there already; choose another name, or give --force to replace it")
-        }
-        _ => Ok(()),
+        Ok(_) if force => Ok(()),
+        Ok(found) if found.is_file() && is_own(path) => Ok(()),
+        Ok(_) => refused(
+            "there already, and not written by retrack; choose another name, or give --force to replace it",
+        ),
+        Err(_) => Ok(()),
     }
 }
 

@@ -69,9 +69,12 @@ impl Opened {
 
     /// [`model::steps`], by a scheduler of that name or the model's own.
     pub fn steps(&self, scheduler: Option<SamplerName>, wanted: usize) -> usize {
-        let own = self.scheduler();
-        let kind = scheduler.map_or(own.kind, SchedulerKind::from);
-        model::steps(kind, own, wanted)
+        let other = scheduler.map(SchedulerKind::from);
+        let (kind, config) = match self {
+            Self::Image(opened) => (other.unwrap_or(opened.scheduler.kind), &opened.scheduler),
+            Self::Text(opened) => opened.model.sampling(other),
+        };
+        model::steps(kind, config, wanted)
     }
 
     /// Opens the data set that this model was, or could have been, trained on.
@@ -282,8 +285,8 @@ impl PromptedSamples<'_> {
             ));
         }
         self.check_memory(opened, [height, width])?;
-        let kind = self.scheduler.unwrap_or(opened.model.scheduler.kind);
-        let sampler = Sampler::new(kind, &opened.model.scheduler, self.steps)?;
+        let (kind, config) = opened.model.sampling(self.scheduler);
+        let sampler = Sampler::new(kind, config, self.steps)?;
         let device = device.clone().without_autodiff();
         progress::detail(format_args!(
             "{} images by {kind:?} in {} steps, guidance {}, {} at a time, seed {}",

@@ -126,8 +126,7 @@ impl Expect {
             let [got, want] = ["got.safetensors", file].map(|file| tensor(folder, file, key));
             let far = furthest(&got, &want);
             let most = f64::from(want.iter().fold(0f32, |most, value| most.max(value.abs())));
-            // Also where it is not a number.
-            if !(far < self.within.unwrap() * most) {
+            if far >= self.within.unwrap() * most {
                 return Some(format!("off by {:.1e}", far / most));
             }
         }
@@ -156,7 +155,7 @@ impl Expect {
 }
 
 fn tensor(folder: &Folder, file: &str, key: &str) -> Vec<f32> {
-    let tensors = read_weight_file(&folder.path(file)).unwrap();
+    let tensors = read_weight_file(folder.path(file)).unwrap();
     let mut tensors = tensors.into_iter();
     let (_, found) = tensors.find(|(name, _)| name == key).unwrap();
     found.to_f32()
@@ -167,10 +166,12 @@ fn pixels(path: &Path) -> Vec<f32> {
     image.into_raw().into_iter().map(f32::from).collect()
 }
 
+/// Infinite where a value is not a number.
 fn furthest(got: &[f32], want: &[f32]) -> f64 {
     assert_eq!(got.len(), want.len());
     let apart = got.iter().zip(want).map(|(a, b)| f64::from(a - b).abs());
-    apart.fold(0.0, |most, apart| if apart <= most { most } else { apart })
+    let apart = apart.map(|apart| if apart.is_nan() { f64::INFINITY } else { apart });
+    apart.fold(0.0, f64::max)
 }
 
 /// Every number of a JSON value, in its order.

@@ -44,12 +44,10 @@ fn demo_with_force_in_a_folder_that_is_no_demos_leaves_it_as_it_is() {
     // Not even where a list lies: this file is not in it.
     folder.write("x/before.png", "an old demo's");
     claim(&folder, "x", &["before.png"]);
-    folder.refused(
-        "demo --out x --force",
-        &["x/report.html", "not written by retrack"],
-    );
-    fs::remove_file(folder.path("x/report.html")).unwrap();
-    fs::remove_file(folder.path("x/metrics.json")).unwrap();
+    for file in ["x/metrics.json", "x/report.html"] {
+        folder.refused("demo --out x --force", &[file, "not written by retrack"]);
+        fs::remove_file(folder.path(file)).unwrap();
+    }
     folder.refused("demo --out x --force", &["x/model: ", "not be replaced"]);
     // A file of an old demo that its owner changed.
     fs::remove_dir_all(folder.path("x/model")).unwrap();
@@ -356,7 +354,7 @@ fn a_file_that_is_there_is_written_over_only_by_force() {
     let input = format!(
         "{}",
         support::parity()
-            .join("unet_small/case.safetensors")
+            .join("folder_pipeline_safetensors/case.safetensors")
             .display()
     );
     let sample = "sample --model model --steps 1 --count 1 --out grid.png";
@@ -372,8 +370,14 @@ fn a_file_that_is_there_is_written_over_only_by_force() {
     for line in [sample, neighbors] {
         folder.done(&format!("{line} --force"));
         assert_ne!(folder.read("grid.png"), b"mine");
+        // What is its own is written again, as often as one likes.
+        folder.done(sample);
+        folder.done(neighbors);
         folder.write("grid.png", "mine");
     }
+    let predict = format!("predict --model model --input {input} --output own.safetensors");
+    folder.done(&predict);
+    folder.done(&predict);
     // An input is not replaced by force.
     folder.refused(
         &format!("{} --force", neighbors.replace("grid.png", "photos/03.png")),

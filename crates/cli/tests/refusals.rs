@@ -448,8 +448,8 @@ fn samples_that_cannot_be_drawn_are_refused() {
     let sample = "sample --model model --out x.png";
     for (options, says) in [
         ("--count 0", "--count"),
-        ("--count 99999999999", "give fewer"),
-        ("--count 18446744073709551615", "give fewer"),
+        ("--count 99999999999", "give a smaller --count"),
+        ("--count 18446744073709551615", "give a smaller --count"),
         ("--count 1 --batch-size 0", "--batch-size"),
         ("--count 1 --steps 0", "steps"),
         ("--count 1 --steps 1001", "1000"),
@@ -475,7 +475,10 @@ fn a_network_that_cannot_be_trained_is_named() {
     let folder = Folder::new();
     folder.photos("photos");
     let train = "train --data photos --arch tiny.json --steps 1 --out out";
-    folder.refused(train, &["tiny.json: cannot read"]);
+    folder.refused(
+        train,
+        &["tiny.json: neither a file nor a network known by name"],
+    );
     folder.write("tiny.json", "{ not json");
     folder.refused(train, &["tiny.json"]);
     for (more, says) in [

@@ -139,7 +139,10 @@ fn without_a_report_nothing_is_measured() {
             .any(|name| name.contains("report") || name.contains("key"))
     );
     assert!(files.contains_key("README.md"));
-    folder.refused("verify out", &["out", "--no-report cannot be verified"]);
+    folder.refused(
+        "verify out",
+        &["out", "`retrack unlearn --no-report` cannot be verified"],
+    );
 }
 
 #[test]
@@ -287,7 +290,10 @@ fn verify_asks_where_things_went() {
     std::fs::rename(folder.path("model"), folder.path("moved")).unwrap();
     folder.refused("verify out", &["model: not found", "--model"]);
     folder.done("verify out --model moved");
-    folder.refused("verify photos", &["photos", "--out folder"]);
+    folder.refused(
+        "verify photos",
+        &["photos", "give the folder that `retrack unlearn` wrote"],
+    );
     folder.write("out/run/report.json", "{}");
     folder.refused("verify out --model moved", &["report.json", "not a report"]);
 }

@@ -94,7 +94,30 @@ fn encode(
     };
     let mut png = Vec::new();
     PngEncoder::new(&mut png).write_image(pixels, width as u32, height as u32, color)?;
+    // Behind the signature and the header, which is always the first chunk.
+    png.splice(HEADER..HEADER, text_chunk());
     Ok(png)
+}
+
+/// Bytes of a PNG file's signature and of its header chunk.
+const HEADER: usize = 8 + 25;
+/// A PNG file's text chunk, whose keyword for the program that wrote it is the standard's.
+const MADE_BY: &[u8] = b"tEXtSoftware\0retrack";
+
+/// Length, type, content and checksum.
+fn text_chunk() -> Vec<u8> {
+    let length = (MADE_BY.len() - 4) as u32;
+    let mut chunk = length.to_be_bytes().to_vec();
+    chunk.extend(MADE_BY);
+    chunk.extend(crc32fast::hash(MADE_BY).to_be_bytes());
+    chunk
+}
+
+/// Whether these are the first bytes of a picture that was made here. 64 bytes are enough.
+pub fn is_own(start: &[u8]) -> bool {
+    start
+        .get(HEADER + 4..)
+        .is_some_and(|rest| rest.starts_with(MADE_BY))
 }
 
 #[cfg(test)]
@@ -115,5 +138,8 @@ mod tests {
         assert_eq!((at(2, 2), at(5, 4), at(10, 2), at(13, 2)), (10, 20, 30, 40));
         assert_eq!((at(2, 7), at(5, 7)), (50, 60));
         assert_eq!(at(10, 7), GAP_GRAY); // no sixth image
+        assert!(is_own(&png[..64]));
+        assert!(!is_own(&png[..20]));
+        assert!(!is_own(&png.repeat(2)[30..]));
     }
 }

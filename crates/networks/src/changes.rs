@@ -54,15 +54,13 @@ impl Changes {
                 return;
             };
             let trained = parameter.trained.then(|| parameter.export(to_host(tensor)));
-            let mut add = || {
-                let old = old.read()?;
+            result = old.read().and_then(|old| {
                 match written.get(&parameter.name) {
                     Some(new) => changes.add(&old, &*new.read()?, trained.as_deref()),
                     None => changes.missing(&old),
                 }
                 Ok(())
-            };
-            result = add();
+            });
         });
         result.map(|()| changes)
     }

@@ -352,9 +352,10 @@ pub struct Mismatch {
 }
 
 impl Mismatch {
-    /// One line for each, the first of each kind where there are many.
+    /// One line for each. Of more than two screens, as where all names are others, the first of each kind.
     fn list(&self) -> String {
-        const MOST: usize = 8;
+        let all = self.missing.len() + self.unexpected.len() + self.misshapen.len();
+        let most = if all > 64 { 8 } else { all };
         let missing = self
             .missing
             .iter()
@@ -366,9 +367,9 @@ impl Mismatch {
         });
         let mut lines: Vec<String> = Vec::new();
         let mut add = |kind: &str, count: usize, all: &mut dyn Iterator<Item = String>| {
-            lines.extend(all.take(MOST));
-            if count > MOST {
-                lines.push(format!("and {} more {kind}, {count} in all", count - MOST));
+            lines.extend(all.take(most));
+            if count > most {
+                lines.push(format!("and {} more {kind}, {count} in all", count - most));
             }
         };
         add("missing tensors", self.missing.len(), &mut { missing });

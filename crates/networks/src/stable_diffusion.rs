@@ -11,7 +11,7 @@ use crate::folder::{Class, FolderError, Kind, Library, ModelFolder, Part, Weight
 use crate::lora::Adapters;
 use crate::model::{self, ModelError};
 use crate::parameters;
-use crate::schedule::SchedulerConfig;
+use crate::schedule::{SchedulerConfig, SchedulerKind};
 use crate::text::{CLIPTextModel, TextConfig};
 use crate::tokenizer::ClipTokenizer;
 use crate::vae::{AutoencoderConfig, AutoencoderKL};
@@ -22,6 +22,8 @@ pub struct ConditionalModel {
     pub config: UNet2DConditionConfig,
     /// The folder's scheduler as a pipeline uses it; diffusers' DDPM defaults where a bare folder has none.
     pub scheduler: SchedulerConfig,
+    /// The same for a sampler that is put in its place.
+    replacing: SchedulerConfig,
     weights: Weights,
 }
 
@@ -47,8 +49,10 @@ impl ConditionalModel {
         let config =
             UNet2DConditionConfig::from_json(&folder.config).map_err(at(folder.config_path()))?;
         let mut scheduler = model::scheduler(&folder)?;
+        let mut replacing = scheduler.clone();
         if matches!(folder.kind, Kind::Pipeline { .. }) {
             scheduler = scheduler.for_latents();
+            replacing = replacing.unclipped();
         }
         let weights = folder.weights()?;
         let expected = config.cost(1, 1).parameters;
@@ -57,8 +61,17 @@ impl ConditionalModel {
             folder,
             config,
             scheduler,
+            replacing,
             weights,
         })
+    }
+
+    /// How to sample: by the folder's own scheduler, or by another one that is put in its place.
+    pub fn sampling(&self, other: Option<SchedulerKind>) -> (SchedulerKind, &SchedulerConfig) {
+        match other {
+            Some(kind) => (kind, &self.replacing),
+            None => (self.scheduler.kind, &self.scheduler),
+        }
     }
 
     /// See [`Weights::wrapping`].

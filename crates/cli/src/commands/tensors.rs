@@ -6,6 +6,7 @@ use retrack_networks::files;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::failure::Failure;
+use crate::folders::MADE_BY;
 
 /// Tensors of a larger file would not fit beside the network that is to take them.
 const LARGEST: u64 = 64 << 30;
@@ -141,6 +142,8 @@ pub fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
         (name.as_str(), view.expect("values fill the shape"))
     });
-    let content = safetensors::serialize(views, None).map_err(Failure::failed)?;
+    let (key, value) = MADE_BY;
+    let metadata = [(key.into(), value.into())].into();
+    let content = safetensors::serialize(views, Some(metadata)).map_err(Failure::failed)?;
     crate::model::write(path, &content)
 }

@@ -106,8 +106,20 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ),
 ];
 
+/// The commands that are told how images are to be read.
+const DATA: &[&str] = &[
+    "unlearn",
+    "train",
+    "neighbors",
+    "evaluate",
+    "experiment",
+    "inspect",
+];
+
 /// Messages of a file that only some of its commands show, by a part of them.
-const ONLY: [(&str, &[&str]); 7] = [
+const ONLY: [(&str, &[&str]); 9] = [
+    ("--split", DATA),
+    ("--alpha", DATA),
     // Of a network that takes texts, which `draw` samples from.
     ("--guidance is", &["sample", "evaluate", "experiment"]),
     ("in [experiment]; give it in --config", &["experiment"]),

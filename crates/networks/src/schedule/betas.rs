@@ -26,6 +26,18 @@ pub(super) fn betas(config: &SchedulerConfig) -> Vec<f32> {
     betas
 }
 
+/// The same before they are rounded, where that says more than the rounded ones: linear betas lie on a line.
+pub(super) fn unrounded(config: &SchedulerConfig, rounded: &[f32]) -> Vec<f64> {
+    match config.beta_schedule {
+        BetaSchedule::Linear { start, end } if !config.rescale_betas_zero_snr => {
+            let last = (rounded.len() - 1).max(1) as f64;
+            let beta = |timestep| start + (end - start) * timestep as f64 / last;
+            (0..rounded.len()).map(beta).collect()
+        }
+        _ => rounded.iter().copied().map(f64::from).collect(),
+    }
+}
+
 /// The running product of `1 - beta`, one value a timestep.
 pub(super) fn abar(betas: &[f32]) -> Vec<f64> {
     running_product(betas).into_iter().map(f64::from).collect()

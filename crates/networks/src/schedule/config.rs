@@ -232,10 +232,16 @@ impl SchedulerConfig {
         self.foreign.filter(|name| classes::has_no_betas(name))
     }
 
-    /// What `StableDiffusionPipeline` makes of its scheduler, whatever the file says: latents are not clipped, and
-    /// `steps_offset` is 1.
+    /// What `StableDiffusionPipeline` makes of the scheduler that it is loaded with, whatever the file says: latents are
+    /// not clipped, and `steps_offset` is 1.
     pub fn for_latents(mut self) -> Self {
         self.steps_offset = 1;
+        self.unclipped()
+    }
+
+    /// For latents, which are not clipped, by a scheduler that was chosen in place of the pipeline's own: diffusers takes
+    /// its `steps_offset` as it is.
+    pub fn unclipped(mut self) -> Self {
         if let Clip::Range(_) = self.clip {
             self.clip = Clip::None;
         }

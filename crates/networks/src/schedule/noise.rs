@@ -15,7 +15,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 /// [`NoiseSchedule::check`] first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NoiseSchedule {
-    /// Noise that each trained timestep adds, as a share of variance: diffusers' `betas`.
+    /// Noise that each trained timestep adds, as a share of variance: diffusers' `betas`, linear ones before they are
+    /// rounded to f32.
     pub betas: Vec<f64>,
     /// The running product of `1 - beta`, which is the signal's share of a noisy image's variance: diffusers'
     /// `alphas_cumprod`, bit for bit (within 2.5e-7 with `rescale_betas_zero_snr`).
@@ -28,7 +29,7 @@ impl NoiseSchedule {
         let betas = betas::betas(config);
         Self {
             abar: betas::abar(&betas),
-            betas: betas.into_iter().map(f64::from).collect(),
+            betas: betas::unrounded(config, &betas),
             prediction: config.prediction,
         }
     }
