@@ -295,7 +295,7 @@ fn convolutions_keep_what_is_no_number() {
         ];
         let name = format!("conv3x3 {side} {ci} -> {co}");
         check(&name, &dims, side * side * co, expected, &|inputs, dy| {
-            let [x, w, b, r] = inputs.try_into().ok().expect("four");
+            let [x, w, b, r] = inputs.try_into().unwrap_or_else(|_| panic!("four"));
             Box::new(Conv {
                 x,
                 w,
@@ -369,7 +369,7 @@ fn an_optimizer_step_keeps_what_is_no_number() {
                         Tensor::from_floats(&*values, &device)
                     })
                     .collect();
-                let [p, g, m, v] = inputs.try_into().ok().expect("four");
+                let [p, g, m, v] = inputs.try_into().unwrap_or_else(|_| panic!("four"));
                 let fast = kernels::adamw_step(p.clone(), g.clone(), m.clone(), v.clone(), &step);
                 let plain = kernels::plain::adamw_step(p, g, m, v, &step);
                 for (fast, plain) in [(fast.0, plain.0), (fast.1, plain.1), (fast.2, plain.2)] {
