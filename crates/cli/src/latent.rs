@@ -42,13 +42,7 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
     for (folder, prefix) in opened.wrappings()? {
         model::note_wrapping(&folder, &prefix);
     }
-    if opened.model.folder.root().join(lora::FILE_NAME).is_file() {
-        progress::warn(format!(
-            "{}: its adapter {} is not applied, so this is the model without it; `retrack merge` folds it in",
-            path.display(),
-            lora::FILE_NAME
-        ));
-    }
+    warn_of_adapter(path, &opened.model);
     Ok(Opened::Text(Box::new(opened)))
 }
 
@@ -179,7 +173,19 @@ pub fn open_network(path: &Path) -> Result<Network, Failure> {
         &opened.folder.config_path().with_file_name(""),
         opened.wrapping(),
     );
+    warn_of_adapter(path, &opened);
     Ok(Network::Text(Box::new(opened)))
+}
+
+/// Says that a folder's adapter is no part of what is read of it.
+fn warn_of_adapter(path: &Path, model: &ConditionalModel) {
+    if model.folder.root().join(lora::FILE_NAME).is_file() {
+        progress::warn(format!(
+            "{}: its adapter {} is not applied, so this is the model without it; `retrack merge` folds it in",
+            path.display(),
+            lora::FILE_NAME
+        ));
+    }
 }
 
 fn warn_of_unknown_keys(model: &ConditionalModel) {

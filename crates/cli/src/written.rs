@@ -112,7 +112,7 @@ impl WeightFacts {
     }
 }
 
-fn percent(part: u64, of: u64) -> String {
+pub fn percent(part: u64, of: u64) -> String {
     let share = 100.0 * part as f64 / (of as f64).max(1.0);
     // Never all or nothing where it is not.
     match part {

@@ -562,3 +562,13 @@ fn an_absurd_network_of_any_family_is_refused_before_it_takes_memory() {
     });
     folder.refused(whole[1], &["1 samples", "--batch-size"]);
 }
+
+#[test]
+fn a_scheduler_that_is_not_read_is_named_by_its_file() {
+    let folder = Folder::with_model_and_photos();
+    let mut config = folder.read_json(SCHEDULER);
+    config["_class_name"] = "FlowMatchEulerDiscreteScheduler".into();
+    folder.write(SCHEDULER, config.to_string());
+    let says = format!("{SCHEDULER}: scheduler config: `_class_name`");
+    folder.refused("inspect model", &[&says]);
+}

@@ -183,7 +183,7 @@ pub fn check_size(folder: &ModelFolder, weights: &Weights) -> Result<(), ModelEr
 pub(crate) fn scheduler(folder: &ModelFolder) -> Result<SchedulerConfig, ModelError> {
     match &folder.scheduler {
         Some(json) => SchedulerConfig::from_json(json).map_err(|source| ModelError::Schedule {
-            path: folder.root().to_path_buf(),
+            path: folder.scheduler_path(),
             source,
         }),
         None => Ok(SchedulerConfig::default()),

@@ -24,6 +24,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
             path.display()
         )));
     }
+    check_weight_file(path)?;
     let is_model = path.join("model_index.json").is_file() || path.join("config.json").is_file();
     if !is_model {
         check_training(path)?;
@@ -55,14 +56,22 @@ fn check_training(path: &Path) -> Result<(), Failure> {
         let folder = path.join(name);
         has(&format!("{name}/config.json")).then(|| folder.display().to_string())
     };
-    const CHECKPOINT: &str = "a training's checkpoint, not a model folder; its network is";
+    let state = has("optimizer.bin") || holds_random_states(path);
+    let kind = match state {
+        true => "a training's checkpoint, not a model folder; its network is",
+        false => "not a model folder, since it has no model_index.json; a network is",
+    };
     let (trained, averaged) = (network("unet"), network("unet_ema"));
     let what = if let (Some(trained), Some(averaged)) = (&trained, &averaged) {
         format!(
-            "{CHECKPOINT} in {trained}, and averaged over the training in {averaged}: give one of these"
+            "{kind} in {trained}, and averaged over the training in {averaged}: give one of these"
         )
     } else if let Some(network) = trained.or(averaged) {
-        format!("{CHECKPOINT} in {network}: give that folder")
+        format!("{kind} in {network}: give that folder")
+    } else if let Some((folder, class)) = other_network(path) {
+        format!(
+            "a folder with a {class} ({folder}), which is not read; UNet2DModel and UNet2DConditionModel are"
+        )
     } else if has(lora::FILE_NAME) {
         format!(
             "a folder with an adapter ({}) and no model; `retrack merge --model DIR --adapter {} --out DIR` folds it \
@@ -70,7 +79,7 @@ fn check_training(path: &Path) -> Result<(), Failure> {
             lora::FILE_NAME,
             path.join(lora::FILE_NAME).display()
         )
-    } else if has("optimizer.bin") || has("random_states_0.pkl") {
+    } else if state {
         "a training's state as accelerate saves it, without a configuration of its network; give the folder that the \
          training script wrote with save_pretrained"
             .to_string()
@@ -78,6 +87,45 @@ fn check_training(path: &Path) -> Result<(), Failure> {
         return Ok(());
     };
     Err(Failure::input(format!("{}: {what}", path.display())))
+}
+
+/// Whether accelerate left the states of the generators here, one file for each process.
+fn holds_random_states(path: &Path) -> bool {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.file_name())
+        .any(|name| name.to_string_lossy().starts_with("random_states_"))
+}
+
+/// The first folder within with another network's configuration, and the class that it names.
+fn other_network(path: &Path) -> Option<(String, String)> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let found = entries.filter_map(|entry| {
+        let config = std::fs::read(entry.path().join("config.json")).ok()?;
+        let config = retrack_networks::json::parse(&config).ok()?;
+        let class: String = config["_class_name"].as_str()?.chars().take(80).collect();
+        let folder = entry.path().display().to_string();
+        let is_name = class.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        is_name.then_some((folder, class))
+    });
+    found.min()
+}
+
+/// Names files of weights, which are neither a model nor data.
+fn check_weight_file(path: &Path) -> Result<(), Failure> {
+    const WEIGHTS: [&str; 5] = ["safetensors", "bin", "ckpt", "pt", "pth"];
+    let extension = path
+        .extension()
+        .map(|own| own.to_string_lossy().to_lowercase());
+    let is_weights = extension.is_some_and(|own| WEIGHTS.contains(&own.as_str()));
+    match is_weights && path.is_file() {
+        true => Err(Failure::input(format!(
+            "{}: a file of weights; give the model's folder (an adapter is for `retrack merge --model DIR --adapter \
+             FILE --out DIR`)",
+            path.display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 type Facts = serde_json::Map<String, Value>;

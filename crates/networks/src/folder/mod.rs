@@ -85,6 +85,8 @@ pub struct ModelFolder {
     /// The scheduler's `scheduler_config.json`: a JSON object. A bare folder need not have one.
     pub scheduler: Option<Value>,
     source: Source,
+    /// The scheduler's file, relative to the root.
+    scheduler_config: Option<PathBuf>,
     /// The network's folder, relative to the root.
     unet: PathBuf,
     layout: Layout,
@@ -123,7 +125,7 @@ impl ModelFolder {
         } else {
             None
         };
-        let (kind, unet, scheduler) = match &index {
+        let (kind, unet, scheduler_config) = match &index {
             Some(index) => {
                 let class_name = index.class_name.clone();
                 let kind = Kind::Pipeline { class_name };
@@ -155,8 +157,9 @@ impl ModelFolder {
             Kind::Bare => pipeline::around(&source, class),
             Kind::Pipeline { .. } => None,
         };
-        let scheduler = scheduler
-            .map(|path| source.read_config(&path))
+        let scheduler = scheduler_config
+            .as_deref()
+            .map(|path| source.read_config(path))
             .transpose()?;
         let layout = Layout::find(&source, &unet, &layout::DIFFUSERS)?;
         Ok(Self {
@@ -164,6 +167,7 @@ impl ModelFolder {
             class,
             config,
             scheduler,
+            scheduler_config,
             source,
             unet,
             layout,
@@ -197,6 +201,12 @@ impl ModelFolder {
     /// The file that holds the network's configuration.
     pub fn config_path(&self) -> PathBuf {
         self.source.path(&self.unet.join(CONFIG))
+    }
+
+    /// The scheduler's `scheduler_config.json`; the root where there is none.
+    pub fn scheduler_path(&self) -> PathBuf {
+        let file = self.scheduler_config.as_deref();
+        file.map_or_else(|| self.root().to_path_buf(), |file| self.source.path(file))
     }
 
     /// Another part of the pipeline, such as `vae`: its folder, which must be there.
