@@ -256,7 +256,7 @@ impl PromptedSamples<'_> {
         space::check_memory(
             latents + images + pass,
             &format!("{} samples, {together} at a time,", self.count),
-            remedy::advice(Situation::SamplesTooLarge),
+            &remedy::smaller_samples(self.count, &opened.model.folder.config_path()),
         )
     }
 

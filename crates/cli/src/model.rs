@@ -347,7 +347,7 @@ impl Samples {
         space::check_memory(
             self.count as f64 * shape.bytes() as f64 + of_batch,
             &format!("{}, {together} at a time,", counted(self.count, "sample")),
-            remedy::advice(Situation::SamplesTooLarge),
+            &remedy::smaller_samples(self.count, &model.folder.config_path()),
         )?;
         let batches = self.count.div_ceil(self.batch_size.max(1));
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");

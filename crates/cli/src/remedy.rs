@@ -1,6 +1,7 @@
 //! What a message advises, in words that fit the command at whose terminal it is shown: the same trouble has another way
 //! out in each, and none may name an option that the command lacks.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::args::Command;
@@ -70,6 +71,17 @@ pub fn speak_for(command: &Command) {
 /// What to do, as the end of a sentence.
 pub fn advice(situation: Situation) -> &'static str {
     situation.advice_of(SPEAKER.get().copied().unwrap_or(Speaker::Other))
+}
+
+/// What to do where samples need more memory than there is. A single one is as large as the model's `config` says.
+pub fn smaller_samples(count: usize, config: &Path) -> String {
+    if count > 1 {
+        return advice(Situation::SamplesTooLarge).into();
+    }
+    format!(
+        "its size is `sample_size` in {}; use a machine with more, or a model of smaller images",
+        config.display()
+    )
 }
 
 impl Situation {
