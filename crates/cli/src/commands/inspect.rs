@@ -97,18 +97,24 @@ fn holds_random_states(path: &Path) -> bool {
         .any(|name| name.to_string_lossy().starts_with("random_states_"))
 }
 
-/// The first folder within with another network's configuration, and the class that it names.
+/// The first part with another network's configuration, and the class that it names.
 fn other_network(path: &Path) -> Option<(String, String)> {
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    let found = entries.filter_map(|entry| {
-        let config = std::fs::read(entry.path().join("config.json")).ok()?;
+    const PARTS: [&str; 6] = [
+        "transformer",
+        "transformer_ema",
+        "controlnet",
+        "prior",
+        "decoder",
+        "vae",
+    ];
+    PARTS.iter().find_map(|part| {
+        let folder = path.join(part);
+        let config = std::fs::read(folder.join("config.json")).ok()?;
         let config = retrack_networks::json::parse(&config).ok()?;
         let class: String = config["_class_name"].as_str()?.chars().take(80).collect();
-        let folder = entry.path().display().to_string();
         let is_name = class.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        is_name.then_some((folder, class))
-    });
-    found.min()
+        is_name.then(|| (folder.display().to_string(), class))
+    })
 }
 
 /// Names files of weights, which are neither a model nor data.
