@@ -123,7 +123,11 @@ fn check_weight_file(path: &Path) -> Result<(), Failure> {
     let extension = path
         .extension()
         .map(|own| own.to_string_lossy().to_lowercase());
-    let is_weights = extension.is_some_and(|own| WEIGHTS.contains(&own.as_str()));
+    // What a training goes on from is named with the data that it is not.
+    let state = ["optimizer", "scheduler", "scaler"]
+        .iter()
+        .any(|name| path.file_stem().is_some_and(|own| own == *name));
+    let is_weights = !state && extension.is_some_and(|own| WEIGHTS.contains(&own.as_str()));
     match is_weights && path.is_file() {
         true => Err(Failure::input(format!(
             "{}: a file of weights; give the model's folder (an adapter is for `retrack merge --model DIR --adapter \
