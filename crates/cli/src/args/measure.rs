@@ -210,8 +210,9 @@ pub struct ExperimentArgs {
     pub protocol: ProtocolArgs,
     #[command(flatten)]
     pub prompts: PromptArgs,
-    /// A prompt for each image, from a JSON or JSON Lines file or a Parquet column
-    #[arg(long, value_name = "FILE|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
+    /// A prompt for each image: a file (JSON, JSON Lines, CSV, TSV, COCO's annotations), a folder of .txt files that are
+    /// called as the images are, or a Parquet column
+    #[arg(long, value_name = "FILE|FOLDER|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
     pub captions: Option<String>,
     /// A model trained from scratch without the forgotten images, measured as a reference
     #[arg(long, value_name = "DIR", help_heading = heading::MEASURING)]
