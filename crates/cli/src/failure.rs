@@ -74,6 +74,12 @@ impl Failure {
             DataError::Splits {
                 found, together, ..
             } => {
+                if let [only] = found.as_slice() {
+                    return Self::input(format!(
+                        "{error}; give {split} {} or leave {split} out",
+                        only.name
+                    ));
+                }
                 let named = found.iter().rev().find(|one| !one.name.is_empty());
                 let name = named.map_or("NAME", |one| &one.name);
                 let all = match together {

@@ -14,6 +14,7 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{to_byte, to_unit};
 use retrack_unlearn::run::{Existing, RunError, RunFolder};
@@ -22,7 +23,7 @@ use serde_json::json;
 
 use super::unlearn::unlearn;
 use crate::args::{DataArgs, DemoArgs, UnlearnArgs};
-use crate::evidence::{self, Findings, Forgotten, Rule, Tally, counted, show_samples};
+use crate::evidence::{self, Findings, Forgotten, Rule, Tally, show_samples};
 use crate::failure::Failure;
 use crate::model::{self, Samples};
 use crate::progress::say;

@@ -7,6 +7,7 @@ use retrack_eval::pictures::Grid;
 use retrack_eval::report::Fact;
 use retrack_eval::score::{Spread, Table};
 use retrack_networks::lora;
+use retrack_networks::words::{counted, listed};
 use retrack_unlearn::lock::Lock;
 use retrack_unlearn::written::Output;
 use serde_json::json;
@@ -16,7 +17,7 @@ use crate::evaluation::{
     self, Evaluation, GUIDANCE, Missing, Protocol, Subject, each_once, sentences,
 };
 use crate::evidence::comparison::{self, About, Column};
-use crate::evidence::{self, Forgotten, counted, covered};
+use crate::evidence::{self, Forgotten, covered};
 use crate::failure::Failure;
 use crate::folders::outside;
 use crate::progress::say;
@@ -81,10 +82,9 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let models = 1 + usize::from(args.baseline.is_some());
     let measure = |number: usize, name: &str, path: &Path| {
         progress::note(format!(
-            "{number}/{models}  {name} {} in {} phase{}: {}",
+            "{number}/{models}  {name} {} in {}: {}",
             path.display(),
-            phases.len(),
-            progress::ending(phases.len()),
+            counted(phases.len(), "phase"),
             phases.join(", ")
         ));
         let _stage = progress::stage(number, models);
@@ -199,7 +199,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             Some(_) => "as --class says",
             None => "the forgotten images' own",
         };
-        let fact = format!("{} ({whose})", listed(&each_once(classes)));
+        let fact = format!("{} ({whose})", listed(each_once(classes)));
         progress::note(format!("class of the samples: {fact}"));
         facts.push(Fact::new("Class of the samples", fact));
     }
@@ -268,16 +268,6 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         return Err(Failure::failed(failed.join("; ")));
     }
     evidence::fail_if_found(args.fail_if_found, &report.verdict)
-}
-
-/// "1, 2 and 3".
-fn listed(numbers: &[i64]) -> String {
-    let texts: Vec<String> = numbers.iter().map(i64::to_string).collect();
-    match texts.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
-        None => String::new(),
-    }
 }
 
 /// What failed of a model, as sentences that name it.

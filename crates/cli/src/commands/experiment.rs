@@ -13,6 +13,7 @@ use std::time::Instant;
 use burn::tensor::Device;
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::{self, Dataset};
 use retrack_unlearn::lock::{self, Lock};
 use retrack_unlearn::run::{Difference, recorded_seconds};
@@ -305,11 +306,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         0 => String::new(),
         some => format!(", {some} of them complete already"),
     };
-    progress::note(format!(
-        "{} run{}{complete}",
-        runs.len(),
-        progress::ending(runs.len())
-    ));
+    progress::note(format!("{}{complete}", counted(runs.len(), "run")));
     interrupt::goes_on(GOES_ON);
     interrupt::at_once(KEPT);
     let mut pace = Pace::default();

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use retrack_networks::folder::Kind;
+use retrack_networks::folder::{Kind, training_checkpoint};
 use retrack_networks::lora;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use serde_json::{Value, json};
@@ -48,32 +48,19 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Names what the checkpoints of training scripts hold, which are neither a model nor data.
+/// Names what training scripts leave that is neither a model nor data.
 fn check_training(path: &Path) -> Result<(), Failure> {
-    let has = |name: &str| path.join(name).is_file();
-    let network = |name: &str| {
-        let folder = path.join(name);
-        has(&format!("{name}/config.json")).then(|| folder.display().to_string())
-    };
-    const CHECKPOINT: &str = "a training's checkpoint, not a model folder; its network is";
-    let (trained, averaged) = (network("unet"), network("unet_ema"));
-    let what = if let (Some(trained), Some(averaged)) = (&trained, &averaged) {
-        format!(
-            "{CHECKPOINT} in {trained}, and averaged over the training in {averaged}: give one of these"
-        )
-    } else if let Some(network) = trained.or(averaged) {
-        format!("{CHECKPOINT} in {network}: give that folder")
-    } else if has(lora::FILE_NAME) {
+    let adapter = path.join(lora::FILE_NAME);
+    // A training's checkpoint may hold one, which is what can be used of it.
+    let what = if adapter.is_file() {
         format!(
             "a folder with an adapter ({}) and no model; `retrack merge --model DIR --adapter {} --out DIR` folds it \
              into the model that it was trained for",
             lora::FILE_NAME,
-            path.join(lora::FILE_NAME).display()
+            adapter.display()
         )
-    } else if has("optimizer.bin") || has("random_states_0.pkl") {
-        "a training's state as accelerate saves it, without a configuration of its network; give the folder that the \
-         training script wrote with save_pretrained"
-            .to_string()
+    } else if let Some(what) = training_checkpoint(path) {
+        what
     } else {
         return Ok(());
     };

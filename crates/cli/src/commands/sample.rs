@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use retrack_eval::pictures::Grid;
 use retrack_networks::schedule::SchedulerKind;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::ImageShape;
 use retrack_unlearn::written::{self, Output};
 
 use crate::args::SampleArgs;
 use crate::evaluation::GUIDANCE;
-use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::folders::{new_file, outside};
 use crate::latent::{self, Opened, PromptedSamples};

@@ -6,8 +6,9 @@ use retrack_networks::folder::{Dtype, FolderError, ModelFolder, RawTensor};
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
+use retrack_networks::words::counted;
 use retrack_unlearn::checkpoint;
-use retrack_unlearn::data::{Dataset, Split};
+use retrack_unlearn::data::Split;
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::objective::Finetune;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate};
@@ -17,7 +18,6 @@ use serde_json::{Value, json};
 
 use crate::arch::Arch;
 use crate::args::TrainArgs;
-use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::folders::{existing, outside};
 use crate::progress::say;
@@ -25,7 +25,7 @@ use crate::remedy::{self, Situation};
 use crate::session::Session;
 use crate::space::{self, Work};
 use crate::training_view::{self, Plan, TrainingView};
-use crate::unlearning::{publish, report_split, steps};
+use crate::unlearning::{publish, report_split};
 use crate::{interrupt, machine, model, progress};
 
 /// Where the files of a new pipeline are.
@@ -66,7 +66,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let device = machine::device(&args.machine.device)?.autodiff();
 
     let given = Arch::read(&args.arch)?;
-    let data = open_data(args, given.channels())?;
+    let data = model::open_images(&args.data.path, &args.data.reading, given.channels())?;
     let shape = data.shape();
     let (arch, config) = given.fit(shape)?;
     let cost = config.cost(shape.height, shape.width);
@@ -246,16 +246,6 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The data with the network's channels; where it says none, with those of the images, transparency aside.
-fn open_data(args: &TrainArgs, channels: Option<usize>) -> Result<Dataset, Failure> {
-    let open = |channels| model::open_images(&args.data.path, &args.data.reading, channels);
-    let data = open(channels)?;
-    match (channels, data.shape().channels) {
-        (None, with_alpha @ (2 | 4)) => Ok(open(Some(with_alpha - 1))?),
-        _ => Ok(data),
-    }
-}
-
 /// What a run that goes on has of the one that lies in its folder.
 #[derive(Default)]
 struct Longer {
@@ -324,10 +314,9 @@ impl Longer {
 
 fn report(args: &TrainArgs, images: usize) {
     progress::tell(format_args!(
-        "trained on {} for {} {}; model in {}",
+        "trained on {} for {}; model in {}",
         counted(images, "image"),
-        args.steps,
-        steps(args.steps),
+        counted(args.steps, "step"),
         args.out.display()
     ));
 }

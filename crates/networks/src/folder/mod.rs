@@ -17,6 +17,7 @@ mod source;
 mod stored;
 mod tensor;
 mod torch_file;
+mod training;
 mod weight_file;
 mod weights;
 mod wrapping;
@@ -33,6 +34,7 @@ pub use safetensors_file::check_names as check_safetensors_names;
 pub use source::sha256_file;
 pub use stored::StoredTensor;
 pub use tensor::{Dtype, RawTensor, TensorError};
+pub use training::{is_training_state, training_checkpoint};
 pub use weight_file::{read_weight_file, read_weight_file_metadata};
 pub use weights::{Origin, Weights};
 
@@ -139,7 +141,9 @@ impl ModelFolder {
         if kind == Kind::Bare && !source.has(&config_path) {
             return Err(FolderError::MissingFile {
                 path: source.path(&config_path),
-                remedy: remedy(&source),
+                remedy: training_checkpoint(&source.root).unwrap_or_else(|| {
+                    "give the folder that holds model_index.json or config.json".into()
+                }),
             });
         }
         let config = source.read_config(&config_path)?;
@@ -453,25 +457,6 @@ impl ModelFolder {
             && is_network_weights(&name)
             && self.layout.all_files().all(|file| file != relative)
     }
-}
-
-/// What to give in place of a folder without configuration.
-fn remedy(source: &Source) -> String {
-    let has = |folder: &str| source.has(&Path::new(folder).join(CONFIG));
-    match (has("unet"), has("unet_ema")) {
-        (true, true) => {
-            "the folder has no model_index.json either: it is a checkpoint of a training, whose network is in unet, and \
-             averaged over the training in unet_ema: give one of these"
-        }
-        (true, false) => {
-            "the folder has no model_index.json either, but a unet folder: give that one"
-        }
-        (false, true) => {
-            "the folder has no model_index.json either, but a unet_ema folder: give that one"
-        }
-        (false, false) => "give the folder that holds model_index.json or config.json",
-    }
-    .to_string()
 }
 
 fn class_name(path: &Path, config: &Value) -> Result<String, FolderError> {
