@@ -84,7 +84,7 @@ impl From<ImageError> for Problem {
     fn from(error: ImageError) -> Self {
         match error {
             ImageError::Unsupported(error) => Self::Kind(match error.kind() {
-                UnsupportedErrorKind::GenericFeature(what) => feature(what),
+                UnsupportedErrorKind::GenericFeature(what) => feature(&what),
                 UnsupportedErrorKind::Color(_) => "the layout of its colors".into(),
                 _ => error.to_string(),
             }),
