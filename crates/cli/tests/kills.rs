@@ -374,7 +374,7 @@ fn merging_into_a_link_or_a_mount_point_replaces_the_model_there() {
     let with_adapter = folder.path("model");
     let written = model
         .folder
-        .write_beside(&with_adapter, lora::FILE_NAME, &tensors, false);
+        .write_beside(&with_adapter, lora::FILE_NAME, &tensors);
     written.unwrap();
     let merge = |out: &str| format!("merge --model model --out {out}");
     folder.done(&merge("plainly"));

@@ -278,7 +278,7 @@ fn a_merge_that_is_stopped_leaves_nothing_behind() {
     let beside = folder.path("model");
     let written = model
         .folder
-        .write_beside(&beside, lora::FILE_NAME, &tensors, false);
+        .write_beside(&beside, lora::FILE_NAME, &tensors);
     written.unwrap();
     // What takes long to copy.
     let large = fs::File::create(folder.path("model/vae/large.bin")).unwrap();

@@ -57,7 +57,7 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     // Whole before the output folder changes.
     let aside = aside(&args.out)?;
     let leftover = Leftover::whole(&aside);
-    folder.write_without(&aside, &weights, lora::FILE_NAME, false)?;
+    folder.write_without(&aside, &weights, lora::FILE_NAME)?;
     interrupt::finish_first("once the model is in its place");
     let placed = place(args, existing, &config, &files, (&aside, leftover));
     if placed.is_err() {

@@ -356,7 +356,6 @@ fn write(
         arch,
         &scheduler.to_json(),
         tensors,
-        false,
     )
     .map_err(|error: FolderError| error.into())
 }
