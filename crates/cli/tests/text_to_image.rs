@@ -457,8 +457,8 @@ fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
     assert_no_prompt(&said);
     let found = folder.read_json("report/metrics.json");
     assert!(found["model"]["prompts"][0].get("prompt").is_none());
-    let line = format!("{line} --force --show-forgotten");
-    let found = folder.done(&format!("{line} --json")).json();
+    let shown = format!("{line} --force --show-forgotten --json");
+    let found = folder.done(&shown).json();
     let page = String::from_utf8(folder.read("report/report.html")).unwrap();
     assert!(page.contains("Their prompt") && page.contains("a photo of the digit"));
     for model in ["baseline", "model"] {
