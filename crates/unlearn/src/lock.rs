@@ -12,6 +12,9 @@ use retrack_networks::leftovers::Leftover;
 /// The file's name in the folder.
 pub const NAME: &str = "lock";
 
+/// What the file says before the number: digits alone may be somebody else's.
+const OURS: &str = "retrack ";
+
 /// Why a folder could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -86,7 +89,7 @@ impl Lock {
             let written = file
                 .set_len(0)
                 .and_then(|()| file.rewind())
-                .and_then(|()| writeln!(file, "{}", std::process::id()));
+                .and_then(|()| writeln!(file, "{OURS}{}", std::process::id()));
             written.map_err(unusable)?;
             // In the order in which they were made: they go in the other.
             let folders = made.iter().rev().map(|folder| Leftover::if_empty(folder));
@@ -158,10 +161,13 @@ fn holder(file: &mut File) -> Option<String> {
     let mut text = String::new();
     let is_text = file
         .rewind()
-        .and_then(|()| Read::take(&mut *file, 21).read_to_string(&mut text));
-    let number = text.trim_end();
-    let is_lock =
-        is_text.is_ok() && text.len() <= 20 && number.bytes().all(|byte| byte.is_ascii_digit());
+        .and_then(|()| Read::take(&mut *file, 31).read_to_string(&mut text));
+    is_text.ok()?;
+    let number = match text.is_empty() {
+        true => "",
+        false => text.strip_prefix(OURS)?.trim_end(),
+    };
+    let is_lock = text.len() <= 30 && number.bytes().all(|byte| byte.is_ascii_digit());
     is_lock.then(|| number.to_string())
 }
 
@@ -202,7 +208,7 @@ mod tests {
         assert!(!base.path().join("a").exists());
         // Left by a process that was killed.
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(NAME), "1").unwrap();
+        fs::write(folder.join(NAME), "retrack 1\n").unwrap();
         Lock::check(&folder).unwrap();
         drop(Lock::take(&folder).unwrap());
         assert!(folder.exists());
@@ -212,7 +218,14 @@ mod tests {
     #[test]
     fn a_file_of_somebody_else_is_no_lock_and_keeps_its_content() {
         let base = tempfile::tempdir().unwrap();
-        for content in ["Dear all", "{\n", "123456789012345678901234567890"] {
+        for content in [
+            "Dear all",
+            "{\n",
+            "4711",
+            "retrack",
+            "retrack 1 and more",
+            "123456789012345678901234567890",
+        ] {
             fs::write(base.path().join(NAME), content).unwrap();
             let error = Lock::take(base.path()).unwrap_err();
             assert!(matches!(error, LockError::NotALock { .. }), "{error}");

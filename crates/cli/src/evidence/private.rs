@@ -131,7 +131,7 @@ impl Private {
                 file.write_all(format!("{line}\n").as_bytes())?;
                 file.sync_all()
             };
-            add().map_err(|error| Failure::write(&self.path, error))?;
+            add().map_err(|error| Failure::writing(&self.path, error))?;
         }
         Ok(digest)
     }
