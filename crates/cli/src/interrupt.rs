@@ -70,7 +70,7 @@ pub fn listen() -> Result<(), Failure> {
 fn watch() {
     loop {
         std::thread::sleep(LOOK);
-        let Some(code) = code() else {
+        let Some(code) = pending() else {
             continue;
         };
         let mut state = state();
@@ -90,9 +90,12 @@ fn watch() {
                     continue;
                 };
                 leftovers::remove_all();
+                let again = match state.goes_on.as_str() {
+                    "" => "the same command starts again",
+                    how => how,
+                };
                 progress::fail(format!(
-                    "interrupted a second time and ended at once, without what was not written yet; {}",
-                    state.goes_on
+                    "interrupted a second time and ended at once, without what was not written yet; {again}"
                 ));
                 low_level::exit(code.into());
             }
@@ -136,11 +139,6 @@ pub fn at_once(words: impl Into<String>) {
 
 /// The exit code of a command that a signal is to end, if one came.
 pub fn pending() -> Option<u8> {
-    // Before its first look the other thread cannot know.
-    code()
-}
-
-fn code() -> Option<u8> {
     exit_code(SIGNAL.get()?)
 }
 
