@@ -16,6 +16,9 @@ use crate::progress;
 /// Between two looks at whether a signal came.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What comes within this time is one signal, sent twice: nobody has read yet that it came.
+const ONE_SIGNAL: Duration = Duration::from_millis(200);
+
 /// The signal that came, or 0. A process has its signals once.
 static SIGNAL: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
@@ -80,7 +83,9 @@ fn watch() {
                     "stopping {finishes}; a second signal ends it at once"
                 ));
                 state.told = true;
-                // What came until now is the one that was told.
+                drop(state);
+                // What came until then is the one that was told.
+                std::thread::sleep(ONE_SIGNAL);
                 AGAIN
                     .get()
                     .inspect(|again| again.store(0, Ordering::Relaxed));

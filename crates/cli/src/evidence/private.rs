@@ -167,6 +167,17 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_cannot_be_made_says_which_option_puts_it_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let Err(error) = Private::open_or_create(&file.join("out.digest-key")) else {
+            panic!("made");
+        };
+        assert!(error.message.contains("give another place with --key"));
+    }
+
+    #[test]
     fn texts_are_added_once_and_found_by_their_digest() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.digest-key");
