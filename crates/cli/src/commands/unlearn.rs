@@ -18,12 +18,12 @@ use crate::failure::Failure;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
 use crate::latent::{self, Opened};
 use crate::progress::say;
+use crate::reopened::{self, Reopened};
 use crate::settings::{self, Settings};
 use crate::space::Work;
 use crate::unlearning::{
     Delivery, Outcome, Summary, Unlearning, fits, planned, publish, report_split, warn_of_copied,
 };
-use crate::written::{self, Written};
 use crate::{interrupt, machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
@@ -234,13 +234,13 @@ impl Delivery<UNet2DModel> for Images<'_> {
         let base = self.base;
         let written = base.write(network, staged, false);
         let written =
-            written.map_err(|error| written::failure(error, base.folder.can_convert()))?;
+            written.map_err(|error| reopened::failure(error, base.folder.can_convert()))?;
         warn_of_copied(written.copied_weights(), &[]);
         Ok(())
     }
 
-    fn reopen(&self, network: &UNet2DModel, staged: &Path) -> Result<Written, Failure> {
-        written::image(self.base, staged, Some(network), self.device)
+    fn reopen(&self, network: &UNet2DModel, staged: &Path) -> Result<Reopened, Failure> {
+        reopened::image(self.base, staged, Some(network), self.device)
     }
 }
 

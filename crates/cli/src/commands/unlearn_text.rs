@@ -20,12 +20,12 @@ use crate::args::{DtypeName, UnlearnArgs};
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::digests;
+use crate::reopened::{self, Reopened};
 use crate::settings::{self, Settings, TEXT_TO_IMAGE};
 use crate::space::{LatentWork, Phases};
 use crate::unlearning::{
     Delivery, Outcome, Summary, Unlearning, fits, publish, report_split, warn_of_copied,
 };
-use crate::written::{self, Written};
 use crate::{latent, model, progress};
 
 /// Folders of networks that this training never reaches.
@@ -227,16 +227,16 @@ impl Delivery<Captioned> for Latent<'_> {
         let base = &self.base.model;
         let written = base.write(&network.network, staged, false);
         let written =
-            written.map_err(|error| written::failure(error, base.folder.can_convert()))?;
+            written.map_err(|error| reopened::failure(error, base.folder.can_convert()))?;
         // Other weights of a folder may hold the old network.
         warn_of_copied(written.copied_weights(), &UNTRAINED);
         Ok(())
     }
 
-    fn reopen(&self, network: &Captioned, staged: &Path) -> Result<Written, Failure> {
+    fn reopen(&self, network: &Captioned, staged: &Path) -> Result<Reopened, Failure> {
         let base = &self.base.model;
         let (states, network) = (self.states.clone(), &network.network);
-        written::conditional(
+        reopened::conditional(
             base,
             staged,
             Some(network),

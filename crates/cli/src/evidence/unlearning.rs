@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::curves::{curves, read_events};
-use super::files::{output_files, record_files};
+use super::files::{output_files, output_paths, record_files};
 use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::probe::{Measurement, Numbers, Plan, Probe};
@@ -30,8 +30,8 @@ use super::{Private, RowTexts, card, counted, selected};
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
 use crate::progress;
+use crate::reopened::{Reopened, WeightFacts};
 use crate::settings::{self, Settings};
-use crate::written::{WeightFacts, Written};
 
 /// What a run is about.
 pub struct Run<'a> {
@@ -280,7 +280,7 @@ impl<'a> Evidence<'a> {
         let pair = |of: &dyn Fn(&Numbers) -> (f64, usize)| {
             [before, after].map(|numbers| {
                 let (value, count) = of(numbers);
-                (count > 0).then_some(MetricValue {
+                (count > 0 && value.is_finite()).then_some(MetricValue {
                     value,
                     count,
                     interval: None,
@@ -333,7 +333,7 @@ impl<'a> Evidence<'a> {
         let row = |name: &str, kind, values: &[f64]| DotRow {
             name: name.into(),
             kind,
-            values: values.to_vec(),
+            values: values.iter().copied().filter(|v| v.is_finite()).collect(),
         };
         let before = &self.before.numbers;
         DotChart {
@@ -461,7 +461,7 @@ impl<'a> Evidence<'a> {
                 sha256: digest.as_str().unwrap_or_default().into(),
             }));
         }
-        files.extend(output_files(staged)?);
+        files.extend(output_files(staged, &output_paths(staged)?)?);
         files.extend(record_files(folder)?);
         let mut facts = vec![
             Fact::new("Version", format!("retrack {}", env!("CARGO_PKG_VERSION"))),
@@ -493,7 +493,7 @@ impl Evidence<'_> {
         &mut self,
         trainer: &Trainer<M>,
         log: &mut EventLog,
-        deliver: &mut dyn FnMut(&M) -> Result<Written, Failure>,
+        deliver: &mut dyn FnMut(&M) -> Result<Reopened, Failure>,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         let (step, network) = (trainer.step, trainer.network());
         let start = Instant::now();
@@ -526,7 +526,11 @@ fn findings(before: &Numbers, after: &Numbers, several: bool) -> Findings {
     let tally = |found, of| Tally { found, of };
     let mean = retrack_eval::distance::mean;
     let mut quality = Vec::new();
-    if after.samples == 0 {
+    // Of an image model something was drawn, whatever became of it.
+    let drawn = |of: &dyn Fn(&Numbers) -> usize| of(before) + of(after) > 0;
+    let attempts = drawn(&|numbers| numbers.distances.len());
+    let samples = drawn(&|numbers| numbers.samples);
+    if !samples && !drawn(&|numbers| numbers.broken) {
         let image = if several {
             "Forgotten images are"
         } else {
@@ -541,19 +545,20 @@ fn findings(before: &Numbers, after: &Numbers, several: bool) -> Findings {
     }
     Findings {
         several,
-        restored: (!after.distances.is_empty()).then(|| {
+        restored: attempts.then(|| {
             (
                 Some(tally(before.restored, before.distances.len())),
                 tally(after.restored, after.distances.len()),
             )
         }),
-        copies: (after.samples > 0).then(|| {
+        copies: samples.then(|| {
             (
                 Some(tally(before.copies, before.samples)),
                 tally(after.copies, after.samples),
             )
         }),
         errors: Some((after.forgotten_errors.clone(), after.control_errors.clone())),
+        not_finite: [before.not_finite(), after.not_finite()],
         retained: (!before.control_errors.is_empty())
             .then(|| [mean(&before.control_errors), mean(&after.control_errors)]),
         quality,
