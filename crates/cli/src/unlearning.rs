@@ -107,7 +107,7 @@ impl Unlearning<'_> {
         } = *about;
         let forgotten = match args.no_report {
             true => None,
-            false => Some(Forgotten::new(about.data, split, Rule::Nearest)?),
+            false => Some(Forgotten::new(about.data, split, Rule::Half)?),
         };
         let mut evidence = match &forgotten {
             Some(forgotten) => Some(Evidence::begin(about, forgotten, &network, device)?),

@@ -232,7 +232,7 @@ struct Images<'a> {
 impl Delivery<UNet2DModel> for Images<'_> {
     fn write(&self, network: &UNet2DModel, staged: &Path) -> Result<(), Failure> {
         let base = self.base;
-        let written = base.write(network, staged, false);
+        let written = base.write(network, staged);
         let written =
             written.map_err(|error| reopened::failure(error, base.folder.can_convert()))?;
         warn_of_copied(written.copied_weights(), &[]);

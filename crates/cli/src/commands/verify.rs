@@ -358,7 +358,7 @@ fn images(
     let Some(private) = private else {
         return Ok(());
     };
-    let forgotten = Forgotten::new(data, &split(check, data)?, Rule::Nearest)?;
+    let forgotten = Forgotten::new(data, &split(check, data)?, check.rule())?;
     let now: Vec<String> = forgotten
         .images()
         .map(|image| private.key.of(data.shape(), image))
@@ -468,7 +468,8 @@ impl Again<'_> {
         labels: bool,
         found: &mut Comparison,
     ) -> Result<(), Failure> {
-        let forgotten = Forgotten::new(self.data, &split(self.check, self.data)?, Rule::Nearest)?;
+        let forgotten =
+            Forgotten::new(self.data, &split(self.check, self.data)?, self.check.rule())?;
         let plan = &self.check.plan;
         if plan.controls.iter().any(|&row| row >= self.data.len()) {
             found.differs("the controls' rows are not in the data set");

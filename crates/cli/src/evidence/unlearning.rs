@@ -22,7 +22,7 @@ use serde_json::Value;
 
 use super::curves::{curves, read_events};
 use super::files::{output_files, output_paths, record_files};
-use super::forgotten::Forgotten;
+use super::forgotten::{Forgotten, Rule};
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::probe::{Measurement, Numbers, Plan, Probe};
 use super::verdict::{Advice, Findings, Tally};
@@ -72,6 +72,9 @@ pub struct Check {
     pub forget_rows: Vec<usize>,
     /// Retained rows that are nearly copies.
     pub near_rows: Vec<usize>,
+    /// Pictures were counted by [`Rule::Half`], in earlier versions by [`Rule::Nearest`].
+    #[serde(default)]
+    pub half_way: bool,
     pub plan: Plan,
     pub before: Numbers,
     /// Of the folder as it was written.
@@ -81,6 +84,16 @@ pub struct Check {
     /// The keyed digest of the texts of the images that were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub texts: Option<String>,
+}
+
+impl Check {
+    /// What counted as a forgotten image.
+    pub fn rule(&self) -> Rule<'static> {
+        match self.half_way {
+            true => Rule::Half,
+            false => Rule::Nearest,
+        }
+    }
 }
 
 /// Evidence being gathered.
@@ -169,6 +182,7 @@ impl<'a> Evidence<'a> {
             data_digest: self.run.data.digest()?,
             forget_rows: self.run.split.forget.clone(),
             near_rows: self.run.split.near.iter().map(|near| near.row).collect(),
+            half_way: true,
             plan: self.probe.plan.clone(),
             before: before.clone(),
             after: after.numbers.clone(),
