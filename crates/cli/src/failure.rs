@@ -100,6 +100,14 @@ impl Failure {
         Self::failed(format!("{}: cannot write: {error}", path.display()))
     }
 
+    /// As [`write`](Self::write), with what to do where the disk was full.
+    pub fn writing(path: &std::path::Path, error: io::Error) -> Self {
+        Self::failed(of_disk(
+            &format!("{}: cannot write: {error}", path.display()),
+            &error,
+        ))
+    }
+
     /// A file that cannot be read.
     pub fn read(path: &std::path::Path, error: impl Display) -> Self {
         Self::input(format!("{}: cannot read: {error}", path.display()))

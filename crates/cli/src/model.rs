@@ -389,7 +389,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
         std::fs::create_dir_all(parent).map_err(|error| Failure::write(parent, error))?;
     }
     retrack_unlearn::durable::write(path, |out| out.write_all(content))
-        .map_err(|error| Failure::write(path, error))?;
+        .map_err(|error| Failure::writing(path, error))?;
     progress::detail(format_args!(
         "wrote {} ({})",
         path.display(),

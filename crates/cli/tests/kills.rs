@@ -529,7 +529,7 @@ fn two_runs_never_write_to_one_folder() {
         "experiment demo --model model --data photos --forget row:3 --methods finetune --seeds 0 --samples 2 --metrics frequency",
     ] {
         let line = format!("{line} --out out");
-        folder.write("out/lock", "4321\n");
+        folder.write("out/lock", "retrack 4321\n");
         let file = fs::File::open(folder.path("out/lock")).unwrap();
         file.lock().unwrap();
         folder.refused(&line, &["out", "process 4321 is writing here"]);

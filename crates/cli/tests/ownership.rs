@@ -352,6 +352,12 @@ fn a_lock_file_of_somebody_else_is_not_emptied() {
         &format!("{UNLEARN} --steps 1 --out out"),
         &["out/run/lock", "not a lock"],
     );
+    // Digits alone are not a lock's either.
+    folder.write("out/run/lock", "4711");
+    folder.refused(
+        &format!("{UNLEARN} --steps 1 --out out"),
+        &["out/run/lock", "not a lock", "move it away"],
+    );
     folder.write("report/lock", "the number of my bicycle");
     folder.refused(
         "evaluate --model model --data photos --forget row:3 --threshold 1 --samples 2 --metrics frequency --steps 2 \

@@ -73,8 +73,21 @@ pub enum Existing {
     Extend,
 }
 
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// There is nothing, or what a kill left of its beginning.
+    NotBegun,
+    Interrupted,
+    /// It came to its end, or something else lies there.
+    Ended,
+}
+
 /// What differs in the configuration of a run that is extended.
 pub const LONGER: [&str; 3] = ["steps", "learning_rate", "ended_at"];
+
+/// Where the inputs lay: they may be named in another way or have moved, because digests of what is in them stand beside.
+pub const PLACES: [&str; 3] = ["model", "data", "adapter"];
 
 /// Lies in a run's folder until its model is in place. Holds the paths of the model's files, one a line.
 const UNFINISHED: &str = "unfinished";
@@ -185,6 +198,8 @@ impl RunFolder {
         }
         let folder = out.join(FOLDER);
         names.retain(|name| name != FOLDER || !has_not_begun(&folder));
+        // Left by a kill.
+        names.retain(|name| !name.to_str().is_some_and(durable::is_temporary));
         let interrupted = is_unfinished(out);
         let list = Written::read(out)?;
         names.retain(|name| name != written::NAME && !is_building(name));
@@ -235,6 +250,10 @@ impl RunFolder {
         let lock = Lock::take(&out.join(FOLDER))?;
         // Again, now that nobody else changes it.
         Self::check_contents(out, existing, planned)?;
+        // Of a command that writes into the same folder without a run.
+        if Lock::check(out).is_ok() {
+            durable::remove_temporaries(out);
+        }
         let run = Self {
             out: out.to_path_buf(),
             start: Instant::now(),
@@ -441,7 +460,7 @@ impl RunFolder {
         let (Some(before), Some(now)) = (old.as_object_mut(), config.as_object_mut()) else {
             return Err(problem("not an object".into()));
         };
-        for &key in but {
+        for &key in but.iter().chain(&PLACES) {
             before.remove(key);
             now.remove(key);
         }
@@ -460,7 +479,27 @@ impl RunFolder {
     pub fn recorded(out: &Path) -> Option<(Value, bool)> {
         let folder = out.join(FOLDER);
         let text = fs::read_to_string(folder.join(CONFIG)).ok()?;
-        Some((serde_json::from_str(&text).ok()?, !is_unfinished(out)))
+        let ended = !is_unfinished(out) && !has_not_begun(&folder);
+        Some((serde_json::from_str(&text).ok()?, ended))
+    }
+
+    /// How far a run has come in an output folder.
+    pub fn state(out: &Path) -> State {
+        let folder = out.join(FOLDER);
+        if is_unfinished(out) {
+            return State::Interrupted;
+        }
+        let began = fs::read_dir(out).is_ok_and(|mut entries| {
+            entries.any(|entry| {
+                let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
+                let is_begun_run = name == FOLDER && !has_not_begun(&folder);
+                is_begun_run || name != FOLDER && !durable::is_temporary(&name.to_string_lossy())
+            })
+        });
+        match began {
+            true => State::Ended,
+            false => State::NotBegun,
+        }
     }
 
     /// Where the run's own files are.
@@ -623,7 +662,7 @@ fn has_not_begun(folder: &Path) -> bool {
                 let name = entry.file_name();
                 let name = name.to_string_lossy();
                 name == lock::NAME
-                    || name == CONFIG && has_text(&entry.path(), "command")
+                    || name == CONFIG && is_config(&entry.path())
                     || durable::is_temporary(&name)
             })
         })
@@ -635,14 +674,20 @@ fn has_not_begun(folder: &Path) -> bool {
 fn is_unfinished(out: &Path) -> bool {
     let folder = out.join(FOLDER);
     folder.join(UNFINISHED).is_file()
-        && (has_text(&folder.join(CONFIG), "command") || out.join(written::NAME).is_file())
+        && (is_config(&folder.join(CONFIG)) || out.join(written::NAME).is_file())
 }
 
-/// Whether a file is a JSON object with text under `key`.
-fn has_text(path: &Path, key: &str) -> bool {
+/// Whether a file is the configuration of a run: which command wrote it and which version, and what that worked on.
+fn is_config(path: &Path) -> bool {
     let text = fs::read_to_string(path).unwrap_or_default();
     let json: Value = serde_json::from_str(&text).unwrap_or_default();
-    json.get(key).is_some_and(Value::is_string)
+    let text = |key: &str| json.get(key).and_then(Value::as_str);
+    let worked_on = match text("command") {
+        Some("train" | "unlearn") => "data_digest",
+        Some("merge") => "adapter_sha256",
+        _ => return false,
+    };
+    text("version").is_some() && json.get(worked_on).is_some()
 }
 
 #[cfg(test)]

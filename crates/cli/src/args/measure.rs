@@ -1,6 +1,6 @@
 //! `retrack evaluate`, `experiment` and `verify` as they are typed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,18 @@ pub struct ProtocolArgs {
     /// Class of all samples and attempts, for a model with classes [default: those of the forgotten images]
     #[arg(long, value_name = "C", allow_negative_numbers = true, help_heading = heading::SAMPLING)]
     pub class: Option<i64>,
+}
+
+impl ProtocolArgs {
+    /// The files and folders that it reads, with what each is.
+    pub fn inputs(&self) -> [(&'static str, Option<&Path>); 4] {
+        [
+            ("Inception", self.inception.as_deref()),
+            ("SSCD", self.sscd.as_deref()),
+            ("CLIP", self.clip.as_deref()),
+            ("controls", self.controls.as_deref()),
+        ]
+    }
 }
 
 /// What a text-to-image model is to draw, and how.

@@ -19,7 +19,7 @@ use crate::evaluation::{
 use crate::evidence::comparison::{self, About, Column};
 use crate::evidence::{self, Forgotten, covered};
 use crate::failure::Failure;
-use crate::folders::outside;
+use crate::folders::{as_path, outside_all};
 use crate::progress::say;
 use crate::{interrupt, latent, machine, model, progress};
 
@@ -29,6 +29,14 @@ const SHOWN: usize = 256;
 
 pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let start = Instant::now();
+    let forget = args.forget.iter().map(|one| ("selection", as_path(one)));
+    let inputs = [
+        ("data", Some(args.data.path.as_path())),
+        ("model", Some(&args.model)),
+        ("model", args.baseline.as_deref()),
+    ];
+    let inputs = inputs.into_iter().chain(args.protocol.inputs());
+    outside_all(&args.out, inputs.chain(forget))?;
     let device = machine::device(&args.machine.device)?;
     let opened = latent::open(&args.model)?;
     let prompts = opened.prompts(&args.prompts, &args.data.path)?;
@@ -53,14 +61,9 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     };
     protocol.check()?;
     progress::detail(format_args!("measuring {}", json!(protocol)));
-    if args.data.path.is_dir() {
-        outside(&args.out, &args.data.path, "data")?;
-    }
-    for model in std::iter::once(&args.model).chain(&args.baseline) {
-        outside(&args.out, model, "model")?;
-    }
     let _lock = Lock::take(&args.out)?;
     let mut output = Output::open(&args.out, args.force, is_ours)?;
+    output.remove_temporaries();
     interrupt::kept("nothing is kept: the same command starts again");
     if let Some(baseline) = &args.baseline {
         latent::open(baseline)?;

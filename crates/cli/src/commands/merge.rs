@@ -12,11 +12,12 @@ use serde_json::{Value, json};
 
 use crate::args::MergeArgs;
 use crate::failure::Failure;
-use crate::folders::{digests, existing, outside};
+use crate::folders::{digests, existing, outside, outside_all};
 use crate::unlearning::publish;
 use crate::{interrupt, model, progress};
 
 pub fn run(args: &MergeArgs) -> Result<(), Failure> {
+    outside_all(&args.out, [("adapter", args.adapter.as_deref())])?;
     let folder = ModelFolder::open(&args.model)?;
     model::say_weights(&folder);
     let own = args.model.join(lora::FILE_NAME);

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::arch::Arch;
 use crate::args::TrainArgs;
 use crate::failure::Failure;
-use crate::folders::{existing, outside};
+use crate::folders::{as_path, existing, outside_all};
 use crate::progress::say;
 use crate::remedy::{self, Situation};
 use crate::session::Session;
@@ -37,6 +37,12 @@ const FILES: [&str; 4] = [
 ];
 
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
+    let exclude = args.exclude.iter().map(|one| ("selection", as_path(one)));
+    let inputs = [
+        ("data", Some(args.data.path.as_path())),
+        ("network", Some(args.arch.as_path())),
+    ];
+    outside_all(&args.out, inputs.into_iter().chain(exclude))?;
     let planned = FILES.map(PathBuf::from);
     let longer = Longer::of(args)?;
     let existing = match longer.extends {
@@ -45,9 +51,6 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     };
     if !args.dry_run {
         RunFolder::check(&args.out, existing, &planned)?;
-    }
-    if args.data.path.is_dir() {
-        outside(&args.out, &args.data.path, "data")?;
     }
     if args.steps == 0 || args.batch_size == 0 || args.accumulate == 0 {
         return Err(Failure::input(
@@ -130,7 +133,9 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
             Some((last, earlier)) if last == steps => earlier,
             _ => &longer.ended_at,
         };
-        let (_, expected) = of_steps(*steps, before)?;
+        let (_, mut expected) = of_steps(*steps, before)?;
+        // Where the data lies now.
+        expected["data"] = recorded["data"].clone();
         if let Some(Difference { key, old, new }) = Difference::first(recorded, &expected) {
             let path = args.out.clone();
             return Err(RunError::Differs {
@@ -291,6 +296,13 @@ impl Longer {
                 "{out}: the run there ended after {ended_after} steps; give a larger --steps to go on from there"
             )));
         }
+        // While the run is still one that ended.
+        checkpoint::verify(&args.out.join("run"), newest).map_err(|error| {
+            Failure::input(format!(
+                "{error}; the run there ended after {ended_after} steps and its model is whole, but it cannot go on: leave \
+                 --resume out and choose another output folder"
+            ))
+        })?;
         if ended_after == steps {
             ended_at.push(steps);
         }

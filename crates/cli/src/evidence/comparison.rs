@@ -136,14 +136,15 @@ fn findings(columns: &[Column], several: bool) -> Findings {
             text(sscd.value)
         ));
     }
+    let restored = pair("restored");
     Findings {
         several,
         doubts,
-        restored: pair("restored"),
+        restored,
         copies: ["repeats", "memorized", "copies_of_forgotten"]
             .into_iter()
             .find_map(pair),
-        advice: Advice::of_evaluation(),
+        advice: Advice::of_evaluation(restored.is_some()),
         membership,
         quality: quality.take(1).collect(),
         ..Findings::default()
