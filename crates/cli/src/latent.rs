@@ -12,11 +12,11 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
+use retrack_networks::words::counted;
 use retrack_unlearn::data::{Dataset, ImageShape, MEMORIZED, captions, is_published};
 
 use crate::args::{DataArgs, PromptArgs, SamplerName};
 use crate::evaluation::Prompts;
-use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::remedy::{self, Situation};
 use crate::{model, progress, space};

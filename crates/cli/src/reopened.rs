@@ -14,6 +14,7 @@ use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::{Model, ModelError};
 use retrack_networks::stable_diffusion::ConditionalModel;
 use retrack_networks::unet2d::UNet2DModel;
+use retrack_networks::words::listed;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -167,7 +168,7 @@ fn dtypes(weights: &Weights) -> String {
         .collect();
     names.sort_unstable();
     names.dedup();
-    names.join(" and ")
+    listed(names)
 }
 
 /// A model that could not be written, with what can be done where its type cannot hold a value.

@@ -11,6 +11,7 @@ use retrack_networks::folder::ModelFolder;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
@@ -233,13 +234,11 @@ impl Summary {
         };
         let forgotten = split.forget.len() + split.duplicates.len();
         let mut text = format!(
-            "{}: {} {} unlearned from {} in {} {}, {seconds:.1} s{parts}; model in {}",
+            "{}: {} unlearned from {} in {}, {seconds:.1} s{parts}; model in {}",
             settings.method.name(),
-            forgotten,
-            if forgotten == 1 { "image" } else { "images" },
+            counted(forgotten, "image"),
             args.model.display(),
-            settings.steps,
-            steps(settings.steps),
+            counted(settings.steps, "step"),
             args.out.display()
         );
         let page = report.as_ref().map(|report| {
@@ -334,11 +333,6 @@ pub fn warn_of_staying(out: &Path, weights: &[PathBuf]) {
             out.join(path).display()
         ));
     }
-}
-
-/// "step" for one, "steps" for others.
-pub fn steps(count: usize) -> &'static str {
-    if count == 1 { "step" } else { "steps" }
 }
 
 /// Says what leaves with the forgotten images and what stays dangerously near.

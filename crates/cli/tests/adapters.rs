@@ -40,7 +40,7 @@ fn an_adapter_beside_a_model_becomes_its_weights_and_nothing_else_changes() {
     let tensors = lora::export(&network).unwrap();
     model
         .folder
-        .write_beside(&folder.path("beside"), lora::FILE_NAME, &tensors, false)
+        .write_beside(&folder.path("beside"), lora::FILE_NAME, &tensors)
         .unwrap();
     let mut beside = folder.files("beside");
     assert!(beside.remove(lora::FILE_NAME).is_some());
@@ -195,7 +195,7 @@ fn beside(folder: &Folder, name: &str, deviation: f32) {
     let tensors = lora::export(&network).unwrap();
     model
         .folder
-        .write_beside(&folder.path(name), lora::FILE_NAME, &tensors, false)
+        .write_beside(&folder.path(name), lora::FILE_NAME, &tensors)
         .unwrap();
 }
 
@@ -208,7 +208,7 @@ fn with_half_model() -> Folder {
     weights.write_as(Dtype::F16);
     model
         .folder
-        .write_with(&folder.path("model"), &weights, false)
+        .write_with(&folder.path("model"), &weights)
         .unwrap();
     folder
 }
@@ -303,7 +303,7 @@ fn predict_says_that_a_folders_adapter_is_not_applied() {
     ];
     opened
         .folder
-        .write_beside(&folder.path("written"), "query.safetensors", &query, false)
+        .write_beside(&folder.path("written"), "query.safetensors", &query)
         .unwrap();
     folder.write(
         "query.safetensors",
@@ -340,13 +340,10 @@ fn inspect_names_files_of_weights_and_networks_of_other_classes() {
         &["other: a folder with a FluxTransformer2DModel (other/transformer), which is not read"],
     );
     folder.write("part/unet/config.json", "{}");
-    folder.refused(
-        "inspect part",
-        &["a network is in part/unet: give that folder"],
-    );
+    folder.refused("inspect part", &["no model_index.json", "is in part/unet"]);
     folder.write("part/optimizer.bin", "");
     folder.refused(
         "inspect part",
-        &["a training's checkpoint", "part/unet: give that folder"],
+        &["a training's checkpoint (optimizer.bin", "is in part/unet"],
     );
 }

@@ -485,6 +485,10 @@ fn a_trainings_checkpoint_is_pointed_out_of() {
         "sample --model both --count 1 --out x.png",
         &["unet_ema", "checkpoint"],
     );
+    folder.refused(
+        "neighbors --data both --forget row:1",
+        &["both/unet,", "both/unet_ema", "no data set"],
+    );
     folder.done("inspect both/unet");
     fs::create_dir(folder.path("state")).unwrap();
     folder.write("state/optimizer.bin", "x");
@@ -494,6 +498,15 @@ fn a_trainings_checkpoint_is_pointed_out_of() {
     folder.refused(
         "inspect lora",
         &["lora/pytorch_lora_weights.safetensors", "merge"],
+    );
+    folder.write("lora/optimizer.bin", "x");
+    folder.refused(
+        "inspect lora",
+        &["lora/pytorch_lora_weights.safetensors", "merge"],
+    );
+    folder.refused(
+        "sample --model state --count 1 --out x.png",
+        &["checkpoint", "save_pretrained"],
     );
 }
 

@@ -21,7 +21,7 @@ fn convert(from: &Path, to: &Path, dtype: Dtype) {
     let folder = ModelFolder::open(from).unwrap();
     let mut weights = folder.weights().unwrap();
     weights.write_as(dtype);
-    folder.write_with(to, &weights, false).unwrap();
+    folder.write_with(to, &weights).unwrap();
 }
 
 /// Element types of the tensors of a written network.

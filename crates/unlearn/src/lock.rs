@@ -12,6 +12,9 @@ use retrack_networks::leftovers::Leftover;
 /// The file's name in the folder.
 pub const NAME: &str = "lock";
 
+/// What the file says before the number: digits alone may be somebody else's.
+const OURS: &str = "retrack ";
+
 /// Why a folder could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -91,7 +94,7 @@ impl Lock {
             let written = file
                 .set_len(0)
                 .and_then(|()| file.rewind())
-                .and_then(|()| writeln!(file, "{}", std::process::id()));
+                .and_then(|()| writeln!(file, "{OURS}{}", std::process::id()));
             written.map_err(unusable)?;
             // In the order in which they were made: they go in the other.
             let folders = made.iter().rev().map(|folder| Leftover::if_empty(folder));
@@ -168,9 +171,15 @@ fn holder(file: &mut File) -> io::Result<Option<String>> {
     }
     let mut text = Vec::new();
     file.rewind()?;
-    Read::take(&mut *file, 21).read_to_end(&mut text)?;
-    let number = text.trim_ascii_end();
-    let is_lock = text.len() <= 20 && number.iter().all(u8::is_ascii_digit);
+    Read::take(&mut *file, 31).read_to_end(&mut text)?;
+    if text.is_empty() {
+        return Ok(Some(String::new()));
+    }
+    let Some(number) = text.strip_prefix(OURS.as_bytes()) else {
+        return Ok(None);
+    };
+    let number = number.trim_ascii_end();
+    let is_lock = text.len() <= 30 && !number.is_empty() && number.iter().all(u8::is_ascii_digit);
     Ok(is_lock.then(|| String::from_utf8_lossy(number).into_owned()))
 }
 
@@ -212,7 +221,7 @@ mod tests {
         assert!(!base.path().join("a").exists());
         // Left by a process that was killed.
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(NAME), "1").unwrap();
+        fs::write(folder.join(NAME), "retrack 1\n").unwrap();
         Lock::check(&folder).unwrap();
         drop(Lock::take(&folder).unwrap());
         assert!(folder.exists());
@@ -222,7 +231,14 @@ mod tests {
     #[test]
     fn a_file_of_somebody_else_is_no_lock_and_keeps_its_content() {
         let base = tempfile::tempdir().unwrap();
-        for content in ["Dear all", "{\n", "123456789012345678901234567890"] {
+        for content in [
+            "Dear all",
+            "{\n",
+            "4711",
+            "retrack",
+            "retrack 1 and more",
+            "123456789012345678901234567890",
+        ] {
             fs::write(base.path().join(NAME), content).unwrap();
             let error = Lock::take(base.path()).unwrap_err();
             assert!(matches!(error, LockError::NotALock { .. }), "{error}");
@@ -245,7 +261,7 @@ mod tests {
         assert_eq!(shown(found), "(unknown)");
         fs::write(&path, [0xff, b'1']).unwrap();
         assert_eq!(holder(&mut File::open(&path).unwrap()).unwrap(), None);
-        fs::write(&path, "17\n").unwrap();
+        fs::write(&path, "retrack 17\n").unwrap();
         assert_eq!(shown(holder(&mut File::open(&path).unwrap())), "17");
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use retrack_networks::folder::Kind;
+use retrack_networks::folder::{Kind, training_checkpoint};
 use retrack_networks::lora;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use serde_json::{Value, json};
@@ -49,52 +49,27 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Names what the checkpoints of training scripts hold, which are neither a model nor data.
+/// Names what training scripts leave that is neither a model nor data.
 fn check_training(path: &Path) -> Result<(), Failure> {
-    let has = |name: &str| path.join(name).is_file();
-    let network = |name: &str| {
-        let folder = path.join(name);
-        has(&format!("{name}/config.json")).then(|| folder.display().to_string())
-    };
-    let state = has("optimizer.bin") || holds_random_states(path);
-    let kind = match state {
-        true => "a training's checkpoint, not a model folder; its network is",
-        false => "not a model folder, since it has no model_index.json; a network is",
-    };
-    let (trained, averaged) = (network("unet"), network("unet_ema"));
-    let what = if let (Some(trained), Some(averaged)) = (&trained, &averaged) {
-        format!(
-            "{kind} in {trained}, and averaged over the training in {averaged}: give one of these"
-        )
-    } else if let Some(network) = trained.or(averaged) {
-        format!("{kind} in {network}: give that folder")
-    } else if let Some((folder, class)) = other_network(path) {
-        format!(
-            "a folder with a {class} ({folder}), which is not read; UNet2DModel and UNet2DConditionModel are"
-        )
-    } else if has(lora::FILE_NAME) {
+    let adapter = path.join(lora::FILE_NAME);
+    // A training's checkpoint may hold one, which is what can be used of it.
+    let what = if adapter.is_file() {
         format!(
             "a folder with an adapter ({}) and no model; `retrack merge --model DIR --adapter {} --out DIR` folds it \
              into the model that it was trained for",
             lora::FILE_NAME,
-            path.join(lora::FILE_NAME).display()
+            adapter.display()
         )
-    } else if state {
-        "a training's state as accelerate saves it, without a configuration of its network; give the folder that the \
-         training script wrote with save_pretrained"
-            .to_string()
+    } else if let Some(what) = training_checkpoint(path) {
+        what
+    } else if let Some((folder, class)) = other_network(path) {
+        format!(
+            "a folder with a {class} ({folder}), which is not read; UNet2DModel and UNet2DConditionModel are"
+        )
     } else {
         return Ok(());
     };
     Err(Failure::input(format!("{}: {what}", path.display())))
-}
-
-/// Whether accelerate left the states of the generators here, one file for each process.
-fn holds_random_states(path: &Path) -> bool {
-    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.file_name())
-        .any(|name| name.to_string_lossy().starts_with("random_states_"))
 }
 
 /// The first part with another network's configuration, and the class that it names.

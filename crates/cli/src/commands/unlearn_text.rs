@@ -225,7 +225,7 @@ impl Delivery<Captioned> for Latent<'_> {
             return write_adapter(self.base, network, self.args, staged);
         }
         let base = &self.base.model;
-        let written = base.write(&network.network, staged, false);
+        let written = base.write(&network.network, staged);
         let written =
             written.map_err(|error| reopened::failure(error, base.folder.can_convert()))?;
         // Other weights of a folder may hold the old network.
@@ -256,7 +256,7 @@ fn write_adapter(
 ) -> Result<(), Failure> {
     let adapters = lora::export(&network.network)?;
     let folder = &opened.model.folder;
-    folder.write_beside(staged, lora::FILE_NAME, &adapters, false)?;
+    folder.write_beside(staged, lora::FILE_NAME, &adapters)?;
     progress::note(format!(
         "the model in {} forgets only with its adapter {}: `retrack merge` folds it in",
         args.out.display(),

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use retrack_networks::folder::Kind;
 use retrack_networks::lora;
+use retrack_networks::words::counted;
 use retrack_unlearn::objective::Method;
 use serde_json::Value;
 
-use super::counted;
 use super::unlearning::Run;
 use crate::failure::Failure;
 use crate::model;

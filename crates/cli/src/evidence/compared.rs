@@ -2,9 +2,9 @@
 
 use retrack_eval::report::*;
 use retrack_eval::score::{Score, Spread};
+use retrack_networks::words::counted;
 
 use super::comparison::{About, Best, QUALITY, find, meaning, names, text};
-use super::counted;
 
 /// The scores that find a forgotten image or do not: above 0, it is found.
 const TESTS: [&str; 5] = [

@@ -64,9 +64,3 @@ pub fn read(folder: &Path) -> Result<Report, Failure> {
     let bytes = std::fs::read(&path).map_err(|error| Failure::read(&path, error))?;
     serde_json::from_slice(&bytes).map_err(|error| Failure::read(&path, error))
 }
-
-/// "1 image", "2 images".
-pub fn counted(count: usize, one: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {one}{plural}")
-}

@@ -2,10 +2,10 @@
 
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::Report;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::ImageShape;
 
 use super::forgotten::Sight;
-use crate::evidence::counted;
 use crate::failure::Failure;
 
 /// Pixels on a side of an image in a report, at most.

@@ -300,13 +300,17 @@ impl Advice {
         }
     }
 
-    /// Of a model that was evaluated.
-    pub fn of_evaluation() -> Self {
+    /// Of a model that was evaluated. `injected`: images were brought back from noise.
+    pub fn of_evaluation(injected: bool) -> Self {
+        let unclear = match injected {
+            true => "draw more with a larger --samples.",
+            false => "draw more with a larger --samples, or add injection to --metrics.",
+        };
         Self {
             found: "run `retrack unlearn` with more --steps or a higher --lr than this model was made with, or once more \
                     with this model as its --model, and evaluate again."
                 .into(),
-            unclear: "draw more with a larger --samples, or add injection to --metrics.".into(),
+            unclear: unclear.into(),
             broken: String::new(),
             softer: String::new(),
         }
@@ -352,6 +356,12 @@ mod tests {
 
     fn tally(found: usize) -> Tally {
         Tally { found, of: 8 }
+    }
+
+    #[test]
+    fn who_measured_what_comes_back_from_noise_is_not_told_to_measure_it() {
+        assert!(Advice::of_evaluation(false).unclear.contains("injection"));
+        assert!(!Advice::of_evaluation(true).unclear.contains("injection"));
     }
 
     fn verdict(before: usize, after: usize, change: impl FnOnce(&mut Findings)) -> Verdict {

@@ -1,9 +1,9 @@
 //! The pictures of an unlearning run's report, and what stands in for those that may not be shown.
 
 use retrack_eval::report::*;
+use retrack_networks::words::counted;
 
 use super::Evidence;
-use crate::evidence::counted;
 use crate::evidence::pictures::{covered, grid, show_samples};
 use crate::evidence::probe::{Measurement, Numbers};
 use crate::failure::Failure;
