@@ -131,15 +131,9 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
             _ => &longer.ended_at,
         };
         let (_, expected) = of_steps(*steps, before)?;
-        if let Some(Difference { key, old, new }) = Difference::first(recorded, &expected) {
+        if let Some(difference) = Difference::first(recorded, &expected) {
             let path = args.out.clone();
-            return Err(RunError::Differs {
-                path,
-                key,
-                old,
-                new,
-            }
-            .into());
+            return Err(RunError::Differs { path, difference }.into());
         }
     }
     let needs = Work {

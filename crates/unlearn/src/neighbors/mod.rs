@@ -85,11 +85,7 @@ impl<'de> Deserialize<'de> for Neighbors {
 #[non_exhaustive]
 pub enum NeighborError {
     /// More neighbors were asked for than there are images.
-    #[error(
-        "{} asked for, but {}; ask for fewer",
-        match wanted { 1 => "1 neighbor was".into(), many => format!("{many} neighbors were") },
-        match retained { 1 => "only 1 image is retained".into(), many => format!("only {many} images are retained") }
-    )]
+    #[error("{}", too_few(*wanted, *retained))]
     TooFew {
         /// Neighbors asked for.
         wanted: usize,
@@ -107,6 +103,18 @@ pub enum NeighborError {
     /// An image cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
+}
+
+fn too_few(wanted: usize, retained: usize) -> String {
+    let wanted = match wanted {
+        1 => "1 neighbor was".to_owned(),
+        many => format!("{many} neighbors were"),
+    };
+    match retained {
+        0 => "all images are selected or exact copies of the selected ones; nothing would be retained".to_owned(),
+        1 => format!("{wanted} asked for, but only 1 image is retained"),
+        many => format!("{wanted} asked for, but only {many} images are retained"),
+    }
 }
 
 /// The root-mean-square difference of a value, 0 to 255, for a squared distance over `bytes` values.
