@@ -409,7 +409,8 @@ fn the_split_that_is_suggested_is_the_one_that_was_trained_on_and_for_controls_a
         .ends("neighbors --data one --split test --forget row:0", 2)
         .stderr;
     assert!(
-        refusal.contains("give --split train, or leave --split out") && !refusal.contains("all"),
+        refusal.contains("give --split train, or leave --split out")
+            && !refusal.contains("--split all"),
         "{refusal}"
     );
     let said = folder.done(&format!("{evaluate} --controls photos"));
