@@ -249,7 +249,7 @@ impl PromptedSamples<'_> {
         let pass = together * 2.0 * pixels * config.block_out_channels[0] as f64 * 4.0;
         space::check_memory(
             latents + images + pass,
-            &format!("{} samples, {together} at a time,", self.count),
+            &format!("{}, {together} at a time,", counted(self.count, "sample")),
             remedy::advice(Situation::SamplesTooLarge),
         )
     }

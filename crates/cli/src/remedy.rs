@@ -117,6 +117,9 @@ impl Situation {
             (Self::HoldsInterrupted, Train | Unlearn) => {
                 "give --resume to continue it or --force to replace it"
             }
+            (Self::HoldsInterrupted, Merge) => {
+                "give --force to replace it, or choose another output folder"
+            }
             (Self::HoldsInterrupted, _) => "choose another",
 
             (Self::NothingToResume, Train | Unlearn) => "leave --resume out",

@@ -40,7 +40,7 @@ fn an_adapter_beside_a_model_becomes_its_weights_and_nothing_else_changes() {
     let tensors = lora::export(&network).unwrap();
     model
         .folder
-        .write_beside(&folder.path("beside"), lora::FILE_NAME, &tensors, false)
+        .write_beside(&folder.path("beside"), lora::FILE_NAME, &tensors)
         .unwrap();
     let mut beside = folder.files("beside");
     assert!(beside.remove(lora::FILE_NAME).is_some());

@@ -64,7 +64,8 @@ impl Lock {
         loop {
             let mut file = open(&path).map_err(unusable)?;
             // Somebody else's file would be emptied here and removed at the end.
-            if holder(&mut file).is_none() {
+            let before = holder(&mut file);
+            if let Ok(None) = before {
                 return Err(LockError::NotALock { path });
             }
             match file.try_lock() {
@@ -78,6 +79,10 @@ impl Lock {
                 // A file system without locks: nothing can be promised there.
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
                 Err(TryLockError::Error(error)) => return Err(unusable(error)),
+            }
+            // Not readable while somebody had it locked: now it is, or whose it is cannot be known.
+            if before.is_err() && holder(&mut file).map_err(unusable)?.is_none() {
+                return Err(LockError::NotALock { path });
             }
             // Its last owner may have removed the file between our opening and our locking it.
             if !is_at(&file, &path) {
@@ -110,7 +115,7 @@ impl Lock {
         let Ok(mut file) = File::open(&path) else {
             return Ok(());
         };
-        if holder(&mut file).is_none() {
+        if let Ok(None) = holder(&mut file) {
             return Err(LockError::NotALock { path });
         }
         match file.try_lock() {
@@ -154,19 +159,24 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// The number in a lock file, empty while it is being written; `None` where the file is none.
-fn holder(file: &mut File) -> Option<String> {
-    let mut text = String::new();
-    let is_text = file
-        .rewind()
-        .and_then(|()| Read::take(&mut *file, 21).read_to_string(&mut text));
-    let number = text.trim_end();
-    let is_lock =
-        is_text.is_ok() && text.len() <= 20 && number.bytes().all(|byte| byte.is_ascii_digit());
-    is_lock.then(|| number.to_string())
+///
+/// # Errors
+/// It cannot be read. On Windows that is so while another process has it locked.
+fn holder(file: &mut File) -> io::Result<Option<String>> {
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut text = Vec::new();
+    file.rewind()?;
+    Read::take(&mut *file, 21).read_to_end(&mut text)?;
+    let number = text.trim_ascii_end();
+    let is_lock = text.len() <= 20 && number.iter().all(u8::is_ascii_digit);
+    Ok(is_lock.then(|| String::from_utf8_lossy(number).into_owned()))
 }
 
-fn shown(holder: Option<String>) -> String {
-    holder
+fn shown(holder: io::Result<Option<String>>) -> String {
+    let process = holder.ok().flatten();
+    process
         .filter(|process| !process.is_empty())
         .unwrap_or_else(|| "(unknown)".into())
 }
@@ -218,6 +228,25 @@ mod tests {
             assert!(matches!(error, LockError::NotALock { .. }), "{error}");
             assert_eq!(fs::read_to_string(base.path().join(NAME)).unwrap(), content);
         }
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_read_is_of_an_unknown_process() {
+        // As Windows has it while another process holds the lock.
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join(NAME);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        let found = holder(&mut file);
+        assert!(found.is_err(), "{found:?}");
+        assert_eq!(shown(found), "(unknown)");
+        fs::write(&path, [0xff, b'1']).unwrap();
+        assert_eq!(holder(&mut File::open(&path).unwrap()).unwrap(), None);
+        fs::write(&path, "17\n").unwrap();
+        assert_eq!(shown(holder(&mut File::open(&path).unwrap())), "17");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! [`crate::written`], what an unfinished run left in `run/` by its names there.
 
 use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -86,6 +87,8 @@ pub(crate) const EVENTS: &str = "events.jsonl";
 pub(crate) const ELAPSED: &str = "elapsed_seconds";
 /// Where the model is written.
 const STAGED: &str = "model";
+/// How the name begins that it has until it is whole.
+const PARTIAL: &str = ".model.partial-";
 const FOLDER: &str = "run";
 /// What else a run writes into its folder under fixed names.
 const EVIDENCE: [&str; 3] = ["report.html", "report.json", LOSS_CURVE];
@@ -183,7 +186,7 @@ impl RunFolder {
         names.retain(|name| name != FOLDER || !has_not_begun(&folder));
         let interrupted = is_unfinished(out);
         let list = Written::read(out)?;
-        names.retain(|name| name != written::NAME);
+        names.retain(|name| name != written::NAME && !is_building(name));
         match existing {
             Existing::Resume if !interrupted => {
                 return Err(RunError::NothingToResume { path });
@@ -205,9 +208,13 @@ impl RunFolder {
         let ours = known(out, list.unwrap_or_default())?;
         let planned = planned.iter().filter(|file| !belongs_to_git(file));
         ours.check(out, planned.map(PathBuf::as_path))?;
-        if !interrupted && existing == Existing::Force {
-            let names = [CONFIG, EVENTS, UNFINISHED, STAGED].iter().chain(&EVIDENCE);
-            let record: Vec<PathBuf> = names.map(|name| Path::new(FOLDER).join(name)).collect();
+        if !interrupted {
+            // What a run writes or removes by its name.
+            let record = record_names(&folder).map_err(io_error)?;
+            let record: Vec<PathBuf> = record
+                .iter()
+                .map(|name| Path::new(FOLDER).join(name))
+                .collect();
             ours.check(out, record.iter().map(PathBuf::as_path))?;
         }
         Ok(())
@@ -235,6 +242,8 @@ impl RunFolder {
             _lock: lock,
         };
         let path = run.folder().join(CONFIG);
+        let text = serde_json::to_string_pretty(config).expect("JSON has no unwritable values");
+        let text = format!("{text}\n");
         match existing {
             Existing::Resume => {
                 run.compare(&path, config, &[])?;
@@ -248,14 +257,26 @@ impl RunFolder {
                     ..Spent::default()
                 });
                 run.remove_old_mark()?;
-                run.write_mark()?;
+                run.announce_config(&text)?;
             }
             Existing::Refuse | Existing::Force => run.clear()?,
         }
-        let text = serde_json::to_string_pretty(config).expect("JSON has no unwritable values");
-        durable::write(&path, |out| writeln!(out, "{text}")).map_err(run.io_error(&path))?;
+        durable::write(&path, |out| out.write_all(text.as_bytes())).map_err(run.io_error(&path))?;
         run.write_mark()?;
         Ok(run)
+    }
+
+    /// Lists the configuration that is about to replace a finished run's: a kill before the mark leaves either of them,
+    /// and both are ours.
+    fn announce_config(&self, text: &str) -> Result<(), RunError> {
+        if let Some(mut list) = Written::read(&self.out)? {
+            list.add(
+                &Path::new(FOLDER).join(CONFIG),
+                written::digest(text.as_bytes()),
+            );
+            list.save(&self.out)?;
+        }
+        Ok(())
     }
 
     /// Takes up what the parts of an interrupted run took.
@@ -386,7 +407,7 @@ impl RunFolder {
             let entry = entry.map_err(self.io_error(&folder))?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let is_ours = name == STAGED || name.starts_with(&format!(".{STAGED}.partial-"));
+            let is_ours = name == STAGED || name.starts_with(PARTIAL);
             let staged = entry.path();
             if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
@@ -570,6 +591,46 @@ impl Difference {
             new: shown(new),
         })
     }
+}
+
+/// How the name of a folder begins in which a command builds a model, in the output folder, before that changes.
+pub const BUILDING: &str = ".merging-";
+
+/// Whether a file's name in an output folder is that of a model being built, or of what a kill left of one: it is in
+/// nobody's way, and never removed. Until it is whole its own name has a dot more.
+fn is_building(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let name = name
+        .strip_prefix('.')
+        .filter(|rest| rest.starts_with('.'))
+        .unwrap_or(&name);
+    name.strip_prefix(BUILDING)
+        .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+}
+
+/// What lies in a finished run's folder under names that a run writes or removes. Not what killed processes left there:
+/// an old mark, which is read as a list, and files that were not complete.
+fn record_names(folder: &Path) -> io::Result<Vec<OsString>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // Nothing is written through a file; its owner shows with what would be.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Ok(vec![CONFIG.into()]);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let Some(text) = name.to_str() else { continue };
+        let is_left = text == MOVING || durable::is_temporary(text);
+        if (is_runs(text) && !is_left) || text == STAGED || text.starts_with(PARTIAL) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Whether a run was killed in this folder before it had begun: [`RunFolder::begin`] writes these and then its mark.

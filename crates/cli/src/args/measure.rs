@@ -144,7 +144,7 @@ pub struct EvaluateArgs {
     /// Where report.html, report.json, metrics.json and the samples go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Let pictures show samples that may be a forgotten image; they are covered otherwise
+    /// Show samples that may be a forgotten image, which are covered otherwise, and name files and prompts
     #[arg(long, help_heading = heading::OUTPUT)]
     pub show_forgotten: bool,
     /// Exit with 3 where the forgotten image is still found

@@ -298,7 +298,9 @@ impl Side {
             (schedule.signal(HALF_WAY) * f64::from(x) + schedule.noise(HALF_WAY) * f64::from(e))
                 as f32
         });
-        Ok(noisy.chain(restored).map(to_byte).collect())
+        let mut bytes: Vec<u8> = noisy.map(to_byte).collect();
+        bytes.extend(model::to_bytes(&restored, "half-way attempts")?);
+        Ok(bytes)
     }
 }
 

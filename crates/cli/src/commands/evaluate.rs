@@ -155,13 +155,18 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             let shown = show(&forgotten, &drawn.samples, args.show_forgotten)?;
             files.extend(shown.map(|png| (PathBuf::from(&picture), png)));
             if let (Some(prompt), Some(clusters)) = (&drawn.prompt, &subject.clusters) {
-                prompts.push(json!({
-                    "prompt": prompt,
+                let mut of_prompt = json!({
+                    "number": number,
                     "forgotten": drawn.forgotten,
                     "samples": protocol.samples,
                     "memorized": clusters.memorized(&drawn.samples),
                     "picture": picture,
-                }));
+                });
+                // The others may be the forgotten one in other words.
+                if args.show_forgotten {
+                    of_prompt["prompt"] = prompt.as_str().into();
+                }
+                prompts.push(of_prompt);
             }
         }
         if !prompts.is_empty() {
@@ -209,7 +214,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         progress::note(format!("class of the samples: {fact}"));
         facts.push(Fact::new("Class of the samples", fact));
     }
-    if let Some(prompts) = &prompts {
+    if let Some(prompts) = prompts.as_ref().filter(|_| args.show_forgotten) {
         facts.push(Fact::new("Their prompt", &prompts.forgotten));
     }
     facts.extend(

@@ -6,6 +6,7 @@
 mod pace;
 mod summary;
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,8 @@ use crate::{interrupt, latent, machine, model, progress};
 
 /// The file that says what is compared.
 const IDENTITY: &str = "experiment.json";
+/// Where that file has the digest of the prompts, which may say whose the forgotten images are.
+const PROMPTS_DIGEST: &str = "prompts_digest";
 /// The table, for programs and for people.
 const SUMMARY: [&str; 2] = ["summary.json", "summary.md"];
 /// Steps between the checkpoints of a run.
@@ -234,10 +237,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         identity["forget_rows"] = json!(rows);
     }
     if let Some(prompts) = &prompts {
-        identity["prompts"] = json!({
-            "forgotten": prompts.forgotten,
-            "others": prompts.others,
-        });
+        identity["prompts"] = prompts.count().into();
+        identity[PROMPTS_DIGEST] = prompts.digest().into();
     }
     if let Some(from) = &args.captions {
         identity["captions_digest"] = texts::digest(&latent::read_captions(&data, from)?).into();
@@ -299,7 +300,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     if args.dry_run {
         return Ok(());
     }
-    let (_lock, mut output) = begin(&args.out, &identity)?;
+    let (_lock, output) = begin(&args.out, &identity)?;
+    let output = RefCell::new(output);
     let comparison = Comparison {
         args,
         protocol: &protocol,
@@ -307,6 +309,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         forget: &forget,
         shown: &shown,
         device: &device,
+        output: &output,
     };
     let mut outcomes = Vec::with_capacity(runs.len());
     let complete = match there.len() {
@@ -346,6 +349,10 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     }
 
     let table = table(&lines, &outcomes);
+    if let Value::Object(keys) = &mut identity {
+        // Of what is shown to others: who guesses a prompt could test it.
+        keys.remove(PROMPTS_DIGEST);
+    }
     let summary = json!({
         "experiment": identity,
         "failed": failures(&outcomes),
@@ -390,7 +397,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         (SUMMARY[1].into(), markdown.into_bytes()),
     ];
     files.extend(evidence::forms(&report));
-    output.put(&files)?;
+    output.borrow_mut().put(&files)?;
     progress::table(&table);
     progress::tell(caption(&protocol, &forget, &seeds, classes.is_some()).trim_end());
     say!();
@@ -564,6 +571,8 @@ struct Comparison<'a> {
     forget: &'a [String],
     shown: &'a [String],
     device: &'a Device,
+    /// Where results are written.
+    output: &'a RefCell<Output>,
 }
 
 impl Comparison<'_> {
@@ -628,7 +637,9 @@ impl Comparison<'_> {
             notes: found.notes,
         };
         let text = serde_json::to_string_pretty(&outcome).expect("JSON has no unwritable values");
-        model::write(&path, format!("{text}\n").as_bytes())?;
+        let name = result(Path::new(""), &run.name());
+        let content = format!("{text}\n").into_bytes();
+        self.output.borrow_mut().put(&[(name, content)])?;
         Ok(outcome)
     }
 

@@ -7,7 +7,7 @@ use retrack_networks::folder::{ModelFolder, sha256_file};
 use retrack_networks::leftovers::Leftover;
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::check_size;
-use retrack_unlearn::run::{Existing, RunError, RunFolder};
+use retrack_unlearn::run::{BUILDING, Existing, RunFolder};
 use serde_json::{Value, json};
 
 use crate::args::MergeArgs;
@@ -35,7 +35,7 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let mut files = folder.output_files(true)?;
     files.retain(|file| file != Path::new(lora::FILE_NAME));
     let existing = existing(args.force, false);
-    RunFolder::check(&args.out, existing, &files).map_err(without_resume)?;
+    RunFolder::check(&args.out, existing, &files)?;
 
     progress::detail(format_args!(
         "read {}: {layers} adapted layers",
@@ -55,13 +55,13 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
         "adapter_sha256": sha256_file(path)?,
     });
     // Whole before the output folder changes.
-    let beside = beside(&args.out)?;
-    let leftover = Leftover::whole(&beside);
-    folder.write_without(&beside, &weights, lora::FILE_NAME, false)?;
+    let aside = aside(&args.out)?;
+    let leftover = Leftover::whole(&aside);
+    folder.write_without(&aside, &weights, lora::FILE_NAME)?;
     interrupt::finish_first("once the model is in its place");
-    let placed = place(args, existing, &config, &files, (&beside, leftover));
+    let placed = place(args, existing, &config, &files, (&aside, leftover));
     if placed.is_err() {
-        let _ = fs::remove_dir_all(&beside);
+        let _ = fs::remove_dir_all(&aside);
     }
     placed?;
     drop(activity);
@@ -78,31 +78,24 @@ fn place(
     existing: Existing,
     config: &Value,
     files: &[PathBuf],
-    (beside, leftover): (&Path, Leftover),
+    (aside, leftover): (&Path, Leftover),
 ) -> Result<(), Failure> {
-    let run = RunFolder::begin(&args.out, existing, config, files).map_err(without_resume)?;
+    let run = RunFolder::begin(&args.out, existing, config, files)?;
     let staged = run.staging()?;
     leftover
-        .keep(|| fs::rename(beside, &staged))
+        .keep(|| fs::rename(aside, &staged))
         .map_err(|error| Failure::write(&staged, error))?;
     publish(&run, &args.out, false)
 }
 
-/// A name of this process's own beside the output folder.
-fn beside(out: &Path) -> Result<PathBuf, Failure> {
-    let path = std::path::absolute(out).map_err(|error| Failure::write(out, error))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = format!(".{name}.merging-{}", std::process::id());
-    Ok(path.with_file_name(name))
-}
-
-/// A merge takes seconds and is not resumed.
-fn without_resume(error: RunError) -> Failure {
-    match error {
-        RunError::Interrupted { path } => Failure::input(format!(
-            "{}: an interrupted run or merge lies here; give --force to replace it, or choose another output folder",
-            path.display()
-        )),
-        error => error.into(),
+/// A name of this process's own from which the folder can be renamed into the output folder: in that, which may be a link
+/// or a mount point, or where it will be.
+fn aside(out: &Path) -> Result<PathBuf, Failure> {
+    let name = format!("{BUILDING}{}", std::process::id());
+    if out.is_dir() {
+        return Ok(out.join(name));
     }
+    let path = std::path::absolute(out).map_err(|error| Failure::write(out, error))?;
+    let of = path.file_name().unwrap_or_default().to_string_lossy();
+    Ok(path.with_file_name(format!(".{of}{name}")))
 }

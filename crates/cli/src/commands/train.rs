@@ -287,13 +287,15 @@ impl Longer {
                  go on; leave --resume out and choose another output folder"
             )));
         };
-        if args.steps < steps || args.steps == newest {
+        // A run that was to take more steps, and was killed after its configuration was written and before its mark, has
+        // not begun: what lies there ended at its last checkpoint.
+        let ended_after = newest.min(steps);
+        if args.steps <= ended_after {
             return Err(Failure::input(format!(
-                "{out}: the run there ended after {steps} steps; give a larger --steps to go on from there"
+                "{out}: the run there ended after {ended_after} steps; give a larger --steps to go on from there"
             )));
         }
-        // Else it was stopped before its mark was written.
-        if args.steps > steps {
+        if ended_after == steps {
             ended_at.push(steps);
         }
         Ok(Self {
@@ -348,7 +350,6 @@ fn write(
         arch,
         &scheduler.to_json(),
         tensors,
-        false,
     )
     .map_err(|error: FolderError| error.into())
 }

@@ -18,12 +18,12 @@ use crate::failure::Failure;
 use crate::folders::{digests, existing, outside};
 use crate::latent::{self, Opened};
 use crate::progress::say;
+use crate::reopened::{self, Reopened};
 use crate::settings::{self, Settings};
 use crate::space::Work;
 use crate::unlearning::{
     Delivery, Outcome, Summary, Unlearning, fits, planned, publish, report_split, warn_of_copied,
 };
-use crate::written::{self, Written};
 use crate::{interrupt, machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
@@ -227,15 +227,15 @@ struct Images<'a> {
 impl Delivery<UNet2DModel> for Images<'_> {
     fn write(&self, network: &UNet2DModel, staged: &Path) -> Result<(), Failure> {
         let base = self.base;
-        let written = base.write(network, staged, false);
+        let written = base.write(network, staged);
         let written =
-            written.map_err(|error| written::failure(error, base.folder.can_convert()))?;
+            written.map_err(|error| reopened::failure(error, base.folder.can_convert()))?;
         warn_of_copied(written.copied_weights(), &[]);
         Ok(())
     }
 
-    fn reopen(&self, network: &UNet2DModel, staged: &Path) -> Result<Written, Failure> {
-        written::image(self.base, staged, Some(network), self.device)
+    fn reopen(&self, network: &UNet2DModel, staged: &Path) -> Result<Reopened, Failure> {
+        reopened::image(self.base, staged, Some(network), self.device)
     }
 }
 

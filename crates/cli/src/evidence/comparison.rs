@@ -299,7 +299,13 @@ pub fn evaluated(
                 _ => "After (model)",
             };
             let title = match &drawn.prompt {
-                Some(prompt) => format!("{title}, \u{201c}{}\u{201d}", shortened(prompt)),
+                Some(prompt) if show_forgotten => {
+                    format!("{title}, \u{201c}{}\u{201d}", shortened(prompt))
+                }
+                Some(_) if drawn.forgotten => {
+                    format!("{title}, prompt {number}: the forgotten images'")
+                }
+                Some(_) => format!("{title}, prompt {number}"),
                 None => title.to_string(),
             };
             let sights = forgotten.look(&drawn.samples)?;

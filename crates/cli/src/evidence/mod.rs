@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use retrack_eval::report::Report;
 
 pub use self::curves::read_events;
-pub use self::files::{output_files, record_files};
+pub use self::files::{output_files, output_paths, record_files};
 pub use self::forgotten::{Forgotten, Rule};
 pub use self::machine_facts::peak_memory_bytes;
 pub use self::pictures::{covered, show_samples};

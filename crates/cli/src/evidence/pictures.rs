@@ -31,7 +31,7 @@ pub fn covered(
 }
 
 /// A gray tile with a cross: no image of anything.
-fn cover(shape: ImageShape) -> Vec<u8> {
+pub fn cover(shape: ImageShape) -> Vec<u8> {
     let mut tile = vec![150; shape.bytes()];
     for y in 0..shape.height {
         for x in 0..shape.width {

@@ -259,7 +259,7 @@ fn value(value: &Option<MetricValue>) -> Element {
     if let Some([low, high]) = value.interval {
         details.push(format!("95%: {} to {}", number(low), number(high)));
     }
-    details.push(format!("of {}", value.count));
+    details.push(format!("n = {}", value.count));
     el("td")
         .text(text)
         .child(el("small").text(details.join(", ")))

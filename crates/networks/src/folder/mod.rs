@@ -232,21 +232,15 @@ impl ModelFolder {
     /// variant=...)` would load it. What a wrapper put before every name is left out too, without which diffusers does
     /// not find the weights; a `.bin` then becomes a safetensors file.
     ///
-    /// `out` must be absent or empty; with `overwrite`, an existing model folder is replaced as a whole. It appears
-    /// complete or not at all.
-    pub fn write_with(
-        &self,
-        out: &Path,
-        weights: &Weights,
-        overwrite: bool,
-    ) -> Result<Written, FolderError> {
+    /// `out` must be absent or empty. It appears complete or not at all.
+    pub fn write_with(&self, out: &Path, weights: &Weights) -> Result<Written, FolderError> {
         if weights.root() != self.root() {
             return Err(FolderError::ForeignWeights {
                 path: self.root().to_path_buf(),
                 weights: weights.root().to_path_buf(),
             });
         }
-        self.write(out, weights, None, None, overwrite)
+        self.write(out, weights, None, None)
     }
 
     /// The same without the file `name` beside `model_index.json`, where there is one: an adapter that the weights now
@@ -256,22 +250,20 @@ impl ModelFolder {
         out: &Path,
         weights: &Weights,
         name: &str,
-        overwrite: bool,
     ) -> Result<Written, FolderError> {
-        self.write(out, weights, None, Some(Path::new(name)), overwrite)
+        self.write(out, weights, None, Some(Path::new(name)))
     }
 
     /// Writes this folder to `out` byte for byte, with one more safetensors file beside `model_index.json` (or
-    /// `config.json`), in place of one of that name. See [`ModelFolder::write_with`] for `out` and `overwrite`.
+    /// `config.json`), in place of one of that name. See [`ModelFolder::write_with`] for `out`.
     pub fn write_beside(
         &self,
         out: &Path,
         name: &str,
         tensors: &[(String, RawTensor)],
-        overwrite: bool,
     ) -> Result<Written, FolderError> {
         let unchanged = Weights::new(&self.source, Vec::new())?;
-        self.write(out, &unchanged, Some((name, tensors)), None, overwrite)
+        self.write(out, &unchanged, Some((name, tensors)), None)
     }
 
     fn write(
@@ -280,10 +272,9 @@ impl ModelFolder {
         weights: &Weights,
         beside: Option<(&str, &[(String, RawTensor)])>,
         without: Option<&Path>,
-        overwrite: bool,
     ) -> Result<Written, FolderError> {
         self.check_types(weights)?;
-        let staging = Staging::begin(out, Some(&self.source), overwrite)?;
+        let staging = Staging::begin(out, Some(&self.source))?;
         let unwrapped = Unwrapped::find(&self.source, &self.layout)?;
         let mut written = Written::default();
         let mut folders = vec![PathBuf::new()];
@@ -347,14 +338,13 @@ impl ModelFolder {
     /// Writes a new pipeline folder as diffusers' `save_pretrained` does: `model_index.json`, `unet/` and `scheduler/`.
     ///
     /// `pipeline` is the pipeline's class (`DDPMPipeline`); both configurations name their own (`_class_name`).
-    /// `tensors` have their present names. See [`ModelFolder::write_with`] for `out` and `overwrite`.
+    /// `tensors` have their present names. See [`ModelFolder::write_with`] for `out`.
     pub fn create<'a>(
         out: &Path,
         pipeline: &str,
         unet: &Value,
         scheduler: &Value,
         tensors: impl IntoIterator<Item = (&'a str, &'a RawTensor)>,
-        overwrite: bool,
     ) -> Result<(), FolderError> {
         let unet_file = Path::new("unet").join(CONFIG);
         let scheduler_file = Path::new("scheduler").join(SCHEDULER_CONFIG);
@@ -365,7 +355,7 @@ impl ModelFolder {
             "scheduler": ["diffusers", scheduler_class],
             "unet": ["diffusers", class_name(&out.join(&unet_file), unet)?],
         });
-        let staging = Staging::begin(out, None, overwrite)?;
+        let staging = Staging::begin(out, None)?;
         staging.create_folder(Path::new("unet"))?;
         staging.create_folder(Path::new("scheduler"))?;
         for (file, value) in [

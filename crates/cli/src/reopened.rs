@@ -20,7 +20,7 @@ use crate::failure::Failure;
 use crate::remedy::{self, Situation};
 
 /// A network that was read from a folder, in f32 and without autodiff.
-pub struct Written {
+pub struct Reopened {
     pub network: Box<dyn Denoiser>,
     pub weights: WeightFacts,
 }
@@ -52,13 +52,13 @@ pub fn image(
     folder: &Path,
     trained: Option<&UNet2DModel>,
     device: &Device,
-) -> Result<Written, Failure> {
+) -> Result<Reopened, Failure> {
     let written = Model::open(folder)?;
     let changes = match trained {
         Some(trained) => Changes::of(trained, base.weights(), written.weights())?,
         None => Changes::between(base.weights(), written.weights())?,
     };
-    Ok(Written {
+    Ok(Reopened {
         weights: WeightFacts::of(dtypes(written.weights()), changes, trained.is_some()),
         network: Box::new(written.network(&device.clone().without_autodiff())?),
     })
@@ -134,7 +134,7 @@ pub fn conditional(
     adapted: bool,
     states: Tensor<3>,
     device: &Device,
-) -> Result<Written, Failure> {
+) -> Result<Reopened, Failure> {
     let device = device.clone().without_autodiff();
     let written = ConditionalModel::open(folder)?;
     let (network, weights) = if adapted {
@@ -154,7 +154,7 @@ pub fn conditional(
         let weights = WeightFacts::of(dtypes(written.weights()), changes, trained.is_some());
         (written.network(&device)?, weights)
     };
-    Ok(Written {
+    Ok(Reopened {
         network: Box::new(Captioned::new(network, states)),
         weights,
     })
