@@ -44,6 +44,8 @@ const INCEPTION_LACKS: &str = "give --inception FILE: pt_inception-2015-12-05-67
     downloads it";
 const CONTROLS_LACK: &str =
     "give --controls SRC: images like the training images that the model never saw";
+/// The option that names the split of the controls.
+pub const CONTROLS_SPLIT: &str = "--controls-split";
 /// Labels by 2-means on pixels agree with their means nearly always.
 const AGREEMENT: f64 = 0.9;
 
@@ -209,8 +211,15 @@ impl Protocol {
                 split: self.controls_split.clone(),
                 alpha: data.alpha(),
             };
-            let controls = model::read_data(path, &options, "--controls-split")?;
+            let controls = model::read_data(path, &options, CONTROLS_SPLIT)?;
             check_shape(controls.shape(), data, path)?;
+            if controls.len() == data.len() && controls.digest()? == data.digest()? {
+                progress::warn(format!(
+                    "{}: the controls are the images of the data set itself, which the model may have seen: membership \
+                     then tells nothing; give images that it never saw, such as the test split",
+                    path.display()
+                ));
+            }
             judges.controls = Some(controls);
         }
         Ok(judges)

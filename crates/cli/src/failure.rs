@@ -11,7 +11,7 @@ use retrack_networks::model::ModelError;
 use retrack_networks::schedule::ScheduleError;
 use retrack_networks::unet2d::InputError;
 use retrack_unlearn::checkpoint::CheckpointError;
-use retrack_unlearn::data::{DataError, SelectionError};
+use retrack_unlearn::data::{DataError, Found, SelectionError};
 use retrack_unlearn::durable;
 use retrack_unlearn::lock::LockError;
 use retrack_unlearn::neighbors::NeighborError;
@@ -21,6 +21,7 @@ use retrack_unlearn::tensorboard::TensorboardError;
 use retrack_unlearn::trainer::TrainError;
 use retrack_unlearn::written::{OutputError, WrittenError};
 
+use crate::evaluation::CONTROLS_SPLIT;
 use crate::remedy::{self, Situation};
 
 /// The command did not do what was asked.
@@ -68,28 +69,9 @@ impl Failure {
     /// A data set that cannot be read; `split`: the option that names its split.
     pub fn of_data(error: DataError, split: &str) -> Self {
         let remedy = match &error {
-            DataError::Splits { found, .. } if found.iter().all(|one| one.name.is_empty()) => {
-                format!("; leave {split} out")
-            }
             DataError::Splits {
                 found, together, ..
-            } => {
-                if let [only] = found.as_slice() {
-                    return Self::input(format!(
-                        "{error}; give {split} {} or leave {split} out",
-                        only.name
-                    ));
-                }
-                let named = found.iter().rev().find(|one| !one.name.is_empty());
-                let name = named.map_or("NAME", |one| &one.name);
-                let all = match together {
-                    true => format!(", or {split} all to read them as one"),
-                    false => String::new(),
-                };
-                format!(
-                    "; give {split} with the one that the model was trained on, such as {split} {name}{all}"
-                )
-            }
+            } => remedy_of_splits(found, *together, split),
             _ => String::new(),
         };
         Self::input(format!("{error}{remedy}"))
@@ -114,6 +96,39 @@ impl Failure {
     }
 }
 
+/// Which of these splits to give. `split`: the option.
+fn remedy_of_splits(found: &[Found], together: bool, split: &str) -> String {
+    let named: Vec<&Found> = found.iter().filter(|one| !one.name.is_empty()).collect();
+    let meaning = |means: &str| named.iter().find(|one| one.means == Some(means));
+    if split == CONTROLS_SPLIT {
+        // Controls are what the model never saw.
+        let unseen = meaning("test").or_else(|| meaning("validation"));
+        return match (unseen, named.as_slice()) {
+            (_, []) => format!("; leave {split} out"),
+            (Some(one), _) => format!(
+                "; give {split} with one that the model was not trained on, such as {split} {}",
+                one.name
+            ),
+            (None, _) => format!("; give {split} with one that the model was not trained on"),
+        };
+    }
+    let trained = meaning("train").or(named.first());
+    match (trained, found) {
+        (None, _) => format!("; leave {split} out"),
+        (Some(one), [_]) => format!("; give {split} {}, or leave {split} out", one.name),
+        (Some(one), _) => {
+            let all = match together {
+                true => format!(", or {split} all to read them as one"),
+                false => String::new(),
+            };
+            format!(
+                "; give {split} with the one that the model was trained on, such as {split} {}{all}",
+                one.name
+            )
+        }
+    }
+}
+
 /// Errors that speak of what the user gave.
 macro_rules! input {
     ($($error:ty),*) => {
@@ -128,7 +143,6 @@ macro_rules! input {
 input!(
     ConfigError,
     InputError,
-    NeighborError,
     PictureError,
     ScheduleError,
     SelectionError
@@ -137,6 +151,19 @@ input!(
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
         Self::of_data(error, "--split")
+    }
+}
+
+impl From<NeighborError> for Failure {
+    fn from(error: NeighborError) -> Self {
+        match error {
+            // Where nothing is retained, asking for fewer would not help.
+            NeighborError::TooFew { retained: 1.., .. } => Self::input(format!(
+                "{error}; {}",
+                remedy::advice(Situation::TooManyNeighbors)
+            )),
+            error => Self::input(error),
+        }
     }
 }
 

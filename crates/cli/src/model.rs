@@ -81,12 +81,12 @@ fn warn_of_lossy(data: &Dataset) -> Result<(), Failure> {
     };
     if lossy.transparent > 0 {
         let what = match data.alpha() {
-            Alpha::Drop => {
-                "their transparency is dropped and the color below it kept, as Pillow's convert(\"RGB\") does; if the \
-                 model was trained on them over white or black, give --alpha white or --alpha black"
-            }
-            Alpha::White => "they are laid over white, as --alpha says",
-            Alpha::Black => "they are laid over black, as --alpha says",
+            Alpha::Drop => format!(
+                "their transparency is dropped and the color below it kept, as Pillow's convert(\"RGB\") does; {}",
+                remedy::advice(Situation::Transparent)
+            ),
+            Alpha::White => "they are laid over white, as --alpha says".into(),
+            Alpha::Black => "they are laid over black, as --alpha says".into(),
         };
         progress::warn(format!(
             "{} transparent pixels: {what}",

@@ -43,6 +43,10 @@ pub enum Situation {
     ForeignScheduler,
     /// A retained image is nearly a copy of one that leaves.
     NearCopy,
+    /// Images have transparent pixels, and nothing said what becomes of them.
+    Transparent,
+    /// More neighbors are asked for than images are retained.
+    TooManyNeighbors,
     /// A trained weight is beyond f16, in which the folder's are written.
     BeyondHalf,
     /// A trained weight is beyond another type.
@@ -148,6 +152,19 @@ impl Situation {
                 "if it is the same, list both in a file and give it as --forget @list.txt"
             }
             (Self::NearCopy, _) => "it should leave with it if it is the same",
+
+            (Self::Transparent, Train) => {
+                "to train on them over white or black, give --alpha white or --alpha black"
+            }
+            (Self::Transparent, Demo | Merge | Sample) => "the model may have seen them otherwise",
+            (Self::Transparent, _) => {
+                "if the model was trained on them over white or black, give --alpha white or --alpha black"
+            }
+
+            (Self::TooManyNeighbors, Experiment) => {
+                "ask for fewer by a smaller `neighbors` in a TOML file that --config names"
+            }
+            (Self::TooManyNeighbors, _) => "ask for fewer",
 
             (Self::BeyondHalf | Self::BeyondItsType | Self::BeyondFixedType, Experiment) => {
                 "start again in another folder, with a base model that is saved in f32 or with a lower learning_rate in a \

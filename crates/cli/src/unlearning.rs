@@ -339,12 +339,14 @@ pub fn warn_of_staying(out: &Path, weights: &[PathBuf]) {
 pub fn report_split(split: &Split, data: &Dataset) {
     if !split.duplicates.is_empty() {
         progress::note(format!(
-            "{} exact {} of what is to be forgotten leave the retained images with it",
-            split.duplicates.len(),
-            if split.duplicates.len() == 1 {
-                "copy"
-            } else {
-                "copies"
+            "{} of what is to be forgotten {} the retained images with it",
+            match split.duplicates.len() {
+                1 => "1 exact copy".to_owned(),
+                many => format!("{many} exact copies"),
+            },
+            match split.duplicates.len() {
+                1 => "leaves",
+                _ => "leave",
             }
         ));
     }

@@ -140,6 +140,24 @@ fn an_unlearning_run_knows_its_split_and_verify_reads_the_same() {
     );
     let said = folder.done("verify run");
     assert!(said.stdout.starts_with("same"), "{}", said.stdout);
+    // The split's folder, moved away from the other.
+    for row in 0..PHOTOS {
+        folder.write(&format!("moved/{row:02}.png"), photo_png(row));
+    }
+    let said = folder.done("verify run --data moved");
+    assert!(said.stdout.starts_with("same"), "{}", said.stdout);
+    assert!(
+        said.stderr.contains("no split \"train\" there"),
+        "{}",
+        said.stderr
+    );
+    folder.write("moved/00.png", photo_png(90));
+    let said = folder.ends("verify run --data moved", 1);
+    assert!(
+        said.stdout.contains("data set's SHA-256"),
+        "{}",
+        said.stdout
+    );
     // The folder of the split alone is the same data under other names.
     folder.done("verify run --data splits --split train");
     let inspected = folder.done("inspect splits --split all --json").json();
@@ -198,7 +216,7 @@ fn an_unlearning_run_takes_several_selections() {
 fn formats_that_are_not_read_are_named_with_a_way_out() {
     let folder = Folder::new();
     let pickle = b"\x80\x04\x95rest".as_slice();
-    let files: [(&str, &[u8]); 21] = [
+    let files: [(&str, &[u8]); 29] = [
         ("cifar-10-batches-py/data_batch_1", pickle),
         ("cifar-10-batches-py/batches.meta", pickle),
         ("cifar-100-python/train", pickle),
@@ -226,6 +244,18 @@ fn formats_that_are_not_read_are_named_with_a_way_out() {
         ("checkpoint-500/optimizer.bin", b"PK\x03\x04"),
         ("checkpoint-500/random_states_0.pkl", pickle),
         ("checkpoint-500/unet/config.json", b"{}"),
+        // The first array's name is no plain word.
+        (
+            "spaced.npz",
+            b"PK\x03\x04\x14\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x0c\0\0\0train im.npyrest",
+        ),
+        ("below/tar/train/0.tar", b"x"),
+        ("below/tf/train/a.tfrecord", b"x"),
+        ("below/npz/train/a.npz", b"x"),
+        ("below/zip/train/a.zip", b"x"),
+        ("below/pt/train/a.pt", b"x"),
+        ("pipeline/model_index.json", b"{}"),
+        ("pipeline/unet/diffusion_pytorch_model.safetensors", b"x"),
     ];
     for (name, content) in files {
         folder.write(name, content);
@@ -274,6 +304,17 @@ fn formats_that_are_not_read_are_named_with_a_way_out() {
         (
             "checkpoint-500/optimizer.bin",
             &["save_state", "no data set"],
+        ),
+        ("spaced.npz", &["z[z.files[0]]", "x.squeeze()"]),
+        ("below/tar", &["train/0.tar", "tar xf"]),
+        ("below/tf", &["train/a.tfrecord", "TFRecord"]),
+        ("below/npz", &["train/a.npz", "NumPy"]),
+        ("below/zip", &["train/a.zip", "archive"]),
+        ("below/pt", &["train/a.pt", "PyTorch"]),
+        ("pipeline", &["the folder of a model", "no data set"]),
+        (
+            "pipeline/unet/diffusion_pytorch_model.safetensors",
+            &["a model's weights", "no data set"],
         ),
         ("stuff", &["it holds a.txt, b/"]),
         ("empty", &["holds no files"]),
@@ -336,5 +377,66 @@ fn captions_with_a_mark_at_the_start_and_lists_are_read_and_lists_are_said() {
     assert!(
         error.contains("wrong.json") && error.contains("image_id, sentence"),
         "{error}"
+    );
+}
+
+#[test]
+fn the_split_that_is_suggested_is_the_one_that_was_trained_on_and_for_controls_another() {
+    let folder = Folder::with_model_and_photos();
+    for (at, split) in ["test", "train", "val"].into_iter().enumerate() {
+        for row in 0..PHOTOS {
+            let name = format!("splits/{split}/{row:02}.png");
+            folder.write(&name, photo_png(row + 50 * at));
+        }
+    }
+    folder.refused(
+        "neighbors --data splits --forget row:3",
+        &["such as --split train, or --split all"],
+    );
+    let evaluate = "evaluate --model model --data photos --forget row:3 --metrics membership --samples 4 --steps 2 \
+                    --out e --force";
+    let line = format!("{evaluate} --controls splits");
+    let refusal = folder.ends(&line, 2).stderr;
+    assert!(
+        refusal.contains("not trained on, such as --controls-split test")
+            && !refusal.contains("all to read"),
+        "{refusal}"
+    );
+    // Where there is but one split, it cannot be read with others.
+    folder.write("one/train/a.png", photo_png(0));
+    folder.write("one/train/b.png", photo_png(1));
+    let refusal = folder
+        .ends("neighbors --data one --split test --forget row:0", 2)
+        .stderr;
+    assert!(
+        refusal.contains("give --split train, or leave --split out")
+            && !refusal.contains("--split all"),
+        "{refusal}"
+    );
+    let said = folder.done(&format!("{evaluate} --controls photos"));
+    assert!(
+        said.stderr.contains("the controls are the images"),
+        "{}",
+        said.stderr
+    );
+    let said = folder.done(&format!("{line} --controls-split test"));
+    assert!(!said.stderr.contains("the controls are"), "{}", said.stderr);
+}
+
+#[test]
+fn what_training_says_of_transparency_is_of_a_model_that_is_yet_to_be_trained() {
+    let folder = Folder::new();
+    folder.tiny_arch(serde_json::json!({}));
+    for row in 0..PHOTOS {
+        folder.write(&format!("clear/{row:02}.png"), clear(row));
+    }
+    let said = folder
+        .done("train --data clear --arch tiny.json --out t --steps 1 --batch-size 2 --dry-run");
+    assert!(
+        said.stderr
+            .contains("to train on them over white or black, give --alpha white")
+            && !said.stderr.contains("was trained"),
+        "{}",
+        said.stderr
     );
 }

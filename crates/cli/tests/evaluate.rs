@@ -479,3 +479,38 @@ fn an_unlearning_run_that_did_not_help_says_what_to_do_and_fails_where_that_is_a
     let named = folder.done(&format!("{line} fourth --preset cifar10"));
     assert!(!named.stderr.contains("settings:"), "{}", named.stderr);
 }
+
+#[test]
+fn a_model_that_forgot_something_else_is_not_measured_in_silence() {
+    let folder = Folder::with_model_and_photos();
+    folder.done(
+        "unlearn --model model --data photos --forget row:3 --out forgot --steps 1 --batch-size 2 --neighbors 2 --no-report",
+    );
+    let line = "evaluate --model forgot --metrics frequency --threshold 1 --samples 2 --steps 2 --out report --force";
+    let warned = |more: &str| folder.done(&format!("{line} {more}")).stderr;
+    let said = warned("--data photos --forget row:3");
+    assert!(!said.contains("config.json"), "{said}");
+    let said = warned("--data photos --forget row:4");
+    assert!(
+        said.contains("forgot/run/config.json: this model did not forget row 4"),
+        "{said}"
+    );
+    for row in 0..support::PHOTOS {
+        let photo = support::photo_png(row);
+        folder.write(&format!("splits/train/{row:02}.png"), &photo);
+        folder.write(
+            &format!("splits/test/{row:02}.png"),
+            support::photo_png(row + 50),
+        );
+    }
+    let said = warned("--data splits --split train --forget row:3");
+    assert!(!said.contains("config.json"), "the same images: {said}");
+    let said = warned("--data splits --split test --forget row:3");
+    assert!(
+        said.contains("unlearned with --split none, and is measured with --split test"),
+        "{said}"
+    );
+    folder.write("photos/00.png", support::photo_png(99));
+    let said = warned("--data photos --forget row:3");
+    assert!(said.contains("unlearned on other images"), "{said}");
+}

@@ -371,3 +371,55 @@ fn evaluate_puts_a_model_beside_the_one_before() {
         &["--threshold"],
     );
 }
+
+#[test]
+fn more_neighbors_than_retained_images_are_refused_before_the_original_is_measured() {
+    let folder = Folder::new();
+    folder.model("folder_pipeline_safetensors", "model");
+    for row in 0..6 {
+        folder.write(&format!("photos/{row}.png"), support::photo_png(row));
+    }
+    let line = "experiment mnist-tshirt --model model --data photos --forget row:3 --forget row:4 --seeds 0 --metrics \
+                frequency --threshold 3 --samples 4 --out out";
+    let says = [
+        "only 5 images are retained",
+        "`neighbors` in a TOML file that --config names",
+    ];
+    let retrack = format!("{line} --methods retrack");
+    folder.refused(&format!("{retrack} --dry-run"), &says);
+    folder.refused(&retrack, &says);
+    // The remedy works, and a method without neighbors needs none.
+    folder.write("small.toml", SMALL);
+    folder.done(&format!("{retrack} --config small.toml --dry-run"));
+    folder.done(&format!("{line} --methods finetune --dry-run"));
+    // Copies of the forgotten image are not retained either.
+    for row in 0..5 {
+        folder.write(&format!("photos/{row}.png"), support::photo_png(7));
+    }
+    folder.write("photos/5.png", support::photo_png(8));
+    let line = retrack.replace("--forget row:4", "--forget row:5");
+    folder.refused(
+        &format!("{line} --config small.toml --dry-run"),
+        &["2 neighbors were asked for, but only 1 image is retained"],
+    );
+    folder.write("photos/5.png", support::photo_png(7));
+    let line = retrack.replace(" --forget row:4", "");
+    folder.refused(
+        &format!("{line} --config small.toml --dry-run"),
+        &["nothing would be retained"],
+    );
+}
+
+#[test]
+fn one_image_that_is_named_in_two_ways_is_not_forgotten_twice() {
+    let folder = folder();
+    let twice = EXPERIMENT.replace(
+        "--forget photos/03.png",
+        "--forget photos/03.png --forget row:3",
+    );
+    folder.refused(&twice, &["row:3 is the same as photos/03.png"]);
+    // Nor is a copy of it.
+    folder.write("photos/copy.png", support::photo_png(3));
+    let twice = twice.replace("row:3", "row:16");
+    folder.refused(&twice, &["row:16 is the same as photos/03.png"]);
+}

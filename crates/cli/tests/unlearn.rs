@@ -348,7 +348,7 @@ fn exact_copies_leave_with_the_image_and_near_ones_are_named() {
     let said = folder.done(&format!("{UNLEARN} --steps 1 --json --out out"));
     assert!(
         said.stderr
-            .contains("1 exact copy of what is to be forgotten"),
+            .contains("1 exact copy of what is to be forgotten leaves"),
         "{}",
         said.stderr
     );

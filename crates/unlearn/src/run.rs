@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,12 +38,10 @@ pub enum RunError {
     Interrupted { path: PathBuf },
     #[error("{}: there is no interrupted run to resume", path.display())]
     NothingToResume { path: PathBuf },
-    #[error("{}: the run was started with another {key}: {old} then, {new} now; use the same, or another output folder", path.display())]
+    #[error("{}: the run was started with {difference}; use the same, or another output folder", path.display())]
     Differs {
         path: PathBuf,
-        key: String,
-        old: String,
-        new: String,
+        difference: Difference,
     },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
@@ -466,11 +465,9 @@ impl RunFolder {
         }
         match Difference::first(&old, &config) {
             None => Ok(()),
-            Some(Difference { key, old, new }) => Err(RunError::Differs {
+            Some(difference) => Err(RunError::Differs {
                 path: self.out.clone(),
-                key,
-                old,
-                new,
+                difference,
             }),
         }
     }
@@ -580,6 +577,9 @@ fn known(out: &Path, mut list: Written) -> Result<Written, RunError> {
     Ok(list)
 }
 
+/// The key of the images' digest.
+const DATA_DIGEST: &str = "data_digest";
+
 /// Where two configurations differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
@@ -590,12 +590,30 @@ pub struct Difference {
     pub new: String,
 }
 
+impl fmt::Display for Difference {
+    /// As in "the run was started with ...".
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, old, new } = self;
+        match key.as_str() {
+            DATA_DIGEST => write!(
+                f,
+                "other images: the images have changed since ({key} {old} then, {new} now)"
+            ),
+            _ => write!(f, "another {key}: {old} then, {new} now"),
+        }
+    }
+}
+
 impl Difference {
-    /// The first difference between a configuration that was read from a file and one that would be written to it.
+    /// The first difference between a configuration that was read from a file and one that would be written to it. How
+    /// the images were read comes before their digest, which changes with it.
     pub fn first(old: &Value, new: &Value) -> Option<Self> {
         // Through text as well: reading may round a number's last digit.
         let new: Value = serde_json::from_str(&new.to_string()).expect("just written");
-        Self::below(Some(old), Some(&new), String::new())
+        let reading = ["split", "alpha"]
+            .into_iter()
+            .find_map(|key| Self::below(old.get(key), new.get(key), key.to_owned()));
+        reading.or_else(|| Self::below(Some(old), Some(&new), String::new()))
     }
 
     fn below(old: Option<&Value>, new: Option<&Value>, key: String) -> Option<Self> {
@@ -706,6 +724,18 @@ mod tests {
             (&*found.key, &*found.old, &*found.new),
             ("a.c", "[2]", "[3]")
         );
+        // How the images were read explains another digest.
+        let old = json!({"data_digest": "a", "split": "train"});
+        let found = Difference::first(&old, &json!({"data_digest": "b", "split": "test"}));
+        assert_eq!(found.unwrap().key, "split");
+        let found = Difference::first(&old, &json!({"data_digest": "b", "split": "train"}));
+        assert!(
+            found
+                .unwrap()
+                .to_string()
+                .contains("the images have changed since")
+        );
+        let old = json!({"a": {"b": 1, "c": [2]}, "d": 3});
         let found = Difference::first(&old, &json!({"a": old["a"]})).unwrap();
         assert_eq!((&*found.key, &*found.new), ("d", "nothing"));
     }

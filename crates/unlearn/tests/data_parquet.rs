@@ -222,7 +222,7 @@ fn a_hub_layout_is_found_further_down_and_configurations_are_not_mixed() {
     copy("other/train-00000-of-00001.parquet");
     let error = open(Some("train")).unwrap_err();
     assert!(
-        error.contains("other/train") && error.contains("plain_text/t"),
+        error.contains("other and plain_text; name one of them"),
         "{error}"
     );
     fs::remove_dir_all(folder.path().join("other")).unwrap();
@@ -300,5 +300,82 @@ fn flipped_bits_give_an_error_or_data_and_never_a_panic() {
             }
         }
         assert!(refused > whole.len() / 12, "{refused} of {}", whole.len());
+    }
+}
+
+#[test]
+fn a_table_beside_the_images_is_none_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let put = |from: &str, name: &str| fs::copy(file(from), folder.path().join(name)).unwrap();
+    let open = || Dataset::open(folder.path(), &ON_DEMAND).map_err(|error| error.to_string());
+    put("no_images.parquet", "captions.parquet");
+    // Alone it is what was meant.
+    assert!(open().unwrap_err().contains("no image column"));
+    put("none.parquet", "pictures.parquet");
+    assert_eq!(open().unwrap().len(), 10);
+    fs::remove_file(folder.path().join("pictures.parquet")).unwrap();
+    image::GrayImage::new(2, 2)
+        .save(folder.path().join("a.png"))
+        .unwrap();
+    let data = open().unwrap();
+    assert_eq!((data.len(), data.kind()), (1, "folder of images"));
+    // What cannot be read may be images.
+    let bytes = fs::read(file("none.parquet")).unwrap();
+    fs::write(folder.path().join("cut.parquet"), &bytes[..bytes.len() / 2]).unwrap();
+    assert!(open().unwrap_err().contains("cut.parquet"));
+}
+
+#[test]
+fn one_shard_of_two_uploads_is_not_read_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |name: &str| fs::copy(file("none.parquet"), folder.path().join(name)).unwrap();
+    let error = || {
+        let opened = Dataset::open(folder.path(), &ON_DEMAND);
+        opened.unwrap_err().to_string()
+    };
+    copy("train-00000-of-00001.parquet");
+    copy("train-00000-of-00001-a09b.parquet");
+    assert!(
+        error().contains(
+            "the same shard twice, train-00000-of-00001-a09b.parquet and train-00000-of-00001.parquet"
+        ),
+        "{}",
+        error()
+    );
+    // Shards of another number: no single one is a data set.
+    fs::remove_file(folder.path().join("train-00000-of-00001-a09b.parquet")).unwrap();
+    copy("train-00000-of-00002.parquet");
+    copy("train-00001-of-00002.parquet");
+    assert!(
+        error().contains("two uploads") && !error().contains("name one of them"),
+        "{}",
+        error()
+    );
+}
+
+#[test]
+fn train_and_test_tables_are_not_joined_however_they_are_called() {
+    for names in [
+        ["trainset", "testset"],
+        ["trainA", "testA"],
+        ["imagestrain", "imagestest"],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            let path = folder.path().join(format!("{name}.parquet"));
+            fs::copy(file("none.parquet"), path).unwrap();
+        }
+        let open = |split: Option<&str>| {
+            let options = OpenOptions {
+                split: split.map(str::to_owned),
+                ..OpenOptions::default()
+            };
+            let data = Dataset::open(folder.path(), &options);
+            data.map(|data| data.len())
+                .map_err(|error| error.to_string())
+        };
+        assert!(open(None).unwrap_err().contains("more than one data set"));
+        assert_eq!(open(Some("test")).unwrap(), 10);
+        assert_eq!(open(Some("all")).unwrap(), 20);
     }
 }

@@ -74,6 +74,8 @@ fn what_does_not_exist_is_said_with_what_does() {
         let error = refusal(text, &data);
         assert!(error.contains(message), "{text}: {error}");
     }
+    // One remedy, which works.
+    assert!(!refusal("rows:3-1", &data).contains("write row:5"));
     let unlabeled = Dataset::from_pixels(SHAPE, vec![0; 8], vec![]).unwrap();
     assert!(refusal("label:1", &unlabeled).contains("no labels"));
 }

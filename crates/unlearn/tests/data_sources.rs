@@ -648,3 +648,62 @@ fn cifar_lengths_and_labels_are_checked() {
         assert!(error(&path).contains(message), "{}", error(&path));
     }
 }
+
+#[test]
+fn train_and_test_are_not_joined_however_their_folders_are_called() {
+    for names in [
+        ["trainA", "testA"],
+        ["trainB", "testA"],
+        ["trainSet", "valSet"],
+        ["trainset", "testset"],
+        ["imagestrain", "imagestest"],
+        ["imagesTrain", "imagesTest"],
+        ["trainHR", "testHR"],
+        ["train", "testSet"],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for (value, name) in names.iter().enumerate() {
+            let below = folder.path().join(name);
+            fs::create_dir(&below).unwrap();
+            GrayImage::from_pixel(2, 2, image::Luma([value as u8]))
+                .save(below.join("a.png"))
+                .unwrap();
+        }
+        let error = error(folder.path());
+        for name in names {
+            assert!(error.contains(&format!("{name} (1 image")), "{error}");
+            let options = OpenOptions {
+                split: Some(name.to_owned()),
+                ..OpenOptions::default()
+            };
+            assert_eq!(Dataset::open(folder.path(), &options).unwrap().len(), 1);
+        }
+        let train = OpenOptions {
+            split: Some("train".to_owned()),
+            ..OpenOptions::default()
+        };
+        let data = Dataset::open(folder.path(), &train).unwrap();
+        assert_eq!(data.name(0), format!("{}/a.png", names[0]));
+    }
+    // Ordinary words that begin alike.
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["training-shoes", "testimonials", "trainers", "valley"] {
+        let below = folder.path().join(name);
+        fs::create_dir(&below).unwrap();
+        GrayImage::new(2, 2).save(below.join("a.png")).unwrap();
+    }
+    assert_eq!(open(folder.path()).len(), 4);
+}
+
+#[test]
+fn files_far_below_a_folder_are_not_denied() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("a/b/c/d/e");
+    fs::create_dir_all(&deep).unwrap();
+    fs::write(deep.join("x.npz"), "PK").unwrap();
+    let error = error(folder.path());
+    assert!(
+        !error.contains("holds no files") && error.contains("name the folder that holds the files"),
+        "{error}"
+    );
+}

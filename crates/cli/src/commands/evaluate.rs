@@ -1,5 +1,6 @@
 //! `retrack evaluate`: what a model still knows, beside the model that it was made from.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,9 +9,11 @@ use retrack_eval::report::Fact;
 use retrack_eval::score::{Spread, Table};
 use retrack_networks::lora;
 use retrack_networks::words::{counted, listed};
+use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::lock::Lock;
+use retrack_unlearn::run::RunFolder;
 use retrack_unlearn::written::Output;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::{EvaluateArgs, Metric, SamplerName};
 use crate::evaluation::{
@@ -77,6 +80,9 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         &judges,
         protocol.threshold,
     )?;
+    if let Some(warning) = other_run(&args.model, &data, &subject.split, args)? {
+        progress::warn(warning);
+    }
     let classes = protocol.classes(&opened, &subject)?;
     let metrics = protocol.tried(&subject, opened.scheduler(), args.fail_if_found)?;
     let phases = evaluation::phases(&metrics, prompts.as_ref());
@@ -276,6 +282,76 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         return Err(Failure::failed(failed.join("; ")));
     }
     evidence::fail_if_found(args.fail_if_found, &report.verdict)
+}
+
+/// What the model's own record, where an unlearning run left one beside it, says otherwise than this command: then
+/// another image is looked for than the one that was forgotten.
+///
+/// # Errors
+/// Images that cannot be read.
+fn other_run(
+    model: &Path,
+    data: &Dataset,
+    split: &Split,
+    args: &EvaluateArgs,
+) -> Result<Option<String>, Failure> {
+    let Some((recorded, _)) = RunFolder::recorded(model) else {
+        return Ok(None);
+    };
+    if recorded["command"] != "unlearn" || recorded.get("data_digest").is_none() {
+        return Ok(None);
+    }
+    let record = model.join("run").join("config.json");
+    let says = |what: String| Some(format!("{}: {what}", record.display()));
+    let same = recorded["data_digest"] == data.digest()?;
+    let now = json!({"split": args.data.reading.split, "alpha": data.alpha()});
+    for (key, option) in [("split", "--split"), ("alpha", "--alpha")] {
+        if !same && recorded.get(key).is_some_and(|then| *then != now[key]) {
+            let shown = |value: &Value| value.as_str().unwrap_or("none").to_owned();
+            return Ok(says(format!(
+                "this model was unlearned with {option} {}, and is measured with {option} {}: rows and pixels may be \
+                 others",
+                shown(&recorded[key]),
+                shown(&now[key])
+            )));
+        }
+    }
+    if !same {
+        return Ok(says(format!(
+            "this model was unlearned on other images than those of {}: rows may be others",
+            data.path().display()
+        )));
+    }
+    let rows = |key: &str| -> Vec<usize> {
+        serde_json::from_value(recorded[key].clone()).unwrap_or_default()
+    };
+    // Exact copies were forgotten too, whichever was named.
+    let then: BTreeSet<usize> = [rows("forget_rows"), rows("duplicate_rows")]
+        .concat()
+        .into_iter()
+        .collect();
+    let now: BTreeSet<usize> = split
+        .forget
+        .iter()
+        .chain(&split.duplicates)
+        .copied()
+        .collect();
+    if recorded.get("forget_rows").is_none() || then == now {
+        return Ok(None);
+    }
+    let other = now.difference(&then).next();
+    Ok(says(match other {
+        Some(row) => format!("this model did not forget row {row} of what --forget selects"),
+        None => format!(
+            "this model forgot {} more than --forget selects, which {} not looked for",
+            counted(then.len() - now.len(), "image"),
+            if then.len() - now.len() == 1 {
+                "is"
+            } else {
+                "are"
+            }
+        ),
+    }))
 }
 
 /// What failed of a model, as sentences that name it.

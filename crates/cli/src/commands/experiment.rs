@@ -7,6 +7,7 @@ mod pace;
 mod summary;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -15,9 +16,10 @@ use burn::tensor::Device;
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
 use retrack_networks::words::counted;
-use retrack_unlearn::data::{self, Dataset};
+use retrack_unlearn::data::{self, Dataset, Split};
 use retrack_unlearn::durable;
 use retrack_unlearn::lock::{self, Lock};
+use retrack_unlearn::neighbors::{NeighborError, Neighbors};
 use retrack_unlearn::run::{Difference, RunFolder, State, recorded_seconds};
 use retrack_unlearn::texts;
 use retrack_unlearn::written::{self, Output};
@@ -205,6 +207,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         shown.push(evidence::selected(one, &found));
         rows.push(found);
     }
+    once_each(&data, &forget, &rows)?;
     let subject = |place: usize| {
         let forget = std::slice::from_ref(&forget[place]);
         let subject = Subject::new(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
@@ -240,7 +243,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         "device": args.machine.device,
     });
     if evidence::names_files(&forget) {
-        identity["forget_rows"] = rows.into();
+        identity["forget_rows"] = json!(rows);
     }
     if let Some(prompts) = &prompts {
         identity["prompts"] = prompts.count().into();
@@ -271,12 +274,14 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         memory: 0.0,
     };
     let mut models = 0.0;
+    let mut neighbors = 0;
     for run in &missing {
         if let Line::Method(method) = run.line {
             let unlearning = UnlearnArgs {
                 method: Some(method),
                 ..unlearn_args(args, &forget[run.forget], &args.out)
             };
+            neighbors = neighbors.max(neighbors_of_one(&data, &unlearning)?);
             let of_one = needs_of_one(&opened, &data, &unlearning, copied)?;
             needs.disk = needs.disk.max(of_one.disk - copied as f64);
             needs.memory = needs.memory.max(of_one.memory);
@@ -286,6 +291,9 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         }
     }
     needs.disk += models;
+    if missing.iter().any(|run| run.trains()) {
+        check_retained(&opened, &data, &rows, neighbors)?;
+    }
     if args.dry_run {
         goes_on(&args.out, &identity)?;
         let mut plan = identity.clone();
@@ -421,6 +429,75 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     }
 }
 
+/// An image that is named in two ways would be two runs of one thing.
+///
+/// # Errors
+/// Two selections of the same images, an image that cannot be read.
+fn once_each(data: &Dataset, forget: &[String], rows: &[Vec<usize>]) -> Result<(), Failure> {
+    if rows.len() < 2 {
+        return Ok(());
+    }
+    let mut known: Vec<BTreeSet<[u8; 32]>> = Vec::new();
+    for (selection, rows) in forget.iter().zip(rows) {
+        let images = data.digests(rows)?;
+        if let Some(first) = known.iter().position(|one| *one == images) {
+            return Err(Failure::input(format!(
+                "--forget: {selection} is the same as {}; leave one of them out",
+                forget[first]
+            )));
+        }
+        known.push(images);
+    }
+    Ok(())
+}
+
+/// Neighbors that one unlearning run looks for; 0 where it looks for none.
+fn neighbors_of_one(data: &Dataset, args: &UnlearnArgs) -> Result<usize, Failure> {
+    let shape = data.shape();
+    let settings = Settings::resolve(args, shape.height, shape.width)?;
+    Ok(match settings.neighbors {
+        Neighbors::Nearest(k) if settings.method.objective().draws().neighbors => k,
+        _ => 0,
+    })
+}
+
+/// Refuses what the unlearning runs would refuse, which come after the references are measured: too few retained images
+/// for as many neighbors, images without a class.
+fn check_retained(
+    opened: &Opened,
+    data: &Dataset,
+    rows: &[Vec<usize>],
+    neighbors: usize,
+) -> Result<(), Failure> {
+    let enough = |split: &Split| split.retain.len() >= neighbors.max(1);
+    let check_labels = |split: &Split| match opened {
+        Opened::Image(model) => {
+            model::check_labels(data, &split.retain, &model.config)?;
+            model::check_labels(data, &split.forget, &model.config)
+        }
+        Opened::Text(_) => Ok(()),
+    };
+    // Each run retains at least what all together do: one pass where that is enough.
+    let all: BTreeSet<usize> = rows.iter().flatten().copied().collect();
+    let all: Vec<usize> = all.into_iter().collect();
+    let together = Split::new(data, &all, model::BUDGET)?;
+    if enough(&together) {
+        return check_labels(&together);
+    }
+    for rows in rows {
+        let split = Split::new(data, rows, model::BUDGET)?;
+        if !enough(&split) {
+            return Err(NeighborError::TooFew {
+                wanted: neighbors.max(1),
+                retained: split.retain.len(),
+            }
+            .into());
+        }
+        check_labels(&split)?;
+    }
+    Ok(())
+}
+
 /// Whether the folder holds this experiment already; a new one starts in an empty folder.
 ///
 /// # Errors
@@ -432,9 +509,8 @@ fn goes_on(out: &Path, identity: &Value) -> Result<bool, Failure> {
         let old: Value = serde_json::from_str(&text).map_err(|e| Failure::read(&path, e))?;
         return match Difference::first(&old, identity) {
             None => Ok(true),
-            Some(Difference { key, old, new }) => Err(Failure::input(format!(
-                "{}: this experiment was started with another {key}: {old} then, {new} now; use the same, or another \
-                 output folder",
+            Some(difference) => Err(Failure::input(format!(
+                "{}: this experiment was started with {difference}; use the same, or another output folder",
                 out.display()
             ))),
         };

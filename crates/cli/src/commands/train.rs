@@ -136,15 +136,9 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         let (_, mut expected) = of_steps(*steps, before)?;
         // Where the data lies now.
         expected["data"] = recorded["data"].clone();
-        if let Some(Difference { key, old, new }) = Difference::first(recorded, &expected) {
+        if let Some(difference) = Difference::first(recorded, &expected) {
             let path = args.out.clone();
-            return Err(RunError::Differs {
-                path,
-                key,
-                old,
-                new,
-            }
-            .into());
+            return Err(RunError::Differs { path, difference }.into());
         }
     }
     let needs = Work {

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::unlearn_text::encode;
 use crate::args::{DataArgs, ReadingArgs, VerifyArgs};
 use crate::evidence::{
-    CONTENT, Check, Forgotten, Numbers, OLD_KEY, PAGE, Private, Probe, RowTexts, Rule,
+    CONTENT, Check, Forgotten, Numbers, OLD_KEY, PAGE, Private, Probe, RowTexts,
     output_files, output_paths, record_files,
 };
 use crate::failure::Failure;
@@ -75,13 +75,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let version = env!("CARGO_PKG_VERSION");
     found.equal("version of retrack", &report.version, version);
     let base = latent::open(&input)?;
-    let data = base.open_data(&DataArgs {
-        path: source,
-        reading: ReadingArgs {
-            split: args.split.clone().or(check.split.clone()),
-            alpha: check.alpha,
-        },
-    })?;
+    let data = open_data(args, &base, source, &check)?;
     files(&report, out, &folder, base.folder(), &mut found)?;
     if report.version == version {
         let page = fs::read_to_string(folder.join(PAGE)).unwrap_or_default();
@@ -159,6 +153,38 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
             args.run.display()
         ))),
     }
+}
+
+/// Opens the images of the run. Where they were moved, their split may have become a folder of its own: one without
+/// splits is opened as it is, and its digest says whether it is the one.
+fn open_data(
+    args: &VerifyArgs,
+    base: &Opened,
+    path: PathBuf,
+    check: &Check,
+) -> Result<Dataset, Failure> {
+    let open = |split: Option<String>| {
+        let alpha = check.alpha;
+        base.open_data(&DataArgs {
+            path: path.clone(),
+            reading: ReadingArgs { split, alpha },
+        })
+    };
+    let recorded = match (&args.split, &check.split) {
+        (None, Some(recorded)) if args.data.is_some() => recorded,
+        (typed, recorded) => return open(typed.clone().or(recorded.clone())),
+    };
+    open(Some(recorded.clone())).or_else(|failure| {
+        let data = match failure.code {
+            2 => open(None).map_err(|_| failure)?,
+            _ => return Err(failure),
+        };
+        progress::note(format!(
+            "{}: no split \"{recorded}\" there, in which the run's images were; all of it is compared",
+            path.display()
+        ));
+        Ok(data)
+    })
 }
 
 /// The run's own folder, whether it or the model's is given.

@@ -64,6 +64,16 @@ const AVOIDED: f64 = 2.0;
 /// Retained images' error above this multiple of what it was: the model lost what it should keep.
 const DAMAGED: f64 = 1.25;
 
+/// "+3%", "-0.4%", "unchanged".
+fn change(before: f64, after: f64) -> String {
+    let percent = 100.0 * (after / before - 1.0);
+    match percent.abs() {
+        small if small < 0.05 => "unchanged".into(),
+        small if small < 0.95 => format!("{percent:+.1}%"),
+        _ => format!("{percent:+.0}%"),
+    }
+}
+
 impl Findings {
     pub fn verdict(&self) -> Verdict {
         let image = if self.several {
@@ -95,8 +105,8 @@ impl Findings {
             && (before + after).is_finite()
         {
             sentences.push(format!(
-                "Retained images are denoised with an error of {before:.4} before and {after:.4} after ({:+.0}%).",
-                100.0 * (after / before - 1.0)
+                "Retained images are denoised with an error of {before:.4} before and {after:.4} after ({}).",
+                change(before, after)
             ));
         }
         sentences.extend(self.quality.iter().cloned());
@@ -374,6 +384,20 @@ mod tests {
         };
         change(&mut findings);
         findings.verdict()
+    }
+
+    #[test]
+    fn a_change_is_never_said_to_be_of_nought_percent() {
+        for (after, said) in [
+            (1.0, "unchanged"),
+            (0.9999, "unchanged"),
+            (0.996, "-0.4%"),
+            (1.0049, "+0.5%"),
+            (1.03, "+3%"),
+            (0.5, "-50%"),
+        ] {
+            assert_eq!(change(1.0, after), said);
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 13] = [
+const SITUATIONS: [Situation; 15] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -20,6 +20,8 @@ const SITUATIONS: [Situation; 13] = [
     Situation::NoClass,
     Situation::ForeignScheduler,
     Situation::NearCopy,
+    Situation::Transparent,
+    Situation::TooManyNeighbors,
     Situation::BeyondHalf,
     Situation::BeyondItsType,
     Situation::BeyondFixedType,

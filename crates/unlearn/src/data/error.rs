@@ -177,6 +177,8 @@ impl DataError {
 pub struct Found {
     /// What it is called; empty for files that belong to no split.
     pub name: String,
+    /// What the name stands for: `train`, `validation` or `test`.
+    pub means: Option<&'static str>,
     /// Images in it.
     pub images: usize,
     /// Its first file, below the data set's folder.
@@ -189,6 +191,7 @@ fn splits(found: &[Found], wanted: Option<&str>) -> String {
             name,
             images,
             first,
+            ..
         } = found;
         let name = match name.as_str() {
             "" => "one without a name",

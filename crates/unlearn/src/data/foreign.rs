@@ -13,13 +13,26 @@ use super::published::read_json;
 const SAVE: &str = "save its images as PNG files and name their folder, or as a Parquet file with a Hugging Face image \
                     column";
 
-/// What a folder is whose files, in it and one folder further down, are called so; `None`: nothing known.
+/// What to do with models.
+const IMAGES: &str =
+    "name the images that it was trained on, a folder of PNG files or Parquet files";
+/// Files whose first bytes are looked at.
+const MOST_OPENED: usize = 1000;
+
+/// What a folder is whose files, in it and some way below, are called so; `None`: nothing known.
 pub(crate) fn folder(path: &Path, names: &[String]) -> Option<String> {
-    let here = || names.iter().filter(|name| !name.contains('/'));
+    // What lies in the folder itself says more than what lies below.
+    let (here, below): (Vec<_>, Vec<_>) = names.iter().partition(|name| !name.contains('/'));
+    let nearest: Vec<&String> = here.into_iter().chain(below).collect();
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
-    let any = |of: &dyn Fn(&str) -> bool| here().find(|name| of(name)).cloned();
     if let Some(checkpoint) = training_checkpoint(path) {
         return Some(checkpoint);
+    }
+    if has("model_index.json") || (has("config.json") && names.iter().any(|name| is_weights(name)))
+    {
+        return Some(format!(
+            "this is the folder of a model, and no data set; {IMAGES}"
+        ));
     }
     if has("dataset_dict.json") {
         let splits = read_json(&path.join("dataset_dict.json")).ok();
@@ -50,13 +63,23 @@ pub(crate) fn folder(path: &Path, names: &[String]) -> Option<String> {
             "this is an LMDB database, which is not read; {SAVE}"
         ));
     }
-    if let Some(tar) = any(&|name| name.ends_with(".tar")) {
+    if let Some(tar) = nearest.iter().find(|name| name.ends_with(".tar")) {
         return Some(format!(
             "tar archives (such as {tar}; ImageNet's, or WebDataset's shards) are not read; unpack each into a folder of \
-             its own: for f in *.tar; do mkdir \"${{f%.tar}}\"; tar xf \"$f\" -C \"${{f%.tar}}\"; done"
+             its own, where they lie: for f in *.tar; do mkdir \"${{f%.tar}}\"; tar xf \"$f\" -C \"${{f%.tar}}\"; done"
         ));
     }
-    here().find_map(|name| Some(format!("it holds {name}: {}", file(&path.join(name))?)))
+    let mut known = nearest.into_iter().take(MOST_OPENED);
+    known.find_map(|name| Some(format!("it holds {name}: {}", file(&path.join(name))?)))
+}
+
+/// Whether a file is called as weights of a network are.
+fn is_weights(name: &str) -> bool {
+    let name = name.rsplit('/').next().unwrap_or(name).to_lowercase();
+    let whose = ["pytorch_model", "diffusion_pytorch_model", "model-"];
+    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    ends(&[".safetensors", ".ckpt", ".gguf", ".onnx"])
+        || (ends(&[".bin", ".pt", ".pth"]) && whose.iter().any(|start| name.starts_with(start)))
 }
 
 /// `data_batch_1` without an ending, and CIFAR-10's other pickled files.
@@ -104,9 +127,18 @@ pub(crate) fn file(path: &Path) -> Option<String> {
             "this is part of a training's checkpoint (accelerate's save_state writes such), and no data set".into(),
         );
     }
+    if is_weights(name) {
+        return Some(format!(
+            "this is a file of a model's weights, and no data set; {IMAGES}"
+        ));
+    }
     if ends(&[".npz"]) {
-        let key = first_entry(path).unwrap_or_else(|| "arr_0".into());
-        return Some(numpy(&format!("numpy.load('{shown}')['{key}']")));
+        let array = match first_entry(path) {
+            Some(key) => format!("numpy.load('{shown}')['{key}']"),
+            // Any name at all: the shell and Python would both need it quoted.
+            None => format!("(lambda z: z[z.files[0]])(numpy.load('{shown}'))"),
+        };
+        return Some(numpy(&array));
     }
     if ends(&[".npy"]) {
         return Some(numpy(&format!("numpy.load('{shown}')")));
@@ -135,7 +167,6 @@ pub(crate) fn file(path: &Path) -> Option<String> {
         (&[".pt", ".pth"], "a PyTorch file"),
         (&[".pkl", ".pickle"], "a pickled file"),
         (&[".csv", ".tsv"], "a table of text"),
-        (&[".safetensors"], "a file of weights"),
     ] {
         if ends(endings) {
             return not_read(what);
@@ -167,7 +198,7 @@ fn numpy(array: &str) -> String {
     format!(
         "NumPy arrays are not read; save the images (here those of [N, height, width, channels] bytes) as PNG files and \
          name their folder: python -c \"import numpy, os; from PIL import Image; os.makedirs('images'); \
-         [Image.fromarray(x).save(f'images/{{i:06}}.png') for i, x in enumerate({array})]\""
+         [Image.fromarray(x.squeeze()).save(f'images/{{i:06}}.png') for i, x in enumerate({array})]\""
     )
 }
 

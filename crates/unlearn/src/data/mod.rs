@@ -36,6 +36,7 @@ mod split;
 mod subsets;
 mod table;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -435,6 +436,19 @@ impl Dataset {
             self.digest()?;
         }
         Ok(*self.lossy.get_or_init(Lossy::default))
+    }
+
+    /// SHA-256 of the pixels of `rows`; equal images have one.
+    ///
+    /// # Errors
+    /// [`DataError`] of a row that does not exist or an image that cannot be read.
+    pub fn digests(&self, rows: &[usize]) -> Result<BTreeSet<[u8; 32]>, DataError> {
+        let mut image = vec![0; self.shape.bytes()];
+        let digest = |&row: &usize| -> Result<[u8; 32], DataError> {
+            self.read(row, &mut image)?;
+            Ok(Sha256::digest(&image).into())
+        };
+        rows.iter().map(digest).collect()
     }
 
     /// SHA-256 over the content, in hexadecimal, the same on any machine: shape, number of rows and, row by row, the

@@ -8,7 +8,7 @@ use super::error::DataError;
 use super::folder::{self, Folder};
 use super::parquet::{self, ParquetImages};
 use super::source::Source;
-use super::subsets::{ALL, Subset, choose, folders, keyword};
+use super::subsets::{ALL, Subset, among, choose, folders, keyword};
 use super::{OpenOptions, cifar, foreign, idx, published};
 
 /// Folders below the one that is named in which files of a data set are looked for: Hugging Face keeps
@@ -104,7 +104,11 @@ fn detect_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, 
         let named = |file: &&String| wanted(plain(file));
         files.iter().filter(named).cloned().collect()
     };
-    let mut tables = of(&|name| is_parquet(name) && name != METADATA);
+    // Tables beside a data set, such as its captions, are none of it.
+    let (tables, side): (Vec<String>, Vec<String>) =
+        of(&|name| is_parquet(name) && name != METADATA)
+            .into_iter()
+            .partition(|name| !parquet::has_no_images(&path.join(name)));
     let mut pairs = of(&idx::is_images_name);
     // A file beside its own packed copy is one data set.
     pairs.dedup_by(|packed, plain| *packed == format!("{plain}.gz"));
@@ -133,12 +137,16 @@ fn detect_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, 
     }
 
     let images = Folder::open(path)?;
-    tables.retain(|name| parquet::has_images(&path.join(name)) || images.is_none());
     let mut found: Vec<&str> = Vec::new();
     if let Some(images) = &images {
-        found.push(&images.names()[0]);
+        let name = &images.names()[0];
+        found.push(
+            name.split_once('/')
+                .map_or(name.as_str(), |(folder, _)| folder),
+        );
     }
-    let others = [&tables, &pairs, &batches];
+    found.extend(tables.first().map(|name| place(name)));
+    let others = [&pairs, &batches];
     found.extend(
         others
             .iter()
@@ -168,9 +176,15 @@ fn detect_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, 
             path: path.to_owned(),
             what,
         },
+        // It says which columns there are.
+        None if !side.is_empty() => return open_tables(path, side, options),
         None => DataError::Unrecognized {
             path: path.to_owned(),
             found: match files.as_slice() {
+                [] if holds_folders(path) => format!(
+                    "no file lies in the folder or in {DEPTH} levels of folders below it; name the folder that holds \
+                     the files"
+                ),
                 [] => "the folder holds no files".to_owned(),
                 files => format!(
                     "no file in it belongs to a data set (it holds {})",
@@ -179,6 +193,12 @@ fn detect_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, 
             },
         },
     })
+}
+
+/// The last part of a path without its ending.
+fn stem(name: &str) -> &str {
+    let name = plain(name);
+    name.rsplit_once('.').map_or(name, |(stem, _)| stem)
 }
 
 /// The last part of a path.
@@ -192,6 +212,22 @@ fn ambiguous(path: &Path, first: &str, second: &str) -> DataError {
         first: first.to_owned(),
         second: second.to_owned(),
     }
+}
+
+/// Whether folders lie [`DEPTH`] levels down, in which nobody looked.
+fn holds_folders(root: &Path) -> bool {
+    let mut level = vec![root.to_owned()];
+    for _ in 0..=DEPTH {
+        let below = |folder: &PathBuf| {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            let seen =
+                entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+            let folders = seen.map(|entry| entry.path()).filter(|path| path.is_dir());
+            folders.take(MOST_NAMES).collect::<Vec<_>>()
+        };
+        level = level.iter().flat_map(below).take(MOST_NAMES).collect();
+    }
+    !level.is_empty()
 }
 
 /// Files in a folder and some way below it, by their sorted paths from there, without hidden ones and without images.
@@ -252,11 +288,21 @@ fn open_tables(
     if let Some((first, first_name)) = known.next()
         && let Some((_, name)) = known.find(|(other, _)| *other != first)
     {
-        return Err(ambiguous(path, first_name, name));
+        return Err(ambiguous(path, place(first_name), place(name)));
     }
+    let beside = names.clone();
+    let alike = among(beside.iter().map(|name| stem(name)));
+    let split = |name: &str| {
+        let known = || {
+            alike
+                .contains_key(stem(name))
+                .then(|| stem(name).to_owned())
+        };
+        table_split(name).or_else(known)
+    };
     let chosen = choose(
         path,
-        Subset::group(names, table_split),
+        Subset::group(names, split),
         options.split.as_deref(),
         true,
         |names| {
@@ -266,7 +312,7 @@ fn open_tables(
                 .sum()
         },
     )?;
-    for subset in Subset::group(chosen.clone(), table_split) {
+    for subset in Subset::group(chosen.clone(), split) {
         check_shards(path, &subset.files)?;
     }
     let files: Vec<PathBuf> = chosen.iter().map(|name| path.join(name)).collect();
@@ -275,6 +321,17 @@ fn open_tables(
         &files,
         options.memory_budget,
     )?))
+}
+
+/// The folder of a configuration that a Parquet file lies in, above its splits' folders.
+fn place(name: &str) -> &str {
+    let ends = |(parent, part): (&str, &str)| match parent {
+        "" => (part.len(), keyword(part).is_none()),
+        parent => (parent.len() + 1 + part.len(), keyword(part).is_none()),
+    };
+    let parts: Vec<(usize, bool)> = folders(name).map(ends).collect();
+    let own = parts.iter().rev().find(|(_, own)| *own);
+    own.or(parts.first()).map_or(name, |&(end, _)| &name[..end])
 }
 
 /// The split that a Parquet file belongs to: `train-00000-of-00002.parquet`, `train/0000.parquet`, `my_train.parquet`.
@@ -333,9 +390,21 @@ fn check_shards(folder: &Path, names: &[String]) -> Result<(), DataError> {
     let Some((first_name, first)) = shards.first() else {
         return Ok(());
     };
+    let two_uploads = |one: &str, other: &str, what: &str| {
+        let problem = format!(
+            "holds {what}, {one} and {other}, as two uploads leave them; move the files of one of them to another folder"
+        );
+        Err(DataError::format(folder, problem))
+    };
     let is_other = |shard: &Shard| first.split != shard.split || first.count != shard.count;
     if let Some((name, _)) = shards.iter().find(|(_, shard)| is_other(shard)) {
-        return Err(ambiguous(folder, first_name, name));
+        return two_uploads(first_name, name, "shards of two data sets");
+    }
+    for (place, (name, shard)) in shards.iter().enumerate() {
+        let same = |(_, other): &&(&String, Shard)| other.index == shard.index;
+        if let Some((other, _)) = shards[..place].iter().find(same) {
+            return two_uploads(other, name, "the same shard twice");
+        }
     }
     for index in 0..first.count {
         if !shards.iter().any(|(_, shard)| shard.index == index) {

@@ -213,10 +213,10 @@ pub(crate) fn rows(path: &Path) -> Result<usize, DataError> {
     Ok(usize::try_from(metadata.file_metadata().num_rows()).unwrap_or(0))
 }
 
-/// Whether a Parquet file has a column of images.
-pub(crate) fn has_images(path: &Path) -> bool {
+/// Whether a Parquet file can be read and no column of it may hold images.
+pub(crate) fn has_no_images(path: &Path) -> bool {
     footer(path).is_ok_and(|metadata| {
-        image_column(path, metadata.file_metadata().schema_descr().columns()).is_ok()
+        image_columns(metadata.file_metadata().schema_descr().columns()).is_empty()
     })
 }
 
@@ -327,8 +327,8 @@ pub(super) fn is_text(column: &ColumnDescriptor) -> bool {
             ))
 }
 
-/// The leaf with the images: `bytes` inside a struct, else a binary column; one called `image` or `img` goes first.
-fn image_column(path: &Path, columns: &[Arc<ColumnDescriptor>]) -> Result<usize, DataError> {
+/// The columns that may hold images: structs with `bytes`, else binary ones.
+fn image_columns(columns: &[Arc<ColumnDescriptor>]) -> Vec<usize> {
     let is_binary = |column: &ColumnDescriptor| {
         column.physical_type() == Type::BYTE_ARRAY
             && column.max_rep_level() == 0
@@ -340,10 +340,17 @@ fn image_column(path: &Path, columns: &[Arc<ColumnDescriptor>]) -> Result<usize,
     let binary: Vec<usize> = (0..columns.len())
         .filter(|&index| is_binary(&columns[index]))
         .collect();
-    let mut candidates: Vec<usize> = binary.iter().copied().filter(in_struct).collect();
-    if candidates.is_empty() {
-        candidates = binary.into_iter().filter(at_top).collect();
+    let in_structs: Vec<usize> = binary.iter().copied().filter(in_struct).collect();
+    match in_structs.is_empty() {
+        true => binary.into_iter().filter(at_top).collect(),
+        false => in_structs,
     }
+}
+
+/// The leaf with the images: `bytes` inside a struct, else a binary column; one called `image` or `img` goes first.
+fn image_column(path: &Path, columns: &[Arc<ColumnDescriptor>]) -> Result<usize, DataError> {
+    let parts = |index: usize| columns[index].path().parts();
+    let candidates = image_columns(columns);
     let names = |indices: &[usize]| {
         indices
             .iter()

@@ -88,6 +88,16 @@ pub enum SelectionError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A range that ends before it starts.
+    #[error(
+        "cannot select \"rows:{first}-{last}\": the range ends before it starts; did you mean rows:{last}-{first}?"
+    )]
+    Backwards {
+        /// As written, the larger.
+        first: usize,
+        /// As written, the smaller.
+        last: usize,
+    },
     /// A row beyond the end.
     #[error("\"{text}\" selects row {row}, but the data set has {}", rows(*len))]
     Beyond {
@@ -194,9 +204,7 @@ impl Selection {
                 .ok_or_else(|| fail("a range is FIRST-LAST".into()))?;
             let (first, last) = (number(first.trim())?, number(last.trim())?);
             if first > last {
-                return Err(fail(format!(
-                    "the range ends before it starts; did you mean rows:{last}-{first}?"
-                )));
+                return Err(SelectionError::Backwards { first, last });
             }
             Ok(Self::Rows { first, last })
         } else if let Some(label) = text

@@ -24,19 +24,61 @@ const KEYWORDS: [(&str, &str); 11] = [
 ];
 
 /// The keyword in `name` that comes first, and the split that it stands for. A keyword begins a word and no letter
-/// follows it: `train2017` and `my-test_set` have one, `latest` and `valley` have none.
+/// follows it, but for `set` and a single capital: `train2017`, `my-test_set`, `testset` and `trainA` have one, `latest`
+/// and `valley` have none.
 pub(crate) fn keyword(name: &str) -> Option<(&'static str, &'static str)> {
-    let name = name.to_lowercase();
+    let lower = name.to_ascii_lowercase();
     let places = KEYWORDS.iter().filter_map(|&(word, split)| {
-        let place = name.match_indices(word).map(|(at, _)| at).find(|&at| {
-            let before = name[..at].chars().next_back();
-            let after = name[at + word.len()..].chars().next();
-            !before.is_some_and(char::is_alphanumeric) && !after.is_some_and(char::is_alphabetic)
+        let place = lower.match_indices(word).map(|(at, _)| at).find(|&at| {
+            let before = lower[..at].chars().next_back();
+            !before.is_some_and(char::is_alphanumeric) && ends_a_word(name, at + word.len())
         });
         place.map(|at| (at, word, split))
     });
     let first = places.min_by_key(|&(at, ..)| at);
     first.map(|(_, word, split)| (word, split))
+}
+
+/// Whether a keyword that ends at `end` of `name` is a word, or one with `set` or a single capital behind it, as in
+/// `trainset` and in CycleGAN's `trainA`.
+fn ends_a_word(name: &str, end: usize) -> bool {
+    let (keyword, rest) = name.split_at(end);
+    let no_letter = |rest: &str| !rest.starts_with(char::is_alphabetic);
+    let set = rest
+        .get(..3)
+        .is_some_and(|set| set.eq_ignore_ascii_case("set"));
+    let capital = keyword.ends_with(|letter: char| letter.is_ascii_lowercase())
+        && rest.starts_with(|letter: char| letter.is_ascii_uppercase());
+    no_letter(rest) || (set && no_letter(&rest[3..])) || (capital && no_letter(&rest[1..]))
+}
+
+/// The splits that names beside each other stand for: by a keyword of their own, or because they differ in nothing else
+/// than one, as `imagestrain` and `imagestest` do.
+pub(crate) fn among<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+) -> BTreeMap<&'a str, &'static str> {
+    let mut meant = BTreeMap::new();
+    let mut alike: BTreeMap<(String, String), BTreeMap<&str, &'static str>> = BTreeMap::new();
+    for name in names {
+        if let Some((_, split)) = keyword(name) {
+            meant.insert(name, split);
+            continue;
+        }
+        let lower = name.to_ascii_lowercase();
+        for (word, split) in KEYWORDS {
+            for (at, _) in lower.match_indices(word) {
+                let around = (lower[..at].to_owned(), lower[at + word.len()..].to_owned());
+                alike.entry(around).or_default().insert(name, split);
+            }
+        }
+    }
+    for names in alike.into_values() {
+        let splits: BTreeSet<&str> = names.values().copied().collect();
+        if splits.len() > 1 {
+            meant.extend(names);
+        }
+    }
+    meant
 }
 
 /// Files of one split, by their paths below the data set's folder.
@@ -93,9 +135,12 @@ pub(crate) fn choose(
         files.sort_unstable();
         return Ok(files);
     }
+    let names = subsets.iter().map(|subset| subset.name.as_str());
+    let means = among(names);
     let found = subsets.iter().map(|subset| {
         Ok(Found {
             name: subset.name.clone(),
+            means: means.get(subset.name.as_str()).copied(),
             images: count(&subset.files)?,
             first: subset.files[0].clone(),
         })
@@ -117,7 +162,8 @@ fn find(subsets: &[Subset], wanted: &str) -> Option<usize> {
         return exact;
     }
     let (_, meant) = keyword(wanted)?;
-    let stands = |one: &Subset| keyword(&one.name).is_some_and(|(_, split)| split == meant);
+    let means = among(subsets.iter().map(|subset| subset.name.as_str()));
+    let stands = |one: &Subset| means.get(one.name.as_str()) == Some(&meant);
     let mut places = (0..subsets.len()).filter(|&place| stands(&subsets[place]));
     places.next().filter(|_| places.next().is_none())
 }
@@ -130,16 +176,20 @@ pub(crate) fn of_folders(names: Vec<String>, asked: bool) -> Vec<Subset> {
     for name in &names {
         parents_of_images.insert(name.rsplit_once('/').map_or("", |(parent, _)| parent));
         for (parent, child) in folders(name) {
-            if let Some((_, split)) = keyword(child) {
-                children.entry(parent).or_default().insert(split);
-            }
+            children.entry(parent).or_default().insert(child);
         }
     }
-    let parents: BTreeSet<String> = children
-        .into_iter()
-        .filter(|(parent, splits)| splits.len() > 1 || parents_of_images.contains(parent))
-        .map(|(parent, _)| parent.to_owned())
-        .collect();
+    // The folders that are splits, by the one above them.
+    let mut parents: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (parent, children) in children {
+        let meant = among(children);
+        let splits: BTreeSet<&str> = meant.values().copied().collect();
+        let beside_images = !splits.is_empty() && parents_of_images.contains(parent);
+        if splits.len() > 1 || beside_images {
+            let called = meant.into_keys().map(str::to_owned).collect();
+            parents.insert(parent.to_owned(), called);
+        }
+    }
     if parents.is_empty() && !asked {
         return vec![Subset {
             name: String::new(),
@@ -147,8 +197,11 @@ pub(crate) fn of_folders(names: Vec<String>, asked: bool) -> Vec<Subset> {
         }];
     }
     Subset::group(names, |name| {
-        let split = |(parent, child): &(&str, &str)| {
-            keyword(child).is_some() && (parents.is_empty() || parents.contains(*parent))
+        let split = |(parent, child): &(&str, &str)| match parents.is_empty() {
+            true => keyword(child).is_some(),
+            false => parents
+                .get(*parent)
+                .is_some_and(|called| called.contains(*child)),
         };
         folders(name).find(split).map(|(_, child)| child.to_owned())
     })
@@ -181,6 +234,14 @@ mod tests {
             ("val", Some("validation")),
             ("dev_1", Some("validation")),
             ("test.train", Some("test")),
+            ("trainA", Some("train")),
+            ("testB", Some("test")),
+            ("trainset", Some("train")),
+            ("valSet", Some("validation")),
+            ("TESTSET_2", Some("test")),
+            ("testimonials", None),
+            ("trainAll", None),
+            ("testsets", None),
             ("latest", None),
             ("valley", None),
             ("trainers", None),
@@ -188,6 +249,27 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(keyword(name).map(|(_, split)| split), split, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_differ_in_a_keyword_alone_are_splits_and_other_words_are_not() {
+        let known = |names: &[&'static str]| among(names.iter().copied()).into_keys().count();
+        for names in [
+            ["imagestrain", "imagestest"],
+            ["imagesTrain", "imagesVal"],
+            ["trainHR", "testHR"],
+            ["trainA", "testB"],
+        ] {
+            assert_eq!(known(&names), 2, "{names:?}");
+        }
+        for names in [
+            ["testimonials", "trainers"],
+            ["latest", "contest"],
+            ["valley", "device"],
+            ["imagestrain", "labelstest"],
+        ] {
+            assert_eq!(known(&names), 0, "{names:?}");
         }
     }
 
@@ -217,6 +299,13 @@ mod tests {
             of(&["cat/dev/a.png", "cat/train/a.png"], false),
             two("dev", "train")
         );
+        assert_eq!(
+            of(&["imagestest/a.png", "imagestrain/a.png"], false),
+            two("imagestest", "imagestrain")
+        );
+        for ordinary in ["training-shoes/a.png", "testimonials/a.png"] {
+            assert_eq!(of(&[ordinary, "hats/a.png"], false), [(String::new(), 2)]);
+        }
         let vehicles = ["car/a.png", "train/a.png"];
         assert_eq!(of(&vehicles, false), [(String::new(), 2)]);
         assert_eq!(of(&vehicles, true), two("", "train"));

@@ -11,7 +11,6 @@ mod search;
 use std::collections::HashMap;
 use std::str::FromStr;
 
-use retrack_networks::words::counted;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -86,11 +85,7 @@ impl<'de> Deserialize<'de> for Neighbors {
 #[non_exhaustive]
 pub enum NeighborError {
     /// More neighbors were asked for than there are images.
-    #[error(
-        "{} asked for, but only {} retained; ask for fewer",
-        counted(*wanted, "neighbor"),
-        counted(*retained, "image")
-    )]
+    #[error("{}", too_few(*wanted, *retained))]
     TooFew {
         /// Neighbors asked for.
         wanted: usize,
@@ -108,6 +103,18 @@ pub enum NeighborError {
     /// An image cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
+}
+
+fn too_few(wanted: usize, retained: usize) -> String {
+    let wanted = match wanted {
+        1 => "1 neighbor was".to_owned(),
+        many => format!("{many} neighbors were"),
+    };
+    match retained {
+        0 => "all images are selected or exact copies of the selected ones; nothing would be retained".to_owned(),
+        1 => format!("{wanted} asked for, but only 1 image is retained"),
+        many => format!("{wanted} asked for, but only {many} images are retained"),
+    }
 }
 
 /// The root-mean-square difference of a value, 0 to 255, for a squared distance over `bytes` values.
