@@ -33,7 +33,7 @@ pipe = diffusers.StableDiffusionPipeline(
     text_encoder=CLIPTextModel(CLIPTextConfig(
         vocab_size=2, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1, bos_token_id=0, eos_token_id=1
     )),
-    tokenizer=CLIPTokenizer(folder + "/vocab.json", folder + "/merges.txt"),
+    tokenizer=CLIPTokenizer(folder + "/vocab.json", folder + "/merges.txt", model_max_length=77),
     unet=diffusers.UNet2DConditionModel(
         sample_size=8,
         layers_per_block=1,

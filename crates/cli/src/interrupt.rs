@@ -68,7 +68,7 @@ pub fn listen() -> Result<(), Failure> {
 fn watch() {
     loop {
         std::thread::sleep(LOOK);
-        let Some(code) = code() else {
+        let Some(code) = pending() else {
             continue;
         };
         let mut state = state();
@@ -120,11 +120,6 @@ pub fn at_once(words: impl Into<String>) {
 
 /// The exit code of a command that a signal is to end, if one came.
 pub fn pending() -> Option<u8> {
-    // Before its first look the other thread cannot know.
-    code()
-}
-
-fn code() -> Option<u8> {
     match SIGNAL.get()?.load(Ordering::Relaxed) {
         0 => None,
         signal => Some(128 + signal as u8),

@@ -20,7 +20,7 @@ use crate::model;
 use crate::session::Observer;
 
 /// As `retrack sample` draws where nothing is said: the model's own scheduler (DDPM), so many steps.
-const SAMPLING_STEPS: usize = 50;
+const SAMPLING_STEPS: usize = model::STEPS;
 /// Part of a run's work that samples may take.
 const SHARE: f64 = 0.05;
 /// A training step takes about three times what a prediction of its images takes.

@@ -170,7 +170,7 @@ fn dtypes(weights: &Weights) -> String {
     names.join(" and ")
 }
 
-/// A model that could not be written, with what can be done where its type cannot hold a value. `path`: as it was typed.
+/// A model that could not be written, with what can be done where its type cannot hold a value.
 pub fn failure(error: ModelError, convertible: bool) -> Failure {
     let ModelError::Folder(FolderError::Tensor {
         source: TensorError::OutOfRange { dtype, .. },

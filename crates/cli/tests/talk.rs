@@ -206,7 +206,7 @@ fn on_a_terminal_no_bar_wraps_and_none_begins_with_the_time_left() {
 fn on_a_terminal_errors_break_between_words_and_in_a_file_not_at_all() {
     let folder = Folder::with_model_and_photos();
     let line = "unlearn --model model --data photos --forget photos/there-is-no-photo-of-that-name.png --out out";
-    let (_, said) = (0, folder.command(line).output().unwrap().stderr);
+    let said = folder.command(line).output().unwrap().stderr;
     let plain = String::from_utf8(said).unwrap();
     let errors = plain.lines().filter(|line| line.starts_with("error: "));
     assert_eq!(errors.count(), 1, "{plain}");

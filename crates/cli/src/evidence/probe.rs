@@ -64,7 +64,7 @@ fn sampler_of(scheduler: &SchedulerConfig, steps: usize) -> SamplerName {
 }
 
 /// Steps of a sample: those of `retrack sample`, so that both look alike.
-const SAMPLING_STEPS: usize = 50;
+const SAMPLING_STEPS: usize = model::STEPS;
 /// Parts of a run, in forward passes, that may go into what is drawn of each model, into each one's denoising errors, and
 /// into looking at these on the way.
 const DRAWING: f64 = 0.08;
