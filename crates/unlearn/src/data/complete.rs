@@ -293,14 +293,15 @@ fn tiff_tags(bytes: &[u8]) -> Option<(Vec<TiffTag>, usize)> {
     let mut tags = Vec::new();
     for entry in 0..number(first, counted)? {
         let at = entry.checked_mul(entry_length)?.checked_add(entries)?;
-        // The whole entry must be there.
-        number(at + entry_length - 1, 1)?;
-        tags.push(TiffTag {
+        let found = TiffTag {
             tag: number(at, 2)?,
             kind: number(at + 2, 2)?,
             count: number(at + 4, width)?,
             at: at + 4 + width as u64,
-        });
+        };
+        // The whole entry must be there.
+        number(found.at, width)?;
+        tags.push(found);
     }
     Some((tags, width))
 }
