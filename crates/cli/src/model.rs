@@ -110,6 +110,9 @@ pub fn read_data(path: &Path, options: &OpenOptions, split: &str) -> Result<Data
     let _activity = progress::activity("reading the data");
     let data = Dataset::open(path, options).map_err(|error| Failure::of_data(error, split))?;
     warn_of_lossy(&data)?;
+    if let Some(note) = data.label_note() {
+        progress::warn(format!("{}: {note}", path.display()));
+    }
     let shape = data.shape();
     progress::detail(format_args!(
         "read {}: {}, {} of {} x {} x {}",

@@ -244,32 +244,72 @@ fn bytes(hex: &Value) -> Vec<u8> {
 
 #[test]
 fn transparent_palette_and_deep_pictures_are_what_pillow_converts_them_to() {
-    let folder = files().join("pillow");
-    let expected = fs::read_to_string(folder.join("expected.json")).unwrap();
-    let expected: Value = serde_json::from_str(&expected).unwrap();
-    for (name, expected) in expected.as_object().unwrap() {
-        let content = fs::read(folder.join(name)).unwrap();
-        let transparent = usize::from(expected["transparent"].as_bool().unwrap());
-        for (channels, key) in [(3, "rgb"), (1, "l")] {
-            for memory_budget in [1 << 20, 0] {
-                let options = OpenOptions {
-                    channels: Some(channels),
-                    memory_budget,
-                    ..OpenOptions::default()
-                };
-                let folder = tempfile::tempdir().unwrap();
-                fs::write(folder.path().join(name), &content).unwrap();
-                let data = Dataset::open(folder.path(), &options).unwrap();
-                let mut out = vec![0; data.shape().bytes()];
-                data.read(0, &mut out).unwrap();
-                assert_eq!(out, bytes(&expected[key]), "{name} {key}");
-                let found = Lossy {
-                    transparent,
-                    scaled: 0,
-                    cut: usize::from(name.contains("16")),
-                };
-                assert_eq!(data.lossy().unwrap(), found, "{name} {key}");
-            }
+    let expected = expected();
+    for name in expected.as_object().unwrap().keys() {
+        is_as_pillow(name, &expected[name]);
+    }
+}
+
+#[test]
+fn premultiplied_and_big_tiffs_and_gifs_with_a_small_frame_are_what_pillow_reads() {
+    for name in [
+        "premultiplied.tif",
+        "big.tif",
+        "small_frame.gif",
+        "small_transparent_frame.gif",
+    ] {
+        is_as_pillow(name, &expected()[name]);
+    }
+}
+
+#[test]
+fn sixteen_bit_gray_with_a_transparent_value_is_scaled_and_counted_too() {
+    let gray: ImageBuffer<Luma<u16>, _> =
+        ImageBuffer::from_raw(4, 1, vec![0u16, 128, 129, 65535]).unwrap();
+    let plain = png(gray);
+    // A tRNS chunk after the header: the value 129 is transparent.
+    let mut chunk = b"tRNS\0\x81".to_vec();
+    let mut crc = flate2::Crc::new();
+    crc.update(&chunk);
+    chunk.extend(crc.sum().to_be_bytes());
+    let keyed = [&plain[..33], &[0, 0, 0, 2], &chunk, &plain[33..]].concat();
+    let data = open_one("a.png", &keyed, None).unwrap();
+    assert_eq!(pixels("a.png", &keyed, None), pixels("a.png", &plain, None));
+    let found = Lossy {
+        transparent: 1,
+        scaled: 1,
+        cut: 0,
+    };
+    assert_eq!(data.lossy().unwrap(), found);
+}
+
+fn expected() -> Value {
+    let expected = fs::read_to_string(files().join("pillow/expected.json")).unwrap();
+    serde_json::from_str(&expected).unwrap()
+}
+
+fn is_as_pillow(name: &str, expected: &Value) {
+    let content = fs::read(files().join("pillow").join(name)).unwrap();
+    let transparent = usize::from(expected["transparent"].as_bool().unwrap());
+    for (channels, key) in [(3, "rgb"), (1, "l")] {
+        for memory_budget in [1 << 20, 0] {
+            let options = OpenOptions {
+                channels: Some(channels),
+                memory_budget,
+                ..OpenOptions::default()
+            };
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join(name), &content).unwrap();
+            let data = Dataset::open(folder.path(), &options).unwrap();
+            let mut out = vec![0; data.shape().bytes()];
+            data.read(0, &mut out).unwrap();
+            assert_eq!(out, bytes(&expected[key]), "{name} {key}");
+            let found = Lossy {
+                transparent,
+                scaled: 0,
+                cut: usize::from(name.contains("16")),
+            };
+            assert_eq!(data.lossy().unwrap(), found, "{name} {key}");
         }
     }
 }

@@ -189,6 +189,91 @@ fn captions_in_a_column_may_be_lists() {
 }
 
 #[test]
+fn labels_of_every_whole_type_are_read_and_of_the_others_it_is_said() {
+    let open = |name: &str| Dataset::open(&file(name), &ON_DEMAND).unwrap();
+    let labels =
+        |data: &Dataset| -> Vec<Option<i64>> { (0..3).map(|row| data.label(row)).collect() };
+    let unsigned = open("unsigned.parquet");
+    assert_eq!(labels(&unsigned)[0], Some(4_294_967_295));
+    assert_eq!(labels(&open("float_labels.parquet")), [None, None, Some(0)]);
+    let binary = open("binary_labels.parquet");
+    assert_eq!(labels(&binary), [2, 1, 0].map(Some));
+    assert_eq!(binary.label_name(2), Some("dog"));
+    let fine = open("fine_labels.parquet");
+    assert_eq!(labels(&fine), [0, 1, 2].map(Some));
+    assert!(fine.label_note().unwrap().contains("column `fine_label`"));
+    for (name, says) in [
+        (
+            "huge_labels.parquet",
+            "`label` holds numbers such as 18446744073709551615",
+        ),
+        ("score_labels.parquet", "`label` holds numbers such as 0.25"),
+        (
+            "coarse_labels.parquet",
+            "`coarse_label` is not read as labels",
+        ),
+    ] {
+        let data = open(name);
+        assert_eq!(labels(&data), [None; 3], "{name}");
+        assert!(
+            data.label_note().unwrap().contains(says),
+            "{:?}",
+            data.label_note()
+        );
+        let error = Selection::parse("label:0")
+            .unwrap()
+            .resolve(&data)
+            .unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    assert_eq!(open("hugging_face.parquet").label_note(), None);
+}
+
+#[test]
+fn a_number_that_names_one_label_and_numbers_another_selects_neither() {
+    let data = Dataset::open(&file("number_names.parquet"), &ON_DEMAND).unwrap();
+    let select = |data: &Dataset, text: &str| {
+        let resolved = Selection::parse(text).unwrap().resolve(data);
+        resolved
+            .map(|resolved| resolved.rows)
+            .map_err(|error| error.to_string())
+    };
+    let error = select(&data, "label:2").unwrap_err();
+    for says in [
+        "called \"2\", with number 1 (its first row is 1)",
+        "number 2, called \"cat\" (its first row is 2)",
+    ] {
+        assert!(error.contains(says), "{error}");
+    }
+    assert_eq!(select(&data, "label:cat").unwrap(), [2, 5, 8]);
+    assert!(select(&data, "label:0").unwrap() == [0, 3, 6, 9]);
+    let padded = Dataset::open(&file("padded_names.parquet"), &ON_DEMAND).unwrap();
+    assert_eq!(select(&padded, "label:7").unwrap(), [0, 2, 4, 6, 8]);
+    assert_eq!(select(&padded, "label:07").unwrap(), [1, 3, 5, 7, 9]);
+}
+
+#[test]
+fn columns_that_hold_no_texts_are_no_captions_and_not_called_damage() {
+    let data = Dataset::open(&file("captions.parquet"), &ON_DEMAND).unwrap();
+    for (column, says) in [
+        ("map", "its column `map` holds maps, not texts"),
+        ("struct", "its column `struct` holds structs, not texts"),
+        ("label", "its column `label` holds whole numbers, not texts"),
+        (
+            "raw",
+            "its column `raw` holds binary values that are no text",
+        ),
+    ] {
+        let error = captions(&data, column).unwrap_err().to_string();
+        assert!(
+            error.contains(says) && error.contains("captions.parquet"),
+            "{error}"
+        );
+        assert!(!error.contains("damaged"), "{error}");
+    }
+}
+
+#[test]
 fn a_hub_layout_is_found_further_down_and_configurations_are_not_mixed() {
     let folder = tempfile::tempdir().unwrap();
     let copy = |name: &str| {
@@ -258,6 +343,10 @@ fn files_without_images_are_refused() {
     for (name, message) in [
         ("no_images.parquet", "text, number"),
         ("paths_only.parquet", "row 0: the row has no image"),
+        (
+            "path_texts.parquet",
+            "its `image` column holds paths, not images; open the folder",
+        ),
     ] {
         let error = Dataset::open(&file(name), &OpenOptions::default())
             .unwrap_err()

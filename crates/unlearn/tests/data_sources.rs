@@ -6,8 +6,8 @@ use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use image::{GrayImage, RgbImage};
-use retrack_unlearn::data::{Alpha, DataError, Dataset, ImageShape, OpenOptions};
+use image::{GrayImage, Luma, RgbImage};
+use retrack_unlearn::data::{Alpha, DataError, Dataset, ImageShape, OpenOptions, captions};
 
 fn open(path: &Path) -> Dataset {
     Dataset::open(path, &OpenOptions::default()).unwrap()
@@ -706,4 +706,99 @@ fn files_far_below_a_folder_are_not_denied() {
         !error.contains("holds no files") && error.contains("name the folder that holds the files"),
         "{error}"
     );
+}
+
+/// The captions of images of these names from a file of these names, each of which is its own caption.
+fn named(images: &[&str], entries: &[&str]) -> Result<Vec<String>, String> {
+    let folder = tempfile::tempdir().unwrap();
+    for (row, name) in images.iter().enumerate() {
+        let path = folder.path().join("data").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        GrayImage::from_pixel(2, 2, Luma([row as u8]))
+            .save(path)
+            .unwrap();
+    }
+    let data = open(&folder.path().join("data"));
+    let lines: Vec<String> = entries
+        .iter()
+        .map(|name| format!("{{\"file_name\": {name:?}, \"text\": {name:?}}}"))
+        .collect();
+    let path = folder.path().join("captions.jsonl");
+    fs::write(&path, lines.join("\n")).unwrap();
+    captions(&data, path.to_str().unwrap())
+        .map(|found| found.texts)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_caption_belongs_to_an_image_only_if_one_name_is_the_end_of_the_other() {
+    let (two, flat) = (["train/cat/0.png", "train/dog/1.png"], ["0.png", "1.png"]);
+    for (images, entries) in [
+        (two, ["cat/0.png", "dog/1.png"]),
+        (two, ["0.png", "1.png"]),
+        (two, ["/other/data/train/cat/0.png", "./train/dog/1.png"]),
+        (two, ["cat\\0.png", "dog\\1"]),
+        (flat, ["cat/0.png", "dog/1.png"]),
+        (flat, ["cat/0.jpg", "1"]),
+    ] {
+        assert_eq!(named(&images, &entries).unwrap(), entries);
+    }
+    for (images, entries) in [
+        (
+            two.as_slice(),
+            ["test/cat/0.png", "train/dog/1.png"].as_slice(),
+        ),
+        (&two, &["cow/0.png", "dog/1.png"]),
+        // Of two entries, or of two images, neither is the one.
+        (&two, &["a/train/cat/0.png", "b/train/cat/0.png", "1.png"]),
+        (
+            &["cat/0.png", "dog/0.png", "dog/1.png"],
+            &["0.png", "1.png"],
+        ),
+    ] {
+        let error = named(images, entries).unwrap_err();
+        assert!(error.contains("no caption"), "{entries:?}: {error}");
+    }
+    let whole = ["0.png", "cat/0.png"];
+    assert_eq!(named(&whole, &["cat/0.png", "0.png"]).unwrap(), whole);
+    let error = named(&two, &["test/cat/0.png", "test/cat/1.png"]).unwrap_err();
+    for says in ["\"test/cat/0.png\"", "\"train/cat/0.png\""] {
+        assert!(error.contains(says), "{error}");
+    }
+    let error = named(&two, &["cat/0.png"]).unwrap_err();
+    assert!(error.contains("1 of 2 images has no caption"), "{error}");
+}
+
+#[test]
+fn captions_of_one_split_are_not_those_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    for split in ["train", "test"] {
+        let cats = folder.path().join(split).join("cat");
+        fs::create_dir_all(&cats).unwrap();
+        GrayImage::new(2, 2).save(cats.join("0.png")).unwrap();
+        let line = format!("{{\"file_name\": \"cat/0.png\", \"text\": \"{split}\"}}");
+        fs::write(folder.path().join(split).join("metadata.jsonl"), line).unwrap();
+        let texts = folder.path().join("texts").join(split);
+        fs::create_dir_all(&texts).unwrap();
+        fs::write(texts.join("0.txt"), split).unwrap();
+    }
+    let open = |split: &str| {
+        let options = OpenOptions {
+            split: Some(split.into()),
+            ..OpenOptions::default()
+        };
+        Dataset::open(folder.path(), &options).unwrap()
+    };
+    let found = |split: &str, from: &str| {
+        let path = folder.path().join(from);
+        captions(&open(split), path.to_str().unwrap()).map(|found| found.texts)
+    };
+    for split in ["train", "test"] {
+        let own = found(split, &format!("{split}/metadata.jsonl")).unwrap();
+        assert_eq!(own, [split]);
+        assert_eq!(found(split, &format!("texts/{split}")).unwrap(), [split]);
+    }
+    assert!(found("train", "test/metadata.jsonl").is_err());
+    // One text beside two images is neither's.
+    assert!(found("all", "texts/test").is_err());
 }

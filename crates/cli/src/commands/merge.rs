@@ -15,7 +15,7 @@ use crate::args::MergeArgs;
 use crate::failure::Failure;
 use crate::folders::{digests, existing, outside, outside_all};
 use crate::unlearning::publish;
-use crate::{interrupt, model, progress, written};
+use crate::{interrupt, model, progress, reopened};
 
 pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     outside_all(&args.out, [("adapter", args.adapter.as_deref())])?;
@@ -88,7 +88,7 @@ fn say_rounded(changes: &Changes, convertible: bool) {
     if changes.rounded_back == 0 {
         return;
     }
-    let share = written::percent(changes.rounded_back, changes.moved);
+    let share = reopened::percent(changes.rounded_back, changes.moved);
     let way = match convertible {
         true => "; with --dtype f32 nothing rounds back",
         false => "",

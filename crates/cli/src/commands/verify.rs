@@ -23,8 +23,8 @@ use serde_json::{Value, json};
 use super::unlearn_text::encode;
 use crate::args::{DataArgs, ReadingArgs, VerifyArgs};
 use crate::evidence::{
-    CONTENT, Check, Forgotten, Numbers, OLD_KEY, PAGE, Private, Probe, RowTexts,
-    output_files, output_paths, record_files,
+    CONTENT, Check, Forgotten, Numbers, OLD_KEY, PAGE, Private, Probe, RowTexts, output_files,
+    output_paths, record_files,
 };
 use crate::failure::Failure;
 use crate::folders::digests;

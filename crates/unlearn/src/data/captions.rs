@@ -1,7 +1,8 @@
 //! A caption for each image of a data set: a column of a Parquet file, a file beside the images, or a text file for each.
 
-use std::collections::HashMap;
-use std::path::Path;
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use retrack_networks::words::counted;
 use serde_json::{Map, Value};
@@ -46,23 +47,33 @@ pub struct Captions {
 /// No such file or column, or an image without a caption.
 pub fn captions(data: &Dataset, from: &str) -> Result<Captions, DataError> {
     let path = Path::new(from);
+    let mut named = None;
     let texts = if path.is_dir() {
         beside(data, path)?
     } else if path.is_file() {
-        by_name(data, &parse(path, &read_text(path)?)?)
+        let entries = parse(path, &read_text(path)?)?;
+        let texts = by_name(data, path, &entries);
+        named = Some(entries.into_iter().next().map(|(name, _)| name));
+        texts
     } else {
         column(data, from)?
     };
     let missing = texts.iter().filter(|texts| texts.is_empty()).count();
     if let Some(first) = texts.iter().position(Vec::is_empty) {
-        return Err(DataError::format(
-            data.path(),
-            format!(
-                "{missing} of {} have no caption in {from}, the first of them {}",
-                counted(data.len(), "image"),
-                data.name(first)
+        let name = data.name(first);
+        let problem = match named {
+            Some(None) => format!("{from} holds no captions"),
+            Some(Some(entry)) if missing == data.len() => format!(
+                "no caption in {from} fits any image: the file's first is of \"{entry}\", the data set's first image \
+                 is \"{name}\"; one must be the end of the other, and fit nothing else"
             ),
-        ));
+            _ => format!(
+                "{missing} of {} {} no caption in {from}, the first of them {name}",
+                counted(data.len(), "image"),
+                if missing == 1 { "has" } else { "have" },
+            ),
+        };
+        return Err(DataError::format(data.path(), problem));
     }
     Ok(Captions {
         several: texts.iter().filter(|texts| texts.len() > 1).count(),
@@ -92,68 +103,126 @@ fn column(data: &Dataset, name: &str) -> Result<Vec<Vec<String>>, DataError> {
     ))
 }
 
-/// From text files that are called as the images are.
+/// From text files that are called as the images are, below the folder as the images are below theirs, or less deep
+/// where that stands for one image alone.
 fn beside(data: &Dataset, folder: &Path) -> Result<Vec<Vec<String>>, DataError> {
-    let of_row = |row| {
-        let name = data.name(row);
-        let plain = name.rsplit('/').next().unwrap_or(&name);
-        let places = [name.as_str(), plain].map(|name| folder.join(name));
-        let place = places
-            .iter()
-            .flat_map(|place| BESIDE.map(|ending| place.with_extension(ending)))
+    let names: Vec<String> = (0..data.len()).map(|row| data.name(row)).collect();
+    let mut rows: HashMap<String, usize> = HashMap::new();
+    for suffix in names.iter().flat_map(|name| suffixes(name)) {
+        *rows.entry(without_ending(suffix)).or_default() += 1;
+    }
+    let of_row = |name: &String| {
+        let place = suffixes(name)
+            .filter(|suffix| *suffix == name || rows.get(&without_ending(suffix)) == Some(&1))
+            .flat_map(|suffix| BESIDE.map(|ending| folder.join(suffix).with_extension(ending)))
             .find(|place| place.is_file());
         let Some(place) = place else {
             return Ok(Vec::new());
         };
         Ok(vec![read_text(&place)?.trim().to_owned()])
     };
-    (0..data.len()).map(of_row).collect()
+    names.iter().map(of_row).collect()
 }
 
-/// From entries by name: the whole path, else the last part of it, else that without its ending.
-fn by_name(data: &Dataset, entries: &[(String, Vec<String>)]) -> Vec<Vec<String>> {
-    let plain = |name: &str| name.rsplit(['/', '\\']).next().unwrap_or(name).to_owned();
-    let stem = |name: &str| {
-        let plain = plain(name);
-        plain
-            .rsplit_once('.')
-            .map_or(plain.clone(), |(stem, _)| stem.to_owned())
+/// From entries by name: one name must be the end of the other, part by part; if none is, both without the endings of
+/// the files.
+fn by_name(data: &Dataset, from: &Path, entries: &[(String, Vec<String>)]) -> Vec<Vec<String>> {
+    let parts = |name: &str| {
+        let parts = name.split(['/', '\\']);
+        let parts: Vec<&str> = parts.filter(|part| !matches!(*part, "" | ".")).collect();
+        parts.join("/")
     };
-    // A key that stands for several entries is none: another image's caption is worse than no caption.
-    let table = |key: &dyn Fn(&str) -> String| {
-        let mut table: HashMap<String, Option<usize>> = HashMap::new();
-        for (place, (name, _)) in entries.iter().enumerate() {
-            let entry = table.entry(key(name)).or_insert(Some(place));
-            if *entry != Some(place) {
-                *entry = None;
+    let rows: Vec<String> = (0..data.len()).map(|row| parts(&data.name(row))).collect();
+    let below = below(data.path(), from);
+    let names: Vec<String> = entries
+        .iter()
+        .map(|(name, _)| match &below {
+            Some((folder, prefix)) if folder.join(name).is_file() => {
+                parts(&format!("{prefix}/{name}"))
             }
-        }
-        table
+            _ => parts(name),
+        })
+        .collect();
+    let mut found = same_names(&rows, &names);
+    let plain = |names: &[String]| -> Vec<String> {
+        names.iter().map(|name| without_ending(name)).collect()
     };
-    let whole = |name: &str| name.trim_start_matches("./").to_owned();
-    let keys: [&dyn Fn(&str) -> String; 3] = [&whole, &plain, &stem];
-    let tables = keys.map(|key| table(key));
-    // By their last part alone, rows may be confused as well.
-    let mut rows: [HashMap<String, usize>; 3] = Default::default();
-    for row in 0..data.len() {
-        for (rows, key) in rows.iter_mut().zip(keys) {
-            *rows.entry(key(&data.name(row))).or_default() += 1;
+    let less = same_names(&plain(&rows), &plain(&names));
+    for (found, less) in found.iter_mut().zip(less) {
+        *found = found.or(less);
+    }
+    let texts = |place: Option<usize>| place.map_or(Vec::new(), |place| entries[place].1.clone());
+    found.into_iter().map(texts).collect()
+}
+
+/// The folder of a captions file and its path below the data set's folder, where it lies deeper than that: the names of
+/// a `test/metadata.jsonl` are those of images in `test`.
+fn below(root: &Path, from: &Path) -> Option<(PathBuf, String)> {
+    let folder = fs::canonicalize(from).ok()?.parent()?.to_owned();
+    let below = folder.strip_prefix(fs::canonicalize(root).ok()?).ok()?;
+    let prefix = below
+        .to_str()
+        .filter(|prefix| !prefix.is_empty())?
+        .to_owned();
+    Some((folder, prefix))
+}
+
+/// The path, what is left of it without its first folder, and so on to its last part.
+fn suffixes(name: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(name), |name| {
+        name.split_once('/').map(|(_, rest)| rest)
+    })
+}
+
+fn without_ending(name: &str) -> String {
+    let (folder, last) = name.rsplit_once('/').unwrap_or(("", name));
+    let stem = last.rsplit_once('.').map_or(last, |(stem, _)| stem);
+    match folder {
+        "" => stem.to_owned(),
+        folder => format!("{folder}/{stem}"),
+    }
+}
+
+/// For each row the place of its name: the same one, else the only one that it ends with or that ends with it. A name
+/// that fits several rows is none's: another image's caption is worse than no caption.
+fn same_names(rows: &[String], names: &[String]) -> Vec<Option<usize>> {
+    let places = |names: &[String]| {
+        let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+        for (place, name) in names.iter().enumerate() {
+            places.entry(name.clone()).or_default().push(place);
+        }
+        places
+    };
+    let (of_rows, of_names) = (places(rows), places(names));
+    let mut pairs: BTreeSet<(usize, usize)> = BTreeSet::new();
+    for (row, name) in rows.iter().enumerate() {
+        let places = suffixes(name).find_map(|name| of_names.get(name));
+        pairs.extend(places.into_iter().flatten().map(|&place| (row, place)));
+    }
+    for (place, name) in names.iter().enumerate() {
+        let rows = suffixes(name).find_map(|name| of_rows.get(name));
+        pairs.extend(rows.into_iter().flatten().map(|&row| (row, place)));
+    }
+    let (mut in_row, mut in_name) = (vec![0; rows.len()], vec![0; names.len()]);
+    for &(row, place) in &pairs {
+        in_row[row] += 1;
+        in_name[place] += 1;
+    }
+    let mut found = vec![None; rows.len()];
+    for &(row, place) in &pairs {
+        if in_row[row] == 1 && in_name[place] == 1 {
+            found[row] = Some(place);
         }
     }
-    let of_row = |row| {
-        let name = data.name(row);
-        let found = keys
-            .iter()
-            .zip(&tables)
-            .zip(&rows)
-            .find_map(|((key, table), rows)| {
-                let key = key(&name);
-                let unique = rows.get(&key) == Some(&1);
-                table.get(&key).copied().flatten().filter(|_| unique)
-            });
-        found.map_or(Vec::new(), |place| entries[place].1.clone())
-    };
-    (0..data.len()).map(of_row).collect()
+    for (row, name) in rows.iter().enumerate() {
+        if let (Some(&[place]), Some(&[_])) = (
+            of_names.get(name).map(Vec::as_slice),
+            of_rows.get(name).map(Vec::as_slice),
+        ) {
+            found[row] = Some(place);
+        }
+    }
+    found
 }
 
 /// Names and captions of a file, several entries of one name put together.
@@ -208,9 +277,17 @@ fn parse(path: &Path, text: &str) -> Result<Vec<(String, Vec<String>)>, DataErro
             .iter()
             .find_map(|key| entry.get(key).and_then(Value::as_str));
         let (Some(name), Some(texts)) = (name, texts_of(entry)) else {
+            let number = number + 1;
+            if let Some((key, value)) = misfit(entry, name.is_some()) {
+                return Err(problem(format!(
+                    "entry {number}: its `{key}` is {}, not a text{}",
+                    kind(value),
+                    name.map(|name| format!(" (it is of \"{name}\")"))
+                        .unwrap_or_default()
+                )));
+            }
             return Err(problem(format!(
-                "entry {} has {}; it needs the file's name as `file_name` and its caption as one of {}",
-                number + 1,
+                "entry {number} has {}; it needs the file's name as `file_name` and its caption as one of {}",
                 keys(entry),
                 TEXT_KEYS.join(", ")
             )));
@@ -278,16 +355,28 @@ fn coco(object: &Map<String, Value>) -> Option<Vec<Value>> {
         object.get("images")?.as_array()?,
         object.get("annotations")?.as_array()?,
     );
-    let names: HashMap<i64, &Value> = images
+    // Some writers make the numbers texts.
+    let number = |id: &Value| match id {
+        Value::Number(number) => Some(number.to_string()),
+        id => id.as_str().map(str::to_owned),
+    };
+    let names: HashMap<String, &Value> = images
         .iter()
-        .filter_map(|image| Some((image.get("id")?.as_i64()?, image.get("file_name")?)))
+        .filter_map(|image| Some((number(image.get("id")?)?, image.get("file_name")?)))
         .collect();
     let entries = annotations.iter().filter_map(|annotation| {
-        let name = names.get(&annotation.get("image_id")?.as_i64()?)?;
+        let name = names.get(&number(annotation.get("image_id")?)?)?;
         let caption = annotation.get("caption")?;
         Some(serde_json::json!({"file_name": name, "text": caption}))
     });
     Some(entries.collect())
+}
+
+/// The key of an entry that is there but holds no text: its name's, or with a name its caption's.
+fn misfit(entry: &Value, has_name: bool) -> Option<(&str, &Value)> {
+    let keys: &[&'static str] = if has_name { &TEXT_KEYS } else { &NAME_KEYS };
+    keys.iter()
+        .find_map(|&key| entry.get(key).map(|value| (key, value)))
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -355,6 +444,11 @@ mod tests {
                 "coco.json",
                 r#"{"info": {}, "images": [{"id": 7, "file_name": "a.png"}, {"id": 8, "file_name": "b/c.png"}],
                     "annotations": [{"image_id": 8, "caption": "a dog"}, {"image_id": 7, "caption": "a cat"}]}"#,
+            ),
+            (
+                "coco_of_texts.json",
+                r#"{"images": [{"id": "7", "file_name": "a.png"}, {"id": "x8", "file_name": "b/c.png"}],
+                    "annotations": [{"image_id": "x8", "caption": "a dog"}, {"image_id": 7, "caption": "a cat"}]}"#,
             ),
         ] {
             let found = parsed(name, text).unwrap();
@@ -429,6 +523,21 @@ mod tests {
             ("c.jsonl", "{}\nnot json\n", "line 2"),
             ("c.json", "not json", "not valid JSON"),
             ("c.csv", "a.png,a cat\n", "entry"),
+            (
+                "c.json",
+                r#"[{"file_name": "a.png", "text": 7}]"#,
+                "entry 1: its `text` is a number, not a text (it is of \"a.png\")",
+            ),
+            (
+                "c.json",
+                r#"[{"file_name": 7, "text": "a cat"}]"#,
+                "entry 1: its `file_name` is a number, not a text",
+            ),
+            (
+                "c.json",
+                r#"[{"file_name": "a.png", "text": null}]"#,
+                "entry 1: its `text` is null",
+            ),
         ] {
             let error = parsed(name, text).unwrap_err();
             assert!(error.contains(says), "{text}: {error}");

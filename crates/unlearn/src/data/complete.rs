@@ -217,6 +217,14 @@ pub(crate) fn png_may_be_lossy(bytes: &[u8]) -> bool {
         })
 }
 
+/// Whether a PNG holds 16 bits of gray without an alpha channel.
+pub(crate) fn png_is_deep_gray(bytes: &[u8]) -> bool {
+    let first = png_chunks(bytes).next();
+    first.is_some_and(|(kind, content)| {
+        kind == b"IHDR" && matches!(content.get(8..10), Some([16, 0]))
+    })
+}
+
 /// Walks a GIF's blocks to the end of the first frame, the only one that is read.
 fn gif_has_frame(bytes: &[u8]) -> Option<bool> {
     let color_table = |packed: u8| {
@@ -262,20 +270,19 @@ const MOST_VALUES: u64 = 1 << 20;
 /// Tags from here on are of programs and cameras; nothing here reads them.
 const PRIVATE: u64 = 0x8000;
 
-/// Walks the tags of a TIFF file's first image, the only one that is read. The decoder makes room for as many values as
-/// a tag says that it has: 267 MB for a file of 570 bytes.
-fn tiff_tags_fit(bytes: &[u8]) -> Option<bool> {
-    let little = bytes.starts_with(b"II");
-    let number = |at: u64, length: usize| -> Option<u64> {
-        let at = usize::try_from(at).ok()?;
-        let digits = bytes.get(at..at.checked_add(length)?)?.iter();
-        let add = |sum: u64, digit: &u8| sum << 8 | u64::from(*digit);
-        Some(if little {
-            digits.rev().fold(0, add)
-        } else {
-            digits.fold(0, add)
-        })
-    };
+/// A tag of a TIFF file's first image, the only one that is read.
+struct TiffTag {
+    tag: u64,
+    kind: u64,
+    /// Values.
+    count: u64,
+    /// Where its values lie, or where that is said if they need more than `width` bytes.
+    at: u64,
+}
+
+/// A TIFF file's tags, and how many bytes a number or a place has in it. `None`: the file ends before they do.
+fn tiff_tags(bytes: &[u8]) -> Option<(Vec<TiffTag>, usize)> {
+    let number = |at, length| tiff_number(bytes, at, length);
     // BigTIFF has wider numbers: of tags, of values and of places.
     let (first, counted, width) = match number(2, 2)? {
         42 => (number(4, 4)?, 2, 4),
@@ -283,13 +290,58 @@ fn tiff_tags_fit(bytes: &[u8]) -> Option<bool> {
     };
     let entry_length = 4 + 2 * width as u64;
     let entries = first.checked_add(counted as u64)?;
+    let mut tags = Vec::new();
     for entry in 0..number(first, counted)? {
         let at = entry.checked_mul(entry_length)?.checked_add(entries)?;
-        let (tag, kind) = (number(at, 2)?, number(at + 2, 2)?);
-        let (count, place) = (
-            number(at + 4, width)?,
-            number(at + 4 + width as u64, width)?,
-        );
+        let found = TiffTag {
+            tag: number(at, 2)?,
+            kind: number(at + 2, 2)?,
+            count: number(at + 4, width)?,
+            at: at + 4 + width as u64,
+        };
+        // The whole entry must be there.
+        number(found.at, width)?;
+        tags.push(found);
+    }
+    Some((tags, width))
+}
+
+fn tiff_number(bytes: &[u8], at: u64, length: usize) -> Option<u64> {
+    let at = usize::try_from(at).ok()?;
+    let digits = bytes.get(at..at.checked_add(length)?)?.iter();
+    let add = |sum: u64, digit: &u8| sum << 8 | u64::from(*digit);
+    Some(if bytes.starts_with(b"II") {
+        digits.rev().fold(0, add)
+    } else {
+        digits.fold(0, add)
+    })
+}
+
+/// The first value of a tag of short numbers.
+pub(crate) fn tiff_value(bytes: &[u8], tag: u64) -> Option<u64> {
+    let (tags, width) = tiff_tags(bytes)?;
+    let found = tags
+        .into_iter()
+        .find(|found| found.tag == tag && found.kind == 3)?;
+    let at = if found.count.checked_mul(2)? > width as u64 {
+        tiff_number(bytes, found.at, width)?
+    } else {
+        found.at
+    };
+    tiff_number(bytes, at, 2)
+}
+
+/// Whether the values of the tags lie in the file. The decoder makes room for as many values as a tag says that it has:
+/// 267 MB for a file of 570 bytes.
+fn tiff_tags_fit(bytes: &[u8]) -> Option<bool> {
+    let (tags, width) = tiff_tags(bytes)?;
+    for TiffTag {
+        tag,
+        kind,
+        count,
+        at,
+    } in tags
+    {
         let size = match kind {
             3 | 8 => 2,
             4 | 9 | 11 | 13 => 4,
@@ -298,7 +350,7 @@ fn tiff_tags_fit(bytes: &[u8]) -> Option<bool> {
         };
         let length = count.checked_mul(size)?;
         let end = if length > width as u64 {
-            place.checked_add(length)?
+            tiff_number(bytes, at, width)?.checked_add(length)?
         } else {
             0
         };

@@ -9,7 +9,9 @@
 //! - **Color to gray** is ITU-R 601 luma in 16-bit fixed point, `(19595 R + 38470 G + 7471 B + 32768) >> 16`,
 //!   the rounding that Pillow's `convert("L")` uses; **gray to color** repeats the value.
 //! - **CMYK and YCCK** JPEG files become RGB without a color profile. Color profiles are never applied.
-//! - **Palettes** and 1, 2 and 4-bit gray are expanded. Of an animation the first frame is read.
+//! - **Palettes** and 1, 2 and 4-bit gray are expanded. Of an animation the first frame is read; what lies around a
+//!   frame that is smaller than the whole has the transparent color of its palette, else the first, as in Pillow.
+//! - **Premultiplied** colors of a TIFF file (associated alpha) are divided by their alpha, as Pillow does.
 //! - Floating-point images are refused: nothing says which value is white.
 
 use std::io::Cursor;
@@ -21,6 +23,7 @@ use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Li
 use super::alpha::Alpha;
 use super::complete::{self, Header};
 use super::error::{DataError, Size};
+use super::pillow::amended;
 use super::quiet::quietly;
 
 /// Largest decoded image, in bytes of its own color type: 4,096 x 4,096 RGB.
@@ -160,14 +163,17 @@ fn decode_whole(
     if expected.is_some_and(|expected| expected != size) {
         return Ok(Err(size));
     }
-    let mut decoded = DynamicImage::from_decoder(decoder)?;
+    let mut decoded = amended(format, bytes, DynamicImage::from_decoder(decoder)?);
     decoded.apply_orientation(orientation);
-    let scaled = matches!(decoded, DynamicImage::ImageLuma16(_));
-    let cut = matches!(
+    // A color that stands for transparency makes gray and alpha of gray.
+    let scaled = matches!(decoded, DynamicImage::ImageLuma16(_))
+        || (format == ImageFormat::Png && complete::png_is_deep_gray(bytes));
+    let deep = matches!(
         decoded,
         DynamicImage::ImageLumaA16(_) | DynamicImage::ImageRgb16(_) | DynamicImage::ImageRgba16(_)
     );
-    let (pixels, channels) = eight_bit(decoded)?;
+    let cut = deep && !scaled;
+    let (pixels, channels) = eight_bit(decoded, scaled)?;
     Ok(Ok(Decoded {
         size,
         channels,
@@ -248,6 +254,10 @@ pub(crate) fn recognize(name: &str, bytes: &[u8]) -> Result<ImageFormat, DataErr
     ];
     match image::guess_format(bytes) {
         Ok(format) if readable.contains(&format) => Ok(format),
+        // BigTIFF, which the decoder of TIFF reads too.
+        Err(_) if bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+") => {
+            Ok(ImageFormat::Tiff)
+        }
         Ok(format) => {
             let problem = format!(
                 "{} files cannot be read; convert the image to PNG or JPEG",
@@ -290,8 +300,9 @@ fn label(format: ImageFormat) -> &'static str {
     }
 }
 
-/// 8-bit samples and their number of channels: 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA.
-fn eight_bit(image: DynamicImage) -> Result<(Vec<u8>, usize), Problem> {
+/// 8-bit samples and their number of channels: 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. `deep_gray`: gray with alpha was
+/// gray in the file, whose 16 bits are scaled.
+fn eight_bit(image: DynamicImage, deep_gray: bool) -> Result<(Vec<u8>, usize), Problem> {
     let high_bytes =
         |samples: Vec<u16>| -> Vec<u8> { samples.into_iter().map(|v| (v >> 8) as u8).collect() };
     let scaled = |v: u16| ((u32::from(v) * 255 + 32767) / 65535) as u8;
@@ -301,6 +312,9 @@ fn eight_bit(image: DynamicImage) -> Result<(Vec<u8>, usize), Problem> {
         DynamicImage::ImageRgb8(buffer) => (buffer.into_raw(), 3),
         DynamicImage::ImageRgba8(buffer) => (buffer.into_raw(), 4),
         DynamicImage::ImageLuma16(buffer) => (buffer.iter().map(|&v| scaled(v)).collect(), 1),
+        DynamicImage::ImageLumaA16(buffer) if deep_gray => {
+            (buffer.iter().map(|&v| scaled(v)).collect(), 2)
+        }
         DynamicImage::ImageLumaA16(buffer) => (high_bytes(buffer.into_raw()), 2),
         DynamicImage::ImageRgb16(buffer) => (high_bytes(buffer.into_raw()), 3),
         DynamicImage::ImageRgba16(buffer) => (high_bytes(buffer.into_raw()), 4),

@@ -27,6 +27,7 @@ mod idx;
 mod image;
 mod open;
 mod parquet;
+mod pillow;
 mod published;
 mod quiet;
 mod raw;
@@ -346,6 +347,11 @@ impl Dataset {
         let names = self.source.label_names();
         let place = usize::try_from(label).ok()?;
         names.get(place).map(String::as_str)
+    }
+
+    /// Where the labels are from, or why a column of labels is not read, where that may surprise.
+    pub fn label_note(&self) -> Option<&str> {
+        self.source.label_note()
     }
 
     /// All images in row order, if they are kept in memory.

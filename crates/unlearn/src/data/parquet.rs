@@ -19,7 +19,7 @@ use parquet::schema::types::ColumnDescriptor;
 use retrack_networks::files::open_regular;
 
 use super::columns::{
-    Labels, label_column, label_names, read_column, read_labels, read_texts, text_column,
+    Labels, holds, label_column, label_names, read_column, read_labels, read_texts, text_column,
 };
 use super::error::DataError;
 use super::foreign::typed;
@@ -91,7 +91,7 @@ struct WindowCache {
 impl ParquetImages {
     pub fn open(root: &Path, paths: &[PathBuf], memory_budget: u64) -> Result<Self, DataError> {
         let (mut files, mut groups, mut labels) = (Vec::new(), Vec::new(), Vec::new());
-        let mut names = Vec::new();
+        let (mut names, mut note) = (Vec::new(), None);
         let mut len = 0;
         for path in paths {
             let file = open_regular(path).map_err(|error| DataError::io(path, error))?;
@@ -99,7 +99,8 @@ impl ParquetImages {
             let metadata = reader.metadata();
             let schema = metadata.file_metadata().schema_descr();
             let image = image_column(path, schema.columns())?;
-            let label = label_column(metadata, schema.columns());
+            let (label, of_label) = label_column(metadata, schema);
+            note = note.or(of_label);
             if let Some(label) = label.filter(|_| names.is_empty()) {
                 names = label_names(metadata, &schema.columns()[label]);
             }
@@ -161,11 +162,13 @@ impl ParquetImages {
             windows: VecDeque::new(),
             budget: memory_budget / CACHE_SHARE,
         };
+        let mut labels = Labels::new(root, labels, names)?;
+        labels.note = labels.note.or(note);
         Ok(Self {
             files,
             groups,
             len,
-            labels: Labels::new(root, labels, names)?,
+            labels,
             cache: Mutex::new(cache),
         })
     }
@@ -364,8 +367,26 @@ fn image_column(path: &Path, columns: &[Arc<ColumnDescriptor>]) -> Result<usize,
             .copied()
             .find(|&index| parts(index)[0] == *wanted)
     });
+    let of_paths = ["image", "img", "image_path", "file_name", "path"]
+        .into_iter()
+        .find(|&wanted| {
+            columns.iter().any(|column| {
+                let parts = column.path().parts();
+                is_text(column)
+                    && parts[0] == wanted
+                    && (parts.len() == 1 || parts[1..] == ["path"])
+            })
+        });
     match (preferred, candidates.as_slice()) {
         (Some(index), _) | (None, &[index]) => Ok(index),
+        (None, []) if of_paths.is_some() => Err(DataError::format(
+            path,
+            format!(
+                "its `{}` column holds paths, not images; open the folder of the images instead, or write the table again \
+                 with their bytes in it",
+                of_paths.unwrap_or_default()
+            ),
+        )),
         (None, []) => {
             let all: Vec<usize> = (0..columns.len()).collect();
             Err(DataError::format(
@@ -441,17 +462,32 @@ impl Source for ParquetImages {
         &self.labels.names
     }
 
+    fn label_note(&self) -> Option<&str> {
+        self.labels.note.as_deref()
+    }
+
     fn texts(&self, column: &str) -> Result<Option<Vec<Vec<String>>>, DataError> {
         let mut texts = Vec::with_capacity(self.len);
         for group in &self.groups {
             let file = &self.files[group.file];
-            let columns = file.metadata.file_metadata().schema_descr();
-            let Some(place) = text_column(columns.columns(), column) else {
-                return Ok(None);
+            let schema = file.metadata.file_metadata().schema_descr();
+            let other = |what: &str| {
+                DataError::format(
+                    &file.path,
+                    format!("its column `{column}` holds {what}, not texts or lists of texts"),
+                )
             };
-            texts.extend(guarded(&file.path, || {
+            let fields = schema.root_schema().get_fields();
+            if !fields.iter().any(|field| field.name() == column) {
+                return Ok(None);
+            }
+            let Some(place) = text_column(schema, column) else {
+                return Err(other(&holds(schema, column)));
+            };
+            let read = guarded(&file.path, || {
                 read_texts(&file.path, &file.metadata, group.index, place, group.rows)
-            })?);
+            })?;
+            texts.extend(read.ok_or_else(|| other("binary values that are no text (UTF-8)"))?);
         }
         Ok(Some(texts))
     }
@@ -485,7 +521,8 @@ impl Source for ParquetImages {
         match value {
             None => Err(DataError::image(
                 self.full_name(row),
-                "the row has no image bytes; the file must contain its images, not paths to them",
+                "the row has no image bytes; the file must contain its images, not paths to them: open the folder of the \
+                 images instead, or write the table again with their bytes in it",
             )),
             Some(value) if value.len() as u64 > MAX_ENCODED => Err(DataError::image(
                 self.full_name(row),

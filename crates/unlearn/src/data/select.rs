@@ -25,9 +25,9 @@ pub enum Selection {
         /// The last row.
         last: usize,
     },
-    /// `label:10`: all rows with this label.
+    /// `label:10`: all rows whose label is called so or, where none is, has this number.
     Label(i64),
-    /// `label:dog`: all rows whose label is called so.
+    /// `label:dog` or `label:07`: all rows whose label is called so or, where none is, has this number.
     LabelName(String),
     /// `@list.txt`: a text file with a selector, a row number or a file name a line; `#` starts a comment.
     List(PathBuf),
@@ -211,10 +211,11 @@ impl Selection {
             .strip_prefix("label:")
             .or_else(|| text.strip_prefix("cluster:"))
         {
-            match (label.trim(), label.trim().parse()) {
+            // "07" may be what a label is called, and 7 another.
+            match (label.trim(), label.trim().parse::<i64>()) {
                 ("", _) => Err(fail("the label is missing".into())),
-                (_, Ok(label)) => Ok(Self::Label(label)),
-                (name, Err(_)) => Ok(Self::LabelName(name.to_owned())),
+                (text, Ok(label)) if label.to_string() == text => Ok(Self::Label(label)),
+                (name, _) => Ok(Self::LabelName(name.to_owned())),
             }
         } else if let Some(list) = text.strip_prefix('@') {
             if list.is_empty() {
@@ -373,24 +374,8 @@ impl Found {
                 }
                 (first..=last).for_each(|row| self.insert(row));
             }
-            Selection::Label(label) => self.add_label(label, &label.to_string(), data)?,
-            Selection::LabelName(ref name) => {
-                let names = data.source.label_names();
-                match names.iter().position(|known| known == name) {
-                    Some(label) => self.add_label(label as i64, name, data)?,
-                    None => {
-                        return Err(SelectionError::NoSuchLabel {
-                            label: name.clone(),
-                            known: match names {
-                                [] => {
-                                    format!("labels are whole numbers here; {}", known_labels(data))
-                                }
-                                _ => known_labels(data),
-                            },
-                        });
-                    }
-                }
-            }
+            Selection::Label(label) => self.add_label(&label.to_string(), text, data)?,
+            Selection::LabelName(ref name) => self.add_label(name, text, data)?,
             Selection::List(_) => {
                 let problem = "a list cannot name another list".to_owned();
                 return Err(SelectionError::Syntax {
@@ -403,18 +388,52 @@ impl Found {
         Ok(())
     }
 
-    /// `name`: the label as it was written.
-    fn add_label(&mut self, label: i64, name: &str, data: &Dataset) -> Result<(), SelectionError> {
-        let mut rows = (0..data.len())
-            .filter(|&row| data.label(row) == Some(label))
-            .peekable();
-        if rows.peek().is_none() {
-            return Err(SelectionError::NoSuchLabel {
-                label: name.to_owned(),
-                known: known_labels(data),
+    /// The rows of a label that is called `name` or, where none is, that has this number.
+    fn add_label(&mut self, name: &str, text: &str, data: &Dataset) -> Result<(), SelectionError> {
+        let names = data.source.label_names();
+        let first = |label: i64| (0..data.len()).find(|&row| data.label(row) == Some(label));
+        let called = names.iter().position(|known| known == name);
+        let called = called.map(|label| label as i64);
+        let number = name.parse::<i64>().ok();
+        if let (Some(called), Some(number)) = (called, number)
+            && called != number
+            && (data.label_name(number).is_some() || first(number).is_some())
+        {
+            let row = |label| match first(label) {
+                Some(row) => format!("its first row is {row}"),
+                None => "no row has it".into(),
+            };
+            let of_number = match data.label_name(number) {
+                Some(name) => format!("the one with number {number}, called \"{name}\""),
+                None => format!("the one with number {number}"),
+            };
+            return Err(SelectionError::Syntax {
+                text: text.to_owned(),
+                problem: format!(
+                    "it means two labels: the one called \"{name}\", with number {called} ({}), and {of_number} ({}); \
+                     select its rows instead, one by one or in a list",
+                    row(called),
+                    row(number)
+                ),
             });
         }
-        rows.for_each(|row| self.insert(row));
+        let rows: Vec<usize> = match called.or(number) {
+            Some(label) => (0..data.len())
+                .filter(|&row| data.label(row) == Some(label))
+                .collect(),
+            None => Vec::new(),
+        };
+        if rows.is_empty() {
+            let known = known_labels(data);
+            return Err(SelectionError::NoSuchLabel {
+                label: name.to_owned(),
+                known: match (names, number) {
+                    ([], None) => format!("labels are whole numbers here; {known}"),
+                    _ => known,
+                },
+            });
+        }
+        rows.into_iter().for_each(|row| self.insert(row));
         Ok(())
     }
 
@@ -560,7 +579,10 @@ fn known_labels(data: &Dataset) -> String {
         })
         .collect();
     match labels.len() {
-        0 => "the data set has no labels".to_owned(),
+        0 => match data.label_note() {
+            Some(note) => format!("the data set has no labels: {note}"),
+            None => "the data set has no labels".to_owned(),
+        },
         1 => format!("its only label is {}", shown[0]),
         2..=20 => format!("its labels are {}", shown.join(", ")),
         more => format!("its {more} labels are {}, ...", shown.join(", ")),

@@ -42,6 +42,10 @@ pub(crate) trait Source: Send + Sync {
     fn label_names(&self) -> &[String] {
         &[]
     }
+    /// Where the labels are from or why there are none, where that may surprise.
+    fn label_note(&self) -> Option<&str> {
+        None
+    }
     /// The texts of each row in a column, where the source has columns and one of that name.
     fn texts(&self, _column: &str) -> Result<Option<Vec<Vec<String>>>, DataError> {
         Ok(None)

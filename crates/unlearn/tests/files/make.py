@@ -84,6 +84,20 @@ def encoded(image, form, **options):
     return out.getvalue()
 
 
+def premultiplied(content):
+    """The file's tag ExtraSamples says that the colors are multiplied by alpha already (1), not that they are not (2)."""
+    return content.replace(struct.pack("<HHIHH", 338, 3, 1, 2, 0), struct.pack("<HHIHH", 338, 3, 1, 1, 0))
+
+
+def small_frame(**options):
+    """A frame of 4 x 3 pixels at (2, 1) of 8 x 6."""
+    content = bytearray(encoded(palette.crop((2, 1, 6, 4)), "GIF", **options))
+    content[6:10] = struct.pack("<HH", 8, 6)
+    at = content.index(struct.pack("<BHHHH", 0x2C, 0, 0, 4, 3))
+    content[at + 1 : at + 5] = struct.pack("<HH", 2, 1)
+    return bytes(content)
+
+
 deep = np.random.default_rng(0).integers(0, 65536, (6, 8, 4))
 pictures = {
     "rgba.png": encoded(Image.fromarray(rgba), "PNG"),
@@ -107,6 +121,10 @@ pictures = {
                              append_images=[Image.fromarray(rgba[::-1])]),
     "rgba.tif": encoded(Image.fromarray(rgba), "TIFF", compression="tiff_lzw"),
     "cmyk.tif": encoded(Image.fromarray(color).convert("CMYK"), "TIFF", compression="tiff_adobe_deflate"),
+    "premultiplied.tif": premultiplied(encoded(Image.fromarray(rgba), "TIFF")),
+    "big.tif": encoded(Image.fromarray(color), "TIFF", big_tiff=True),
+    "small_frame.gif": small_frame(),
+    "small_transparent_frame.gif": small_frame(transparency=3),
     "palette.bmp": encoded(palette, "BMP"),
 }
 (here / "pillow").mkdir(exist_ok=True)
@@ -143,3 +161,27 @@ pq.write_table(words, here / "words.parquet")
 features = {"info": {"features": {"image": {"_type": "Image"}, "animal": {"names": ["zebra", "yak"], "_type": "ClassLabel"}}}}
 classes = few.set_column(1, "animal", pa.array([i % 2 for i in range(10)]))
 pq.write_table(classes.replace_schema_metadata({"huggingface": json.dumps(features)}), here / "classes.parquet")
+
+# Labels and columns of texts of other kinds.
+def column(name, values, kind, base=few):
+    table = base.drop_columns(["label"])
+    return table.append_column(name, pa.array(values, kind))
+
+
+for name, table in {
+    "unsigned": column("label", [2**32 - 1 - i for i in range(10)], pa.uint32()),
+    "huge_labels": column("label", [2**64 - 1 - i for i in range(10)], pa.uint64()),
+    "float_labels": column("label", [None, float("nan")] + [float(i) for i in range(8)], pa.float64()),
+    "score_labels": column("label", [i / 4 for i in range(10)], pa.float32()),
+    "binary_labels": column("label", [names[i].encode() for i in range(10)], pa.binary()),
+    "fine_labels": column("coarse_label", [i % 2 for i in range(10)], pa.int64(),
+                          few.append_column("fine_label", pa.array([i % 5 for i in range(10)]))),
+    "coarse_labels": column("coarse_label", [i % 2 for i in range(10)], pa.int64()),
+    "number_names": column("label", [["1", "2", "cat"][i % 3] for i in range(10)], pa.string()),
+    "padded_names": column("label", [["7", "07"][i % 2] for i in range(10)], pa.string()),
+    "captions": few.append_column("map", pa.array([[("a key", f"text {i}")] for i in range(10)], pa.map_(pa.string(), pa.string())))
+                   .append_column("struct", pa.array([{"en": f"text {i}"} for i in range(10)]))
+                   .append_column("raw", pa.array([[b"\xff\xfe"]] * 10, pa.list_(pa.binary()))),
+}.items():
+    pq.write_table(table, here / f"{name}.parquet")
+pq.write_table(pa.table({"image": [f"{i}.png" for i in range(4)], "label": [0, 1, 0, 1]}), here / "path_texts.parquet")
