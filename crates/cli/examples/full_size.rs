@@ -133,7 +133,7 @@ fn main() {
             let folder = tempfile::tempdir().expect("a temporary folder");
             let start = Instant::now();
             let out = folder.path().join("out");
-            let written = model.model.write(&network, &out, false);
+            let written = model.model.write(&network, &out);
             drop(written.expect("room for it"));
             report("write", start);
         }

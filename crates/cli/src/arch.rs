@@ -4,6 +4,7 @@ use std::path::Path;
 
 use retrack_networks::config::UNet2DConfig;
 use retrack_networks::files;
+use retrack_networks::words::listed;
 use retrack_unlearn::data::ImageShape;
 use serde_json::{Value, json};
 
@@ -63,13 +64,10 @@ impl<'a> Arch<'a> {
             .collect();
         if arch.json.is_object() && !missing.is_empty() {
             return Err(arch.fail(format!(
-                "{} missing: the file must say how large the network is; docs/train.md has an example, and `--arch \
+                "{} {} missing: the file must say how large the network is; docs/train.md has an example, and `--arch \
                  small` needs no file",
-                match &missing[..] {
-                    [one] => format!("{one} is"),
-                    [others @ .., last] => format!("{} and {last} are", others.join(", ")),
-                    [] => String::new(),
-                }
+                listed(&missing),
+                if missing.len() == 1 { "is" } else { "are" }
             )));
         }
         // What is wrong whatever the data is, before the data is read.

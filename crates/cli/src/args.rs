@@ -289,7 +289,9 @@ pub struct SampleArgs {
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
-The new folder computes what diffusers computes after load_lora_weights(FILE). Only the UNet's weights change.
+The new folder computes what diffusers computes after load_lora_weights(FILE), up to the rounding of the merged weights to their \
+element type: where that has 16 bits, it can take most of a small adapter away, which is counted; --dtype f32 keeps all \
+of it. Only the UNet's weights change.
 
 Example:
   retrack merge --model stable-diffusion-v1-4 --adapter forgotten/pytorch_lora_weights.safetensors --out merged")]
@@ -297,8 +299,9 @@ pub struct MergeArgs {
     /// The model folder that the adapter belongs to
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// The adapter, as diffusers' save_lora_weights writes it [default: pytorch_lora_weights.safetensors in --model]
-    #[arg(long, value_name = "FILE")]
+    /// The adapter, as diffusers' save_lora_weights writes it: the file, or its folder [default:
+    /// pytorch_lora_weights.safetensors in --model]
+    #[arg(long, value_name = "PATH")]
     pub adapter: Option<PathBuf>,
     /// Where the new model folder goes
     #[arg(long, value_name = "DIR")]
@@ -306,6 +309,9 @@ pub struct MergeArgs {
     /// Replace what retrack wrote in --out; other files stay
     #[arg(long)]
     pub force: bool,
+    /// Element type of the UNet's written weights: f32 keeps what 16 bits would round away [default: the model's own]
+    #[arg(long, value_name = "T")]
+    pub dtype: Option<DtypeName>,
 }
 
 #[derive(Debug, Clone, ClapArgs)]

@@ -74,6 +74,12 @@ impl Failure {
             DataError::Splits {
                 found, together, ..
             } => {
+                if let [only] = found.as_slice() {
+                    return Self::input(format!(
+                        "{error}; give {split} {} or leave {split} out",
+                        only.name
+                    ));
+                }
                 let named = found.iter().rev().find(|one| !one.name.is_empty());
                 let name = named.map_or("NAME", |one| &one.name);
                 let all = match together {
@@ -92,6 +98,14 @@ impl Failure {
     /// A file that cannot be written.
     pub fn write(path: &std::path::Path, error: impl Display) -> Self {
         Self::failed(format!("{}: cannot write: {error}", path.display()))
+    }
+
+    /// As [`write`](Self::write), with what to do where the disk was full.
+    pub fn writing(path: &std::path::Path, error: io::Error) -> Self {
+        Self::failed(of_disk(
+            &format!("{}: cannot write: {error}", path.display()),
+            &error,
+        ))
     }
 
     /// A file that cannot be read.

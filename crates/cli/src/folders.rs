@@ -54,6 +54,34 @@ pub fn outside(out: &Path, input: &Path, what: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses an output folder that is, holds or lies in something that the command reads: it would be replaced with what an
+/// earlier command wrote there. `inputs`: files and folders, each with what it is to the command; not those that were not
+/// given.
+pub fn outside_all<'a>(
+    out: &Path,
+    inputs: impl IntoIterator<Item = (&'static str, Option<&'a Path>)>,
+) -> Result<(), Failure> {
+    for (what, input) in inputs {
+        let Some(input) = input else { continue };
+        if input.is_dir() {
+            outside(out, input, what)?;
+        } else if is_inside(input, out) {
+            return Err(Failure::input(format!(
+                "{}: lies in the output folder {}, whose files may be replaced; choose another output folder, or move \
+                 the file out of it",
+                input.display(),
+                out.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// What is typed for an option that takes a file or something else, where it names a file or a folder.
+pub fn as_path(text: &str) -> Option<&Path> {
+    Some(Path::new(text)).filter(|path| path.exists())
+}
+
 /// What the metadata of tensors says that a command wrote, its only entry.
 pub const MADE_BY: (&str, &str) = ("made_by", "retrack");
 

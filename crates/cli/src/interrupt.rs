@@ -1,7 +1,8 @@
 //! Ctrl-C and SIGTERM. A command that has nothing to finish ends at once, without the lock and the temporary files that
-//! it made; a run that trains finishes its step first and keeps it. A second signal ends the process whatever it does.
+//! it made; a run that trains finishes its step first and keeps it. A second signal ends the process whatever it does, in
+//! the same way, once it was said that the first one came: `timeout` and some terminals send one signal twice.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
@@ -15,8 +16,14 @@ use crate::progress;
 /// Between two looks at whether a signal came.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// What comes within this time is one signal, sent twice: nobody has read yet that it came.
+const ONE_SIGNAL: Duration = Duration::from_millis(200);
+
 /// The signal that came, or 0. A process has its signals once.
 static SIGNAL: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
+
+/// The one that came since [`SIGNAL`] was told, or 0.
+static AGAIN: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 
 static STATE: Mutex<State> = Mutex::new(State {
     kept: String::new(),
@@ -52,11 +59,9 @@ pub fn listen() -> Result<(), Failure> {
     }
     let cannot = |error| Failure::failed(format!("cannot listen to signals: {error}"));
     let signal = SIGNAL.get_or_init(Default::default);
-    let again = Arc::new(AtomicBool::new(false));
-    for (number, code) in [(SIGINT, 130), (SIGTERM, 143)] {
-        // In this order: the first signal finds the flag down and raises it, the second one finds it up.
-        let registered = flag::register_conditional_shutdown(number, code, again.clone())
-            .and_then(|_| flag::register(number, again.clone()))
+    let again = AGAIN.get_or_init(Default::default);
+    for number in [SIGINT, SIGTERM] {
+        let registered = flag::register_usize(number, again.clone(), number as usize)
             .and_then(|_| flag::register_usize(number, signal.clone(), number as usize));
         registered.map_err(cannot)?;
     }
@@ -78,8 +83,27 @@ fn watch() {
                     "stopping {finishes}; a second signal ends it at once"
                 ));
                 state.told = true;
+                drop(state);
+                // What came until then is the one that was told.
+                std::thread::sleep(ONE_SIGNAL);
+                AGAIN
+                    .get()
+                    .inspect(|again| again.store(0, Ordering::Relaxed));
             }
-            Some(_) => {}
+            Some(_) => {
+                let Some(code) = AGAIN.get().and_then(|again| exit_code(again)) else {
+                    continue;
+                };
+                leftovers::remove_all();
+                let again = match state.goes_on.as_str() {
+                    "" => "the same command starts again",
+                    how => how,
+                };
+                progress::fail(format!(
+                    "interrupted a second time and ended at once, without what was not written yet; {again}"
+                ));
+                low_level::exit(code.into());
+            }
             None => {
                 leftovers::remove_all();
                 progress::fail(format!("interrupted; {}", state.kept));
@@ -120,7 +144,11 @@ pub fn at_once(words: impl Into<String>) {
 
 /// The exit code of a command that a signal is to end, if one came.
 pub fn pending() -> Option<u8> {
-    match SIGNAL.get()?.load(Ordering::Relaxed) {
+    exit_code(SIGNAL.get()?)
+}
+
+fn exit_code(signal: &AtomicUsize) -> Option<u8> {
+    match signal.load(Ordering::Relaxed) {
         0 => None,
         signal => Some(128 + signal as u8),
     }

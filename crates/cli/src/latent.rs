@@ -12,11 +12,11 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
+use retrack_networks::words::counted;
 use retrack_unlearn::data::{Dataset, ImageShape, MEMORIZED, captions, is_published};
 
 use crate::args::{DataArgs, PromptArgs, SamplerName};
 use crate::evaluation::Prompts;
-use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::remedy::{self, Situation};
 use crate::{model, progress, space};
@@ -42,13 +42,7 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
     for (folder, prefix) in opened.wrappings()? {
         model::note_wrapping(&folder, &prefix);
     }
-    if opened.model.folder.root().join(lora::FILE_NAME).is_file() {
-        progress::warn(format!(
-            "{}: its adapter {} is not applied, so this is the model without it; `retrack merge` folds it in",
-            path.display(),
-            lora::FILE_NAME
-        ));
-    }
+    warn_of_adapter(path, &opened.model);
     Ok(Opened::Text(Box::new(opened)))
 }
 
@@ -179,7 +173,19 @@ pub fn open_network(path: &Path) -> Result<Network, Failure> {
         &opened.folder.config_path().with_file_name(""),
         opened.wrapping(),
     );
+    warn_of_adapter(path, &opened);
     Ok(Network::Text(Box::new(opened)))
+}
+
+/// Says that a folder's adapter is no part of what is read of it.
+fn warn_of_adapter(path: &Path, model: &ConditionalModel) {
+    if model.folder.root().join(lora::FILE_NAME).is_file() {
+        progress::warn(format!(
+            "{}: its adapter {} is not applied, so this is the model without it; `retrack merge` folds it in",
+            path.display(),
+            lora::FILE_NAME
+        ));
+    }
 }
 
 fn warn_of_unknown_keys(model: &ConditionalModel) {
@@ -249,8 +255,8 @@ impl PromptedSamples<'_> {
         let pass = together * 2.0 * pixels * config.block_out_channels[0] as f64 * 4.0;
         space::check_memory(
             latents + images + pass,
-            &format!("{} samples, {together} at a time,", self.count),
-            remedy::advice(Situation::SamplesTooLarge),
+            &format!("{}, {together} at a time,", counted(self.count, "sample")),
+            &remedy::smaller_samples(self.count, &opened.model.folder.config_path()),
         )
     }
 

@@ -15,12 +15,12 @@ mod machine;
 mod model;
 mod progress;
 mod remedy;
+mod reopened;
 mod session;
 mod settings;
 mod space;
 mod training_view;
 mod unlearning;
-mod written;
 
 use std::process::ExitCode;
 

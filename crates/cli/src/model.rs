@@ -11,12 +11,13 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::{Alpha, Dataset, ImageShape, OpenOptions, Selection};
 use retrack_unlearn::feed::to_byte;
 use serde_json::Value;
 
 use crate::args::{DataArgs, ReadingArgs};
-use crate::evidence::{counted, names_files};
+use crate::evidence::names_files;
 use crate::failure::Failure;
 use crate::remedy::{self, Situation};
 use crate::space::Bytes;
@@ -114,11 +115,10 @@ pub fn read_data(path: &Path, options: &OpenOptions, split: &str) -> Result<Data
     }
     let shape = data.shape();
     progress::detail(format_args!(
-        "read {}: {}, {} image{} of {} x {} x {}",
+        "read {}: {}, {} of {} x {} x {}",
         path.display(),
         data.kind(),
-        data.len(),
-        progress::ending(data.len()),
+        counted(data.len(), "image"),
         shape.height,
         shape.width,
         shape.channels
@@ -350,7 +350,7 @@ impl Samples {
         space::check_memory(
             self.count as f64 * shape.bytes() as f64 + of_batch,
             &format!("{}, {together} at a time,", counted(self.count, "sample")),
-            remedy::advice(Situation::SamplesTooLarge),
+            &remedy::smaller_samples(self.count, &model.folder.config_path()),
         )?;
         let batches = self.count.div_ceil(self.batch_size.max(1));
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
@@ -392,7 +392,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
         std::fs::create_dir_all(parent).map_err(|error| Failure::write(parent, error))?;
     }
     retrack_unlearn::durable::write(path, |out| out.write_all(content))
-        .map_err(|error| Failure::write(path, error))?;
+        .map_err(|error| Failure::writing(path, error))?;
     progress::detail(format_args!(
         "wrote {} ({})",
         path.display(),

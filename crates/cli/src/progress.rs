@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
-pub use self::line::{duration, ending};
+pub use self::line::duration;
 use self::screen::{SCREEN, Screen};
 pub use self::screen::{activity, bar, clear, phase, stage};
 use self::wrap::wrap;

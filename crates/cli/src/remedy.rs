@@ -1,6 +1,7 @@
 //! What a message advises, in words that fit the command at whose terminal it is shown: the same trouble has another way
 //! out in each, and none may name an option that the command lacks.
 
+use std::path::Path;
 use std::sync::OnceLock;
 
 use crate::args::Command;
@@ -72,6 +73,17 @@ pub fn advice(situation: Situation) -> &'static str {
     situation.advice_of(SPEAKER.get().copied().unwrap_or(Speaker::Other))
 }
 
+/// What to do where samples need more memory than there is. A single one is as large as the model's `config` says.
+pub fn smaller_samples(count: usize, config: &Path) -> String {
+    if count > 1 {
+        return advice(Situation::SamplesTooLarge).into();
+    }
+    format!(
+        "its size is `sample_size` in {}; use a machine with more, or a model of smaller images",
+        config.display()
+    )
+}
+
 impl Situation {
     fn advice_of(self, speaker: Speaker) -> &'static str {
         use Speaker::{Demo, Evaluate, Experiment, Merge, Sample, Train, Unlearn};
@@ -112,6 +124,9 @@ impl Situation {
 
             (Self::HoldsInterrupted, Train | Unlearn) => {
                 "give --resume to continue it or --force to replace it"
+            }
+            (Self::HoldsInterrupted, Merge) => {
+                "give --force to replace it, or choose another output folder"
             }
             (Self::HoldsInterrupted, _) => "choose another",
 

@@ -84,7 +84,9 @@ impl Session<'_> {
         observer: &mut dyn Observer<M>,
     ) -> Result<Option<StepReport>, Failure> {
         let mut log = EventLog::open(self.run, trainer.step)?;
-        observer.look(trainer, &mut log)?;
+        let scores = observer.look(trainer, &mut log)?;
+        // A run that was kept because its last step could not be looked at has that step's record without them.
+        log.complete(trainer.step, &scores)?;
         let bar = progress::bar(self.title, self.steps, "steps");
         bar.start_at(trainer.step);
         interrupt::finish_first("after this step, which is kept");
@@ -93,12 +95,7 @@ impl Session<'_> {
             let mut report = match trainer.step(feed) {
                 Ok(report) => report,
                 Err(error) => {
-                    // Before the first step there is nothing to keep.
-                    if trainer.step > 0
-                        && let Err(lost) = checkpoint::save(trainer, &self.run.folder())
-                    {
-                        progress::warn(Failure::from(lost).message);
-                    }
+                    keep(trainer, self.run);
                     return Err(error.into());
                 }
             };
@@ -112,9 +109,7 @@ impl Session<'_> {
                 Err(failure) => {
                     // What was learned is worth keeping, whatever could not be seen of it.
                     log.record(self.run, &report, &[])?;
-                    if let Err(lost) = checkpoint::save(trainer, &self.run.folder()) {
-                        progress::warn(Failure::from(lost).message);
-                    }
+                    keep(trainer, self.run);
                     return Err(failure);
                 }
             };
@@ -150,6 +145,15 @@ impl Session<'_> {
         // All that is left is worth more than the time it takes.
         interrupt::finish_first("once the result is written");
         Ok(last)
+    }
+}
+
+/// Saves a checkpoint of what was learned, whatever cannot be done with it. Before the first step that is nothing.
+pub fn keep<M: Module + Denoiser>(trainer: &Trainer<M>, run: &RunFolder) {
+    if trainer.step > 0
+        && let Err(lost) = checkpoint::save(trainer, &run.folder())
+    {
+        progress::warn(Failure::from(lost).message);
     }
 }
 

@@ -11,12 +11,12 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig};
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_unlearn::feed::to_byte;
 use retrack_unlearn::run::{EventLog, LOSS_CURVE, samples_name};
 use retrack_unlearn::trainer::Trainer;
 
 use crate::failure::Failure;
 use crate::model;
+use crate::progress;
 use crate::session::Observer;
 
 /// As `retrack sample` draws where nothing is said: the model's own scheduler (DDPM), so many steps.
@@ -89,9 +89,19 @@ impl Observer<UNet2DModel> for TrainingView<'_> {
                 Some(ema) => ema.apply(network),
                 None => network,
             };
-            let png = self.samples(&network.valid())?;
-            model::write(&self.folder.join(samples_name(trainer.step)), &png)?;
-            log.picture(trainer.step, "samples", &png)?;
+            let values = self.samples(&network.valid())?;
+            match model::to_bytes(&values, "samples") {
+                Ok(bytes) => {
+                    let png = self.picture(&bytes)?;
+                    model::write(&self.folder.join(samples_name(trainer.step)), &png)?;
+                    log.picture(trainer.step, "samples", &png)?;
+                }
+                // The run goes on: it may recover, and what it has learned is not lost for want of a picture.
+                Err(failure) => progress::warn(format!(
+                    "step {}: {}; no picture of them is drawn",
+                    trainer.step, failure.message
+                )),
+            }
             self.draw_loss()?;
         }
         Ok(Vec::new())
@@ -100,7 +110,7 @@ impl Observer<UNet2DModel> for TrainingView<'_> {
 
 impl TrainingView<'_> {
     /// The same noise each time, classes one after another.
-    fn samples(&self, network: &UNet2DModel) -> Result<Vec<u8>, Failure> {
+    fn samples(&self, network: &UNet2DModel) -> Result<Vec<f32>, Failure> {
         let Some([height, width]) = self.config.sample_size else {
             unreachable!("set from the data")
         };
@@ -113,7 +123,7 @@ impl TrainingView<'_> {
             shape: [height, width, self.config.out_channels],
             device: &device,
         };
-        let mut bytes = Vec::new();
+        let mut values = Vec::new();
         for first in (0..self.plan.samples).step_by(TOGETHER) {
             let last = (first + TOGETHER).min(self.plan.samples);
             let labels = self.config.num_class_embeds.map(|classes| {
@@ -123,14 +133,20 @@ impl TrainingView<'_> {
             });
             let images =
                 generator.images(first as u64..last as u64, labels.as_deref(), &mut || {})?;
-            bytes.extend(images.into_iter().map(to_byte));
+            values.extend(images);
         }
+        Ok(values)
+    }
+
+    fn picture(&self, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
+        let [height, width] = self.config.sample_size.expect("set from the data");
+        let shape = [height, width, self.config.out_channels];
         let grid = Grid {
-            shape: generator.shape,
+            shape,
             columns: self.plan.samples.isqrt(),
-            zoom: Grid::zoom_for(generator.shape),
+            zoom: Grid::zoom_for(shape),
         };
-        Ok(grid.png(&bytes)?)
+        Ok(grid.png(bytes)?)
     }
 
     /// Where the pictures will be, for people.

@@ -11,7 +11,7 @@ use retrack_networks::folder::ModelFolder;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
-use retrack_unlearn::checkpoint;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
@@ -25,10 +25,10 @@ use crate::evidence::{self, Evidence, Forgotten, Rule};
 use crate::failure::Failure;
 use crate::progress::{self, say};
 use crate::remedy::{self, Situation};
-use crate::session::{Observer, Session, Unobserved};
+use crate::reopened::Reopened;
+use crate::session::{Observer, Session, Unobserved, keep};
 use crate::settings::Settings;
 use crate::space::{self, Needs};
-use crate::written::Written;
 
 /// A run whose data is read and whose folder has begun.
 pub struct Unlearning<'a> {
@@ -49,7 +49,7 @@ pub trait Delivery<M> {
     ///
     /// # Errors
     /// What is wrong with the folder.
-    fn reopen(&self, network: &M, staged: &Path) -> Result<Written, Failure>;
+    fn reopen(&self, network: &M, staged: &Path) -> Result<Reopened, Failure>;
 }
 
 /// Evidence that sees the written folder after the last step.
@@ -108,7 +108,7 @@ impl Unlearning<'_> {
         } = *about;
         let forgotten = match args.no_report {
             true => None,
-            false => Some(Forgotten::new(about.data, split, Rule::Nearest)?),
+            false => Some(Forgotten::new(about.data, split, Rule::Half)?),
         };
         let mut evidence = match &forgotten {
             Some(forgotten) => Some(Evidence::begin(about, forgotten, &network, device)?),
@@ -192,6 +192,8 @@ impl Unlearning<'_> {
     /// Puts the report into the run's folder and the card into the model's, which is not in its place yet.
     fn finish(&self, evidence: Option<Evidence>, staged: &Path) -> Result<Option<Report>, Failure> {
         let run = self.folder.folder();
+        // What the report lists is the folder as it will be.
+        let base_card = evidence::card::keep_base(staged)?;
         let report = match evidence {
             Some(evidence) => {
                 let report = evidence.finish(staged, self.folder)?;
@@ -203,18 +205,9 @@ impl Unlearning<'_> {
         let verdict = report
             .as_ref()
             .map(|report| report.verdict.sentence.as_str());
-        evidence::card::write(staged, self.about, verdict)?;
+        evidence::card::write(staged, self.about, base_card.as_ref(), verdict)?;
         evidence::ignored::write(staged)?;
         Ok(report)
-    }
-}
-
-/// Keeps a network that is trained and cannot be written.
-pub fn keep<M: Module + Denoiser>(trainer: &Trainer<M>, folder: &RunFolder) {
-    if trainer.step > 0
-        && let Err(lost) = checkpoint::save(trainer, &folder.folder())
-    {
-        progress::warn(Failure::from(lost).message);
     }
 }
 
@@ -241,13 +234,11 @@ impl Summary {
         };
         let forgotten = split.forget.len() + split.duplicates.len();
         let mut text = format!(
-            "{}: {} {} unlearned from {} in {} {}, {seconds:.1} s{parts}; model in {}",
+            "{}: {} unlearned from {} in {}, {seconds:.1} s{parts}; model in {}",
             settings.method.name(),
-            forgotten,
-            if forgotten == 1 { "image" } else { "images" },
+            counted(forgotten, "image"),
             args.model.display(),
-            settings.steps,
-            steps(settings.steps),
+            counted(settings.steps, "step"),
             args.out.display()
         );
         let page = report.as_ref().map(|report| {
@@ -342,11 +333,6 @@ pub fn warn_of_staying(out: &Path, weights: &[PathBuf]) {
             out.join(path).display()
         ));
     }
-}
-
-/// "step" for one, "steps" for others.
-pub fn steps(count: usize) -> &'static str {
-    if count == 1 { "step" } else { "steps" }
 }
 
 /// Says what leaves with the forgotten images and what stays dangerously near.

@@ -4,7 +4,7 @@ mod support;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_networks::folder::read_weight_file;
+use retrack_networks::folder::{Dtype, RawTensor, read_weight_file};
 use retrack_networks::lora;
 use retrack_networks::parameters;
 use retrack_networks::random::{Random, Stream};
@@ -40,7 +40,7 @@ fn an_adapter_beside_a_model_becomes_its_weights_and_nothing_else_changes() {
     let tensors = lora::export(&network).unwrap();
     model
         .folder
-        .write_beside(&folder.path("beside"), lora::FILE_NAME, &tensors, false)
+        .write_beside(&folder.path("beside"), lora::FILE_NAME, &tensors)
         .unwrap();
     let mut beside = folder.files("beside");
     assert!(beside.remove(lora::FILE_NAME).is_some());
@@ -84,7 +84,7 @@ fn another_models_adapter_is_refused_with_the_layer() {
     );
     folder.refused(
         "merge --model model --adapter model/unet/diffusion_pytorch_model.safetensors --out out",
-        &["is not supported", "fuse_lora"],
+        &["is not supported", "no name in it is an adapter's"],
     );
 }
 
@@ -172,4 +172,178 @@ fn diffusers_predicts_with_a_trained_adapter_what_the_merged_model_predicts() {
             .unwrap();
         assert!(status.success(), "{pipeline}");
     }
+}
+
+/// The folder `model` as `name`, with an adapter beside it whose second factors have this standard deviation.
+fn beside(folder: &Folder, name: &str, deviation: f32) {
+    let model = ConditionalModel::open(&folder.path("model")).unwrap();
+    let network = model.network(&Device::flex()).unwrap();
+    let mut number = 0;
+    let network = parameters::map(
+        lora::attach(network, 2, &Random::new(5)),
+        |parameter, tensor| {
+            if !parameter.name.ends_with(".lora.b") {
+                return tensor;
+            }
+            number += 1;
+            let [count] = tensor.dims();
+            let values = Random::new(6).stream(Stream::Init, number).normal(count);
+            let values: Vec<f32> = values.into_iter().map(|value| value * deviation).collect();
+            Tensor::from_data(TensorData::new(values, [count]), &tensor.device())
+        },
+    );
+    let tensors = lora::export(&network).unwrap();
+    model
+        .folder
+        .write_beside(&folder.path(name), lora::FILE_NAME, &tensors)
+        .unwrap();
+}
+
+/// The model in half precision.
+fn with_half_model() -> Folder {
+    let folder = Folder::new();
+    folder.model("pipeline_sd1", "whole");
+    let model = ConditionalModel::open(&folder.path("whole")).unwrap();
+    let mut weights = model.folder.weights().unwrap();
+    weights.write_as(Dtype::F16);
+    model
+        .folder
+        .write_with(&folder.path("model"), &weights)
+        .unwrap();
+    folder
+}
+
+#[test]
+fn a_merge_says_what_half_precision_takes_of_a_small_adapter_and_dtype_keeps_all_of_it() {
+    let folder = with_half_model();
+    beside(&folder, "small", 1e-4);
+    let said = folder.done("merge --model small --out merged").stderr;
+    assert!(
+        said.contains("rounded back to what they were; with --dtype f32 nothing rounds back"),
+        "{said}"
+    );
+    let said = folder
+        .done("merge --model small --out wide --dtype f32")
+        .stderr;
+    assert!(!said.contains("rounded back"), "{said}");
+    let wide = ConditionalModel::open(&folder.path("wide")).unwrap();
+    let weights = wide.weights();
+    assert!(
+        weights
+            .iter()
+            .all(|(_, tensor)| tensor.dtype() == Dtype::F32)
+    );
+    assert_eq!(folder.read_json("wide/run/config.json")["dtype"], "F32");
+}
+
+#[test]
+fn an_adapter_that_goes_beyond_half_precision_is_named_with_the_way_out() {
+    let folder = with_half_model();
+    beside(&folder, "large", 1e6);
+    folder.refused(
+        "merge --model large --out merged",
+        &[
+            "large/pytorch_lora_weights.safetensors",
+            "beyond",
+            "give --dtype f32",
+        ],
+    );
+    folder.done("merge --model large --out merged --dtype f32");
+}
+
+#[test]
+fn an_adapters_folder_may_be_given_for_its_file() {
+    let folder = with_model();
+    beside(&folder, "beside", 1.0);
+    folder.write(
+        "adapter/pytorch_lora_weights.safetensors",
+        folder.read(&format!("beside/{}", lora::FILE_NAME)),
+    );
+    folder.done("merge --model model --adapter adapter --out merged");
+    folder.done("merge --model beside --out same");
+    assert!(folder.read(&format!("merged/{UNET}")) == folder.read(&format!("same/{UNET}")));
+    folder.refused(
+        "merge --model model --out out",
+        &[
+            "model/pytorch_lora_weights.safetensors: no such file",
+            "--adapter",
+        ],
+    );
+    folder.write("peft/adapter_config.json", "{}");
+    folder.refused(
+        "merge --model model --adapter peft --out out",
+        &["peft: an adapter in PEFT's own form", "merge_and_unload()"],
+    );
+    folder.write("other/notes.txt", "nothing");
+    folder.refused(
+        "merge --model model --adapter other --out out",
+        &[
+            "other: a folder without pytorch_lora_weights.safetensors",
+            "--adapter",
+        ],
+    );
+}
+
+#[test]
+fn predict_says_that_a_folders_adapter_is_not_applied() {
+    let folder = with_model();
+    beside(&folder, "beside", 1.0);
+    let opened = ConditionalModel::open(&folder.path("model")).unwrap();
+    let config = &opened.config;
+    let (channels, width) = (config.in_channels, config.cross_attention_dim);
+    let zeros = |shape: Vec<usize>| {
+        let values = vec![0.0; shape.iter().product()];
+        RawTensor::from_f32(&values, shape, Dtype::F32).unwrap()
+    };
+    let timestep = RawTensor::new(Dtype::I64, vec![1], 7i64.to_le_bytes().to_vec()).unwrap();
+    let query = [
+        ("sample".to_string(), zeros(vec![1, channels, 8, 8])),
+        ("timestep".into(), timestep),
+        ("encoder_hidden_states".into(), zeros(vec![1, 3, width])),
+    ];
+    opened
+        .folder
+        .write_beside(&folder.path("written"), "query.safetensors", &query)
+        .unwrap();
+    folder.write(
+        "query.safetensors",
+        folder.read("written/query.safetensors"),
+    );
+    for model in ["model", "beside"] {
+        let said = folder.done(&format!(
+            "predict --model {model} --input query.safetensors --output out-{model}.safetensors"
+        ));
+        let warned = said
+            .stderr
+            .contains("its adapter pytorch_lora_weights.safetensors is not applied");
+        assert_eq!(warned, model == "beside", "{}", said.stderr);
+    }
+}
+
+#[test]
+fn inspect_names_files_of_weights_and_networks_of_other_classes() {
+    let folder = with_model();
+    beside(&folder, "beside", 1.0);
+    folder.refused(
+        &format!("inspect beside/{}", lora::FILE_NAME),
+        &[
+            "a file of weights; give the model's folder",
+            "retrack merge",
+        ],
+    );
+    folder.write(
+        "other/transformer/config.json",
+        r#"{"_class_name": "FluxTransformer2DModel"}"#,
+    );
+    folder.refused(
+        "inspect other",
+        &["other: a folder with a FluxTransformer2DModel (other/transformer), which is not read"],
+    );
+    folder.write("part/unet/config.json", "{}");
+    folder.refused("inspect part", &["no model_index.json", "is in part/unet"]);
+    folder.write("part/optimizer.bin", "");
+    folder.refused(
+        "inspect part",
+        &["a training's checkpoint (optimizer.bin", "is in part/unet"],
+    );
 }

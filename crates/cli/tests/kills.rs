@@ -11,6 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use burn::tensor::Device;
+use retrack_networks::lora;
+use retrack_networks::random::Random;
+use retrack_networks::stable_diffusion::ConditionalModel;
 use support::{Folder, Guard, assert_same_files};
 
 /// Whether a run has come to where it is to be killed.
@@ -172,6 +176,7 @@ fn a_run_with_force_that_is_killed_at_any_moment_loses_nothing() {
             ("the model is written", |run| run.join("model").exists()),
             ("the model moves", |run| run.join("moving").exists()),
         ];
+        let mut hit = 0;
         for (what, moment) in moments {
             let copied = Command::new("cp")
                 .arg("-r")
@@ -181,8 +186,9 @@ fn a_run_with_force_that_is_killed_at_any_moment_loses_nothing() {
             let run = folder.path("out/run");
             let line = format!("{forced} --out out");
             let killed = kill_when(&folder, &format!("{line} --force"), || moment(&run));
-            if !killed {
-                println!("missed the moment when {what}");
+            match killed && run.join("unfinished").exists() {
+                true => hit += 1,
+                false => println!("missed the moment when {what}"),
             }
             for name in theirs {
                 assert_eq!(folder.read(&format!("out/{name}")), b"mine", "{what}");
@@ -192,13 +198,21 @@ fn a_run_with_force_that_is_killed_at_any_moment_loses_nothing() {
                 assert!(folder.read(&format!("out/{WEIGHTS}")) == before, "{what}");
             }
             if run.join("unfinished").exists() {
+                let between =
+                    folder.read("out/run/config.json") == folder.read("old/run/config.json");
                 let resumed = folder
                     .command(&format!("{line} --resume"))
                     .output()
                     .unwrap();
-                // The mark comes before the new configuration.
-                if !resumed.status.success() {
+                // The mark comes before the new configuration: in between there is no step of the new run to lose, and
+                // only then it may not be resumed.
+                let said = String::from_utf8_lossy(&resumed.stderr);
+                if between {
+                    assert_eq!(resumed.status.code(), Some(2), "{what}: {said}");
+                    assert!(said.contains("seed: 0 then, 1 now"), "{what}: {said}");
                     folder.done(&format!("{line} --force"));
+                } else {
+                    assert!(resumed.status.success(), "{what}: {said}");
                 }
             }
             assert!(folder.read(&format!("out/{WEIGHTS}")) == expected, "{what}");
@@ -208,8 +222,74 @@ fn a_run_with_force_that_is_killed_at_any_moment_loses_nothing() {
             folder.done(&format!("{line} --force"));
             fs::remove_dir_all(folder.path("out")).unwrap();
         }
+        assert!(hit > 0, "{line}: every moment was missed");
         fs::remove_dir_all(folder.path("old")).unwrap();
         fs::remove_dir_all(folder.path("whole")).unwrap();
+    }
+}
+
+fn copy(folder: &Folder, from: &str, to: &str) {
+    let copied = Command::new("cp")
+        .arg("-r")
+        .args([folder.path(from), folder.path(to)])
+        .status();
+    assert!(copied.unwrap().success());
+}
+
+#[test]
+fn a_finished_run_that_is_killed_as_it_begins_to_go_on_still_goes_on() {
+    let folder = folder();
+    let line = TRAIN.replace(" --steps 30", "");
+    folder.done(&format!("{line} --steps 10 --out old"));
+    copy(&folder, "old", "whole");
+    folder.done(&format!("{line} --steps 30 --out whole --resume"));
+    let expected = folder.read(&format!("whole/{WEIGHTS}"));
+    let list = retrack_unlearn::written::NAME;
+    let steps = |out: &str| folder.read_json(&format!("{out}/run/config.json"))["steps"].clone();
+    let moments: [(&str, Moment); 2] = [
+        ("the configuration is the new one", |run| {
+            let text = fs::read_to_string(run.join("config.json")).unwrap_or_default();
+            text.contains("\"steps\": 30")
+        }),
+        ("the mark is there", |run| run.join("unfinished").exists()),
+    ];
+    for (what, moment) in moments {
+        copy(&folder, "old", "out");
+        let run = folder.path("out/run");
+        let again = format!("{line} --steps 30 --out out --resume");
+        assert!(kill_when(&folder, &again, || moment(&run)), "{what}");
+        // In this order, so that the mark is never one of the run before.
+        assert_eq!(steps("out"), 30, "{what}");
+        // What a kill between any two of the writes leaves: the list, the configuration, the mark.
+        copy(&folder, "old", "listed");
+        copy(&folder, "old", "between");
+        for (name, to) in [
+            (list, "listed"),
+            (list, "between"),
+            ("run/config.json", "between"),
+        ] {
+            folder.write(&format!("{to}/{name}"), folder.read(&format!("out/{name}")));
+        }
+        copy(&folder, "between", "further");
+        copy(&folder, "between", "forced");
+        for out in ["out", "listed", "between"] {
+            folder.done(&format!("{line} --steps 30 --out {out} --resume"));
+            assert!(
+                folder.read(&format!("{out}/{WEIGHTS}")) == expected,
+                "{what}: {out}"
+            );
+        }
+        folder.refused(
+            &format!("{line} --steps 10 --out further --resume"),
+            &["ended after 10 steps"],
+        );
+        folder.done(&format!("{line} --steps 35 --out further --resume"));
+        let config = folder.read_json("further/run/config.json");
+        assert_eq!(config["ended_at"], serde_json::json!([10]));
+        folder.done(&format!("{line} --steps 10 --out forced --force"));
+        for out in ["out", "listed", "between", "further", "forced"] {
+            fs::remove_dir_all(folder.path(out)).unwrap();
+        }
     }
 }
 
@@ -279,6 +359,56 @@ impl Drop for Small {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("--lazy").arg(&self.0).status();
     }
+}
+
+#[test]
+fn merging_into_a_link_or_a_mount_point_replaces_the_model_there() {
+    let folder = Folder::new();
+    folder.model("pipeline_sd1", "plain");
+    let model = ConditionalModel::open(&folder.path("plain")).unwrap();
+    let network = lora::attach(model.network(&Device::flex()).unwrap(), 2, &Random::new(5));
+    let tensors = lora::export(&network).unwrap();
+    let with_adapter = folder.path("model");
+    let written = model
+        .folder
+        .write_beside(&with_adapter, lora::FILE_NAME, &tensors);
+    written.unwrap();
+    let merge = |out: &str| format!("merge --model model --out {out}");
+    folder.done(&merge("plainly"));
+    let mut expected = folder.files("plainly");
+    expected.remove(retrack_unlearn::written::NAME);
+    let check = |out: &str| {
+        let mut found = folder.files(out);
+        found.remove(retrack_unlearn::written::NAME);
+        assert_same_files(&expected, &found, out);
+    };
+    // What a killed merge left in a folder that was there is in nobody's way.
+    folder.write("killed/..merging-77.partial-abcdef/unet/config.json", "{}");
+    folder.write("killed/.merging-77/unet/config.json", "{}");
+    folder.done(&merge("killed"));
+    for name in ["..merging-77.partial-abcdef", ".merging-77"] {
+        fs::remove_dir_all(folder.path("killed").join(name)).unwrap();
+    }
+    check("killed");
+    folder.write("killed/run/unfinished", "");
+    folder.refused(
+        &merge("killed"),
+        &["killed: ", "interrupted run", "give --force to replace it"],
+    );
+    let Some(small) = Small::mount(folder.path("small")) else {
+        return;
+    };
+    folder.done(&merge("small"));
+    fs::create_dir(small.0.join("linked")).unwrap();
+    std::os::unix::fs::symlink(small.0.join("linked"), folder.path("link")).unwrap();
+    folder.done(&merge("link"));
+    for out in ["link", "small/linked"] {
+        folder.done(&format!("{} --force", merge(out)));
+        check("small/linked");
+    }
+    fs::remove_dir_all(small.0.join("linked")).unwrap();
+    folder.done(&format!("{} --force", merge("small")));
+    check("small");
 }
 
 #[test]
@@ -399,7 +529,7 @@ fn two_runs_never_write_to_one_folder() {
         "experiment demo --model model --data photos --forget row:3 --methods finetune --seeds 0 --samples 2 --metrics frequency",
     ] {
         let line = format!("{line} --out out");
-        folder.write("out/lock", "4321\n");
+        folder.write("out/lock", "retrack 4321\n");
         let file = fs::File::open(folder.path("out/lock")).unwrap();
         file.lock().unwrap();
         folder.refused(&line, &["out", "process 4321 is writing here"]);

@@ -485,6 +485,10 @@ fn a_trainings_checkpoint_is_pointed_out_of() {
         "sample --model both --count 1 --out x.png",
         &["unet_ema", "checkpoint"],
     );
+    folder.refused(
+        "neighbors --data both --forget row:1",
+        &["both/unet,", "both/unet_ema", "no data set"],
+    );
     folder.done("inspect both/unet");
     fs::create_dir(folder.path("state")).unwrap();
     folder.write("state/optimizer.bin", "x");
@@ -494,6 +498,15 @@ fn a_trainings_checkpoint_is_pointed_out_of() {
     folder.refused(
         "inspect lora",
         &["lora/pytorch_lora_weights.safetensors", "merge"],
+    );
+    folder.write("lora/optimizer.bin", "x");
+    folder.refused(
+        "inspect lora",
+        &["lora/pytorch_lora_weights.safetensors", "merge"],
+    );
+    folder.refused(
+        "sample --model state --count 1 --out x.png",
+        &["checkpoint", "save_pretrained"],
     );
 }
 
@@ -560,5 +573,15 @@ fn an_absurd_network_of_any_family_is_refused_before_it_takes_memory() {
     change(&folder, path, |config| {
         config["sample_size"] = (1 << 16).into()
     });
-    folder.refused(whole[1], &["1 samples", "--batch-size"]);
+    folder.refused(whole[1], &["1 sample, 1 at a time", "--batch-size"]);
+}
+
+#[test]
+fn a_scheduler_that_is_not_read_is_named_by_its_file() {
+    let folder = Folder::with_model_and_photos();
+    let mut config = folder.read_json(SCHEDULER);
+    config["_class_name"] = "FlowMatchEulerDiscreteScheduler".into();
+    folder.write(SCHEDULER, config.to_string());
+    let says = format!("{SCHEDULER}: scheduler config: `_class_name`");
+    folder.refused("inspect model", &[&says]);
 }

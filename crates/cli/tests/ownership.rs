@@ -141,6 +141,57 @@ fn a_file_that_was_changed_since_is_refused_by_name_before_any_work() {
 }
 
 #[test]
+fn what_has_a_name_of_a_run_in_a_finished_one_and_is_not_its_own_is_refused_before_any_work() {
+    let folder = folder();
+    folder.done(&format!("{TRAIN} --steps 2 --out out"));
+    let lines = [
+        format!("{TRAIN} --steps 1 --out out --force"),
+        format!("{UNLEARN} --steps 1 --out out --force"),
+        format!("{TRAIN} --steps 4 --out out --resume"),
+    ];
+    let refused = |name: &str| {
+        for line in &lines {
+            folder.refused(
+                line,
+                &[
+                    &format!("out/run/{name}: "),
+                    "changed since",
+                    "move it away",
+                ],
+            );
+        }
+    };
+    for name in [
+        "samples-00000400.png",
+        "checkpoint-00000500.safetensors",
+        "checkpoint-00000500.sha256",
+        "events.out.tfevents.1.retrack.2.3",
+        "report.html",
+        "earlier.json",
+    ] {
+        folder.write(&format!("out/run/{name}"), "mine");
+        refused(name);
+        fs::remove_file(folder.path("out/run").join(name)).unwrap();
+    }
+    let ours = ["loss.svg", "events.jsonl", "checkpoint-00000002.sha256"];
+    for name in ours {
+        let before = folder.read(&format!("out/run/{name}"));
+        folder.write(&format!("out/run/{name}"), [&before[..], b" "].concat());
+        refused(name);
+        folder.write(&format!("out/run/{name}"), before);
+    }
+    // A copy of a model where a run writes its own.
+    folder.model("folder_pipeline_safetensors", "out/run/model");
+    refused("model");
+    fs::remove_dir_all(folder.path("out/run/model")).unwrap();
+    fs::create_dir(folder.path("out/run/checkpoint-00000003.safetensors")).unwrap();
+    refused("checkpoint-00000003.safetensors");
+    fs::remove_dir(folder.path("out/run/checkpoint-00000003.safetensors")).unwrap();
+    folder.done(&lines[2]);
+    folder.done(&lines[0]);
+}
+
+#[test]
 fn a_model_that_retrack_did_not_write_is_not_replaced() {
     let folder = folder();
     folder.model("folder_f16_bin", "cloned");
@@ -301,6 +352,12 @@ fn a_lock_file_of_somebody_else_is_not_emptied() {
         &format!("{UNLEARN} --steps 1 --out out"),
         &["out/run/lock", "not a lock"],
     );
+    // Digits alone are not a lock's either.
+    folder.write("out/run/lock", "4711");
+    folder.refused(
+        &format!("{UNLEARN} --steps 1 --out out"),
+        &["out/run/lock", "not a lock", "move it away"],
+    );
     folder.write("report/lock", "the number of my bicycle");
     folder.refused(
         "evaluate --model model --data photos --forget row:3 --threshold 1 --samples 2 --metrics frequency --steps 2 \
@@ -450,6 +507,47 @@ fn an_experiment_does_not_write_over_a_summary_that_was_edited() {
     folder.refused(line, &["out/summary.md", "changed since", "move it away"]);
     folder.write("out/summary.md", summary);
     folder.done(line);
+}
+
+#[test]
+fn every_file_that_an_experiment_wrote_is_in_a_list() {
+    let folder = folder();
+    folder.write(
+        "small.toml",
+        "neighbors = 2\nsteps = 1\nbatch_size = 2\n\n[experiment]\nsampling_steps = 2\n",
+    );
+    let line = "experiment mnist-tshirt --model model --data photos --forget row:3 --methods finetune,neggrad \
+                --seeds 0 --metrics frequency --threshold 3 --samples 2 --config small.toml --out out";
+    folder.done(line);
+    let check = || {
+        let list = Written::read(&folder.path("out")).unwrap().unwrap();
+        let mut results = 0;
+        for (name, content) in folder.files("out") {
+            let path = Path::new(&name);
+            let (list, path, below) = match path.strip_prefix("models") {
+                Ok(below) if below.iter().count() > 1 => {
+                    let run = below.iter().next().unwrap();
+                    let root = folder.path("out/models").join(run);
+                    let list = Written::read(&root).unwrap().unwrap();
+                    (list, below.strip_prefix(run).unwrap().to_path_buf(), root)
+                }
+                _ => (list.clone(), path.to_path_buf(), folder.path("out")),
+            };
+            if !name.ends_with('/') && path != Path::new(LIST) {
+                let mut one = Written::default();
+                one.add(&path, digest(&content));
+                let owner = |list: &Written| list.owner(&below, &path).unwrap();
+                assert_eq!(owner(&list), owner(&one), "{name}");
+                results += usize::from(name.starts_with("results/"));
+            }
+        }
+        assert_eq!(results, 3);
+    };
+    check();
+    // A result that is measured again too.
+    fs::remove_file(folder.path("out/results/finetune-seed0-forget0.json")).unwrap();
+    folder.done(line);
+    check();
 }
 
 #[test]

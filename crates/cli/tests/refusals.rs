@@ -470,6 +470,17 @@ fn samples_that_cannot_be_drawn_are_refused() {
 }
 
 #[test]
+fn a_single_sample_that_fits_no_memory_is_refused_with_what_makes_it_large() {
+    let folder = Folder::with_model_and_photos();
+    with_config(&folder, "sample_size", 1_000_000.into());
+    let says = format!("its size is `sample_size` in {CONFIG}");
+    folder.refused(
+        "sample --model model --out x.png --count 1",
+        &["of memory", &says],
+    );
+}
+
+#[test]
 fn a_network_that_cannot_be_trained_is_named() {
     let folder = Folder::new();
     folder.photos("photos");

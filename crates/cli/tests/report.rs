@@ -5,7 +5,7 @@ mod support;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{Folder, PHOTOS, SIDE, events, noise, photo_png};
+use support::{Folder, PHOTOS, SIDE, decode_base64, events, noise, photo_png};
 
 const UNLEARN: &str = "unlearn --model model --data photos --forget photos/03.png --neighbors 4 --batch-size 4 \
                        --steps 4 --lr 1e-4 --out out";
@@ -49,21 +49,6 @@ fn pngs(bytes: &[u8]) -> Vec<&[u8]> {
         from = end;
     }
     found
-}
-
-fn decode_base64(text: &str) -> Vec<u8> {
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut bytes, mut bits, mut held) = (Vec::new(), 0u32, 0);
-    for letter in text.bytes().filter(|letter| *letter != b'=') {
-        let value = alphabet.iter().position(|known| *known == letter).unwrap() as u32;
-        bits = (bits << 6 | value) & 0xffff;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-        }
-    }
-    bytes
 }
 
 /// Whether a picture shows a row of these pixels, as large as it is or up to four times.

@@ -205,8 +205,37 @@ fn training_keeps_its_step_and_a_second_signal_ends_it_at_once() {
     std::io::Read::read_to_string(&mut pipe, &mut said).unwrap();
     let told = "stopping after this step, which is kept; a second signal ends it at once";
     assert!(said.contains(told), "{said}");
-    // The lock file that it could not take away holds nobody up.
+    let ended = "interrupted a second time and ended at once, without what was not written yet; the same command with \
+                 --resume goes on";
+    assert!(said.contains(ended), "{said}");
+    assert_clean(&folder, line);
     folder.done("unlearn --model model --data photos --forget row:3 --neighbors 4 --steps 1 --batch-size 2 --accumulate 1 --no-report --out out --force");
+}
+
+#[test]
+fn one_signal_that_is_sent_twice_keeps_the_step() {
+    let folder = Folder::with_model_and_photos();
+    folder.tiny_arch(serde_json::json!({}));
+    let line = "train --data photos --arch tiny.json --steps 100000 --batch-size 2 --out out";
+    let child = folder.command(line).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Guard(child);
+    let events = folder.path("out/run/events.jsonl");
+    while !fs::metadata(&events).is_ok_and(|file| file.len() > 0) {
+        assert!(child.0.try_wait().unwrap().is_none(), "ended too early");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    send(&child, "TERM");
+    std::thread::sleep(Duration::from_millis(10));
+    send(&child, "TERM");
+    let mut said = String::new();
+    let mut pipe = child.0.stderr.take().unwrap();
+    std::io::Read::read_to_string(&mut pipe, &mut said).unwrap();
+    assert_eq!(child.0.wait().unwrap().code(), Some(143), "{said}");
+    assert!(
+        said.contains("is kept: the same command with --resume goes on"),
+        "{said}"
+    );
+    assert_clean(&folder, line);
 }
 
 #[test]
@@ -278,7 +307,7 @@ fn a_merge_that_is_stopped_leaves_nothing_behind() {
     let beside = folder.path("model");
     let written = model
         .folder
-        .write_beside(&beside, lora::FILE_NAME, &tensors, false);
+        .write_beside(&beside, lora::FILE_NAME, &tensors);
     written.unwrap();
     // What takes long to copy.
     let large = fs::File::create(folder.path("model/vae/large.bin")).unwrap();
@@ -295,7 +324,11 @@ fn a_merge_that_is_stopped_leaves_nothing_behind() {
     list.save(&folder.path("out")).unwrap();
     let before = folder.files("out");
     let copying = || {
-        let entries = fs::read_dir(folder.path("")).unwrap().flatten();
+        // Beside a new folder, and in one that is there.
+        let entries = [folder.path(""), folder.path("out")]
+            .map(|path| fs::read_dir(path).unwrap().flatten())
+            .into_iter()
+            .flatten();
         let partial =
             entries.filter(|entry| entry.file_name().to_string_lossy().contains(".partial-"));
         partial

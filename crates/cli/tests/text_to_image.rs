@@ -426,6 +426,21 @@ fn inspect_says_what_a_pipeline_and_its_data_hold() {
     assert_eq!(facts["labels"], "0: 9, 1: 3");
 }
 
+/// That the prompts of the data are in none of these, in any form that could be looked up.
+fn assert_no_prompt(contents: &[Vec<u8>]) {
+    let texts = ["a photo of the digit", "a drawing of the digit", "digits"].map(String::from);
+    let digests = [
+        retrack_unlearn::texts::digest(&texts),
+        retrack_unlearn::texts::digest(&texts[..1]),
+    ];
+    for content in contents {
+        let content = String::from_utf8_lossy(content);
+        for text in texts[..2].iter().chain(&digests) {
+            assert!(!content.contains(text.as_str()), "{text}: {content}");
+        }
+    }
+}
+
 #[test]
 fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
     let folder = folder("pipeline_sd1");
@@ -435,7 +450,17 @@ fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
     );
     let line =
         "evaluate --model model --baseline model --data digit --samples 3 --steps 2 --out report";
-    let found = folder.done(&format!("{line} --json")).json();
+    folder.done(&format!("{line} --json"));
+    let said: Vec<Vec<u8>> = ["metrics.json", "report.json", "report.html"]
+        .map(|name| folder.read(&format!("report/{name}")))
+        .into();
+    assert_no_prompt(&said);
+    let found = folder.read_json("report/metrics.json");
+    assert!(found["model"]["prompts"][0].get("prompt").is_none());
+    let shown = format!("{line} --force --show-forgotten --json");
+    let found = folder.done(&shown).json();
+    let page = String::from_utf8(folder.read("report/report.html")).unwrap();
+    assert!(page.contains("Their prompt") && page.contains("a photo of the digit"));
     for model in ["baseline", "model"] {
         let prompts = found[model]["prompts"].as_array().unwrap();
         let texts: Vec<&str> = prompts
@@ -448,6 +473,7 @@ fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
         );
         for (number, one) in prompts.iter().enumerate() {
             assert_eq!(one["forgotten"], number == 0);
+            assert_eq!(one["number"], number);
             assert_eq!(one["samples"], 3);
             assert!(one["memorized"].as_u64().unwrap() <= 3);
             folder.read(&format!("report/{model}-{number:02}.png"));
@@ -596,6 +622,20 @@ fn an_experiment_compares_methods_on_a_text_to_image_model() {
     );
     assert!(rows[4].contains("forgotten cluster:1"), "{said}");
     assert_eq!(folder.done(&quick).stdout, said);
+    // The prompt is nowhere, and what stands for it only where an experiment that goes on looks.
+    let identity = folder.read_json("out/experiment.json");
+    assert_eq!(
+        identity["prompts_digest"],
+        retrack_unlearn::texts::digest(&["a photo of the digit".into()])
+    );
+    let mut written = folder.files("out");
+    written.retain(|name, _| !name.starts_with("models/") && !name.ends_with('/'));
+    let identity = written.remove("experiment.json").unwrap();
+    assert!(!String::from_utf8(identity).unwrap().contains("a photo of"));
+    assert_no_prompt(&written.into_values().collect::<Vec<_>>());
+    for content in folder.files("out/models").into_values() {
+        assert!(!String::from_utf8_lossy(&content).contains("a photo of the digit"));
+    }
     folder.model("folder_pipeline_safetensors", "plain");
     folder.refused(
         &format!("{quick} --retrained plain"),

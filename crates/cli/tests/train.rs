@@ -353,6 +353,24 @@ fn samples_and_the_loss_are_drawn_on_the_way_within_a_twentieth_of_the_run() {
 }
 
 #[test]
+fn samples_that_are_no_images_are_named_and_the_model_is_kept() {
+    let folder = Folder::new();
+    folder.photos("photos");
+    folder.tiny_arch(json!({}));
+    let said = folder.done(
+        "train --data photos --arch tiny.json --batch-size 16 --accumulate 100 --steps 1 --warmup 0 --lr 1e30 --out out",
+    );
+    assert!(folder.path("out/model_index.json").exists());
+    assert!(
+        said.stderr
+            .contains("step 1: the model's samples hold values that are not finite"),
+        "{}",
+        said.stderr
+    );
+    assert!(!folder.path("out/run/samples-00000001.png").exists());
+}
+
+#[test]
 fn a_finished_run_goes_on_to_more_steps() {
     let folder = Folder::new();
     folder.photos("photos");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use retrack_networks::folder::{Dtype, ModelFolder};
 use serde_json::{Value, json};
-use support::{Folder, events, noise, png};
+use support::{Folder, decode_base64, events, noise, png};
 
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
 
@@ -21,7 +21,7 @@ fn convert(from: &Path, to: &Path, dtype: Dtype) {
     let folder = ModelFolder::open(from).unwrap();
     let mut weights = folder.weights().unwrap();
     weights.write_as(dtype);
-    folder.write_with(to, &weights, false).unwrap();
+    folder.write_with(to, &weights).unwrap();
 }
 
 /// Element types of the tensors of a written network.
@@ -178,6 +178,149 @@ fn a_value_that_the_type_cannot_hold_ends_the_run_and_keeps_it_for_a_wider_one()
     assert_eq!(dtypes(&folder, "out"), ["BF16"]);
 }
 
+#[test]
+fn a_run_that_was_kept_for_a_wider_type_records_the_errors_of_its_last_step() {
+    let folder = Folder::with_model_and_photos();
+    convert(&folder.path("model"), &folder.path("half"), Dtype::F16);
+    // One layer stands at the end of what f16 can hold, and the first step leads beyond.
+    let path = format!("half/{WEIGHTS}");
+    let mut bytes = folder.read(&path);
+    let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..end]).unwrap();
+    let place = &header["conv_in.bias"]["data_offsets"];
+    let [from, to] = [0, 1].map(|at| end + place[at].as_u64().unwrap() as usize);
+    for value in bytes[from..to].chunks_exact_mut(2) {
+        value.copy_from_slice(&0x7bff_u16.to_le_bytes());
+    }
+    folder.write(&path, bytes);
+    let line = format!("unlearn --model half {TINY} --steps 1 --lr 100 --out out");
+    let said = folder.ends(&line, 1);
+    assert!(
+        said.stderr.contains("beyond what F16 can hold"),
+        "{}",
+        said.stderr
+    );
+    let before = events(&folder, "out");
+    assert!(before[0].get("forgotten_error").is_none(), "{before:?}");
+    folder.done(&format!("{line} --resume --dtype bf16"));
+    // As a run that was not interrupted.
+    agrees(&folder, "out");
+    let after = events(&folder, "out");
+    assert_eq!(after.len(), 1, "{after:?}");
+    assert_eq!(after[0]["loss"], before[0]["loss"]);
+}
+
+#[test]
+fn a_model_whose_samples_are_no_images_is_delivered_and_said_to_be_broken() {
+    let folder = Folder::with_model_and_photos();
+    // AdamW's first step is as long as the rate: what the network computes then overflows.
+    folder.done(&format!(
+        "unlearn --model model {TINY} --steps 1 --lr 1e30 --out out"
+    ));
+    assert!(folder.path("out/model_index.json").exists());
+    let report = folder.read_json("out/run/report.json");
+    let verdict = &report["verdict"];
+    assert_eq!(verdict["outcome"], "inconclusive", "{verdict}");
+    assert!(
+        verdict["headline"].as_str().unwrap().contains("is broken"),
+        "{verdict}"
+    );
+    assert!(
+        verdict["next"].as_str().unwrap().contains("lower --lr"),
+        "{verdict}"
+    );
+    let after = &report["check"]["after"];
+    assert_eq!(after["samples"], 0, "{after}");
+    let (before, plan) = (&report["check"]["before"], &report["check"]["plan"]);
+    let drawn = plan["samples"].as_u64().unwrap() + plan["tries"].as_u64().unwrap();
+    assert_eq!(after["broken"], drawn, "{after}");
+    assert_eq!(before.get("broken"), None);
+    assert!(
+        report["samples"]["note"]
+            .as_str()
+            .unwrap()
+            .contains("Crossed out are samples"),
+        "{report}"
+    );
+    // None of them is black.
+    let shown = report["pictures"]["samples-after"]["png"].as_str().unwrap();
+    let shown = image::load_from_memory(&decode_base64(shown)).unwrap();
+    let shown = tiles(&shown.into_luma8());
+    assert!(shown.iter().all(|&pixel| pixel > 0), "{shown:?}");
+    let said = folder.done("verify out");
+    assert!(said.stdout.starts_with("same: "), "{}", said.stdout);
+}
+
+#[test]
+fn verify_says_same_of_a_model_whose_base_has_cards() {
+    let folder = Folder::with_model_and_photos();
+    folder.write("model/README.md", "---\nlicense: mit\n---\n# The first\n");
+    let line = format!("{TINY} --steps 1");
+    folder.done(&format!("unlearn --model model {line} --out one"));
+    folder.done(&format!("unlearn --model one {line} --out two"));
+    for (out, cards) in [
+        ("one", &["README.base.md"][..]),
+        ("two", &["README.base.md", "README.base2.md"]),
+    ] {
+        let said = folder.done(&format!("verify {out}"));
+        assert!(said.stdout.starts_with("same: "), "{}", said.stdout);
+        let report = folder.read_json(&format!("{out}/run/report.json"));
+        let files = report["provenance"]["files"].to_string();
+        for card in cards {
+            assert!(files.contains(card), "{out}: {files}");
+        }
+    }
+    folder.write("one/README.base.md", "another");
+    let said = folder.ends("verify one", 1);
+    assert!(said.stdout.contains("README.base.md: SHA-256"), "{said:?}");
+}
+
+#[test]
+fn verify_says_same_beside_what_somebody_keeps_in_the_folder() {
+    let folder = Folder::with_model_and_photos();
+    let line = format!("unlearn --model model {TINY} --steps 1 --out out");
+    folder.done(&line);
+    folder.write("out/notes/to do.md", "mine");
+    folder.write("out/notes/old.safetensors", "far from the network");
+    folder.write("out/letter.txt", "mine too");
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(".", folder.path("out/notes/circle")).unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path("out/notes/gone")).unwrap();
+    }
+    folder.done(&format!("{line} --force"));
+    let said = folder.done("verify out");
+    assert!(said.stdout.starts_with("same: "), "{}", said.stdout);
+    for part in ["out: ", "beside the model", "letter.txt"] {
+        assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
+    }
+    // A program may read these in place of the network's own.
+    for name in [
+        "unet/diffusion_pytorch_model.bin",
+        "pytorch_lora_weights.safetensors",
+        "unet/model_index.json",
+    ] {
+        folder.write(&format!("out/{name}"), "somebody's");
+        let said = folder.ends("verify out", 1);
+        assert!(
+            said.stdout
+                .contains(&format!("{name}: was not written by retrack")),
+            "{said:?}"
+        );
+        fs::remove_file(folder.path(&format!("out/{name}"))).unwrap();
+    }
+    // Nor may the list claim what the report does not know.
+    let list: Value = folder.read_json("out/.retrack-files.json");
+    let mut more = list.clone();
+    more["files"]["letter.txt"] = json!([retrack_unlearn::written::digest(b"mine too")]);
+    folder.write("out/.retrack-files.json", more.to_string());
+    let said = folder.ends("verify out", 1);
+    assert!(
+        said.stdout.contains("letter.txt: was not there"),
+        "{said:?}"
+    );
+}
+
 /// A text-to-image pipeline as `model`, and photos of noise that suit it.
 fn text_to_image() -> Folder {
     let folder = Folder::new();
@@ -290,21 +433,6 @@ fn tiles(grid: &image::GrayImage) -> Vec<u8> {
         }
     }
     pixels
-}
-
-fn decode_base64(text: &str) -> Vec<u8> {
-    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut bytes, mut bits, mut held) = (Vec::new(), 0u32, 0);
-    for letter in text.bytes().filter(|letter| *letter != b'=') {
-        let value = alphabet.iter().position(|known| *known == letter).unwrap() as u32;
-        bits = (bits << 6 | value) & 0xffff;
-        held += 6;
-        if held >= 8 {
-            held -= 8;
-            bytes.push((bits >> held) as u8);
-        }
-    }
-    bytes
 }
 
 #[test]

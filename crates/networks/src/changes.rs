@@ -80,6 +80,27 @@ impl Changes {
         Ok(changes)
     }
 
+    /// What of adapters' changes a written model holds, counted on the weights that they are added to.
+    ///
+    /// # Errors
+    /// As [`between`](Self::between).
+    pub fn by_merging(
+        base: &Weights,
+        adapters: &Adapters,
+        written: &Weights,
+    ) -> Result<Self, FolderError> {
+        let mut changes = Self::default();
+        for (name, tensor) in base.iter().filter(|(name, _)| adapters.adapt(name)) {
+            let old = tensor.read()?;
+            let merged = adapters.added_to(name, old.to_f32());
+            match written.get(name) {
+                Some(new) => changes.add(&old, &*new.read()?, Some(&merged)),
+                None => changes.missing(&old),
+            }
+        }
+        Ok(changes)
+    }
+
     fn add(&mut self, base: &RawTensor, written: &RawTensor, trained: Option<&[f32]>) {
         let (old, new) = (base.to_f32(), written.to_f32());
         self.weights += old.len() as u64;

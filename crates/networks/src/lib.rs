@@ -31,3 +31,4 @@ pub mod tokenizer;
 pub mod transformer;
 pub mod unet2d;
 pub mod vae;
+pub mod words;

@@ -122,13 +122,8 @@ impl Model {
     ///
     /// # Errors
     /// As [`ModelFolder::write_with`].
-    pub fn write(
-        &self,
-        network: &UNet2DModel,
-        out: &Path,
-        overwrite: bool,
-    ) -> Result<Written, ModelError> {
-        write(&self.folder, &self.weights, network, out, overwrite)
+    pub fn write(&self, network: &UNet2DModel, out: &Path) -> Result<Written, ModelError> {
+        write(&self.folder, &self.weights, network, out)
     }
 }
 
@@ -183,7 +178,7 @@ pub fn check_size(folder: &ModelFolder, weights: &Weights) -> Result<(), ModelEr
 pub(crate) fn scheduler(folder: &ModelFolder) -> Result<SchedulerConfig, ModelError> {
     match &folder.scheduler {
         Some(json) => SchedulerConfig::from_json(json).map_err(|source| ModelError::Schedule {
-            path: folder.root().to_path_buf(),
+            path: folder.scheduler_path(),
             source,
         }),
         None => Ok(SchedulerConfig::default()),
@@ -222,9 +217,8 @@ pub(crate) fn write(
     weights: &Weights,
     network: &impl Module,
     out: &Path,
-    overwrite: bool,
 ) -> Result<Written, ModelError> {
     let mut weights = weights.clone();
     parameters::set_weights(network, &mut weights)?;
-    Ok(folder.write_with(out, &weights, overwrite)?)
+    Ok(folder.write_with(out, &weights)?)
 }

@@ -118,13 +118,8 @@ impl ConditionalModel {
     ///
     /// # Errors
     /// As [`ModelFolder::write_with`].
-    pub fn write(
-        &self,
-        network: &impl Module,
-        out: &Path,
-        overwrite: bool,
-    ) -> Result<Written, ModelError> {
-        model::write(&self.folder, &self.weights, network, out, overwrite)
+    pub fn write(&self, network: &impl Module, out: &Path) -> Result<Written, ModelError> {
+        model::write(&self.folder, &self.weights, network, out)
     }
 }
 

@@ -193,7 +193,7 @@ fn adapters_merge_into_a_model_folder_and_lie_beside_one() {
     let tensors = lora::export(&network).unwrap();
     assert!(!tensors.is_empty());
     let written = folder
-        .write_beside(&beside, lora::FILE_NAME, &tensors, false)
+        .write_beside(&beside, lora::FILE_NAME, &tensors)
         .unwrap();
     assert_eq!(written.changed, [std::path::Path::new(lora::FILE_NAME)]);
     assert!(written.left_out.is_empty());
@@ -201,7 +201,7 @@ fn adapters_merge_into_a_model_folder_and_lie_beside_one() {
     let adapters = Adapters::open(&beside.join(lora::FILE_NAME)).unwrap();
     let mut changed = weights.clone();
     adapters.clone().merge_into(&mut changed).unwrap();
-    folder.write_with(&merged, &changed, false).unwrap();
+    folder.write_with(&merged, &changed).unwrap();
     let back = ModelFolder::open(&merged).unwrap().weights().unwrap();
     for (parameter, expected) in parameters::export(&network.materialize()) {
         let found = back.get(&parameter.name).unwrap().read().unwrap().to_f32();

@@ -155,7 +155,7 @@ fn an_unchanged_folder_is_written_byte_for_byte() {
         let folder = ModelFolder::open(&model).unwrap();
         let weights = folder.weights().unwrap();
         let out = base.path().join("new/parent/out");
-        let written = folder.write_with(&out, &weights, false).unwrap();
+        let written = folder.write_with(&out, &weights).unwrap();
         assert!(content(&out) == content(&model), "{case}");
         assert!(
             written.changed.is_empty() && written.left_out.is_empty(),
@@ -173,7 +173,7 @@ fn a_changed_folder_differs_in_the_values_only() {
         let mut weights = folder.weights().unwrap();
         double(&mut weights);
         let out = base.path().join("out");
-        let written = folder.write_with(&out, &weights, false).unwrap();
+        let written = folder.write_with(&out, &weights).unwrap();
         assert_eq!(written.changed.len(), files, "{case}");
 
         let (old, new) = (content(&model), content(&out));
@@ -205,7 +205,7 @@ fn a_changed_folder_differs_in_the_values_only() {
                 .unwrap();
         }
         let again = base.path().join("again");
-        folder.write_with(&again, &weights, false).unwrap();
+        folder.write_with(&again, &weights).unwrap();
         assert!(content(&again) == old, "{case}");
     }
 }
@@ -218,7 +218,7 @@ fn only_the_shard_with_a_changed_tensor_is_written_anew() {
     let count = weights.get("conv_in.bias").unwrap().count();
     weights.set_f32("conv_in.bias", &vec![0.25; count]).unwrap();
     let written = folder
-        .write_with(&base.path().join("out"), &weights, false)
+        .write_with(&base.path().join("out"), &weights)
         .unwrap();
     assert_eq!(
         written.changed,
@@ -234,20 +234,20 @@ fn values_made_while_writing_are_those_that_were_set_before() {
         let [now, later] = ["now", "later"].map(|name| base.path().join(name));
         let mut weights = folder.weights().unwrap();
         double(&mut weights);
-        folder.write_with(&now, &weights, false).unwrap();
+        folder.write_with(&now, &weights).unwrap();
         let mut weights = folder.weights().unwrap();
         for (name, tensor) in loaded(&weights) {
             let values = move || Ok(tensor.to_f32().iter().map(|value| 2.0 * value).collect());
             weights.set_later(&name, values).unwrap();
         }
-        folder.write_with(&later, &weights, false).unwrap();
+        folder.write_with(&later, &weights).unwrap();
         assert!(content(&now) == content(&later), "{case}");
 
         weights
             .set_later("conv_in.bias", || Ok(vec![f32::NAN]))
             .unwrap();
         let out = base.path().join("refused");
-        let error = folder.write_with(&out, &weights, false).unwrap_err();
+        let error = folder.write_with(&out, &weights).unwrap_err();
         assert!(error.to_string().contains("conv_in.bias"), "{error}");
         assert!(!out.exists());
     }
@@ -279,7 +279,6 @@ fn a_new_folder_reads_back() {
         &given.config,
         &scheduler,
         loaded(&weights).iter().map(|(name, t)| (name.as_str(), t)),
-        false,
     )
     .unwrap();
     // diffusers wrote the fixture in the same way: the weights agree in every byte.
@@ -317,22 +316,8 @@ fn a_new_folder_reads_back() {
         &given.config,
         &scheduler,
         loaded(&weights).iter().map(|(name, t)| (name.as_str(), t)),
-        false,
     );
     assert!(matches!(error, Err(FolderError::OutputNotEmpty { .. })));
-    ModelFolder::create(
-        &out,
-        "DDPMPipeline",
-        &given.config,
-        &scheduler,
-        loaded(&weights)
-            .iter()
-            .take(1)
-            .map(|(name, t)| (name.as_str(), t)),
-        true,
-    )
-    .unwrap();
-    assert_eq!(ModelFolder::open(&out).unwrap().weights().unwrap().len(), 1);
     assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
 }
 
@@ -386,7 +371,7 @@ fn other_forms_of_the_same_network_do_not_survive_a_change() {
     let folder = ModelFolder::open(&model).unwrap();
     let mut weights = folder.weights().unwrap();
     let written = folder
-        .write_with(&base.path().join("same"), &weights, false)
+        .write_with(&base.path().join("same"), &weights)
         .unwrap();
     assert_eq!(
         written.left_out,
@@ -394,7 +379,7 @@ fn other_forms_of_the_same_network_do_not_survive_a_change() {
     );
     double(&mut weights);
     let out = base.path().join("out");
-    let written = folder.write_with(&out, &weights, false).unwrap();
+    let written = folder.write_with(&out, &weights).unwrap();
     let mut left_out = written.left_out.clone();
     left_out.sort();
     assert_eq!(
@@ -438,7 +423,7 @@ fn a_flat_pipeline_is_read_and_written() {
     let mut weights = folder.weights().unwrap();
     double(&mut weights);
     let out = base.path().join("out");
-    let written = folder.write_with(&out, &weights, false).unwrap();
+    let written = folder.write_with(&out, &weights).unwrap();
     assert_eq!(
         written.changed,
         [Path::new("diffusion_pytorch_model.safetensors")]
@@ -685,7 +670,7 @@ fn links_out_of_the_folder_are_refused_when_read_and_when_copied() {
     let folder = ModelFolder::open(&model).unwrap();
     let weights = folder.weights().unwrap();
     let out = base.path().join("out");
-    let error = folder.write_with(&out, &weights, false).unwrap_err();
+    let error = folder.write_with(&out, &weights).unwrap_err();
     assert!(matches!(error, FolderError::LinkOutside { .. }), "{error}");
     assert_eq!(
         fs::read_dir(base.path()).unwrap().count(),
@@ -694,7 +679,7 @@ fn links_out_of_the_folder_are_refused_when_read_and_when_copied() {
     );
     fs::remove_file(model.join("README.md")).unwrap();
     symlink(".", model.join("circle")).unwrap();
-    let error = folder.write_with(&out, &weights, false).unwrap_err();
+    let error = folder.write_with(&out, &weights).unwrap_err();
     assert!(
         error.to_string().contains("circle: not a regular file"),
         "{error}"
@@ -726,7 +711,7 @@ fn a_snapshot_of_the_hub_cache_is_read_and_written_as_plain_files() {
     let mut weights = folder.weights().unwrap();
     double(&mut weights);
     let out = base.path().join("out");
-    folder.write_with(&out, &weights, false).unwrap();
+    folder.write_with(&out, &weights).unwrap();
     for file in content(&out).keys() {
         assert!(!fs::symlink_metadata(out.join(file)).unwrap().is_symlink());
     }
@@ -746,40 +731,32 @@ fn the_output_may_not_touch_the_input_or_other_files() {
     let before = content(base.path());
     let folder = ModelFolder::open(&model).unwrap();
     let weights = folder.weights().unwrap();
-    let refused = |out: &Path, overwrite| folder.write_with(out, &weights, overwrite).unwrap_err();
+    let refused = |out: &Path| folder.write_with(out, &weights).unwrap_err();
     let unet = model.join("unet");
-    for overwrite in [false, true] {
-        assert!(matches!(
-            refused(&model, overwrite),
-            FolderError::OutputIsInput { .. }
-        ));
-        assert!(matches!(
-            refused(&unet.join(".."), overwrite),
-            FolderError::OutputIsInput { .. }
-        ));
-        assert!(matches!(
-            refused(&unet, overwrite),
-            FolderError::OutputInsideInput { .. }
-        ));
-        assert!(matches!(
-            refused(&model.join("a/b"), overwrite),
-            FolderError::OutputInsideInput { .. }
-        ));
-        assert!(matches!(
-            refused(base.path(), overwrite),
-            FolderError::OutputContainsInput { .. }
-        ));
-    }
+    assert!(matches!(refused(&model), FolderError::OutputIsInput { .. }));
+    assert!(matches!(
+        refused(&unet.join("..")),
+        FolderError::OutputIsInput { .. }
+    ));
+    assert!(matches!(
+        refused(&unet),
+        FolderError::OutputInsideInput { .. }
+    ));
+    assert!(matches!(
+        refused(&model.join("a/b")),
+        FolderError::OutputInsideInput { .. }
+    ));
+    assert!(matches!(
+        refused(base.path()),
+        FolderError::OutputContainsInput { .. }
+    ));
     #[cfg(unix)]
     {
         let link = base.path().join("link");
         std::os::unix::fs::symlink(&model, &link).unwrap();
+        assert!(matches!(refused(&link), FolderError::OutputIsInput { .. }));
         assert!(matches!(
-            refused(&link, true),
-            FolderError::OutputIsInput { .. }
-        ));
-        assert!(matches!(
-            refused(&link.join("x"), true),
+            refused(&link.join("x")),
             FolderError::OutputInsideInput { .. }
         ));
         fs::remove_file(link).unwrap();
@@ -787,21 +764,19 @@ fn the_output_may_not_touch_the_input_or_other_files() {
     let other = tempfile::tempdir().unwrap();
     fs::write(other.path().join("letter"), "dear").unwrap();
     assert!(matches!(
-        refused(other.path(), false),
+        refused(other.path()),
         FolderError::OutputNotEmpty { .. }
-    ));
-    assert!(matches!(
-        refused(other.path(), true),
-        FolderError::OutputNotAModel { .. }
     ));
     assert!(content(base.path()) == before);
     // An empty folder is as good as none.
     let empty = tempfile::tempdir().unwrap();
-    folder.write_with(empty.path(), &weights, false).unwrap();
+    folder.write_with(empty.path(), &weights).unwrap();
     assert!(content(empty.path()) == content(&model));
-    // A model folder is replaced as a whole when asked.
-    fs::write(empty.path().join("old"), "old").unwrap();
-    folder.write_with(empty.path(), &weights, true).unwrap();
+    // A model folder is not.
+    assert!(matches!(
+        refused(empty.path()),
+        FolderError::OutputNotEmpty { .. }
+    ));
     assert!(content(empty.path()) == content(&model));
 }
 
@@ -843,7 +818,7 @@ fn weights_of_another_folder_are_refused() {
     let folder = ModelFolder::open(fixture("folder_pipeline_safetensors")).unwrap();
     let base = tempfile::tempdir().unwrap();
     let error = folder
-        .write_with(&base.path().join("out"), &weights, false)
+        .write_with(&base.path().join("out"), &weights)
         .unwrap_err();
     assert!(
         matches!(error, FolderError::ForeignWeights { .. }),
@@ -863,7 +838,7 @@ fn a_file_that_changes_under_the_writer_leaves_no_output() {
     )
     .unwrap();
     let error = folder
-        .write_with(&base.path().join("a/out"), &weights, false)
+        .write_with(&base.path().join("a/out"), &weights)
         .unwrap_err();
     assert!(matches!(error, FolderError::ChangedSince { .. }), "{error}");
     assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
@@ -882,7 +857,7 @@ fn one_parameter_under_two_names_is_refused() {
         json!({"_class_name": "UNet2DModel"}),
         json!({"_class_name": "DDPMScheduler"}),
     );
-    ModelFolder::create(&model, "DDPMPipeline", &unet, &scheduler, tensors, false).unwrap();
+    ModelFolder::create(&model, "DDPMPipeline", &unet, &scheduler, tensors).unwrap();
     let error = error_of(&model).to_string();
     assert!(
         error.contains(
@@ -903,7 +878,7 @@ fn what_is_written_loads_in_diffusers() {
         let mut weights = folder.weights().unwrap();
         double(&mut weights);
         let out = base.path().join(case);
-        folder.write_with(&out, &weights, false).unwrap();
+        folder.write_with(&out, &weights).unwrap();
         pairs.extend([fixture(case), out]);
         if let (Some(scheduler), false) = (&folder.scheduler, case.contains("bin")) {
             let out = base.path().join(format!("{case}_created"));
@@ -913,7 +888,6 @@ fn what_is_written_loads_in_diffusers() {
                 &folder.config,
                 scheduler,
                 loaded(&weights).iter().map(|(name, t)| (name.as_str(), t)),
-                false,
             )
             .unwrap();
             pairs.extend([fixture(case), out]);
@@ -976,17 +950,12 @@ fn names_that_a_wrapper_changed_are_read_and_written_without_it() {
         assert!(found == sorted, "{prefix}");
         // With other values, with the same, and beside an adapter.
         let (same, doubled) = (base.path().join("same"), base.path().join("doubled"));
-        folder.write_with(&same, &weights, false).unwrap();
+        folder.write_with(&same, &weights).unwrap();
         folder
-            .write_beside(
-                &base.path().join("beside"),
-                "x.safetensors",
-                &expected[..1],
-                false,
-            )
+            .write_beside(&base.path().join("beside"), "x.safetensors", &expected[..1])
             .unwrap();
         double(&mut weights);
-        folder.write_with(&doubled, &weights, false).unwrap();
+        folder.write_with(&doubled, &weights).unwrap();
         for name in ["same", "doubled", "beside"] {
             let out = base.path().join(name);
             assert_eq!(
@@ -1027,7 +996,7 @@ fn wrapped_shards_are_all_written_anew_with_their_index() {
     let count = weights.get(&name).unwrap().count();
     weights.set_f32(&name, &vec![1.0; count]).unwrap();
     let out = base.path().join("out");
-    let written = folder.write_with(&out, &weights, false).unwrap();
+    let written = folder.write_with(&out, &weights).unwrap();
     assert_eq!(written.changed.len(), shards.len() + 1);
     let back = ModelFolder::open(&out).unwrap().weights().unwrap();
     assert_eq!(back.wrapping(), "");
@@ -1052,7 +1021,7 @@ fn a_wrapped_bin_becomes_a_safetensors_file() {
     assert_eq!(weights.wrapping(), "module.");
     weights.set_f32("conv_in.bias", &[1.0, 2.0]).unwrap();
     let out = base.path().join("out");
-    let written = folder.write_with(&out, &weights, false).unwrap();
+    let written = folder.write_with(&out, &weights).unwrap();
     let new = bin.with_extension("safetensors");
     let (new, old): (&Path, &Path) = [&new, &bin]
         .map(|file| file.strip_prefix(&model).unwrap())

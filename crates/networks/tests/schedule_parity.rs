@@ -213,7 +213,6 @@ impl Case {
     }
 }
 
-/// The largest difference as a share of the largest expected value; not a number where any value is not.
 /// `scheduler_classes/classes.json`: every class of diffusers as it saves itself, made anew and from the scheduler of
 /// Stable Diffusion, with its `alphas_cumprod` at some timesteps.
 #[test]
@@ -279,6 +278,7 @@ fn every_scheduler_of_diffusers_is_read_with_its_betas_or_refused_by_name() {
     );
 }
 
+/// The largest difference as a share of the largest expected value; not a number where any value is not.
 fn difference(actual: Tensor<4>, expected: &[f32]) -> f32 {
     let actual: Vec<f32> = actual.into_data().try_to_vec().unwrap();
     assert_eq!(actual.len(), expected.len());

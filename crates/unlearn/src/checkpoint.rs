@@ -259,13 +259,11 @@ pub fn resume<M: Module + Denoiser>(
     }
 }
 
-fn load<M: Module + Denoiser>(
-    trainer: &mut Trainer<M>,
-    folder: &Path,
-    step: usize,
-    adamw: &AdamWConfig,
-    ema: Option<&EmaConfig>,
-) -> Result<(), CheckpointError> {
+/// Looks whether the checkpoint of a step is as it was written.
+///
+/// # Errors
+/// It is not, or cannot be read.
+pub fn verify(folder: &Path, step: usize) -> Result<(), CheckpointError> {
     let path = file(folder, step);
     let failed = |source| CheckpointError::Io {
         path: path.clone(),
@@ -274,12 +272,24 @@ fn load<M: Module + Denoiser>(
     };
     let recorded = fs::read_to_string(digest_file(&path)).map_err(failed)?;
     let actual = sha256_file(&path).map_err(|error| failed(io::Error::other(error)))?;
-    if recorded.trim() != actual {
-        return Err(CheckpointError::Damaged {
+    match recorded.trim() == actual {
+        true => Ok(()),
+        false => Err(CheckpointError::Damaged {
             path,
             problem: "its SHA-256 is not the recorded one".into(),
-        });
+        }),
     }
+}
+
+fn load<M: Module + Denoiser>(
+    trainer: &mut Trainer<M>,
+    folder: &Path,
+    step: usize,
+    adamw: &AdamWConfig,
+    ema: Option<&EmaConfig>,
+) -> Result<(), CheckpointError> {
+    verify(folder, step)?;
+    let path = file(folder, step);
     let mut saved = Saved::open(&path)?;
     let adapted = lora::is_adapted(trainer.network());
     let parameters: Vec<(String, usize, bool)> = parameters::list(trainer.network())

@@ -1,6 +1,6 @@
 //! Files that are the old one or the new one, never half.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -14,6 +14,17 @@ pub fn is_temporary(name: &str) -> bool {
     name.strip_prefix(TEMPORARY).is_some_and(|rest| {
         rest.len() == 6 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
     })
+}
+
+/// Removes such files from a folder that nobody else writes to, where a kill left them; what cannot be removed stays.
+pub fn remove_temporaries(folder: &Path) {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries {
+        let is_ours = entry.file_name().to_str().is_some_and(is_temporary);
+        if is_ours && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Writes a file beside `path`, makes it durable and renames it into place.

@@ -1,6 +1,6 @@
 //! What happened at each step of a run: one line in `events.jsonl`, and the same for TensorBoard.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 
@@ -112,6 +112,49 @@ impl EventLog {
         self.tensorboard.scalars(report.step as u64, &scalars)?;
         self.tensorboard.flush()?;
         Ok(())
+    }
+
+    /// Adds to the record of `step`, which is the last one, what was seen after it and is not in it yet.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn complete(&mut self, step: usize, more: &[(&str, f64)]) -> Result<(), RunError> {
+        if more.is_empty() {
+            return Ok(());
+        }
+        let io_error = |source| RunError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        let text = fs::read_to_string(&self.path).map_err(io_error)?;
+        let mut lines: Vec<&str> = text.lines().collect();
+        let last = lines.pop().unwrap_or_default();
+        let mut event: Value = serde_json::from_str(last).unwrap_or_default();
+        if event.get("step").and_then(Value::as_u64) != Some(step as u64) {
+            return Ok(());
+        }
+        let missing = more.iter().filter(|(name, _)| event.get(name).is_none());
+        let missing: Vec<(&str, f64)> = missing.copied().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        for &(name, value) in &missing {
+            event[name] = value.into();
+        }
+        durable::write(&self.path, |out| {
+            lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+            writeln!(out, "{event}")
+        })
+        .map_err(io_error)?;
+        // The file that was open is replaced.
+        let opened = OpenOptions::new().append(true).open(&self.path);
+        self.lines = opened.map_err(io_error)?;
+        let scalars: Vec<(&str, f32)> = missing
+            .iter()
+            .map(|&(name, value)| (name, value as f32))
+            .collect();
+        self.tensorboard.scalars(step as u64, &scalars)?;
+        Ok(self.tensorboard.flush()?)
     }
 
     /// Records a picture, the bytes of a PNG file.

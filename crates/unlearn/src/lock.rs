@@ -12,6 +12,9 @@ use retrack_networks::leftovers::Leftover;
 /// The file's name in the folder.
 pub const NAME: &str = "lock";
 
+/// What the file says before the number: digits alone may be somebody else's.
+const OURS: &str = "retrack ";
+
 /// Why a folder could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -64,7 +67,8 @@ impl Lock {
         loop {
             let mut file = open(&path).map_err(unusable)?;
             // Somebody else's file would be emptied here and removed at the end.
-            if holder(&mut file).is_none() {
+            let before = holder(&mut file);
+            if let Ok(None) = before {
                 return Err(LockError::NotALock { path });
             }
             match file.try_lock() {
@@ -79,6 +83,10 @@ impl Lock {
                 Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
                 Err(TryLockError::Error(error)) => return Err(unusable(error)),
             }
+            // Not readable while somebody had it locked: now it is, or whose it is cannot be known.
+            if before.is_err() && holder(&mut file).map_err(unusable)?.is_none() {
+                return Err(LockError::NotALock { path });
+            }
             // Its last owner may have removed the file between our opening and our locking it.
             if !is_at(&file, &path) {
                 continue;
@@ -86,7 +94,7 @@ impl Lock {
             let written = file
                 .set_len(0)
                 .and_then(|()| file.rewind())
-                .and_then(|()| writeln!(file, "{}", std::process::id()));
+                .and_then(|()| writeln!(file, "{OURS}{}", std::process::id()));
             written.map_err(unusable)?;
             // In the order in which they were made: they go in the other.
             let folders = made.iter().rev().map(|folder| Leftover::if_empty(folder));
@@ -110,7 +118,7 @@ impl Lock {
         let Ok(mut file) = File::open(&path) else {
             return Ok(());
         };
-        if holder(&mut file).is_none() {
+        if let Ok(None) = holder(&mut file) {
             return Err(LockError::NotALock { path });
         }
         match file.try_lock() {
@@ -154,19 +162,30 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// The number in a lock file, empty while it is being written; `None` where the file is none.
-fn holder(file: &mut File) -> Option<String> {
-    let mut text = String::new();
-    let is_text = file
-        .rewind()
-        .and_then(|()| Read::take(&mut *file, 21).read_to_string(&mut text));
-    let number = text.trim_end();
-    let is_lock =
-        is_text.is_ok() && text.len() <= 20 && number.bytes().all(|byte| byte.is_ascii_digit());
-    is_lock.then(|| number.to_string())
+///
+/// # Errors
+/// It cannot be read. On Windows that is so while another process has it locked.
+fn holder(file: &mut File) -> io::Result<Option<String>> {
+    if !file.metadata()?.is_file() {
+        return Ok(None);
+    }
+    let mut text = Vec::new();
+    file.rewind()?;
+    Read::take(&mut *file, 31).read_to_end(&mut text)?;
+    if text.is_empty() {
+        return Ok(Some(String::new()));
+    }
+    let Some(number) = text.strip_prefix(OURS.as_bytes()) else {
+        return Ok(None);
+    };
+    let number = number.trim_ascii_end();
+    let is_lock = text.len() <= 30 && !number.is_empty() && number.iter().all(u8::is_ascii_digit);
+    Ok(is_lock.then(|| String::from_utf8_lossy(number).into_owned()))
 }
 
-fn shown(holder: Option<String>) -> String {
-    holder
+fn shown(holder: io::Result<Option<String>>) -> String {
+    let process = holder.ok().flatten();
+    process
         .filter(|process| !process.is_empty())
         .unwrap_or_else(|| "(unknown)".into())
 }
@@ -202,7 +221,7 @@ mod tests {
         assert!(!base.path().join("a").exists());
         // Left by a process that was killed.
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(NAME), "1").unwrap();
+        fs::write(folder.join(NAME), "retrack 1\n").unwrap();
         Lock::check(&folder).unwrap();
         drop(Lock::take(&folder).unwrap());
         assert!(folder.exists());
@@ -212,12 +231,38 @@ mod tests {
     #[test]
     fn a_file_of_somebody_else_is_no_lock_and_keeps_its_content() {
         let base = tempfile::tempdir().unwrap();
-        for content in ["Dear all", "{\n", "123456789012345678901234567890"] {
+        for content in [
+            "Dear all",
+            "{\n",
+            "4711",
+            "retrack",
+            "retrack 1 and more",
+            "123456789012345678901234567890",
+        ] {
             fs::write(base.path().join(NAME), content).unwrap();
             let error = Lock::take(base.path()).unwrap_err();
             assert!(matches!(error, LockError::NotALock { .. }), "{error}");
             assert_eq!(fs::read_to_string(base.path().join(NAME)).unwrap(), content);
         }
+    }
+
+    #[test]
+    fn a_lock_that_cannot_be_read_is_of_an_unknown_process() {
+        // As Windows has it while another process holds the lock.
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join(NAME);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .unwrap();
+        let found = holder(&mut file);
+        assert!(found.is_err(), "{found:?}");
+        assert_eq!(shown(found), "(unknown)");
+        fs::write(&path, [0xff, b'1']).unwrap();
+        assert_eq!(holder(&mut File::open(&path).unwrap()).unwrap(), None);
+        fs::write(&path, "retrack 17\n").unwrap();
+        assert_eq!(shown(holder(&mut File::open(&path).unwrap())), "17");
     }
 
     #[test]

@@ -123,6 +123,19 @@ pub(crate) fn remove_empty_folders(folder: &Path) -> io::Result<()> {
     fs::remove_dir(folder)
 }
 
+/// Whether a file has the name of weights, which a program may read in place of others beside it.
+pub fn is_weights(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    WEIGHTS.iter().any(|end| name.ends_with(end))
+}
+
+/// Whether a file has the name of a model's index, which says what the folder around it holds.
+pub fn is_index(file: &Path) -> bool {
+    INDEX
+        .iter()
+        .any(|index| file.file_name() == Some(index.as_ref()))
+}
+
 fn foreign_weights(out: &Path, ours: &Written) -> io::Result<Vec<PathBuf>> {
     let folders: BTreeSet<PathBuf> = ours
         .paths()
@@ -132,10 +145,8 @@ fn foreign_weights(out: &Path, ours: &Written) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for folder in folders {
         for entry in fs::read_dir(out.join(&folder))? {
-            let name = entry?.file_name();
-            let text = name.to_string_lossy();
-            let path = folder.join(&name);
-            if WEIGHTS.iter().any(|end| text.ends_with(end)) && !ours.has(&path) {
+            let path = folder.join(entry?.file_name());
+            if is_weights(&path) && !ours.has(&path) {
                 found.push(path);
             }
         }

@@ -7,6 +7,7 @@
 //! [`crate::written`], what an unfinished run left in `run/` by its names there.
 
 use std::cell::Cell;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -72,8 +73,21 @@ pub enum Existing {
     Extend,
 }
 
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// There is nothing, or what a kill left of its beginning.
+    NotBegun,
+    Interrupted,
+    /// It came to its end, or something else lies there.
+    Ended,
+}
+
 /// What differs in the configuration of a run that is extended.
 pub const LONGER: [&str; 3] = ["steps", "learning_rate", "ended_at"];
+
+/// Where the inputs lay: they may be named in another way or have moved, because digests of what is in them stand beside.
+pub const PLACES: [&str; 3] = ["model", "data", "adapter"];
 
 /// Lies in a run's folder until its model is in place. Holds the paths of the model's files, one a line.
 const UNFINISHED: &str = "unfinished";
@@ -87,6 +101,8 @@ pub(crate) const EVENTS: &str = "events.jsonl";
 pub(crate) const ELAPSED: &str = "elapsed_seconds";
 /// Where the model is written.
 const STAGED: &str = "model";
+/// How the name begins that it has until it is whole.
+const PARTIAL: &str = ".model.partial-";
 const FOLDER: &str = "run";
 /// What else a run writes into its folder under fixed names.
 const EVIDENCE: [&str; 3] = ["report.html", "report.json", LOSS_CURVE];
@@ -182,9 +198,11 @@ impl RunFolder {
         }
         let folder = out.join(FOLDER);
         names.retain(|name| name != FOLDER || !has_not_begun(&folder));
+        // Left by a kill.
+        names.retain(|name| !name.to_str().is_some_and(durable::is_temporary));
         let interrupted = is_unfinished(out);
         let list = Written::read(out)?;
-        names.retain(|name| name != written::NAME);
+        names.retain(|name| name != written::NAME && !is_building(name));
         match existing {
             Existing::Resume if !interrupted => {
                 return Err(RunError::NothingToResume { path });
@@ -206,9 +224,13 @@ impl RunFolder {
         let ours = known(out, list.unwrap_or_default())?;
         let planned = planned.iter().filter(|file| !belongs_to_git(file));
         ours.check(out, planned.map(PathBuf::as_path))?;
-        if !interrupted && existing == Existing::Force {
-            let names = [CONFIG, EVENTS, UNFINISHED, STAGED].iter().chain(&EVIDENCE);
-            let record: Vec<PathBuf> = names.map(|name| Path::new(FOLDER).join(name)).collect();
+        if !interrupted {
+            // What a run writes or removes by its name.
+            let record = record_names(&folder).map_err(io_error)?;
+            let record: Vec<PathBuf> = record
+                .iter()
+                .map(|name| Path::new(FOLDER).join(name))
+                .collect();
             ours.check(out, record.iter().map(PathBuf::as_path))?;
         }
         Ok(())
@@ -228,6 +250,10 @@ impl RunFolder {
         let lock = Lock::take(&out.join(FOLDER))?;
         // Again, now that nobody else changes it.
         Self::check_contents(out, existing, planned)?;
+        // Of a command that writes into the same folder without a run.
+        if Lock::check(out).is_ok() {
+            durable::remove_temporaries(out);
+        }
         let run = Self {
             out: out.to_path_buf(),
             start: Instant::now(),
@@ -236,6 +262,8 @@ impl RunFolder {
             _lock: lock,
         };
         let path = run.folder().join(CONFIG);
+        let text = serde_json::to_string_pretty(config).expect("JSON has no unwritable values");
+        let text = format!("{text}\n");
         match existing {
             Existing::Resume => {
                 run.compare(&path, config, &[])?;
@@ -249,14 +277,26 @@ impl RunFolder {
                     ..Spent::default()
                 });
                 run.remove_old_mark()?;
-                run.write_mark()?;
+                run.announce_config(&text)?;
             }
             Existing::Refuse | Existing::Force => run.clear()?,
         }
-        let text = serde_json::to_string_pretty(config).expect("JSON has no unwritable values");
-        durable::write(&path, |out| writeln!(out, "{text}")).map_err(run.io_error(&path))?;
+        durable::write(&path, |out| out.write_all(text.as_bytes())).map_err(run.io_error(&path))?;
         run.write_mark()?;
         Ok(run)
+    }
+
+    /// Lists the configuration that is about to replace a finished run's: a kill before the mark leaves either of them,
+    /// and both are ours.
+    fn announce_config(&self, text: &str) -> Result<(), RunError> {
+        if let Some(mut list) = Written::read(&self.out)? {
+            list.add(
+                &Path::new(FOLDER).join(CONFIG),
+                written::digest(text.as_bytes()),
+            );
+            list.save(&self.out)?;
+        }
+        Ok(())
     }
 
     /// Takes up what the parts of an interrupted run took.
@@ -387,7 +427,7 @@ impl RunFolder {
             let entry = entry.map_err(self.io_error(&folder))?;
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let is_ours = name == STAGED || name.starts_with(&format!(".{STAGED}.partial-"));
+            let is_ours = name == STAGED || name.starts_with(PARTIAL);
             let staged = entry.path();
             if !is_ours || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 continue;
@@ -420,7 +460,7 @@ impl RunFolder {
         let (Some(before), Some(now)) = (old.as_object_mut(), config.as_object_mut()) else {
             return Err(problem("not an object".into()));
         };
-        for &key in but {
+        for &key in but.iter().chain(&PLACES) {
             before.remove(key);
             now.remove(key);
         }
@@ -439,7 +479,27 @@ impl RunFolder {
     pub fn recorded(out: &Path) -> Option<(Value, bool)> {
         let folder = out.join(FOLDER);
         let text = fs::read_to_string(folder.join(CONFIG)).ok()?;
-        Some((serde_json::from_str(&text).ok()?, !is_unfinished(out)))
+        let ended = !is_unfinished(out) && !has_not_begun(&folder);
+        Some((serde_json::from_str(&text).ok()?, ended))
+    }
+
+    /// How far a run has come in an output folder.
+    pub fn state(out: &Path) -> State {
+        let folder = out.join(FOLDER);
+        if is_unfinished(out) {
+            return State::Interrupted;
+        }
+        let began = fs::read_dir(out).is_ok_and(|mut entries| {
+            entries.any(|entry| {
+                let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
+                let is_begun_run = name == FOLDER && !has_not_begun(&folder);
+                is_begun_run || name != FOLDER && !durable::is_temporary(&name.to_string_lossy())
+            })
+        });
+        match began {
+            true => State::Ended,
+            false => State::NotBegun,
+        }
     }
 
     /// Where the run's own files are.
@@ -554,6 +614,46 @@ impl Difference {
     }
 }
 
+/// How the name of a folder begins in which a command builds a model, in the output folder, before that changes.
+pub const BUILDING: &str = ".merging-";
+
+/// Whether a file's name in an output folder is that of a model being built, or of what a kill left of one: it is in
+/// nobody's way, and never removed. Until it is whole its own name has a dot more.
+fn is_building(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    let name = name
+        .strip_prefix('.')
+        .filter(|rest| rest.starts_with('.'))
+        .unwrap_or(&name);
+    name.strip_prefix(BUILDING)
+        .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+}
+
+/// What lies in a finished run's folder under names that a run writes or removes. Not what killed processes left there:
+/// an old mark, which is read as a list, and files that were not complete.
+fn record_names(folder: &Path) -> io::Result<Vec<OsString>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        // Nothing is written through a file; its owner shows with what would be.
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Ok(vec![CONFIG.into()]);
+        }
+        Err(error) => return Err(error),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry?.file_name();
+        let Some(text) = name.to_str() else { continue };
+        let is_left = text == MOVING || durable::is_temporary(text);
+        if (is_runs(text) && !is_left) || text == STAGED || text.starts_with(PARTIAL) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
 /// Whether a run was killed in this folder before it had begun: [`RunFolder::begin`] writes these and then its mark.
 fn has_not_begun(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| {
@@ -562,7 +662,7 @@ fn has_not_begun(folder: &Path) -> bool {
                 let name = entry.file_name();
                 let name = name.to_string_lossy();
                 name == lock::NAME
-                    || name == CONFIG && has_text(&entry.path(), "command")
+                    || name == CONFIG && is_config(&entry.path())
                     || durable::is_temporary(&name)
             })
         })
@@ -574,14 +674,20 @@ fn has_not_begun(folder: &Path) -> bool {
 fn is_unfinished(out: &Path) -> bool {
     let folder = out.join(FOLDER);
     folder.join(UNFINISHED).is_file()
-        && (has_text(&folder.join(CONFIG), "command") || out.join(written::NAME).is_file())
+        && (is_config(&folder.join(CONFIG)) || out.join(written::NAME).is_file())
 }
 
-/// Whether a file is a JSON object with text under `key`.
-fn has_text(path: &Path, key: &str) -> bool {
+/// Whether a file is the configuration of a run: which command wrote it and which version, and what that worked on.
+fn is_config(path: &Path) -> bool {
     let text = fs::read_to_string(path).unwrap_or_default();
     let json: Value = serde_json::from_str(&text).unwrap_or_default();
-    json.get(key).is_some_and(Value::is_string)
+    let text = |key: &str| json.get(key).and_then(Value::as_str);
+    let worked_on = match text("command") {
+        Some("train" | "unlearn") => "data_digest",
+        Some("merge") => "adapter_sha256",
+        _ => return false,
+    };
+    text("version").is_some() && json.get(worked_on).is_some()
 }
 
 #[cfg(test)]

@@ -329,6 +329,23 @@ impl Output {
         }
     }
 
+    /// Removes what a killed command left incomplete beside these files. Only under the folder's lock.
+    pub fn remove_temporaries(&self) {
+        let mut folders = BTreeSet::from([self.out.clone()]);
+        for path in self.written.paths() {
+            if (self.may_write)(&path)
+                && let Some(folder) = path.parent()
+                && !folder.as_os_str().is_empty()
+                && !self.out.join(folder).is_symlink()
+            {
+                folders.insert(self.out.join(folder));
+            }
+        }
+        folders
+            .iter()
+            .for_each(|folder| durable::remove_temporaries(folder));
+    }
+
     /// Writes files, whose folders are made, over those of the same name that are ours.
     ///
     /// # Errors

@@ -412,6 +412,134 @@ fn cifar_100_is_read_in_its_binary_version_and_tests_are_a_split() {
 }
 
 #[test]
+fn a_split_that_is_not_there_is_refused_whatever_the_data_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let open = |name: &str, split: &str| {
+        let options = OpenOptions {
+            split: Some(split.to_owned()),
+            ..OpenOptions::default()
+        };
+        let data = Dataset::open(&at(name), &options).map_err(|error| error.to_string())?;
+        Ok::<_, String>(data.len())
+    };
+    for name in ["images.parquet", "my_train.parquet"] {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/hugging_face.parquet");
+        fs::copy(from, at(name)).unwrap();
+    }
+    for name in ["idx", "plain", "cifar", "published/images"] {
+        fs::create_dir_all(at(name)).unwrap();
+    }
+    for name in ["plain", "published/images"] {
+        GrayImage::new(2, 2).save(at(name).join("0.png")).unwrap();
+    }
+    fs::write(at("published/kmeans_labels.json"), "[1]").unwrap();
+    for name in [
+        "idx/train-images-idx3-ubyte",
+        "t10k-images-idx3-ubyte",
+        "images-idx3-ubyte",
+    ] {
+        fs::write(at(name), idx(&[1, 1, 1], &[9])).unwrap();
+    }
+    for n in 1..=5u8 {
+        fs::write(at(&format!("cifar/data_batch_{n}.bin")), batch(1, n)).unwrap();
+    }
+    fs::write(at("test_batch.bin"), batch(1, 9)).unwrap();
+    let none = "has no splits";
+    for (name, own, found) in [
+        ("images.parquet", None, none),
+        (
+            "my_train.parquet",
+            Some("train"),
+            "there is train (10 images",
+        ),
+        ("idx", Some("train"), "there is train (1 image,"),
+        (
+            "idx/train-images-idx3-ubyte",
+            Some("train"),
+            "there is train (1 image,",
+        ),
+        (
+            "t10k-images-idx3-ubyte",
+            Some("test"),
+            "there is t10k (1 image,",
+        ),
+        ("images-idx3-ubyte", None, none),
+        ("plain", None, none),
+        ("published", None, none),
+        ("cifar", Some("train"), "there is train (5 images"),
+        (
+            "cifar/data_batch_3.bin",
+            Some("train"),
+            "there is train (1 image,",
+        ),
+        ("test_batch.bin", Some("test"), "there is test (1 image,"),
+    ] {
+        let rows = open(name, "all").unwrap();
+        if let Some(own) = own {
+            assert_eq!(open(name, own).unwrap(), rows, "{name}");
+        }
+        for wanted in ["train", "test", "validation", "tset"] {
+            if own == Some(wanted) {
+                continue;
+            }
+            let error = open(name, wanted).expect_err(name);
+            assert!(
+                error.contains(name) && error.contains(wanted) && error.contains(found),
+                "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_folder_called_like_a_split_beside_loose_images_is_asked_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let save = |name: &str| {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        GrayImage::new(2, 2).save(path).unwrap();
+    };
+    let open = |split: Option<&str>| {
+        let options = OpenOptions {
+            split: split.map(str::to_owned),
+            ..OpenOptions::default()
+        };
+        let data = Dataset::open(folder.path(), &options).map_err(|error| error.to_string())?;
+        Ok::<_, String>(data.len())
+    };
+    save("a.png");
+    save("b.png");
+    save("cats/c.png");
+    assert_eq!(open(None).unwrap(), 3);
+    save("val/d.png");
+    let error = open(None).unwrap_err();
+    assert!(
+        error.contains("one without a name (3 images, the first file a.png)")
+            && error.contains("val (1 image, the first file val/d.png)"),
+        "{error}"
+    );
+    assert_eq!(open(Some("all")).unwrap(), 4);
+    assert_eq!(open(Some("validation")).unwrap(), 1);
+}
+
+#[test]
+fn a_file_that_is_called_like_a_batch_is_none_of_the_five() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["data_batch_7.bin", "data_batch_01.bin"] {
+        let path = folder.path().join(name);
+        fs::write(&path, batch(1, 1)).unwrap();
+        let error = error(folder.path());
+        assert!(
+            error.contains("no file in it belongs to a data set") && error.contains(name),
+            "{error}"
+        );
+        assert_eq!(open(&path).len(), 1);
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
 fn idx_counts_are_checked_before_memory_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("train-images-idx3-ubyte");

@@ -1,6 +1,6 @@
 //! `retrack evaluate`, `experiment` and `verify` as they are typed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use serde::{Deserialize, Serialize};
@@ -67,6 +67,18 @@ pub struct ProtocolArgs {
     /// Class of all samples and attempts, for a model with classes [default: those of the forgotten images]
     #[arg(long, value_name = "C", allow_negative_numbers = true, help_heading = heading::SAMPLING)]
     pub class: Option<i64>,
+}
+
+impl ProtocolArgs {
+    /// The files and folders that it reads, with what each is.
+    pub fn inputs(&self) -> [(&'static str, Option<&Path>); 4] {
+        [
+            ("Inception", self.inception.as_deref()),
+            ("SSCD", self.sscd.as_deref()),
+            ("CLIP", self.clip.as_deref()),
+            ("controls", self.controls.as_deref()),
+        ]
+    }
 }
 
 /// What a text-to-image model is to draw, and how.
@@ -144,7 +156,7 @@ pub struct EvaluateArgs {
     /// Where report.html, report.json, metrics.json and the samples go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
-    /// Let pictures show samples that may be a forgotten image; they are covered otherwise
+    /// Show samples that may be a forgotten image, which are covered otherwise, and name files and prompts
     #[arg(long, help_heading = heading::OUTPUT)]
     pub show_forgotten: bool,
     /// Exit with 3 where the forgotten image is still found
@@ -210,8 +222,9 @@ pub struct ExperimentArgs {
     pub protocol: ProtocolArgs,
     #[command(flatten)]
     pub prompts: PromptArgs,
-    /// A prompt for each image, from a JSON or JSON Lines file or a Parquet column
-    #[arg(long, value_name = "FILE|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
+    /// A prompt for each image: a file (JSON, JSON Lines, CSV, TSV, COCO's annotations), a folder of .txt files that are
+    /// called as the images are, or a Parquet column
+    #[arg(long, value_name = "FILE|FOLDER|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
     pub captions: Option<String>,
     /// A model trained from scratch without the forgotten images, measured as a reference
     #[arg(long, value_name = "DIR", help_heading = heading::MEASURING)]

@@ -88,8 +88,9 @@ pub struct UnlearnArgs {
     /// The prompt of the images to keep
     #[arg(long, value_name = "TEXT", help_heading = heading::TEXT_TO_IMAGE)]
     pub retain_prompt: Option<String>,
-    /// A prompt for each image, from a JSON or JSON Lines file or a Parquet column
-    #[arg(long, value_name = "FILE|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
+    /// A prompt for each image: a file (JSON, JSON Lines, CSV, TSV, COCO's annotations), a folder of .txt files that are
+    /// called as the images are, or a Parquet column
+    #[arg(long, value_name = "FILE|FOLDER|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
     pub captions: Option<String>,
     /// Text-to-image: what is trained. `lora` leaves the model as it is and writes pytorch_lora_weights.safetensors
     /// beside it, for diffusers' load_lora_weights or `retrack merge`; a usual --lr for it is 1e-4 [default: all]

@@ -14,15 +14,18 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::{Dataset, Split};
+use retrack_unlearn::durable;
 use retrack_unlearn::feed::{to_byte, to_unit};
+use retrack_unlearn::lock::{self, Lock};
 use retrack_unlearn::run::{Existing, RunError, RunFolder};
 use retrack_unlearn::written::{Output, Written, WrittenError};
 use serde_json::json;
 
 use super::unlearn::unlearn;
 use crate::args::{DataArgs, DemoArgs, UnlearnArgs};
-use crate::evidence::{self, Findings, Forgotten, Rule, Tally, counted, show_samples};
+use crate::evidence::{self, Findings, Forgotten, Rule, Tally, show_samples};
 use crate::failure::Failure;
 use crate::model::{self, Samples};
 use crate::progress::say;
@@ -81,7 +84,12 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     }
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
+    if !args.force {
+        RunFolder::check(&args.out, Existing::Refuse, &[])?;
+    }
+    let _lock = Lock::take(&args.out)?;
     let mut output = open(&args.out, args.force)?;
+    output.remove_temporaries();
     let again = "the same command with --force starts again";
     let kept = format!("{} is not complete: {again}", args.out.display());
     interrupt::kept(&kept);
@@ -192,12 +200,10 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
 /// An output folder that is new, empty, or an earlier demo's to replace. Looks at the model's folder too, which the
 /// unlearning run writes: nothing is refused after the first sample.
 fn open(out: &Path, force: bool) -> Result<Output, Failure> {
-    if !force {
-        RunFolder::check(out, Existing::Refuse, &[])?;
-    }
-    let holds_something = out
-        .read_dir()
-        .is_ok_and(|mut entries| entries.next().is_some());
+    let left = |name: &str| name == lock::NAME || durable::is_temporary(name);
+    let holds_something = out.read_dir().is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|entry| !entry.file_name().to_str().is_some_and(left)))
+    });
     if holds_something && Written::read(out)?.is_none() {
         let path = out.to_path_buf();
         return Err(RunError::NotOurs { path }.into());
@@ -298,7 +304,9 @@ impl Side {
             (schedule.signal(HALF_WAY) * f64::from(x) + schedule.noise(HALF_WAY) * f64::from(e))
                 as f32
         });
-        Ok(noisy.chain(restored).map(to_byte).collect())
+        let mut bytes: Vec<u8> = noisy.map(to_byte).collect();
+        bytes.extend(model::to_bytes(&restored, "half-way attempts")?);
+        Ok(bytes)
     }
 }
 

@@ -7,6 +7,7 @@ use retrack_eval::pictures::Grid;
 use retrack_eval::report::Fact;
 use retrack_eval::score::{Spread, Table};
 use retrack_networks::lora;
+use retrack_networks::words::{counted, listed};
 use retrack_unlearn::lock::Lock;
 use retrack_unlearn::written::Output;
 use serde_json::json;
@@ -16,9 +17,9 @@ use crate::evaluation::{
     self, Evaluation, GUIDANCE, Missing, Protocol, Subject, each_once, sentences,
 };
 use crate::evidence::comparison::{self, About, Column};
-use crate::evidence::{self, Forgotten, counted, covered};
+use crate::evidence::{self, Forgotten, covered};
 use crate::failure::Failure;
-use crate::folders::outside;
+use crate::folders::{as_path, outside_all};
 use crate::progress::say;
 use crate::{interrupt, latent, machine, model, progress};
 
@@ -28,6 +29,14 @@ const SHOWN: usize = 256;
 
 pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let start = Instant::now();
+    let forget = args.forget.iter().map(|one| ("selection", as_path(one)));
+    let inputs = [
+        ("data", Some(args.data.path.as_path())),
+        ("model", Some(&args.model)),
+        ("model", args.baseline.as_deref()),
+    ];
+    let inputs = inputs.into_iter().chain(args.protocol.inputs());
+    outside_all(&args.out, inputs.chain(forget))?;
     let device = machine::device(&args.machine.device)?;
     let opened = latent::open(&args.model)?;
     let prompts = opened.prompts(&args.prompts, &args.data.path)?;
@@ -52,14 +61,9 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     };
     protocol.check()?;
     progress::detail(format_args!("measuring {}", json!(protocol)));
-    if args.data.path.is_dir() {
-        outside(&args.out, &args.data.path, "data")?;
-    }
-    for model in std::iter::once(&args.model).chain(&args.baseline) {
-        outside(&args.out, model, "model")?;
-    }
     let _lock = Lock::take(&args.out)?;
     let mut output = Output::open(&args.out, args.force, is_ours)?;
+    output.remove_temporaries();
     interrupt::kept("nothing is kept: the same command starts again");
     if let Some(baseline) = &args.baseline {
         latent::open(baseline)?;
@@ -81,10 +85,9 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let models = 1 + usize::from(args.baseline.is_some());
     let measure = |number: usize, name: &str, path: &Path| {
         progress::note(format!(
-            "{number}/{models}  {name} {} in {} phase{}: {}",
+            "{number}/{models}  {name} {} in {}: {}",
             path.display(),
-            phases.len(),
-            progress::ending(phases.len()),
+            counted(phases.len(), "phase"),
             phases.join(", ")
         ));
         let _stage = progress::stage(number, models);
@@ -149,13 +152,18 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             let shown = show(&forgotten, &drawn.samples, args.show_forgotten)?;
             files.extend(shown.map(|png| (PathBuf::from(&picture), png)));
             if let (Some(prompt), Some(clusters)) = (&drawn.prompt, &subject.clusters) {
-                prompts.push(json!({
-                    "prompt": prompt,
+                let mut of_prompt = json!({
+                    "number": number,
                     "forgotten": drawn.forgotten,
                     "samples": protocol.samples,
                     "memorized": clusters.memorized(&drawn.samples),
                     "picture": picture,
-                }));
+                });
+                // The others may be the forgotten one in other words.
+                if args.show_forgotten {
+                    of_prompt["prompt"] = prompt.as_str().into();
+                }
+                prompts.push(of_prompt);
             }
         }
         if !prompts.is_empty() {
@@ -199,11 +207,11 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             Some(_) => "as --class says",
             None => "the forgotten images' own",
         };
-        let fact = format!("{} ({whose})", listed(&each_once(classes)));
+        let fact = format!("{} ({whose})", listed(each_once(classes)));
         progress::note(format!("class of the samples: {fact}"));
         facts.push(Fact::new("Class of the samples", fact));
     }
-    if let Some(prompts) = &prompts {
+    if let Some(prompts) = prompts.as_ref().filter(|_| args.show_forgotten) {
         facts.push(Fact::new("Their prompt", &prompts.forgotten));
     }
     facts.extend(
@@ -268,16 +276,6 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         return Err(Failure::failed(failed.join("; ")));
     }
     evidence::fail_if_found(args.fail_if_found, &report.verdict)
-}
-
-/// "1, 2 and 3".
-fn listed(numbers: &[i64]) -> String {
-    let texts: Vec<String> = numbers.iter().map(i64::to_string).collect();
-    match texts.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
-        None => String::new(),
-    }
 }
 
 /// What failed of a model, as sentences that name it.

@@ -6,6 +6,7 @@
 mod pace;
 mod summary;
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -13,11 +14,13 @@ use std::time::Instant;
 use burn::tensor::Device;
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::{self, Dataset};
+use retrack_unlearn::durable;
 use retrack_unlearn::lock::{self, Lock};
-use retrack_unlearn::run::{Difference, recorded_seconds};
+use retrack_unlearn::run::{Difference, RunFolder, State, recorded_seconds};
 use retrack_unlearn::texts;
-use retrack_unlearn::written::Output;
+use retrack_unlearn::written::{self, Output};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -30,7 +33,7 @@ use crate::evidence;
 use crate::evidence::compared::{self, compared, still_found};
 use crate::evidence::comparison::About;
 use crate::failure::Failure;
-use crate::folders::{digests, outside};
+use crate::folders::{as_path, digests, outside_all};
 use crate::latent::Opened;
 use crate::progress::say;
 use crate::remedy::{self, Situation};
@@ -40,6 +43,8 @@ use crate::{interrupt, latent, machine, model, progress};
 
 /// The file that says what is compared.
 const IDENTITY: &str = "experiment.json";
+/// Where that file has the digest of the prompts, which may say whose the forgotten images are.
+const PROMPTS_DIGEST: &str = "prompts_digest";
 /// The table, for programs and for people.
 const SUMMARY: [&str; 2] = ["summary.json", "summary.md"];
 /// Steps between the checkpoints of a run.
@@ -124,6 +129,17 @@ impl Outcome {
 }
 
 pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
+    let captions = args.captions.as_deref().and_then(as_path);
+    let forget = args.forget.iter().map(|one| ("selection", as_path(one)));
+    let inputs = [
+        ("data", Some(args.data.path.as_path())),
+        ("model", Some(&args.model)),
+        ("model", args.retrained.as_deref()),
+        ("captions", captions),
+        ("settings", args.config.as_deref()),
+    ];
+    let inputs = inputs.into_iter().chain(args.protocol.inputs());
+    outside_all(&args.out, inputs.chain(forget))?;
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
     let opened = latent::open(&args.model)?;
@@ -198,10 +214,6 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let classes = protocol.classes(&opened, &current.1)?;
     protocol.tried(&current.1, opened.scheduler(), args.fail_if_found)?;
     let copied = opened.folder().check_copy()?;
-    if args.data.path.is_dir() {
-        outside(&args.out, &args.data.path, "data")?;
-    }
-    outside(&args.out, &args.model, "model")?;
     let mut weights = json!({"original": digests(opened.folder())?});
     if let Some(path) = &args.retrained {
         let reference = latent::open(path)?;
@@ -231,10 +243,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         identity["forget_rows"] = rows.into();
     }
     if let Some(prompts) = &prompts {
-        identity["prompts"] = json!({
-            "forgotten": prompts.forgotten,
-            "others": prompts.others,
-        });
+        identity["prompts"] = prompts.count().into();
+        identity[PROMPTS_DIGEST] = prompts.digest().into();
     }
     if let Some(from) = &args.captions {
         identity["captions_digest"] = texts::digest(&latent::read_captions(&data, from)?).into();
@@ -291,7 +301,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     if args.dry_run {
         return Ok(());
     }
-    let (_lock, mut output) = begin(&args.out, &identity)?;
+    let (_lock, output) = begin(&args.out, &identity)?;
+    let output = RefCell::new(output);
     let comparison = Comparison {
         args,
         protocol: &protocol,
@@ -299,17 +310,14 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         forget: &forget,
         shown: &shown,
         device: &device,
+        output: &output,
     };
     let mut outcomes = Vec::with_capacity(runs.len());
     let complete = match there.len() {
         0 => String::new(),
         some => format!(", {some} of them complete already"),
     };
-    progress::note(format!(
-        "{} run{}{complete}",
-        runs.len(),
-        progress::ending(runs.len())
-    ));
+    progress::note(format!("{}{complete}", counted(runs.len(), "run")));
     interrupt::goes_on(GOES_ON);
     interrupt::at_once(KEPT);
     let mut pace = Pace::default();
@@ -338,6 +346,10 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     }
 
     let table = table(&lines, &outcomes);
+    if let Value::Object(keys) = &mut identity {
+        // Of what is shown to others: who guesses a prompt could test it.
+        keys.remove(PROMPTS_DIGEST);
+    }
     let summary = json!({
         "experiment": identity,
         "failed": failures(&outcomes),
@@ -382,7 +394,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         (SUMMARY[1].into(), markdown.into_bytes()),
     ];
     files.extend(evidence::forms(&report));
-    output.put(&files)?;
+    output.borrow_mut().put(&files)?;
     progress::table(&table);
     progress::tell(caption(&protocol, &forget, &seeds, classes.is_some()).trim_end());
     say!();
@@ -427,8 +439,11 @@ fn goes_on(out: &Path, identity: &Value) -> Result<bool, Failure> {
             ))),
         };
     }
+    // A kill may have left the list, which is written first, the lock and files that are not complete.
+    let begins =
+        |name: &str| [lock::NAME, written::NAME].contains(&name) || durable::is_temporary(name);
     let empty = fs::read_dir(out).map_or(true, |mut entries| {
-        entries.all(|entry| entry.is_ok_and(|entry| entry.file_name() == lock::NAME))
+        entries.all(|entry| entry.is_ok_and(|entry| entry.file_name().to_str().is_some_and(begins)))
     });
     if !empty {
         return Err(Failure::input(format!(
@@ -448,6 +463,7 @@ fn begin(out: &Path, identity: &Value) -> Result<(Lock, Output), Failure> {
         let written = SUMMARY.iter().chain(&[evidence::PAGE, evidence::CONTENT]);
         written.into_iter().any(|name| path == Path::new(name))
     })?;
+    output.remove_temporaries();
     if !goes_on {
         let text = serde_json::to_string_pretty(identity).expect("JSON has no unwritable values");
         output.put(&[(IDENTITY.into(), format!("{text}\n").into_bytes())])?;
@@ -488,6 +504,8 @@ struct Comparison<'a> {
     forget: &'a [String],
     shown: &'a [String],
     device: &'a Device,
+    /// Where results are written.
+    output: &'a RefCell<Output>,
 }
 
 impl Comparison<'_> {
@@ -507,8 +525,12 @@ impl Comparison<'_> {
         };
         if path.exists() {
             let text = fs::read_to_string(&path).map_err(|error| Failure::read(&path, error))?;
-            let old: Outcome =
-                serde_json::from_str(&text).map_err(|error| Failure::read(&path, error))?;
+            let old: Outcome = serde_json::from_str(&text).map_err(|error| {
+                Failure::input(format!(
+                    "{}: not the result of a run ({error}); remove it to measure that run again",
+                    path.display()
+                ))
+            })?;
             let made = json!({"settings": old.settings});
             return match Difference::first(&made, &json!({"settings": settings})) {
                 None => Ok(old),
@@ -552,14 +574,16 @@ impl Comparison<'_> {
             notes: found.notes,
         };
         let text = serde_json::to_string_pretty(&outcome).expect("JSON has no unwritable values");
-        model::write(&path, format!("{text}\n").as_bytes())?;
+        let name = result(Path::new(""), &run.name());
+        let content = format!("{text}\n").into_bytes();
+        self.output.borrow_mut().put(&[(name, content)])?;
         Ok(outcome)
     }
 
     /// Makes the model if it is not complete. Returns how long that took, now or before.
     fn unlearn(&self, args: &UnlearnArgs, settings: &Value) -> Result<Option<f64>, Failure> {
-        let unfinished = args.out.join("run").join("unfinished").exists();
-        if args.out.exists() && !unfinished {
+        let state = RunFolder::state(&args.out);
+        if state == State::Ended {
             // Complete, but stopped before it was measured: it may have been made with other settings.
             let path = args.out.join("run").join("config.json");
             let text = fs::read_to_string(&path).map_err(|error| Failure::read(&path, error))?;
@@ -575,7 +599,7 @@ impl Comparison<'_> {
             };
         }
         let args = UnlearnArgs {
-            resume: unfinished,
+            resume: state == State::Interrupted,
             ..args.clone()
         };
         let seconds = unlearn(&args)?.map(|summary| summary.seconds);

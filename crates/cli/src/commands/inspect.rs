@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use retrack_networks::folder::Kind;
+use retrack_networks::folder::{Kind, training_checkpoint};
 use retrack_networks::lora;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
             path.display()
         )));
     }
+    check_weight_file(path)?;
     let is_model = path.join("model_index.json").is_file() || path.join("config.json").is_file();
     if !is_model {
         check_training(path)?;
@@ -48,36 +49,68 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Names what the checkpoints of training scripts hold, which are neither a model nor data.
+/// Names what training scripts leave that is neither a model nor data.
 fn check_training(path: &Path) -> Result<(), Failure> {
-    let has = |name: &str| path.join(name).is_file();
-    let network = |name: &str| {
-        let folder = path.join(name);
-        has(&format!("{name}/config.json")).then(|| folder.display().to_string())
-    };
-    const CHECKPOINT: &str = "a training's checkpoint, not a model folder; its network is";
-    let (trained, averaged) = (network("unet"), network("unet_ema"));
-    let what = if let (Some(trained), Some(averaged)) = (&trained, &averaged) {
-        format!(
-            "{CHECKPOINT} in {trained}, and averaged over the training in {averaged}: give one of these"
-        )
-    } else if let Some(network) = trained.or(averaged) {
-        format!("{CHECKPOINT} in {network}: give that folder")
-    } else if has(lora::FILE_NAME) {
+    let adapter = path.join(lora::FILE_NAME);
+    // A training's checkpoint may hold one, which is what can be used of it.
+    let what = if adapter.is_file() {
         format!(
             "a folder with an adapter ({}) and no model; `retrack merge --model DIR --adapter {} --out DIR` folds it \
              into the model that it was trained for",
             lora::FILE_NAME,
-            path.join(lora::FILE_NAME).display()
+            adapter.display()
         )
-    } else if has("optimizer.bin") || has("random_states_0.pkl") {
-        "a training's state as accelerate saves it, without a configuration of its network; give the folder that the \
-         training script wrote with save_pretrained"
-            .to_string()
+    } else if let Some(what) = training_checkpoint(path) {
+        what
+    } else if let Some((folder, class)) = other_network(path) {
+        format!(
+            "a folder with a {class} ({folder}), which is not read; UNet2DModel and UNet2DConditionModel are"
+        )
     } else {
         return Ok(());
     };
     Err(Failure::input(format!("{}: {what}", path.display())))
+}
+
+/// The first part with another network's configuration, and the class that it names.
+fn other_network(path: &Path) -> Option<(String, String)> {
+    const PARTS: [&str; 6] = [
+        "transformer",
+        "transformer_ema",
+        "controlnet",
+        "prior",
+        "decoder",
+        "vae",
+    ];
+    PARTS.iter().find_map(|part| {
+        let folder = path.join(part);
+        let config = std::fs::read(folder.join("config.json")).ok()?;
+        let config = retrack_networks::json::parse(&config).ok()?;
+        let class: String = config["_class_name"].as_str()?.chars().take(80).collect();
+        let is_name = class.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        is_name.then(|| (folder.display().to_string(), class))
+    })
+}
+
+/// Names files of weights, which are neither a model nor data.
+fn check_weight_file(path: &Path) -> Result<(), Failure> {
+    const WEIGHTS: [&str; 5] = ["safetensors", "bin", "ckpt", "pt", "pth"];
+    let extension = path
+        .extension()
+        .map(|own| own.to_string_lossy().to_lowercase());
+    // What a training goes on from is named with the data that it is not.
+    let state = ["optimizer", "scheduler", "scaler"]
+        .iter()
+        .any(|name| path.file_stem().is_some_and(|own| own == *name));
+    let is_weights = !state && extension.is_some_and(|own| WEIGHTS.contains(&own.as_str()));
+    match is_weights && path.is_file() {
+        true => Err(Failure::input(format!(
+            "{}: a file of weights; give the model's folder (an adapter is for `retrack merge --model DIR --adapter \
+             FILE --out DIR`)",
+            path.display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 type Facts = serde_json::Map<String, Value>;

@@ -3,24 +3,25 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use retrack_networks::folder::{ModelFolder, sha256_file};
+use retrack_networks::changes::Changes;
+use retrack_networks::folder::{Dtype, FolderError, ModelFolder, TensorError, sha256_file};
 use retrack_networks::leftovers::Leftover;
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::check_size;
-use retrack_unlearn::run::{Existing, RunError, RunFolder};
+use retrack_unlearn::run::{BUILDING, Existing, RunFolder};
 use serde_json::{Value, json};
 
 use crate::args::MergeArgs;
 use crate::failure::Failure;
-use crate::folders::{digests, existing, outside};
+use crate::folders::{digests, existing, outside, outside_all};
 use crate::unlearning::publish;
-use crate::{interrupt, model, progress};
+use crate::{interrupt, model, progress, written};
 
 pub fn run(args: &MergeArgs) -> Result<(), Failure> {
+    outside_all(&args.out, [("adapter", args.adapter.as_deref())])?;
     let folder = ModelFolder::open(&args.model)?;
     model::say_weights(&folder);
-    let own = args.model.join(lora::FILE_NAME);
-    let path = args.adapter.as_ref().unwrap_or(&own);
+    let path = &adapter_file(args)?;
     let adapters = Adapters::open(path)?;
     let layers = adapters.len();
     if adapters.hang_on_order() > 0 {
@@ -35,7 +36,7 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let mut files = folder.output_files(true)?;
     files.retain(|file| file != Path::new(lora::FILE_NAME));
     let existing = existing(args.force, false);
-    RunFolder::check(&args.out, existing, &files).map_err(without_resume)?;
+    RunFolder::check(&args.out, existing, &files)?;
 
     progress::detail(format_args!(
         "read {}: {layers} adapted layers",
@@ -45,7 +46,11 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let mut weights = folder.weights()?;
     check_size(&folder, &weights)?;
     model::note_wrapping(&folder.config_path().with_file_name(""), weights.wrapping());
-    adapters.merge_into(&mut weights)?;
+    adapters.clone().merge_into(&mut weights)?;
+    if let Some(dtype) = args.dtype {
+        weights.write_as(dtype.into());
+        folder.check_types(&weights)?;
+    }
     let config = json!({
         "command": "merge",
         "version": env!("CARGO_PKG_VERSION"),
@@ -53,15 +58,20 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
         "weights_sha256": digests(&folder)?,
         "adapter": path.display().to_string(),
         "adapter_sha256": sha256_file(path)?,
+        "dtype": args.dtype.map(|dtype| Dtype::from(dtype).to_string()),
     });
     // Whole before the output folder changes.
-    let beside = beside(&args.out)?;
-    let leftover = Leftover::whole(&beside);
-    folder.write_without(&beside, &weights, lora::FILE_NAME, false)?;
+    let aside = aside(&args.out)?;
+    let leftover = Leftover::whole(&aside);
+    let written = folder.write_without(&aside, &weights, lora::FILE_NAME);
+    written.map_err(|error| beyond(error, path, folder.can_convert()))?;
+    let written = ModelFolder::open(&aside)?.weights()?;
+    let changes = Changes::by_merging(&folder.weights()?, &adapters, &written)?;
+    drop(written);
     interrupt::finish_first("once the model is in its place");
-    let placed = place(args, existing, &config, &files, (&beside, leftover));
+    let placed = place(args, existing, &config, &files, (&aside, leftover));
     if placed.is_err() {
-        let _ = fs::remove_dir_all(&beside);
+        let _ = fs::remove_dir_all(&aside);
     }
     placed?;
     drop(activity);
@@ -69,7 +79,82 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
         "{layers} adapted layers merged; model in {}",
         args.out.display()
     ));
+    say_rounded(&changes, folder.can_convert());
     Ok(())
+}
+
+/// Says how much of the adapter the element type of the merged weights took away.
+fn say_rounded(changes: &Changes, convertible: bool) {
+    if changes.rounded_back == 0 {
+        return;
+    }
+    let share = written::percent(changes.rounded_back, changes.moved);
+    let way = match convertible {
+        true => "; with --dtype f32 nothing rounds back",
+        false => "",
+    };
+    let text = format!(
+        "{} of the {} weights that the adapter changes ({share}) rounded back to what they were{way}",
+        changes.rounded_back, changes.moved
+    );
+    // As for a model that was trained: most of the changes are lost.
+    match 2 * changes.rounded_back > changes.moved {
+        true => progress::warn(text),
+        false => progress::note(text),
+    }
+}
+
+/// Names the adapter where a merged weight is more than its element type holds.
+fn beyond(error: FolderError, adapter: &Path, convertible: bool) -> Failure {
+    let FolderError::Tensor {
+        source: TensorError::OutOfRange { .. },
+        ..
+    } = &error
+    else {
+        return error.into();
+    };
+    let way = match convertible {
+        true => "; give --dtype f32",
+        false => "",
+    };
+    Failure::input(format!(
+        "{}: added to the model's weights it goes beyond their element type: {error}{way}",
+        adapter.display()
+    ))
+}
+
+/// The adapter's file: what was given, or what lies in the folder that was given, or in the model's.
+fn adapter_file(args: &MergeArgs) -> Result<PathBuf, Failure> {
+    let Some(path) = &args.adapter else {
+        let own = args.model.join(lora::FILE_NAME);
+        return match own.exists() {
+            true => Ok(own),
+            false => Err(Failure::input(format!(
+                "{}: no such file; name the adapter with --adapter",
+                own.display()
+            ))),
+        };
+    };
+    if !path.is_dir() {
+        return Ok(path.clone());
+    }
+    let inside = path.join(lora::FILE_NAME);
+    if inside.exists() {
+        return Ok(inside);
+    }
+    if path.join("adapter_config.json").is_file() {
+        return Err(Failure::input(format!(
+            "{path}: an adapter in PEFT's own form, which is not read; in Python, \
+             PeftModel.from_pretrained(pipeline.unet, \"{path}\").merge_and_unload(), then \
+             pipeline.save_pretrained(NEW_DIR)",
+            path = path.display()
+        )));
+    }
+    Err(Failure::input(format!(
+        "{}: a folder without {}; name the adapter's file with --adapter",
+        path.display(),
+        lora::FILE_NAME
+    )))
 }
 
 /// Puts the merged folder into the output folder.
@@ -78,31 +163,24 @@ fn place(
     existing: Existing,
     config: &Value,
     files: &[PathBuf],
-    (beside, leftover): (&Path, Leftover),
+    (aside, leftover): (&Path, Leftover),
 ) -> Result<(), Failure> {
-    let run = RunFolder::begin(&args.out, existing, config, files).map_err(without_resume)?;
+    let run = RunFolder::begin(&args.out, existing, config, files)?;
     let staged = run.staging()?;
     leftover
-        .keep(|| fs::rename(beside, &staged))
+        .keep(|| fs::rename(aside, &staged))
         .map_err(|error| Failure::write(&staged, error))?;
     publish(&run, &args.out, false)
 }
 
-/// A name of this process's own beside the output folder.
-fn beside(out: &Path) -> Result<PathBuf, Failure> {
-    let path = std::path::absolute(out).map_err(|error| Failure::write(out, error))?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = format!(".{name}.merging-{}", std::process::id());
-    Ok(path.with_file_name(name))
-}
-
-/// A merge takes seconds and is not resumed.
-fn without_resume(error: RunError) -> Failure {
-    match error {
-        RunError::Interrupted { path } => Failure::input(format!(
-            "{}: an interrupted run or merge lies here; give --force to replace it, or choose another output folder",
-            path.display()
-        )),
-        error => error.into(),
+/// A name of this process's own from which the folder can be renamed into the output folder: in that, which may be a link
+/// or a mount point, or where it will be.
+fn aside(out: &Path) -> Result<PathBuf, Failure> {
+    let name = format!("{BUILDING}{}", std::process::id());
+    if out.is_dir() {
+        return Ok(out.join(name));
     }
+    let path = std::path::absolute(out).map_err(|error| Failure::write(out, error))?;
+    let of = path.file_name().unwrap_or_default().to_string_lossy();
+    Ok(path.with_file_name(format!(".{of}{name}")))
 }

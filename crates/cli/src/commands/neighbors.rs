@@ -1,12 +1,12 @@
 //! `retrack neighbors`: what would take a forgotten image's place.
 
 use retrack_eval::pictures::Grid;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::Dataset;
 use retrack_unlearn::neighbors::{Neighbor, Prepared, prepare, root_mean_square};
 use serde_json::{Value, json};
 
 use crate::args::NeighborsArgs;
-use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::folders::{new_file_beside, outside};
 use crate::progress::say;

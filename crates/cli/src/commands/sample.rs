@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use retrack_eval::pictures::Grid;
 use retrack_networks::schedule::SchedulerKind;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::ImageShape;
+use retrack_unlearn::durable;
+use retrack_unlearn::lock::{self, Lock};
 use retrack_unlearn::written::{self, Output};
 
 use crate::args::SampleArgs;
 use crate::evaluation::GUIDANCE;
-use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::folders::{new_file, outside};
 use crate::latent::{self, Opened, PromptedSamples};
@@ -40,8 +42,11 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
     outside(&args.out, &args.model, "model")?;
     let output = match single {
         true => {
+            let lock = Lock::take(&args.out)?;
             only_samples(&args.out)?;
-            Some(Output::open(&args.out, args.force, is_sample)?)
+            let output = Output::open(&args.out, args.force, is_sample)?;
+            output.remove_temporaries();
+            Some((output, lock))
         }
         false => {
             new_file(&args.out, args.force)?;
@@ -51,7 +56,7 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
     let device = machine::device(&args.machine.device)?;
     let (bytes, shape) = draw(args, &device)?;
     let shape = [shape.height, shape.width, shape.channels];
-    if let Some(mut output) = output {
+    if let Some((mut output, _lock)) = output {
         let grid = Grid {
             shape,
             columns: 1,
@@ -95,7 +100,9 @@ fn only_samples(out: &Path) -> Result<(), Failure> {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if !is_sample(Path::new(&name)) && name != written::NAME {
+        let is_own =
+            |name: &str| [written::NAME, lock::NAME].contains(&name) || durable::is_temporary(name);
+        if !is_sample(Path::new(&name)) && !name.to_str().is_some_and(is_own) {
             return Err(Failure::input(format!(
                 "{}: holds something else than samples ({}); choose another folder",
                 out.display(),

@@ -6,8 +6,9 @@ use retrack_networks::folder::{Dtype, FolderError, ModelFolder, RawTensor};
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
+use retrack_networks::words::counted;
 use retrack_unlearn::checkpoint;
-use retrack_unlearn::data::{Dataset, Split};
+use retrack_unlearn::data::Split;
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::objective::Finetune;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate};
@@ -17,15 +18,14 @@ use serde_json::{Value, json};
 
 use crate::arch::Arch;
 use crate::args::TrainArgs;
-use crate::evidence::counted;
 use crate::failure::Failure;
-use crate::folders::{existing, outside};
+use crate::folders::{as_path, existing, outside_all};
 use crate::progress::say;
 use crate::remedy::{self, Situation};
 use crate::session::Session;
 use crate::space::{self, Work};
 use crate::training_view::{self, Plan, TrainingView};
-use crate::unlearning::{publish, report_split, steps};
+use crate::unlearning::{publish, report_split};
 use crate::{interrupt, machine, model, progress};
 
 /// Where the files of a new pipeline are.
@@ -37,6 +37,12 @@ const FILES: [&str; 4] = [
 ];
 
 pub fn run(args: &TrainArgs) -> Result<(), Failure> {
+    let exclude = args.exclude.iter().map(|one| ("selection", as_path(one)));
+    let inputs = [
+        ("data", Some(args.data.path.as_path())),
+        ("network", Some(args.arch.as_path())),
+    ];
+    outside_all(&args.out, inputs.into_iter().chain(exclude))?;
     let planned = FILES.map(PathBuf::from);
     let longer = Longer::of(args)?;
     let existing = match longer.extends {
@@ -45,9 +51,6 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     };
     if !args.dry_run {
         RunFolder::check(&args.out, existing, &planned)?;
-    }
-    if args.data.path.is_dir() {
-        outside(&args.out, &args.data.path, "data")?;
     }
     if args.steps == 0 || args.batch_size == 0 || args.accumulate == 0 {
         return Err(Failure::input(
@@ -66,7 +69,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let device = machine::device(&args.machine.device)?.autodiff();
 
     let given = Arch::read(&args.arch)?;
-    let data = open_data(args, given.channels())?;
+    let data = model::open_images(&args.data.path, &args.data.reading, given.channels())?;
     let shape = data.shape();
     let (arch, config) = given.fit(shape)?;
     let cost = config.cost(shape.height, shape.width);
@@ -130,7 +133,9 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
             Some((last, earlier)) if last == steps => earlier,
             _ => &longer.ended_at,
         };
-        let (_, expected) = of_steps(*steps, before)?;
+        let (_, mut expected) = of_steps(*steps, before)?;
+        // Where the data lies now.
+        expected["data"] = recorded["data"].clone();
         if let Some(Difference { key, old, new }) = Difference::first(recorded, &expected) {
             let path = args.out.clone();
             return Err(RunError::Differs {
@@ -246,16 +251,6 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The data with the network's channels; where it says none, with those of the images, transparency aside.
-fn open_data(args: &TrainArgs, channels: Option<usize>) -> Result<Dataset, Failure> {
-    let open = |channels| model::open_images(&args.data.path, &args.data.reading, channels);
-    let data = open(channels)?;
-    match (channels, data.shape().channels) {
-        (None, with_alpha @ (2 | 4)) => Ok(open(Some(with_alpha - 1))?),
-        _ => Ok(data),
-    }
-}
-
 /// What a run that goes on has of the one that lies in its folder.
 #[derive(Default)]
 struct Longer {
@@ -293,13 +288,22 @@ impl Longer {
                  go on; leave --resume out and choose another output folder"
             )));
         };
-        if args.steps < steps || args.steps == newest {
+        // A run that was to take more steps, and was killed after its configuration was written and before its mark, has
+        // not begun: what lies there ended at its last checkpoint.
+        let ended_after = newest.min(steps);
+        if args.steps <= ended_after {
             return Err(Failure::input(format!(
-                "{out}: the run there ended after {steps} steps; give a larger --steps to go on from there"
+                "{out}: the run there ended after {ended_after} steps; give a larger --steps to go on from there"
             )));
         }
-        // Else it was stopped before its mark was written.
-        if args.steps > steps {
+        // While the run is still one that ended.
+        checkpoint::verify(&args.out.join("run"), newest).map_err(|error| {
+            Failure::input(format!(
+                "{error}; the run there ended after {ended_after} steps and its model is whole, but it cannot go on: leave \
+                 --resume out and choose another output folder"
+            ))
+        })?;
+        if ended_after == steps {
             ended_at.push(steps);
         }
         Ok(Self {
@@ -324,10 +328,9 @@ impl Longer {
 
 fn report(args: &TrainArgs, images: usize) {
     progress::tell(format_args!(
-        "trained on {} for {} {}; model in {}",
+        "trained on {} for {}; model in {}",
         counted(images, "image"),
-        args.steps,
-        steps(args.steps),
+        counted(args.steps, "step"),
         args.out.display()
     ));
 }
@@ -354,7 +357,6 @@ fn write(
         arch,
         &scheduler.to_json(),
         tensors,
-        false,
     )
     .map_err(|error: FolderError| error.into())
 }

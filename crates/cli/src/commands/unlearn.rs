@@ -15,15 +15,15 @@ use super::unlearn_text;
 use crate::args::UnlearnArgs;
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
-use crate::folders::{digests, existing, outside};
+use crate::folders::{as_path, digests, existing, outside, outside_all};
 use crate::latent::{self, Opened};
 use crate::progress::say;
+use crate::reopened::{self, Reopened};
 use crate::settings::{self, Settings};
 use crate::space::Work;
 use crate::unlearning::{
     Delivery, Outcome, Summary, Unlearning, fits, planned, publish, report_split, warn_of_copied,
 };
-use crate::written::{self, Written};
 use crate::{interrupt, machine, model, progress};
 
 pub fn run(args: &UnlearnArgs) -> Result<(), Failure> {
@@ -63,6 +63,14 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
             "--checkpoint-every is 0; give at least 1, or leave it out",
         ));
     }
+    let captions = args.captions.as_deref().and_then(as_path);
+    let forget = args.forget.iter().map(|one| ("selection", as_path(one)));
+    let inputs = [
+        ("data", Some(args.data.path.as_path())),
+        ("captions", captions),
+        ("settings", args.config.as_deref()),
+    ];
+    outside_all(&args.out, inputs.into_iter().chain(forget))?;
     if !args.dry_run {
         RunFolder::check(&args.out, existing, &[])?;
     }
@@ -76,9 +84,6 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         ..args.clone()
     };
     outside(&args.out, opened.folder().root(), "model")?;
-    if args.data.path.is_dir() {
-        outside(&args.out, &args.data.path, "data")?;
-    }
     let key = match args.no_report {
         true => None,
         false => Some(Private::check(args)?),
@@ -227,15 +232,15 @@ struct Images<'a> {
 impl Delivery<UNet2DModel> for Images<'_> {
     fn write(&self, network: &UNet2DModel, staged: &Path) -> Result<(), Failure> {
         let base = self.base;
-        let written = base.write(network, staged, false);
+        let written = base.write(network, staged);
         let written =
-            written.map_err(|error| written::failure(error, base.folder.can_convert()))?;
+            written.map_err(|error| reopened::failure(error, base.folder.can_convert()))?;
         warn_of_copied(written.copied_weights(), &[]);
         Ok(())
     }
 
-    fn reopen(&self, network: &UNet2DModel, staged: &Path) -> Result<Written, Failure> {
-        written::image(self.base, staged, Some(network), self.device)
+    fn reopen(&self, network: &UNet2DModel, staged: &Path) -> Result<Reopened, Failure> {
+        reopened::image(self.base, staged, Some(network), self.device)
     }
 }
 

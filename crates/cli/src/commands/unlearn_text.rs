@@ -20,12 +20,12 @@ use crate::args::{DtypeName, UnlearnArgs};
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::digests;
+use crate::reopened::{self, Reopened};
 use crate::settings::{self, Settings, TEXT_TO_IMAGE};
 use crate::space::{LatentWork, Phases};
 use crate::unlearning::{
     Delivery, Outcome, Summary, Unlearning, fits, publish, report_split, warn_of_copied,
 };
-use crate::written::{self, Written};
 use crate::{latent, model, progress};
 
 /// Folders of networks that this training never reaches.
@@ -225,18 +225,18 @@ impl Delivery<Captioned> for Latent<'_> {
             return write_adapter(self.base, network, self.args, staged);
         }
         let base = &self.base.model;
-        let written = base.write(&network.network, staged, false);
+        let written = base.write(&network.network, staged);
         let written =
-            written.map_err(|error| written::failure(error, base.folder.can_convert()))?;
+            written.map_err(|error| reopened::failure(error, base.folder.can_convert()))?;
         // Other weights of a folder may hold the old network.
         warn_of_copied(written.copied_weights(), &UNTRAINED);
         Ok(())
     }
 
-    fn reopen(&self, network: &Captioned, staged: &Path) -> Result<Written, Failure> {
+    fn reopen(&self, network: &Captioned, staged: &Path) -> Result<Reopened, Failure> {
         let base = &self.base.model;
         let (states, network) = (self.states.clone(), &network.network);
-        written::conditional(
+        reopened::conditional(
             base,
             staged,
             Some(network),
@@ -256,7 +256,7 @@ fn write_adapter(
 ) -> Result<(), Failure> {
     let adapters = lora::export(&network.network)?;
     let folder = &opened.model.folder;
-    folder.write_beside(staged, lora::FILE_NAME, &adapters, false)?;
+    folder.write_beside(staged, lora::FILE_NAME, &adapters)?;
     progress::note(format!(
         "the model in {} forgets only with its adapter {}: `retrack merge` folds it in",
         args.out.display(),

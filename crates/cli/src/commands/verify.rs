@@ -1,5 +1,6 @@
 //! `retrack verify`: computes again what a run's report says, and lists what differs.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -15,19 +16,21 @@ use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::data::{Dataset, NearCopy, Split};
 use retrack_unlearn::digest::DigestKey;
 use retrack_unlearn::images::Images;
+use retrack_unlearn::publish;
+use retrack_unlearn::written::Written;
 use serde_json::{Value, json};
 
 use super::unlearn_text::encode;
 use crate::args::{DataArgs, ReadingArgs, VerifyArgs};
 use crate::evidence::{
     CONTENT, Check, Forgotten, Numbers, OLD_KEY, PAGE, Private, Probe, RowTexts, Rule,
-    output_files, record_files,
+    output_files, output_paths, record_files,
 };
 use crate::failure::Failure;
 use crate::folders::digests;
 use crate::latent::{self, Opened};
 use crate::progress::say;
-use crate::written::{self, WeightFacts, Written};
+use crate::reopened::{self, Reopened, WeightFacts};
 use crate::{interrupt, machine, model, progress};
 
 /// Errors and distances may differ by this share: another processor rounds otherwise.
@@ -229,7 +232,16 @@ fn files(
         sha256: digest.as_str().unwrap_or_default().into(),
     });
     let mut now: Vec<FileDigest> = inputs.collect();
-    now.extend(output_files(out)?);
+    let recorded = report.provenance.files.iter();
+    let recorded = recorded.filter(|file| file.role == Role::Output);
+    let recorded: BTreeSet<PathBuf> = recorded.map(|file| PathBuf::from(&file.path)).collect();
+    let listed = Written::read(out).ok().flatten().unwrap_or_default();
+    let there = output_paths(out)?.into_iter();
+    let (mut outputs, others): (Vec<PathBuf>, Vec<PathBuf>) = there
+        .filter(|path| !recorded.contains(path))
+        .partition(|path| listed.has(path));
+    outputs.extend(recorded.into_iter().filter(|path| out.join(path).is_file()));
+    now.extend(output_files(out, &outputs)?);
     now.extend(record_files(folder)?);
     let name = |file: &FileDigest| match file.role {
         Role::Input => format!("base model, {}", file.path),
@@ -261,6 +273,36 @@ fn files(
         if !known {
             found.differs(format!("{}: was not there", name(file)));
         }
+    }
+    // Of somebody else, which `--force` leaves where it is: no difference, unless a program could take it for the model.
+    let folders: BTreeSet<&Path> = outputs.iter().filter_map(|path| path.parent()).collect();
+    let (beside, others): (Vec<PathBuf>, Vec<PathBuf>) = others.into_iter().partition(|path| {
+        let beside = path.parent().is_some_and(|parent| folders.contains(parent));
+        beside && (publish::is_weights(path) || publish::is_index(path))
+    });
+    for path in beside {
+        found.differs(format!(
+            "{}: was not written by retrack; a program may read it in place of the model's own",
+            path.display()
+        ));
+    }
+    if !others.is_empty() {
+        let names = others.iter().take(3).map(|path| path.display().to_string());
+        let names: Vec<String> = names.collect();
+        progress::warn(format!(
+            "{}: {} beside the model not of this run and not looked at: {}{}",
+            out.display(),
+            match others.len() {
+                1 => "1 file is".to_owned(),
+                many => format!("{many} files are"),
+            },
+            names.join(", "),
+            if others.len() > names.len() {
+                ", ..."
+            } else {
+                ""
+            }
+        ));
     }
     Ok(())
 }
@@ -316,7 +358,7 @@ fn images(
     let Some(private) = private else {
         return Ok(());
     };
-    let forgotten = Forgotten::new(data, &split(check, data)?, Rule::Nearest)?;
+    let forgotten = Forgotten::new(data, &split(check, data)?, check.rule())?;
     let now: Vec<String> = forgotten
         .images()
         .map(|image| private.key.of(data.shape(), image))
@@ -361,7 +403,7 @@ struct Again<'a> {
 
 impl Again<'_> {
     fn image(&self, base: &Model, found: &mut Comparison) -> Result<(), Failure> {
-        let written = || written::image(base, self.out, None, self.device);
+        let written = || reopened::image(base, self.out, None, self.device);
         let labels = base.config.num_class_embeds.is_some();
         let network = base.network(self.device)?;
         let scheduler = &base.scheduler;
@@ -404,7 +446,7 @@ impl Again<'_> {
         let latents = encode(base, self.data, &rows, of_row, random, self.device)?;
         let written = || {
             let states = states.clone();
-            written::conditional(&base.model, self.out, None, adapted, states, self.device)
+            reopened::conditional(&base.model, self.out, None, adapted, states, self.device)
         };
         let network = base
             .model
@@ -420,13 +462,14 @@ impl Again<'_> {
     fn measure(
         &self,
         base: &dyn Denoiser,
-        written: impl FnOnce() -> Result<Written, Failure>,
+        written: impl FnOnce() -> Result<Reopened, Failure>,
         (images, texts): (&dyn Images, Option<&RowTexts>),
         scheduler: &SchedulerConfig,
         labels: bool,
         found: &mut Comparison,
     ) -> Result<(), Failure> {
-        let forgotten = Forgotten::new(self.data, &split(self.check, self.data)?, Rule::Nearest)?;
+        let forgotten =
+            Forgotten::new(self.data, &split(self.check, self.data)?, self.check.rule())?;
         let plan = &self.check.plan;
         if plan.controls.iter().any(|&row| row >= self.data.len()) {
             found.differs("the controls' rows are not in the data set");
@@ -491,6 +534,11 @@ fn compare(name: &str, recorded: &Numbers, now: &Numbers, found: &mut Comparison
             recorded.restored,
             now.restored,
         ),
+        (
+            "samples and attempts that are not finite",
+            recorded.broken,
+            now.broken,
+        ),
     ] {
         found.equal(
             &format!("{name}: {what}"),
@@ -517,8 +565,11 @@ fn compare(name: &str, recorded: &Numbers, now: &Numbers, found: &mut Comparison
     ] {
         found.compared += now.len();
         let apart = |(then, now): (&f64, &f64)| (then - now).abs() / then.abs().max(1e-9);
-        // Not a number is as far as can be.
-        let apart = |pair| Some(apart(pair)).filter(|apart| !apart.is_nan());
+        // Not a number is as far as can be from a number, and is itself again.
+        let apart = |pair: (&f64, &f64)| match (pair.0.is_finite(), pair.1.is_finite()) {
+            (false, false) => Some(0.0),
+            _ => Some(apart(pair)).filter(|apart| !apart.is_nan()),
+        };
         let furthest = then
             .iter()
             .zip(now)

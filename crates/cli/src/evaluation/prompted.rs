@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use retrack_eval::distance::mean;
 use retrack_networks::schedule::SchedulerKind;
 use retrack_unlearn::data::{self, modified_prompts, original_prompt};
+use retrack_unlearn::texts;
 
 use super::{AGREEMENT, Drawn, Evaluation, Missing, Protocol, Subject, check_shape, once, phases};
 use crate::args::{Metric, PromptArgs};
@@ -46,6 +47,16 @@ impl Prompts {
             typed => typed.to_vec(),
         };
         Ok(Self { forgotten, others })
+    }
+
+    pub fn count(&self) -> usize {
+        1 + self.others.len()
+    }
+
+    /// Stands for them where they are not to be read.
+    pub fn digest(&self) -> String {
+        let all: Vec<String> = self.all().map(|(prompt, _)| prompt.clone()).collect();
+        texts::digest(&all)
     }
 
     /// Each with whether it is the forgotten images'.

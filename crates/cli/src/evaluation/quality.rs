@@ -10,9 +10,9 @@ use retrack_eval::inception::{self, Description, Inception};
 use retrack_eval::inception_score::{self, InceptionScore};
 use retrack_eval::statistics_file::StatisticsFile;
 use retrack_networks::folder::sha256_file;
+use retrack_networks::words::counted;
 
 use super::examined::Examined;
-use crate::evidence::counted;
 use crate::failure::Failure;
 use crate::{machine, progress};
 

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use retrack_networks::folder::Kind;
 use retrack_networks::lora;
+use retrack_networks::words::counted;
 use retrack_unlearn::objective::Method;
 use serde_json::Value;
 
-use super::counted;
 use super::unlearning::Run;
 use crate::failure::Failure;
 use crate::model;
@@ -69,35 +69,51 @@ pub fn names(files: &[PathBuf]) -> Vec<PathBuf> {
     names
 }
 
-/// Writes the card into a complete model folder that is not in its place yet.
+/// The base model's card, where it is kept.
+pub struct BaseCard {
+    name: PathBuf,
+    /// What its head says under the keys that are kept.
+    head: Vec<(String, Vec<String>)>,
+}
+
+/// Moves the base model's card, if there is one, out of the way of the new one, in a complete model folder that is not in
+/// its place yet.
 ///
 /// # Errors
 /// The system's.
-pub fn write(folder: &Path, run: &Run, verdict: Option<&str>) -> Result<(), Failure> {
+pub fn keep_base(folder: &Path) -> Result<Option<BaseCard>, Failure> {
     let path = folder.join(NAME);
-    let mut head = Vec::new();
-    let mut base_card = None;
-    if path.is_file() {
-        let size = path.metadata().map_or(0, |metadata| metadata.len());
-        if size <= LONGEST {
-            let text = fs::read(&path).map_err(|error| Failure::read(&path, error))?;
-            head = kept(&String::from_utf8_lossy(&text));
-        }
-        let name = base_name(|name| folder.join(name).exists());
-        let base = folder.join(&name);
-        fs::rename(&path, &base).map_err(|error| Failure::write(&base, error))?;
-        base_card = Some(name);
+    if !path.is_file() {
+        return Ok(None);
     }
-    let card = card(run, &head, base_card.as_deref(), verdict);
-    model::write(&path, card.as_bytes())
+    let mut head = Vec::new();
+    let size = path.metadata().map_or(0, |metadata| metadata.len());
+    if size <= LONGEST {
+        let text = fs::read(&path).map_err(|error| Failure::read(&path, error))?;
+        head = kept(&String::from_utf8_lossy(&text));
+    }
+    let name = base_name(|name| folder.join(name).exists());
+    let base = folder.join(&name);
+    fs::rename(&path, &base).map_err(|error| Failure::write(&base, error))?;
+    Ok(Some(BaseCard { name, head }))
 }
 
-fn card(
+/// Writes the card into a complete model folder that is not in its place yet, whose base's card is kept.
+///
+/// # Errors
+/// The system's.
+pub fn write(
+    folder: &Path,
     run: &Run,
-    head: &[(String, Vec<String>)],
-    base_card: Option<&Path>,
+    base: Option<&BaseCard>,
     verdict: Option<&str>,
-) -> String {
+) -> Result<(), Failure> {
+    let card = card(run, base, verdict);
+    model::write(&folder.join(NAME), card.as_bytes())
+}
+
+fn card(run: &Run, base_card: Option<&BaseCard>, verdict: Option<&str>) -> String {
+    let head = base_card.map_or(&[][..], |base| &base.head[..]);
     let task = match run.text_to_image {
         true => "text-to-image",
         false => "unconditional-image-generation",
@@ -216,7 +232,7 @@ fn card(
          model, or that this one avoids {it}. Uses and limits of the base model hold for this one too.\n\n\
          The base model itself is unchanged and still knows the {image}.\n\n",
     ));
-    if let Some(name) = base_card {
+    if let Some(BaseCard { name, .. }) = base_card {
         text.push_str(&format!(
             "The base model's card is kept in `{}`.\n\n",
             name.display()

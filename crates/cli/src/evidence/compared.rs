@@ -2,9 +2,9 @@
 
 use retrack_eval::report::*;
 use retrack_eval::score::{Score, Spread};
+use retrack_networks::words::counted;
 
 use super::comparison::{About, Best, QUALITY, find, meaning, names, text};
-use super::counted;
 
 /// The scores that find a forgotten image or do not: above 0, it is found.
 const TESTS: [&str; 5] = [
@@ -112,6 +112,20 @@ pub fn compared(lines: &[Line], seeds: usize, about: About) -> Report {
     report
 }
 
+/// Where the original shows no forgotten image either, that a method shows none says nothing.
+fn nothing_to_forget(lines: &[Line], tests: &[&str]) -> Option<String> {
+    let original = lines.iter().find(|line| line.name == "original")?;
+    let values: Vec<f64> = tests
+        .iter()
+        .flat_map(|test| original.values(test))
+        .collect();
+    (!values.is_empty() && values.iter().all(|value| *value == 0.0)).then(|| {
+        "The original model did not show a forgotten image in these tests either, so they say nothing about forgetting: \
+         more samples may, or `injection` among the metrics."
+            .into()
+    })
+}
+
 /// Which methods never showed the image, and which of them kept quality best.
 fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
     let tests: Vec<&str> = TESTS
@@ -203,7 +217,7 @@ fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
         outcome: Outcome::Measured,
         headline: "Compared".into(),
         sentence: sentences.join(" "),
-        notes: Vec::new(),
+        notes: nothing_to_forget(lines, &tests).into_iter().collect(),
         next: match (found.as_slice(), clean.as_slice()) {
             ([], _) => String::new(),
             (_, []) => "give a --config FILE with more `steps` or a higher `learning_rate`, or other --methods, and \
@@ -265,6 +279,20 @@ mod tests {
             report.metrics[0].rows[0].values[3].unwrap().deviation,
             Some(0.5f64.sqrt())
         );
+    }
+
+    #[test]
+    fn where_the_original_shows_nothing_the_tests_are_said_to_say_nothing() {
+        let lines = [
+            line("original", &[0.0, 0.0], 10.0),
+            line("retrack", &[0.0, 0.0], 11.0),
+        ];
+        let notes = compared(&lines, 2, about()).verdict.notes;
+        assert!(
+            notes[0].contains("they say nothing about forgetting"),
+            "{notes:?}"
+        );
+        assert_eq!(notes.len(), 2);
     }
 
     #[test]

@@ -136,14 +136,15 @@ fn findings(columns: &[Column], several: bool) -> Findings {
             text(sscd.value)
         ));
     }
+    let restored = pair("restored");
     Findings {
         several,
         doubts,
-        restored: pair("restored"),
+        restored,
         copies: ["repeats", "memorized", "copies_of_forgotten"]
             .into_iter()
             .find_map(pair),
-        advice: Advice::of_evaluation(),
+        advice: Advice::of_evaluation(restored.is_some()),
         membership,
         quality: quality.take(1).collect(),
         ..Findings::default()
@@ -299,7 +300,13 @@ pub fn evaluated(
                 _ => "After (model)",
             };
             let title = match &drawn.prompt {
-                Some(prompt) => format!("{title}, \u{201c}{}\u{201d}", shortened(prompt)),
+                Some(prompt) if show_forgotten => {
+                    format!("{title}, \u{201c}{}\u{201d}", shortened(prompt))
+                }
+                Some(_) if drawn.forgotten => {
+                    format!("{title}, prompt {number}: the forgotten images'")
+                }
+                Some(_) => format!("{title}, prompt {number}"),
                 None => title.to_string(),
             };
             let sights = forgotten.look(&drawn.samples)?;

@@ -74,7 +74,9 @@ pub fn curves(events: &[Value], first: [f64; 2]) -> Vec<LineChart> {
         ("retained_error", "retained controls"),
     ]);
     for (series, value) in errors.iter_mut().zip(first) {
-        series.points.insert(0, [0.0, value]);
+        if value.is_finite() {
+            series.points.insert(0, [0.0, value]);
+        }
     }
     [
         chart(

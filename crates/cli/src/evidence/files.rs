@@ -9,19 +9,19 @@ use retrack_networks::folder::sha256_file;
 use super::card;
 use crate::failure::Failure;
 
-/// SHA-256 of every file of a model folder, by path: all but the run's record, the card (which its owner may edit) and
-/// names with a dot first, which other programs leave.
+/// The files of a model folder, sorted: all but the run's record, the card (which its owner may edit) and names with a dot
+/// first, which other programs leave.
 ///
 /// # Errors
 /// The system's.
-pub fn output_files(root: &Path) -> Result<Vec<FileDigest>, Failure> {
+pub fn output_paths(root: &Path) -> Result<Vec<PathBuf>, Failure> {
     let mut found = Vec::new();
     let mut folders = vec![PathBuf::new()];
     while let Some(folder) = folders.pop() {
         let path = root.join(&folder);
-        let entries = fs::read_dir(&path).map_err(|error| Failure::read(&path, error))?;
-        for entry in entries {
-            let entry = entry.map_err(|error| Failure::read(&path, error))?;
+        let read = |error| Failure::read(&path, error);
+        for entry in fs::read_dir(&path).map_err(read)? {
+            let entry = entry.map_err(read)?;
             let name = entry.file_name();
             let relative = folder.join(&name);
             let top = folder.as_os_str().is_empty();
@@ -30,19 +30,31 @@ pub fn output_files(root: &Path) -> Result<Vec<FileDigest>, Failure> {
             {
                 continue;
             }
-            if entry.path().is_dir() {
-                folders.push(relative);
-                continue;
+            // A link may lead in a circle.
+            match entry.file_type().map_err(read)?.is_dir() {
+                true => folders.push(relative),
+                false => found.push(relative),
             }
-            found.push(FileDigest {
-                role: Role::Output,
-                sha256: sha256_file(&entry.path())?,
-                path: relative.display().to_string(),
-            });
         }
     }
-    found.sort_by(|a, b| a.path.cmp(&b.path));
+    found.sort();
     Ok(found)
+}
+
+/// SHA-256 of every one of these files in a model folder.
+///
+/// # Errors
+/// The system's.
+pub fn output_files(root: &Path, paths: &[PathBuf]) -> Result<Vec<FileDigest>, Failure> {
+    let digests = paths.iter().map(|path| {
+        let digest = FileDigest {
+            role: Role::Output,
+            sha256: sha256_file(&root.join(path))?,
+            path: path.display().to_string(),
+        };
+        Ok(digest)
+    });
+    digests.collect()
 }
 
 /// SHA-256 of what a run recorded.

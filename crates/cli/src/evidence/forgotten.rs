@@ -13,7 +13,7 @@ use crate::model;
 /// When an image counts as a forgotten one.
 #[derive(Debug, Clone, Copy)]
 pub enum Rule<'a> {
-    /// No retained image is nearer to it.
+    /// No retained image is nearer to it: what reports of earlier versions counted by. A random picture may do so.
     Nearest,
     /// It is nearer than this, in Euclidean distance over pixels in [0, 1].
     Threshold(f64),
@@ -210,7 +210,7 @@ fn half_rule(reach: &[f64]) -> String {
     };
     format!(
         "A picture counts as a forgotten image when its distance to it is less than half of that image's distance to its \
-         nearest retained image that is no copy: {size}, Euclidean over pixels in [0, 1]. --threshold sets another."
+         nearest retained image that is no copy: {size}, Euclidean over pixels in [0, 1]."
     )
 }
 

@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use retrack_eval::report::Report;
 
 pub use self::curves::read_events;
-pub use self::files::{output_files, record_files};
+pub use self::files::{output_files, output_paths, record_files};
 pub use self::forgotten::{Forgotten, Rule};
 pub use self::machine_facts::peak_memory_bytes;
 pub use self::pictures::{covered, show_samples};
@@ -63,10 +63,4 @@ pub fn read(folder: &Path) -> Result<Report, Failure> {
     let path = folder.join(CONTENT);
     let bytes = std::fs::read(&path).map_err(|error| Failure::read(&path, error))?;
     serde_json::from_slice(&bytes).map_err(|error| Failure::read(&path, error))
-}
-
-/// "1 image", "2 images".
-pub fn counted(count: usize, one: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {one}{plural}")
 }

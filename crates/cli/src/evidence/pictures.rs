@@ -2,10 +2,10 @@
 
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::Report;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::ImageShape;
 
 use super::forgotten::Sight;
-use crate::evidence::counted;
 use crate::failure::Failure;
 
 /// Pixels on a side of an image in a report, at most.
@@ -31,7 +31,7 @@ pub fn covered(
 }
 
 /// A gray tile with a cross: no image of anything.
-fn cover(shape: ImageShape) -> Vec<u8> {
+pub fn cover(shape: ImageShape) -> Vec<u8> {
     let mut tile = vec![150; shape.bytes()];
     for y in 0..shape.height {
         for x in 0..shape.width {

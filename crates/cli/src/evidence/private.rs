@@ -131,7 +131,7 @@ impl Private {
                 file.write_all(format!("{line}\n").as_bytes())?;
                 file.sync_all()
             };
-            add().map_err(|error| Failure::write(&self.path, error))?;
+            add().map_err(|error| Failure::writing(&self.path, error))?;
         }
         Ok(digest)
     }
@@ -164,6 +164,17 @@ mod tests {
             here.with_file_name(format!("{name}.digest-key"))
         );
         assert!(Private::place(Path::new("/")).is_err());
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_made_says_which_option_puts_it_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        let Err(error) = Private::open_or_create(&file.join("out.digest-key")) else {
+            panic!("made");
+        };
+        assert!(error.message.contains("give another place with --key"));
     }
 
     #[test]

@@ -12,6 +12,8 @@ use retrack_unlearn::images::Images;
 use serde::{Deserialize, Serialize};
 
 use super::forgotten::{Forgotten, Sight};
+use super::pictures::cover;
+use super::verdict::Tally;
 use crate::args::SamplerName;
 use crate::failure::Failure;
 use crate::model;
@@ -159,18 +161,47 @@ impl Plan {
 pub struct Numbers {
     /// Samples that count as a forgotten image.
     pub copies: usize,
+    /// Samples that are images.
     pub samples: usize,
+    /// Samples and attempts that are none: they hold values that are not finite.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub broken: usize,
     /// Attempts that brought a forgotten image back.
     pub restored: usize,
-    /// Distance of what each attempt led to, to the nearest forgotten image.
+    /// Distance of what each attempt led to, to the nearest forgotten image; of those that led to an image.
     pub distances: Vec<f64>,
-    /// Denoising error of each forgotten image: mean squared error of the predicted noise, a value.
+    /// Denoising error of each forgotten image: mean squared error of the predicted noise, a value. JSON has no NaN and no
+    /// infinity; they are null there.
+    #[serde(deserialize_with = "with_nulls")]
     pub forgotten_errors: Vec<f64>,
     /// The same of the controls.
+    #[serde(deserialize_with = "with_nulls")]
     pub control_errors: Vec<f64>,
 }
 
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
+fn with_nulls<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Vec<f64>, D::Error> {
+    let values = Vec::<Option<f64>>::deserialize(json)?;
+    Ok(values
+        .into_iter()
+        .map(|value| value.unwrap_or(f64::NAN))
+        .collect())
+}
+
 impl Numbers {
+    /// How much of what was looked at is not finite: samples, attempts and denoising errors.
+    pub fn not_finite(&self) -> Tally {
+        let errors = || self.forgotten_errors.iter().chain(&self.control_errors);
+        let finite = errors().filter(|error| error.is_finite()).count();
+        Tally {
+            found: self.broken + errors().count() - finite,
+            of: self.samples + self.distances.len() + self.broken + errors().count(),
+        }
+    }
+
     /// Mean denoising errors of the forgotten images and of the controls.
     pub fn mean_errors(&self) -> [f64; 2] {
         [&self.forgotten_errors, &self.control_errors].map(|all| retrack_eval::distance::mean(all))
@@ -180,8 +211,9 @@ impl Numbers {
 /// The numbers, and the pictures behind them.
 pub struct Measurement {
     pub numbers: Numbers,
-    /// Bytes.
+    /// Bytes. What is no image is a crossed-out tile.
     pub samples: Vec<u8>,
+    /// Of what is no image the distance is not a number.
     pub sights: Vec<Sight>,
     pub restored: Vec<u8>,
 }
@@ -206,12 +238,10 @@ impl Probe<'_> {
     /// Data that cannot be read, a network that does not fit.
     pub fn measure(&self, network: &dyn Denoiser) -> Result<Measurement, Failure> {
         let phase = progress::phase(1, 3);
-        let samples = self.samples(network)?;
-        let sights = self.forgotten.look(&samples)?;
+        let (samples, sights) = self.look(&self.samples(network)?)?;
         drop(phase);
         let phase = progress::phase(2, 3);
-        let restored = self.restore(network)?;
-        let found = self.forgotten.look(&restored)?;
+        let (restored, found) = self.look(&self.restore(network)?)?;
         drop(phase);
         let _phase = progress::phase(3, 3);
         let images = self.looked_at().concat().len();
@@ -224,12 +254,18 @@ impl Probe<'_> {
         })?;
         drop(bar);
         let count = |sights: &[Sight]| sights.iter().filter(|sight| sight.counts).count();
+        let distances = |sights: &[Sight]| -> Vec<f64> {
+            let distances = sights.iter().map(|sight| sight.distance);
+            distances.filter(|distance| !distance.is_nan()).collect()
+        };
+        let images = [&sights, &found].map(|sights| distances(sights).len());
         Ok(Measurement {
             numbers: Numbers {
                 copies: count(&sights),
-                samples: sights.len(),
+                samples: images[0],
+                broken: sights.len() + found.len() - images[0] - images[1],
                 restored: count(&found),
-                distances: found.iter().map(|sight| sight.distance).collect(),
+                distances: distances(&found),
                 forgotten_errors,
                 control_errors,
             },
@@ -246,6 +282,31 @@ impl Probe<'_> {
     pub fn glance(&self, network: &dyn Denoiser) -> Result<[f64; 2], Failure> {
         let (forgotten, control) = self.errors(network, &mut |_| ())?;
         Ok([forgotten, control].map(|errors| retrack_eval::distance::mean(&errors)))
+    }
+
+    /// Looks at images of values around [-1, 1]. As bytes, values that are not finite would be black: such an image is no
+    /// image, and above all none that was forgotten.
+    fn look(&self, values: &[f32]) -> Result<(Vec<u8>, Vec<Sight>), Failure> {
+        let shape = self.forgotten.data.shape();
+        let images = || values.chunks_exact(shape.bytes());
+        let is_image = |image: &[f32]| image.iter().all(|value| value.is_finite());
+        let bytes: Vec<u8> = images()
+            .flat_map(|image| match is_image(image) {
+                true => image.iter().map(|&value| to_byte(value)).collect(),
+                false => cover(shape),
+            })
+            .collect();
+        let mut sights = self.forgotten.look(&bytes)?;
+        for (sight, image) in sights.iter_mut().zip(images()) {
+            if !is_image(image) {
+                *sight = Sight {
+                    distance: f64::NAN,
+                    counts: false,
+                    hidden: false,
+                };
+            }
+        }
+        Ok((bytes, sights))
     }
 
     fn shape(&self) -> [usize; 3] {
@@ -265,7 +326,7 @@ impl Probe<'_> {
         self.labels.then(|| (0..count).map(class).collect())
     }
 
-    fn samples(&self, network: &dyn Denoiser) -> Result<Vec<u8>, Failure> {
+    fn samples(&self, network: &dyn Denoiser) -> Result<Vec<f32>, Failure> {
         if self.plan.samples == 0 {
             return Ok(Vec::new());
         }
@@ -277,7 +338,7 @@ impl Probe<'_> {
         let generator = self.generator(network, &sampler);
         let batches = self.plan.samples.div_ceil(self.plan.batch_size);
         let bar = progress::bar("samples", batches * sampler.timesteps().len(), "steps");
-        let mut bytes = Vec::new();
+        let mut values = Vec::new();
         for first in (0..self.plan.samples).step_by(self.plan.batch_size) {
             let last = (first + self.plan.batch_size).min(self.plan.samples);
             let classes = self.classes(first, last - first);
@@ -285,9 +346,9 @@ impl Probe<'_> {
                 generator.images(first as u64..last as u64, classes.as_deref(), &mut || {
                     bar.inc(1)
                 })?;
-            bytes.extend(images.into_iter().map(to_byte));
+            values.extend(images);
         }
-        Ok(bytes)
+        Ok(values)
     }
 
     /// The forgotten image that an attempt begins with.
@@ -298,7 +359,7 @@ impl Probe<'_> {
         pixels.iter().map(|&byte| to_unit(byte))
     }
 
-    fn restore(&self, network: &dyn Denoiser) -> Result<Vec<u8>, Failure> {
+    fn restore(&self, network: &dyn Denoiser) -> Result<Vec<f32>, Failure> {
         let sampler = Sampler::new(
             SchedulerKind::Ddpm,
             self.scheduler,
@@ -310,7 +371,7 @@ impl Probe<'_> {
         let walked = |t: &&usize| **t <= self.plan.timestep;
         let steps = batches * sampler.timesteps().iter().filter(walked).count();
         let bar = progress::bar("restoring", steps, "steps");
-        let mut bytes = Vec::new();
+        let mut values = Vec::new();
         for first in (0..self.plan.tries).step_by(self.plan.batch_size) {
             let last = (first + self.plan.batch_size).min(self.plan.tries);
             let clean: Vec<f32> = (first..last)
@@ -325,9 +386,9 @@ impl Probe<'_> {
                 classes.as_deref(),
                 &mut || bar.inc(1),
             )?;
-            bytes.extend(images.into_iter().map(to_byte));
+            values.extend(images);
         }
-        Ok(bytes)
+        Ok(values)
     }
 
     /// What the attempts begin with, as bytes.

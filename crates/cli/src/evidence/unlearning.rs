@@ -11,6 +11,7 @@ use retrack_eval::report::*;
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::folder::ModelFolder;
 use retrack_networks::schedule::SchedulerConfig;
+use retrack_networks::words::counted;
 use retrack_unlearn::data::{Alpha, Dataset, Split};
 use retrack_unlearn::images::Images;
 use retrack_unlearn::neighbors::Neighbor;
@@ -21,17 +22,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::curves::{curves, read_events};
-use super::files::{output_files, record_files};
-use super::forgotten::Forgotten;
+use super::files::{output_files, output_paths, record_files};
+use super::forgotten::{Forgotten, Rule};
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::probe::{Measurement, Numbers, Plan, Probe};
 use super::verdict::{Advice, Findings, Tally};
-use super::{Private, RowTexts, card, counted, selected};
+use super::{Private, RowTexts, card, selected};
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
 use crate::progress;
+use crate::reopened::{Reopened, WeightFacts};
 use crate::settings::{self, Settings};
-use crate::written::{WeightFacts, Written};
 
 /// What a run is about.
 pub struct Run<'a> {
@@ -72,6 +73,9 @@ pub struct Check {
     pub forget_rows: Vec<usize>,
     /// Retained rows that are nearly copies.
     pub near_rows: Vec<usize>,
+    /// Pictures were counted by [`Rule::Half`], in earlier versions by [`Rule::Nearest`].
+    #[serde(default)]
+    pub half_way: bool,
     pub plan: Plan,
     pub before: Numbers,
     /// Of the folder as it was written.
@@ -81,6 +85,16 @@ pub struct Check {
     /// The keyed digest of the texts of the images that were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub texts: Option<String>,
+}
+
+impl Check {
+    /// What counted as a forgotten image.
+    pub fn rule(&self) -> Rule<'static> {
+        match self.half_way {
+            true => Rule::Half,
+            false => Rule::Nearest,
+        }
+    }
 }
 
 /// Evidence being gathered.
@@ -169,6 +183,7 @@ impl<'a> Evidence<'a> {
             data_digest: self.run.data.digest()?,
             forget_rows: self.run.split.forget.clone(),
             near_rows: self.run.split.near.iter().map(|near| near.row).collect(),
+            half_way: true,
             plan: self.probe.plan.clone(),
             before: before.clone(),
             after: after.numbers.clone(),
@@ -280,7 +295,7 @@ impl<'a> Evidence<'a> {
         let pair = |of: &dyn Fn(&Numbers) -> (f64, usize)| {
             [before, after].map(|numbers| {
                 let (value, count) = of(numbers);
-                (count > 0).then_some(MetricValue {
+                (count > 0 && value.is_finite()).then_some(MetricValue {
                     value,
                     count,
                     interval: None,
@@ -333,7 +348,7 @@ impl<'a> Evidence<'a> {
         let row = |name: &str, kind, values: &[f64]| DotRow {
             name: name.into(),
             kind,
-            values: values.to_vec(),
+            values: values.iter().copied().filter(|v| v.is_finite()).collect(),
         };
         let before = &self.before.numbers;
         DotChart {
@@ -461,7 +476,7 @@ impl<'a> Evidence<'a> {
                 sha256: digest.as_str().unwrap_or_default().into(),
             }));
         }
-        files.extend(output_files(staged)?);
+        files.extend(output_files(staged, &output_paths(staged)?)?);
         files.extend(record_files(folder)?);
         let mut facts = vec![
             Fact::new("Version", format!("retrack {}", env!("CARGO_PKG_VERSION"))),
@@ -493,7 +508,7 @@ impl Evidence<'_> {
         &mut self,
         trainer: &Trainer<M>,
         log: &mut EventLog,
-        deliver: &mut dyn FnMut(&M) -> Result<Written, Failure>,
+        deliver: &mut dyn FnMut(&M) -> Result<Reopened, Failure>,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         let (step, network) = (trainer.step, trainer.network());
         let start = Instant::now();
@@ -526,7 +541,11 @@ fn findings(before: &Numbers, after: &Numbers, several: bool) -> Findings {
     let tally = |found, of| Tally { found, of };
     let mean = retrack_eval::distance::mean;
     let mut quality = Vec::new();
-    if after.samples == 0 {
+    // Of an image model something was drawn, whatever became of it.
+    let drawn = |of: &dyn Fn(&Numbers) -> usize| of(before) + of(after) > 0;
+    let attempts = drawn(&|numbers| numbers.distances.len());
+    let samples = drawn(&|numbers| numbers.samples);
+    if !samples && !drawn(&|numbers| numbers.broken) {
         let image = if several {
             "Forgotten images are"
         } else {
@@ -541,19 +560,20 @@ fn findings(before: &Numbers, after: &Numbers, several: bool) -> Findings {
     }
     Findings {
         several,
-        restored: (!after.distances.is_empty()).then(|| {
+        restored: attempts.then(|| {
             (
                 Some(tally(before.restored, before.distances.len())),
                 tally(after.restored, after.distances.len()),
             )
         }),
-        copies: (after.samples > 0).then(|| {
+        copies: samples.then(|| {
             (
                 Some(tally(before.copies, before.samples)),
                 tally(after.copies, after.samples),
             )
         }),
         errors: Some((after.forgotten_errors.clone(), after.control_errors.clone())),
+        not_finite: [before.not_finite(), after.not_finite()],
         retained: (!before.control_errors.is_empty())
             .then(|| [mean(&before.control_errors), mean(&after.control_errors)]),
         quality,

@@ -6,10 +6,11 @@ use retrack_unlearn::objective::Method;
 
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
+use crate::remedy::{self, Situation};
 use crate::settings::Settings;
 
 /// So many of so many.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     pub found: usize,
     pub of: usize,
@@ -36,6 +37,8 @@ pub struct Findings {
     pub retained: Option<[f64; 2]>,
     /// The membership score after, with its interval: below one half the images are denoised worse than others.
     pub membership: Option<(f64, [f64; 2])>,
+    /// Samples, attempts and denoising errors that are not finite, before and after.
+    pub not_finite: [Tally; 2],
     /// Sentences about quality.
     pub quality: Vec<String>,
     /// Sentences that speak against forgetting whatever the tests found.
@@ -50,6 +53,8 @@ pub struct Advice {
     pub found: String,
     /// Where the tests cannot tell.
     pub unclear: String,
+    /// Where the model came out broken.
+    pub broken: String,
     /// What forgets less strongly: "fewer steps or a lower learning rate". In words, because a demo shows it too.
     pub softer: String,
 }
@@ -86,7 +91,9 @@ impl Findings {
                 None => format!("{after} samples showed {image}."),
             });
         }
-        if let Some([before, after]) = self.retained {
+        if let Some([before, after]) = self.retained
+            && (before + after).is_finite()
+        {
             sentences.push(format!(
                 "Retained images are denoised with an error of {before:.4} before and {after:.4} after ({:+.0}%).",
                 100.0 * (after / before - 1.0)
@@ -108,7 +115,14 @@ impl Findings {
                 || after.found == 0
         });
         let reserved = self.reservations(image, &mut notes);
-        let (outcome, headline) = if tests.is_empty() {
+        let [broken_before, broken_after] = self.not_finite.map(|tally| tally.found > 0);
+        let is_broken = worst == 0 && broken_after;
+        let (outcome, headline) = if is_broken {
+            (
+                Outcome::Inconclusive,
+                "The model that was written is broken, so these tests cannot tell".into(),
+            )
+        } else if tests.is_empty() {
             (Outcome::Measured, "Measured".to_string())
         } else if worst > 0 && less && known_before {
             (
@@ -161,6 +175,9 @@ impl Findings {
         }
         let next = match outcome {
             Outcome::StillFound => self.advice.found.clone(),
+            // It may be the base model that is to blame.
+            Outcome::Inconclusive if is_broken && broken_before => String::new(),
+            Outcome::Inconclusive if is_broken => self.advice.broken.clone(),
             Outcome::Inconclusive => self.advice.unclear.clone(),
             Outcome::NotFound | Outcome::Reservations | Outcome::Measured => String::new(),
         };
@@ -193,6 +210,17 @@ impl Findings {
         } else {
             ("is", "image")
         };
+        for (tally, model) in self
+            .not_finite
+            .iter()
+            .zip(["model before", "model that was written"])
+            .filter(|(tally, _)| tally.found > 0)
+        {
+            notes.push(format!(
+                "Of the {model}, {tally} samples, attempts and denoising errors hold values that are not finite: it is \
+                 broken."
+            ));
+        }
         notes.extend(self.doubts.iter().cloned());
         if let Some((forgotten, controls)) = &self.errors
             && let Some(highest) = controls.iter().copied().reduce(f64::max)
@@ -262,21 +290,28 @@ impl Advice {
                  image back and belongs into --forget."
             ),
             unclear: format!(
-                "draw more samples of both models: `retrack evaluate --model {} --baseline {} --samples 2000`.",
+                "draw more samples of both models: `retrack evaluate --model {} --baseline {} --samples 2000`, with the \
+                 --data and --forget of this run and an --out that is new.",
                 args.out.display(),
                 args.model.display()
             ),
+            broken: format!("{}.", remedy::advice(Situation::Diverged)),
             softer: softer.into(),
         }
     }
 
-    /// Of a model that was evaluated.
-    pub fn of_evaluation() -> Self {
+    /// Of a model that was evaluated. `injected`: images were brought back from noise.
+    pub fn of_evaluation(injected: bool) -> Self {
+        let unclear = match injected {
+            true => "draw more with a larger --samples.",
+            false => "draw more with a larger --samples, or add injection to --metrics.",
+        };
         Self {
             found: "run `retrack unlearn` with more --steps or a higher --lr than this model was made with, or once more \
                     with this model as its --model, and evaluate again."
                 .into(),
-            unclear: "draw more with a larger --samples, or add injection to --metrics.".into(),
+            unclear: unclear.into(),
+            broken: String::new(),
             softer: String::new(),
         }
     }
@@ -321,6 +356,12 @@ mod tests {
 
     fn tally(found: usize) -> Tally {
         Tally { found, of: 8 }
+    }
+
+    #[test]
+    fn who_measured_what_comes_back_from_noise_is_not_told_to_measure_it() {
+        assert!(Advice::of_evaluation(false).unclear.contains("injection"));
+        assert!(!Advice::of_evaluation(true).unclear.contains("injection"));
     }
 
     fn verdict(before: usize, after: usize, change: impl FnOnce(&mut Findings)) -> Verdict {
@@ -376,6 +417,7 @@ mod tests {
             findings.advice = Advice {
                 found: "more of it.".into(),
                 unclear: "look longer.".into(),
+                broken: "be gentler.".into(),
                 softer: "fewer --steps".into(),
             };
         };
@@ -389,6 +431,19 @@ mod tests {
         });
         assert_eq!(found.next, "look longer.");
         assert_eq!(verdict(8, 0, advised).next, "");
+        let broken = |[before, after]: [usize; 2]| {
+            verdict(8, 0, |findings| {
+                findings.not_finite = [tally(before), tally(after)];
+                advised(findings);
+            })
+        };
+        let found = broken([0, 1]);
+        assert_eq!(found.outcome, Outcome::Inconclusive);
+        assert!(found.headline.contains("is broken"), "{}", found.headline);
+        assert!(found.notes[0].contains("1 of 8 samples"), "{found:?}");
+        assert_eq!(found.next, "be gentler.");
+        assert_eq!(broken([1, 1]).next, "");
+        assert_eq!(broken([1, 0]).outcome, Outcome::Reservations);
 
         // Reservations are printed too, but for those that were.
         let found = verdict(8, 0, |findings| {

@@ -137,11 +137,6 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-/// The end of a noun of which there are `count`.
-pub fn ending(count: usize) -> &'static str {
-    if count == 1 { "" } else { "s" }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

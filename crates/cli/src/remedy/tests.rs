@@ -66,7 +66,7 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ),
     ("cli/src/settings.rs", &["unlearn"]),
     // What it says in a report, which only `unlearn` makes of a base that rounds.
-    ("cli/src/written.rs", &["unlearn"]),
+    ("cli/src/reopened.rs", &["unlearn"]),
     // Another type is asked for there alone.
     ("networks/src/folder/error.rs", &["unlearn"]),
     (
@@ -182,6 +182,34 @@ fn named(text: &str) -> Vec<(String, Option<String>)> {
     found
 }
 
+/// The commands in backticks that a text gives to be run, as they are: with a value for an option that they require. Each with
+/// the required options that the text nowhere names.
+fn incomplete(text: &str) -> Vec<(String, Vec<String>)> {
+    let mut all = Args::command();
+    all.build();
+    let given = options_in(text);
+    let code = text.split('`').skip(1).step_by(2);
+    code.filter_map(|code| {
+        let mut words = code.strip_prefix("retrack ")?.split_whitespace();
+        let command = all.find_subcommand(words.next()?)?;
+        let required: Vec<String> = command
+            .get_arguments()
+            .filter(|one| one.is_required_set())
+            .filter_map(|one| Some(format!("--{}", one.get_long()?)))
+            .collect();
+        let words: Vec<&str> = words.collect();
+        let has_value = |pair: &[&str]| {
+            required.iter().any(|option| *option == pair[0]) && !pair[1].starts_with("--")
+        };
+        if !words.windows(2).any(has_value) {
+            return None;
+        }
+        let missing = required.into_iter().filter(|one| !given.contains(one));
+        Some((code.to_string(), missing.collect()))
+    })
+    .collect()
+}
+
 fn options_in(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     for (at, _) in text.match_indices("--") {
@@ -277,7 +305,7 @@ fn messages_name_only_options_of_the_commands_that_show_them() {
     for part in ["cli", "eval", "kernels", "networks", "unlearn"] {
         sources(&crates.join(part).join("src"), &mut files);
     }
-    let (mut wrong, mut seen) = (Vec::new(), 0);
+    let (mut wrong, mut seen, mut lines) = (Vec::new(), 0, 0);
     for file in files {
         let path = file.strip_prefix(&crates).unwrap().display().to_string();
         if path == "cli/src/remedy.rs" || path == "cli/src/args.rs" {
@@ -298,6 +326,14 @@ fn messages_name_only_options_of_the_commands_that_show_them() {
                     best.map_or(Vec::new(), |(_, commands)| commands.to_vec())
                 }
             };
+            for (line, missing) in incomplete(&text) {
+                lines += 1;
+                if !missing.is_empty() {
+                    wrong.push(format!(
+                        "{path}: `{line}` cannot be run without {missing:?}"
+                    ));
+                }
+            }
             for (option, of) in named(&text) {
                 seen += 1;
                 // Help is looked at command by command below; here its parts, of which some are put together later.
@@ -325,6 +361,7 @@ fn messages_name_only_options_of_the_commands_that_show_them() {
         }
     }
     assert!(seen > 50, "only {seen} options were found");
+    assert!(lines > 1, "only {lines} whole commands were found");
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
@@ -374,4 +411,10 @@ fn a_scan_sees_what_it_should() {
             ("--lr".into(), None)
         ]
     );
+    let line = "run `retrack evaluate --model {} --samples 9`, not `retrack evaluate --metrics`";
+    let found = incomplete(line);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].1.contains(&"--data".into()), "{found:?}");
+    let complete = format!("{line}, with its --data, --forget and --out");
+    assert_eq!(incomplete(&complete)[0].1, Vec::<String>::new());
 }

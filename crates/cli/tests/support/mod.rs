@@ -322,6 +322,22 @@ pub fn png(pixels: Vec<u8>) -> Vec<u8> {
     bytes.into_inner()
 }
 
+/// Bytes from Base64, as a report holds its pictures.
+pub fn decode_base64(text: &str) -> Vec<u8> {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bytes, mut bits, mut held) = (Vec::new(), 0u32, 0);
+    for letter in text.bytes().filter(|letter| *letter != b'=') {
+        let value = alphabet.iter().position(|known| *known == letter).unwrap() as u32;
+        bits = (bits << 6 | value) & 0xffff;
+        held += 6;
+        if held >= 8 {
+            held -= 8;
+            bytes.push((bits >> held) as u8);
+        }
+    }
+    bytes
+}
+
 /// The lines of `events.jsonl`.
 pub fn events(folder: &Folder, out: &str) -> Vec<Value> {
     let text = String::from_utf8(folder.read(&format!("{out}/run/events.jsonl"))).unwrap();

@@ -1,5 +1,6 @@
 //! The sections of the page, each from its part of the content.
 
+use retrack_networks::words::counted;
 use serde_json::Value;
 
 use super::base64;
@@ -96,13 +97,10 @@ fn request(report: &Report) -> Vec<Element> {
             .keyed_digests
             .iter()
             .map(|digest| el("li").class("hash").text(digest));
-        let count = request.keyed_digests.len();
-        let images = if count == 1 { "image" } else { "images" };
+        let forgotten = counted(request.keyed_digests.len(), "distinct forgotten image");
         content.push(
             el("details")
-                .child(el("summary").text(format!(
-                    "Keyed digests of {count} distinct forgotten {images}"
-                )))
+                .child(el("summary").text(format!("Keyed digests of {forgotten}")))
                 .child(note(&request.digests_note))
                 .child(el("ul").children(digests)),
         );
@@ -259,7 +257,7 @@ fn value(value: &Option<MetricValue>) -> Element {
     if let Some([low, high]) = value.interval {
         details.push(format!("95%: {} to {}", number(low), number(high)));
     }
-    details.push(format!("of {}", value.count));
+    details.push(format!("n = {}", value.count));
     el("td")
         .text(text)
         .child(el("small").text(details.join(", ")))

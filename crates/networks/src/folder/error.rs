@@ -133,13 +133,8 @@ pub enum FolderError {
     OutputContainsInput { path: PathBuf, input: PathBuf },
     #[error("{}: the output exists and is not a folder; choose another", path.display())]
     OutputNotAFolder { path: PathBuf },
-    #[error("{}: the output folder exists and is not empty; choose another, or ask for it to be replaced", path.display())]
+    #[error("{}: the output folder exists and is not empty; choose another", path.display())]
     OutputNotEmpty { path: PathBuf },
-    #[error(
-        "{}: the output folder holds something else than a model (no model_index.json, no config.json) and is not replaced; choose another",
-        path.display()
-    )]
-    OutputNotAModel { path: PathBuf },
 }
 
 impl FolderError {

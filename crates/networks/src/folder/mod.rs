@@ -17,6 +17,7 @@ mod source;
 mod stored;
 mod tensor;
 mod torch_file;
+mod training;
 mod weight_file;
 mod weights;
 mod wrapping;
@@ -33,6 +34,7 @@ pub use safetensors_file::check_names as check_safetensors_names;
 pub use source::sha256_file;
 pub use stored::StoredTensor;
 pub use tensor::{Dtype, RawTensor, TensorError};
+pub use training::{is_training_state, training_checkpoint};
 pub use weight_file::{read_weight_file, read_weight_file_metadata};
 pub use weights::{Origin, Weights};
 
@@ -85,6 +87,8 @@ pub struct ModelFolder {
     /// The scheduler's `scheduler_config.json`: a JSON object. A bare folder need not have one.
     pub scheduler: Option<Value>,
     source: Source,
+    /// The scheduler's file, relative to the root.
+    scheduler_config: Option<PathBuf>,
     /// The network's folder, relative to the root.
     unet: PathBuf,
     layout: Layout,
@@ -123,7 +127,7 @@ impl ModelFolder {
         } else {
             None
         };
-        let (kind, unet, scheduler) = match &index {
+        let (kind, unet, scheduler_config) = match &index {
             Some(index) => {
                 let class_name = index.class_name.clone();
                 let kind = Kind::Pipeline { class_name };
@@ -139,7 +143,9 @@ impl ModelFolder {
         if kind == Kind::Bare && !source.has(&config_path) {
             return Err(FolderError::MissingFile {
                 path: source.path(&config_path),
-                remedy: remedy(&source),
+                remedy: training_checkpoint(&source.root).unwrap_or_else(|| {
+                    "give the folder that holds model_index.json or config.json".into()
+                }),
             });
         }
         let config = source.read_config(&config_path)?;
@@ -155,8 +161,9 @@ impl ModelFolder {
             Kind::Bare => pipeline::around(&source, class),
             Kind::Pipeline { .. } => None,
         };
-        let scheduler = scheduler
-            .map(|path| source.read_config(&path))
+        let scheduler = scheduler_config
+            .as_deref()
+            .map(|path| source.read_config(path))
             .transpose()?;
         let layout = Layout::find(&source, &unet, &layout::DIFFUSERS)?;
         Ok(Self {
@@ -164,6 +171,7 @@ impl ModelFolder {
             class,
             config,
             scheduler,
+            scheduler_config,
             source,
             unet,
             layout,
@@ -199,6 +207,12 @@ impl ModelFolder {
         self.source.path(&self.unet.join(CONFIG))
     }
 
+    /// The scheduler's `scheduler_config.json`; the root where there is none.
+    pub fn scheduler_path(&self) -> PathBuf {
+        let file = self.scheduler_config.as_deref();
+        file.map_or_else(|| self.root().to_path_buf(), |file| self.source.path(file))
+    }
+
     /// Another part of the pipeline, such as `vae`: its folder, which must be there.
     ///
     /// # Errors
@@ -232,21 +246,15 @@ impl ModelFolder {
     /// variant=...)` would load it. What a wrapper put before every name is left out too, without which diffusers does
     /// not find the weights; a `.bin` then becomes a safetensors file.
     ///
-    /// `out` must be absent or empty; with `overwrite`, an existing model folder is replaced as a whole. It appears
-    /// complete or not at all.
-    pub fn write_with(
-        &self,
-        out: &Path,
-        weights: &Weights,
-        overwrite: bool,
-    ) -> Result<Written, FolderError> {
+    /// `out` must be absent or empty. It appears complete or not at all.
+    pub fn write_with(&self, out: &Path, weights: &Weights) -> Result<Written, FolderError> {
         if weights.root() != self.root() {
             return Err(FolderError::ForeignWeights {
                 path: self.root().to_path_buf(),
                 weights: weights.root().to_path_buf(),
             });
         }
-        self.write(out, weights, None, None, overwrite)
+        self.write(out, weights, None, None)
     }
 
     /// The same without the file `name` beside `model_index.json`, where there is one: an adapter that the weights now
@@ -256,22 +264,20 @@ impl ModelFolder {
         out: &Path,
         weights: &Weights,
         name: &str,
-        overwrite: bool,
     ) -> Result<Written, FolderError> {
-        self.write(out, weights, None, Some(Path::new(name)), overwrite)
+        self.write(out, weights, None, Some(Path::new(name)))
     }
 
     /// Writes this folder to `out` byte for byte, with one more safetensors file beside `model_index.json` (or
-    /// `config.json`), in place of one of that name. See [`ModelFolder::write_with`] for `out` and `overwrite`.
+    /// `config.json`), in place of one of that name. See [`ModelFolder::write_with`] for `out`.
     pub fn write_beside(
         &self,
         out: &Path,
         name: &str,
         tensors: &[(String, RawTensor)],
-        overwrite: bool,
     ) -> Result<Written, FolderError> {
         let unchanged = Weights::new(&self.source, Vec::new())?;
-        self.write(out, &unchanged, Some((name, tensors)), None, overwrite)
+        self.write(out, &unchanged, Some((name, tensors)), None)
     }
 
     fn write(
@@ -280,10 +286,9 @@ impl ModelFolder {
         weights: &Weights,
         beside: Option<(&str, &[(String, RawTensor)])>,
         without: Option<&Path>,
-        overwrite: bool,
     ) -> Result<Written, FolderError> {
         self.check_types(weights)?;
-        let staging = Staging::begin(out, Some(&self.source), overwrite)?;
+        let staging = Staging::begin(out, Some(&self.source))?;
         let unwrapped = Unwrapped::find(&self.source, &self.layout)?;
         let mut written = Written::default();
         let mut folders = vec![PathBuf::new()];
@@ -347,14 +352,13 @@ impl ModelFolder {
     /// Writes a new pipeline folder as diffusers' `save_pretrained` does: `model_index.json`, `unet/` and `scheduler/`.
     ///
     /// `pipeline` is the pipeline's class (`DDPMPipeline`); both configurations name their own (`_class_name`).
-    /// `tensors` have their present names. See [`ModelFolder::write_with`] for `out` and `overwrite`.
+    /// `tensors` have their present names. See [`ModelFolder::write_with`] for `out`.
     pub fn create<'a>(
         out: &Path,
         pipeline: &str,
         unet: &Value,
         scheduler: &Value,
         tensors: impl IntoIterator<Item = (&'a str, &'a RawTensor)>,
-        overwrite: bool,
     ) -> Result<(), FolderError> {
         let unet_file = Path::new("unet").join(CONFIG);
         let scheduler_file = Path::new("scheduler").join(SCHEDULER_CONFIG);
@@ -365,7 +369,7 @@ impl ModelFolder {
             "scheduler": ["diffusers", scheduler_class],
             "unet": ["diffusers", class_name(&out.join(&unet_file), unet)?],
         });
-        let staging = Staging::begin(out, None, overwrite)?;
+        let staging = Staging::begin(out, None)?;
         staging.create_folder(Path::new("unet"))?;
         staging.create_folder(Path::new("scheduler"))?;
         for (file, value) in [
@@ -453,25 +457,6 @@ impl ModelFolder {
             && is_network_weights(&name)
             && self.layout.all_files().all(|file| file != relative)
     }
-}
-
-/// What to give in place of a folder without configuration.
-fn remedy(source: &Source) -> String {
-    let has = |folder: &str| source.has(&Path::new(folder).join(CONFIG));
-    match (has("unet"), has("unet_ema")) {
-        (true, true) => {
-            "the folder has no model_index.json either: it is a checkpoint of a training, whose network is in unet, and \
-             averaged over the training in unet_ema: give one of these"
-        }
-        (true, false) => {
-            "the folder has no model_index.json either, but a unet folder: give that one"
-        }
-        (false, true) => {
-            "the folder has no model_index.json either, but a unet_ema folder: give that one"
-        }
-        (false, false) => "give the folder that holds model_index.json or config.json",
-    }
-    .to_string()
 }
 
 fn class_name(path: &Path, config: &Value) -> Result<String, FolderError> {

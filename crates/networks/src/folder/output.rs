@@ -23,9 +23,9 @@ pub(super) struct Staging {
 }
 
 impl Staging {
-    /// Checks `out` and makes the temporary folder. `out` may be absent or empty; with `overwrite`, also a model
-    /// folder, which is then replaced as a whole. It must not be, contain or lie in `input`.
-    pub fn begin(out: &Path, input: Option<&Source>, overwrite: bool) -> Result<Self, FolderError> {
+    /// Checks `out` and makes the temporary folder. `out` may be absent or empty. It must not be, contain or lie in
+    /// `input`.
+    pub fn begin(out: &Path, input: Option<&Source>) -> Result<Self, FolderError> {
         let target = resolve(out)?;
         if let Some(input) = input {
             let path = out.to_path_buf();
@@ -40,7 +40,7 @@ impl Staging {
                 return Err(FolderError::OutputContainsInput { path, input: root });
             }
         }
-        check_free(out, &target, overwrite)?;
+        check_free(out, &target)?;
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
             return Err(FolderError::OutputNotEmpty {
                 path: out.to_path_buf(),
@@ -115,21 +115,11 @@ impl Staging {
 
     fn place(&self, temporary: TempDir) -> Result<(), FolderError> {
         let cannot = || FolderError::io(&self.out, "put the finished folder in its place");
-        let replaces = fs::read_dir(&self.target).is_ok_and(|mut entries| entries.next().is_some());
-        if replaces {
-            // After the exchange the temporary name holds the old folder, which is removed with it.
-            if exchange(temporary.path(), &self.target).is_err() {
-                replace_in_two_steps(temporary.path(), &self.target).map_err(cannot())?;
-            }
-            sync_parent(&self.target);
-            drop(temporary);
-        } else {
-            #[cfg(windows)]
-            let _ = fs::remove_dir(&self.target);
-            fs::rename(temporary.path(), &self.target).map_err(cannot())?;
-            let _renamed = temporary.keep();
-            sync_parent(&self.target);
-        }
+        #[cfg(windows)]
+        let _ = fs::remove_dir(&self.target);
+        fs::rename(temporary.path(), &self.target).map_err(cannot())?;
+        let _renamed = temporary.keep();
+        sync_parent(&self.target);
         Ok(())
     }
 }
@@ -173,7 +163,7 @@ fn resolve(out: &Path) -> Result<PathBuf, FolderError> {
     }
 }
 
-fn check_free(out: &Path, target: &Path, overwrite: bool) -> Result<(), FolderError> {
+fn check_free(out: &Path, target: &Path) -> Result<(), FolderError> {
     let path = out.to_path_buf();
     if !target.exists() {
         return Ok(());
@@ -182,20 +172,9 @@ fn check_free(out: &Path, target: &Path, overwrite: bool) -> Result<(), FolderEr
         return Err(FolderError::OutputNotAFolder { path });
     }
     let mut entries = fs::read_dir(target).map_err(FolderError::io(out, "list the folder"))?;
-    if entries.next().is_none() {
-        return Ok(());
-    }
-    if !overwrite {
-        return Err(FolderError::OutputNotEmpty { path });
-    }
-    // Replacing removes everything in it: never a home folder given by mistake.
-    let is_model = ["model_index.json", "config.json"]
-        .iter()
-        .any(|name| target.join(name).is_file());
-    if is_model {
-        Ok(())
-    } else {
-        Err(FolderError::OutputNotAModel { path })
+    match entries.next() {
+        None => Ok(()),
+        Some(_) => Err(FolderError::OutputNotEmpty { path }),
     }
 }
 
@@ -206,31 +185,6 @@ fn temporary_beside(parent: &Path, prefix: &str) -> std::io::Result<TempDir> {
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
     builder.tempdir_in(parent)
-}
-
-/// Swaps two folders in one step, where the system can.
-#[cfg(target_os = "linux")]
-fn exchange(one: &Path, other: &Path) -> std::io::Result<()> {
-    use rustix::fs::{CWD, RenameFlags, renameat_with};
-    Ok(renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn exchange(_: &Path, _: &Path) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
-}
-
-/// For file systems without exchange: a power cut between the two steps leaves the old folder under the name
-/// `.NAME.replaced-XXXXXX`, complete.
-fn replace_in_two_steps(new: &Path, target: &Path) -> std::io::Result<()> {
-    let parent = target.parent().unwrap_or(Path::new("/"));
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    let old = temporary_beside(parent, &format!(".{name}.replaced-"))?;
-    let aside = old.path().join("old");
-    fs::rename(target, &aside)?;
-    fs::rename(new, target).inspect_err(|_| {
-        let _ = fs::rename(&aside, target);
-    })
 }
 
 fn sync_folders(top: &Path) -> Result<(), FolderError> {
@@ -284,7 +238,7 @@ mod tests {
     fn an_unfinished_folder_leaves_nothing_behind() {
         let base = tempfile::tempdir().unwrap();
         let out = base.path().join("a/b/out");
-        let staging = Staging::begin(&out, None, false).unwrap();
+        let staging = Staging::begin(&out, None).unwrap();
         staging.write(Path::new("x"), b"1").unwrap();
         assert!(base.path().join("a/b").exists());
         drop(staging);
@@ -299,7 +253,7 @@ mod tests {
         let plain = base.path().join("plain");
         fs::create_dir(&plain).unwrap();
         let out = base.path().join("out");
-        let staging = Staging::begin(&out, None, false).unwrap();
+        let staging = Staging::begin(&out, None).unwrap();
         staging.write(Path::new("x"), b"1").unwrap();
         staging.finish().unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
@@ -309,39 +263,28 @@ mod tests {
     }
 
     #[test]
-    fn only_a_model_folder_is_replaced_and_only_when_asked() {
+    fn a_folder_that_holds_something_is_not_replaced() {
         let base = tempfile::tempdir().unwrap();
         let out = base.path().join("out");
         fs::create_dir(&out).unwrap();
-        fs::write(out.join("letter.txt"), "dear").unwrap();
-        let begin = |overwrite| Staging::begin(&out, None, overwrite).err().unwrap();
-        assert!(matches!(begin(false), FolderError::OutputNotEmpty { .. }));
-        assert!(matches!(begin(true), FolderError::OutputNotAModel { .. }));
-        fs::write(out.join("config.json"), "{}").unwrap();
-        assert!(matches!(begin(false), FolderError::OutputNotEmpty { .. }));
-        let staging = Staging::begin(&out, None, true).unwrap();
+        for name in ["letter.txt", "config.json"] {
+            fs::write(out.join(name), "{}").unwrap();
+            let refused = Staging::begin(&out, None).err().unwrap();
+            assert!(matches!(refused, FolderError::OutputNotEmpty { .. }));
+            fs::remove_file(out.join(name)).unwrap();
+        }
+        // Nor one that got something meanwhile.
+        let staging = Staging::begin(&out, None).unwrap();
         staging.write(Path::new("x"), b"1").unwrap();
-        // The old folder stays until the new one is whole.
-        assert!(out.join("letter.txt").exists());
+        fs::write(out.join("letter.txt"), "dear").unwrap();
+        assert!(staging.finish().is_err());
+        assert_eq!(fs::read(out.join("letter.txt")).unwrap(), b"dear");
+        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
+        fs::remove_file(out.join("letter.txt")).unwrap();
+        let staging = Staging::begin(&out, None).unwrap();
+        staging.write(Path::new("x"), b"1").unwrap();
         staging.finish().unwrap();
-        assert_eq!(fs::read_dir(&out).unwrap().count(), 1);
-        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn the_way_without_exchange_replaces_too() {
-        let base = tempfile::tempdir().unwrap();
-        let (new, target) = (base.path().join("new"), base.path().join("target"));
-        fs::create_dir(&new).unwrap();
-        fs::create_dir(&target).unwrap();
-        fs::write(new.join("n"), "").unwrap();
-        fs::write(target.join("t"), "").unwrap();
-        replace_in_two_steps(&new, &target).unwrap();
-        assert!(target.join("n").exists() && !target.join("t").exists());
-        assert_eq!(fs::read_dir(base.path()).unwrap().count(), 1);
-        // Where the second step fails, the first is taken back.
-        assert!(replace_in_two_steps(&base.path().join("absent"), &target).is_err());
-        assert!(target.join("n").exists());
+        assert_eq!(fs::read(out.join("x")).unwrap(), b"1");
     }
 
     #[test]
@@ -349,16 +292,16 @@ mod tests {
         let base = tempfile::tempdir().unwrap();
         let out = base.path().join("absent/../out");
         assert!(matches!(
-            Staging::begin(&out, None, false),
+            Staging::begin(&out, None),
             Err(FolderError::OutputPath { .. })
         ));
         let file = base.path().join("file");
         fs::write(&file, "").unwrap();
         assert!(matches!(
-            Staging::begin(&file, None, true),
+            Staging::begin(&file, None),
             Err(FolderError::OutputNotAFolder { .. })
         ));
-        assert!(Staging::begin(&file.join("out"), None, true).is_err());
+        assert!(Staging::begin(&file.join("out"), None).is_err());
     }
 
     #[test]

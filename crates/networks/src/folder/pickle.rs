@@ -19,6 +19,8 @@ pub(super) use legacy::{Legacy, read_legacy};
 /// A state dict of 60,000 tensors stays below this; Stable Diffusion's UNet needs 30,000.
 const MOST_OPCODES: usize = 2_000_000;
 const LONGEST_GLOBAL: usize = 256;
+/// How a state dict is saved in Python.
+const SAVE: &str = "torch.save(model.state_dict(), FILE)";
 const MOST_DIMENSIONS: usize = 8;
 
 /// A tensor as the pickle describes it: a strided view of a storage.
@@ -46,6 +48,13 @@ pub(super) enum PickleError {
     Forbidden(String),
     #[error("damaged pickle: {0}")]
     Malformed(String),
+    /// A whole pickle of something that is not read here.
+    #[error("{0}")]
+    Other(String),
+}
+
+fn other<T>(content: impl Into<String>) -> Result<T, PickleError> {
+    Err(PickleError::Other(content.into()))
 }
 
 fn malformed<T>(problem: impl Into<String>) -> Result<T, PickleError> {
@@ -68,8 +77,13 @@ enum Value<'a> {
     Int(i64),
     Float,
     Text(&'a str),
-    Tuple { start: usize, len: usize },
+    Tuple {
+        start: usize,
+        len: usize,
+    },
     Dict(usize),
+    /// Its elements are not kept: no state dict has one.
+    List,
     Global(Global),
     Storage(usize),
     Tensor(usize),
@@ -85,6 +99,7 @@ impl Value<'_> {
             Self::Text(_) => "a string",
             Self::Tuple { .. } => "a tuple",
             Self::Dict(_) => "a dict",
+            Self::List => "a list",
             Self::Global(_) => "a function or class",
             Self::Storage(_) => "a storage",
             Self::Tensor(_) => "a tensor",
@@ -188,6 +203,12 @@ impl<'a> Machine<'a> {
                     let dict = self.new_dict(Vec::new());
                     self.stack.push(dict);
                 }
+                b']' => self.stack.push(Value::List),
+                b'a' => self.append(1)?,
+                b'e' => {
+                    let len = self.above_mark()?;
+                    self.append(len)?;
+                }
                 b's' => self.set_items(2)?,
                 b'u' => {
                     let len = self.above_mark()?;
@@ -241,10 +262,15 @@ impl<'a> Machine<'a> {
                 [.., Value::Text(module), Value::Text(name)] => asks_for(module, name),
                 _ => PickleError::Malformed("STACK_GLOBAL without names".into()),
             },
-            _ => PickleError::Malformed(format!(
-                "opcode {} is not one that torch.save writes for a state dict",
-                opcode_name(opcode)
-            )),
+            _ => match opcode_name(opcode) {
+                Some(name) => PickleError::Other(format!(
+                    "opcode 0x{opcode:02x} ({name}) is not one that torch.save writes for a state dict; save it again \
+                     with {SAVE} and no other `pickle_protocol`"
+                )),
+                None => PickleError::Malformed(format!(
+                    "opcode 0x{opcode:02x} is not one that torch.save writes for a state dict"
+                )),
+            },
         }
     }
 
@@ -352,6 +378,18 @@ impl<'a> Machine<'a> {
         let (pairs, _) = added.as_chunks::<2>();
         self.dicts[dict].extend(pairs.iter().map(|&[key, value]| (key, value)));
         Ok(())
+    }
+
+    /// Moves `len` values into the list below them.
+    fn append(&mut self, len: usize) -> Result<(), PickleError> {
+        if self.stack.len() < self.floor() + len + 1 {
+            return malformed("a value is missing on its stack");
+        }
+        self.stack.truncate(self.stack.len() - len);
+        match self.top()? {
+            Value::List => Ok(()),
+            _ => malformed("an element of something that is not a list"),
+        }
     }
 
     fn remember(&mut self, index: u32) -> Result<(), PickleError> {
@@ -486,16 +524,27 @@ impl<'a> Machine<'a> {
 
     fn state_dict(&self, top: Value<'a>) -> Result<Vec<(String, View)>, PickleError> {
         let Value::Dict(dict) = top else {
-            return malformed(format!("it holds {}, not a dict of tensors", top.kind()));
+            return other(format!(
+                "it holds {}, not a dict of tensors; save the model's in Python with {SAVE}",
+                top.kind()
+            ));
         };
         let mut seen = HashSet::new();
         let mut tensors = Vec::new();
         for &(key, value) in &self.dicts[dict] {
             let Value::Text(name) = key else {
-                return malformed(format!("a key of its dict is {}, not a string", key.kind()));
+                return other(format!(
+                    "a key of its dict is {}, not a string; save the model's state dict in Python with {SAVE}",
+                    key.kind()
+                ));
             };
             let Value::Tensor(index) = value else {
-                return malformed(format!("{} is {}, not a tensor", shown(name), value.kind()));
+                return other(format!(
+                    "{} is {}, not a tensor{}",
+                    shown(name),
+                    value.kind(),
+                    self.way_to_tensors(dict)
+                ));
             };
             if !seen.insert(name) {
                 return malformed(format!("{} is there twice", shown(name)));
@@ -503,6 +552,35 @@ impl<'a> Machine<'a> {
             tensors.push((name.to_string(), self.tensors[index].clone()));
         }
         Ok(tensors)
+    }
+}
+
+impl Machine<'_> {
+    /// How to save the tensors alone of a dict that holds more.
+    fn way_to_tensors(&self, dict: usize) -> String {
+        let is_tensor = |value: &Value<'_>| matches!(value, Value::Tensor(_));
+        let entries = &self.dicts[dict];
+        let within = entries.iter().find_map(|&(key, value)| match (key, value) {
+            (Value::Text(key), Value::Dict(inner)) => {
+                let inner = &self.dicts[inner];
+                let all = !inner.is_empty() && inner.iter().all(|(_, value)| is_tensor(value));
+                all.then_some(key)
+            }
+            _ => None,
+        });
+        match within {
+            Some(key) => format!(
+                "; {} holds the tensors: save them alone in Python with torch.save(torch.load(FILE)[{}], NEW_FILE)",
+                shown(key),
+                shown(key)
+            ),
+            None if entries.iter().any(|(_, value)| is_tensor(value)) => {
+                "; save its tensors alone in Python with torch.save({name: value for name, value in \
+                 torch.load(FILE).items() if torch.is_tensor(value)}, NEW_FILE)"
+                    .into()
+            }
+            None => format!("; save the model's state dict in Python with {SAVE}"),
+        }
     }
 }
 
@@ -526,7 +604,7 @@ fn global(module: &str, name: &str) -> Result<Global, PickleError> {
         ("torch", "DoubleStorage") => Global::Storage(Dtype::F64),
         ("torch", "LongStorage") => Global::Storage(Dtype::I64),
         ("torch", storage) if is_storage_class(storage) => {
-            return malformed(format!(
+            return other(format!(
                 "element type {storage} is not supported (Float, Half, BFloat16, Double and Long are)"
             ));
         }
@@ -540,8 +618,8 @@ fn is_storage_class(name: &str) -> bool {
     })
 }
 
-fn opcode_name(opcode: u8) -> String {
-    let name = match opcode {
+fn opcode_name(opcode: u8) -> Option<&'static str> {
+    Some(match opcode {
         0x81 => "NEWOBJ",
         0x92 => "NEWOBJ_EX",
         0x82..=0x84 => "EXT",
@@ -551,15 +629,13 @@ fn opcode_name(opcode: u8) -> String {
         0x95 => "FRAME of protocol 4",
         b'o' => "OBJ",
         b'P' => "PERSID",
-        b']' | b'l' => "LIST",
-        b'a' | b'e' => "APPEND",
+        b'l' => "LIST",
         b'd' => "DICT",
         b'I' | b'L' | b'F' | b'S' | b'V' | b'p' | b'g' => "of protocol 0",
         b'T' | b'U' => "BINSTRING",
         b'0' | b'1' | b'2' => "POP or DUP",
-        _ => return format!("0x{opcode:02x}"),
-    };
-    format!("0x{opcode:02x} ({name})")
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

@@ -118,6 +118,80 @@ fn functions_of_torch_that_are_not_needed_are_refused() {
 }
 
 #[test]
+fn whole_files_of_something_else_are_not_called_damaged_and_have_a_way_out() {
+    const TENSORS: &str = "}X\x01\0\0\0wNs";
+    let dict = state_dict;
+    let inner = |entries: &[(&str, Vec<u8>)]| {
+        // Without the protocol before it and the end.
+        let pickle = state_dict(entries);
+        pickle[2..pickle.len() - 1].to_vec()
+    };
+    let view = || tensor(6, 0, &[6], &[1]);
+    let list = b"](K\x01K\x02eK\x03a".to_vec();
+    let nested = |name: &str| {
+        dict(&[
+            ("epoch", b"K\x07".to_vec()),
+            (name, inner(&[("w", view())])),
+            (
+                "optimizer",
+                [b"}X\x06\0\0\0groups".as_slice(), &list, b"s"].concat(),
+            ),
+        ])
+    };
+    for (pickle, content, way) in [
+        (
+            nested("model"),
+            "\"epoch\" is an integer",
+            "torch.load(FILE)[\"model\"]",
+        ),
+        (
+            nested("state_dict"),
+            "not a tensor",
+            "torch.load(FILE)[\"state_dict\"]",
+        ),
+        (
+            dict(&[("w", view()), ("step", b"K\x01".to_vec())]),
+            "\"step\" is an integer",
+            "torch.is_tensor(value)",
+        ),
+        (
+            dict(&[("opt", TENSORS.as_bytes().to_vec())]),
+            "\"opt\" is a dict",
+            "model.state_dict()",
+        ),
+        (
+            [b"\x80\x02".as_slice(), &list, b"."].concat(),
+            "it holds a list",
+            "model.state_dict()",
+        ),
+        (
+            [b"\x80\x02".as_slice(), &view(), b"."].concat(),
+            "it holds a tensor",
+            "model.state_dict()",
+        ),
+        (
+            b"\x80\x04\x95\0\0\0\0\0\0\0\0}.".to_vec(),
+            "FRAME of protocol 4",
+            "pickle_protocol",
+        ),
+    ] {
+        let error = error_of(&pickle);
+        let all = error.contains(content) && error.contains(way);
+        assert!(all && !error.contains("damaged"), "{error}");
+    }
+    // Damage is called so.
+    for pickle in [
+        &b"\x80\x02K\x01a."[..],
+        b"\x80\x02(K\x01e.",
+        b"\x80\x02](K\x01",
+        b"\x80\x02\xff.",
+    ] {
+        let error = error_of(pickle);
+        assert!(error.contains("damaged pickle"), "{error}");
+    }
+}
+
+#[test]
 fn an_integer_of_nine_bytes_is_refused() {
     let error = error_of(b"\x80\x02\x8a\x09\0\0\0\0\0\0\0\0\x01.");
     assert!(error.contains("an integer of 9 bytes"), "{error}");

@@ -333,7 +333,9 @@ pub(super) fn pickle_error(path: &Path, error: PickleError) -> FolderError {
             path: path.to_path_buf(),
             global,
         },
-        PickleError::Malformed(_) => FolderError::malformed(path, error.to_string()),
+        PickleError::Malformed(_) | PickleError::Other(_) => {
+            FolderError::malformed(path, error.to_string())
+        }
     }
 }
 

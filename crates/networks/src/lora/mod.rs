@@ -3,6 +3,7 @@
 //! An adapted weight is W + s B A with W frozen. The file holds, for every adapted layer, `unet.LAYER.lora_A.weight`
 //! (`[rank, in]`) and `unet.LAYER.lora_B.weight` (`[out, rank]`); what s is, [`settings`] says.
 
+mod remedy;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -41,10 +42,15 @@ pub enum LoraError {
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error(
-        "{}: {key} is not supported: only `unet.LAYER.lora_A.weight` and `.lora_B.weight` are; {FUSE}",
+        "{}: {key} is not supported: only `unet.LAYER.lora_A.weight` and `.lora_B.weight` are{remedy}",
         path.display()
     )]
-    Key { path: PathBuf, key: String },
+    Key {
+        path: PathBuf,
+        key: String,
+        /// What to do, behind a semicolon; nothing where no way around is known.
+        remedy: String,
+    },
     /// PEFT's settings ask for more than s B A.
     #[error(
         "{}: `{key}` is {value}: {reason}, which is not computed here; {remedy}",
@@ -197,7 +203,9 @@ impl Adapters {
         };
         let settings = Settings::read(path)?;
         let mut layers: BTreeMap<String, Factors> = BTreeMap::new();
-        for (key, tensor) in read_weight_file(path)? {
+        let tensors = read_weight_file(path)?;
+        let keys: Vec<String> = tensors.iter().map(|(key, _)| key.clone()).collect();
+        for (key, tensor) in tensors {
             let place = key.strip_prefix(PREFIX).and_then(|rest| {
                 let [a, b] = FACTORS.map(|names| {
                     let mut layers = names.iter().filter_map(|name| rest.strip_suffix(name));
@@ -207,7 +215,8 @@ impl Adapters {
             });
             let Some((layer, is_a)) = place else {
                 let path = path.to_path_buf();
-                return Err(LoraError::Key { path, key });
+                let remedy = remedy::of(&keys).map_or_else(String::new, |way| format!("; {way}"));
+                return Err(LoraError::Key { path, key, remedy });
             };
             let factors = layers.entry(layer.to_string()).or_default();
             let values = (tensor.to_f32(), tensor.shape().to_vec());
@@ -247,6 +256,12 @@ impl Adapters {
     /// How many layers are adapted.
     pub fn len(&self) -> usize {
         self.layers.len()
+    }
+
+    /// Whether they add something to a parameter.
+    pub fn adapt(&self, parameter: &str) -> bool {
+        let layer = parameter.strip_suffix(".weight");
+        layer.is_some_and(|layer| self.layers.contains_key(layer))
     }
 
     pub fn is_empty(&self) -> bool {

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use fancy_regex::{Regex, RegexBuilder};
+use fancy_regex::{Error, Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use super::{FUSE, LoraError, PREFIX};
@@ -232,13 +232,25 @@ impl Pattern {
         if has_nested_set(pattern) {
             return cannot("a set within a set, which Python reads in another way");
         }
+        if let Some(escape) = foreign_escape(pattern) {
+            return cannot(&format!("{escape}, which Python reads in another way"));
+        }
         // The groups are PEFT's too: a pattern may refer to them by number.
-        let whole = format!(r"^(.*\.)?({pattern})$");
+        const BEFORE: &str = r"^(.*\.)?(";
+        let whole = format!("{BEFORE}{pattern})$");
         match RegexBuilder::new(&whole)
             .backtrack_limit(MOST_STEPS)
             .build()
         {
             Ok(regex) => Ok(Self(regex)),
+            Err(Error::ParseError(place, error)) => {
+                let place = place.saturating_sub(BEFORE.len()).min(pattern.len());
+                cannot(&format!("{error} (byte {place} of {})", pattern.len()))
+            }
+            // What it says beyond its kind is about the whole expression.
+            Err(Error::CompileError(_)) => {
+                cannot("it is no regular expression, or too large a one")
+            }
             Err(error) => cannot(&error.to_string()),
         }
     }
@@ -272,6 +284,28 @@ fn has_nested_set(pattern: &str) -> bool {
         rest = &rest[taken..];
     }
     false
+}
+
+/// The first escape that stands for something here and for something else, or for nothing, in Python: borders of words
+/// and classes of characters.
+fn foreign_escape(pattern: &str) -> Option<String> {
+    const PYTHON: &str = "AZBbDdSsWwafnrtvxuUN";
+    let mut rest = pattern.chars().peekable();
+    while let Some(next) = rest.next() {
+        if next != '\\' {
+            continue;
+        }
+        match rest.next() {
+            Some('b' | 'B') if rest.peek() == Some(&'{') => return Some("`\\b{`".into()),
+            Some('x' | 'u' | 'U') if rest.peek() == Some(&'{') => return Some("`\\x{`".into()),
+            Some(escaped @ ('<' | '>')) => return Some(format!("`\\{escaped}`")),
+            Some(escaped) if escaped.is_ascii_alphabetic() && !PYTHON.contains(escaped) => {
+                return Some(format!("`\\{escaped}`"));
+            }
+            _ => {}
+        }
+    }
+    None
 }
 
 /// Refuses settings under which an adapter adds something else than s B A, and those that are not known.
@@ -399,6 +433,45 @@ mod tests {
             assert!(error.contains(&format!("{pattern:?}")), "{error}");
         }
         assert!(Pattern::new(r"[\[a]\[b").is_ok());
+    }
+
+    #[test]
+    fn escapes_that_python_reads_in_another_way_are_refused_and_not_misread() {
+        for escape in [r"\<", r"\>", r"\h", r"\K", r"\G", r"\p", r"\z"] {
+            let error = Pattern::new(&format!(r".*{escape}to_q")).unwrap_err();
+            assert!(
+                error.contains(&format!("`{escape}`, which Python")),
+                "{error}"
+            );
+        }
+        for escape in [r"\b{start}", r"\b{end-half}"] {
+            let error = Pattern::new(&format!(r".*{escape}to_q")).unwrap_err();
+            assert!(error.contains(r"`\b{`, which Python"), "{error}");
+        }
+        for pattern in [
+            r".*\bto_q",
+            r".*\\<to_q",
+            r"\Ato_q\Z",
+            r"\.\_\-\ \/",
+            r"a{2}",
+        ] {
+            assert!(Pattern::new(pattern).is_ok(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn the_place_of_a_fault_is_counted_in_the_pattern_itself() {
+        let error = Pattern::new("to_q(?<").unwrap_err();
+        let place = error.split("(byte ").nth(1).unwrap();
+        let place: usize = place.split(' ').next().unwrap().parse().unwrap();
+        assert!(
+            (4..=7).contains(&place) && error.contains("of 7)"),
+            "{error}"
+        );
+        let error = Pattern::new("a{2}{999999999}{999999999}")
+            .map(|_| ())
+            .unwrap_err();
+        assert!(!error.contains(r"^(.*\.)?("), "{error}");
     }
 
     /// `fixtures/parity/lora_patterns/scales.json`: what PEFT gives every layer of a network.

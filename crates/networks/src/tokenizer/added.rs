@@ -39,12 +39,11 @@ pub(super) fn listed(
 }
 
 /// `added` with what the other files say, as transformers 5 reads them: `added_tokens_decoder` of the configuration
-/// counts most; without one, `added_tokens.json` says words and numbers. `marks`: the configuration with what
-/// `special_tokens_map.json` adds.
+/// counts most; without one, `added_tokens.json` says words and numbers. `map`: `special_tokens_map.json`.
 pub(super) fn overlaid(
     part: &Part,
     config: &Map<String, Value>,
-    marks: &Map<String, Value>,
+    map: &Map<String, Value>,
     mut added: Vec<Value>,
 ) -> Result<Vec<Value>, TokenizerError> {
     let mut put = |token: Value| {
@@ -73,25 +72,53 @@ pub(super) fn overlaid(
             return Err(malformed(part, CONFIG, problem));
         }
         None => {
-            let special = marks.get("additional_special_tokens");
-            let special = special.and_then(Value::as_array);
+            let special = special_words(config, map);
             for (content, id) in optional(part, NUMBERS)? {
                 let Some(id) = id.as_u64() else {
                     return Err(malformed(part, NUMBERS, "a token's number is none"));
                 };
-                let own = |token: &&Value| {
-                    token.as_str().or_else(|| token["content"].as_str()) == Some(content.as_str())
-                };
-                let own = special.and_then(|special| special.iter().find(own));
-                let normalized = match own {
-                    Some(token) => token["normalized"].as_bool().unwrap_or(false),
-                    None => true,
-                };
-                put(added_token(id, &content, normalized, own.is_some()));
+                let special = special.contains(content.as_str());
+                put(added_token(id, &content, !special, special));
             }
         }
     }
     Ok(added)
+}
+
+/// The words that transformers 5.24 finds as they are written and not in small letters, whatever their entries say of
+/// that: the marks and `extra_special_tokens` of both files, and `additional_special_tokens` of the configuration where
+/// that has no others. Those of the map are passed over, and so are entries of the configuration that are objects.
+fn special_words<'a>(
+    config: &'a Map<String, Value>,
+    map: &'a Map<String, Value>,
+) -> HashSet<&'a str> {
+    const MARKS: [&str; 7] = [
+        "bos_token",
+        "eos_token",
+        "unk_token",
+        "sep_token",
+        "pad_token",
+        "cls_token",
+        "mask_token",
+    ];
+    const EXTRA: &str = "extra_special_tokens";
+    fn in_map(token: &Value) -> Option<&str> {
+        token.as_str().or_else(|| token.get("content")?.as_str())
+    }
+    let marks = MARKS.iter().filter_map(|&key| match map.get(key) {
+        Some(token) => in_map(token),
+        None => config.get(key)?.as_str(),
+    });
+    let own = config.get(EXTRA).filter(|own| match own {
+        Value::Array(own) => !own.is_empty(),
+        Value::Object(own) => !own.is_empty(),
+        _ => false,
+    });
+    let own = own.or_else(|| config.get("additional_special_tokens"));
+    let listed = |list: Option<&'a Value>| list.and_then(Value::as_array).into_iter().flatten();
+    let own = listed(own).filter_map(Value::as_str);
+    let others = listed(map.get(EXTRA)).filter_map(in_map);
+    marks.chain(own).chain(others).collect()
 }
 
 fn malformed(part: &Part, file: &str, problem: &str) -> TokenizerError {
@@ -162,6 +189,107 @@ mod tests {
     fn expanded(words: &Words, text: &str, tokens: &[&str]) -> String {
         let tokens: Vec<String> = tokens.iter().map(|&token| token.to_owned()).collect();
         words.expanded(text, &tokens).unwrap()
+    }
+
+    /// As transformers 5.24.0 gave `<Two>` for each of these pairs of files.
+    #[test]
+    fn special_words_are_those_of_transformers() {
+        let entry = |normalized| json!([{ "content": "<Two>", "normalized": normalized }]);
+        for (config, map, special) in [
+            (json!({}), json!({}), false),
+            (
+                json!({ "additional_special_tokens": ["<Two>"] }),
+                json!({}),
+                true,
+            ),
+            (
+                json!({ "additional_special_tokens": entry(false) }),
+                json!({}),
+                false,
+            ),
+            (
+                json!({ "extra_special_tokens": ["<Two>"] }),
+                json!({}),
+                true,
+            ),
+            (
+                json!({ "extra_special_tokens": entry(true) }),
+                json!({}),
+                false,
+            ),
+            (
+                json!({ "extra_special_tokens": { "a_token": "<Two>" } }),
+                json!({}),
+                false,
+            ),
+            (
+                json!({ "extra_special_tokens": [], "additional_special_tokens": ["<Two>"] }),
+                json!({}),
+                true,
+            ),
+            (
+                json!({ "extra_special_tokens": ["q"], "additional_special_tokens": ["<Two>"] }),
+                json!({}),
+                false,
+            ),
+            (
+                json!({}),
+                json!({ "additional_special_tokens": ["<Two>"] }),
+                false,
+            ),
+            (
+                json!({}),
+                json!({ "extra_special_tokens": ["<Two>"] }),
+                true,
+            ),
+            (
+                json!({}),
+                json!({ "extra_special_tokens": entry(true) }),
+                true,
+            ),
+            (
+                json!({}),
+                json!({ "extra_special_tokens": entry(false) }),
+                true,
+            ),
+            (
+                json!({}),
+                json!({ "extra_special_tokens": { "a_token": "<Two>" } }),
+                false,
+            ),
+            (
+                json!({ "additional_special_tokens": ["<Two>"] }),
+                json!({ "extra_special_tokens": ["q"] }),
+                true,
+            ),
+            (
+                json!({ "additional_special_tokens": ["<Two>"] }),
+                json!({ "additional_special_tokens": ["q"] }),
+                true,
+            ),
+            (json!({ "pad_token": "<Two>" }), json!({}), true),
+            (
+                json!({ "pad_token": { "content": "<Two>" } }),
+                json!({}),
+                false,
+            ),
+            (json!({}), json!({ "pad_token": "<Two>" }), true),
+            (
+                json!({}),
+                json!({ "pad_token": { "content": "<Two>", "normalized": true } }),
+                true,
+            ),
+            (json!({ "x_token": "<Two>" }), json!({}), false),
+            (
+                json!({ "mask_token": "<Two>" }),
+                json!({ "mask_token": "q" }),
+                false,
+            ),
+        ] {
+            let (config, map) = (config.as_object().unwrap(), map.as_object().unwrap());
+            let found = special_words(config, map).contains("<Two>");
+            assert_eq!(found, special, "{config:?} {map:?}");
+        }
     }
 
     #[test]

@@ -66,13 +66,15 @@ impl ClipTokenizer {
             problem,
         };
         let config = optional(part, "tokenizer_config.json")?;
-        let mut marks = config.clone();
         // Since there is `added_tokens_decoder`, the other file repeats this one or is wrong.
-        if !config.contains_key("added_tokens_decoder") {
-            marks.extend(optional(part, "special_tokens_map.json")?);
-        }
+        let map = match config.contains_key("added_tokens_decoder") {
+            true => Map::new(),
+            false => optional(part, "special_tokens_map.json")?,
+        };
+        let mut marks = config.clone();
+        marks.extend(map.clone());
         let (vocab, merges, added) = vocabulary(part)?;
-        let mut added = added::overlaid(part, &config, &marks, added)?;
+        let mut added = added::overlaid(part, &config, &map, added)?;
         // The library takes it for granted, and panics where a merged token is longer than all that there are.
         if let Some(merge) = unmerged(&vocab, &merges) {
             let problem = format!("the merge {merge} makes no token of the vocabulary");

@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use retrack_networks::words::counted;
 use serde_json::{Map, Value};
 
 use super::Dataset;
-use super::error::{DataError, counted};
+use super::error::DataError;
 use super::published::read_text;
 use super::table;
 
@@ -338,11 +339,14 @@ fn texts(caption: &Value) -> Option<Vec<String>> {
 }
 
 fn texts_of(entry: &Value) -> Option<Vec<String>> {
-    let found = TEXT_KEYS.iter().find_map(|key| entry.get(key))?;
-    match found {
-        Value::Object(_) => None,
-        found => texts(found),
-    }
+    // Exports leave unused columns null or empty; an object is none of the forms of a caption.
+    let holds_nothing = |value: &&Value| match value {
+        Value::Null | Value::Object(_) => true,
+        Value::Array(texts) => texts.is_empty(),
+        _ => false,
+    };
+    let mut found = TEXT_KEYS.iter().filter_map(|key| entry.get(key));
+    texts(found.find(|value| !holds_nothing(value))?)
 }
 
 /// COCO's annotations: captions by the numbers of images, and what these are called.
@@ -453,6 +457,33 @@ mod tests {
         }
         let line = parsed("one.jsonl", r#"{"file_name": "a.png", "text": "a cat"}"#).unwrap();
         assert_eq!(line["a.png"], ["a cat"]);
+    }
+
+    #[test]
+    fn a_key_that_holds_no_caption_gives_way_to_the_next() {
+        for (name, text) in [
+            (
+                "c.json",
+                r#"[{"file_name": "a.png", "text": null, "prompt": "a dog"}]"#,
+            ),
+            (
+                "c.jsonl",
+                r#"{"file_name": "a.png", "text": [], "captions": ["a dog"]}"#,
+            ),
+            (
+                "c.json",
+                r#"{"a.png": {"text": {"en": "x"}, "caption": null, "prompt": "a dog"}}"#,
+            ),
+        ] {
+            assert_eq!(parsed(name, text).unwrap()["a.png"], ["a dog"], "{text}");
+        }
+        for text in [
+            r#"[{"file_name": "a.png", "text": null}]"#,
+            r#"[{"file_name": "a.png", "text": 7, "prompt": "a dog"}]"#,
+        ] {
+            let error = parsed("c.json", text).unwrap_err();
+            assert!(error.contains("entry 1: its `text` is"), "{error}");
+        }
     }
 
     #[test]

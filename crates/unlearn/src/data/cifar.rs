@@ -11,7 +11,7 @@ use retrack_networks::files::open_regular;
 
 use super::error::DataError;
 use super::raw::{RawImages, RecordFile};
-use super::subsets::{Subset, choose};
+use super::subsets::{Subset, choose, keyword};
 use super::{ImageShape, OpenOptions};
 
 const SHAPE: ImageShape = ImageShape {
@@ -22,6 +22,13 @@ const SHAPE: ImageShape = ImageShape {
 const PIXELS: u64 = 32 * 32 * 3;
 /// What the archives unpack to.
 pub(crate) const FOLDERS: [&str; 2] = ["cifar-10-batches-bin", "cifar-100-binary"];
+const BATCHES: [&str; 5] = [
+    "data_batch_1.bin",
+    "data_batch_2.bin",
+    "data_batch_3.bin",
+    "data_batch_4.bin",
+    "data_batch_5.bin",
+];
 const TEST: &str = "test_batch.bin";
 
 /// The two data sets that come in this form.
@@ -76,14 +83,11 @@ pub(crate) fn places(root: &Path, files: &[String]) -> Vec<String> {
         .iter()
         .filter_map(|file| {
             let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
-            let number = name
-                .strip_prefix("data_batch_")
-                .and_then(|rest| rest.strip_suffix(".bin"));
             let hundred = || {
                 let length = fs::metadata(root.join(file)).ok()?.len();
                 Some(Version::of(&root.join(file), length)? == Version::Hundred)
             };
-            let is_batch = number.is_some_and(|number| number.parse::<u8>().is_ok())
+            let is_batch = BATCHES.contains(&name)
                 || (matches!(name, "train.bin" | "test.bin") && hundred() == Some(true));
             is_batch.then_some(folder)
         })
@@ -99,26 +103,23 @@ pub(crate) fn open_folder(
     options: &OpenOptions,
 ) -> Result<RawImages, DataError> {
     let folder = root.join(place);
-    let batches: Vec<String> = (1..=5).map(|n| format!("data_batch_{n}.bin")).collect();
-    let missing: Vec<&String> = batches
-        .iter()
+    let missing: Vec<&str> = BATCHES
+        .into_iter()
         .filter(|name| !folder.join(name).is_file())
         .collect();
     let wanted = options.split.as_deref();
-    let (subsets, wanted) = if missing.len() < batches.len() {
+    let (subsets, wanted) = if missing.len() < BATCHES.len() {
         if let Some(name) = missing.first() {
             let problem =
                 "this batch is missing beside the others; fetch it, or name a single batch file";
             return Err(DataError::format(&folder.join(name), problem));
         }
-        let mut files = batches;
+        let mut files = BATCHES.map(str::to_owned).to_vec();
         files.extend(folder.join(TEST).is_file().then(|| TEST.to_owned()));
-        let split = |name: &str| Some(if name == TEST { "test" } else { "train" }.to_owned());
         (Subset::group(files, split), wanted.or(Some("train")))
     } else {
         let files = ["test.bin", "train.bin"].map(str::to_owned);
         let there = files.into_iter().filter(|name| folder.join(name).is_file());
-        let split = |name: &str| name.strip_suffix(".bin").map(str::to_owned);
         (Subset::group(there.collect(), split), wanted)
     };
     let chosen = choose(root, subsets, wanted, true, |names| {
@@ -128,7 +129,15 @@ pub(crate) fn open_folder(
     open(root, &paths, options.memory_budget)
 }
 
-fn rows(path: &Path) -> Result<usize, DataError> {
+/// The split that a file holds, by its name.
+pub(crate) fn split(name: &str) -> Option<String> {
+    match name.strip_prefix("data_batch_") {
+        Some(_) => Some("train".to_owned()),
+        None => keyword(name).map(|(word, _)| word.to_owned()),
+    }
+}
+
+pub(crate) fn rows(path: &Path) -> Result<usize, DataError> {
     let length = fs::metadata(path)
         .map_err(|error| DataError::io(path, error))?
         .len();

@@ -207,12 +207,12 @@ pub(crate) fn png_header(bytes: &[u8]) -> Option<Header> {
     }
 }
 
-/// Whether a PNG has an alpha channel, a color that stands for transparency, or 16-bit gray.
+/// Whether a PNG has an alpha channel, a color that stands for transparency, or 16 bits.
 pub(crate) fn png_may_be_lossy(bytes: &[u8]) -> bool {
     png_chunks(bytes)
         .take_while(|(kind, _)| *kind != b"IDAT")
         .any(|(kind, content)| match kind {
-            b"IHDR" => matches!(content.get(8..10), Some([_, 4 | 6] | [16, 0])),
+            b"IHDR" => matches!(content.get(8..10), Some([_, 4 | 6] | [16, _])),
             _ => kind == b"tRNS",
         })
 }

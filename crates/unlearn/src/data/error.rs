@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use retrack_networks::words::{counted, listed};
+
 use super::ImageShape;
 
 /// Why a data set could not be opened or one of its images could not be read.
@@ -195,12 +197,7 @@ fn splits(found: &[Found], wanted: Option<&str>) -> String {
         let images = counted(*images, "image");
         format!("{name} ({images}, the first file {first})")
     };
-    let listed: Vec<String> = found.iter().map(one).collect();
-    let listed = match listed.as_slice() {
-        [] => String::new(),
-        [one] => one.clone(),
-        [before @ .., last] => format!("{} and {last}", before.join(", ")),
-    };
+    let listed = listed(found.iter().map(one));
     match wanted {
         None => format!("holds more than one data set, the splits {listed}"),
         Some(wanted) if found.iter().all(|found| found.name.is_empty()) => {
@@ -216,12 +213,6 @@ pub(crate) fn rows(len: usize) -> String {
         1 => "1 row, row 0".into(),
         len => format!("{len} rows, 0 to {}", len.saturating_sub(1)),
     }
-}
-
-/// "1 image", "2 images".
-pub(crate) fn counted(count: usize, one: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {one}{plural}")
 }
 
 /// Width and height in pixels, shown as `width x height`.

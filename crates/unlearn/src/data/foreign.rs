@@ -5,22 +5,9 @@ use std::io::Read;
 use std::path::Path;
 
 use retrack_networks::files::open_regular;
+use retrack_networks::folder::{is_training_state, training_checkpoint};
 
 use super::published::read_json;
-
-/// Files that accelerate's `save_state` and trainers of its kind leave beside a model.
-const STATE_FILES: [&str; 10] = [
-    "optimizer.bin",
-    "scheduler.bin",
-    "sampler.bin",
-    "optimizer.pt",
-    "scheduler.pt",
-    "scaler.pt",
-    "rng_state.pth",
-    "trainer_state.json",
-    "optimizer.safetensors",
-    "dl_state_dict.bin",
-];
 
 /// What to do with most of them.
 const SAVE: &str = "save its images as PNG files and name their folder, or as a Parquet file with a Hugging Face image \
@@ -31,8 +18,8 @@ pub(crate) fn folder(path: &Path, names: &[String]) -> Option<String> {
     let here = || names.iter().filter(|name| !name.contains('/'));
     let has = |wanted: &str| names.iter().any(|name| name == wanted);
     let any = |of: &dyn Fn(&str) -> bool| here().find(|name| of(name)).cloned();
-    if let Some(state) = state(path, names) {
-        return Some(state);
+    if let Some(checkpoint) = training_checkpoint(path) {
+        return Some(checkpoint);
     }
     if has("dataset_dict.json") {
         let splits = read_json(&path.join("dataset_dict.json")).ok();
@@ -42,16 +29,11 @@ pub(crate) fn folder(path: &Path, names: &[String]) -> Option<String> {
         let first = splits.and_then(|splits| splits.first()?.as_str());
         return Some(arrow_folder(path, Some(first.unwrap_or("train"))));
     }
-    let below = |name: &String, file: &str| name.rsplit('/').next() == Some(file);
-    if names.iter().any(|name| name.ends_with(".arrow")) {
-        let saved = |name: &String| below(name, "state.json") && !name.contains('/');
-        return Some(match names.iter().any(saved) {
-            true => arrow_folder(path, None),
-            false => match names.iter().find(|name| name.ends_with(".arrow")) {
-                Some(name) => file(&path.join(name))?,
-                None => arrow_folder(path, None),
-            },
-        });
+    if let Some(arrow) = names.iter().find(|name| name.ends_with(".arrow")) {
+        return match has("state.json") {
+            true => Some(arrow_folder(path, None)),
+            false => file(&path.join(arrow)),
+        };
     }
     if let Some(batch) = names.iter().find(|name| {
         let plain = name.rsplit('/').next().unwrap_or(name);
@@ -75,33 +57,6 @@ pub(crate) fn folder(path: &Path, names: &[String]) -> Option<String> {
         ));
     }
     here().find_map(|name| Some(format!("it holds {name}: {}", file(&path.join(name))?)))
-}
-
-/// A folder that training left to go on from.
-fn state(path: &Path, names: &[String]) -> Option<String> {
-    let is_state = |name: &&String| {
-        STATE_FILES.contains(&name.as_str())
-            || (name.starts_with("random_states_") && name.ends_with(".pkl"))
-            || (name.starts_with("custom_checkpoint_") && name.ends_with(".pkl"))
-    };
-    let found: Vec<&str> = names.iter().filter(is_state).map(String::as_str).collect();
-    if found.is_empty() {
-        return None;
-    }
-    let mut models: Vec<&str> = names
-        .iter()
-        .filter_map(|name| name.strip_suffix("/config.json"))
-        .collect();
-    models.sort_unstable();
-    let model = match models.as_slice() {
-        [] => "the model is what the training script wrote at its end".to_owned(),
-        [one] => format!("the model is in {}", path.join(one).display()),
-        several => format!("its models are in {}", several.join(", ")),
-    };
-    Some(format!(
-        "this is what a training run goes on from ({}; accelerate's save_state writes it), and no data set; {model}",
-        found[..found.len().min(3)].join(", ")
-    ))
 }
 
 /// `data_batch_1` without an ending, and CIFAR-10's other pickled files.
@@ -144,9 +99,9 @@ pub(crate) fn file(path: &Path) -> Option<String> {
     let shown = typed(path);
     let ends = |endings: &[&str]| endings.iter().any(|ending| lower.ends_with(ending));
     let not_read = |what: &str| Some(format!("{what} is not read; {SAVE}"));
-    if STATE_FILES.contains(&name) || (lower.starts_with("random_states_") && ends(&[".pkl"])) {
+    if is_training_state(name) {
         return Some(
-            "this is part of what a training run goes on from (accelerate's save_state writes it), and no data set".into(),
+            "this is part of a training's checkpoint (accelerate's save_state writes such), and no data set".into(),
         );
     }
     if ends(&[".npz"]) {

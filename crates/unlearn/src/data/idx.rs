@@ -6,9 +6,10 @@ use std::sync::Mutex;
 
 use flate2::read::MultiGzDecoder;
 use retrack_networks::files::open_regular;
+use retrack_networks::words::counted;
 
 use super::ImageShape;
-use super::error::{DataError, counted};
+use super::error::DataError;
 use super::raw::{RawImages, RecordFile};
 
 const KIND: &str = "IDX pair";

@@ -41,6 +41,8 @@ pub(crate) struct Decoded {
     pub pixels: Vec<u8>,
     /// 16-bit gray became 8-bit gray.
     pub scaled: bool,
+    /// Of 16-bit color, or gray with alpha, the high byte was taken.
+    pub cut: bool,
 }
 
 /// Decodes `bytes`; `expected` is checked before any pixel is decoded, so that a wrong image costs nothing.
@@ -85,13 +87,37 @@ impl From<ImageError> for Problem {
     fn from(error: ImageError) -> Self {
         match error {
             ImageError::Unsupported(error) => Self::Kind(match error.kind() {
-                UnsupportedErrorKind::GenericFeature(what) => what.clone(),
+                UnsupportedErrorKind::GenericFeature(what) => feature(&what),
                 UnsupportedErrorKind::Color(_) => "the layout of its colors".into(),
                 _ => error.to_string(),
             }),
             error => Self::Damage(error.to_string()),
         }
     }
+}
+
+/// A decoder's words for what it does not read, without the debug prints that some of them hold.
+fn feature(what: &str) -> String {
+    let numbered = what.split_once("Unknown(").and_then(|(before, rest)| {
+        let (number, after) = rest.split_once(')')?;
+        Some(format!("{before}number {number}{after}"))
+    });
+    let what = numbered.unwrap_or_else(|| what.to_owned());
+    if !what.contains(['(', '[', '{']) {
+        return what;
+    }
+    let lower = what.to_lowercase();
+    let known = [
+        ("interpretation", "the meaning of its colors"),
+        ("color type", "the layout of its colors"),
+        ("bits per sample", "the bits of its samples"),
+        ("sample format", "the kind of its numbers"),
+        ("planar", "the order of its planes"),
+    ];
+    let named = known.iter().find(|(word, _)| lower.contains(word));
+    named
+        .map_or("it has no decoder", |&(_, named)| named)
+        .into()
 }
 
 fn decode_whole(
@@ -137,17 +163,26 @@ fn decode_whole(
     if expected.is_some_and(|expected| expected != size) {
         return Ok(Err(size));
     }
-    let mut decoded = amended(format, bytes, DynamicImage::from_decoder(decoder)?);
-    decoded.apply_orientation(orientation);
+    let decoded = DynamicImage::from_decoder(decoder)?;
     // A color that stands for transparency makes gray and alpha of gray.
     let scaled = matches!(decoded, DynamicImage::ImageLuma16(_))
         || (format == ImageFormat::Png && complete::png_is_deep_gray(bytes));
+    let cut = !scaled
+        && matches!(
+            decoded,
+            DynamicImage::ImageLumaA16(_)
+                | DynamicImage::ImageRgb16(_)
+                | DynamicImage::ImageRgba16(_)
+        );
+    let mut decoded = amended(format, bytes, decoded);
+    decoded.apply_orientation(orientation);
     let (pixels, channels) = eight_bit(decoded, scaled)?;
     Ok(Ok(Decoded {
         size,
         channels,
         pixels,
         scaled,
+        cut,
     }))
 }
 
@@ -301,7 +336,7 @@ pub(crate) fn is_transparent(pixels: &[u8], channels: usize) -> bool {
             .any(|pixel| pixel[channels - 1] < 255)
 }
 
-/// Whether the header of an encoded image leaves room for transparency or for 16-bit gray.
+/// Whether the header of an encoded image leaves room for transparency or for 16 bits.
 pub(crate) fn may_be_lossy(bytes: &[u8]) -> bool {
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => false,
@@ -365,4 +400,37 @@ pub(crate) fn check_complete(name: &str, bytes: &[u8]) -> Result<ImageFormat, Da
         ));
     }
     Ok(format)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_decoder_lacks_is_said_without_debug_prints() {
+        for (said, shown) in [
+            (
+                "compression method Unknown(34925) is unsupported",
+                "compression method number 34925 is unsupported",
+            ),
+            (
+                "compression method Fax4 is unsupported",
+                "compression method Fax4 is unsupported",
+            ),
+            (
+                "sample format [Void] is unsupported",
+                "the kind of its numbers",
+            ),
+            (
+                "color type Multiband { bit_depth: 8, num_samples: 5 } is unsupported",
+                "the layout of its colors",
+            ),
+            (
+                "unsupported planar configuration “Some(Planar)”",
+                "the order of its planes",
+            ),
+        ] {
+            assert_eq!(feature(said), shown);
+        }
+    }
 }

@@ -118,6 +118,8 @@ pub struct Lossy {
     pub transparent: usize,
     /// Of 16-bit gray, scaled to 8 bits.
     pub scaled: usize,
+    /// Of 16-bit color, or gray with alpha, whose high byte is taken.
+    pub cut: usize,
 }
 
 /// Counts from all threads.
@@ -125,6 +127,7 @@ pub struct Lossy {
 struct Counts {
     transparent: AtomicUsize,
     scaled: AtomicUsize,
+    cut: AtomicUsize,
 }
 
 impl Counts {
@@ -132,12 +135,14 @@ impl Counts {
         self.transparent
             .fetch_add(lossy.transparent, Ordering::Relaxed);
         self.scaled.fetch_add(lossy.scaled, Ordering::Relaxed);
+        self.cut.fetch_add(lossy.cut, Ordering::Relaxed);
     }
 
     fn total(&self) -> Lossy {
         Lossy {
             transparent: self.transparent.load(Ordering::Relaxed),
             scaled: self.scaled.load(Ordering::Relaxed),
+            cut: self.cut.load(Ordering::Relaxed),
         }
     }
 }
@@ -387,6 +392,7 @@ impl Dataset {
                 match image::decode(&name, stored, Some(shape.size()))? {
                     Ok(decoded) => Ok(Lossy {
                         scaled: usize::from(decoded.scaled),
+                        cut: usize::from(decoded.cut),
                         ..self.convert(&decoded.pixels, decoded.channels, out)
                     }),
                     Err(other_size) => Err(DataError::MixedSizes {
@@ -406,7 +412,7 @@ impl Dataset {
         let lost = self.loses_alpha() && image::is_transparent(pixels, channels);
         Lossy {
             transparent: usize::from(lost),
-            scaled: 0,
+            ..Lossy::default()
         }
     }
 
@@ -441,7 +447,7 @@ impl Dataset {
     /// SHA-256 of what the source stores and the label. What is stored is the encoded file of a folder or a Parquet
     /// column and the pixels of IDX and CIFAR-10 (so packing with gzip or renaming changes nothing). Encoded files
     /// are hashed, not their pixels, because decoding costs 20 times as much. Where transparent images are read as
-    /// opaque ones, it also depends on how ([`alpha`](Self::alpha)).
+    /// opaque ones, it also depends on how ([`alpha`](Self::alpha)); where 16 bits of color become 8, on that as well.
     ///
     /// # Errors
     /// [`DataError`] of the first file that cannot be read or has no end.
@@ -467,7 +473,7 @@ impl Dataset {
             out[0] = Sha256::digest(stored).into();
             Ok(())
         })?;
-        let transparent = self.lossy.get_or_init(|| counts.total()).transparent;
+        let lossy = self.lossy.get_or_init(|| counts.total());
         let mut hash = Sha256::new();
         hash.update(b"retrack data 1");
         for number in [
@@ -478,8 +484,12 @@ impl Dataset {
         ] {
             hash.update((number as u64).to_le_bytes());
         }
-        if transparent > 0 {
+        if lossy.transparent > 0 {
             hash.update(format!("alpha {}", self.alpha));
+        }
+        // These were rounded once: what is kept under a digest of that time holds other pixels.
+        if lossy.cut > 0 {
+            hash.update("high bytes");
         }
         for (row, stored) in rows.iter().enumerate() {
             hash.update(stored);

@@ -8,7 +8,7 @@ use super::error::DataError;
 use super::folder::{self, Folder};
 use super::parquet::{self, ParquetImages};
 use super::source::Source;
-use super::subsets::{Subset, choose, folders, keyword};
+use super::subsets::{ALL, Subset, choose, folders, keyword};
 use super::{OpenOptions, cifar, foreign, idx, published};
 
 /// Folders below the one that is named in which files of a data set are looked for: Hugging Face keeps
@@ -34,22 +34,25 @@ fn detect_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, Da
         path: path.to_owned(),
         found: found.to_owned(),
     };
-    let is_split = |wanted: &str| {
-        let called = Shard::parse(&name).map_or(name.to_string(), |shard| shard.split);
-        called.eq_ignore_ascii_case(wanted)
-            || keyword(&called).map(|(_, split)| split) == keyword(wanted).map(|(_, split)| split)
+    // A file holds one split, whose name its own tells or nothing does.
+    let check_split = |split: Option<String>, rows: &dyn Fn() -> Result<usize, DataError>| {
+        let only = Subset {
+            name: split.unwrap_or_default(),
+            files: vec![name.to_string()],
+        };
+        let wanted = options.split.as_deref();
+        choose(path, vec![only], wanted, true, |_| rows()).map(drop)
     };
-    if let Some(wanted) = options.split.as_deref().filter(|wanted| !is_split(wanted)) {
-        return Err(no_splits(path, wanted));
-    }
     let budget = options.memory_budget;
     if is_parquet(&name) {
+        check_split(table_split(&name), &|| parquet::rows(path))?;
         Ok(Box::new(ParquetImages::open(
             path,
             &[path.to_owned()],
             budget,
         )?))
     } else if idx::is_images_name(&name) {
+        check_split(pair_split(&name), &|| idx::rows(path))?;
         Ok(Box::new(idx::open(path, budget)?))
     } else if idx::is_labels_name(&name) {
         Err(unrecognized(
@@ -65,6 +68,7 @@ fn detect_file(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, Da
             what,
         })
     } else if name.ends_with(".bin") {
+        check_split(cifar::split(&name), &|| cifar::rows(path))?;
         Ok(Box::new(cifar::open(path, &[path.to_owned()], budget)?))
     } else {
         Err(unrecognized("no data set has a file of this name"))
@@ -91,8 +95,8 @@ fn detect_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, 
     let split = options.split.as_deref();
     if published::is_published(path) {
         return match split {
-            Some(wanted) => Err(no_splits(path, wanted)),
-            None => Ok(Box::new(published::open(path)?)),
+            Some(wanted) if wanted != ALL => Err(no_splits(path, wanted)),
+            _ => Ok(Box::new(published::open(path)?)),
         };
     }
     let files = below(path)?;
@@ -289,6 +293,12 @@ fn table_split(name: &str) -> Option<String> {
         .or_else(|| Some(keyword(plain(name))?.0.to_owned()))
 }
 
+/// The split that an IDX pair belongs to: `train-images-idx3-ubyte`.
+fn pair_split(name: &str) -> Option<String> {
+    let (before, _) = plain(name).split_once("images")?;
+    Some(before.trim_end_matches(['-', '.', '_']).to_owned())
+}
+
 fn open_pairs(
     path: &Path,
     names: Vec<String>,
@@ -301,10 +311,7 @@ fn open_pairs(
     if places.len() > 1 {
         return Err(ambiguous(path, &names[0], &names[names.len() - 1]));
     }
-    let subsets = Subset::group(names, |name| {
-        let (before, _) = plain(name).split_once("images")?;
-        Some(before.trim_end_matches(['-', '.', '_']).to_owned())
-    });
+    let subsets = Subset::group(names, pair_split);
     let one = |names: &[String]| idx::rows(&path.join(&names[0]));
     let wanted = options.split.as_deref();
     let chosen = choose(path, subsets, wanted, false, one)?;

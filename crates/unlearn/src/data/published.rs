@@ -5,9 +5,10 @@
 use std::fs;
 use std::path::Path;
 
+use retrack_networks::words::counted;
 use serde_json::Value;
 
-use super::error::{DataError, counted};
+use super::error::DataError;
 use super::folder::Folder;
 
 const LABELS: &str = "kmeans_labels.json";

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::error::{DataError, Found};
 
 /// All splits together, unless one has this very name.
-const ALL: &str = "all";
+pub(crate) const ALL: &str = "all";
 
 /// What stands for a split in the name of a file or folder, as in Hugging Face's `datasets`, and MNIST's `t10k`.
 const KEYWORDS: [(&str, &str); 11] = [
@@ -67,7 +67,7 @@ impl Subset {
     }
 }
 
-/// The files to read of `subsets`, in their order: the wanted split's, or all where there is but one.
+/// The files to read of `subsets`, in their order: the wanted split's, or all where there is but one and no other is wanted.
 ///
 /// `together`: several can be read as one.
 ///
@@ -88,7 +88,7 @@ pub(crate) fn choose(
     if let Some(place) = place {
         return Ok(subsets.swap_remove(place).files);
     }
-    if wanted == Some(ALL) && together {
+    if wanted == Some(ALL) && (together || subsets.len() == 1) {
         let mut files: Vec<String> = subsets.into_iter().flat_map(|one| one.files).collect();
         files.sort_unstable();
         return Ok(files);
@@ -122,11 +122,13 @@ fn find(subsets: &[Subset], wanted: &str) -> Option<usize> {
     places.next().filter(|_| places.next().is_none())
 }
 
-/// Images of a folder by split: the folders that are called like splits. One such folder alone, among others or beside
-/// images, is a folder like the others, unless a split is asked for.
+/// Images of a folder by split: the folders that are called like splits. One such folder alone, or among folders of
+/// other names, is a folder like the others, unless a split is asked for; beside images it is a split.
 pub(crate) fn of_folders(names: Vec<String>, asked: bool) -> Vec<Subset> {
     let mut children: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut parents_of_images: BTreeSet<&str> = BTreeSet::new();
     for name in &names {
+        parents_of_images.insert(name.rsplit_once('/').map_or("", |(parent, _)| parent));
         for (parent, child) in folders(name) {
             if let Some((_, split)) = keyword(child) {
                 children.entry(parent).or_default().insert(split);
@@ -135,7 +137,7 @@ pub(crate) fn of_folders(names: Vec<String>, asked: bool) -> Vec<Subset> {
     }
     let parents: BTreeSet<String> = children
         .into_iter()
-        .filter(|(_, splits)| splits.len() > 1)
+        .filter(|(parent, splits)| splits.len() > 1 || parents_of_images.contains(parent))
         .map(|(parent, _)| parent.to_owned())
         .collect();
     if parents.is_empty() && !asked {
@@ -201,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_called_like_splits_are_splits_at_any_depth_and_one_alone_is_not() {
+    fn folders_called_like_splits_are_splits_at_any_depth_and_one_alone_only_beside_images() {
         let two = |a: &str, b: &str| vec![(a.to_string(), 1), (b.to_string(), 1)];
         assert_eq!(
             of(&["test/a.png", "train/a.png"], false),
@@ -218,6 +220,13 @@ mod tests {
         let vehicles = ["car/a.png", "train/a.png"];
         assert_eq!(of(&vehicles, false), [(String::new(), 2)]);
         assert_eq!(of(&vehicles, true), two("", "train"));
+        assert_eq!(of(&["a.png", "car/b.png", "test/c.png"], false), {
+            let mut all = two("", "test");
+            all[0].1 = 2;
+            all
+        });
+        assert_eq!(of(&["cat/a.png", "cat/val/b.png"], false), two("", "val"));
+        assert_eq!(of(&["a.png", "tests/b.png"], false), [(String::new(), 2)]);
         // Two years of one split are two folders of one kind.
         assert_eq!(
             of(&["train2014/a.png", "train2017/a.png"], false),

@@ -11,6 +11,7 @@ mod search;
 use std::collections::HashMap;
 use std::str::FromStr;
 
+use retrack_networks::words::counted;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -86,9 +87,9 @@ impl<'de> Deserialize<'de> for Neighbors {
 pub enum NeighborError {
     /// More neighbors were asked for than there are images.
     #[error(
-        "{} asked for, but {}; ask for fewer",
-        match wanted { 1 => "1 neighbor was".into(), many => format!("{many} neighbors were") },
-        match retained { 1 => "only 1 image is retained".into(), many => format!("only {many} images are retained") }
+        "{} asked for, but only {} retained; ask for fewer",
+        counted(*wanted, "neighbor"),
+        counted(*retained, "image")
     )]
     TooFew {
         /// Neighbors asked for.

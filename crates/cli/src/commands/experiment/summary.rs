@@ -1,11 +1,11 @@
 //! The table of an experiment and what its numbers rest on.
 
 use retrack_eval::score::{Spread, Table};
+use retrack_networks::words::counted;
 use serde_json::{Value, json};
 
 use super::{Line, Outcome};
 use crate::evaluation::{Protocol, sentences};
-use crate::evidence::counted;
 
 /// What a reader of the table should know, each thing once: with the runs that it holds for, where these are not all.
 pub(super) fn notes(outcomes: &[Outcome]) -> Vec<String> {

@@ -1,9 +1,9 @@
 //! The pictures of an unlearning run's report, and what stands in for those that may not be shown.
 
 use retrack_eval::report::*;
+use retrack_networks::words::counted;
 
 use super::Evidence;
-use crate::evidence::counted;
 use crate::evidence::pictures::{covered, grid, show_samples};
 use crate::evidence::probe::{Measurement, Numbers};
 use crate::failure::Failure;
@@ -63,7 +63,7 @@ impl Evidence<'_> {
                     false => "in place of the model's own scheduler, which is not built here",
                 },
                 forgotten.rule(),
-                covered_note(hidden)
+                covered_note(hidden) + &broken_note([&self.before, after])
             ),
             pictures: names,
         });
@@ -135,7 +135,12 @@ impl Evidence<'_> {
                 plan.restoring_steps,
                 forgotten.rule()
             ),
-            attempts: vec![of("before", &self.before.numbers), of("after", &after.numbers)],
+            attempts: [("before", &self.before.numbers), ("after", &after.numbers)]
+                .into_iter()
+                // Where none led to an image there is no distance.
+                .filter(|(_, numbers)| !numbers.distances.is_empty())
+                .map(|(name, numbers)| of(name, numbers))
+                .collect(),
             chart: DotChart {
                 title: "Distance of each attempt to the forgotten image".into(),
                 note: "Near zero, the image came back.".into(),
@@ -185,6 +190,18 @@ impl Evidence<'_> {
             grid(&pixels, shape, columns)?,
         );
         Ok(())
+    }
+}
+
+/// Of samples that are no images.
+fn broken_note(measured: [&Measurement; 2]) -> String {
+    let broken = measured.map(|one| one.sights.len() - one.numbers.samples);
+    match broken {
+        [0, 0] => String::new(),
+        [before, after] => format!(
+            " Crossed out are samples that hold values that are not finite and so are no images: {before} before, {after} \
+             after."
+        ),
     }
 }
 

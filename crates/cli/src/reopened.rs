@@ -14,13 +14,14 @@ use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::{Model, ModelError};
 use retrack_networks::stable_diffusion::ConditionalModel;
 use retrack_networks::unet2d::UNet2DModel;
+use retrack_networks::words::listed;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::remedy::{self, Situation};
 
 /// A network that was read from a folder, in f32 and without autodiff.
-pub struct Written {
+pub struct Reopened {
     pub network: Box<dyn Denoiser>,
     pub weights: WeightFacts,
 }
@@ -52,13 +53,13 @@ pub fn image(
     folder: &Path,
     trained: Option<&UNet2DModel>,
     device: &Device,
-) -> Result<Written, Failure> {
+) -> Result<Reopened, Failure> {
     let written = Model::open(folder)?;
     let changes = match trained {
         Some(trained) => Changes::of(trained, base.weights(), written.weights())?,
         None => Changes::between(base.weights(), written.weights())?,
     };
-    Ok(Written {
+    Ok(Reopened {
         weights: WeightFacts::of(dtypes(written.weights()), changes, trained.is_some()),
         network: Box::new(written.network(&device.clone().without_autodiff())?),
     })
@@ -112,7 +113,7 @@ impl WeightFacts {
     }
 }
 
-fn percent(part: u64, of: u64) -> String {
+pub fn percent(part: u64, of: u64) -> String {
     let share = 100.0 * part as f64 / (of as f64).max(1.0);
     // Never all or nothing where it is not.
     match part {
@@ -134,7 +135,7 @@ pub fn conditional(
     adapted: bool,
     states: Tensor<3>,
     device: &Device,
-) -> Result<Written, Failure> {
+) -> Result<Reopened, Failure> {
     let device = device.clone().without_autodiff();
     let written = ConditionalModel::open(folder)?;
     let (network, weights) = if adapted {
@@ -154,7 +155,7 @@ pub fn conditional(
         let weights = WeightFacts::of(dtypes(written.weights()), changes, trained.is_some());
         (written.network(&device)?, weights)
     };
-    Ok(Written {
+    Ok(Reopened {
         network: Box::new(Captioned::new(network, states)),
         weights,
     })
@@ -167,7 +168,7 @@ fn dtypes(weights: &Weights) -> String {
         .collect();
     names.sort_unstable();
     names.dedup();
-    names.join(" and ")
+    listed(names)
 }
 
 /// A model that could not be written, with what can be done where its type cannot hold a value.
