@@ -482,7 +482,7 @@ mod tests {
             r#"[{"file_name": "a.png", "text": 7, "prompt": "a dog"}]"#,
         ] {
             let error = parsed("c.json", text).unwrap_err();
-            assert!(error.contains("entry 1 has the keys"), "{error}");
+            assert!(error.contains("entry 1: its `text` is"), "{error}");
         }
     }
 

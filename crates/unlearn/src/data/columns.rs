@@ -183,8 +183,8 @@ fn is_decimal(column: &ColumnDescriptor) -> bool {
 
 /// What a column of a file holds, for people.
 pub(crate) fn holds(schema: &SchemaDescriptor, name: &str) -> String {
-    let fields = schema.root_schema().get_fields().iter();
-    let Some(field) = fields.into_iter().find(|field| field.name() == name) else {
+    let mut fields = schema.root_schema().get_fields().iter();
+    let Some(field) = fields.find(|field| field.name() == name) else {
         return "nothing".into();
     };
     let info = field.get_basic_info();
@@ -319,15 +319,13 @@ fn text(value: ByteArray) -> Option<String> {
 
 /// The leaf with the texts of a column, alone or several in a list. The keys of a map are none.
 pub(crate) fn text_column(schema: &SchemaDescriptor, name: &str) -> Option<usize> {
-    let fields = schema.root_schema().get_fields().iter();
+    let mut fields = schema.root_schema().get_fields().iter();
     let is_list = |field: &Field| {
         let info = field.get_basic_info();
         info.converted_type() == ConvertedType::LIST
             || matches!(info.logical_type_ref(), Some(LogicalType::List))
     };
-    let is_list = fields
-        .into_iter()
-        .any(|field| field.name() == name && field.is_group() && is_list(field));
+    let is_list = fields.any(|field| field.name() == name && field.is_group() && is_list(field));
     schema.columns().iter().position(|column| {
         let parts = column.path().parts();
         let in_list = is_list && column.max_rep_level() == 1 && parts.len() == 3;

@@ -163,16 +163,19 @@ fn decode_whole(
     if expected.is_some_and(|expected| expected != size) {
         return Ok(Err(size));
     }
-    let mut decoded = amended(format, bytes, DynamicImage::from_decoder(decoder)?);
-    decoded.apply_orientation(orientation);
+    let decoded = DynamicImage::from_decoder(decoder)?;
     // A color that stands for transparency makes gray and alpha of gray.
     let scaled = matches!(decoded, DynamicImage::ImageLuma16(_))
         || (format == ImageFormat::Png && complete::png_is_deep_gray(bytes));
-    let deep = matches!(
-        decoded,
-        DynamicImage::ImageLumaA16(_) | DynamicImage::ImageRgb16(_) | DynamicImage::ImageRgba16(_)
-    );
-    let cut = deep && !scaled;
+    let cut = !scaled
+        && matches!(
+            decoded,
+            DynamicImage::ImageLumaA16(_)
+                | DynamicImage::ImageRgb16(_)
+                | DynamicImage::ImageRgba16(_)
+        );
+    let mut decoded = amended(format, bytes, decoded);
+    decoded.apply_orientation(orientation);
     let (pixels, channels) = eight_bit(decoded, scaled)?;
     Ok(Ok(Decoded {
         size,
