@@ -386,7 +386,7 @@ fn the_split_that_is_suggested_is_the_one_that_was_trained_on_and_for_controls_a
     for (at, split) in ["test", "train", "val"].into_iter().enumerate() {
         for row in 0..PHOTOS {
             let name = format!("splits/{split}/{row:02}.png");
-            folder.write(&name, photo_png(row + 50 * at));
+            folder.write(&name, photo_png(row + 50 * (at + 1)));
         }
     }
     folder.refused(

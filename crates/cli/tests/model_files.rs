@@ -573,7 +573,7 @@ fn an_absurd_network_of_any_family_is_refused_before_it_takes_memory() {
     change(&folder, path, |config| {
         config["sample_size"] = (1 << 16).into()
     });
-    folder.refused(whole[1], &["1 sample, 1 at a time", "--batch-size"]);
+    folder.refused(whole[1], &["1 sample, 1 at a time", "`sample_size`"]);
 }
 
 #[test]

@@ -216,7 +216,7 @@ fn data_that_cannot_be_read_are_named() {
     let folder = Folder::with_model_and_photos();
     let with = |data: &str| UNLEARN.replace("--data photos", &format!("--data {data}"));
     folder.refused(&with("absent"), &["absent: no such file or folder"]);
-    folder.refused(&with("model"), &["model", "expected a folder of images"]);
+    folder.refused(&with("model"), &["model: this is the folder of a model"]);
     let photo = folder.read("photos/07.png");
     folder.write("photos/07.png", &photo[..photo.len() / 2]);
     folder.refused(UNLEARN, &["photos/07.png"]);
@@ -472,7 +472,7 @@ fn samples_that_cannot_be_drawn_are_refused() {
 #[test]
 fn a_single_sample_that_fits_no_memory_is_refused_with_what_makes_it_large() {
     let folder = Folder::with_model_and_photos();
-    with_config(&folder, "sample_size", 1_000_000.into());
+    with_config(&folder, "sample_size", 16_384.into());
     let says = format!("its size is `sample_size` in {CONFIG}");
     folder.refused(
         "sample --model model --out x.png --count 1",

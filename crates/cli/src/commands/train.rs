@@ -290,6 +290,8 @@ impl Longer {
                 "{out}: the run there ended after {ended_after} steps; give a larger --steps to go on from there"
             )));
         }
+        // Somebody else's file is no damaged checkpoint of this run.
+        RunFolder::check(&args.out, Existing::Extend, &[])?;
         // While the run is still one that ended.
         checkpoint::verify(&args.out.join("run"), newest).map_err(|error| {
             Failure::input(format!(
