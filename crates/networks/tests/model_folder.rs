@@ -447,7 +447,11 @@ fn folders_that_are_no_model_are_refused_with_a_remedy() {
     );
     fs::create_dir(base.path().join("unet")).unwrap();
     fs::write(base.path().join("unet/config.json"), "{}").unwrap();
-    assert!(message(base.path()).contains("but a unet folder: give that one"));
+    let pointed = message(base.path());
+    let place = base.path().join("unet").display().to_string();
+    for part in ["can be given as a model, is in", &place] {
+        assert!(pointed.contains(part), "{pointed}");
+    }
     let file = base.path().join("file");
     fs::write(&file, "").unwrap();
     assert!(message(&file).contains("file: not a folder"));

@@ -451,7 +451,7 @@ fn a_split_that_is_not_there_is_refused_whatever_the_data_is() {
         (
             "my_train.parquet",
             Some("train"),
-            "there is train (10 images",
+            "there is train (50 images",
         ),
         ("idx", Some("train"), "there is train (1 image,"),
         (
