@@ -104,6 +104,10 @@ impl Session<'_> {
             }
             let retain = report.losses.retain.or(report.watched_retain);
             report.collapsed = retain.and_then(|loss| trainer.watch.see(loss));
+            if trainer.step == self.steps {
+                // The last look writes the model: all that is left is worth more than the time it takes.
+                interrupt::finish_first("once the result is written");
+            }
             let scores = match observer.look(trainer, &mut log) {
                 Ok(scores) => scores,
                 Err(failure) => {
@@ -142,7 +146,6 @@ impl Session<'_> {
                 });
             }
         }
-        // All that is left is worth more than the time it takes.
         interrupt::finish_first("once the result is written");
         Ok(last)
     }

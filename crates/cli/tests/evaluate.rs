@@ -155,6 +155,7 @@ fn half_the_way_to_the_nearest_retained_image_counts_where_no_threshold_was_give
     assert!(said.stdout.contains(&says), "{}", said.stdout);
     let page = String::from_utf8(folder.read("report/report.html")).unwrap();
     assert!(page.contains(&format!("no copy: {threshold:.3}")));
+    assert!(page.contains("Samples are drawn by") && page.contains("DDPM in "));
 
     // Nothing to compare with: a number is asked for before anything is done.
     folder.refused(

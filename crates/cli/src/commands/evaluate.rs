@@ -8,6 +8,7 @@ use retrack_eval::pictures::Grid;
 use retrack_eval::report::Fact;
 use retrack_eval::score::{Spread, Table};
 use retrack_networks::lora;
+use retrack_networks::schedule::SchedulerKind;
 use retrack_networks::words::{counted, listed};
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::lock::Lock;
@@ -87,6 +88,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let metrics = protocol.tried(&subject, opened.scheduler(), args.fail_if_found)?;
     let phases = evaluation::phases(&metrics, prompts.as_ref());
     // Its values are not needed while others' are measured.
+    let kind = scheduler.map_or(opened.scheduler().kind, SchedulerKind::from);
     drop(opened);
     let models = 1 + usize::from(args.baseline.is_some());
     let measure = |number: usize, name: &str, path: &Path| {
@@ -208,6 +210,14 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         Fact::new("Data set", args.data.path.display()),
     ];
     facts.push(Fact::new("What counts as one", forgotten.rule()));
+    facts.push(Fact::new(
+        "Samples are drawn by",
+        format!(
+            "{} in {}",
+            format!("{kind:?}").to_uppercase(),
+            counted(protocol.sampling_steps, "step")
+        ),
+    ));
     if let Some(classes) = &classes {
         let whose = match protocol.class {
             Some(_) => "as --class says",
