@@ -48,7 +48,8 @@ const KEPT: usize = 2;
 /// The key of the header under which is what is no tensor: one text, so that its bytes follow from the state.
 const STATE: &str = "state";
 
-fn file(folder: &Path, step: usize) -> PathBuf {
+/// The checkpoint of a step in a run's folder.
+pub fn file(folder: &Path, step: usize) -> PathBuf {
     folder.join(format!("checkpoint-{step:08}.safetensors"))
 }
 

@@ -1,6 +1,6 @@
 //! `retrack train`: a DDPM from scratch.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use retrack_networks::folder::{Dtype, FolderError, ModelFolder, RawTensor};
 use retrack_networks::parameters;
@@ -14,6 +14,7 @@ use retrack_unlearn::objective::Finetune;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate};
 use retrack_unlearn::run::{Difference, Existing, RunError, RunFolder};
 use retrack_unlearn::trainer::Trainer;
+use retrack_unlearn::written::Written;
 use serde_json::{Value, json};
 
 use crate::arch::Arch;
@@ -291,7 +292,11 @@ impl Longer {
             )));
         }
         // Somebody else's file is no damaged checkpoint of this run.
-        RunFolder::check(&args.out, Existing::Extend, &[])?;
+        let run = Path::new("run");
+        let list = Written::read(&args.out)?.unwrap_or_default();
+        if !list.has(&checkpoint::file(run, newest)) {
+            RunFolder::check(&args.out, Existing::Extend, &[])?;
+        }
         // While the run is still one that ended.
         checkpoint::verify(&args.out.join("run"), newest).map_err(|error| {
             Failure::input(format!(
