@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::conditional::{Guided, UNet2DConditionModel};
-use retrack_networks::folder::{Class, ModelFolder};
+use retrack_networks::folder::{Class, ModelFolder, Weights};
 use retrack_networks::lora;
 use retrack_networks::model::Model;
 use retrack_networks::parameters::to_host;
@@ -51,6 +51,13 @@ impl Opened {
         match self {
             Self::Image(opened) => &opened.folder,
             Self::Text(opened) => &opened.model.folder,
+        }
+    }
+
+    pub fn weights_mut(&mut self) -> &mut Weights {
+        match self {
+            Self::Image(opened) => opened.weights_mut(),
+            Self::Text(opened) => opened.model.weights_mut(),
         }
     }
 

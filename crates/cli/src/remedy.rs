@@ -166,7 +166,11 @@ impl Situation {
             }
             (Self::TooManyNeighbors, _) => "ask for fewer",
 
-            (Self::BeyondHalf | Self::BeyondItsType | Self::BeyondFixedType, Experiment) => {
+            (Self::BeyondHalf, Experiment) => {
+                "start again in another folder with --dtype bf16 or --dtype f32"
+            }
+            (Self::BeyondItsType, Experiment) => "start again in another folder with --dtype f32",
+            (Self::BeyondFixedType, Experiment) => {
                 "start again in another folder, with a base model that is saved in f32 or with a lower learning_rate in a \
                  TOML file that --config names"
             }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use super::{DataArgs, MachineArgs, MethodName, SEL, SEL_LONG, SamplerName, heading};
+use super::{DataArgs, DtypeName, MachineArgs, MethodName, SEL, SEL_LONG, SamplerName, heading};
 
 /// The metrics, as they are typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -235,6 +235,9 @@ pub struct ExperimentArgs {
     /// Where models, results, the table and the report go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Element type of the models' written weights: f32 keeps what 16 bits would round away [default: the model's own]
+    #[arg(long, value_name = "T", help_heading = heading::OUTPUT)]
+    pub dtype: Option<DtypeName>,
     /// Exit with 3 where a run of a method still shows a forgotten image
     #[arg(long, help_heading = heading::OUTPUT)]
     pub fail_if_found: bool,

@@ -12,7 +12,7 @@ use retrack_unlearn::run::RunFolder;
 use serde_json::{Value, json};
 
 use super::unlearn_text;
-use crate::args::UnlearnArgs;
+use crate::args::{DtypeName, UnlearnArgs};
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
@@ -106,7 +106,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
             return unlearn_text::unlearn(args, existing, &planned, key, &device, *opened, copied);
         }
     };
-    let copied = copied + convert(args, &opened.folder.clone(), opened.weights_mut())?;
+    let copied = copied + convert(args.dtype, &opened.folder.clone(), opened.weights_mut())?;
     let network = opened.network(&device.clone().autodiff())?;
     let data = model::open_data(&args.data, &opened)?;
     let shape = data.shape();
@@ -210,11 +210,11 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
 /// # Errors
 /// Files whose form does not allow it.
 pub fn convert(
-    args: &UnlearnArgs,
+    dtype: Option<DtypeName>,
     folder: &ModelFolder,
     weights: &mut Weights,
 ) -> Result<u64, Failure> {
-    let Some(dtype) = args.dtype else {
+    let Some(dtype) = dtype else {
         return Ok(0);
     };
     let before = weights.written_bytes();
