@@ -248,7 +248,10 @@ fn what_a_preset_or_a_file_forgets_and_the_data_lacks_is_not_said_to_be_typed() 
     folder.refused(&line, &["`forget` of small.toml: row:3 is listed twice"]);
     folder.write("small.toml", SMALL);
     // Typed, it is the user's own; and the remedy works.
-    folder.refused(&format!("{rows} --forget row:99"), &["error: row:99"]);
+    folder.refused(
+        &format!("{rows} --forget row:99"),
+        &["error: \"row:99\" selects row 99"],
+    );
     folder.done(&format!("{rows} --forget row:3 --dry-run"));
 }
 

@@ -247,17 +247,22 @@ impl Reader {
             }
             _ => return Err(self.refused("there is nothing to repeat")),
         };
-        let times = match most {
-            u64::MAX => format!("{{{least},}}"),
-            most => format!("{{{least},{most}}}"),
+        let (lazy, all) = (self.takes('?'), &item.text);
+        let possessive = !lazy && self.takes('+');
+        let text = match (least, most) {
+            // What takes nothing holds once as often as many times, and is not repeated by `fancy_regex`.
+            _ if item.width.1 == 0 => match (least, lazy) {
+                (0, true) => format!("(?:|{all})"),
+                (0, false) => format!("(?:{all}|)"),
+                _ => format!("(?:{all})"),
+            },
+            (least, u64::MAX) => format!("(?:{all}){{{least},}}"),
+            (least, most) => format!("(?:{all}){{{least},{most}}}"),
         };
-        let text = format!("(?:{}){times}", item.text);
-        let text = if self.takes('?') {
-            format!("{text}?")
-        } else if self.takes('+') {
-            format!("(?>{text})")
-        } else {
-            text
+        let text = match (lazy, possessive) {
+            (true, _) if item.width.1 > 0 => format!("{text}?"),
+            (_, true) => format!("(?>{text})"),
+            _ => text,
         };
         Ok(Item {
             text,
@@ -370,7 +375,7 @@ impl Reader {
         {
             return Err(self.not_here(
                 "this name of a group",
-                "name it with letters of ASCII, digits and _",
+                "write a name of ASCII letters, digits and _ that begins with no digit",
             ));
         }
         if !self.takes(end) {
@@ -523,6 +528,12 @@ impl Reader {
             return Err(self.refused(&format!("the number of a letter needs {digits} digits")));
         }
         let code = u32::from_str_radix(&found, 16).ok();
+        if code.is_some_and(|code| (0xd800..0xe000).contains(&code)) {
+            return Err(self.not_here(
+                "a half of a letter of UTF-16",
+                "leave it out: no name has it",
+            ));
+        }
         code.and_then(char::from_u32)
             .ok_or_else(|| self.refused("a number is no letter's"))
     }

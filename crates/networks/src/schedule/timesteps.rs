@@ -163,7 +163,10 @@ mod tests {
             ..SchedulerConfig::default()
         };
         let message = timesteps(&config, 1000).unwrap_err().to_string();
-        assert!(message.contains("`steps_offset`: 1 moves"), "{message}");
+        assert!(
+            message.contains("`steps_offset` 1 (which a pipeline of latents always has) moves"),
+            "{message}"
+        );
     }
 
     #[test]
