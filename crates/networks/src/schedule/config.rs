@@ -446,7 +446,9 @@ impl Keys<'_> {
             });
         }
         let abar = NoiseSchedule::new(config).abar;
-        let lost = abar[..abar.len() - 1].iter().any(|&abar| !(abar > 0.0));
+        let lost = abar[..abar.len() - 1]
+            .iter()
+            .any(|&abar| abar.is_nan() || abar <= 0.0);
         if rescaled && lost {
             return Err(ScheduleError::Invalid {
                 key: "rescale_betas_zero_snr",

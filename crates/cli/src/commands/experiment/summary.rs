@@ -137,8 +137,8 @@ pub(super) fn caption(
     );
     let looks = metrics.iter().any(|metric| metric.looks_for_the_image());
     let counts = match (protocol.guidance, protocol.threshold) {
-        _ if !looks => String::new(),
         (Some(_), _) => String::new(),
+        _ if !looks => String::new(),
         (None, Some(threshold)) => format!(
             " A picture counts as a forgotten image when it is nearer to it than {threshold} (Euclidean, pixels in [0, 1])."
         ),
