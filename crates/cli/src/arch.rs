@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use retrack_checkpoint::files;
+use retrack_checkpoint::words::listed;
+use retrack_data::ImageShape;
 use retrack_networks::config::UNet2DConfig;
-use retrack_networks::files;
-use retrack_networks::words::listed;
-use retrack_unlearn::data::ImageShape;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -54,7 +54,7 @@ impl<'a> Arch<'a> {
             }
             None => files::read_text(given).map_err(|error| Failure::read(given, error))?,
         };
-        let json = retrack_networks::json::parse(text.as_bytes())
+        let json = retrack_checkpoint::json::parse(text.as_bytes())
             .map_err(|error| Failure::input(format!("{}: {error}", given.display())))?;
         let arch = Self { given, json };
         let missing: Vec<String> = SIZES

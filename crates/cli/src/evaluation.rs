@@ -13,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
+use retrack_checkpoint::folder::ModelFolder;
+use retrack_data::{Dataset, ImageShape, OpenOptions};
 use retrack_eval::clip_iqa::ClipIqa;
 use retrack_eval::digits::SIDE;
 use retrack_eval::frequency::others;
@@ -20,10 +22,8 @@ use retrack_eval::inception::{self, Inception};
 use retrack_eval::nll;
 use retrack_eval::score::Score;
 use retrack_eval::sscd::Sscd;
-use retrack_networks::folder::ModelFolder;
 use retrack_networks::model::Model;
 use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig, SchedulerKind};
-use retrack_unlearn::data::{Dataset, ImageShape, OpenOptions};
 use serde::{Deserialize, Serialize};
 
 use self::examined::Examined;

@@ -3,23 +3,23 @@
 use std::fmt::Display;
 use std::io;
 
+use retrack_checkpoint::durable;
+use retrack_checkpoint::folder::FolderError;
+use retrack_checkpoint::lock::LockError;
+use retrack_checkpoint::written::{OutputError, WrittenError};
+use retrack_data::neighbors::NeighborError;
+use retrack_data::{DataError, Found, SelectionError};
 use retrack_eval::pictures::PictureError;
 use retrack_networks::config::ConfigError;
-use retrack_networks::folder::FolderError;
 use retrack_networks::lora::LoraError;
 use retrack_networks::model::ModelError;
 use retrack_networks::schedule::ScheduleError;
 use retrack_networks::unet2d::InputError;
+use retrack_study::run::RunError;
+use retrack_study::tensorboard::TensorboardError;
 use retrack_unlearn::checkpoint::CheckpointError;
-use retrack_unlearn::data::{DataError, Found, SelectionError};
-use retrack_unlearn::durable;
-use retrack_unlearn::lock::LockError;
-use retrack_unlearn::neighbors::NeighborError;
 use retrack_unlearn::objective::PassError;
-use retrack_unlearn::run::RunError;
-use retrack_unlearn::tensorboard::TensorboardError;
 use retrack_unlearn::trainer::TrainError;
-use retrack_unlearn::written::{OutputError, WrittenError};
 
 use crate::evaluation::CONTROLS_SPLIT;
 use crate::remedy::{self, Situation};

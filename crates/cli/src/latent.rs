@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use retrack_checkpoint::folder::{Class, ModelFolder};
+use retrack_checkpoint::words::counted;
+use retrack_data::{Dataset, ImageShape, MEMORIZED, captions, is_published};
 use retrack_networks::conditional::{Guided, UNet2DConditionModel};
-use retrack_networks::folder::{Class, ModelFolder};
 use retrack_networks::lora;
 use retrack_networks::model::Model;
 use retrack_networks::parameters::to_host;
@@ -12,8 +14,6 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
-use retrack_networks::words::counted;
-use retrack_unlearn::data::{Dataset, ImageShape, MEMORIZED, captions, is_published};
 
 use crate::args::{DataArgs, PromptArgs, SamplerName};
 use crate::evaluation::Prompts;

@@ -4,16 +4,16 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use retrack_checkpoint::folder::ModelFolder;
+use retrack_checkpoint::words::counted;
+use retrack_data::pixels::to_byte;
+use retrack_data::{Alpha, Dataset, ImageShape, OpenOptions, Selection};
 use retrack_networks::config::{TimeEmbedding, UNet2DConfig};
-use retrack_networks::folder::ModelFolder;
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_networks::words::counted;
-use retrack_unlearn::data::{Alpha, Dataset, ImageShape, OpenOptions, Selection};
-use retrack_unlearn::feed::to_byte;
 use serde_json::Value;
 
 use crate::args::{DataArgs, ReadingArgs};
@@ -391,7 +391,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
     {
         std::fs::create_dir_all(parent).map_err(|error| Failure::write(parent, error))?;
     }
-    retrack_unlearn::durable::write(path, |out| out.write_all(content))
+    retrack_checkpoint::durable::write(path, |out| out.write_all(content))
         .map_err(|error| Failure::writing(path, error))?;
     progress::detail(format_args!(
         "wrote {} ({})",

@@ -6,15 +6,15 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
+use retrack_checkpoint::folder::{Dtype, FolderError, TensorError, Weights};
+use retrack_checkpoint::words::listed;
 use retrack_networks::changes::Changes;
 use retrack_networks::conditional::{Captioned, UNet2DConditionModel};
 use retrack_networks::denoiser::Denoiser;
-use retrack_networks::folder::{Dtype, FolderError, TensorError, Weights};
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::{Model, ModelError};
 use retrack_networks::stable_diffusion::ConditionalModel;
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_networks::words::listed;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;

@@ -2,10 +2,10 @@
 
 use burn::module::Module;
 use retrack_networks::denoiser::Denoiser;
+use retrack_study::run::{EventLog, RunFolder};
 use retrack_unlearn::checkpoint;
 use retrack_unlearn::feed::Feed;
 use retrack_unlearn::optimizer::{AdamWConfig, EmaConfig};
-use retrack_unlearn::run::{EventLog, RunFolder};
 use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 

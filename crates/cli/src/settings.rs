@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use retrack_networks::files::read_text;
-use retrack_unlearn::neighbors::Neighbors;
+use retrack_checkpoint::files::read_text;
+use retrack_data::neighbors::Neighbors;
 use retrack_unlearn::objective::Method;
 use retrack_unlearn::optimizer::AdamWConfig;
 use serde::{Deserialize, Serialize};

@@ -5,8 +5,8 @@ mod latent;
 use std::fmt;
 use std::path::Path;
 
+use retrack_data::Dataset;
 use retrack_networks::cost::Cost;
-use retrack_unlearn::data::Dataset;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;

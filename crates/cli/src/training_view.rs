@@ -11,7 +11,7 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig};
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_unlearn::run::{EventLog, LOSS_CURVE, samples_name};
+use retrack_study::run::{EventLog, LOSS_CURVE, samples_name};
 use retrack_unlearn::trainer::Trainer;
 
 use crate::failure::Failure;

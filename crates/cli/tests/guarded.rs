@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::Path;
 
-use retrack_unlearn::written::{NAME as LIST, Written, digest};
+use retrack_checkpoint::written::{NAME as LIST, Written, digest};
 use support::Folder;
 
 const UNLEARN: &str =

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use retrack_unlearn::data::{Alpha, OpenOptions};
+use retrack_data::{Alpha, OpenOptions};
 
 use super::heading;
 

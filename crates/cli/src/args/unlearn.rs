@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use retrack_networks::folder::Dtype;
-use retrack_unlearn::neighbors::Neighbors;
+use retrack_checkpoint::folder::Dtype;
+use retrack_data::neighbors::Neighbors;
 use serde::{Deserialize, Serialize};
 
 use super::{DataArgs, MachineArgs, SEL, SEL_LONG, heading};

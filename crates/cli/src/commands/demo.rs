@@ -5,6 +5,12 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use retrack_checkpoint::durable;
+use retrack_checkpoint::lock::{self, Lock};
+use retrack_checkpoint::words::counted;
+use retrack_checkpoint::written::{Output, Written, WrittenError};
+use retrack_data::pixels::{to_byte, to_unit};
+use retrack_data::{Dataset, Split};
 use retrack_eval::distance::{mean, pairwise, to_nearest};
 use retrack_eval::frequency::Frequency;
 use retrack_eval::pictures::Grid;
@@ -14,13 +20,7 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_networks::words::counted;
-use retrack_unlearn::data::{Dataset, Split};
-use retrack_unlearn::durable;
-use retrack_unlearn::feed::{to_byte, to_unit};
-use retrack_unlearn::lock::{self, Lock};
-use retrack_unlearn::run::{Existing, RunError, RunFolder};
-use retrack_unlearn::written::{Output, Written, WrittenError};
+use retrack_study::run::{Existing, RunError, RunFolder};
 use serde_json::json;
 
 use super::unlearn::unlearn;

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use retrack_checkpoint::lock::Lock;
+use retrack_checkpoint::words::{counted, listed};
+use retrack_checkpoint::written::Output;
+use retrack_data::{Dataset, Split};
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::Fact;
 use retrack_eval::score::{Spread, Table};
 use retrack_networks::lora;
 use retrack_networks::schedule::SchedulerKind;
-use retrack_networks::words::{counted, listed};
-use retrack_unlearn::data::{Dataset, Split};
-use retrack_unlearn::lock::Lock;
-use retrack_unlearn::run::RunFolder;
-use retrack_unlearn::written::Output;
+use retrack_study::run::RunFolder;
 use serde_json::{Value, json};
 
 use crate::args::{EvaluateArgs, Metric, SamplerName};

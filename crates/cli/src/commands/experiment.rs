@@ -13,16 +13,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::Device;
+use retrack_checkpoint::durable;
+use retrack_checkpoint::lock::{self, Lock};
+use retrack_checkpoint::words::counted;
+use retrack_checkpoint::written::{self, Output};
+use retrack_data::neighbors::{NeighborError, Neighbors};
+use retrack_data::{Dataset, Split};
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
-use retrack_networks::words::counted;
-use retrack_unlearn::data::{self, Dataset, Split};
-use retrack_unlearn::durable;
-use retrack_unlearn::lock::{self, Lock};
-use retrack_unlearn::neighbors::{NeighborError, Neighbors};
-use retrack_unlearn::run::{Difference, RunFolder, State, recorded_seconds};
+use retrack_study::run::{Difference, RunFolder, State, recorded_seconds};
 use retrack_unlearn::texts;
-use retrack_unlearn::written::{self, Output};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -178,7 +178,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     } else {
         args.forget.clone()
     };
-    let published = prompts.is_some() && data::is_published(&args.data.path);
+    let published = prompts.is_some() && retrack_data::is_published(&args.data.path);
     let forget = match forget.as_slice() {
         [] if published => opened.selection(&[], &args.data.path)?,
         _ => forget,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use retrack_networks::folder::{Kind, training_checkpoint};
+use retrack_checkpoint::folder::{Kind, training_checkpoint};
 use retrack_networks::lora;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use serde_json::{Value, json};
@@ -85,7 +85,7 @@ fn other_network(path: &Path) -> Option<(String, String)> {
     PARTS.iter().find_map(|part| {
         let folder = path.join(part);
         let config = std::fs::read(folder.join("config.json")).ok()?;
-        let config = retrack_networks::json::parse(&config).ok()?;
+        let config = retrack_checkpoint::json::parse(&config).ok()?;
         let class: String = config["_class_name"].as_str()?.chars().take(80).collect();
         let is_name = class.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         is_name.then(|| (folder.display().to_string(), class))

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, TensorError, sha256_file};
+use retrack_checkpoint::leftovers::Leftover;
 use retrack_networks::changes::Changes;
-use retrack_networks::folder::{Dtype, FolderError, ModelFolder, TensorError, sha256_file};
-use retrack_networks::leftovers::Leftover;
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::check_size;
-use retrack_unlearn::run::{BUILDING, Existing, RunFolder};
+use retrack_study::run::{BUILDING, Existing, RunFolder};
 use serde_json::{Value, json};
 
 use crate::args::MergeArgs;

@@ -1,9 +1,9 @@
 //! `retrack neighbors`: what would take a forgotten image's place.
 
+use retrack_checkpoint::words::counted;
+use retrack_data::Dataset;
+use retrack_data::neighbors::{Neighbor, Prepared, prepare, root_mean_square};
 use retrack_eval::pictures::Grid;
-use retrack_networks::words::counted;
-use retrack_unlearn::data::Dataset;
-use retrack_unlearn::neighbors::{Neighbor, Prepared, prepare, root_mean_square};
 use serde_json::{Value, json};
 
 use crate::args::NeighborsArgs;

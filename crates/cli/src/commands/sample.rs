@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use retrack_checkpoint::durable;
+use retrack_checkpoint::lock::{self, Lock};
+use retrack_checkpoint::words::counted;
+use retrack_checkpoint::written::{self, Output};
+use retrack_data::ImageShape;
 use retrack_eval::pictures::Grid;
 use retrack_networks::schedule::SchedulerKind;
-use retrack_networks::words::counted;
-use retrack_unlearn::data::ImageShape;
-use retrack_unlearn::durable;
-use retrack_unlearn::lock::{self, Lock};
-use retrack_unlearn::written::{self, Output};
 
 use crate::args::SampleArgs;
 use crate::evaluation::GUIDANCE;

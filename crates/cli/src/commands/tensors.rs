@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use retrack_networks::files;
+use retrack_checkpoint::files;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::failure::Failure;
@@ -21,7 +21,7 @@ impl Tensors {
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let bytes =
             files::read_bounded(path, LARGEST).map_err(|error| Failure::read(path, error))?;
-        retrack_networks::folder::check_safetensors_names(&bytes)
+        retrack_checkpoint::folder::check_safetensors_names(&bytes)
             .map_err(|problem| Failure::input(format!("{}: {problem}", path.display())))?;
         let tensors = Self {
             path: path.to_path_buf(),

@@ -2,19 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use retrack_networks::folder::{Dtype, FolderError, ModelFolder, RawTensor};
+use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, RawTensor};
+use retrack_checkpoint::words::counted;
+use retrack_checkpoint::written::Written;
+use retrack_data::Split;
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
-use retrack_networks::words::counted;
+use retrack_study::run::{Difference, Existing, RunError, RunFolder};
 use retrack_unlearn::checkpoint;
-use retrack_unlearn::data::Split;
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::objective::Finetune;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate};
-use retrack_unlearn::run::{Difference, Existing, RunError, RunFolder};
 use retrack_unlearn::trainer::Trainer;
-use retrack_unlearn::written::Written;
 use serde_json::{Value, json};
 
 use crate::arch::Arch;

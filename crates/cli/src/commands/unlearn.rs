@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use retrack_networks::folder::{ModelFolder, Weights};
+use retrack_checkpoint::folder::{ModelFolder, Weights};
+use retrack_data::neighbors::{Neighbors, prepare, prepare_split};
+use retrack_data::{Dataset, Split};
 use retrack_networks::model::Model;
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_unlearn::data::{Dataset, Split};
-use retrack_unlearn::neighbors::{Neighbors, prepare, prepare_split};
-use retrack_unlearn::run::RunFolder;
+use retrack_study::run::RunFolder;
 use serde_json::{Value, json};
 
 use super::unlearn_text;

@@ -4,14 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
+use retrack_data::neighbors::{Neighbor, NeighborError, Neighbors};
+use retrack_data::{Dataset, Split, original_prompt};
 use retrack_networks::conditional::Captioned;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::stable_diffusion::StableDiffusion;
-use retrack_unlearn::data::{self, Dataset, Split, original_prompt};
+use retrack_study::run::{Existing, RunFolder};
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
-use retrack_unlearn::neighbors::{Neighbor, NeighborError, Neighbors};
-use retrack_unlearn::run::{Existing, RunFolder};
 use retrack_unlearn::texts::{Prompts, Texts};
 use serde_json::{Value, json};
 
@@ -276,7 +276,9 @@ fn read_texts(args: &UnlearnArgs, data: &Dataset, split: &Split) -> Result<Texts
         },
         all: match &args.prompt {
             Some(prompt) => Some(prompt.clone()),
-            None if data::is_published(&args.data.path) => original_prompt(&args.data.path)?,
+            None if retrack_data::is_published(&args.data.path) => {
+                original_prompt(&args.data.path)?
+            }
             None => None,
         },
     };

@@ -5,19 +5,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use retrack_checkpoint::folder::ModelFolder;
+use retrack_checkpoint::written::Written;
+use retrack_data::digest::DigestKey;
+use retrack_data::{Dataset, NearCopy, Split};
 use retrack_eval::report::{FORMAT, FileDigest, Report, Role};
 use retrack_networks::conditional::Captioned;
 use retrack_networks::denoiser::Denoiser;
-use retrack_networks::folder::ModelFolder;
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::SchedulerConfig;
 use retrack_networks::stable_diffusion::StableDiffusion;
-use retrack_unlearn::data::{Dataset, NearCopy, Split};
-use retrack_unlearn::digest::DigestKey;
+use retrack_study::publish;
 use retrack_unlearn::images::Images;
-use retrack_unlearn::publish;
-use retrack_unlearn::written::Written;
 use serde_json::{Value, json};
 
 use super::unlearn_text::encode;

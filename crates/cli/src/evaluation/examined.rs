@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 
 use burn::module::Module;
 use burn::tensor::Device;
+use retrack_data::pixels::to_unit;
 use retrack_eval::auc::Bootstrap;
 use retrack_eval::copies::{self, NEIGHBORS};
 use retrack_eval::distance::mean;
@@ -17,7 +18,6 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::NoiseSchedule;
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_unlearn::feed::to_unit;
 
 use super::{Evaluation, Protocol, Subject, each_once};
 use crate::args::Metric;

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use burn::tensor::Device;
+use retrack_data::{modified_prompts, original_prompt};
 use retrack_eval::distance::mean;
 use retrack_networks::schedule::SchedulerKind;
-use retrack_unlearn::data::{self, modified_prompts, original_prompt};
 use retrack_unlearn::texts;
 
 use super::{AGREEMENT, Drawn, Evaluation, Missing, Protocol, Subject, check_shape, once, phases};
@@ -32,7 +32,7 @@ impl Prompts {
     /// # Errors
     /// No prompt of the forgotten images, another one twice, files of the layout that cannot be read.
     pub fn read(typed: &PromptArgs, source: &Path) -> Result<Self, Failure> {
-        let published = data::is_published(source);
+        let published = retrack_data::is_published(source);
         let original = match &typed.prompt {
             Some(prompt) => Some(prompt.clone()),
             None if published => original_prompt(source)?,

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use retrack_checkpoint::folder::sha256_file;
+use retrack_checkpoint::words::counted;
 use retrack_eval::digits::{self, DigitClassifier};
 use retrack_eval::frechet::{
     FeatureStatistics, SAMPLES_A_FEATURE, frechet_distance, small_sample_bias,
@@ -9,8 +11,6 @@ use retrack_eval::frechet::{
 use retrack_eval::inception::{self, Description, Inception};
 use retrack_eval::inception_score::{self, InceptionScore};
 use retrack_eval::statistics_file::StatisticsFile;
-use retrack_networks::folder::sha256_file;
-use retrack_networks::words::counted;
 
 use super::examined::Examined;
 use crate::failure::Failure;

@@ -2,11 +2,11 @@
 
 use std::cell::OnceCell;
 
+use retrack_data::{Dataset, Split};
 use retrack_eval::clusters::Clusters;
 use retrack_eval::copies::{CopiesError, NEIGHBORS, Training};
 use retrack_eval::frechet::FeatureStatistics;
 use retrack_eval::sscd::Embedding;
-use retrack_unlearn::data::{Dataset, Split};
 
 use super::{Judges, Prompts};
 use crate::evidence::{Forgotten, Rule};

@@ -7,9 +7,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use retrack_networks::folder::Kind;
+use retrack_checkpoint::folder::Kind;
+use retrack_checkpoint::words::counted;
 use retrack_networks::lora;
-use retrack_networks::words::counted;
 use retrack_unlearn::objective::Method;
 use serde_json::Value;
 

@@ -1,8 +1,8 @@
 //! The report of `experiment`: methods side by side over their runs.
 
+use retrack_checkpoint::words::counted;
 use retrack_eval::report::*;
 use retrack_eval::score::{Score, Spread};
-use retrack_networks::words::counted;
 
 use super::comparison::{About, Best, QUALITY, find, meaning, names, text};
 

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use retrack_checkpoint::folder::sha256_file;
 use retrack_eval::report::{FileDigest, Role};
-use retrack_networks::folder::sha256_file;
 
 use super::card;
 use crate::failure::Failure;

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
+use retrack_data::neighbors::nearest_to;
+use retrack_data::{Dataset, NEAR_COPY_RMS, Split};
 use retrack_eval::clusters::Clusters;
 use retrack_eval::distance::euclidean;
-use retrack_unlearn::data::{Dataset, NEAR_COPY_RMS, Split};
-use retrack_unlearn::neighbors::nearest_to;
 
 use crate::failure::Failure;
 use crate::model;
@@ -217,7 +217,7 @@ fn half_rule(reach: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use retrack_unlearn::data::ImageShape;
+    use retrack_data::ImageShape;
 
     /// Pictures of four pixels: the forgotten one is row 0, twice.
     fn data() -> Dataset {

@@ -1,9 +1,9 @@
 //! Grids of images for a report, with what may not be seen covered.
 
+use retrack_checkpoint::words::counted;
+use retrack_data::ImageShape;
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::Report;
-use retrack_networks::words::counted;
-use retrack_unlearn::data::ImageShape;
 
 use super::forgotten::Sight;
 use crate::failure::Failure;

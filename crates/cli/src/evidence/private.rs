@@ -9,7 +9,7 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use retrack_unlearn::digest::DigestKey;
+use retrack_data::digest::DigestKey;
 
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;

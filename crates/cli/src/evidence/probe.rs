@@ -2,12 +2,12 @@
 //! forgotten images, denoising errors. All random numbers come from the plan's seed.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use retrack_data::pixels::{to_byte, to_unit};
 use retrack_eval::membership::{MembershipError, Scoring, Timesteps};
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::random::{Random, Stream};
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig, SchedulerKind};
-use retrack_unlearn::feed::{to_byte, to_unit};
 use retrack_unlearn::images::Images;
 use serde::{Deserialize, Serialize};
 

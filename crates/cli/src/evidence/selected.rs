@@ -1,6 +1,6 @@
 //! What was selected, in words that name no file of the data: they stay in folders that are passed on.
 
-use retrack_unlearn::data::Selection;
+use retrack_data::Selection;
 
 /// Rows that are listed one by one, at most.
 const LISTED: usize = 8;

@@ -70,13 +70,13 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     // What it says in a report, which only `unlearn` makes of a base that rounds.
     ("cli/src/reopened.rs", &["unlearn"]),
     // Another type is asked for there alone.
-    ("networks/src/folder/error.rs", &["unlearn"]),
+    ("checkpoint/src/folder/error.rs", &["unlearn"]),
     (
-        "unlearn/src/data/published.rs",
+        "data/src/published.rs",
         &["unlearn", "evaluate", "experiment"],
     ),
     (
-        "unlearn/src/data",
+        "data/src",
         &[
             "unlearn",
             "train",
@@ -304,7 +304,7 @@ fn messages_name_only_options_of_the_commands_that_show_them() {
         .canonicalize()
         .unwrap();
     let mut files = Vec::new();
-    for part in ["cli", "eval", "kernels", "networks", "unlearn"] {
+    for part in ["checkpoint", "cli", "data", "eval", "kernels", "networks", "study", "unlearn"] {
         sources(&crates.join(part).join("src"), &mut files);
     }
     let (mut wrong, mut seen, mut lines) = (Vec::new(), 0, 0);

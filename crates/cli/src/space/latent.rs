@@ -1,10 +1,10 @@
 //! What a run on the latents of a text-to-image model needs.
 
+use retrack_data::{Dataset, ImageShape};
 use retrack_networks::conditional::{ConditionalCost, UNet2DConditionConfig};
 use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_networks::text::TextConfig;
 use retrack_networks::vae::AutoencoderConfig;
-use retrack_unlearn::data::{Dataset, ImageShape};
 
 use super::{HELD, Needs, PROGRAM, check_images, data_held, disk};
 use crate::failure::Failure;

@@ -1,7 +1,7 @@
 //! The table of an experiment and what its numbers rest on.
 
+use retrack_checkpoint::words::counted;
 use retrack_eval::score::{Spread, Table};
-use retrack_networks::words::counted;
 use serde_json::{Value, json};
 
 use super::{Line, Outcome};

@@ -1,7 +1,7 @@
 //! The pictures of an unlearning run's report, and what stands in for those that may not be shown.
 
+use retrack_checkpoint::words::counted;
 use retrack_eval::report::*;
-use retrack_networks::words::counted;
 
 use super::Evidence;
 use crate::evidence::pictures::{covered, grid, show_samples};
