@@ -23,13 +23,16 @@ use retrack_networks::unet2d::UNet2DModel;
 use retrack_study::run::{Existing, RunError, RunFolder};
 use serde_json::json;
 
-use super::unlearn::unlearn;
-use crate::args::{DataArgs, DemoArgs, UnlearnArgs};
-use crate::evidence::{self, Findings, Forgotten, Rule, Tally, show_samples};
-use crate::failure::Failure;
-use crate::model::{self, Samples};
-use crate::progress::say;
-use crate::{interrupt, machine, progress};
+use crate::args::DemoArgs;
+use crate::progress;
+use crate::progress::{Printed, say};
+use retrack_study::evidence::{self, Findings, Forgotten, Rule, Tally, show_samples};
+use retrack_study::failure::Failure;
+use retrack_study::model::{self, Samples};
+use retrack_study::source::DataSource;
+use retrack_study::task::Task;
+use retrack_study::unlearn::unlearn;
+use retrack_study::{interrupt, machine};
 
 const DIGITS: &[u8] = include_bytes!("../../../../assets/digits.parquet");
 
@@ -107,8 +110,11 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let before = base.sample(args, &device)?;
 
     progress::note("2/4  unlearning the T-shirt");
-    let mut unlearning =
-        unlearn(&unlearn_args(args, &base_path, &data_path, &model_path))?.expect("not a dry run");
+    let mut unlearning = unlearn(
+        &unlearn_args(args, &base_path, &data_path, &model_path),
+        &mut Printed,
+    )?
+    .expect("not a dry run");
 
     interrupt::at_once(&kept);
 
@@ -117,7 +123,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let after = new.sample(args, &device)?;
 
     progress::note("4/4  noising the T-shirt half-way and denoising it with both models");
-    let data = model::open_data(&DataArgs::at(&data_path), &base.model)?;
+    let data = model::open_data(&DataSource::at(&data_path), &base.model)?;
     let image_len = data.shape().bytes();
     let mut shirt = vec![0; image_len];
     data.read(unlearning.forget[0], &mut shirt)?;
@@ -229,14 +235,20 @@ fn mine() -> Vec<PathBuf> {
 }
 
 /// The demo's own settings: the published ones suit a network eight times as large.
-fn unlearn_args(args: &DemoArgs, base: &Path, data: &Path, out: &Path) -> UnlearnArgs {
-    UnlearnArgs {
+fn unlearn_args(args: &DemoArgs, base: &Path, data: &Path, out: &Path) -> Task {
+    Task {
         seed: Some(args.seed),
         force: args.force,
         preset: Some("demo".into()),
         // Fashion-MNIST's, for anybody to see.
         show_forgotten: true,
-        ..UnlearnArgs::plain(base, &DataArgs::at(data), "label:10", out, &args.machine)
+        ..Task::new(
+            base,
+            &DataSource::at(data),
+            "label:10",
+            out,
+            &args.machine.device,
+        )
     }
 }
 

@@ -12,10 +12,11 @@ use retrack_study::run::{BUILDING, Existing, RunFolder};
 use serde_json::{Value, json};
 
 use crate::args::MergeArgs;
-use crate::failure::Failure;
-use crate::folders::{digests, existing, outside, outside_all};
-use crate::unlearning::publish;
-use crate::{interrupt, model, progress, reopened};
+use crate::progress;
+use retrack_study::failure::Failure;
+use retrack_study::folders::{digests, existing, outside, outside_all};
+use retrack_study::unlearning::publish;
+use retrack_study::{interrupt, model, reopened};
 
 pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     outside_all(&args.out, [("adapter", args.adapter.as_deref())])?;
@@ -42,7 +43,7 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
         "read {}: {layers} adapted layers",
         path.display()
     ));
-    let activity = progress::activity("merging");
+    let activity = retrack_study::progress::activity("merging");
     let mut weights = folder.weights()?;
     check_size(&folder, &weights)?;
     model::note_wrapping(&folder.config_path().with_file_name(""), weights.wrapping());

@@ -29,10 +29,10 @@ use serde::{Deserialize, Serialize};
 use self::examined::Examined;
 pub use self::prompted::{GUIDANCE, Prompts};
 pub use self::subject::Subject;
-use crate::args::{Metric, SamplerName};
 use crate::failure::Failure;
 use crate::latent::Opened;
 use crate::model::{self, Samples};
+use crate::names::{Metric, SamplerName};
 use crate::progress;
 
 // What metrics need.

@@ -1,8 +1,8 @@
 //! The steps of a run, as `train` and `unlearn` take them: recorded, with checkpoints, resumable.
 
+use crate::run::{EventLog, RunFolder};
 use burn::module::Module;
 use retrack_networks::denoiser::Denoiser;
-use retrack_study::run::{EventLog, RunFolder};
 use retrack_unlearn::checkpoint;
 use retrack_unlearn::feed::Feed;
 use retrack_unlearn::optimizer::{AdamWConfig, EmaConfig};
@@ -10,11 +10,12 @@ use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 
 use crate::failure::Failure;
-use crate::remedy::{self, Situation};
+use crate::observer::Observer;
+use crate::situation::{self, Situation};
 use crate::{interrupt, progress};
 
 /// Looks at a network while it changes.
-pub trait Observer<M> {
+pub trait Look<M> {
     /// Looks at the network as it is after the trainer's steps: at the start, and after each. What it returns is recorded
     /// with the step.
     ///
@@ -30,7 +31,7 @@ pub trait Observer<M> {
 /// Nobody looks.
 pub struct Unobserved;
 
-impl<M> Observer<M> for Unobserved {
+impl<M> Look<M> for Unobserved {
     fn look(
         &mut self,
         _: &Trainer<M>,
@@ -81,10 +82,11 @@ impl Session<'_> {
         trainer: &mut Trainer<M>,
         feed: &Feed,
         retained: Option<RetainedWatch>,
-        observer: &mut dyn Observer<M>,
+        look: &mut dyn Look<M>,
+        observer: &mut dyn Observer,
     ) -> Result<Option<StepReport>, Failure> {
         let mut log = EventLog::open(self.run, trainer.step)?;
-        let scores = observer.look(trainer, &mut log)?;
+        let scores = look.look(trainer, &mut log)?;
         // A run that was kept because its last step could not be looked at has that step's record without them.
         log.complete(trainer.step, &scores)?;
         let bar = progress::bar(self.title, self.steps, "steps");
@@ -108,7 +110,7 @@ impl Session<'_> {
                 // The last look writes the model: all that is left is worth more than the time it takes.
                 interrupt::finish_first("once the result is written");
             }
-            let scores = match observer.look(trainer, &mut log) {
+            let scores = match look.look(trainer, &mut log) {
                 Ok(scores) => scores,
                 Err(failure) => {
                     // What was learned is worth keeping, whatever could not be seen of it.
@@ -118,6 +120,7 @@ impl Session<'_> {
                 }
             };
             log.record(self.run, &report, &scores)?;
+            observer.step(&report);
             if let Some(factor) = report.collapsed {
                 warn_of_collapse(&format!("step {}", trainer.step), factor);
             }
@@ -168,6 +171,6 @@ fn warn_of_collapse(when: &str, factor: f64) {
     };
     progress::warn(format!(
         "{when}: the loss of the retained images is {far}: the model is losing what it should keep; stop, and {}",
-        remedy::advice(Situation::Diverged)
+        situation::advice(Situation::Diverged)
     ));
 }

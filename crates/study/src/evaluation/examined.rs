@@ -20,8 +20,8 @@ use retrack_networks::schedule::NoiseSchedule;
 use retrack_networks::unet2d::UNet2DModel;
 
 use super::{Evaluation, Protocol, Subject, each_once};
-use crate::args::Metric;
 use crate::failure::Failure;
+use crate::names::Metric;
 use crate::{model, progress};
 
 /// Forgotten images that are looked at one by one, at most.
