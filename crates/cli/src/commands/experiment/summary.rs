@@ -163,7 +163,7 @@ pub(super) fn caption(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{MethodName, Metric};
+    use retrack_study::names::{MethodName, Metric};
     use retrack_eval::score::Score;
     use retrack_study::evaluation::Missing;
 
