@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::run::RunFolder;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::{ModelFolder, Weights};
+use retrack_checkpoint::written::Command;
 use retrack_data::neighbors::{Neighbors, prepare, prepare_split};
 use retrack_data::{Dataset, Split};
 use retrack_networks::model::Model;
@@ -54,7 +55,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     ];
     outside_all(&args.out, inputs.into_iter().chain(forget))?;
     if !args.dry_run {
-        RunFolder::check(&args.out, existing, &[])?;
+        RunFolder::check(&args.out, Command::Unlearn, existing, &[])?;
     }
     let device = machine::device(&args.device)?;
     let opened = latent::open(&args.model)?;
@@ -74,7 +75,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     let copied = opened.folder().check_copy()?;
     let planned = planned(opened.folder(), matches!(args.adapter_rank(), Ok(Some(_))))?;
     if !args.dry_run {
-        RunFolder::check(&args.out, existing, &planned)?;
+        RunFolder::check(&args.out, Command::Unlearn, existing, &planned)?;
     }
     let mut opened = match opened {
         Opened::Image(opened) => *opened,

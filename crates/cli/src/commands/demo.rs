@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use retrack_checkpoint::durable;
 use retrack_checkpoint::lock::{self, Lock};
 use retrack_checkpoint::words::counted;
-use retrack_checkpoint::written::{Output, Written, WrittenError};
+use retrack_checkpoint::written::{Command, Output, Written, WrittenError};
 use retrack_data::pixels::{to_byte, to_unit};
 use retrack_data::{Dataset, Split};
 use retrack_eval::distance::{mean, pairwise, to_nearest};
@@ -88,7 +88,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     if !args.force {
-        RunFolder::check(&args.out, Existing::Refuse, &[])?;
+        RunFolder::check(&args.out, Command::Demo, Existing::Refuse, &[])?;
     }
     let _lock = Lock::take(&args.out)?;
     let mut output = open(&args.out, args.force)?;
@@ -214,14 +214,21 @@ fn open(out: &Path, force: bool) -> Result<Output, Failure> {
         let path = out.to_path_buf();
         return Err(RunError::NotOurs { path }.into());
     }
-    let output = Output::open(out, force, |path| mine().contains(&path.to_path_buf()))?;
+    let output = Output::open(out, Command::Demo, force, |path| {
+        mine().contains(&path.to_path_buf())
+    })?;
     let model = out.join(MODEL);
     if model.is_symlink() {
         return Err(WrittenError::InTheWay { path: model }.into());
     }
     let files = BASE.map(|(name, _)| PathBuf::from(name)).to_vec();
     let cards = evidence::card::names(&files);
-    RunFolder::check(&model, Existing::Force, &[files, cards].concat())?;
+    RunFolder::check(
+        &model,
+        Command::Unlearn,
+        Existing::Force,
+        &[files, cards].concat(),
+    )?;
     Ok(output)
 }
 

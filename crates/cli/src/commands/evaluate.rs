@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use retrack_checkpoint::lock::Lock;
 use retrack_checkpoint::words::{counted, listed};
-use retrack_checkpoint::written::Output;
+use retrack_checkpoint::written::{Command, Output};
 use retrack_data::{Dataset, Split};
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::Fact;
@@ -68,7 +68,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     protocol.check()?;
     progress::detail(format_args!("measuring {}", json!(protocol)));
     let _lock = Lock::take(&args.out)?;
-    let mut output = Output::open(&args.out, args.force, is_ours)?;
+    let mut output = Output::open(&args.out, Command::Evaluate, args.force, is_ours)?;
     output.remove_temporaries();
     interrupt::kept("nothing is kept: the same command starts again");
     if let Some(baseline) = &args.baseline {

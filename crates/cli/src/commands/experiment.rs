@@ -16,7 +16,7 @@ use burn::tensor::Device;
 use retrack_checkpoint::durable;
 use retrack_checkpoint::lock::{self, Lock};
 use retrack_checkpoint::words::counted;
-use retrack_checkpoint::written::{self, Output};
+use retrack_checkpoint::written::{self, Command, Output};
 use retrack_data::neighbors::{NeighborError, Neighbors};
 use retrack_data::{Dataset, Split};
 use retrack_eval::report::Fact;
@@ -538,7 +538,7 @@ fn begin(out: &Path, identity: &Value) -> Result<(Lock, Output), Failure> {
     let lock = Lock::take(out)?;
     let goes_on = goes_on(out, identity)?;
     // Summaries that somebody wrote on stay: better now than after the last run.
-    let mut output = Output::open(out, true, |path| {
+    let mut output = Output::open(out, Command::Experiment, true, |path| {
         let written = SUMMARY.iter().chain(&[evidence::PAGE, evidence::CONTENT]);
         written.into_iter().any(|name| path == Path::new(name))
     })?;

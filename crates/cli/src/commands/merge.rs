@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, TensorError, sha256_file};
 use retrack_checkpoint::leftovers::Leftover;
+use retrack_checkpoint::written::Command;
 use retrack_networks::changes::Changes;
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::check_size;
@@ -37,7 +38,7 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let mut files = folder.output_files(true)?;
     files.retain(|file| file != Path::new(lora::FILE_NAME));
     let existing = existing(args.force, false);
-    RunFolder::check(&args.out, existing, &files)?;
+    RunFolder::check(&args.out, Command::Merge, existing, &files)?;
 
     progress::detail(format_args!(
         "read {}: {layers} adapted layers",

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use retrack_checkpoint::durable;
 use retrack_checkpoint::lock::{self, Lock};
 use retrack_checkpoint::words::counted;
-use retrack_checkpoint::written::{self, Output};
+use retrack_checkpoint::written::{self, Command, Output};
 use retrack_data::ImageShape;
 use retrack_eval::pictures::Grid;
 use retrack_networks::schedule::SchedulerKind;
@@ -45,7 +45,7 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
         true => {
             let lock = Lock::take(&args.out)?;
             only_samples(&args.out)?;
-            let output = Output::open(&args.out, args.force, is_sample)?;
+            let output = Output::open(&args.out, Command::Sample, args.force, is_sample)?;
             output.remove_temporaries();
             Some((output, lock))
         }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, RawTensor};
 use retrack_checkpoint::words::counted;
-use retrack_checkpoint::written::Written;
+use retrack_checkpoint::written::{Command, Written};
 use retrack_data::Split;
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
@@ -52,7 +52,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         false => existing(args.force, args.resume),
     };
     if !args.dry_run {
-        RunFolder::check(&args.out, existing, &planned)?;
+        RunFolder::check(&args.out, Command::Train, existing, &planned)?;
     }
     if args.steps == 0 || args.batch_size == 0 || args.accumulate == 0 {
         return Err(Failure::input(
@@ -234,10 +234,10 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         device,
     };
     progress::note(view.announce(&args.out));
-    let last = session.train(&mut trainer, &feed, None, &mut view, &mut Printed)?;
+    session.train(&mut trainer, &feed, None, &mut view, &mut Printed)?;
     view.draw_loss()?;
-    if last.is_some() {
-        // From here the run can be extended.
+    if checkpoint::list(&run.folder()).first() != Some(&args.steps) {
+        // From it the run can be extended: that it could not be saved before the last look is no more a warning.
         checkpoint::save(&trainer, &run.folder())?;
     }
 
@@ -300,7 +300,7 @@ impl Longer {
         let run = Path::new("run");
         let list = Written::read(&args.out)?.unwrap_or_default();
         if !list.has(&checkpoint::file(run, newest)) {
-            RunFolder::check(&args.out, Existing::Extend, &[])?;
+            RunFolder::check(&args.out, Command::Train, Existing::Extend, &[])?;
         }
         // While the run is still one that ended.
         checkpoint::verify(&args.out.join("run"), newest).map_err(|error| {

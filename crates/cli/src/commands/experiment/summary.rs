@@ -163,9 +163,9 @@ pub(super) fn caption(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use retrack_study::names::{MethodName, Metric};
     use retrack_eval::score::Score;
     use retrack_study::evaluation::Missing;
+    use retrack_study::names::{MethodName, Metric};
 
     fn outcome(line: &str, seed: u64, nll: Option<f64>) -> Outcome {
         let missing = |reason: &str| Missing {
