@@ -6,10 +6,9 @@ use burn::tensor::{Shape, TensorData};
 use crate::attention::{self, Attention};
 use crate::conv::{self, Window};
 use crate::gelu as exact;
-use crate::gemm::{Left, Right, Start, matmul};
 use crate::layout;
+use crate::linear::{self, Linear};
 use crate::norm::{self, Moments, Norm};
-use crate::simd::filled;
 use crate::winograd::{self, Addend};
 use crate::{AdamWStep, Padding, optim};
 
@@ -173,62 +172,38 @@ pub(crate) fn conv3x3_stride2_dw(window: &Window, x: Floats, dy: &Floats) -> Flo
 pub(crate) fn linear(x: Floats, weight: Floats, bias: Option<Floats>) -> Floats {
     let (x, weight, bias) = (whole(x), whole(weight), bias.map(whole));
     let ([rows, inputs], [_, outputs]) = (dims(&x), dims(&weight));
-    let left = Left {
-        pointer: slice(&x).as_ptr(),
-        row: inputs,
-        column: 1,
+    let sizes = Linear {
+        rows,
+        inputs,
+        outputs,
     };
-    let right = Right {
-        pointer: slice(&weight).as_ptr(),
-        row: outputs,
-        column: 1,
-    };
-    let start = bias
-        .as_ref()
-        .map_or(Start::Zero, |bias| Start::Row(slice(bias).as_ptr()));
-    product(rows, outputs, inputs, left, right, start)
+    let bias = bias.as_ref().map(slice);
+    let y = linear::forward(sizes, slice(&x), slice(&weight), bias);
+    tensor(y, [rows, outputs])
 }
 
 pub(crate) fn linear_dx(weight: Floats, dy: &Floats) -> Floats {
     let weight = whole(weight);
     let ([rows, outputs], [inputs, _]) = (dims(dy), dims(&weight));
-    let left = Left {
-        pointer: slice(dy).as_ptr(),
-        row: outputs,
-        column: 1,
+    let sizes = Linear {
+        rows,
+        inputs,
+        outputs,
     };
-    let right = Right {
-        pointer: slice(&weight).as_ptr(),
-        row: 1,
-        column: outputs,
-    };
-    product(rows, inputs, outputs, left, right, Start::Zero)
+    let dx = linear::input_gradient(sizes, slice(&weight), slice(dy));
+    tensor(dx, [rows, inputs])
 }
 
 pub(crate) fn linear_dw(x: Floats, dy: &Floats) -> Floats {
     let x = whole(x);
     let ([rows, inputs], [_, outputs]) = (dims(&x), dims(dy));
-    let left = Left {
-        pointer: slice(&x).as_ptr(),
-        row: 1,
-        column: inputs,
+    let sizes = Linear {
+        rows,
+        inputs,
+        outputs,
     };
-    let right = Right {
-        pointer: slice(dy).as_ptr(),
-        row: outputs,
-        column: 1,
-    };
-    product(inputs, outputs, rows, left, right, Start::Zero)
-}
-
-fn product(rows: usize, columns: usize, inner: usize, a: Left, b: Right, start: Start) -> Floats {
-    // SAFETY: the callers give the matrices' true sizes; every element is written.
-    let y = unsafe {
-        filled(rows * columns, |y| {
-            matmul(true, rows, columns, inner, a, b, y, columns, start)
-        })
-    };
-    tensor(y, [rows, columns])
+    let dw = linear::weight_gradient(sizes, slice(&x), slice(dy));
+    tensor(dw, [inputs, outputs])
 }
 
 /// Settings of a group normalisation of tensors of these shapes.

@@ -17,6 +17,7 @@ mod flex;
 mod gelu;
 mod gemm;
 mod layout;
+mod linear;
 mod norm;
 mod optim;
 mod simd;
