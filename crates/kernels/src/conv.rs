@@ -16,6 +16,15 @@ const COLUMN_BYTES: usize = 512 << 10;
 /// Bytes of gathered neighborhoods that all threads share in a weight gradient.
 const SHARED_COLUMN_BYTES: usize = 8 << 20;
 
+/// Where a stride-2 convolution reads zeros outside the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Padding {
+    /// One pixel on every side.
+    Symmetric,
+    /// None at the top and left, one at the bottom and right: diffusers' `downsample_padding` 0.
+    BottomRight,
+}
+
 /// How a stride-1 convolution is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -233,7 +242,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    fn stride1(shape: &Shape) -> Self {
+    /// Of a stride-1 convolution.
+    pub(crate) fn stride1(shape: &Shape) -> Self {
         let Shape {
             batch,
             height,
@@ -251,6 +261,27 @@ impl Window {
             across: width,
             stride: 1,
             before: 1,
+        }
+    }
+
+    /// Of a stride-2 convolution of `[batch, height, width, inputs]`.
+    pub(crate) fn stride2(x: [usize; 4], outputs: usize, padding: Padding) -> Self {
+        let [batch, height, width, inputs] = x;
+        let (before, both) = match padding {
+            Padding::Symmetric => (1, 2),
+            Padding::BottomRight => (0, 1),
+        };
+        let size = |n: usize| (n + both - 3) / 2 + 1;
+        Self {
+            batch,
+            height,
+            width,
+            inputs,
+            outputs,
+            down: size(height),
+            across: size(width),
+            stride: 2,
+            before,
         }
     }
 

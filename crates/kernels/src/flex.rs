@@ -117,31 +117,9 @@ pub(crate) fn bias_gradient(dy: &Floats, rows: usize) -> Vec<f32> {
     conv::bias_gradient(slice(dy), rows, shape[shape.num_dims() - 1])
 }
 
-/// The neighborhoods of a stride-2 convolution of an image of these dimensions.
-pub(crate) fn stride2(x: [usize; 4], outputs: usize, padding: Padding) -> Window {
-    let [batch, height, width, inputs] = x;
-    let (before, both) = match padding {
-        Padding::Symmetric => (1, 2),
-        Padding::BottomRight => (0, 1),
-    };
-    let size = |n: usize| (n + both - 3) / 2 + 1;
-    let (down, across) = (size(height), size(width));
-    Window {
-        batch,
-        height,
-        width,
-        inputs,
-        outputs,
-        down,
-        across,
-        stride: 2,
-        before,
-    }
-}
-
 pub(crate) fn conv3x3_stride2(x: Floats, weight: Floats, bias: Floats, padding: Padding) -> Floats {
     let (x, weight, bias) = (whole(x), whole(weight), whole(bias));
-    let window = stride2(dims(&x), dims::<4>(&weight)[3], padding);
+    let window = Window::stride2(dims(&x), dims::<4>(&weight)[3], padding);
     let addend = Addend {
         bias: slice(&bias),
         per_image: false,

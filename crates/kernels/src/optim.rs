@@ -2,8 +2,8 @@
 
 use crate::simd::{self, Shared, Simd, Vectorized, for_each, load, store};
 
-/// The numbers of one decoupled-weight-decay Adam step, the same for every parameter
-/// (Loshchilov and Hutter, arXiv 1711.05101, as `torch.optim.AdamW` computes it).
+/// The numbers of one decoupled-weight-decay Adam step, the same for every parameter (Loshchilov and Hutter 2017,
+/// [arXiv 1711.05101](https://arxiv.org/abs/1711.05101), as `torch.optim.AdamW` computes it).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWStep {
     /// Learning rate of this step.

@@ -28,7 +28,9 @@ fn arch() -> Arch {
     })
 }
 
-/// Name of the vector instructions that the fast paths use on this machine.
+/// Name of the vector instructions that the fast paths use on this machine: `avx512`, `avx2`, `neon` or `scalar`.
+///
+/// Chosen when it is first asked for. The environment variable `RETRACK_SIMD`, `avx2` or `scalar`, lowers the choice.
 pub fn simd_name() -> &'static str {
     match arch() {
         #[cfg(target_arch = "x86_64")]
