@@ -17,6 +17,7 @@ mod simd;
 #[cfg(test)]
 mod small;
 mod transform;
+mod transform_gradients;
 mod winograd;
 
 use burn::backend::{Dispatch, DispatchTensorKind};

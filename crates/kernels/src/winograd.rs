@@ -22,10 +22,8 @@
 
 use crate::gemm::{Left, Panels, Product, Start, packed_len, panel_width};
 use crate::simd::{self, Shared, filled, for_each, padded, with_scratch};
-use crate::transform::{
-    Tiling, TransformGradient, TransformInput, TransformOutput, TransformWeightGradient,
-    TransformWeights, TurnBlock,
-};
+use crate::transform::{Tiling, TransformInput, TransformOutput, TransformWeights, TurnBlock};
+use crate::transform_gradients::{TransformGradient, TransformWeightGradient};
 
 /// The 6x6 transformed values of a tile.
 const FREQUENCIES: usize = 36;

@@ -24,5 +24,7 @@ mod simd;
 mod small;
 #[path = "../../src/transform.rs"]
 mod transform;
+#[path = "../../src/transform_gradients.rs"]
+mod transform_gradients;
 #[path = "../../src/winograd.rs"]
 mod winograd;
