@@ -323,6 +323,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "reads the sources")]
     fn what_runs_on_vectors_is_inlined_into_the_function_that_has_the_instructions() {
         let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
         for file in std::fs::read_dir(sources).unwrap() {
@@ -339,7 +340,9 @@ mod tests {
 
     #[test]
     fn exp_is_within_two_units_in_the_last_place() {
-        let x: Vec<f32> = (0..20_001).map(|i| (i - 10_000) as f32 * 0.0086).collect();
+        let step = if cfg!(miri) { 200 } else { 1 };
+        let x = (0..20_001).step_by(step);
+        let x: Vec<f32> = x.map(|i| (i - 10_000) as f32 * 0.0086).collect();
         let y = exponentials(&x);
         for (x, y) in x.iter().zip(&y) {
             let exact = (*x as f64).exp();

@@ -77,10 +77,10 @@ fn convolution(window: &Window, x: &[f32], w: &[f32], dy: &[f32]) -> [Vec<f64>; 
 fn convolutions_and_their_gradients_are_those_of_the_definition() {
     for (batch, height, width, inputs, outputs, way) in [
         (2, 6, 7, 9, 19, Way::Winograd),
-        (1, 5, 4, 8, 10, Way::Winograd),
+        (1, 5, 3, 8, 17, Way::Winograd),
         (2, 5, 4, 3, 10, Way::Columns),
         (2, 1, 1, 17, 9, Way::Columns),
-        (2, 5, 4, 10, 3, Way::Taps),
+        (2, 3, 2, 10, 3, Way::Taps),
         // So many tiles that a weight gradient's sums are kept from chunk to chunk.
         (66, 4, 4, 8, 8, Way::Winograd),
     ] {
@@ -95,6 +95,11 @@ fn convolutions_and_their_gradients_are_those_of_the_definition() {
         let x = values(shape.pixels() * inputs, 1);
         let w = values(9 * inputs * outputs, 2);
         let dy = values(shape.pixels() * outputs, 3);
+        if cfg!(miri) && shape.tiles() * outputs > 100 {
+            // Too many for the loops below, which are a thousand times slower there.
+            conv::weight_gradient(&shape, &x, &dy);
+            continue;
+        }
         let bias = values(batch * outputs, 4);
         let [mut y, dx, dw] = convolution(&Window::stride1(&shape), &x, &w, &dy);
         let addend = Addend {
@@ -242,7 +247,7 @@ fn group_normalisation_and_its_gradients_are_those_of_the_formula() {
 
 #[test]
 fn attention_and_its_gradients_are_those_of_the_formula() {
-    for (heads, queries, keys, dim, value_dim) in [(2, 3, 5, 4, 9), (1, 99, 18, 3, 2)] {
+    for (heads, queries, keys, dim, value_dim) in [(2, 3, 5, 4, 9), (1, 99, 9, 3, 2)] {
         let sizes = Attention {
             heads,
             queries,
