@@ -206,7 +206,7 @@ impl Unlearning<'_> {
             .as_ref()
             .map(|report| report.verdict.sentence.as_str());
         evidence::card::write(staged, self.about, base_card.as_ref(), verdict)?;
-        evidence::ignored::write(staged)?;
+        evidence::ignored::write(staged, &self.about.args.out)?;
         Ok(report)
     }
 }
