@@ -9,8 +9,8 @@ use serde_json::{Map, Value};
 
 use super::python::{self, Fault};
 use super::{FUSE, LoraError, PREFIX};
-use crate::folder::read_weight_file_metadata;
-use crate::json;
+use retrack_checkpoint::folder::read_weight_file_metadata;
+use retrack_checkpoint::json;
 
 /// Where diffusers keeps what PEFT would write to `adapter_config.json`.
 const METADATA: &str = "lora_adapter_metadata";
