@@ -16,7 +16,7 @@ use retrack_unlearn::durable;
 use retrack_unlearn::lock::LockError;
 use retrack_unlearn::neighbors::NeighborError;
 use retrack_unlearn::objective::PassError;
-use retrack_unlearn::run::RunError;
+use retrack_unlearn::run::{RunError, RunFolder};
 use retrack_unlearn::tensorboard::TensorboardError;
 use retrack_unlearn::trainer::TrainError;
 use retrack_unlearn::written::{OutputError, WrittenError};
@@ -30,6 +30,8 @@ pub struct Failure {
     /// 1: it failed. 2: the input or the usage is wrong. 3: `--fail-if-found`, and it was found. 130, 143: interrupted.
     pub code: u8,
     pub message: String,
+    /// A training came to nothing by its own settings: one with others may not.
+    pub diverged: bool,
 }
 
 impl Failure {
@@ -38,6 +40,7 @@ impl Failure {
         Self {
             code: 1,
             message: message.to_string(),
+            diverged: false,
         }
     }
 
@@ -46,6 +49,15 @@ impl Failure {
         Self {
             code: 3,
             message: message.to_string(),
+            diverged: false,
+        }
+    }
+
+    /// A training whose numbers left what can be computed or written.
+    pub fn diverged(message: impl Display) -> Self {
+        Self {
+            diverged: true,
+            ..Self::failed(message)
         }
     }
 
@@ -63,6 +75,7 @@ impl Failure {
         Self {
             code: 2,
             message: message.to_string(),
+            diverged: false,
         }
     }
 
@@ -214,6 +227,14 @@ impl From<RunError> for Failure {
         match &error {
             RunError::NotEmpty { .. } => advised(Situation::NotEmpty),
             RunError::Interrupted { .. } => advised(Situation::HoldsInterrupted),
+            // It need not be resumed, and without --resume its folder would be refused.
+            RunError::NothingToResume { path } if RunFolder::recorded(path).is_some() => {
+                Self::input(format!(
+                    "{}: the run there is finished; {}",
+                    path.display(),
+                    remedy::advice(Situation::NothingLeft)
+                ))
+            }
             RunError::NothingToResume { .. } => advised(Situation::NothingToResume),
             RunError::Io { source, .. }
             | RunError::Tensorboard(TensorboardError::Io { source, .. }) => {
@@ -275,7 +296,7 @@ impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
             TrainError::NotFinite { .. } => {
-                Self::failed(format!("{error}; {}", remedy::advice(Situation::Diverged)))
+                Self::diverged(format!("{error}; {}", remedy::advice(Situation::Diverged)))
             }
             error => Self::input(error),
         }

@@ -28,6 +28,7 @@ static AGAIN: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 static STATE: Mutex<State> = Mutex::new(State {
     kept: String::new(),
     goes_on: String::new(),
+    starts_again: false,
     finishes: None,
     told: false,
 });
@@ -37,6 +38,8 @@ struct State {
     kept: String,
     /// How to go on with a run that was interrupted.
     goes_on: String,
+    /// Nothing is kept that could go on.
+    starts_again: bool,
     /// What is finished first, in words. `None`: nothing, the process ends at once.
     finishes: Option<String>,
     /// Whether a person knows that the signal came.
@@ -122,6 +125,18 @@ pub fn kept(words: impl Into<String>) {
 /// How to go on with a run that was interrupted, such as "the same command with --resume goes on".
 pub fn goes_on(words: impl Into<String>) {
     state().goes_on = words.into();
+}
+
+/// How to do all of it again, such as "the same command with --force starts again": nothing of a run that was interrupted
+/// is of use.
+pub fn begins_again(words: impl Into<String>) {
+    goes_on(words);
+    state().starts_again = true;
+}
+
+/// Whether [`begins_again`] said so.
+pub fn starts_again() -> bool {
+    state().starts_again
 }
 
 /// The words of [`goes_on`].

@@ -16,6 +16,7 @@ pub enum Speaker {
     Merge,
     Evaluate,
     Sample,
+    Neighbors,
     /// None of the situations below is one of theirs.
     Other,
 }
@@ -37,6 +38,8 @@ pub enum Situation {
     HoldsInterrupted,
     /// The output folder holds no run that could go on.
     NothingToResume,
+    /// The output folder holds a run that came to its end.
+    NothingLeft,
     /// The network has classes and none was named.
     NoClass,
     /// The model's own scheduler is not built here.
@@ -67,6 +70,7 @@ pub fn speak_for(command: &Command) {
         Command::Merge(_) => Speaker::Merge,
         Command::Evaluate(_) => Speaker::Evaluate,
         Command::Sample(_) => Speaker::Sample,
+        Command::Neighbors(_) => Speaker::Neighbors,
         _ => Speaker::Other,
     };
     let _ = SPEAKER.set(speaker);
@@ -89,8 +93,9 @@ pub fn smaller_samples(count: usize, config: &Path) -> String {
 }
 
 impl Situation {
-    fn advice_of(self, speaker: Speaker) -> &'static str {
-        use Speaker::{Demo, Evaluate, Experiment, Merge, Sample, Train, Unlearn};
+    /// As one command words it.
+    pub fn advice_of(self, speaker: Speaker) -> &'static str {
+        use Speaker::{Demo, Evaluate, Experiment, Merge, Neighbors, Sample, Train, Unlearn};
         match (self, speaker) {
             (Self::Diverged, Train | Unlearn) => "start again with a lower --lr or fewer --steps",
             (Self::Diverged, Experiment) => {
@@ -135,6 +140,10 @@ impl Situation {
             (Self::HoldsInterrupted, _) => "choose another",
 
             (Self::NothingToResume, Train | Unlearn) => "leave --resume out",
+            (Self::NothingLeft, Train | Unlearn) => {
+                "for another run choose another --out, or give --force to replace this one"
+            }
+            (Self::NothingLeft, _) => "choose another",
             (Self::NothingToResume, _) => "choose another",
 
             (Self::NoClass, Sample) => "say which with --class",
@@ -164,6 +173,7 @@ impl Situation {
             (Self::TooManyNeighbors, Experiment) => {
                 "ask for fewer by a smaller `neighbors` in a TOML file that --config names"
             }
+            (Self::TooManyNeighbors, Unlearn | Neighbors) => "give a smaller --neighbors",
             (Self::TooManyNeighbors, _) => "ask for fewer",
 
             (Self::BeyondHalf | Self::BeyondItsType | Self::BeyondFixedType, Experiment) => {

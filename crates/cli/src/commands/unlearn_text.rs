@@ -143,7 +143,7 @@ pub fn unlearn(
             args,
             &settings,
             &split,
-            Outcome::default(),
+            Outcome::of_waiting(&args.out),
             run,
         )));
     }

@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use retrack_eval::report::Verdict;
 use retrack_networks::folder::Kind;
 use retrack_networks::lora;
 use retrack_networks::words::counted;
@@ -106,13 +107,13 @@ pub fn write(
     folder: &Path,
     run: &Run,
     base: Option<&BaseCard>,
-    verdict: Option<&str>,
+    verdict: Option<&Verdict>,
 ) -> Result<(), Failure> {
     let card = card(run, base, verdict);
     model::write(&folder.join(NAME), card.as_bytes())
 }
 
-fn card(run: &Run, base_card: Option<&BaseCard>, verdict: Option<&str>) -> String {
+fn card(run: &Run, base_card: Option<&BaseCard>, verdict: Option<&Verdict>) -> String {
     let head = base_card.map_or(&[][..], |base| &base.head[..]);
     let task = match run.text_to_image {
         true => "text-to-image",
@@ -163,7 +164,16 @@ fn card(run: &Run, base_card: Option<&BaseCard>, verdict: Option<&str>) -> Strin
         if left == 1 { "was" } else { "were" },
     ));
     if let Some(verdict) = verdict {
-        text.push_str(&format!("What the run's own tests found: {verdict}\n\n"));
+        text.push_str(&format!(
+            "What the run's own tests found: **{}.** {}\n\n",
+            verdict.headline, verdict.sentence
+        ));
+        for note in &verdict.notes {
+            text.push_str(&format!("- {note}\n"));
+        }
+        if !verdict.notes.is_empty() {
+            text.push('\n');
+        }
     }
     if adapter.is_some() {
         text.push_str(&format!(
