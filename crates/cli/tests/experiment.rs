@@ -536,7 +536,9 @@ fn controls_that_are_images_of_the_data_set_are_left_out_and_counted() {
         alone.stderr
     );
     // Some of its images alone are no others than all of them.
-    let known = folder.done(&format!("{line} known --controls photos/03.png"));
+    folder.write("seen/a.png", support::photo_png(3));
+    folder.write("seen/b.png", support::photo_png(7));
+    let known = folder.done(&format!("{line} known --controls seen"));
     let known = known.json();
     let notes = known["verdict"]["notes"].to_string();
     assert!(notes.contains("membership then tells nothing"), "{notes}");

@@ -446,6 +446,9 @@ fn a_model_that_waited_is_published_with_what_its_run_found() {
     let files = mark["files"].as_object_mut().unwrap();
     files.retain(|name, _| !name.starts_with("run/"));
     folder.write("out/run/moving", mark.to_string());
+    let index = folder.read("out/model_index.json");
+    folder.write("out/run/model/model_index.json", index);
+    std::fs::remove_file(folder.path("out/model_index.json")).unwrap();
     let said = folder.done(&format!("{line} --resume"));
     let found = |stdout: &str| stdout.split_once('\n').unwrap().1.to_string();
     assert!(

@@ -677,6 +677,7 @@ fn compare(name: &str, recorded: &Numbers, now: &Numbers, found: &mut Comparison
             recorded.copies,
             now.copies,
         ),
+        ("samples", recorded.samples, now.samples),
         (
             "attempts that restored one",
             recorded.restored,

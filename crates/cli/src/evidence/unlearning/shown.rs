@@ -213,7 +213,7 @@ impl Evidence<'_> {
 
 /// Of samples that are no images.
 fn broken_note(measured: [&Measurement; 2]) -> String {
-    let broken = measured.map(|one| one.sights.len() - one.numbers.samples);
+    let broken = measured.map(|one| one.sights.len().saturating_sub(one.numbers.samples));
     match broken {
         [0, 0] => String::new(),
         [before, after] => format!(
