@@ -89,7 +89,7 @@ pub fn render(report: &Report) -> String {
 }
 
 /// Adds text whose commands stand between backticks, an option of one never broken in two.
-fn prose(mut element: Element, text: &str) -> Element {
+pub(super) fn prose(mut element: Element, text: &str) -> Element {
     let parts: Vec<&str> = text.split('`').collect();
     if parts.len().is_multiple_of(2) {
         // A name with a backtick in it.
