@@ -65,11 +65,6 @@ impl Failure {
         self.code == 1
     }
 
-    /// A signal ended it: 128 and the signal's number.
-    pub fn is_interruption(&self) -> bool {
-        self.code >= 128
-    }
-
     /// What was given cannot be used.
     pub fn input(message: impl Display) -> Self {
         Self {

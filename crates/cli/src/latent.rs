@@ -308,8 +308,13 @@ impl PromptedSamples<'_> {
         let sampler = model::sampler(kind, config, self.steps, &opened.model.folder)?;
         let device = device.clone().without_autodiff();
         progress::detail(format_args!(
-            "{} images by {kind:?} in {} steps, guidance {}, {} at a time, seed {}",
-            self.count, self.steps, self.guidance, self.batch_size, self.seed
+            "{} images by {} in {} steps, guidance {}, {} at a time, seed {}",
+            self.count,
+            kind.class_name(),
+            self.steps,
+            self.guidance,
+            self.batch_size,
+            self.seed
         ));
         let texts = embed(opened, &[self.prompt, self.negative_prompt], &device)?;
         let network = Guided {

@@ -353,8 +353,12 @@ impl Samples {
         let kind = self.scheduler.unwrap_or(model.scheduler.kind);
         let sampler = sampler(kind, &model.scheduler, self.steps, &model.folder)?;
         progress::detail(format_args!(
-            "{} images by {kind:?} in {} steps, {} at a time, seed {}",
-            self.count, self.steps, self.batch_size, self.seed
+            "{} images by {} in {} steps, {} at a time, seed {}",
+            self.count,
+            kind.class_name(),
+            self.steps,
+            self.batch_size,
+            self.seed
         ));
         let network = network.valid();
         let device = device.clone().without_autodiff();
@@ -406,6 +410,11 @@ pub fn to_bytes(values: &[f32], what: &str) -> Result<Vec<u8>, Failure> {
 
 /// Writes a file, naming it where that fails.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    write_for(path, path, content)
+}
+
+/// Writes a file that moves to `place` with the folder around it, which is what is said of it.
+pub fn write_for(path: &Path, place: &Path, content: &[u8]) -> Result<(), Failure> {
     if let Some(parent) = path.parent()
         && parent != Path::new("")
     {
@@ -415,7 +424,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
         .map_err(|error| Failure::writing(path, error))?;
     progress::detail(format_args!(
         "wrote {} ({})",
-        path.display(),
+        place.display(),
         Bytes(content.len() as f64)
     ));
     Ok(())

@@ -74,7 +74,7 @@ impl Session<'_> {
     /// does not speak of the retained images.
     ///
     /// # Errors
-    /// A step that did not happen or a signal, after a checkpoint of the steps before; a disk that does not take what
+    /// A step that did not happen, a look or a signal, after a checkpoint of the steps before; a disk that does not take what
     /// is recorded.
     pub fn train<M: Module + Denoiser>(
         &self,
@@ -108,20 +108,25 @@ impl Session<'_> {
             }
             let retain = report.losses.retain.or(report.watched_retain);
             report.collapsed = retain.and_then(|loss| trainer.watch.see(loss));
-            if trainer.step == self.steps {
-                // The last look writes the model: all that is left is worth more than the time it takes.
+            let is_last = trainer.step == self.steps;
+            if is_last {
+                // The last look writes the model: all that is left is worth more than the time it takes. Where a second
+                // signal does not wait for it, --resume goes on to that look without another step.
                 interrupt::finish_first("once the result is written");
+                log.record(self.run, &report, &[])?;
+                keep(trainer, self.run);
             }
-            let scores = match observer.look(trainer, &mut log) {
-                Ok(scores) => scores,
+            match observer.look(trainer, &mut log) {
+                Ok(scores) if is_last => log.complete(trainer.step, &scores)?,
+                Ok(scores) => log.record(self.run, &report, &scores)?,
+                Err(failure) if is_last => return Err(failure),
                 Err(failure) => {
                     // What was learned is worth keeping, whatever could not be seen of it.
                     log.record(self.run, &report, &[])?;
                     keep(trainer, self.run);
                     return Err(failure);
                 }
-            };
-            log.record(self.run, &report, &scores)?;
+            }
             if let Some(factor) = report.collapsed {
                 warn_of_collapse(&format!("step {}", trainer.step), factor);
             }
@@ -130,13 +135,13 @@ impl Session<'_> {
             let due = self
                 .checkpoint_every
                 .is_some_and(|every| trainer.step.is_multiple_of(every));
-            if due && trainer.step < self.steps {
+            if due && !is_last {
                 checkpoint::save(trainer, &self.run.folder())?;
                 progress::detail(format_args!("checkpoint after step {}", trainer.step));
             }
             last = Some(report);
             if let Some(code) = interrupt::pending()
-                && trainer.step < self.steps
+                && !is_last
             {
                 drop(bar);
                 checkpoint::save(trainer, &self.run.folder())?;

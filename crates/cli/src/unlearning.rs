@@ -204,7 +204,7 @@ impl Unlearning<'_> {
         };
         let verdict = report.as_ref().map(|report| &report.verdict);
         evidence::card::write(staged, self.about, base_card.as_ref(), verdict)?;
-        evidence::ignored::write(staged)?;
+        evidence::ignored::write(staged, &self.about.args.out)?;
         Ok(report)
     }
 }

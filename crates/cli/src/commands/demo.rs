@@ -20,7 +20,7 @@ use retrack_unlearn::durable;
 use retrack_unlearn::feed::{to_byte, to_unit};
 use retrack_unlearn::lock::{self, Lock};
 use retrack_unlearn::run::{Existing, RunError, RunFolder};
-use retrack_unlearn::written::{Output, Written, WrittenError};
+use retrack_unlearn::written::{Command, Output, Written, WrittenError};
 use serde_json::json;
 
 use super::unlearn::unlearn;
@@ -85,7 +85,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     if !args.force {
-        RunFolder::check(&args.out, Existing::Refuse, &[])?;
+        RunFolder::check(&args.out, Command::Demo, Existing::Refuse, &[])?;
     }
     let _lock = Lock::take(&args.out)?;
     let mut output = open(&args.out, args.force)?;
@@ -208,14 +208,21 @@ fn open(out: &Path, force: bool) -> Result<Output, Failure> {
         let path = out.to_path_buf();
         return Err(RunError::NotOurs { path }.into());
     }
-    let output = Output::open(out, force, |path| mine().contains(&path.to_path_buf()))?;
+    let output = Output::open(out, Command::Demo, force, |path| {
+        mine().contains(&path.to_path_buf())
+    })?;
     let model = out.join(MODEL);
     if model.is_symlink() {
         return Err(WrittenError::InTheWay { path: model }.into());
     }
     let files = BASE.map(|(name, _)| PathBuf::from(name)).to_vec();
     let cards = evidence::card::names(&files);
-    RunFolder::check(&model, Existing::Force, &[files, cards].concat())?;
+    RunFolder::check(
+        &model,
+        Command::Unlearn,
+        Existing::Force,
+        &[files, cards].concat(),
+    )?;
     Ok(output)
 }
 

@@ -13,7 +13,7 @@ use retrack_networks::words::{counted, listed};
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::lock::Lock;
 use retrack_unlearn::run::RunFolder;
-use retrack_unlearn::written::Output;
+use retrack_unlearn::written::{Command, Output};
 use serde_json::{Value, json};
 
 use crate::args::{EvaluateArgs, Metric, SamplerName};
@@ -66,7 +66,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     protocol.check()?;
     progress::detail(format_args!("measuring {}", json!(protocol)));
     let _lock = Lock::take(&args.out)?;
-    let mut output = Output::open(&args.out, args.force, is_ours)?;
+    let mut output = Output::open(&args.out, Command::Evaluate, args.force, is_ours)?;
     output.remove_temporaries();
     interrupt::kept("nothing is kept: the same command starts again");
     if let Some(baseline) = &args.baseline {

@@ -22,7 +22,7 @@ use retrack_unlearn::lock::{self, Lock};
 use retrack_unlearn::neighbors::{NeighborError, Neighbors};
 use retrack_unlearn::run::{Difference, RunFolder, State, recorded_seconds};
 use retrack_unlearn::texts;
-use retrack_unlearn::written::{self, Output};
+use retrack_unlearn::written::{self, Command, Output};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -547,7 +547,7 @@ fn begin(out: &Path, identity: &Value) -> Result<(Lock, Output), Failure> {
     let lock = Lock::take(out)?;
     let goes_on = goes_on(out, identity)?;
     // Summaries that somebody wrote on stay: better now than after the last run.
-    let mut output = Output::open(out, true, |path| {
+    let mut output = Output::open(out, Command::Experiment, true, |path| {
         let written = SUMMARY.iter().chain(&[evidence::PAGE, evidence::CONTENT]);
         written.into_iter().any(|name| path == Path::new(name))
     })?;

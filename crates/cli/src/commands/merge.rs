@@ -9,6 +9,7 @@ use retrack_networks::leftovers::Leftover;
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::check_size;
 use retrack_unlearn::run::{BUILDING, Existing, RunFolder};
+use retrack_unlearn::written::Command;
 use serde_json::{Value, json};
 
 use crate::args::MergeArgs;
@@ -36,7 +37,7 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let mut files = folder.output_files(true)?;
     files.retain(|file| file != Path::new(lora::FILE_NAME));
     let existing = existing(args.force, false);
-    RunFolder::check(&args.out, existing, &files)?;
+    RunFolder::check(&args.out, Command::Merge, existing, &files)?;
 
     progress::detail(format_args!(
         "read {}: {layers} adapted layers",

@@ -9,7 +9,7 @@ use retrack_networks::words::counted;
 use retrack_unlearn::data::ImageShape;
 use retrack_unlearn::durable;
 use retrack_unlearn::lock::{self, Lock};
-use retrack_unlearn::written::{self, Output};
+use retrack_unlearn::written::{self, Command, Output};
 
 use crate::args::SampleArgs;
 use crate::evaluation::GUIDANCE;
@@ -44,7 +44,7 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
         true => {
             let lock = Lock::take(&args.out)?;
             only_samples(&args.out)?;
-            let output = Output::open(&args.out, args.force, is_sample)?;
+            let output = Output::open(&args.out, Command::Sample, args.force, is_sample)?;
             output.remove_temporaries();
             Some((output, lock))
         }

@@ -14,7 +14,7 @@ use retrack_unlearn::objective::Finetune;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate};
 use retrack_unlearn::run::{Difference, Existing, RunError, RunFolder};
 use retrack_unlearn::trainer::Trainer;
-use retrack_unlearn::written::Written;
+use retrack_unlearn::written::{Command, Written};
 use serde_json::{Value, json};
 
 use crate::arch::Arch;
@@ -51,7 +51,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         false => existing(args.force, args.resume),
     };
     if !args.dry_run {
-        RunFolder::check(&args.out, existing, &planned)?;
+        RunFolder::check(&args.out, Command::Train, existing, &planned)?;
     }
     if args.steps == 0 || args.batch_size == 0 || args.accumulate == 0 {
         return Err(Failure::input(
@@ -230,10 +230,10 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         device,
     };
     progress::note(view.announce(&args.out));
-    let last = session.train(&mut trainer, &feed, None, &mut view)?;
+    session.train(&mut trainer, &feed, None, &mut view)?;
     view.draw_loss()?;
-    if last.is_some() {
-        // From here the run can be extended.
+    if checkpoint::list(&run.folder()).first() != Some(&args.steps) {
+        // From it the run can be extended: that it could not be saved before the last look is no more a warning.
         checkpoint::save(&trainer, &run.folder())?;
     }
 
@@ -305,7 +305,7 @@ impl Longer {
         let run = Path::new("run");
         let list = Written::read(&args.out)?.unwrap_or_default();
         if !list.has(&checkpoint::file(run, newest)) {
-            RunFolder::check(&args.out, Existing::Extend, &[])?;
+            RunFolder::check(&args.out, Command::Train, Existing::Extend, &[])?;
         }
         // While the run is still one that ended.
         checkpoint::verify(&args.out.join("run"), newest).map_err(|error| {

@@ -9,6 +9,7 @@ use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::data::{Dataset, Split};
 use retrack_unlearn::neighbors::{Neighbors, prepare, prepare_split};
 use retrack_unlearn::run::RunFolder;
+use retrack_unlearn::written::Command;
 use serde_json::{Value, json};
 
 use super::unlearn_text;
@@ -72,7 +73,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     ];
     outside_all(&args.out, inputs.into_iter().chain(forget))?;
     if !args.dry_run {
-        RunFolder::check(&args.out, existing, &[])?;
+        RunFolder::check(&args.out, Command::Unlearn, existing, &[])?;
     }
     let device = machine::device(&args.machine.device)?;
     let opened = latent::open(&args.model)?;
@@ -92,7 +93,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let copied = opened.folder().check_copy()?;
     let planned = planned(opened.folder(), matches!(args.adapter_rank(), Ok(Some(_))))?;
     if !args.dry_run {
-        RunFolder::check(&args.out, existing, &planned)?;
+        RunFolder::check(&args.out, Command::Unlearn, existing, &planned)?;
     }
     let mut opened = match opened {
         Opened::Image(opened) => *opened,

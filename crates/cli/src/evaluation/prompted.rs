@@ -141,7 +141,7 @@ pub(super) fn evaluate(
         let _activity = progress::activity(&metric.name());
         let known = found.scores.len();
         let measured = measure(metric, subject, &mut found);
-        found.keep(metric, measured, known)?;
+        found.keep(metric, measured, known);
     }
     Ok(found)
 }
