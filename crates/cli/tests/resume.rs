@@ -258,7 +258,12 @@ fn an_interrupted_run_resumes_only_as_it_was_started() {
     // What is finished cannot be resumed.
     folder.refused(
         &format!("{line} --resume"),
-        &["parts: ", "no interrupted run", "leave --resume out"],
+        &[
+            "parts: ",
+            "the run there is finished",
+            "another --out",
+            "--force",
+        ],
     );
 }
 
