@@ -61,7 +61,7 @@ fn an_experiment_compares_every_method_with_the_original() {
     assert_eq!(again.stdout, said.stdout);
     let results = |mut files: std::collections::BTreeMap<String, Vec<u8>>| {
         // The report is dated.
-        let list = retrack_unlearn::written::NAME;
+        let list = retrack_checkpoint::written::NAME;
         files.retain(|name, _| !name.starts_with("report.") && name != list);
         files
     };

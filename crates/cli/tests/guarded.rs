@@ -6,10 +6,10 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 
 use burn::tensor::Device;
+use retrack_checkpoint::written::{NAME as LIST, digest};
 use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::stable_diffusion::ConditionalModel;
-use retrack_unlearn::written::{NAME as LIST, digest};
 use support::Folder;
 
 const UNLEARN: &str =

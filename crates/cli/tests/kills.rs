@@ -238,7 +238,7 @@ fn a_finished_run_that_is_killed_as_it_begins_to_go_on_still_goes_on() {
     copy(&folder, "old", "whole");
     folder.done(&format!("{line} --steps 30 --out whole --resume"));
     let expected = folder.read(&format!("whole/{WEIGHTS}"));
-    let list = retrack_unlearn::written::NAME;
+    let list = retrack_checkpoint::written::NAME;
     let steps = |out: &str| folder.read_json(&format!("{out}/run/config.json"))["steps"].clone();
     let moments: [(&str, Moment); 2] = [
         ("the configuration is the new one", |run| {
@@ -370,10 +370,10 @@ fn merging_into_a_link_or_a_mount_point_replaces_the_model_there() {
     let merge = |out: &str| format!("merge --model model --out {out}");
     folder.done(&merge("plainly"));
     let mut expected = folder.files("plainly");
-    expected.remove(retrack_unlearn::written::NAME);
+    expected.remove(retrack_checkpoint::written::NAME);
     let check = |out: &str| {
         let mut found = folder.files(out);
-        found.remove(retrack_unlearn::written::NAME);
+        found.remove(retrack_checkpoint::written::NAME);
         assert_same_files(&expected, &found, out);
     };
     // What a killed merge left in a folder that was there is in nobody's way.

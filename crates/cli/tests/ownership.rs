@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Stdio;
 
-use retrack_unlearn::written::{NAME as LIST, Written, digest};
+use retrack_checkpoint::written::{NAME as LIST, Written, digest};
 use support::{Folder, Guard, assert_same_files, events};
 
 const UNLEARN: &str =

@@ -2,7 +2,7 @@
 
 mod support;
 
-use retrack_unlearn::written::NAME as LIST;
+use retrack_checkpoint::written::NAME as LIST;
 use support::{Folder, assert_same_files, events};
 
 const UNLEARN: &str =

@@ -380,9 +380,9 @@ fn a_merge_that_is_stopped_leaves_nothing_behind() {
         folder.read("model/model_index.json"),
     );
     // Written by an earlier command, so that --force may replace it.
-    let mut list = retrack_unlearn::written::Written::default();
+    let mut list = retrack_checkpoint::written::Written::default();
     let index = folder.read("out/model_index.json");
-    let digest = retrack_unlearn::written::digest(&index);
+    let digest = retrack_checkpoint::written::digest(&index);
     list.add(std::path::Path::new("model_index.json"), digest);
     list.save(&folder.path("out")).unwrap();
     let before = folder.files("out");

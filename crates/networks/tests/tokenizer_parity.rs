@@ -3,7 +3,7 @@
 
 mod support;
 
-use retrack_networks::folder::Part;
+use retrack_checkpoint::folder::Part;
 use retrack_networks::tokenizer::ClipTokenizer;
 use support::Case;
 

@@ -5,35 +5,40 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use retrack_checkpoint::folder::ModelFolder;
+use retrack_checkpoint::written::Written;
+use retrack_data::digest::DigestKey;
+use retrack_data::{Dataset, NearCopy, Split};
 use retrack_eval::report::{FORMAT, FileDigest, Report, Role};
 use retrack_networks::conditional::Captioned;
 use retrack_networks::denoiser::Denoiser;
-use retrack_networks::folder::ModelFolder;
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::SchedulerConfig;
 use retrack_networks::stable_diffusion::StableDiffusion;
-use retrack_unlearn::data::{Dataset, NearCopy, Split};
-use retrack_unlearn::digest::DigestKey;
+use retrack_study::publish;
+use retrack_study::run::{RunFolder, State};
 use retrack_unlearn::images::Images;
-use retrack_unlearn::publish;
-use retrack_unlearn::run::{RunFolder, State};
-use retrack_unlearn::written::Written;
 use serde_json::{Value, json};
 
-use super::unlearn_text::encode;
-use crate::args::{DataArgs, ReadingArgs, UnlearnArgs, VerifyArgs};
-use crate::evidence::{
+use crate::args::VerifyArgs;
+use crate::progress;
+use crate::progress::say;
+use crate::remedy;
+use retrack_study::evidence::{
     self, CONTENT, Check, Evidence, Forgotten, Measurement, Numbers, OLD_KEY, PAGE, Private, Probe,
     RowTexts, alike, output_files, output_paths, read_events, record_files,
 };
-use crate::failure::Failure;
-use crate::folders::digests;
-use crate::latent::{self, Opened};
-use crate::progress::say;
-use crate::reopened::{self, Reopened, WeightFacts};
-use crate::settings::Settings;
-use crate::{interrupt, machine, model, progress};
+use retrack_study::failure::Failure;
+use retrack_study::folders::digests;
+use retrack_study::latent::{self, Opened};
+use retrack_study::reopened::{self, Reopened, WeightFacts};
+use retrack_study::settings::Settings;
+use retrack_study::situation::Situation;
+use retrack_study::source::{DataSource, Reading};
+use retrack_study::task::Task;
+use retrack_study::unlearn_text::encode;
+use retrack_study::{interrupt, machine, model};
 
 /// Errors and distances may differ by this share: another processor rounds otherwise.
 const TOLERANCE: f64 = 1e-2;
@@ -172,9 +177,9 @@ fn open_data(
 ) -> Result<Dataset, Failure> {
     let open = |split: Option<String>| {
         let alpha = check.alpha;
-        base.open_data(&DataArgs {
+        base.open_data(&DataSource {
             path: path.clone(),
-            reading: ReadingArgs { split, alpha },
+            reading: Reading { split, alpha },
         })
     };
     let recorded = match (&args.split, &check.split) {
@@ -565,7 +570,7 @@ impl Again<'_> {
             return Ok(());
         }
         progress::note("measuring the model before again");
-        let stage = progress::stage(1, 2);
+        let stage = retrack_study::progress::stage(1, 2);
         let before = probe.measure(base)?;
         drop(stage);
         compare("before", &self.check.before, &before.numbers, found);
@@ -574,7 +579,7 @@ impl Again<'_> {
             .insert("before".into(), json!(before.numbers));
         let after = written().and_then(|written| {
             progress::note("measuring the model after again");
-            let _stage = progress::stage(2, 2);
+            let _stage = retrack_study::progress::stage(2, 2);
             Ok((probe.measure(&*written.network)?, written.weights))
         });
         match after {
@@ -611,16 +616,17 @@ impl Again<'_> {
             ));
             return Ok(());
         };
-        let (check, reading) = (self.check, ReadingArgs::default());
-        let data = DataArgs {
-            path: check.data.clone(),
-            reading,
-        };
-        let machine = &self.args.machine;
+        let check = self.check;
         let shown = ["forgotten", "restored"];
-        let args = UnlearnArgs {
+        let args = Task {
             show_forgotten: shown.iter().any(|name| report.pictures.contains_key(*name)),
-            ..UnlearnArgs::plain(&check.model, &data, "", self.out, machine)
+            ..Task::new(
+                &check.model,
+                &DataSource::at(&check.data),
+                "",
+                self.out,
+                &self.args.machine.device,
+            )
         };
         let run = evidence::Run {
             args: &args,
@@ -654,7 +660,8 @@ impl Again<'_> {
         };
         let evidence = Evidence::again(&run, probe, before);
         let weights = check.weights.as_ref();
-        let differences = evidence.differences(report, &after, weights, &events)?;
+        let advised = remedy::advised_by_runs(Situation::Diverged);
+        let differences = evidence.differences(report, &after, weights, &events, &advised)?;
         found.compared += 1 + report.pictures.len();
         found.differences.extend(differences);
         Ok(())

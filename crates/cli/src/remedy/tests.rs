@@ -41,19 +41,25 @@ const SPEAKERS: [(Speaker, &str); 8] = [
 
 /// Files whose messages several commands show, or another one than their name says. The longest path that fits counts.
 const SHOWN_BY: &[(&str, &[&str])] = &[
-    ("cli/src/commands/unlearn_text.rs", &["unlearn"]),
+    ("study/src/unlearn_text.rs", &["unlearn"]),
     ("cli/src/commands/tensors.rs", &["predict", "gradient"]),
     ("cli/src/commands/bench.rs", &["bench"]),
-    ("cli/src/evaluation", &["evaluate", "experiment"]),
-    ("cli/src/evidence/comparison.rs", &["evaluate"]),
-    ("cli/src/evidence/compared.rs", &["experiment"]),
-    ("cli/src/evidence/forgotten.rs", &["evaluate", "experiment"]),
-    // A demo says itself what to do next.
-    ("cli/src/evidence/verdict.rs", &["unlearn"]),
-    ("cli/src/evidence", &["unlearn"]),
-    ("cli/src/latent.rs", &["unlearn", "evaluate", "experiment"]),
+    ("study/src/evaluation", &["evaluate", "experiment"]),
+    ("study/src/evidence/comparison.rs", &["evaluate"]),
+    ("study/src/evidence/compared.rs", &["experiment"]),
     (
-        "cli/src/machine.rs",
+        "study/src/evidence/forgotten.rs",
+        &["evaluate", "experiment"],
+    ),
+    // A demo says itself what to do next.
+    ("study/src/evidence/verdict.rs", &["unlearn"]),
+    ("study/src/evidence", &["unlearn"]),
+    (
+        "study/src/latent.rs",
+        &["unlearn", "evaluate", "experiment"],
+    ),
+    (
+        "study/src/machine.rs",
         &[
             "train",
             "unlearn",
@@ -63,22 +69,27 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
             "demo",
         ],
     ),
-    ("cli/src/arch.rs", &["train"]),
+    ("study/src/arch.rs", &["train"]),
+    // Help of `--metrics`, and what says which option was typed.
+    ("study/src/names.rs", &["evaluate", "experiment"]),
+    ("study/src/source.rs", &["evaluate"]),
+    ("study/src/task.rs", &["unlearn"]),
+    ("study/src/unlearn.rs", &["unlearn"]),
     (
-        "cli/src/folders.rs",
+        "study/src/folders.rs",
         &["sample", "neighbors", "predict", "gradient"],
     ),
-    ("cli/src/settings.rs", &["unlearn"]),
+    ("study/src/settings.rs", &["unlearn"]),
     // What it says in a report, which only `unlearn` makes of a base that rounds.
-    ("cli/src/reopened.rs", &["unlearn"]),
+    ("study/src/reopened.rs", &["unlearn"]),
     // Another type is asked for there alone.
-    ("networks/src/folder/error.rs", &["unlearn"]),
+    ("checkpoint/src/folder/error.rs", &["unlearn"]),
     (
-        "unlearn/src/data/published.rs",
+        "data/src/published.rs",
         &["unlearn", "evaluate", "experiment"],
     ),
     (
-        "unlearn/src/data",
+        "data/src",
         &[
             "unlearn",
             "train",
@@ -99,6 +110,17 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ("eval/src", &["unlearn", "evaluate", "experiment", "demo"]),
     (
         "cli/src",
+        &[
+            "unlearn",
+            "train",
+            "experiment",
+            "demo",
+            "sample",
+            "evaluate",
+        ],
+    ),
+    (
+        "study/src",
         &[
             "unlearn",
             "train",
@@ -290,7 +312,7 @@ fn advice_names_only_options_of_the_command_that_gives_it() {
     for (speaker, command) in SPEAKERS {
         let has = options(command);
         for situation in SITUATIONS {
-            let text = situation.advice_of(speaker);
+            let text = advice_of(situation, speaker).unwrap_or_else(|| situation.advice());
             assert!(!text.is_empty() && !text.ends_with('.'), "{text}");
             for (option, of) in named(text) {
                 let has = of.map_or_else(|| has.clone(), |of| options(&of));
@@ -307,7 +329,16 @@ fn messages_name_only_options_of_the_commands_that_show_them() {
         .canonicalize()
         .unwrap();
     let mut files = Vec::new();
-    for part in ["cli", "eval", "kernels", "networks", "unlearn"] {
+    for part in [
+        "checkpoint",
+        "cli",
+        "data",
+        "eval",
+        "kernels",
+        "networks",
+        "study",
+        "unlearn",
+    ] {
         sources(&crates.join(part).join("src"), &mut files);
     }
     let (mut wrong, mut seen, mut lines) = (Vec::new(), 0, 0);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use image::{GrayImage, ImageFormat};
-use retrack_unlearn::written::{Written, digest};
+use retrack_checkpoint::written::{Written, digest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -308,7 +308,11 @@ pub fn files_below(root: &Path) -> BTreeMap<String, Vec<u8>> {
 /// Takes out what holds seconds, dates or a random key, files of events, of which a resumed run has several, and the
 /// digests of them all.
 pub fn drop_timed(files: &mut BTreeMap<String, Vec<u8>>) {
-    let timed = ["run/events.", "run/report.", retrack_unlearn::written::NAME];
+    let timed = [
+        "run/events.",
+        "run/report.",
+        retrack_checkpoint::written::NAME,
+    ];
     files.retain(|name, _| !timed.iter().any(|start| name.starts_with(start)));
 }
 

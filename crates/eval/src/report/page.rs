@@ -3,7 +3,7 @@
 //! Nothing is loaded from anywhere, and the policy in the head forbids it: only the style sheet and the script whose
 //! digests it names run, so that markup that slipped in could neither run nor call out.
 
-use retrack_unlearn::digest::sha256;
+use retrack_data::digest::sha256;
 
 use super::base64;
 use super::content::{Outcome, Report};

@@ -1,6 +1,6 @@
 //! The sections of the page, each from its part of the content.
 
-use retrack_networks::words::counted;
+use retrack_checkpoint::words::counted;
 use serde_json::Value;
 
 use super::base64;

@@ -1,11 +1,11 @@
 //! The table of an experiment and what its numbers rest on.
 
+use retrack_checkpoint::words::counted;
 use retrack_eval::score::{Spread, Table};
-use retrack_networks::words::counted;
 use serde_json::{Value, json};
 
 use super::{Line, Outcome};
-use crate::evaluation::{Protocol, sentences};
+use retrack_study::evaluation::{Protocol, sentences};
 
 /// What a reader of the table should know, each thing once: with the runs that it holds for, where these are not all.
 pub(super) fn notes(outcomes: &[Outcome]) -> Vec<String> {
@@ -173,9 +173,9 @@ pub(super) fn caption(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{MethodName, Metric};
-    use crate::evaluation::Missing;
     use retrack_eval::score::Score;
+    use retrack_study::evaluation::Missing;
+    use retrack_study::names::{MethodName, Metric};
 
     fn outcome(line: &str, seed: u64, nll: Option<f64>) -> Outcome {
         let missing = |reason: &str| Missing {
