@@ -39,6 +39,8 @@ pub enum Situation {
     NothingToResume,
     /// The network has classes and none was named.
     NoClass,
+    /// The network has classes and an image has no label.
+    NoLabel,
     /// The model's own scheduler is not built here.
     ForeignScheduler,
     /// A retained image is nearly a copy of one that leaves.
@@ -139,6 +141,13 @@ impl Situation {
 
             (Self::NoClass, Sample) => "say which with --class",
             (Self::NoClass, _) => "`retrack sample --class` draws them one class at a time",
+
+            (Self::NoLabel, Evaluate) => {
+                "say with --class which one all samples and attempts are of"
+            }
+            (Self::NoLabel, _) => {
+                "give images with labels, such as a Parquet file with a `label` column"
+            }
 
             (Self::ForeignScheduler, Sample | Evaluate) => "--scheduler chooses another",
             (Self::ForeignScheduler, Experiment) => {

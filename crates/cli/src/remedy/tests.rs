@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 15] = [
+const SITUATIONS: [Situation; 16] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -18,6 +18,7 @@ const SITUATIONS: [Situation; 15] = [
     Situation::HoldsInterrupted,
     Situation::NothingToResume,
     Situation::NoClass,
+    Situation::NoLabel,
     Situation::ForeignScheduler,
     Situation::NearCopy,
     Situation::Transparent,
