@@ -230,7 +230,7 @@ pub(crate) fn images_beside(path: &Path, source: &dyn Source) -> Option<String> 
         many => (format!("{many} images"), "are"),
     };
     Some(format!(
-        "the data set is the {}; {images} beside it ({first}{}) {are} not read",
+        "read as {}; {images} beside it ({first}{}) {are} not read",
         source.kind(),
         if count > 1 { ", ..." } else { "" },
     ))
