@@ -46,7 +46,7 @@ put("safetensors", "types.safetensors", safetensors(
 put("safetensors", "many.safetensors", safetensors([(f"blocks.{i}.weight", "F32", [i % 4 + 1, 2]) for i in range(40)]))
 
 for name in ["strided", "strided_legacy", "tied", "types"]:
-    shutil.copy(ROOT / f"crates/networks/tests/files/{name}.bin", (CORPUS / "torch").mkdir(parents=True, exist_ok=True) or CORPUS / "torch")
+    shutil.copy(ROOT / f"crates/checkpoint/tests/files/{name}.bin", (CORPUS / "torch").mkdir(parents=True, exist_ok=True) or CORPUS / "torch")
 
 for case in ["predict_demo", "predict_scale_shift_attn_groups", "predict_fourier", "predict_class_table", "predict_sd1", "vae_tiny",
              "text_quick_gelu"]:
@@ -84,10 +84,10 @@ for mode, channels in [("L", 1), ("RGB", 3), ("RGBA", 4), ("LA", 2)]:
         image.save(buffer, kind, **options)
         put("image", f"{mode}.{ending}", buffer.getvalue())
 for name in ["cmyk.jpg", "progressive.jpg", "rotated.jpg"]:
-    put("image", name, (ROOT / "crates/unlearn/tests/files" / name).read_bytes())
+    put("image", name, (ROOT / "crates/data/tests/files" / name).read_bytes())
 
 for name in ["binary", "hugging_face", "plain_zstd"]:
-    put("parquet", f"{name}.parquet", (ROOT / f"crates/unlearn/tests/files/{name}.parquet").read_bytes())
+    put("parquet", f"{name}.parquet", (ROOT / f"crates/data/tests/files/{name}.parquet").read_bytes())
 
 images = bytes([0, 0, 8, 3]) + struct.pack(">3I", 3, 4, 5) + pixels[:60]
 color = bytes([0, 0, 8, 4]) + struct.pack(">4I", 2, 4, 4, 3) + pixels[:96]

@@ -8,12 +8,12 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::log_softmax};
+use retrack_data::pixels::to_unit;
+use retrack_data::{Dataset, OpenOptions};
 use retrack_eval::digits::{DIGITS, DigitClassifier, SIDE};
 use retrack_networks::gradients::GradientSet;
 use retrack_networks::parameters;
 use retrack_networks::random::{Random, Stream};
-use retrack_unlearn::data::{Dataset, OpenOptions};
-use retrack_unlearn::feed::to_unit;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, LearningRate};
 
 const BATCH: usize = 128;
@@ -108,7 +108,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn read(data: &Dataset, row: usize) -> Result<Vec<u8>, retrack_unlearn::data::DataError> {
+fn read(data: &Dataset, row: usize) -> Result<Vec<u8>, retrack_data::DataError> {
     let mut image = vec![0; SIDE * SIDE];
     data.read(row, &mut image)?;
     Ok(image)

@@ -4,7 +4,7 @@ mod support;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_networks::folder::{Dtype, RawTensor, read_weight_file};
+use retrack_checkpoint::folder::{Dtype, RawTensor, read_weight_file};
 use retrack_networks::lora;
 use retrack_networks::parameters;
 use retrack_networks::random::{Random, Stream};
@@ -51,7 +51,7 @@ fn an_adapter_beside_a_model_becomes_its_weights_and_nothing_else_changes() {
     // The record of the merge, and the list of what it wrote.
     let record = folder.read_json("merged/run/config.json");
     assert_eq!(record["command"], "merge");
-    for name in ["run/", "run/config.json", retrack_unlearn::written::NAME] {
+    for name in ["run/", "run/config.json", retrack_checkpoint::written::NAME] {
         assert!(merged.remove(name).is_some(), "{name}");
     }
     assert_ne!(merged[UNET], beside[UNET]);
@@ -99,7 +99,7 @@ fn an_adapter_is_trained_resumed_and_written_beside_the_untouched_model() {
     folder.done(&format!("{RUN} --steps 3 --out out"));
     let mut out = folder.files("out");
     out.retain(|name, _| !name.starts_with("run/"));
-    assert!(out.remove(retrack_unlearn::written::NAME).is_some());
+    assert!(out.remove(retrack_checkpoint::written::NAME).is_some());
     let adapter = out.remove(lora::FILE_NAME).unwrap();
     let card = String::from_utf8(out.remove("README.md").unwrap()).unwrap();
     assert!(card.contains("pipeline.load_lora_weights("), "{card}");

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use retrack_networks::folder::read_weight_file;
+use retrack_checkpoint::folder::read_weight_file;
 use serde::Deserialize;
 use serde_json::Value;
 use support::{Folder, Said, files_below, parity};

@@ -336,14 +336,14 @@ fn formats_that_are_not_read_are_named_with_a_way_out() {
 fn captions_with_a_mark_at_the_start_and_lists_are_read_and_lists_are_said() {
     let folder = Folder::new();
     folder.photos("photos");
-    let data = retrack_unlearn::data::Dataset::open(
+    let data = retrack_data::Dataset::open(
         &folder.path("photos"),
-        &retrack_unlearn::data::OpenOptions::default(),
+        &retrack_data::OpenOptions::default(),
     )
     .unwrap();
     let read = |name: &str| {
         let path = folder.path(name);
-        let found = retrack_unlearn::data::captions(&data, path.to_str().unwrap());
+        let found = retrack_data::captions(&data, path.to_str().unwrap());
         found.map_err(|error| error.to_string())
     };
     let lines = |text: &dyn Fn(usize) -> String| -> String {

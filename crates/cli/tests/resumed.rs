@@ -227,7 +227,7 @@ fn a_checkpoint_of_an_earlier_version_is_refused_by_name() {
         old.extend(&content[end..]);
         folder.write(&format!("out/run/{name}"), old);
         let digest =
-            retrack_networks::folder::sha256_file(&folder.path(&format!("out/run/{name}")));
+            retrack_checkpoint::folder::sha256_file(&folder.path(&format!("out/run/{name}")));
         folder.write(&format!("out/run/{stem}.sha256"), digest.unwrap());
     }
     let output = folder.command(&format!("{RUN} --resume")).output().unwrap();

@@ -213,6 +213,58 @@ fn training_keeps_its_step_and_a_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn a_second_signal_while_the_result_is_looked_at_costs_no_step() {
+    let folder = Folder::new();
+    let assets = support::parity().join("../../assets");
+    let line = format!(
+        "unlearn --model {0}/base-model --data {0}/digits.parquet --forget label:10 --preset demo --batch-size 4 \
+         --steps 3",
+        assets.canonicalize().unwrap().display()
+    );
+    folder.done(&format!("{line} --out whole"));
+    let line = format!("{line} --out out");
+    let child = folder
+        .command(&line)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Guard(child);
+    let mut pipe = child.0.stderr.take().unwrap();
+    // The folder is written and opened again.
+    while !folder.path("out/run/model/model_index.json").exists() {
+        assert!(child.0.try_wait().unwrap().is_none(), "ended too early");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    send(&child, "INT");
+    std::thread::sleep(Duration::from_millis(400));
+    send(&child, "INT");
+    let status = child.0.wait().unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut pipe, &mut said).unwrap();
+    assert_eq!(status.code(), Some(130), "{said}");
+    for part in [
+        "stopping once the result is written",
+        "interrupted a second time",
+        "the same command with --resume goes on",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert_clean(&folder, &line);
+    assert!(!folder.path("out/model_index.json").exists());
+    let said = folder.done(&format!("{line} --resume")).stderr;
+    assert!(said.contains("resuming after step 3"), "{said}");
+    let events = |out: &str| support::events(&folder, out);
+    let errors = |out: &str| events(out).last().unwrap()["forgotten_error"].clone();
+    assert_eq!(events("out").len(), 3);
+    assert!(errors("out").is_f64());
+    assert_eq!(errors("out"), errors("whole"));
+    let (mut whole, mut resumed) = (folder.files("whole"), folder.files("out"));
+    support::drop_timed(&mut whole);
+    support::drop_timed(&mut resumed);
+    support::assert_same_files(&whole, &resumed, "resumed");
+}
+
+#[test]
 fn one_signal_that_is_sent_twice_keeps_the_step() {
     let folder = Folder::with_model_and_photos();
     folder.tiny_arch(serde_json::json!({}));
@@ -253,6 +305,17 @@ fn a_demo_says_how_to_start_again() {
         "{said}"
     );
     assert_clean(&folder, "demo");
+    // While it unlearns too: what is kept then is of no use to anybody.
+    let steps = folder.path("again/model/run/events.jsonl");
+    let (code, said) = interrupted(&folder, "demo --count 4 --out again", "INT", &|| {
+        fs::metadata(&steps).is_ok_and(|file| file.len() > 0)
+    });
+    assert_eq!(code, Some(130), "{said}");
+    assert!(
+        said.contains(": the same command with --force starts again") && !said.contains("kept"),
+        "{said}"
+    );
+    folder.refused("demo --count 4 --out again", &["again", "--force"]);
 }
 
 #[test]
@@ -317,9 +380,9 @@ fn a_merge_that_is_stopped_leaves_nothing_behind() {
         folder.read("model/model_index.json"),
     );
     // Written by an earlier command, so that --force may replace it.
-    let mut list = retrack_unlearn::written::Written::default();
+    let mut list = retrack_checkpoint::written::Written::default();
     let index = folder.read("out/model_index.json");
-    let digest = retrack_unlearn::written::digest(&index);
+    let digest = retrack_checkpoint::written::digest(&index);
     list.add(std::path::Path::new("model_index.json"), digest);
     list.save(&folder.path("out")).unwrap();
     let before = folder.files("out");

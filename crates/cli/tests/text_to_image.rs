@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
-use retrack_unlearn::data::{Dataset, OpenOptions};
+use retrack_data::{Dataset, OpenOptions};
 use serde_json::json;
 use support::{Folder, assert_same_files, events};
 
@@ -140,7 +140,7 @@ fn the_memorized_cluster_of_a_published_prompt_is_unlearned_and_nothing_else_cha
         let (mut before, mut after) = (folder.files("model"), folder.files("new"));
         after.retain(|name, _| !name.starts_with("run/"));
         assert!(after.remove(".gitignore").is_some());
-        assert!(after.remove(retrack_unlearn::written::NAME).is_some());
+        assert!(after.remove(retrack_checkpoint::written::NAME).is_some());
         let card = String::from_utf8(after.remove("README.md").unwrap()).unwrap();
         assert!(card.contains("pipeline_tag: text-to-image\n"), "{card}");
         let (old, new) = (before.remove(UNET).unwrap(), after.remove(UNET).unwrap());

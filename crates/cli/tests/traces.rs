@@ -5,7 +5,7 @@ mod support;
 mod traces;
 
 use image::{GrayImage, ImageFormat, imageops};
-use retrack_unlearn::tensorboard::EventWriter;
+use retrack_study::tensorboard::EventWriter;
 use support::{Folder, SIDE, noise, photo_png, png};
 use traces::Traces;
 

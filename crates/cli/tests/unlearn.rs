@@ -2,7 +2,7 @@
 
 mod support;
 
-use retrack_unlearn::written::NAME as LIST;
+use retrack_checkpoint::written::NAME as LIST;
 use serde_json::Value;
 use support::{Folder, PHOTOS, SIDE, events, noise, photo_png, png};
 

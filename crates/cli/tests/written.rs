@@ -6,7 +6,7 @@ mod support;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use retrack_networks::folder::{Dtype, ModelFolder};
+use retrack_checkpoint::folder::{Dtype, ModelFolder};
 use serde_json::{Value, json};
 use support::{Folder, decode_base64, events, noise, png};
 
@@ -312,7 +312,7 @@ fn verify_says_same_beside_what_somebody_keeps_in_the_folder() {
     // Nor may the list claim what the report does not know.
     let list: Value = folder.read_json("out/.retrack-files.json");
     let mut more = list.clone();
-    more["files"]["letter.txt"] = json!([retrack_unlearn::written::digest(b"mine too")]);
+    more["files"]["letter.txt"] = json!([retrack_checkpoint::written::digest(b"mine too")]);
     folder.write("out/.retrack-files.json", more.to_string());
     let said = folder.ends("verify out", 1);
     assert!(

@@ -1,7 +1,7 @@
 //! Samples that lie much nearer to one training image than to others.
 
-use retrack_unlearn::data::{DataError, Dataset};
-use retrack_unlearn::neighbors::{NeighborError, first_equal, nearest_to};
+use retrack_data::neighbors::{NeighborError, first_equal, nearest_to};
+use retrack_data::{DataError, Dataset};
 use serde::{Deserialize, Serialize};
 
 use crate::distance::mean;
@@ -185,7 +185,7 @@ impl Copies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use retrack_unlearn::data::ImageShape;
+    use retrack_data::ImageShape;
 
     /// Bytes of images at once.
     const BUDGET: usize = 1 << 20;

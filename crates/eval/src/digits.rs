@@ -154,7 +154,7 @@ impl DigitClassifier {
         for images in images.chunks(BATCH * SIDE * SIDE) {
             let values: Vec<f32> = images
                 .iter()
-                .map(|&byte| retrack_unlearn::feed::to_unit(byte))
+                .map(|&byte| retrack_data::pixels::to_unit(byte))
                 .collect();
             let shape = [values.len() / (SIDE * SIDE), SIDE, SIDE, 1];
             let x = Tensor::from_data(TensorData::new(values, shape), device);

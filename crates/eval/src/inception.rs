@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
-use retrack_networks::folder::{FolderError, read_weight_file};
+use retrack_checkpoint::folder::{FolderError, read_weight_file};
 
 use crate::images::{ImagesError, image_len};
 use crate::inception_blocks::{Block, Conv, Parts, Pool, same, valid};

@@ -1,12 +1,12 @@
 //! Whether a model brings an image back from its noised form: the published "injection" (arXiv 2509.13007).
 
 use burn::tensor::{Tensor, TensorData};
+use retrack_data::pixels::to_unit;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{
     Sampler, ScheduleError, SchedulerConfig, SchedulerKind, TimestepSpacing,
 };
 use retrack_networks::unet2d::InputError;
-use retrack_unlearn::feed::to_unit;
 
 use crate::distance::mean;
 use crate::frequency::{Frequency, to_nearest_image};

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use retrack_unlearn::durable;
+use retrack_checkpoint::durable;
+use retrack_checkpoint::hex::hex;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use sha2::{Digest, Sha256};
 
@@ -116,10 +117,6 @@ fn digest(count: u64, mean: &[u8], scatter: &[u8]) -> String {
     hash.update(mean);
     hash.update(scatter);
     hex(&hash.finalize())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

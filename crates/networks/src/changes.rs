@@ -4,9 +4,9 @@
 
 use burn::module::Module;
 
-use crate::folder::{FolderError, RawTensor, Weights};
 use crate::lora::Adapters;
 use crate::parameters::{self, to_host};
+use retrack_checkpoint::folder::{FolderError, RawTensor, Weights};
 
 /// Weights of a written model, compared with its base's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -137,7 +137,7 @@ fn differing(old: &[f32], new: &[f32]) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::folder::Dtype;
+    use retrack_checkpoint::folder::Dtype;
 
     fn counted(base: &[f32], dtype: Dtype, trained: &[f32], written: Dtype) -> Changes {
         let shape = vec![base.len()];

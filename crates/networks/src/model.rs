@@ -7,12 +7,12 @@ use burn::tensor::Device;
 
 use crate::conditional::UNet2DConditionConfig;
 use crate::config::{ConfigError, UNet2DConfig};
-use crate::folder::{Class, FolderError, ModelFolder, Weights, Written};
 use crate::parameters::{self, Mismatch};
 use crate::schedule::{ScheduleError, SchedulerConfig};
 use crate::text::TextError;
 use crate::tokenizer::TokenizerError;
 use crate::unet2d::UNet2DModel;
+use retrack_checkpoint::folder::{Class, FolderError, ModelFolder, Weights, Written};
 
 /// Why a model folder could not become a network.
 #[derive(Debug, thiserror::Error)]

@@ -4,7 +4,7 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
-use crate::folder::{FolderError, RawTensor, Weights, current_name};
+use retrack_checkpoint::folder::{FolderError, RawTensor, Weights, current_name};
 
 /// How a parameter lies in a checkpoint, relative to its tensor here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,7 +262,7 @@ pub fn set_weights<M: Module>(module: &M, weights: &mut Weights) -> Result<(), F
 }
 
 /// Replaces every parameter by the tensor of its name, as
-/// [`read_weight_file`](crate::folder::read_weight_file) returns them. Attention parameters may have the
+/// [`read_weight_file`](retrack_checkpoint::folder::read_weight_file) returns them. Attention parameters may have the
 /// names that they had before diffusers 0.14.
 ///
 /// # Errors

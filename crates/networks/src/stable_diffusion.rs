@@ -7,7 +7,6 @@ use burn::tensor::{Device, Tensor};
 
 use crate::conditional::{UNet2DConditionConfig, UNet2DConditionModel};
 use crate::config::ConfigError;
-use crate::folder::{Class, FolderError, Kind, Library, ModelFolder, Part, Weights, Written};
 use crate::lora::Adapters;
 use crate::model::{self, ModelError};
 use crate::parameters;
@@ -15,6 +14,9 @@ use crate::schedule::{SchedulerConfig, SchedulerKind};
 use crate::text::{CLIPTextModel, TextConfig};
 use crate::tokenizer::ClipTokenizer;
 use crate::vae::{AutoencoderConfig, AutoencoderKL};
+use retrack_checkpoint::folder::{
+    Class, FolderError, Kind, Library, ModelFolder, Part, Weights, Written,
+};
 
 /// A conditional denoiser read from a folder.
 pub struct ConditionalModel {

@@ -4,9 +4,9 @@ mod support;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use retrack_checkpoint::folder::{ModelFolder, read_weight_file};
 use retrack_networks::conditional::{Prompted, UNet2DConditionConfig, UNet2DConditionModel};
 use retrack_networks::denoiser::Denoiser;
-use retrack_networks::folder::{ModelFolder, read_weight_file};
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::parameters::{self, to_host};
 use retrack_networks::random::Random;

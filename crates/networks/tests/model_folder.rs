@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use retrack_networks::folder::{
+use retrack_checkpoint::folder::{
     Dtype, FolderError, Kind, ModelFolder, RawTensor, StoredTensor, Weights, sha256_file,
 };
 use serde_json::{Value, json};
@@ -953,7 +953,8 @@ fn what_is_written_loads_in_diffusers() {
             pairs.extend([fixture(case), out]);
         }
     }
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/load_written.py");
+    let script =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../checkpoint/tests/files/load_written.py");
     let status = std::process::Command::new(python)
         .arg(script)
         .arg("2")
@@ -1074,7 +1075,7 @@ fn wrapped_shards_are_all_written_anew_with_their_index() {
 fn a_wrapped_bin_becomes_a_safetensors_file() {
     let (base, model) = copy_of("folder_f16_bin");
     let bin = ModelFolder::open(&model).unwrap().weight_files().remove(0);
-    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/wrapped.bin");
+    let made = Path::new(env!("CARGO_MANIFEST_DIR")).join("../checkpoint/tests/files/wrapped.bin");
     fs::copy(made, &bin).unwrap();
     let folder = ModelFolder::open(&model).unwrap();
     let mut weights = folder.weights().unwrap();

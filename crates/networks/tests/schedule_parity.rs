@@ -227,7 +227,7 @@ fn every_scheduler_of_diffusers_is_read_with_its_betas_or_refused_by_name() {
     const SHIFTED: [&str; 2] = ["CogVideoXDDIMScheduler", "CogVideoXDPMScheduler"];
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../fixtures/parity/scheduler_classes/classes.json");
-    let file = retrack_networks::json::parse(&fs::read(path).unwrap()).unwrap();
+    let file = retrack_checkpoint::json::parse(&fs::read(path).unwrap()).unwrap();
     let timesteps: Vec<usize> = serde_json::from_value(file["timesteps"].clone()).unwrap();
     let stable_diffusion = &file["classes"]["PNDMScheduler"]["converted"]["abar"];
     let (mut read, mut refused) = (Vec::new(), Vec::new());

@@ -5,7 +5,7 @@ mod support;
 
 use std::fs;
 
-use retrack_networks::folder::Part;
+use retrack_checkpoint::folder::Part;
 use retrack_networks::tokenizer::ClipTokenizer;
 use serde_json::{Value, json};
 use support::Case;

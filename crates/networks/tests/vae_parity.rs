@@ -4,7 +4,7 @@
 mod support;
 
 use burn::tensor::{Device, Tensor};
-use retrack_networks::folder::{Dtype, RawTensor};
+use retrack_checkpoint::folder::{Dtype, RawTensor};
 use retrack_networks::parameters::{self, to_host};
 use retrack_networks::vae::{AutoencoderConfig, AutoencoderKL};
 use support::{Case, formula, worst};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::schedule::NoiseSchedule;
 
-use crate::data::Dataset;
+use retrack_data::Dataset;
 
 /// Clean images with the noise and the timesteps that a step draws for them.
 #[derive(Debug, Clone)]

@@ -11,18 +11,18 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
+use retrack_checkpoint::folder::sha256_file;
 use retrack_networks::denoiser::Denoiser;
-use retrack_networks::folder::sha256_file;
 use retrack_networks::lora;
 use retrack_networks::parameters::{self, to_host};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::data::hex;
-use crate::durable;
 use crate::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig};
 use crate::trainer::Trainer;
+use retrack_checkpoint::durable;
+use retrack_checkpoint::hex::hex;
 
 /// Why a checkpoint could not be written or read.
 #[derive(Debug, thiserror::Error)]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use retrack_networks::random::{Random, Stream};
 
 use crate::batch::{Batch, Candidates, Draws, Noised};
-use crate::data::DataError;
 use crate::images::{Drawn, Images};
+use retrack_data::DataError;
 
 /// How many images a step takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,20 +251,10 @@ impl<'a> Feed<'a> {
     }
 }
 
-/// A byte as networks read it: 0 to 255 becomes -1 to 1.
-pub fn to_unit(byte: u8) -> f32 {
-    f32::from(byte) / 127.5 - 1.0
-}
-
-/// The way back of [`to_unit`], rounded as diffusers' pipelines do.
-pub fn to_byte(value: f32) -> u8 {
-    ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{Dataset, ImageShape};
+    use retrack_data::{Dataset, ImageShape};
 
     fn feed(dataset: &Dataset, images: usize, accumulate: usize) -> Feed<'_> {
         let size = BatchSize { images, accumulate };

@@ -2,8 +2,8 @@
 
 use retrack_networks::random::Stream;
 
-use crate::data::{DataError, Dataset};
-use crate::feed::to_unit;
+use retrack_data::pixels::to_unit;
+use retrack_data::{DataError, Dataset};
 
 /// Where in a run's random numbers an image is drawn: images that are distributions differ from one draw to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,9 +11,9 @@ use retrack_networks::parameters::to_host;
 use retrack_networks::random::Random;
 use retrack_networks::vae::{AutoencoderKL, VaeError};
 
-use crate::data::{DataError, Dataset};
 use crate::images::{Drawn, Images};
-use crate::neighbors::NeighborError;
+use retrack_data::neighbors::NeighborError;
+use retrack_data::{DataError, Dataset};
 
 /// Why images have no latents.
 #[derive(Debug, thiserror::Error)]

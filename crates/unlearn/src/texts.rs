@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use sha2::{Digest, Sha256};
 
-use crate::data::{Split, hex};
+use retrack_checkpoint::hex::hex;
+use retrack_data::Split;
 
 /// Where an image's text comes from, the first that there is: its part's, its own, the one for all.
 #[derive(Debug, Clone, Default)]

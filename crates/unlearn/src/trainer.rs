@@ -10,11 +10,11 @@ use retrack_networks::random::Stream;
 use retrack_networks::schedule::NoiseSchedule;
 use retrack_networks::unet2d::InputError;
 
-use crate::data::DataError;
 use crate::feed::Feed;
 use crate::objective::{Losses, NotFinite, Objective, Pass, PassError, Sums};
 use crate::optimizer::{AdamW, Ema, LearningRate};
 use crate::watch::CollapseWatch;
+use retrack_data::DataError;
 
 /// Why a step did not happen. The network is as it was before.
 #[derive(Debug, thiserror::Error)]

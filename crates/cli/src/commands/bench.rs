@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
+use retrack_data::neighbors::nearest;
+use retrack_data::{Dataset, ImageShape};
 use retrack_networks::config::UNet2DConfig;
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::parameters;
@@ -13,19 +15,17 @@ use retrack_networks::random::{Random, Stream};
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_unlearn::data::{Dataset, ImageShape};
 use retrack_unlearn::feed::{BatchSize, Feed};
-use retrack_unlearn::neighbors::nearest;
 use retrack_unlearn::objective::Method;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, LearningRate};
 use retrack_unlearn::trainer::Trainer;
 use serde_json::{Value, json};
 
 use crate::args::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
-use crate::evidence::peak_memory_bytes;
-use crate::failure::Failure;
-use crate::machine;
 use crate::progress::say;
+use retrack_study::evidence::peak_memory_bytes;
+use retrack_study::failure::Failure;
+use retrack_study::machine;
 
 /// Retained neighbors of each forgotten image: the published experiments' number.
 const NEIGHBORS: usize = 10;
@@ -273,10 +273,10 @@ impl Bench {
 
 fn read_config(path: &Path) -> Result<UNet2DConfig, Failure> {
     let text =
-        retrack_networks::files::read_text(path).map_err(|error| Failure::read(path, error))?;
+        retrack_checkpoint::files::read_text(path).map_err(|error| Failure::read(path, error))?;
     let at = |problem: String| Failure::input(format!("{}: {problem}", path.display()));
     let json: Value =
-        retrack_networks::json::parse(text.as_bytes()).map_err(|error| at(error.to_string()))?;
+        retrack_checkpoint::json::parse(text.as_bytes()).map_err(|error| at(error.to_string()))?;
     UNet2DConfig::from_json(&json).map_err(|error| at(error.to_string()))
 }
 

@@ -13,35 +13,38 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use burn::tensor::Device;
+use retrack_checkpoint::durable;
+use retrack_checkpoint::lock::{self, Lock};
+use retrack_checkpoint::words::counted;
+use retrack_checkpoint::written::{self, Command, Output};
+use retrack_data::neighbors::{NeighborError, Neighbors};
+use retrack_data::{Dataset, Split};
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
-use retrack_networks::words::counted;
-use retrack_unlearn::data::{self, Dataset, Split};
-use retrack_unlearn::durable;
-use retrack_unlearn::lock::{self, Lock};
-use retrack_unlearn::neighbors::{NeighborError, Neighbors};
-use retrack_unlearn::run::{Difference, RunFolder, State, recorded_seconds};
+use retrack_study::run::{Difference, RunFolder, State, recorded_seconds};
 use retrack_unlearn::texts;
-use retrack_unlearn::written::{self, Output};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::pace::Pace;
-use self::summary::{caption, failures, notes, summarize, table};
-use super::unlearn::unlearn;
-use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
-use crate::evaluation::{GUIDANCE, Missing, Protocol, Subject, once};
-use crate::evidence;
-use crate::evidence::compared::{self, compared, still_found};
-use crate::evidence::comparison::About;
-use crate::failure::Failure;
-use crate::folders::{as_path, digests, outside_all};
-use crate::latent::Opened;
-use crate::progress::say;
-use crate::remedy::{self, Situation};
-use crate::settings::{Experiment, Settings};
-use crate::space::{LatentWork, Needs, Phases, Work};
-use crate::{interrupt, latent, machine, model, progress};
+use self::summary::{caption, collapses, failures, notes, summarize, table};
+use crate::args::ExperimentArgs;
+use crate::progress;
+use crate::progress::{Printed, say};
+use retrack_study::evaluation::{GUIDANCE, Missing, Protocol, Subject, once};
+use retrack_study::evidence;
+use retrack_study::evidence::compared::{self, compared, still_found};
+use retrack_study::evidence::comparison::About;
+use retrack_study::failure::Failure;
+use retrack_study::folders::{as_path, digests, outside_all};
+use retrack_study::latent::Opened;
+use retrack_study::names::MethodName;
+use retrack_study::settings::{Experiment, Settings};
+use retrack_study::situation::{self, Situation};
+use retrack_study::space::{LatentWork, Needs, Phases, Work};
+use retrack_study::task::Task;
+use retrack_study::unlearn::unlearn;
+use retrack_study::{interrupt, latent, machine, model};
 
 /// The file that says what is compared.
 const IDENTITY: &str = "experiment.json";
@@ -119,6 +122,12 @@ struct Outcome {
     skipped: Vec<Missing>,
     #[serde(default)]
     failed: Vec<Missing>,
+    /// Why there is no model to measure: its training came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unlearning_failed: Option<String>,
+    /// How many times its start the loss of the retained images reached, where that was too much: a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    collapse: Option<String>,
     #[serde(default)]
     notes: Vec<String>,
 }
@@ -145,7 +154,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
     let opened = latent::open(&args.model)?;
-    let prompts = opened.prompts(&args.prompts, &args.data.path)?;
+    let prompts = opened.prompts(&args.prompts.options(), &args.data.path)?;
     let protocol = Protocol {
         metrics: args.metrics.clone().unwrap_or(preset.protocol.metrics),
         samples: args.protocol.samples.unwrap_or(preset.protocol.samples),
@@ -178,7 +187,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     } else {
         args.forget.clone()
     };
-    let published = prompts.is_some() && data::is_published(&args.data.path);
+    let published = prompts.is_some() && retrack_data::is_published(&args.data.path);
     let forget = match forget.as_slice() {
         [] if published => opened.selection(&[], &args.data.path)?,
         _ => forget,
@@ -196,7 +205,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     once("--seeds", &seeds, u64::to_string)?;
     once("--forget", &forget, String::clone)?;
 
-    let data = opened.open_data(&args.data)?;
+    let data = opened.open_data(&args.data.source())?;
     let judges = protocol.judges(&data, &device)?;
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
     let mut shown = Vec::with_capacity(forget.len());
@@ -277,7 +286,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let mut neighbors = 0;
     for run in &missing {
         if let Line::Method(method) = run.line {
-            let unlearning = UnlearnArgs {
+            let unlearning = Task {
                 method: Some(method),
                 ..unlearn_args(args, &forget[run.forget], &args.out)
             };
@@ -305,7 +314,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(&plan).expect("JSON has no unwritable values");
         say!("{text}");
     }
-    needs.check(&args.out, 0, remedy::advice(Situation::StepTooLarge))?;
+    needs.check(&args.out, 0, situation::advice(Situation::StepTooLarge))?;
     if args.dry_run {
         return Ok(());
     }
@@ -340,7 +349,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             true => format!("{place}{}", pace.text(&missing)),
             false => format!("{place} is complete"),
         });
-        let _stage = progress::stage(index + 1, runs.len());
+        let _stage = retrack_study::progress::stage(index + 1, runs.len());
         if current.0 != run.forget {
             current = subject(run.forget)?;
         }
@@ -361,6 +370,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let summary = json!({
         "experiment": identity,
         "failed": failures(&outcomes),
+        "collapsed": collapses(&outcomes),
         "lines": lines.iter().map(|line| summarize(&line.name(), &outcomes)).collect::<Vec<_>>(),
     });
     let text = serde_json::to_string_pretty(&summary).expect("JSON has no unwritable values");
@@ -375,6 +385,11 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             .iter()
             .filter(|outcome| outcome.line == line.name())
             .map(|outcome| outcome.scores.clone())
+            .collect(),
+        collapsed: outcomes
+            .iter()
+            .filter(|outcome| outcome.line == line.name() && outcome.collapse.is_some())
+            .map(|outcome| outcome.run.clone())
             .collect(),
     });
     let about = About {
@@ -452,7 +467,7 @@ fn once_each(data: &Dataset, forget: &[String], rows: &[Vec<usize>]) -> Result<(
 }
 
 /// Neighbors that one unlearning run looks for; 0 where it looks for none.
-fn neighbors_of_one(data: &Dataset, args: &UnlearnArgs) -> Result<usize, Failure> {
+fn neighbors_of_one(data: &Dataset, args: &Task) -> Result<usize, Failure> {
     let shape = data.shape();
     let settings = Settings::resolve(args, shape.height, shape.width)?;
     Ok(match settings.neighbors {
@@ -535,7 +550,7 @@ fn begin(out: &Path, identity: &Value) -> Result<(Lock, Output), Failure> {
     let lock = Lock::take(out)?;
     let goes_on = goes_on(out, identity)?;
     // Summaries that somebody wrote on stay: better now than after the last run.
-    let mut output = Output::open(out, true, |path| {
+    let mut output = Output::open(out, Command::Experiment, true, |path| {
         let written = SUMMARY.iter().chain(&[evidence::PAGE, evidence::CONTENT]);
         written.into_iter().any(|name| path == Path::new(name))
     })?;
@@ -623,8 +638,19 @@ impl Comparison<'_> {
         }
         let (model, seconds) = match (&unlearning, run.line) {
             (Some(unlearning), _) => {
-                let seconds = self.unlearn(unlearning, &settings)?;
-                (unlearning.out.clone(), seconds)
+                match self.unlearn(unlearning, &settings) {
+                    // The others may do better.
+                    Err(failure) if failure.diverged => {
+                        let message = failure.message;
+                        progress::warn(format!("{}: unlearning failed: {message}", run.name()));
+                        interrupt::at_once(KEPT);
+                        return self.keep(Outcome {
+                            unlearning_failed: Some(message),
+                            ..self.nothing_of(run, settings)
+                        });
+                    }
+                    seconds => (unlearning.out.clone(), seconds?),
+                }
             }
             (None, Line::Retrained) => {
                 let path = self.args.retrained.clone();
@@ -636,28 +662,52 @@ impl Comparison<'_> {
         let found = self
             .protocol
             .evaluate(&model, subject, run.seed, self.device)?;
-        let outcome = Outcome {
-            run: run.name(),
-            line: run.line.name(),
-            seed: run.seed,
-            forget: self.shown[run.forget].clone(),
-            settings,
+        let collapse = match &unlearning {
+            Some(unlearning) => collapse(&unlearning.out)?,
+            None => None,
+        };
+        self.keep(Outcome {
             seconds,
             measuring_seconds: start.elapsed().as_secs_f64(),
             scores: found.scores,
             skipped: found.skipped,
             failed: found.failed,
+            collapse,
             notes: found.notes,
-        };
+            ..self.nothing_of(run, settings)
+        })
+    }
+
+    /// A run of which nothing is known yet.
+    fn nothing_of(&self, run: &Run, settings: Value) -> Outcome {
+        Outcome {
+            run: run.name(),
+            line: run.line.name(),
+            seed: run.seed,
+            forget: self.shown[run.forget].clone(),
+            settings,
+            seconds: None,
+            measuring_seconds: 0.0,
+            scores: Vec::new(),
+            skipped: Vec::new(),
+            failed: Vec::new(),
+            unlearning_failed: None,
+            collapse: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Writes a result, so that its run is not repeated.
+    fn keep(&self, outcome: Outcome) -> Result<Outcome, Failure> {
         let text = serde_json::to_string_pretty(&outcome).expect("JSON has no unwritable values");
-        let name = result(Path::new(""), &run.name());
+        let name = result(Path::new(""), &outcome.run);
         let content = format!("{text}\n").into_bytes();
         self.output.borrow_mut().put(&[(name, content)])?;
         Ok(outcome)
     }
 
     /// Makes the model if it is not complete. Returns how long that took, now or before.
-    fn unlearn(&self, args: &UnlearnArgs, settings: &Value) -> Result<Option<f64>, Failure> {
+    fn unlearn(&self, args: &Task, settings: &Value) -> Result<Option<f64>, Failure> {
         let state = RunFolder::state(&args.out);
         if state == State::Ended {
             // Complete, but stopped before it was measured: it may have been made with other settings.
@@ -674,18 +724,18 @@ impl Comparison<'_> {
                 ))),
             };
         }
-        let args = UnlearnArgs {
+        let args = Task {
             resume: state == State::Interrupted,
             ..args.clone()
         };
-        let seconds = unlearn(&args)?.map(|summary| summary.seconds);
+        let seconds = unlearn(&args, &mut Printed)?.map(|summary| summary.seconds);
         interrupt::at_once(KEPT);
         Ok(seconds)
     }
 
-    fn unlearn_args(&self, run: &Run, method: MethodName) -> UnlearnArgs {
+    fn unlearn_args(&self, run: &Run, method: MethodName) -> Task {
         let out = self.args.out.join("models").join(run.name());
-        UnlearnArgs {
+        Task {
             method: Some(method),
             seed: Some(run.seed),
             ..unlearn_args(self.args, &self.forget[run.forget], &out)
@@ -693,16 +743,39 @@ impl Comparison<'_> {
     }
 }
 
+/// What an unlearning run recorded of retained images that it lost, in a sentence.
+///
+/// # Errors
+/// A record that cannot be read.
+fn collapse(out: &Path) -> Result<Option<String>, Failure> {
+    let events = evidence::read_events(&out.join("run").join("events.jsonl"))?;
+    let factor = events.iter().find_map(|event| event.get("collapse_factor"));
+    Ok(factor.map(|factor| {
+        let far = match factor.as_f64() {
+            Some(factor) => format!("reached {factor:.1} times what it was at first"),
+            // JSON has no other numbers.
+            None => "is not finite any more".into(),
+        };
+        format!("the loss of the retained images {far}: the model lost what it should keep")
+    }))
+}
+
 /// What the unlearning runs of an experiment have in common.
-fn unlearn_args(args: &ExperimentArgs, forget: &str, out: &Path) -> UnlearnArgs {
-    UnlearnArgs {
+fn unlearn_args(args: &ExperimentArgs, forget: &str, out: &Path) -> Task {
+    Task {
         preset: Some(args.preset.clone()),
         config: args.config.clone(),
         checkpoint_every: Some(CHECKPOINT_EVERY),
         no_report: true,
         prompt: args.prompts.prompt.clone(),
         captions: args.captions.clone(),
-        ..UnlearnArgs::plain(&args.model, &args.data, forget, out, &args.machine)
+        ..Task::new(
+            &args.model,
+            &args.data.source(),
+            forget,
+            out,
+            &args.machine.device,
+        )
     }
 }
 
@@ -715,7 +788,7 @@ fn result(out: &Path, name: &str) -> PathBuf {
 fn needs_of_one(
     opened: &Opened,
     data: &Dataset,
-    args: &UnlearnArgs,
+    args: &Task,
     copied: u64,
 ) -> Result<Needs, Failure> {
     let shape = data.shape();

@@ -2,32 +2,33 @@
 
 use std::path::{Path, PathBuf};
 
-use retrack_networks::folder::{Dtype, FolderError, ModelFolder, RawTensor};
+use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, RawTensor};
+use retrack_checkpoint::words::counted;
+use retrack_checkpoint::written::{Command, Written};
+use retrack_data::Split;
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
-use retrack_networks::words::counted;
+use retrack_study::run::{Difference, Existing, RunError, RunFolder};
 use retrack_unlearn::checkpoint;
-use retrack_unlearn::data::Split;
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::objective::Finetune;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate};
-use retrack_unlearn::run::{Difference, Existing, RunError, RunFolder};
 use retrack_unlearn::trainer::Trainer;
-use retrack_unlearn::written::Written;
 use serde_json::{Value, json};
 
-use crate::arch::Arch;
 use crate::args::TrainArgs;
-use crate::failure::Failure;
-use crate::folders::{as_path, existing, outside_all};
-use crate::progress::say;
-use crate::remedy::{self, Situation};
-use crate::session::Session;
-use crate::space::{self, Work};
-use crate::training_view::{self, Plan, TrainingView};
-use crate::unlearning::{publish, report_split};
-use crate::{interrupt, machine, model, progress};
+use crate::progress;
+use crate::progress::{Printed, say};
+use retrack_study::arch::Arch;
+use retrack_study::failure::Failure;
+use retrack_study::folders::{as_path, existing, outside_all};
+use retrack_study::session::Session;
+use retrack_study::situation::{self, Situation};
+use retrack_study::space::{self, Work};
+use retrack_study::training_view::{self, Plan, TrainingView};
+use retrack_study::unlearning::{publish, report_split};
+use retrack_study::{interrupt, machine, model};
 
 /// Where the files of a new pipeline are.
 const FILES: [&str; 4] = [
@@ -51,7 +52,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         false => existing(args.force, args.resume),
     };
     if !args.dry_run {
-        RunFolder::check(&args.out, existing, &planned)?;
+        RunFolder::check(&args.out, Command::Train, existing, &planned)?;
     }
     if args.steps == 0 || args.batch_size == 0 || args.accumulate == 0 {
         return Err(Failure::input(
@@ -70,7 +71,11 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let device = machine::device(&args.machine.device)?.autodiff();
 
     let given = Arch::read(&args.arch)?;
-    let data = model::open_images(&args.data.path, &args.data.reading, given.channels())?;
+    let data = model::open_images(
+        &args.data.path,
+        &args.data.reading.reading(),
+        given.channels(),
+    )?;
     let shape = data.shape();
     let (arch, config) = given.fit(shape)?;
     let cost = config.cost(shape.height, shape.width);
@@ -90,6 +95,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 
     model::check_labels(&data, &rows, &config)?;
 
+    let warmup = warmup(args);
     let adamw = AdamWConfig::default();
     let ema = EmaConfig::default();
     let scheduler = SchedulerConfig::default();
@@ -97,7 +103,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let of_steps = |steps: usize, ended_at: &[usize]| -> Result<(LearningRate, Value), Failure> {
         let learning_rate = LearningRate::Cosine {
             rate: args.lr,
-            warmup: args.warmup,
+            warmup,
             steps,
             ended_at: ended_at.last().copied().unwrap_or(0),
         };
@@ -160,14 +166,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         progress::note(needs.text(&args.out));
         let text = serde_json::to_string_pretty(&resolved).expect("JSON has no unwritable values");
         say!("{text}");
-        return needs.check(&args.out, 0, remedy::advice(Situation::StepTooLarge));
+        return needs.check(&args.out, 0, situation::advice(Situation::StepTooLarge));
     }
     let held = if args.resume {
         space::bytes_below(&args.out.join("run"))
     } else {
         0
     };
-    needs.check(&args.out, held, remedy::advice(Situation::StepTooLarge))?;
+    needs.check(&args.out, held, situation::advice(Situation::StepTooLarge))?;
     progress::detail(format_args!("settings {resolved}"));
     let run = RunFolder::begin(&args.out, existing, &resolved, &planned)?;
     interrupt::goes_on("the same command with --resume goes on");
@@ -181,7 +187,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         report(args, rows.len());
         return Ok(());
     }
-    longer.say(args);
+    longer.say(args, warmup);
 
     let random = Random::new(args.seed);
     let network = parameters::initialize(config.init(&device), &random);
@@ -229,21 +235,30 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         device,
     };
     progress::note(view.announce(&args.out));
-    let last = session.train(&mut trainer, &feed, None, &mut view)?;
+    session.train(&mut trainer, &feed, None, &mut view, &mut Printed)?;
     view.draw_loss()?;
-    if last.is_some() {
-        // From here the run can be extended.
+    if checkpoint::list(&run.folder()).first() != Some(&args.steps) {
+        // From it the run can be extended: that it could not be saved before the last look is no more a warning.
         checkpoint::save(&trainer, &run.folder())?;
     }
 
     let ema = trainer.ema.as_ref().expect("set above");
     let averaged = ema.apply(trainer.network().clone());
-    let writing = progress::activity("writing the model");
+    let writing = retrack_study::progress::activity("writing the model");
     write(&arch, &scheduler, &averaged, &run)?;
     drop(writing);
     publish(&run, &args.out, true)?;
     report(args, rows.len());
     Ok(())
+}
+
+/// Steps over which the learning rate rises: as typed, as the run that goes on recorded them, or a tenth of all.
+fn warmup(args: &TrainArgs) -> usize {
+    const MOST: usize = 500;
+    let there = RunFolder::recorded(&args.out).filter(|_| args.resume);
+    let recorded = there.and_then(|(config, _)| config["learning_rate"]["warmup"].as_u64());
+    let usual = recorded.map_or((args.steps / 10).min(MOST), |steps| steps as usize);
+    args.warmup.unwrap_or(usual)
 }
 
 /// What a run that goes on has of the one that lies in its folder.
@@ -295,7 +310,7 @@ impl Longer {
         let run = Path::new("run");
         let list = Written::read(&args.out)?.unwrap_or_default();
         if !list.has(&checkpoint::file(run, newest)) {
-            RunFolder::check(&args.out, Existing::Extend, &[])?;
+            RunFolder::check(&args.out, Command::Train, Existing::Extend, &[])?;
         }
         // While the run is still one that ended.
         checkpoint::verify(&args.out.join("run"), newest).map_err(|error| {
@@ -315,13 +330,23 @@ impl Longer {
     }
 
     /// What becomes of the learning rate.
-    fn say(&self, args: &TrainArgs) {
-        if let (true, Some(ended)) = (self.extends, self.ended_at.last()) {
+    fn say(&self, args: &TrainArgs, warmup: usize) {
+        let ended = self.ended_at.last().filter(|_| self.extends);
+        let left = args.steps.saturating_sub(ended.copied().unwrap_or(0));
+        if warmup >= left {
+            progress::warn(format!(
+                "the learning rate rises over {} and only {left} are left: it never reaches {:e}",
+                counted(warmup, "step"),
+                args.lr
+            ));
+            return;
+        }
+        if let Some(ended) = ended {
             progress::note(format!(
                 "the run that ended after {ended} steps goes on to {}: its learning rate, which had come down to 0, \
                  rises over {} steps to where a cosine over {} steps is by then, and follows that to its end; one run \
                  of {} steps would have become another model",
-                args.steps, args.warmup, args.steps, args.steps
+                args.steps, warmup, args.steps, args.steps
             ));
         }
     }

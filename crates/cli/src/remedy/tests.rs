@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 16] = [
+const SITUATIONS: [Situation; 17] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -17,6 +17,7 @@ const SITUATIONS: [Situation; 16] = [
     Situation::NotEmpty,
     Situation::HoldsInterrupted,
     Situation::NothingToResume,
+    Situation::NothingLeft,
     Situation::NoClass,
     Situation::NoLabel,
     Situation::ForeignScheduler,
@@ -28,7 +29,7 @@ const SITUATIONS: [Situation; 16] = [
     Situation::BeyondFixedType,
 ];
 
-const SPEAKERS: [(Speaker, &str); 7] = [
+const SPEAKERS: [(Speaker, &str); 8] = [
     (Speaker::Train, "train"),
     (Speaker::Unlearn, "unlearn"),
     (Speaker::Experiment, "experiment"),
@@ -36,23 +37,30 @@ const SPEAKERS: [(Speaker, &str); 7] = [
     (Speaker::Merge, "merge"),
     (Speaker::Evaluate, "evaluate"),
     (Speaker::Sample, "sample"),
+    (Speaker::Neighbors, "neighbors"),
 ];
 
 /// Files whose messages several commands show, or another one than their name says. The longest path that fits counts.
 const SHOWN_BY: &[(&str, &[&str])] = &[
-    ("cli/src/commands/unlearn_text.rs", &["unlearn"]),
+    ("study/src/unlearn_text.rs", &["unlearn"]),
     ("cli/src/commands/tensors.rs", &["predict", "gradient"]),
     ("cli/src/commands/bench.rs", &["bench"]),
-    ("cli/src/evaluation", &["evaluate", "experiment"]),
-    ("cli/src/evidence/comparison.rs", &["evaluate"]),
-    ("cli/src/evidence/compared.rs", &["experiment"]),
-    ("cli/src/evidence/forgotten.rs", &["evaluate", "experiment"]),
-    // A demo says itself what to do next.
-    ("cli/src/evidence/verdict.rs", &["unlearn"]),
-    ("cli/src/evidence", &["unlearn"]),
-    ("cli/src/latent.rs", &["unlearn", "evaluate", "experiment"]),
+    ("study/src/evaluation", &["evaluate", "experiment"]),
+    ("study/src/evidence/comparison.rs", &["evaluate"]),
+    ("study/src/evidence/compared.rs", &["experiment"]),
     (
-        "cli/src/machine.rs",
+        "study/src/evidence/forgotten.rs",
+        &["evaluate", "experiment"],
+    ),
+    // A demo says itself what to do next.
+    ("study/src/evidence/verdict.rs", &["unlearn"]),
+    ("study/src/evidence", &["unlearn"]),
+    (
+        "study/src/latent.rs",
+        &["unlearn", "evaluate", "experiment"],
+    ),
+    (
+        "study/src/machine.rs",
         &[
             "train",
             "unlearn",
@@ -62,22 +70,27 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
             "demo",
         ],
     ),
-    ("cli/src/arch.rs", &["train"]),
+    ("study/src/arch.rs", &["train"]),
+    // Help of `--metrics`, and what says which option was typed.
+    ("study/src/names.rs", &["evaluate", "experiment"]),
+    ("study/src/source.rs", &["evaluate"]),
+    ("study/src/task.rs", &["unlearn"]),
+    ("study/src/unlearn.rs", &["unlearn"]),
     (
-        "cli/src/folders.rs",
+        "study/src/folders.rs",
         &["sample", "neighbors", "predict", "gradient"],
     ),
-    ("cli/src/settings.rs", &["unlearn"]),
+    ("study/src/settings.rs", &["unlearn"]),
     // What it says in a report, which only `unlearn` makes of a base that rounds.
-    ("cli/src/reopened.rs", &["unlearn"]),
+    ("study/src/reopened.rs", &["unlearn"]),
     // Another type is asked for there alone.
-    ("networks/src/folder/error.rs", &["unlearn"]),
+    ("checkpoint/src/folder/error.rs", &["unlearn"]),
     (
-        "unlearn/src/data/published.rs",
+        "data/src/published.rs",
         &["unlearn", "evaluate", "experiment"],
     ),
     (
-        "unlearn/src/data",
+        "data/src",
         &[
             "unlearn",
             "train",
@@ -107,6 +120,17 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
             "evaluate",
         ],
     ),
+    (
+        "study/src",
+        &[
+            "unlearn",
+            "train",
+            "experiment",
+            "demo",
+            "sample",
+            "evaluate",
+        ],
+    ),
 ];
 
 /// The commands that are told how images are to be read.
@@ -120,7 +144,7 @@ const DATA: &[&str] = &[
 ];
 
 /// Messages of a file that only some of its commands show, by a part of them.
-const ONLY: [(&str, &[&str]); 9] = [
+const ONLY: [(&str, &[&str]); 10] = [
     ("--split", DATA),
     ("--alpha", DATA),
     // Of a network that takes texts, which `draw` samples from.
@@ -132,6 +156,7 @@ const ONLY: [(&str, &[&str]); 9] = [
     ),
     ("--fail-if-found", &["unlearn", "evaluate", "demo"]),
     ("draw more with a larger --samples", &["evaluate"]),
+    ("Without --baseline", &["evaluate"]),
     // It speaks of `retrack unlearn`, which it names.
     ("with this model as its --model", &["unlearn"]),
     // Adapters are trained there alone.
@@ -288,7 +313,7 @@ fn advice_names_only_options_of_the_command_that_gives_it() {
     for (speaker, command) in SPEAKERS {
         let has = options(command);
         for situation in SITUATIONS {
-            let text = situation.advice_of(speaker);
+            let text = advice_of(situation, speaker).unwrap_or_else(|| situation.advice());
             assert!(!text.is_empty() && !text.ends_with('.'), "{text}");
             for (option, of) in named(text) {
                 let has = of.map_or_else(|| has.clone(), |of| options(&of));
@@ -305,7 +330,16 @@ fn messages_name_only_options_of_the_commands_that_show_them() {
         .canonicalize()
         .unwrap();
     let mut files = Vec::new();
-    for part in ["cli", "eval", "kernels", "networks", "unlearn"] {
+    for part in [
+        "checkpoint",
+        "cli",
+        "data",
+        "eval",
+        "kernels",
+        "networks",
+        "study",
+        "unlearn",
+    ] {
         sources(&crates.join(part).join("src"), &mut files);
     }
     let (mut wrong, mut seen, mut lines) = (Vec::new(), 0, 0);

@@ -4,19 +4,19 @@
 use std::fs;
 use std::path::Path;
 
+use retrack_checkpoint::folder::{ModelFolder, Part, check_safetensors_names, read_weight_file};
+use retrack_data::{
+    Dataset, ImageShape, OpenOptions, Selection, captions, modified_prompts, original_prompt,
+};
 use retrack_eval::sscd::Sscd;
 use retrack_networks::clip::ClipConfig;
 use retrack_networks::conditional::UNet2DConditionConfig;
 use retrack_networks::config::UNet2DConfig;
-use retrack_networks::folder::{ModelFolder, Part, check_safetensors_names, read_weight_file};
 use retrack_networks::lora::Adapters;
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig};
 use retrack_networks::text::TextConfig;
 use retrack_networks::tokenizer::ClipTokenizer;
 use retrack_networks::vae::AutoencoderConfig;
-use retrack_unlearn::data::{
-    Dataset, ImageShape, OpenOptions, Selection, captions, modified_prompts, original_prompt,
-};
 
 /// A parser: its name, also that of its folder in `fuzz/corpus`, and what it does with bytes in a folder of its own.
 /// Whether they were accepted.
@@ -200,7 +200,7 @@ fn shard_index(scratch: &Path, bytes: &[u8]) -> bool {
 }
 
 fn scheduler_config(_: &Path, bytes: &[u8]) -> bool {
-    let Ok(json) = retrack_networks::json::parse(bytes) else {
+    let Ok(json) = retrack_checkpoint::json::parse(bytes) else {
         return false;
     };
     let Ok(config) = SchedulerConfig::from_json(&json) else {

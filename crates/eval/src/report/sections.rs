@@ -1,12 +1,13 @@
 //! The sections of the page, each from its part of the content.
 
-use retrack_networks::words::counted;
+use retrack_checkpoint::words::counted;
 use serde_json::Value;
 
 use super::base64;
 use super::charts::{self, number};
 use super::content::*;
 use super::markup::{Element, el};
+use super::page::prose;
 
 pub struct Section {
     pub id: &'static str,
@@ -36,7 +37,7 @@ pub fn all(report: &Report) -> Vec<Section> {
 }
 
 fn paragraph(text: &str) -> Element {
-    el("p").text(text)
+    prose(el("p"), text)
 }
 
 fn note(text: &str) -> Element {

@@ -14,12 +14,12 @@ pub use preprocessing::Preprocessing;
 pub use vision::{PatchEmbedding, VisionConfig, VisionEmbeddings, VisionTransformer};
 
 use crate::config::{ConfigError, Fields};
-use crate::folder::{Library, Part, Weights};
 use crate::layers::Projection;
 use crate::model::{self, ModelError};
 use crate::parameters::to_host;
 use crate::text::{TextConfig, TextError, TextTransformer};
 use crate::tokenizer::ClipTokenizer;
+use retrack_checkpoint::folder::{Library, Part, Weights};
 
 const CONFIG: &str = "config.json";
 /// What transformers wrote as the number of the end mark before release 4.32, whatever it was.

@@ -4,8 +4,8 @@
 use serde_json::{Map, Value};
 
 use crate::config::{ConfigError, Fields, unsupported};
-use crate::folder::Part;
 use crate::model::ModelError;
+use retrack_checkpoint::folder::Part;
 
 /// OpenAI's, over values in [0, 1].
 const MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];

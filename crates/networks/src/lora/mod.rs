@@ -10,11 +10,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::folder::{Dtype, FolderError, RawTensor, Weights, read_weight_file};
 use crate::parameters::{self, Parameter, to_host};
 use crate::random::{Random, Stream};
 use burn::module::{LoraAdapter, Module, Param, Reparameterizer};
 use burn::tensor::{Tensor, TensorData};
+use retrack_checkpoint::folder::{Dtype, FolderError, RawTensor, Weights, read_weight_file};
 
 use settings::Settings;
 

@@ -8,8 +8,8 @@ use fancy_regex::{Error, Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use super::{FUSE, LoraError, PREFIX};
-use crate::folder::read_weight_file_metadata;
-use crate::json;
+use retrack_checkpoint::folder::read_weight_file_metadata;
+use retrack_checkpoint::json;
 
 /// Where diffusers keeps what PEFT would write to `adapter_config.json`.
 const METADATA: &str = "lora_adapter_metadata";

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use serde_json::{Map, Value, json};
 
 use super::{TokenizerError, WHOLE, optional};
-use crate::folder::Part;
+use retrack_checkpoint::folder::Part;
 
 const CONFIG: &str = "tokenizer_config.json";
 const NUMBERS: &str = "added_tokens.json";

@@ -11,8 +11,8 @@ use std::path::PathBuf;
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 
-use crate::folder::{FolderError, Part};
-use crate::json;
+use retrack_checkpoint::folder::{FolderError, Part};
+use retrack_checkpoint::json;
 
 use added::{Words, added_token};
 

@@ -21,7 +21,7 @@ const LOG_VARIANCE: [f64; 2] = [-30.0, 20.0];
 ///
 /// Images have values from -1 to 1. Field names are the checkpoint's, so that a parameter's path is its
 /// key; a checkpoint's older attention names (`query`, `key`, `value`, `proj_attn`) are brought up to date
-/// where [weight files](crate::folder) are read.
+/// where [weight files](retrack_checkpoint::folder) are read.
 #[derive(Module, Debug)]
 pub struct AutoencoderKL {
     pub encoder: Encoder,

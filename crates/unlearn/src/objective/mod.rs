@@ -18,7 +18,7 @@ use retrack_networks::schedule::NoiseSchedule;
 use retrack_networks::unet2d::InputError;
 
 use crate::batch::{Batch, Draws, Noised};
-use crate::data::DataError;
+use retrack_data::DataError;
 
 pub use erasediff::EraseDiff;
 pub use finetune::Finetune;

@@ -11,9 +11,9 @@ use retrack_networks::schedule::{NoiseSchedule, Prediction};
 
 use super::half_square_excess;
 use crate::batch::Noised;
-use crate::data::{DataError, Dataset};
-use crate::feed::{to_byte, to_unit};
-use crate::neighbors::squared_distances;
+use retrack_data::neighbors::squared_distances;
+use retrack_data::pixels::{to_byte, to_unit};
+use retrack_data::{DataError, Dataset};
 
 /// Where one noisy forgotten image is led.
 #[derive(Debug, Clone, PartialEq)]
@@ -263,7 +263,7 @@ fn softmax_of_negative(x: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::ImageShape;
+    use retrack_data::ImageShape;
     use retrack_networks::random::{Random, Stream};
     use retrack_networks::schedule::SchedulerConfig;
 

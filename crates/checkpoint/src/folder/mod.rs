@@ -1,0 +1,526 @@
+//! Model folders as Hugging Face diffusers keeps them: reading every tensor under its present name, and writing a folder
+//! that `from_pretrained` loads as it loads the input.
+//!
+//! Nothing here knows Burn: tensors are bytes with a shape. Whatever lies in a folder is treated as hostile: it is
+//! checked before it is believed, bounded before it is allocated, and never executed.
+
+mod error;
+mod layout;
+mod legacy_torch;
+mod names;
+mod output;
+mod part;
+mod pickle;
+mod pipeline;
+mod safetensors_file;
+mod source;
+mod stored;
+mod tensor;
+mod torch_file;
+mod training;
+mod weight_file;
+mod weights;
+mod wrapping;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+
+pub use error::FolderError;
+pub use names::current_name;
+pub use part::{Library, Part};
+pub use safetensors_file::check_names as check_safetensors_names;
+pub use source::sha256_file;
+pub use stored::StoredTensor;
+pub use tensor::{Dtype, RawTensor, TensorError};
+pub use training::{is_training_state, training_checkpoint};
+pub use weight_file::{read_weight_file, read_weight_file_metadata};
+pub use weights::{Origin, Weights};
+
+use layout::{Layout, is_network_weights, is_weights};
+use output::Staging;
+use pipeline::Pipeline;
+use source::Source;
+use wrapping::Unwrapped;
+
+/// The diffusers release whose folders are written; it is recorded in new ones.
+const DIFFUSERS_VERSION: &str = "0.42.1";
+const UNCONDITIONAL: &str = "UNet2DModel";
+const CONDITIONAL: &str = "UNet2DConditionModel";
+const SUPPORTED: &[&str] = &[UNCONDITIONAL, CONDITIONAL];
+/// The list of the files that a command wrote into a folder (`retrack_checkpoint::written`), and the folder of the record
+/// of the run that did. Both speak of that one folder and are no part of a copy.
+pub const FILES_LIST: &str = ".retrack-files.json";
+const RECORD: &str = "run";
+
+const MODEL_INDEX: &str = "model_index.json";
+const CONFIG: &str = "config.json";
+const SCHEDULER_CONFIG: &str = "scheduler_config.json";
+
+/// What a folder holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Kind {
+    /// `model_index.json` with a network and a scheduler, in `unet/` and `scheduler/` or, as in old repositories,
+    /// beside it.
+    Pipeline { class_name: String },
+    /// The network alone: `config.json` with its weights.
+    Bare,
+}
+
+/// Which network a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// `UNet2DModel`: denoises images.
+    Unconditional,
+    /// `UNet2DConditionModel`: denoises what a text encoder and an autoencoder describe.
+    Conditional,
+}
+
+/// A model folder whose configuration was read and whose weight files were found; the weights were not read yet.
+#[derive(Debug, Clone)]
+pub struct ModelFolder {
+    pub kind: Kind,
+    pub class: Class,
+    /// The network's `config.json`: a JSON object.
+    pub config: Value,
+    /// The scheduler's `scheduler_config.json`: a JSON object. A bare folder need not have one.
+    pub scheduler: Option<Value>,
+    source: Source,
+    /// The scheduler's file, relative to the root.
+    scheduler_config: Option<PathBuf>,
+    /// The network's folder, relative to the root.
+    unet: PathBuf,
+    layout: Layout,
+    index: Option<Pipeline>,
+    /// What a pipeline around a bare folder adds to its network, so that it does not denoise images.
+    around: Option<String>,
+}
+
+/// What [`ModelFolder::write_with`] did; paths are relative to the folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Weight files with new values.
+    pub changed: Vec<PathBuf>,
+    /// Files copied byte for byte.
+    pub copied: Vec<PathBuf>,
+    /// What the output deliberately lacks, see [`ModelFolder::write_with`].
+    pub left_out: Vec<PathBuf>,
+}
+
+impl Written {
+    /// Copied files that look like weights: other networks, or other forms of this one, which still hold what was to
+    /// be changed.
+    pub fn copied_weights(&self) -> impl Iterator<Item = &Path> {
+        let is_weights = |path: &&Path| is_weights(&path.to_string_lossy());
+        self.copied.iter().map(PathBuf::as_path).filter(is_weights)
+    }
+}
+
+impl ModelFolder {
+    /// Reads the configuration of a pipeline folder or a bare UNet folder and finds the weights that diffusers would
+    /// load without `variant`.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, FolderError> {
+        let source = Source::new(path.as_ref())?;
+        let index = if source.has(Path::new(MODEL_INDEX)) {
+            Some(Pipeline::read(&source)?)
+        } else {
+            None
+        };
+        let (kind, unet, scheduler_config) = match &index {
+            Some(index) => {
+                let class_name = index.class_name.clone();
+                let kind = Kind::Pipeline { class_name };
+                (kind, index.unet.clone(), index.scheduler.clone())
+            }
+            None => {
+                let scheduler = PathBuf::from(SCHEDULER_CONFIG);
+                let scheduler = source.has(&scheduler).then_some(scheduler);
+                (Kind::Bare, PathBuf::new(), scheduler)
+            }
+        };
+        let config_path = unet.join(CONFIG);
+        if kind == Kind::Bare && !source.has(&config_path) {
+            return Err(FolderError::MissingFile {
+                path: source.path(&config_path),
+                remedy: training_checkpoint(&source.root).unwrap_or_else(|| {
+                    "give the folder that holds model_index.json or config.json".into()
+                }),
+            });
+        }
+        let config = source.read_config(&config_path)?;
+        let class = check_class(
+            &source.path(&config_path),
+            &config,
+            index.as_ref().map(|index| index.unet_class.as_str()),
+        )?;
+        if let Some(index) = &index {
+            index.check(class, &source.path(Path::new(MODEL_INDEX)))?;
+        }
+        let around = match kind {
+            Kind::Bare => pipeline::around(&source, class),
+            Kind::Pipeline { .. } => None,
+        };
+        let scheduler = scheduler_config
+            .as_deref()
+            .map(|path| source.read_config(path))
+            .transpose()?;
+        let layout = Layout::find(&source, &unet, &layout::DIFFUSERS)?;
+        Ok(Self {
+            kind,
+            class,
+            config,
+            scheduler,
+            scheduler_config,
+            source,
+            unet,
+            layout,
+            index,
+            around,
+        })
+    }
+
+    /// Refuses a pipeline whose text encoder, tokenizer or autoencoder are of other classes than those computed here.
+    ///
+    /// # Errors
+    /// The part and its class.
+    pub fn check_parts(&self) -> Result<(), FolderError> {
+        match &self.index {
+            Some(index) => index.check_parts(&self.source.path(Path::new(MODEL_INDEX))),
+            None => Ok(()),
+        }
+    }
+
+    /// For a network without its pipeline, what the pipeline that lies around it makes of its images, where that is
+    /// something else than images; `None` where nothing says so.
+    pub fn around(&self) -> Option<&str> {
+        self.around.as_deref()
+    }
+
+    /// The folder as it was given.
+    pub fn root(&self) -> &Path {
+        &self.source.root
+    }
+
+    /// The file that holds the network's configuration.
+    pub fn config_path(&self) -> PathBuf {
+        self.source.path(&self.unet.join(CONFIG))
+    }
+
+    /// The scheduler's `scheduler_config.json`; the root where there is none.
+    pub fn scheduler_path(&self) -> PathBuf {
+        let file = self.scheduler_config.as_deref();
+        file.map_or_else(|| self.root().to_path_buf(), |file| self.source.path(file))
+    }
+
+    /// Another part of the pipeline, such as `vae`: its folder, which must be there.
+    ///
+    /// # Errors
+    /// No such folder; the sentence says `what` is missing.
+    pub fn part(&self, name: &'static str, what: &str) -> Result<Part, FolderError> {
+        Part::open(&self.source, name, what)
+    }
+
+    /// The files that hold the weights.
+    pub fn weight_files(&self) -> Vec<PathBuf> {
+        self.layout
+            .files
+            .iter()
+            .map(|file| self.source.path(file))
+            .collect()
+    }
+
+    /// Finds every tensor and looks at its values once; those of safetensors files stay where they are. Refuses damaged files, NaN and infinity, and shards that differ from their index.
+    pub fn weights(&self) -> Result<Weights, FolderError> {
+        Weights::new(&self.source, self.layout.read(&self.source)?)
+    }
+
+    /// Writes this folder to `out` with other weights: those of [`ModelFolder::weights`], changed by
+    /// [`Weights::set_f32`] or [`Weights::set_later`].
+    ///
+    /// A weight file with changed tensors keeps its format, names (deprecated ones too), order, element types and
+    /// metadata; all other files are copied byte for byte, those in nested folders too. Left out are a Git or
+    /// download-cache folder (`.git`, `.cache/huggingface`), the record of the run that made the folder (`run`, the list
+    /// of its files) and, once any tensor was changed, further weights of the
+    /// same network (another format or variant): they would still be the old model, and `from_pretrained(...,
+    /// variant=...)` would load it. What a wrapper put before every name is left out too, without which diffusers does
+    /// not find the weights; a `.bin` then becomes a safetensors file.
+    ///
+    /// `out` must be absent or empty. It appears complete or not at all.
+    pub fn write_with(&self, out: &Path, weights: &Weights) -> Result<Written, FolderError> {
+        if weights.root() != self.root() {
+            return Err(FolderError::ForeignWeights {
+                path: self.root().to_path_buf(),
+                weights: weights.root().to_path_buf(),
+            });
+        }
+        self.write(out, weights, None, None)
+    }
+
+    /// The same without the file `name` beside `model_index.json`, where there is one: an adapter that the weights now
+    /// hold, and that would be added a second time.
+    pub fn write_without(
+        &self,
+        out: &Path,
+        weights: &Weights,
+        name: &str,
+    ) -> Result<Written, FolderError> {
+        self.write(out, weights, None, Some(Path::new(name)))
+    }
+
+    /// Writes this folder to `out` byte for byte, with one more safetensors file beside `model_index.json` (or
+    /// `config.json`), in place of one of that name. See [`ModelFolder::write_with`] for `out`.
+    pub fn write_beside(
+        &self,
+        out: &Path,
+        name: &str,
+        tensors: &[(String, RawTensor)],
+    ) -> Result<Written, FolderError> {
+        let unchanged = Weights::new(&self.source, Vec::new())?;
+        self.write(out, &unchanged, Some((name, tensors)), None)
+    }
+
+    fn write(
+        &self,
+        out: &Path,
+        weights: &Weights,
+        beside: Option<(&str, &[(String, RawTensor)])>,
+        without: Option<&Path>,
+    ) -> Result<Written, FolderError> {
+        self.check_types(weights)?;
+        let staging = Staging::begin(out, Some(&self.source))?;
+        let unwrapped = Unwrapped::find(&self.source, &self.layout)?;
+        let mut written = Written::default();
+        let mut folders = vec![PathBuf::new()];
+        while let Some(folder) = folders.pop() {
+            staging.create_folder(&folder)?;
+            for (relative, is_folder) in self.list(&folder)? {
+                if beside.is_some_and(|(name, _)| relative == Path::new(name)) {
+                    continue;
+                }
+                let unwanted = without == Some(relative.as_path());
+                if unwanted || self.is_left_out(&relative, is_folder, weights.changed()) {
+                    written.left_out.push(relative);
+                } else if is_folder {
+                    folders.push(relative);
+                } else if let Some(file) = unwrapped.get(&relative) {
+                    let tensors = weights.of_file(&relative);
+                    match file.write(&self.source, &relative, &staging, weights, tensors)? {
+                        Some(new) => written.changed.push(new),
+                        None => written.left_out.push(relative),
+                    }
+                } else if weights.changed_in(&relative) {
+                    let path = staging.path(&relative);
+                    let tensors = weights.of_file(&relative);
+                    let dtype = |own| weights.written_dtype(own);
+                    Layout::rewrite(&self.source, &relative, &path, dtype, tensors)?;
+                    written.changed.push(relative);
+                } else {
+                    staging.copy(&self.source, &relative)?;
+                    written.copied.push(relative);
+                }
+            }
+        }
+        if let Some((name, tensors)) = beside {
+            let tensors = tensors.iter().map(|(key, tensor)| (key.as_str(), tensor));
+            safetensors_file::create(&staging.path(Path::new(name)), tensors)?;
+            written.changed.push(name.into());
+        }
+        staging.finish()?;
+        Ok(written)
+    }
+
+    /// Whether the weights can be written in another element type than they have.
+    pub fn can_convert(&self) -> bool {
+        self.layout.can_convert()
+    }
+
+    /// Refuses weights that would be written in another element type where the files' form does not allow it.
+    ///
+    /// # Errors
+    /// Weights in a `.bin` file or in shards, with [`Weights::write_as`] another type.
+    pub fn check_types(&self, weights: &Weights) -> Result<(), FolderError> {
+        if weights.converts() && !self.layout.can_convert() {
+            let path = self.layout.all_files().last().unwrap_or(&self.unet);
+            return Err(FolderError::FixedTypes {
+                path: self.source.path(path),
+            });
+        }
+        Ok(())
+    }
+
+    /// Writes a new pipeline folder as diffusers' `save_pretrained` does: `model_index.json`, `unet/` and `scheduler/`.
+    ///
+    /// `pipeline` is the pipeline's class (`DDPMPipeline`); both configurations name their own (`_class_name`).
+    /// `tensors` have their present names. See [`ModelFolder::write_with`] for `out`.
+    pub fn create<'a>(
+        out: &Path,
+        pipeline: &str,
+        unet: &Value,
+        scheduler: &Value,
+        tensors: impl IntoIterator<Item = (&'a str, &'a RawTensor)>,
+    ) -> Result<(), FolderError> {
+        let unet_file = Path::new("unet").join(CONFIG);
+        let scheduler_file = Path::new("scheduler").join(SCHEDULER_CONFIG);
+        check_class(&out.join(&unet_file), unet, None)?;
+        let scheduler_class = class_name(&out.join(&scheduler_file), scheduler)?;
+        let index = json!({
+            "_class_name": pipeline,
+            "scheduler": ["diffusers", scheduler_class],
+            "unet": ["diffusers", class_name(&out.join(&unet_file), unet)?],
+        });
+        let staging = Staging::begin(out, None)?;
+        staging.create_folder(Path::new("unet"))?;
+        staging.create_folder(Path::new("scheduler"))?;
+        for (file, value) in [
+            (Path::new(MODEL_INDEX), &index),
+            (&unet_file, unet),
+            (&scheduler_file, scheduler),
+        ] {
+            staging.write(file, &config_bytes(&out.join(file), value)?)?;
+        }
+        safetensors_file::create(
+            &staging.path(Path::new("unet/diffusion_pytorch_model.safetensors")),
+            tensors,
+        )?;
+        staging.finish()
+    }
+
+    /// Bytes that [`ModelFolder::write_with`] would write, after looking at every file that it would copy: what it
+    /// would stumble over is found before the work and not after it.
+    pub fn check_copy(&self) -> Result<u64, FolderError> {
+        let files = self.copied_files(true)?;
+        let lengths = files.iter().map(|file| Ok(self.source.open(file)?.len));
+        lengths.sum()
+    }
+
+    /// The files that [`ModelFolder::write_with`] would write, by their path in the folder; `changed`: with other weights.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed, weights whose names cannot be read.
+    pub fn output_files(&self, changed: bool) -> Result<Vec<PathBuf>, FolderError> {
+        let unwrapped = Unwrapped::find(&self.source, &self.layout)?;
+        let mut files = self.copied_files(changed)?;
+        for file in &mut files {
+            if let Some(written) = unwrapped.get(file).and_then(wrapping::File::becomes) {
+                *file = written.to_path_buf();
+            }
+        }
+        files.sort();
+        files.dedup();
+        Ok(files)
+    }
+
+    /// The files of this folder that are written or written again.
+    fn copied_files(&self, changed: bool) -> Result<Vec<PathBuf>, FolderError> {
+        let (mut files, mut folders) = (Vec::new(), vec![PathBuf::new()]);
+        while let Some(folder) = folders.pop() {
+            for (relative, is_folder) in self.list(&folder)? {
+                if self.is_left_out(&relative, is_folder, changed) {
+                    continue;
+                } else if is_folder {
+                    folders.push(relative);
+                } else {
+                    files.push(relative);
+                }
+            }
+        }
+        Ok(files)
+    }
+
+    /// The entries of one folder by name, and whether each is a folder.
+    fn list(&self, folder: &Path) -> Result<Vec<(PathBuf, bool)>, FolderError> {
+        let shown = self.source.path(folder);
+        let cannot = || FolderError::io(&shown, "list the folder");
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(self.source.canonical.join(folder)).map_err(cannot())? {
+            let entry = entry.map_err(cannot())?;
+            // A link to a folder counts as a file here, and is refused when it is opened: it could lead in a circle.
+            let is_folder = entry.file_type().map_err(cannot())?.is_dir();
+            entries.push((folder.join(entry.file_name()), is_folder));
+        }
+        entries.sort();
+        Ok(entries)
+    }
+
+    fn is_left_out(&self, relative: &Path, is_folder: bool, changed: bool) -> bool {
+        if is_folder {
+            let unwanted = [".git", ".cache/huggingface", RECORD];
+            return unwanted.iter().any(|name| relative == Path::new(name));
+        }
+        if relative == Path::new(FILES_LIST) {
+            return true;
+        }
+        let name = relative.file_name().unwrap_or_default().to_string_lossy();
+        changed
+            && relative.parent() == Some(self.unet.as_path())
+            && is_network_weights(&name)
+            && self.layout.all_files().all(|file| file != relative)
+    }
+}
+
+fn class_name(path: &Path, config: &Value) -> Result<String, FolderError> {
+    match config.get("_class_name") {
+        Some(Value::String(class)) => Ok(class.clone()),
+        Some(_) => Err(FolderError::malformed(
+            path,
+            "`_class_name` is not a string",
+        )),
+        None => Err(FolderError::malformed(
+            path,
+            "no `_class_name`; is this a model of diffusers?",
+        )),
+    }
+}
+
+/// The network's class. Old configurations may leave it to `model_index.json`.
+fn check_class(
+    path: &Path,
+    config: &Value,
+    class_in_index: Option<&str>,
+) -> Result<Class, FolderError> {
+    let class = match (config.get("_class_name"), class_in_index) {
+        (None, Some(class)) => class.to_string(),
+        _ => class_name(path, config)?,
+    };
+    match class.as_str() {
+        UNCONDITIONAL => Ok(Class::Unconditional),
+        CONDITIONAL => Ok(Class::Conditional),
+        _ => Err(FolderError::UnsupportedClass {
+            path: path.to_path_buf(),
+            found: format!("the class {}", error::shown(&class)),
+            supported: SUPPORTED,
+        }),
+    }
+}
+
+/// A configuration file as diffusers writes it: keys sorted, two spaces, its version recorded.
+fn config_bytes(path: &Path, config: &Value) -> Result<Vec<u8>, FolderError> {
+    let mut config = config.clone();
+    if let Value::Object(map) = &mut config {
+        map.entry("_diffusers_version")
+            .or_insert_with(|| DIFFUSERS_VERSION.into());
+    }
+    let mut bytes =
+        serde_json::to_vec_pretty(&sorted(config)).map_err(|source| FolderError::Json {
+            path: path.to_path_buf(),
+            source,
+        })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn sorted(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map
+                .into_iter()
+                .map(|(key, value)| (key, sorted(value)))
+                .collect();
+            entries.sort_by(|(left, _), (right, _)| left.cmp(right));
+            Value::Object(Map::from_iter(entries))
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sorted).collect()),
+        other => other,
+    }
+}

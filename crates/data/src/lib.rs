@@ -1,0 +1,624 @@
+//! Data sets: images of one size, read as bytes, from several kinds of source.
+//!
+//! | source | rows |
+//! |---|---|
+//! | a folder of images (subfolders too) | by relative path, byte by byte |
+//! | a Parquet file, or a folder of them, with a Hugging Face image column | files by name, rows in order |
+//! | an IDX pair, `*-images-idx3-ubyte[.gz]` and the labels beside it | in order |
+//! | a folder `images` beside `kmeans_labels.json`, as memorized prompts were published | by name, labeled by cluster |
+//! | CIFAR-10 binary batches | `data_batch_1.bin` to `data_batch_5.bin`, in order |
+//! | CIFAR-100's binary version | of `train.bin` or `test.bin`, in order |
+//!
+//! Where several splits of one of these are found, [`OpenOptions::split`] says which is meant. Parquet files, pairs and
+//! batches may lie some folders further down; other formats are named in the error.
+//!
+//! Rows count from 0. How gray, transparent, 16-bit, CMYK and rotated images become bytes is said in
+//! the documentation of `data/image.rs`; nothing is ever resized.
+
+mod alpha;
+mod captions;
+mod cifar;
+mod columns;
+mod complete;
+pub mod digest;
+mod error;
+mod folder;
+mod foreign;
+mod idx;
+mod image;
+pub mod neighbors;
+mod open;
+mod parquet;
+mod pillow;
+pub mod pixels;
+mod published;
+mod quiet;
+mod raw;
+mod select;
+mod source;
+mod split;
+mod subsets;
+mod table;
+mod texts;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rayon::prelude::*;
+use retrack_checkpoint::hex::hex;
+use sha2::{Digest, Sha256};
+
+pub use self::alpha::Alpha;
+pub use self::captions::{Captions, captions};
+pub use self::error::{DataError, Found, Size};
+pub use self::published::{MEMORIZED, is_published, modified_prompts, original_prompt};
+pub use self::select::{Resolved, Selection, SelectionError, SelectionWarning};
+use self::source::{Form, Source};
+pub use self::split::{NEAR_COPY_RMS, NearCopy, Split};
+
+/// Stored images that are taken from a source before all threads work on them.
+const RUN: usize = 64;
+
+/// Height, width and channels of every image of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ImageShape {
+    /// Pixels from top to bottom.
+    pub height: usize,
+    /// Pixels from left to right.
+    pub width: usize,
+    /// 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA.
+    pub channels: usize,
+}
+
+impl ImageShape {
+    /// Bytes of one image.
+    pub fn bytes(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    pub(crate) fn size(&self) -> Size {
+        Size {
+            width: self.width,
+            height: self.height,
+        }
+    }
+}
+
+impl fmt::Display for ImageShape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} x {} x {}", self.height, self.width, self.channels)
+    }
+}
+
+/// How a data set is opened.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Channels that the images are converted to, the model's. Without it: 3 if any image has color, else 1.
+    pub channels: Option<usize>,
+    /// Bytes that may be spent on keeping images in memory. A data set that needs more is decoded on demand.
+    pub memory_budget: u64,
+    /// Which split is read, where there are several: `train`, `test`, ...
+    pub split: Option<String>,
+    /// What becomes of transparency where `channels` leaves no room for it.
+    pub alpha: Alpha,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            channels: None,
+            memory_budget: 1 << 30,
+            split: None,
+            alpha: Alpha::default(),
+        }
+    }
+}
+
+/// Images that are not read as they are stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lossy {
+    /// With transparent pixels, read without an alpha channel: those that [`Dataset::alpha`] decides about.
+    pub transparent: usize,
+    /// Of 16-bit gray, scaled to 8 bits.
+    pub scaled: usize,
+    /// Of 16-bit color, or gray with alpha, whose high byte is taken.
+    pub cut: usize,
+}
+
+/// Counts from all threads.
+#[derive(Default)]
+struct Counts {
+    transparent: AtomicUsize,
+    scaled: AtomicUsize,
+    cut: AtomicUsize,
+}
+
+impl Counts {
+    fn add(&self, lossy: Lossy) {
+        self.transparent
+            .fetch_add(lossy.transparent, Ordering::Relaxed);
+        self.scaled.fetch_add(lossy.scaled, Ordering::Relaxed);
+        self.cut.fetch_add(lossy.cut, Ordering::Relaxed);
+    }
+
+    fn total(&self) -> Lossy {
+        Lossy {
+            transparent: self.transparent.load(Ordering::Relaxed),
+            scaled: self.scaled.load(Ordering::Relaxed),
+            cut: self.cut.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Images of one shape, with labels where the source has them. Reading is safe from many threads.
+pub struct Dataset {
+    path: PathBuf,
+    source: Box<dyn Source>,
+    shape: ImageShape,
+    /// All images, decoded, if they fit the budget and the source does not hold these very bytes already.
+    pixels: Option<Vec<u8>>,
+    alpha: Alpha,
+    /// What lies beside the data set and is none of it, where that may surprise.
+    beside: Option<String>,
+    lossy: OnceLock<Lossy>,
+    digest: OnceLock<String>,
+}
+
+impl fmt::Debug for Dataset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dataset")
+            .field("path", &self.path)
+            .field("kind", &self.kind())
+            .field("len", &self.len())
+            .field("shape", &self.shape)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Dataset {
+    /// Opens the data set at `path`, whichever kind it is, and decodes it if all of it fits the budget.
+    ///
+    /// # Errors
+    /// [`DataError`], which names the file. A data set larger than the budget is decoded later, all but its first
+    /// image, and one that is damaged inside is then found by [`read`](Self::read) or [`digest`](Self::digest).
+    pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, DataError> {
+        if let Some(channels) = options.channels
+            && !(1..=4).contains(&channels)
+        {
+            return Err(DataError::Channels { channels });
+        }
+        let source = open::detect(path, options)?;
+        let beside = open::images_beside(path, source.as_ref());
+        let opened = Self::from_source(path, source, options)?;
+        Ok(Self { beside, ..opened })
+    }
+
+    /// A data set from pixels in memory: `pixels` holds whole images of `shape`, one after another, and `labels` is
+    /// empty or has one entry an image.
+    ///
+    /// # Errors
+    /// [`DataError::Length`] when the lengths do not agree.
+    pub fn from_pixels(
+        shape: ImageShape,
+        pixels: Vec<u8>,
+        labels: Vec<i64>,
+    ) -> Result<Self, DataError> {
+        let (bytes, found) = (shape.bytes(), pixels.len());
+        let rows = if labels.is_empty() {
+            found.checked_div(bytes).unwrap_or(0)
+        } else {
+            labels.len()
+        };
+        if rows == 0 || rows * bytes != found {
+            return Err(DataError::Length {
+                shape,
+                expected: rows * bytes,
+                found,
+            });
+        }
+        let source = Box::new(raw::RawImages::in_memory(
+            "pixels in memory",
+            shape,
+            pixels,
+            labels,
+        ));
+        Self::from_source(
+            Path::new("memory"),
+            source,
+            &OpenOptions {
+                memory_budget: 0,
+                ..OpenOptions::default()
+            },
+        )
+    }
+
+    fn from_source(
+        path: &Path,
+        source: Box<dyn Source>,
+        options: &OpenOptions,
+    ) -> Result<Self, DataError> {
+        let shape = source::shape(source.as_ref(), options.channels)?;
+        let mut dataset = Self {
+            path: path.to_owned(),
+            source,
+            shape,
+            pixels: None,
+            alpha: options.alpha,
+            beside: None,
+            lossy: OnceLock::new(),
+            digest: OnceLock::new(),
+        };
+        let total = (dataset.len() as u64).saturating_mul(shape.bytes() as u64);
+        if dataset.pixels().is_none() && total <= options.memory_budget {
+            dataset.pixels = Some(dataset.decode_all()?);
+        } else if dataset.pixels().is_none() {
+            dataset.read(0, &mut vec![0; shape.bytes()])?;
+        }
+        Ok(dataset)
+    }
+
+    fn decode_all(&self) -> Result<Vec<u8>, DataError> {
+        let mut pixels = vec![0; self.len() * self.shape.bytes()];
+        let rows: Vec<usize> = (0..self.len()).collect();
+        let counts = Counts::default();
+        self.each_stored(
+            &rows,
+            &mut pixels,
+            self.shape.bytes(),
+            |row, stored, out| {
+                counts.add(self.decode(row, stored, out)?);
+                Ok(())
+            },
+        )?;
+        let _ = self.lossy.set(counts.total());
+        Ok(pixels)
+    }
+
+    /// Hands what the source stores of each of `rows` to `work`, from all threads, with the row's `width` entries of
+    /// `out`. Of several damaged images the first is reported, whatever the number of threads.
+    fn each_stored<T: Send>(
+        &self,
+        rows: &[usize],
+        out: &mut [T],
+        width: usize,
+        work: impl Fn(usize, &[u8], &mut [T]) -> Result<(), DataError> + Sync,
+    ) -> Result<(), DataError> {
+        let first = |failed: Option<Option<DataError>>| failed.flatten().map_or(Ok(()), Err);
+        if !self.source.in_windows() {
+            let all = out.par_chunks_mut(width).zip(rows);
+            return first(
+                all.map(|(out, &row)| {
+                    self.source
+                        .stored(row)
+                        .and_then(|stored| work(row, &stored, out))
+                        .err()
+                })
+                .find_first(Option::is_some),
+            );
+        }
+        for (rows, out) in rows.chunks(RUN).zip(out.chunks_mut(RUN * width)) {
+            let mut taken = Vec::with_capacity(rows.len());
+            let mut error = None;
+            for &row in rows {
+                match self.source.stored(row) {
+                    Ok(stored) => taken.push((row, stored)),
+                    Err(failed) => {
+                        error = Some(failed);
+                        break;
+                    }
+                }
+            }
+            let all = out.par_chunks_mut(width).zip(&taken);
+            first(
+                all.map(|(out, (row, stored))| work(*row, stored, out).err())
+                    .find_first(Option::is_some),
+            )?;
+            error.map_or(Ok(()), Err)?;
+        }
+        Ok(())
+    }
+
+    /// Where the data set was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The kind of source, for people: "folder of images", "Parquet", "IDX pair", "CIFAR-10 batches".
+    pub fn kind(&self) -> &'static str {
+        self.source.kind()
+    }
+
+    /// Number of images; at least 1.
+    #[expect(clippy::len_without_is_empty, reason = "a data set is never empty")]
+    pub fn len(&self) -> usize {
+        self.source.len()
+    }
+
+    /// Shape of every image.
+    pub fn shape(&self) -> ImageShape {
+        self.shape
+    }
+
+    /// What to call a row in a message: its path below the folder, else "row 5".
+    pub fn name(&self, row: usize) -> String {
+        self.source.name(row)
+    }
+
+    /// The row's label, if the source has labels.
+    pub fn label(&self, row: usize) -> Option<i64> {
+        self.source.label(row)
+    }
+
+    /// What the source calls a label, where labels have names.
+    pub fn label_name(&self, label: i64) -> Option<&str> {
+        let names = self.source.label_names();
+        let place = usize::try_from(label).ok()?;
+        names.get(place).map(String::as_str)
+    }
+
+    /// Where the labels are from, or why a column of labels is not read, where that may surprise.
+    pub fn label_note(&self) -> Option<&str> {
+        self.source.label_note()
+    }
+
+    /// Which images in the data set's folder are none of it, where there are any.
+    pub fn beside(&self) -> Option<&str> {
+        self.beside.as_deref()
+    }
+
+    /// All images in row order, if they are kept in memory.
+    pub fn pixels(&self) -> Option<&[u8]> {
+        self.pixels.as_deref().or_else(|| {
+            let native = matches!(self.source.form(), Form::Pixels(shape) if shape == self.shape);
+            if native { self.source.memory() } else { None }
+        })
+    }
+
+    /// Writes the image of `row` to `out`, bytes in height, width, channel order.
+    ///
+    /// # Errors
+    /// [`DataError`]: no such row, an `out` of another length than the shape's, or an image that cannot be read.
+    pub fn read(&self, row: usize, out: &mut [u8]) -> Result<(), DataError> {
+        let (shape, bytes) = (self.shape, self.shape.bytes());
+        self.check_row(row)?;
+        if out.len() != bytes {
+            return Err(DataError::Length {
+                shape,
+                expected: bytes,
+                found: out.len(),
+            });
+        }
+        if let Some(pixels) = self.pixels() {
+            out.copy_from_slice(&pixels[row * bytes..][..bytes]);
+            return Ok(());
+        }
+        self.decode(row, &self.source.stored(row)?, out).map(drop)
+    }
+
+    /// Turns what the source stores of `row` into pixels. What was lost on the way is 0 or 1 image of each kind.
+    fn decode(&self, row: usize, stored: &[u8], out: &mut [u8]) -> Result<Lossy, DataError> {
+        let shape = self.shape;
+        match self.source.form() {
+            Form::Pixels(native) => Ok(self.convert(stored, native.channels, out)),
+            Form::Encoded => {
+                let name = self.source.full_name(row);
+                match image::decode(&name, stored, Some(shape.size()))? {
+                    Ok(decoded) => Ok(Lossy {
+                        scaled: usize::from(decoded.scaled),
+                        cut: usize::from(decoded.cut),
+                        ..self.convert(&decoded.pixels, decoded.channels, out)
+                    }),
+                    Err(other_size) => Err(DataError::MixedSizes {
+                        first: self.source.full_name(0),
+                        first_size: shape.size(),
+                        other: name,
+                        other_size,
+                    }),
+                }
+            }
+        }
+    }
+
+    /// Gives pixels the channels of this data set.
+    fn convert(&self, pixels: &[u8], channels: usize, out: &mut [u8]) -> Lossy {
+        image::convert_channels(pixels, channels, self.shape.channels, self.alpha, out);
+        let lost = self.loses_alpha() && image::is_transparent(pixels, channels);
+        Lossy {
+            transparent: usize::from(lost),
+            ..Lossy::default()
+        }
+    }
+
+    fn loses_alpha(&self) -> bool {
+        !self.shape.channels.is_multiple_of(2)
+    }
+
+    /// What becomes of transparency, as the data set was opened.
+    pub fn alpha(&self) -> Alpha {
+        self.alpha
+    }
+
+    /// How many images are not read as they are stored. Reads all that the source stores unless the images are in
+    /// memory.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest).
+    pub fn lossy(&self) -> Result<Lossy, DataError> {
+        if let Some(lossy) = self.lossy.get() {
+            return Ok(*lossy);
+        }
+        // Plain pixels are in memory as they are stored.
+        let plain =
+            matches!(self.source.form(), Form::Pixels(shape) if !shape.channels.is_multiple_of(2));
+        if !plain {
+            self.digest()?;
+        }
+        Ok(*self.lossy.get_or_init(Lossy::default))
+    }
+
+    /// SHA-256 of the pixels of `rows`; equal images have one.
+    ///
+    /// # Errors
+    /// [`DataError`] of a row that does not exist or an image that cannot be read.
+    pub fn digests(&self, rows: &[usize]) -> Result<BTreeSet<[u8; 32]>, DataError> {
+        let mut image = vec![0; self.shape.bytes()];
+        let digest = |&row: &usize| -> Result<[u8; 32], DataError> {
+            self.read(row, &mut image)?;
+            Ok(Sha256::digest(&image).into())
+        };
+        rows.iter().map(digest).collect()
+    }
+
+    /// SHA-256 over the content, in hexadecimal, the same on any machine: shape, number of rows and, row by row, the
+    /// SHA-256 of what the source stores and the label. What is stored is the encoded file of a folder or a Parquet
+    /// column and the pixels of IDX and CIFAR-10 (so packing with gzip or renaming changes nothing). Encoded files
+    /// are hashed, not their pixels, because decoding costs 20 times as much. Where transparent images are read as
+    /// opaque ones, it also depends on how ([`alpha`](Self::alpha)); where 16 bits of color become 8, on that as well.
+    ///
+    /// # Errors
+    /// [`DataError`] of the first file that cannot be read or has no end.
+    pub fn digest(&self) -> Result<String, DataError> {
+        if let Some(digest) = self.digest.get() {
+            return Ok(digest.clone());
+        }
+        let all: Vec<usize> = (0..self.len()).collect();
+        let mut rows = vec![[0; 32]; all.len()];
+        let counts = Counts::default();
+        let count = self.lossy.get().is_none();
+        self.each_stored(&all, &mut rows, 1, |row, stored, out: &mut [[u8; 32]]| {
+            let may_be = match self.source.form() {
+                Form::Pixels(shape) => shape.channels.is_multiple_of(2),
+                Form::Encoded => {
+                    image::check_complete(&self.source.full_name(row), stored)?;
+                    count && image::may_be_lossy(stored)
+                }
+            };
+            if count && may_be {
+                counts.add(self.decode(row, stored, &mut vec![0; self.shape.bytes()])?);
+            }
+            out[0] = Sha256::digest(stored).into();
+            Ok(())
+        })?;
+        let lossy = self.lossy.get_or_init(|| counts.total());
+        let mut hash = Sha256::new();
+        hash.update(b"retrack data 1");
+        for number in [
+            self.shape.height,
+            self.shape.width,
+            self.shape.channels,
+            self.len(),
+        ] {
+            hash.update((number as u64).to_le_bytes());
+        }
+        if lossy.transparent > 0 {
+            hash.update(format!("alpha {}", self.alpha));
+        }
+        // These were rounded once: what is kept under a digest of that time holds other pixels.
+        if lossy.cut > 0 {
+            hash.update("high bytes");
+        }
+        for (row, stored) in rows.iter().enumerate() {
+            hash.update(stored);
+            match self.label(row) {
+                Some(label) => {
+                    hash.update([1]);
+                    hash.update(label.to_le_bytes());
+                }
+                None => hash.update([0]),
+            }
+        }
+        Ok(self.digest.get_or_init(|| hex(&hash.finalize())).clone())
+    }
+
+    /// Decodes an image file as this data set's images are decoded.
+    ///
+    /// # Errors
+    /// [`DataError`]: the file cannot be read, or its size is not the data set's.
+    pub fn read_file(&self, path: &Path) -> Result<Vec<u8>, DataError> {
+        let bytes = folder::read_whole(path)?;
+        let name = path.display().to_string();
+        match image::decode(&name, &bytes, Some(self.shape.size()))? {
+            Ok(decoded) => {
+                let mut pixels = vec![0; self.shape.bytes()];
+                self.convert(&decoded.pixels, decoded.channels, &mut pixels);
+                Ok(pixels)
+            }
+            Err(size) => Err(DataError::MixedSizes {
+                first: format!("every image of {}", self.path.display()),
+                first_size: self.shape.size(),
+                other: name,
+                other_size: size,
+            }),
+        }
+    }
+
+    fn check_row(&self, row: usize) -> Result<(), DataError> {
+        if row >= self.len() {
+            return Err(DataError::Row {
+                row,
+                len: self.len(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Hands `rows` to `work` in blocks of consecutive entries. A block that has to be decoded takes at most `budget`
+    /// bytes (or one image) and is decoded by all threads; images that are in memory are not copied.
+    pub fn blocks<E: From<DataError>>(
+        &self,
+        rows: &[usize],
+        budget: usize,
+        mut work: impl FnMut(Block<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        for &row in rows {
+            self.check_row(row)?;
+        }
+        let length = self.shape.bytes();
+        if let Some(pixels) = self.pixels() {
+            return work(Block {
+                rows,
+                pixels,
+                length,
+                gathered: false,
+            });
+        }
+        let per_block = (budget / length).clamp(1, rows.len().max(1));
+        let mut buffer = vec![0; per_block * length];
+        for rows in rows.chunks(per_block) {
+            let pixels = &mut buffer[..rows.len() * length];
+            self.each_stored(rows, pixels, length, |row, stored, out| {
+                self.decode(row, stored, out).map(drop)
+            })?;
+            work(Block {
+                rows,
+                pixels,
+                length,
+                gathered: true,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Some images in memory, with their rows.
+pub struct Block<'a> {
+    pub rows: &'a [usize],
+    pixels: &'a [u8],
+    length: usize,
+    /// Image `i` lies at place `i`; otherwise at place `rows[i]`.
+    gathered: bool,
+}
+
+impl<'a> Block<'a> {
+    pub fn image(&self, index: usize) -> &'a [u8] {
+        let place = if self.gathered {
+            index
+        } else {
+            self.rows[index]
+        };
+        &self.pixels[place * self.length..][..self.length]
+    }
+}

@@ -1,0 +1,393 @@
+//! The report of `evaluate`: scores of one model, or of two side by side.
+
+use std::collections::BTreeMap;
+
+use retrack_eval::report::*;
+use retrack_eval::score::{Score, Spread};
+use serde_json::Value;
+
+use super::forgotten::Forgotten;
+use super::machine_facts::{machine, now, peak_memory_bytes};
+use super::pictures::show_samples;
+use super::verdict::{Advice, Findings, Tally};
+use crate::evaluation::Drawn;
+use crate::failure::Failure;
+use crate::latent::shortened;
+
+/// One model that was measured.
+pub struct Column<'a> {
+    pub name: &'a str,
+    pub scores: &'a [Score],
+    /// Its first samples.
+    pub drawn: &'a [Drawn],
+    /// Its membership was compared with images that the model may have seen.
+    pub known_controls: bool,
+}
+
+/// What both commands know.
+pub struct About<'a> {
+    /// As it was resolved.
+    pub configuration: Value,
+    pub facts: Vec<Fact>,
+    pub device: &'a str,
+    pub seconds: f64,
+    /// Sentences about what was not measured, and what a reader of the scores should know.
+    pub notes: Vec<String>,
+}
+
+impl About<'_> {
+    pub(super) fn report(self, command: &str, title: String, verdict: Verdict) -> Report {
+        let mut cost = vec![Fact::new("Time", format!("{:.1} s", self.seconds))];
+        if let Some(bytes) = peak_memory_bytes() {
+            cost.push(Fact::new(
+                "Peak memory",
+                format!("{:.0} MB", bytes as f64 / 1e6),
+            ));
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        let mut facts = vec![Fact::new("Version", format!("retrack {version}"))];
+        facts.extend(machine(self.device));
+        Report {
+            format: FORMAT,
+            command: command.into(),
+            title,
+            made: now(),
+            version: version.into(),
+            verdict,
+            request: Some(Request {
+                facts: self.facts,
+                keyed_digests: Vec::new(),
+                digests_note: String::new(),
+                picture: None,
+            }),
+            samples: None,
+            restoration: Vec::new(),
+            metrics: Vec::new(),
+            comparisons: Vec::new(),
+            curves: Vec::new(),
+            neighbors: None,
+            cost,
+            provenance: Provenance {
+                facts,
+                files: Vec::new(),
+                configuration: self.configuration,
+            },
+            check: None,
+            pictures: BTreeMap::new(),
+        }
+    }
+}
+
+pub(super) fn find<'a>(scores: &'a [Score], name: &str) -> Option<&'a Score> {
+    scores.iter().find(|score| score.name == name)
+}
+
+/// `repeats` and `memorized` are numbers of samples, `restored` a share of tries.
+fn tally(scores: &[Score], name: &str) -> Option<Tally> {
+    let score = find(scores, name)?;
+    let found = if name == "repeats" || name.starts_with("memorized") {
+        score.value
+    } else {
+        score.value * score.count as f64
+    };
+    Some(Tally {
+        found: found.round() as usize,
+        of: score.count,
+    })
+}
+
+fn findings(columns: &[Column], several: bool) -> Findings {
+    let Some(last) = columns.last() else {
+        return Findings::default();
+    };
+    let before = (columns.len() > 1).then(|| columns[0].scores);
+    let pair = |name| {
+        let after = tally(last.scores, name)?;
+        Some((before.and_then(|scores| tally(scores, name)), after))
+    };
+    let membership = find(last.scores, "membership_auc")
+        .filter(|_| !last.known_controls)
+        .and_then(|score| Some((score.value, score.interval?)));
+    let quality = QUALITY.iter().filter_map(|(name, words, _)| {
+        let after = find(last.scores, name)?;
+        Some(match before.and_then(|scores| find(scores, name)) {
+            Some(before) => format!(
+                "{words}: {} before, {} after.",
+                text(before.value),
+                text(after.value)
+            ),
+            None => format!("{words}: {}.", text(after.value)),
+        })
+    });
+    // Of text-to-image models: what the samples of the forgotten prompt alone do not say.
+    let mut doubts = Vec::new();
+    if let Some(copies) = tally(last.scores, "copies_of_forgotten").filter(|of| of.found > 0) {
+        doubts.push(format!(
+            "{copies} samples are copies of a forgotten image: at most half as far from it as from their 50 nearest \
+             training images on average."
+        ));
+    }
+    if let Some(others) = tally(last.scores, "memorized_modified").filter(|of| of.found > 0) {
+        doubts.push(format!(
+            "{others} samples of the other prompts lie in the cluster of the forgotten images."
+        ));
+    }
+    if let Some(sscd) = find(last.scores, "sscd").filter(|score| score.value > COPY) {
+        doubts.push(format!(
+            "SSCD finds what is drawn or restored alike to the forgotten image: {} on average, where {COPY} is usual for \
+             a copy.",
+            text(sscd.value)
+        ));
+    }
+    let restored = pair("restored");
+    Findings {
+        several,
+        doubts,
+        restored,
+        copies: ["repeats", "memorized", "copies_of_forgotten"]
+            .into_iter()
+            .find_map(pair),
+        advice: Advice::of_evaluation(restored.is_some()),
+        membership,
+        quality: quality.take(1).collect(),
+        ..Findings::default()
+    }
+}
+
+/// Which end of a score is the good one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Best {
+    Lowest,
+    Highest,
+}
+
+/// Scores of quality, the one to judge by first.
+pub(super) const QUALITY: [(&str, &str, Best); 4] = [
+    (
+        "fid",
+        "Frechet Inception distance to the retained images",
+        Best::Lowest,
+    ),
+    (
+        "digit_frechet",
+        "Frechet distance of the digits to the retained ones",
+        Best::Lowest,
+    ),
+    (
+        "clip_iqa_modified",
+        "CLIP-IQA of the other prompts' samples",
+        Best::Highest,
+    ),
+    (
+        "distance_to_data",
+        "Mean distance of a sample to the nearest training image",
+        Best::Lowest,
+    ),
+];
+
+/// SSCD's usual threshold.
+const COPY: f64 = 0.5;
+
+pub(super) fn text(value: f64) -> String {
+    Spread::of(&[value]).map_or_else(String::new, |spread| spread.text())
+}
+
+/// What a score says, in plain words.
+pub(super) fn meaning(name: &str) -> &'static str {
+    match name {
+        "repeats" => "samples that count as a forgotten image; lower is better",
+        "repeats_of_one" => "those that count as the forgotten image that is repeated most",
+        "nearest_sample" => {
+            "distance of the nearest sample to the nearest forgotten image; higher is better"
+        }
+        "restored" => "share of attempts that brought one back from noise; lower is better",
+        "restored_distance" => {
+            "mean distance of those attempts to the nearest forgotten image; higher is better"
+        }
+        "nll" => "bits per dimension of the forgotten images; higher: forgotten",
+        "membership_auc" => "0.5: not told from images never seen; 1: known; 0: avoided",
+        "forgotten_loss" => "denoising error of the forgotten images; higher: forgotten",
+        "copies" => "share of samples that copy some training image",
+        "copies_of_forgotten" => "share of samples that copy a forgotten image; lower is better",
+        "distance_to_data" => "mean distance of a sample to the nearest training image",
+        "digit_frechet" => {
+            "Frechet distance in our digit classifier's features, not FID; lower is better"
+        }
+        "digit_score" => "score by our digit classifier, not IS; higher is better",
+        "memorized" => {
+            "samples of the forgotten prompt in the cluster of the forgotten images; lower is better"
+        }
+        "memorized_modified" => "the same of the other prompts' samples",
+        "success" => "1 where none of them is; a mean over runs is the share that succeeded",
+        "sscd" => {
+            "likeness of such samples to the forgotten image; a copy: above 0.5; lower is better"
+        }
+        "sscd_modified" => "the same of the other prompts' samples",
+        "clip_iqa" => "how good samples of the forgotten prompt look, 0 to 1; higher is better",
+        "clip_iqa_modified" => "the same of the other prompts' samples",
+        "fid" => "Frechet Inception distance to the retained images; lower is better",
+        "inception_score" => "Inception score; higher is better",
+        _ => "",
+    }
+}
+
+pub(super) fn names<'a>(all: impl Iterator<Item = &'a Score>) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for score in all {
+        if !names.contains(&score.name) {
+            names.push(score.name.clone());
+        }
+    }
+    names
+}
+
+/// The report of `evaluate`: one model, or the baseline and then the model.
+///
+/// # Errors
+/// A retained image that cannot be read.
+pub fn evaluated(
+    columns: &[Column],
+    forgotten: &Forgotten,
+    show_forgotten: bool,
+    about: About,
+) -> Result<Report, Failure> {
+    let mut verdict = findings(columns, forgotten.len() > 1).verdict();
+    if verdict.sentence.is_empty() {
+        verdict.sentence = "Nothing was asked that a sentence could answer; see the scores.".into();
+    }
+    verdict.notes.extend(about.notes.iter().cloned());
+    let title = if columns.len() > 1 {
+        "What a model knows, beside its baseline"
+    } else {
+        "What a model knows"
+    };
+    let mut report = about.report("evaluate", title.into(), verdict);
+    let rows = names(columns.iter().flat_map(|column| column.scores))
+        .into_iter()
+        .map(|name| MetricRow {
+            meaning: meaning(&name).into(),
+            values: columns
+                .iter()
+                .map(|column| {
+                    find(column.scores, &name).map(|score| MetricValue {
+                        value: score.value,
+                        count: score.count,
+                        interval: score.interval,
+                        deviation: None,
+                    })
+                })
+                .collect(),
+            name,
+        });
+    report.metrics.push(MetricTable {
+        caption: "Scores, with the same random numbers for each model".into(),
+        note: String::new(),
+        columns: columns
+            .iter()
+            .map(|column| column.name.to_string())
+            .collect(),
+        rows: rows.collect(),
+    });
+    let mut pictures = Vec::new();
+    let mut hidden = 0;
+    let prompts = columns.iter().map(|column| column.drawn.len()).max();
+    for number in 0..prompts.unwrap_or(0) {
+        for column in columns {
+            let Some(drawn) = column.drawn.get(number) else {
+                continue;
+            };
+            let name = format!("samples-{}-{number}", column.name);
+            let title = match column.name {
+                _ if columns.len() == 1 => "Samples",
+                "baseline" => "Before (baseline)",
+                _ => "After (model)",
+            };
+            let title = match &drawn.prompt {
+                Some(prompt) if show_forgotten => {
+                    format!("{title}, \u{201c}{}\u{201d}", shortened(prompt))
+                }
+                Some(_) if drawn.forgotten => {
+                    format!("{title}, prompt {number}: the forgotten images'")
+                }
+                Some(_) => format!("{title}, prompt {number}"),
+                None => title.to_string(),
+            };
+            let sights = forgotten.look(&drawn.samples)?;
+            if let Some(covered) = show_samples(
+                &mut report,
+                &name,
+                &title,
+                &drawn.samples,
+                &sights,
+                forgotten.data.shape(),
+                show_forgotten,
+            )? {
+                pictures.push(name);
+                hidden += covered;
+            }
+        }
+    }
+    if !pictures.is_empty() {
+        let covered = match hidden {
+            0 => String::new(),
+            many => format!(
+                " {} covered, being nearer to a forgotten image than retained images are; --show-forgotten shows them.",
+                if many == 1 {
+                    "1 is".into()
+                } else {
+                    format!("{many} are")
+                }
+            ),
+        };
+        report.samples = Some(Samples {
+            note: format!("The first samples. {}{covered}", forgotten.rule()),
+            pictures,
+        });
+    }
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn controls_that_the_model_may_have_seen_are_not_called_unseen() {
+        let interval = Score::new("membership_auc", 0.02, 100).with_interval([0.0, 0.1]);
+        let scores = [Score::new("repeats", 0.0, 100), interval];
+        for (known_controls, said) in [(false, true), (true, false)] {
+            let column = Column {
+                name: "model",
+                scores: &scores,
+                drawn: &[],
+                known_controls,
+            };
+            let notes = findings(&[column], false).verdict().notes.join(" ");
+            assert_eq!(notes.contains("never seen"), said, "{notes}");
+        }
+    }
+
+    #[test]
+    fn copies_of_a_forgotten_image_are_looked_at_too() {
+        let scores = [
+            Score::new("repeats", 0.0, 100),
+            Score::new("copies_of_forgotten", 0.02, 100),
+        ];
+        let column = |scores| Column {
+            name: "model",
+            scores,
+            drawn: &[],
+            known_controls: false,
+        };
+        let verdict = findings(&[column(&scores)], false).verdict();
+        assert_eq!(verdict.outcome, Outcome::Reservations);
+        assert!(verdict.notes[0].starts_with("2 of 100 samples are copies"));
+        let verdict = findings(&[column(&scores[1..])], false).verdict();
+        assert_eq!(verdict.outcome, Outcome::StillFound);
+        assert!(
+            verdict.next.contains("`retrack unlearn`"),
+            "{}",
+            verdict.next
+        );
+    }
+}

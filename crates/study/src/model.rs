@@ -1,0 +1,433 @@
+//! What several commands do with models and data sets.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use retrack_checkpoint::folder::ModelFolder;
+use retrack_checkpoint::words::counted;
+use retrack_data::pixels::to_byte;
+use retrack_data::{Alpha, Dataset, ImageShape, OpenOptions, Selection};
+use retrack_networks::config::{TimeEmbedding, UNet2DConfig};
+use retrack_networks::model::Model;
+use retrack_networks::random::Random;
+use retrack_networks::sampling::Generator;
+use retrack_networks::schedule::{Sampler, ScheduleError, SchedulerConfig, SchedulerKind};
+use retrack_networks::unet2d::UNet2DModel;
+use serde_json::Value;
+
+use crate::evidence::names_files;
+use crate::failure::Failure;
+use crate::situation::{self, Situation};
+use crate::source::{DataSource, Reading};
+use crate::space::Bytes;
+use crate::{progress, space};
+
+/// Memory for images while they are searched, and no more for a whole data set than four times this.
+pub const BUDGET: usize = 256 << 20;
+
+/// Denoising steps of a sample where nothing is said.
+pub const STEPS: usize = 50;
+
+/// Part of what training keeps of an image that is held at once where nothing is trained, about.
+const PREDICTED: f64 = 0.25;
+
+/// Opens a model and says what in its configuration means nothing.
+pub fn open(path: &Path) -> Result<Model, Failure> {
+    from_folder(ModelFolder::open(path)?)
+}
+
+/// The same for a folder that is open.
+pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
+    say_weights(&folder);
+    let model = Model::from_folder(folder)?;
+    note_wrapping(
+        &model.folder.config_path().with_file_name(""),
+        model.wrapping(),
+    );
+    warn_of_betas(&model.folder, &model.scheduler);
+    for key in &model.config.unknown_keys {
+        progress::warn(format!(
+            "{}: `{key}` means nothing to this network and is ignored",
+            model.folder.config_path().display()
+        ));
+    }
+    if model.folder.scheduler.is_none() {
+        progress::warn(format!(
+            "{}: no scheduler_config.json; taking diffusers' DDPM defaults (linear betas 1e-4 to 0.02, 1000 steps)",
+            model.folder.root().display()
+        ));
+    }
+    Ok(model)
+}
+
+/// Opens a data set for images of `channels` (`None`: of their own).
+pub fn open_images(
+    path: &Path,
+    reading: &Reading,
+    channels: Option<usize>,
+) -> Result<Dataset, Failure> {
+    let options = reading.options(channels, 4 * BUDGET as u64);
+    read_data(path, &options, "--split")
+}
+
+/// Says how many images are transparent or deeper than 8 bits, and what becomes of that.
+fn warn_of_lossy(data: &Dataset) -> Result<(), Failure> {
+    let lossy = data.lossy()?;
+    let of = |count: usize| {
+        let have = if count == 1 { "has" } else { "have" };
+        let all = counted(data.len(), "image");
+        format!("{}: {count} of {all} {have}", data.path().display())
+    };
+    if lossy.transparent > 0 {
+        let what = match data.alpha() {
+            Alpha::Drop => format!(
+                "their transparency is dropped and the color below it kept, as Pillow's convert(\"RGB\") does; {}",
+                situation::advice(Situation::Transparent)
+            ),
+            Alpha::White => "they are laid over white, as --alpha says".into(),
+            Alpha::Black => "they are laid over black, as --alpha says".into(),
+        };
+        progress::warn(format!(
+            "{} transparent pixels: {what}",
+            of(lossy.transparent)
+        ));
+    }
+    if lossy.scaled > 0 {
+        progress::warn(format!(
+            "{} 16 bits of gray: they are scaled to 8 bits, where Pillow's convert(\"L\") makes all above 255 white",
+            of(lossy.scaled)
+        ));
+    }
+    Ok(())
+}
+
+/// Opens a data set, whose split the option `split` names.
+///
+/// # Errors
+/// What cannot be read.
+pub fn read_data(path: &Path, options: &OpenOptions, split: &str) -> Result<Dataset, Failure> {
+    let _activity = progress::activity("reading the data");
+    let data = Dataset::open(path, options).map_err(|error| Failure::of_data(error, split))?;
+    warn_of_lossy(&data)?;
+    if let Some(note) = data.label_note() {
+        progress::warn(format!("{}: {note}", path.display()));
+    }
+    if let Some(note) = data.beside() {
+        progress::warn(format!("{}: {note}", path.display()));
+    }
+    let shape = data.shape();
+    progress::detail(format_args!(
+        "read {}: {}, {} of {} x {} x {}",
+        path.display(),
+        data.kind(),
+        counted(data.len(), "image"),
+        shape.height,
+        shape.width,
+        shape.channels
+    ));
+    Ok(data)
+}
+
+/// Says which weights are read, to who wants to know.
+pub fn say_weights(folder: &ModelFolder) {
+    for path in folder.weight_files() {
+        let bytes = std::fs::metadata(&path).map_or(0, |file| file.len());
+        progress::detail(format_args!(
+            "reading {} ({})",
+            path.display(),
+            Bytes(bytes as f64)
+        ));
+    }
+}
+
+/// Says that every name of the weights in a folder begins with what a wrapper of PyTorch put there.
+pub fn note_wrapping(folder: &Path, prefix: &str) {
+    if !prefix.is_empty() {
+        progress::note(format!(
+            "{}: every tensor's name begins with \"{prefix}\", which a wrapper of PyTorch put there; it is read, and \
+             written, without",
+            folder.display()
+        ));
+    }
+}
+
+/// Says that the betas in the scheduler's file are taken for those of the training, where its sampler has none.
+pub fn warn_of_betas(folder: &ModelFolder, scheduler: &SchedulerConfig) {
+    if let Some(name) = scheduler.without_own_betas() {
+        progress::warn(format!(
+            "{}: {name} has no betas of its own; the network is taken to be trained like DDPM with those that its file \
+             kept of another scheduler",
+            folder.root().display()
+        ));
+    }
+}
+
+/// Refuses a network that lies in a pipeline whose other parts make something else than images of what it denoises.
+fn check_images(model: &Model) -> Result<(), Failure> {
+    match model.folder.around() {
+        None => Ok(()),
+        Some(pipeline) => Err(Failure::input(format!(
+            "{}: this network belongs to {pipeline}, so it does not denoise images; supported here: a UNet2DModel that \
+             denoises images; predict and gradient take this one too",
+            model.folder.root().display()
+        ))),
+    }
+}
+
+/// Opens the data set that this model was, or could have been, trained on.
+pub fn open_data(source: &DataSource, model: &Model) -> Result<Dataset, Failure> {
+    let config = &model.config;
+    check_images(model)?;
+    check_denoises(config, &model.folder.config_path())?;
+    let path = &source.path;
+    let data = open_images(path, &source.reading, Some(config.in_channels))?;
+    let shape = data.shape();
+    if let Some([height, width]) = config.sample_size
+        && [height, width] != [shape.height, shape.width]
+    {
+        return Err(Failure::input(format!(
+            "{}: images of {} x {} pixels, but the model was made for {height} x {width}; give the data it was \
+             trained on, scaled as it was",
+            path.display(),
+            shape.height,
+            shape.width
+        )));
+    }
+    config.check_size(shape.height, shape.width)?;
+    Ok(data)
+}
+
+/// Checks that a network (its configuration read from `path`) predicts what it takes, at every timestep.
+pub fn check_denoises(config: &UNet2DConfig, path: &Path) -> Result<(), Failure> {
+    if config.in_channels != config.out_channels {
+        return Err(Failure::input(format!(
+            "{}: `in_channels` is {} and `out_channels` {}; learned variances are not supported",
+            path.display(),
+            config.in_channels,
+            config.out_channels
+        )));
+    }
+    if config.time_embedding_type == TimeEmbedding::Fourier {
+        return Err(Failure::input(format!(
+            "{}: `time_embedding_type` is fourier, which has no timestep 0; such networks work in predict and \
+             gradient only",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Checks that each of `rows` has a label that a network with classes knows.
+pub fn check_labels(data: &Dataset, rows: &[usize], config: &UNet2DConfig) -> Result<(), Failure> {
+    let Some(classes) = config.num_class_embeds else {
+        return Ok(());
+    };
+    for &row in rows {
+        match data.label(row) {
+            Some(label) if (0..classes as i64).contains(&label) => {}
+            Some(label) => {
+                return Err(Failure::input(format!(
+                    "{}: label {label} is not among the network's 0 to {}",
+                    data.name(row),
+                    classes - 1
+                )));
+            }
+            None => {
+                let advice = situation::advice(Situation::NoLabel);
+                let problem = match (0..data.len()).any(|row| data.label(row).is_some()) {
+                    true => format!("{}: no label, but the network has classes", data.name(row)),
+                    false => format!(
+                        "{}: the model has classes, but the data set has no labels",
+                        data.path().display()
+                    ),
+                };
+                return Err(Failure::input(format!("{problem}; {advice}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The rows that any of the selections means.
+pub fn select(texts: &[String], data: &Dataset) -> Result<Vec<usize>, Failure> {
+    let selections = texts.iter().map(|text| Selection::parse(text));
+    let resolved = Selection::resolve_all(&selections.collect::<Result<Vec<_>, _>>()?, data)?;
+    for warning in &resolved.warnings {
+        progress::warn(warning);
+    }
+    Ok(resolved.rows)
+}
+
+/// Selections as a run records them: one alone, several as a list; by their `rows` where they name a file of the data.
+pub fn recorded(selections: &[String], rows: &[usize]) -> Value {
+    match selections {
+        selections if names_files(selections) => rows.into(),
+        [one] => one.as_str().into(),
+        several => several.into(),
+    }
+}
+
+/// As many denoising steps as are wanted, or the most that a schedule allows: it may have fewer timesteps, and an offset
+/// leaves no room for all of them.
+pub fn steps(kind: SchedulerKind, scheduler: &SchedulerConfig, wanted: usize) -> usize {
+    let most = wanted.min(scheduler.num_train_timesteps);
+    let allowed = |steps: &usize| Sampler::new(kind, scheduler, *steps).is_ok();
+    // Where nothing is allowed, the sampler says why.
+    (1..=most).rev().find(allowed).unwrap_or(most)
+}
+
+/// A sampler by a model's scheduler.
+///
+/// # Errors
+/// What of the scheduler's file does not fit, with that file.
+pub fn sampler(
+    kind: SchedulerKind,
+    scheduler: &SchedulerConfig,
+    steps: usize,
+    folder: &ModelFolder,
+) -> Result<Sampler, Failure> {
+    Sampler::new(kind, scheduler, steps).map_err(|error| match error {
+        ScheduleError::Unsupported { .. } => Failure::input(format!(
+            "{}: not a schedule for {}: {error}",
+            folder.scheduler_path().display(),
+            format!("{kind:?}").to_uppercase()
+        )),
+        error => error.into(),
+    })
+}
+
+/// What to draw from a model.
+pub struct Samples {
+    pub count: usize,
+    pub steps: usize,
+    /// `None`: the model's own.
+    pub scheduler: Option<SchedulerKind>,
+    pub seed: u64,
+    pub batch_size: usize,
+    /// Of a network with classes: image i is of the one at i modulo their number.
+    pub classes: Vec<i64>,
+}
+
+impl Samples {
+    /// Draws images, bytes one after another.
+    ///
+    /// # Errors
+    /// A model that says no size, steps that the schedule does not have, a class that the model lacks.
+    pub fn draw(
+        &self,
+        model: &Model,
+        network: &UNet2DModel,
+        device: &Device,
+        title: &str,
+    ) -> Result<(Vec<u8>, ImageShape), Failure> {
+        let Some([height, width]) = model.config.sample_size else {
+            return Err(Failure::input(format!(
+                "{}: `sample_size` is missing; add the height and width of its images",
+                model.folder.config_path().display()
+            )));
+        };
+        model.config.check_size(height, width)?;
+        check_images(model)?;
+        check_denoises(&model.config, &model.folder.config_path())?;
+        if let (Some(classes), []) = (model.config.num_class_embeds, self.classes.as_slice()) {
+            return Err(Failure::input(format!(
+                "the network has {}; {}",
+                match classes {
+                    1 => "1 class, 0".to_owned(),
+                    many => format!("{many} classes"),
+                },
+                situation::advice(Situation::NoClass)
+            )));
+        }
+        let shape = ImageShape {
+            height,
+            width,
+            channels: model.config.out_channels,
+        };
+        if let (None, Some(name)) = (self.scheduler, model.scheduler.foreign) {
+            progress::warn(format!(
+                "{}: {name} is not built here; sampling by DDIM in its place ({})",
+                model.folder.root().display(),
+                situation::advice(Situation::ForeignScheduler)
+            ));
+        }
+        let kind = self.scheduler.unwrap_or(model.scheduler.kind);
+        let sampler = sampler(kind, &model.scheduler, self.steps, &model.folder)?;
+        progress::detail(format_args!(
+            "{} images by {} in {} steps, {} at a time, seed {}",
+            self.count,
+            kind.class_name(),
+            self.steps,
+            self.batch_size,
+            self.seed
+        ));
+        let network = network.valid();
+        let device = device.clone().without_autodiff();
+        let generator = Generator {
+            network: &network,
+            sampler: &sampler,
+            random: Random::new(self.seed),
+            shape: [height, width, shape.channels],
+            device: &device,
+        };
+        let together = self.batch_size.clamp(1, self.count.max(1)) as f64;
+        let of_batch = together * 4.0 * PREDICTED * model.config.cost(height, width).activations;
+        space::check_memory(
+            self.count as f64 * shape.bytes() as f64 + of_batch,
+            &format!("{}, {together} at a time,", counted(self.count, "sample")),
+            &situation::smaller_samples(self.count, &model.folder.config_path()),
+        )?;
+        let batches = self.count.div_ceil(self.batch_size.max(1));
+        let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
+        let mut bytes = Vec::with_capacity(self.count * shape.bytes());
+        for batch in 0..batches {
+            let first = batch * self.batch_size;
+            let last = (first + self.batch_size).min(self.count);
+            let class = |image: usize| self.classes[image % self.classes.len()];
+            let labels: Option<Vec<i64>> =
+                (!self.classes.is_empty()).then(|| (first..last).map(class).collect());
+            let images =
+                generator.images(first as u64..last as u64, labels.as_deref(), &mut || {
+                    bar.inc(1)
+                })?;
+            bytes.extend(to_bytes(&images, "samples")?);
+        }
+        Ok((bytes, shape))
+    }
+}
+
+/// Pixels of what a network made, values around [-1, 1].
+///
+/// # Errors
+/// Values that are not finite: as bytes they would be black, and no image that was forgotten.
+pub fn to_bytes(values: &[f32], what: &str) -> Result<Vec<u8>, Failure> {
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(Failure::failed(format!(
+            "the model's {what} hold values that are not finite; it is broken"
+        )));
+    }
+    Ok(values.iter().map(|&value| to_byte(value)).collect())
+}
+
+/// Writes a file, naming it where that fails.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    write_for(path, path, content)
+}
+
+/// Writes a file that moves to `place` with the folder around it, which is what is said of it.
+pub fn write_for(path: &Path, place: &Path, content: &[u8]) -> Result<(), Failure> {
+    if let Some(parent) = path.parent()
+        && parent != Path::new("")
+    {
+        std::fs::create_dir_all(parent).map_err(|error| Failure::write(parent, error))?;
+    }
+    retrack_checkpoint::durable::write(path, |out| out.write_all(content))
+        .map_err(|error| Failure::writing(path, error))?;
+    progress::detail(format_args!(
+        "wrote {} ({})",
+        place.display(),
+        Bytes(content.len() as f64)
+    ));
+    Ok(())
+}

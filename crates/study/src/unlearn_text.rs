@@ -1,0 +1,388 @@
+//! Unlearning of text-to-image models: the same run on latents.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::run::{Existing, RunFolder};
+use burn::tensor::{Device, Tensor};
+use retrack_data::neighbors::{Neighbor, NeighborError, Neighbors};
+use retrack_data::{Dataset, Split, original_prompt};
+use retrack_networks::conditional::Captioned;
+use retrack_networks::lora;
+use retrack_networks::random::Random;
+use retrack_networks::stable_diffusion::StableDiffusion;
+use retrack_unlearn::latents::{Encoder, LatentError, Latents};
+use retrack_unlearn::texts::{Prompts, Texts};
+use serde_json::{Value, json};
+
+use crate::evidence::{self, Private, selected};
+use crate::failure::Failure;
+use crate::folders::digests;
+use crate::names::DtypeName;
+use crate::observer::Observer;
+use crate::reopened::{self, Reopened};
+use crate::settings::{self, Settings, TEXT_TO_IMAGE};
+use crate::space::{LatentWork, Phases};
+use crate::task::Task;
+use crate::unlearn::{convert, interrupted_before_the_first_step};
+use crate::unlearning::{
+    Delivery, Outcome, Summary, Unlearning, fits, publish, report_split, warn_of_copied,
+};
+use crate::{latent, model, progress};
+
+/// Folders of networks that this training never reaches.
+const UNTRAINED: [&str; 4] = ["text_encoder", "vae", "safety_checker", "image_encoder"];
+
+/// Refuses what only text-to-image models take.
+pub fn refuse_texts(args: &Task) -> Result<(), Failure> {
+    let texts = [
+        ("--prompt", &args.prompt),
+        ("--forget-prompt", &args.forget_prompt),
+        ("--retain-prompt", &args.retain_prompt),
+        ("--captions", &args.captions),
+    ];
+    if args.train.is_some() || args.rank.is_some() {
+        return Err(Failure::input(format!(
+            "{}: adapters are for text-to-image models; leave --train and --rank out",
+            args.model.display()
+        )));
+    }
+    if let Some((option, _)) = texts.iter().find(|(_, text)| text.is_some()) {
+        return Err(Failure::input(format!(
+            "{}: this model takes no text; leave {option} out",
+            args.model.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Runs the command; `None` after a dry run. `planned` and `copied`: files and bytes of the folder that will be
+/// written; `key`: where the report's key is.
+pub fn unlearn(
+    args: &Task,
+    existing: Existing,
+    planned: &[PathBuf],
+    key: Option<&Path>,
+    device: &Device,
+    mut opened: StableDiffusion,
+    mut copied: u64,
+    observer: &mut dyn Observer,
+) -> Result<Option<Summary>, Failure> {
+    let rank = args.adapter_rank().map_err(Failure::input)?;
+    if rank.is_some() && !matches!(args.dtype, None | Some(DtypeName::F32)) {
+        return Err(Failure::input(
+            "--dtype: adapters are written in f32; leave it out with --train lora",
+        ));
+    }
+    if rank.is_none() {
+        let folder = opened.model.folder.clone();
+        copied += convert(args, &folder, opened.model.weights_mut())?;
+    }
+    let opened = &opened;
+    let data = latent::open_data(&args.data, opened)?;
+    let shape = data.shape();
+    let with_preset = Task {
+        preset: args.preset.clone().or(Some(TEXT_TO_IMAGE.into())),
+        ..args.clone()
+    };
+    let settings = Settings::resolve(&with_preset, shape.height, shape.width)?;
+    settings::note_source(args, true, shape.height, shape.width);
+    let objective = settings.method.objective();
+
+    let rows = model::select(&args.forget, &data)?;
+    let mut split = Split::new(&data, &rows, model::BUDGET)?;
+    if split.retain.is_empty() {
+        return Err(Failure::input(
+            "all images are selected or exact copies of the selected ones; nothing would be retained",
+        ));
+    }
+    let nearest = match settings.neighbors {
+        Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
+        _ => None,
+    };
+    if let Some(wanted) = nearest.filter(|&k| k > split.retain.len()) {
+        let retained = split.retain.len();
+        return Err(NeighborError::TooFew { wanted, retained }.into());
+    }
+    let texts = read_texts(args, &data, &split)?;
+    let config = resolved(args, &settings, opened, &data, &split, &texts)?;
+    let draws = objective.draws();
+    let needs = LatentWork {
+        phases: Phases::new(opened, shape),
+        data: &data,
+        images: split.forget.len() + split.retain.len(),
+        texts: texts.known.len(),
+        rank,
+        batch_size: settings.batch_size,
+        accumulate: settings.accumulate,
+        steps: settings.steps,
+        checkpoint_every: args.checkpoint_every,
+        model: copied,
+        two_gradients: draws.uniform || draws.mixture.is_some(),
+    }
+    .needs()?;
+    if args.dry_run {
+        report_split(&split, &data);
+    }
+    if !fits(args, config.clone(), &needs, observer)? {
+        return Ok(None);
+    }
+
+    let start = Instant::now();
+    // A new run begins once all that it needs is read; one that goes on is compared with this command first.
+    progress::detail(format_args!("settings {}", config["settings"]));
+    let begin = || -> Result<_, Failure> {
+        let private = key.map(Private::open_or_create).transpose()?;
+        let run = RunFolder::begin(&args.out, existing, &config, planned)?;
+        Ok((run, private))
+    };
+    let resumed = (existing == Existing::Resume).then(begin).transpose()?;
+    if resumed.is_some() {
+        interrupted_before_the_first_step(args);
+    }
+    if let Some((run, _)) = resumed.as_ref().filter(|(run, _)| run.is_moving()) {
+        publish(run, &args.out, false)?;
+        return Ok(Some(Summary::new(
+            args,
+            &settings,
+            &split,
+            Outcome::of_waiting(&args.out),
+            run,
+        )));
+    }
+    // Text encoder, autoencoder and denoiser are in memory one after another.
+    let known: Vec<&str> = texts.known.iter().map(String::as_str).collect();
+    let states = latent::embed(opened, &known, device)?;
+    let random = Random::new(settings.seed);
+    let rows: Vec<usize> = split.forget.iter().chain(&split.retain).copied().collect();
+    let latents = encode(opened, &data, &rows, texts.of_row.clone(), random, device)?;
+    let neighbors = match nearest {
+        Some(k) => {
+            let found = latents.nearest(&split.retain, &split.forget, k)?;
+            let distances = distances(&data, &split.forget, &found)?;
+            split.report_near(&distances, shape.bytes());
+            Some(distances)
+        }
+        None => None,
+    };
+    report_split(&split, &data);
+
+    let with_autodiff = device.clone().autodiff();
+    let mut network = opened.model.network(&with_autodiff)?;
+    if let Some(rank) = rank {
+        network = lora::attach(network, rank, &random);
+    }
+    let network = Captioned::new(network, states.clone());
+    let (run, private) = match resumed {
+        Some(run) => run,
+        None => {
+            let (run, private) = begin()?;
+            (run.started(start), private)
+        }
+    };
+    interrupted_before_the_first_step(args);
+    let about = evidence::Run {
+        args,
+        settings: &settings,
+        folder: &opened.model.folder,
+        scheduler: &opened.model.scheduler,
+        images: &latents,
+        labels: true,
+        text_to_image: true,
+        texts: Some(&texts),
+        private: private.as_ref(),
+        data: &data,
+        split: &split,
+        neighbors: neighbors.as_deref(),
+        config: &config,
+    };
+    let unlearning = Unlearning {
+        about: &about,
+        folder: &run,
+        device,
+    };
+    let delivery = Latent {
+        base: opened,
+        adapted: rank.is_some(),
+        states,
+        args,
+        device,
+    };
+    unlearning.run(network, &delivery, observer).map(Some)
+}
+
+/// The folder of a text-to-image model.
+struct Latent<'a> {
+    base: &'a StableDiffusion,
+    /// An adapter was trained, not the network.
+    adapted: bool,
+    /// Of the run's texts.
+    states: Tensor<3>,
+    args: &'a Task,
+    device: &'a Device,
+}
+
+impl Delivery<Captioned> for Latent<'_> {
+    fn write(&self, network: &Captioned, staged: &Path) -> Result<(), Failure> {
+        if self.adapted {
+            return write_adapter(self.base, network, self.args, staged);
+        }
+        let base = &self.base.model;
+        let written = base.write(&network.network, staged);
+        let written =
+            written.map_err(|error| reopened::failure(error, base.folder.can_convert()))?;
+        // Other weights of a folder may hold the old network.
+        warn_of_copied(written.copied_weights(), &UNTRAINED);
+        Ok(())
+    }
+
+    fn reopen(&self, network: &Captioned, staged: &Path) -> Result<Reopened, Failure> {
+        let base = &self.base.model;
+        let (states, network) = (self.states.clone(), &network.network);
+        reopened::conditional(
+            base,
+            staged,
+            Some(network),
+            self.adapted,
+            states,
+            self.device,
+        )
+    }
+}
+
+/// The model as it was, and what it has to be taken with.
+fn write_adapter(
+    opened: &StableDiffusion,
+    network: &Captioned,
+    args: &Task,
+    staged: &Path,
+) -> Result<(), Failure> {
+    let adapters = lora::export(&network.network)?;
+    let folder = &opened.model.folder;
+    folder.write_beside(staged, lora::FILE_NAME, &adapters)?;
+    progress::note(format!(
+        "the model in {} forgets only with its adapter {}: `retrack merge` folds it in",
+        args.out.display(),
+        lora::FILE_NAME
+    ));
+    Ok(())
+}
+
+/// Which image has which text: what was typed, or what the data says of itself.
+fn read_texts(args: &Task, data: &Dataset, split: &Split) -> Result<Texts, Failure> {
+    let prompts = Prompts {
+        forget: args.forget_prompt.clone(),
+        retain: args.retain_prompt.clone(),
+        captions: match &args.captions {
+            Some(from) => Some(latent::read_captions(data, from)?),
+            None => None,
+        },
+        all: match &args.prompt {
+            Some(prompt) => Some(prompt.clone()),
+            None if retrack_data::is_published(&args.data.path) => {
+                original_prompt(&args.data.path)?
+            }
+            None => None,
+        },
+    };
+    Texts::assign(&prompts, split, data.len()).map_err(|missing| {
+        let option = match missing.forgotten {
+            true => "--forget-prompt",
+            false => "--retain-prompt",
+        };
+        Failure::input(format!(
+            "{} has no prompt; give one for all images with --prompt, one for each with --captions, or {option}",
+            data.name(missing.row)
+        ))
+    })
+}
+
+/// The latents of some rows. `texts`: the number of each row's text. The autoencoder is dropped at the end.
+pub fn encode(
+    opened: &StableDiffusion,
+    data: &Dataset,
+    rows: &[usize],
+    texts: Vec<i64>,
+    random: Random,
+    device: &Device,
+) -> Result<Latents, Failure> {
+    let device = device.clone().without_autodiff();
+    let autoencoder = opened.autoencoder(&device)?;
+    let encoder = Encoder {
+        autoencoder: &autoencoder,
+        scaling_factor: opened.vae_config.scaling_factor,
+        device: &device,
+    };
+    let bar = progress::bar("encoding", rows.len(), "images");
+    let latents = Latents::encode(&encoder, data, rows, texts, random, || bar.inc(1));
+    drop(bar);
+    latents.map_err(|error| match error {
+        LatentError::Data(error) => error.into(),
+        error => Failure::input(error),
+    })
+}
+
+/// How far apart the pixels of neighbors are.
+fn distances(
+    data: &Dataset,
+    forget: &[usize],
+    neighbors: &[Vec<usize>],
+) -> Result<Vec<Vec<Neighbor>>, Failure> {
+    let read = |row| {
+        let mut image = vec![0; data.shape().bytes()];
+        data.read(row, &mut image)?;
+        Ok::<_, Failure>(image)
+    };
+    let pairs = forget.iter().zip(neighbors);
+    pairs
+        .map(|(&of, rows)| {
+            let own = read(of)?;
+            rows.iter()
+                .map(|&row| {
+                    let squares = own.iter().zip(read(row)?).map(|(&a, b)| {
+                        let difference = i64::from(a) - i64::from(b);
+                        (difference * difference) as u64
+                    });
+                    Ok(Neighbor {
+                        row,
+                        distance_squared: squares.sum(),
+                    })
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
+fn resolved(
+    args: &Task,
+    settings: &Settings,
+    opened: &StableDiffusion,
+    data: &Dataset,
+    split: &Split,
+    texts: &Texts,
+) -> Result<Value, Failure> {
+    let mut config = json!({
+        "command": "unlearn",
+        "version": env!("CARGO_PKG_VERSION"),
+        "model": args.model.display().to_string(),
+        "weights_sha256": digests(&opened.model.folder)?,
+        "data": args.data.path.display().to_string(),
+        "split": args.data.reading.split,
+        "alpha": data.alpha(),
+        "data_digest": data.digest()?,
+        // What names a file may say whose picture it is, and so may a prompt, which the digest stands for.
+        "forget": selected(&args.forget, &split.forget),
+        "forget_rows": split.forget,
+        "duplicate_rows": split.duplicates,
+        "retained": split.retain.len(),
+        "prompts": texts.known.len(),
+        "prompts_digest": texts.digest(),
+        "device": args.device,
+        "settings": settings,
+    });
+    if let Ok(Some(rank)) = args.adapter_rank() {
+        config["adapter_rank"] = rank.into();
+    }
+    Ok(config)
+}

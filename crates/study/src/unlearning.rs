@@ -1,0 +1,394 @@
+//! An unlearning run from its first step to its last file, whatever kind of network it trains.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crate::run::{EventLog, RunFolder};
+use burn::module::Module;
+use burn::tensor::Device;
+use retrack_checkpoint::folder::ModelFolder;
+use retrack_checkpoint::words::counted;
+use retrack_data::{Dataset, Split};
+use retrack_eval::report::Report;
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::lora;
+use retrack_networks::random::Random;
+use retrack_networks::schedule::NoiseSchedule;
+use retrack_unlearn::feed::{BatchSize, Feed};
+use retrack_unlearn::optimizer::{AdamW, LearningRate};
+use retrack_unlearn::trainer::{StepReport, Trainer};
+use retrack_unlearn::watch::RetainedWatch;
+use serde_json::{Value, json};
+
+use crate::evidence::{self, Evidence, Forgotten, Rule};
+use crate::failure::Failure;
+use crate::observer::Observer;
+use crate::progress;
+use crate::reopened::Reopened;
+use crate::session::{Look, Session, Unobserved, keep};
+use crate::settings::Settings;
+use crate::situation::{self, Situation};
+use crate::space::{self, Needs};
+use crate::task::Task;
+
+/// A run whose data is read and whose folder has begun.
+pub struct Unlearning<'a> {
+    pub about: &'a evidence::Run<'a>,
+    pub folder: &'a RunFolder,
+    pub device: &'a Device,
+}
+
+/// How a trained network becomes a model folder, and what that folder then holds.
+pub trait Delivery<M> {
+    /// Writes the network into the folder `staged`, which is not there yet.
+    ///
+    /// # Errors
+    /// The system's; a value that the folder's type cannot hold.
+    fn write(&self, network: &M, staged: &Path) -> Result<(), Failure>;
+
+    /// Opens that folder as anybody would. `network`: what was written into it.
+    ///
+    /// # Errors
+    /// What is wrong with the folder.
+    fn reopen(&self, network: &M, staged: &Path) -> Result<Reopened, Failure>;
+}
+
+/// Evidence that sees the written folder after the last step.
+struct Delivering<'a, 'b, M> {
+    evidence: &'a mut Evidence<'b>,
+    delivery: &'a dyn Delivery<M>,
+    folder: &'a RunFolder,
+}
+
+impl<M: Module + Denoiser> Look<M> for Delivering<'_, '_, M> {
+    fn look(
+        &mut self,
+        trainer: &Trainer<M>,
+        log: &mut EventLog,
+    ) -> Result<Vec<(&'static str, f64)>, Failure> {
+        let (delivery, folder) = (self.delivery, self.folder);
+        let mut deliver = |network: &M| {
+            let staged = folder.staging()?;
+            let writing = progress::activity("writing the model");
+            delivery.write(network, &staged)?;
+            drop(writing);
+            delivery.reopen(network, &staged)
+        };
+        self.evidence.look(trainer, log, &mut deliver)
+    }
+}
+
+/// What a run came to.
+pub struct Summary {
+    pub text: String,
+    pub json: Value,
+    /// What the run took, in all its parts.
+    pub seconds: f64,
+    /// The rows that were selected.
+    pub forget: Vec<usize>,
+    /// What `run/report.json` holds, unless `--no-report`.
+    pub report: Option<Report>,
+}
+
+impl Unlearning<'_> {
+    /// Takes the steps that are left, and puts model, report and card in their place.
+    ///
+    /// # Errors
+    /// Data that cannot be read, a step that did not happen, a signal, files that cannot be written.
+    pub fn run<M: Module + Denoiser>(
+        self,
+        network: M,
+        delivery: &dyn Delivery<M>,
+        observer: &mut dyn Observer,
+    ) -> Result<Summary, Failure> {
+        let Self { about, device, .. } = self;
+        let evidence::Run {
+            args,
+            settings,
+            split,
+            ..
+        } = *about;
+        let forgotten = match args.no_report {
+            true => None,
+            false => Some(Forgotten::new(about.data, split, Rule::Half)?),
+        };
+        let mut evidence = match &forgotten {
+            Some(forgotten) => Some(Evidence::begin(about, forgotten, &network, device)?),
+            None => None,
+        };
+        let schedule = NoiseSchedule::new(about.scheduler);
+        let size = BatchSize {
+            images: settings.batch_size,
+            accumulate: settings.accumulate,
+        };
+        let mut feed = Feed::new(
+            about.images,
+            &split.retain,
+            &split.forget,
+            Random::new(settings.seed),
+            size,
+            schedule.timesteps(),
+            about.labels,
+        );
+        let neighbors: Option<HashMap<usize, Vec<usize>>> = about.neighbors.map(|found| {
+            let found = split.forget.iter().zip(found);
+            found
+                .map(|(&row, found)| (row, found.iter().map(|one| one.row).collect()))
+                .collect()
+        });
+        if let Some(neighbors) = &neighbors {
+            feed = feed.with_neighbors(neighbors);
+        }
+        let mut trainer = Trainer::new(
+            network,
+            schedule,
+            device.clone().autodiff(),
+            settings.method.objective(),
+            AdamW::new(settings.adamw.clone()),
+            LearningRate::Constant {
+                rate: settings.learning_rate,
+            },
+        );
+        let session = Session {
+            run: self.folder,
+            title: "unlearning",
+            steps: settings.steps,
+            checkpoint_every: args.checkpoint_every,
+        };
+        if args.resume {
+            session.resume(&mut trainer, &settings.adamw, None)?;
+        }
+        let watch = RetainedWatch::begin(&mut trainer, &feed)?;
+        let last = match &mut evidence {
+            Some(evidence) => {
+                let mut look = Delivering {
+                    evidence,
+                    delivery,
+                    folder: self.folder,
+                };
+                session.train(&mut trainer, &feed, watch, &mut look, observer)?
+            }
+            None => {
+                let last = session.train(&mut trainer, &feed, watch, &mut Unobserved, observer)?;
+                let staged = self.folder.staging()?;
+                let _writing = progress::activity("writing the model");
+                delivery
+                    .write(trainer.network(), &staged)
+                    .inspect_err(|_| keep(&trainer, self.folder))?;
+                last
+            }
+        };
+        drop(trainer);
+        let staged = self.folder.staged();
+        let report = self.finish(evidence, &staged)?;
+        publish(self.folder, &self.about.args.out, false)?;
+        Ok(Summary::new(
+            args,
+            settings,
+            split,
+            Outcome { last, report },
+            self.folder,
+        ))
+    }
+
+    /// Puts the report into the run's folder and the card into the model's, which is not in its place yet.
+    fn finish(&self, evidence: Option<Evidence>, staged: &Path) -> Result<Option<Report>, Failure> {
+        let run = self.folder.folder();
+        // What the report lists is the folder as it will be.
+        let base_card = evidence::card::keep_base(staged)?;
+        let report = match evidence {
+            Some(evidence) => {
+                let report = evidence.finish(staged, self.folder)?;
+                evidence::write(&run, &report)?;
+                Some(report)
+            }
+            None => None,
+        };
+        let verdict = report.as_ref().map(|report| &report.verdict);
+        evidence::card::write(staged, self.about, base_card.as_ref(), verdict)?;
+        evidence::ignored::write(staged, &self.about.args.out)?;
+        Ok(report)
+    }
+}
+
+/// What a run leaves behind beside its model.
+pub struct Outcome {
+    pub last: Option<StepReport>,
+    pub report: Option<Report>,
+}
+
+impl Outcome {
+    /// Of a run whose model an earlier command made and could not publish: the report waited with it.
+    pub fn of_waiting(out: &Path) -> Self {
+        Self {
+            last: None,
+            report: evidence::read(&out.join("run")).ok(),
+        }
+    }
+}
+
+impl Summary {
+    pub fn new(
+        args: &Task,
+        settings: &Settings,
+        split: &Split,
+        Outcome { last, report }: Outcome,
+        folder: &RunFolder,
+    ) -> Self {
+        let seconds = folder.seconds();
+        let resumptions = folder.spent().resumptions;
+        let parts = match resumptions {
+            0 => String::new(),
+            many => format!(" in {} parts", many + 1),
+        };
+        let forgotten = split.forget.len() + split.duplicates.len();
+        let mut text = format!(
+            "{}: {} unlearned from {} in {}, {seconds:.1} s{parts}; model in {}",
+            settings.method.name(),
+            counted(forgotten, "image"),
+            args.model.display(),
+            counted(settings.steps, "step"),
+            args.out.display()
+        );
+        let page = report.as_ref().map(|report| {
+            let page = args.out.join("run").join(evidence::PAGE);
+            text.push_str(&format!(
+                "\n{}\nreport: {}",
+                evidence::printed(&report.verdict, &[]),
+                page.display()
+            ));
+            page.display().to_string()
+        });
+        let json = json!({
+            "method": settings.method.name(),
+            "out": args.out.display().to_string(),
+            "steps": settings.steps,
+            "forgotten_rows": split.forget.len(),
+            "duplicate_rows": split.duplicates.len(),
+            "near_copies": split.near.len(),
+            "retained_rows": split.retain.len(),
+            "seconds": seconds,
+            "resumptions": resumptions,
+            "repeated_steps": folder.spent().repeated_steps,
+            "last_loss": last.as_ref().map(|report| report.losses.loss),
+            "report": page,
+            "verdict": report.as_ref().map(|report| &report.verdict),
+            "weights": report
+                .as_ref()
+                .and_then(|report| report.check.as_ref())
+                .map(|check| &check["weights"]),
+        });
+        Self {
+            text,
+            json,
+            seconds,
+            forget: split.forget.clone(),
+            report,
+        }
+    }
+}
+
+/// Refuses a run that cannot fit; of a dry one, tells what it would do and need. Whether to go on.
+///
+/// # Errors
+/// More disk or memory than there is.
+pub fn fits(
+    args: &Task,
+    mut config: Value,
+    needs: &Needs,
+    observer: &mut dyn Observer,
+) -> Result<bool, Failure> {
+    if args.dry_run {
+        config["needs"] = needs.json(&args.out);
+        progress::note(needs.text(&args.out));
+        observer.planned(&config);
+    }
+    let held = match args.resume {
+        true => space::bytes_below(&args.out.join("run")),
+        false => 0,
+    };
+    needs.check(&args.out, held, situation::advice(Situation::StepTooLarge))?;
+    Ok(!args.dry_run)
+}
+
+/// The files of the model that a run will write, by their path in its folder: those of the model that it begins with, the
+/// cards, an adapter and what Git is to ignore.
+///
+/// # Errors
+/// A folder that cannot be listed.
+pub fn planned(folder: &ModelFolder, adapter: bool) -> Result<Vec<PathBuf>, Failure> {
+    let mut files = folder.output_files(!adapter)?;
+    files.extend(evidence::card::names(&files));
+    let ignored = PathBuf::from(evidence::ignored::NAME);
+    if !files.contains(&ignored) {
+        files.push(ignored);
+    }
+    if adapter {
+        files.push(lora::FILE_NAME.into());
+    }
+    Ok(files)
+}
+
+/// Puts a run's model into its place, and names weights of somebody else that lie beside it.
+///
+/// # Errors
+/// As [`RunFolder::publish`].
+pub fn publish(folder: &RunFolder, out: &Path, keep_newest: bool) -> Result<(), Failure> {
+    warn_of_staying(out, &folder.publish(keep_newest)?);
+    Ok(())
+}
+
+/// Names weights that were there before and are not of the new model.
+pub fn warn_of_staying(out: &Path, weights: &[PathBuf]) {
+    for path in weights {
+        progress::warn(format!(
+            "{} was not written by retrack and stays; a program may read it in place of the new weights: move it away",
+            out.join(path).display()
+        ));
+    }
+}
+
+/// Says what leaves with the forgotten images and what stays dangerously near.
+pub fn report_split(split: &Split, data: &Dataset) {
+    if !split.duplicates.is_empty() {
+        progress::note(format!(
+            "{} of what is to be forgotten {} the retained images with it",
+            match split.duplicates.len() {
+                1 => "1 exact copy".to_owned(),
+                many => format!("{many} exact copies"),
+            },
+            match split.duplicates.len() {
+                1 => "leaves",
+                _ => "leave",
+            }
+        ));
+    }
+    for near in split.near.iter().take(5) {
+        progress::warn(format!(
+            "{} is nearly a copy of {} ({:.1} of 255 apart per value) and stays retained: it may teach the image \
+             back; {}",
+            data.name(near.row),
+            data.name(near.of),
+            near.distance,
+            situation::advice(Situation::NearCopy)
+        ));
+    }
+    if split.near.len() > 5 {
+        let more = split.near.len() - 5;
+        let copies = if more == 1 { "copy" } else { "copies" };
+        progress::warn(format!("{more} more near {copies}"));
+    }
+}
+
+/// Says which weights were copied that may hold what was to be forgotten. Not `untouched` folders', which training
+/// never reached.
+pub fn warn_of_copied<'a>(copied: impl Iterator<Item = &'a Path>, untouched: &[&str]) {
+    for path in copied {
+        if !untouched.iter().any(|part| path.starts_with(part)) {
+            progress::warn(format!(
+                "{} was copied unchanged; it may hold what was to be forgotten",
+                path.display()
+            ));
+        }
+    }
+}
