@@ -74,7 +74,9 @@ impl Situation {
                 "choose another"
             }
             Self::NoClass => "`retrack sample --class` draws them one class at a time",
-            Self::NoLabel => "give images with labels, such as a Parquet file with a `label` column",
+            Self::NoLabel => {
+                "give images with labels, such as a Parquet file with a `label` column"
+            }
             Self::ForeignScheduler => "`retrack sample --scheduler` can choose another",
             Self::NearCopy => "it should leave with it if it is the same",
             Self::Transparent => "the model may have seen them otherwise",
