@@ -87,9 +87,13 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
             ));
         }
         Opened::Text(opened) => {
-            return unlearn_text::unlearn(
-                args, existing, &planned, key, &device, *opened, copied, observer,
-            );
+            let destination = unlearn_text::Destination {
+                existing,
+                planned: &planned,
+                copied,
+                key,
+            };
+            return unlearn_text::unlearn(args, destination, &device, *opened, observer);
         }
     };
     let copied = copied + convert(args.dtype, &opened.folder.clone(), opened.weights_mut())?;

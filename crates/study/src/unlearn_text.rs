@@ -56,18 +56,31 @@ pub fn refuse_texts(args: &Task) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs the command; `None` after a dry run. `planned` and `copied`: files and bytes of the folder that will be
-/// written; `key`: where the report's key is.
+/// What is known of a run's output before it begins.
+pub struct Destination<'a> {
+    pub existing: Existing,
+    /// Files of the folder that will be written.
+    pub planned: &'a [PathBuf],
+    /// Their bytes.
+    pub copied: u64,
+    /// Where the report's key is.
+    pub key: Option<&'a Path>,
+}
+
+/// Runs the command; `None` after a dry run.
 pub fn unlearn(
     args: &Task,
-    existing: Existing,
-    planned: &[PathBuf],
-    key: Option<&Path>,
+    destination: Destination,
     device: &Device,
     mut opened: StableDiffusion,
-    mut copied: u64,
     observer: &mut dyn Observer,
 ) -> Result<Option<Summary>, Failure> {
+    let Destination {
+        existing,
+        planned,
+        mut copied,
+        key,
+    } = destination;
     let rank = args.adapter_rank().map_err(Failure::input)?;
     if rank.is_some() && !matches!(args.dtype, None | Some(DtypeName::F32)) {
         return Err(Failure::input(

@@ -122,6 +122,7 @@ impl<'a> Forgotten<'a> {
         Ok(self.reach.iter().map(|reach| reach / 2.0).collect())
     }
 
+    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
