@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use self::bench::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
 pub use self::command::{command, parse};
 pub use self::data::{DataArgs, ReadingArgs};
-pub use self::measure::{EvaluateArgs, ExperimentArgs, Metric, PromptArgs, VerifyArgs};
+pub use self::measure::{EvaluateArgs, ExperimentArgs, PromptArgs, VerifyArgs};
 pub use self::unlearn::{DtypeName, MethodName, UnlearnArgs};
 
 /// What options are about that `--help` leaves to `--help-all`.

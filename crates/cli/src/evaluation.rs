@@ -1,58 +1,40 @@
-//! What a model still knows of forgotten images, and how good the rest is: the metrics of `evaluate` and `experiment`.
+//! What a model still knows of forgotten images, and how good the rest is: how `evaluate` and `experiment` measure.
 //!
-//! This file says what is measured; `subject` is what was to be forgotten and to be kept, `examined` measures what a
-//! model knows, `quality` how good its samples are, `prompted` what a text-to-image model draws.
+//! The metrics are [`retrack_eval::metrics`]. This file says what is measured of a model, opens it and draws from it;
+//! `prompted` draws from a text-to-image model.
 
-mod examined;
 mod prompted;
-mod quality;
-mod subject;
 
-use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_data::{Dataset, ImageShape, OpenOptions};
-use retrack_eval::clip_iqa::ClipIqa;
-use retrack_eval::digits::SIDE;
-use retrack_eval::frequency::others;
-use retrack_eval::inception::{self, Inception};
-use retrack_eval::nll;
+use retrack_eval::examined::{Drawn, Examined, Pixels};
+use retrack_eval::judges::{Judges, needed};
+use retrack_eval::metric::{Metric, MetricError, Need};
 use retrack_eval::score::Score;
-use retrack_eval::sscd::Sscd;
+use retrack_eval::subject::Subject;
+use retrack_eval::watch::{Task, Watch};
 use retrack_networks::model::Model;
-use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig, SchedulerKind};
+use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
 use serde::{Deserialize, Serialize};
 
-use self::examined::Examined;
 pub use self::prompted::{GUIDANCE, Prompts};
-pub use self::subject::Subject;
-use crate::args::{Metric, SamplerName};
+use crate::args::SamplerName;
 use crate::failure::Failure;
 use crate::latent::Opened;
 use crate::model::{self, Samples};
-use crate::progress;
+use crate::{machine, metric_words, progress};
 
-// What metrics need.
-const SSCD_LACKS: &str = "give --sscd FILE: sscd_disc_mixup as ONNX, converted from the published \
-    sscd_disc_mixup.torchscript.pt";
-const CLIP_LACKS: &str = "give --clip DIR: a folder of CLIP as transformers saves it, such as \
-    openai/clip-vit-base-patch16";
-const INCEPTION_LACKS: &str = "give --inception FILE: pt_inception-2015-12-05-6726825d.pth, as torch-fidelity \
-    downloads it";
-const CONTROLS_LACK: &str =
-    "give --controls SRC: images like the training images that the model never saw";
 /// The option that names the split of the controls.
 pub const CONTROLS_SPLIT: &str = "--controls-split";
-/// Labels by 2-means on pixels agree with their means nearly always.
-const AGREEMENT: f64 = 0.9;
 
 /// What is measured, and how. Everything here decides the numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Protocol {
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<&'static dyn Metric>,
     pub samples: usize,
     /// `None`: the model's own.
     pub scheduler: Option<SamplerName>,
@@ -74,33 +56,11 @@ pub struct Protocol {
     pub class: Option<i64>,
 }
 
-/// What images are judged by, as far as the metrics need it and it was given.
-#[derive(Debug, Default)]
-pub struct Judges {
-    sscd: Option<Sscd>,
-    clip: Option<ClipIqa>,
-    /// With the file that it was read from.
-    inception: Option<(Inception, PathBuf)>,
-    /// Images that the model never saw.
-    controls: Option<Dataset>,
-}
-
 /// A metric without a number, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Missing {
-    pub metric: Metric,
+    pub metric: &'static dyn Metric,
     pub reason: String,
-}
-
-/// Samples of one model, drawn alike.
-#[derive(Debug, Clone, Default)]
-pub struct Drawn {
-    /// Of a text-to-image model.
-    pub prompt: Option<String>,
-    /// Whether it is the prompt of the forgotten images.
-    pub forgotten: bool,
-    /// Bytes, one image after another.
-    pub samples: Vec<u8>,
 }
 
 /// What was found about one model.
@@ -121,33 +81,24 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    fn add(&mut self, name: &str, value: f64, count: usize) {
-        self.scores.push(Score::new(name, value, count));
+    /// Keeps what a metric found, or why it found nothing.
+    fn keep(&mut self, metric: &'static dyn Metric, measured: Result<Vec<Score>, MetricError>) {
+        match measured {
+            Ok(scores) => self.scores.extend(scores),
+            Err(error) => self.failed.push(Missing {
+                metric,
+                reason: error.to_string(),
+            }),
+        }
     }
 
-    /// Keeps what a metric found since there were `known` scores, or why it found nothing. Half a metric is none, and
-    /// what is no number could not be written or read again.
-    ///
-    /// # Errors
-    /// The command was interrupted.
-    fn keep(
-        &mut self,
-        metric: Metric,
-        measured: Result<(), Failure>,
-        known: usize,
-    ) -> Result<(), Failure> {
-        let found = &self.scores[known..];
-        let reason = match measured {
-            Err(failure) if failure.is_interruption() => return Err(failure),
-            Err(failure) => failure.message,
-            Ok(()) => match found.iter().find(|score| !score.value.is_finite()) {
-                Some(score) => format!("{} came out as {}", score.name, score.value),
-                None => return Ok(()),
-            },
-        };
-        self.scores.truncate(known);
-        self.failed.push(Missing { metric, reason });
-        Ok(())
+    /// What was to be drawn was not, so these metrics have nothing to rest on.
+    fn lose(&mut self, metrics: Vec<&'static dyn Metric>, reason: &str) {
+        self.failed
+            .extend(metrics.into_iter().map(|metric| Missing {
+                metric,
+                reason: reason.into(),
+            }));
     }
 }
 
@@ -158,7 +109,7 @@ impl Protocol {
         if self.metrics.is_empty() {
             return Err(Failure::input("--metrics names nothing to measure"));
         }
-        once("--metrics", &self.metrics, |metric| metric.name())?;
+        once("--metrics", &self.metrics, |metric| metric.name().into())?;
         if self.samples == 0 || self.sampling_steps == 0 {
             return Err(Failure::input(
                 "the numbers of samples and of sampling steps need to be at least 1",
@@ -183,26 +134,16 @@ impl Protocol {
     /// # Errors
     /// A file that holds something else, controls that are not like `data`.
     pub fn judges(&self, data: &Dataset, device: &Device) -> Result<Judges, Failure> {
-        let needs = |metrics: &[Metric]| self.metrics.iter().any(|metric| metrics.contains(metric));
-        let mut judges = Judges::default();
-        if needs(&[Metric::Sscd])
-            && let Some(path) = &self.sscd
-        {
-            judges.sscd = Some(Sscd::open(path).map_err(Failure::input)?);
-        }
-        if needs(&[Metric::ClipIqa])
-            && let Some(path) = &self.clip
-        {
-            let device = device.clone().without_autodiff();
-            judges.clip = Some(ClipIqa::open(path, &device).map_err(Failure::input)?);
-        }
-        if needs(&[Metric::Fid, Metric::Is])
-            && let Some(path) = self.inception.clone().or_else(inception::find)
-        {
-            let opened = Inception::open(&path, device).map_err(Failure::input)?;
-            judges.inception = Some((opened, path));
-        }
-        if needs(&[Metric::Membership])
+        let mut judges = Judges::open(
+            &self.metrics,
+            self.sscd.as_deref(),
+            self.clip.as_deref(),
+            self.inception.as_deref(),
+            device,
+        )
+        .map_err(Failure::input)?;
+        judges.cache = machine::cache_folder();
+        if needed(&self.metrics, Need::Controls)
             && let Some(path) = &self.controls
         {
             let options = OpenOptions {
@@ -228,7 +169,8 @@ impl Protocol {
     /// The metrics that cannot be tried on a model with this schedule, each with what it would need.
     pub fn lacks(&self, subject: &Subject, scheduler: &SchedulerConfig) -> Vec<Missing> {
         let lacks = self.metrics.iter().filter_map(|&metric| {
-            let reason = subject.lacks(metric, scheduler)?;
+            let lack = metric.lack(subject, scheduler)?;
+            let reason = metric_words::reason(&lack);
             Some(Missing { metric, reason })
         });
         lacks.collect()
@@ -243,7 +185,7 @@ impl Protocol {
         subject: &Subject,
         scheduler: &SchedulerConfig,
         must_look: bool,
-    ) -> Result<Vec<Metric>, Failure> {
+    ) -> Result<Vec<&'static dyn Metric>, Failure> {
         let lacks = self.lacks(subject, scheduler);
         let tried = self.without(&lacks);
         if tried.is_empty() {
@@ -254,16 +196,16 @@ impl Protocol {
             )));
         }
         if must_look && !tried.iter().any(|metric| metric.looks_for_the_image()) {
-            return Err(Failure::input(
-                "--fail-if-found needs a metric that looks for the image: frequency, injection or copies, of a \
-                 text-to-image model cluster",
-            ));
+            return Err(Failure::input(format!(
+                "--fail-if-found needs a metric that looks for the image: {}",
+                metric_words::looking()
+            )));
         }
         Ok(tried)
     }
 
-    fn without(&self, lacks: &[Missing]) -> Vec<Metric> {
-        let lacking = |metric| lacks.iter().any(|lack| lack.metric == metric);
+    fn without(&self, lacks: &[Missing]) -> Vec<&'static dyn Metric> {
+        let lacking = |metric: &'static dyn Metric| lacks.iter().any(|lack| lack.metric == metric);
         let metrics = self.metrics.iter().copied();
         metrics.filter(|metric| !lacking(*metric)).collect()
     }
@@ -301,7 +243,8 @@ impl Protocol {
         }
     }
 
-    /// Measures the model in `path`. Models that are measured with the same seed draw the same noise.
+    /// Measures the model in `path`, a text-to-image model where there are prompts. Models that are measured with the same
+    /// seed draw the same noise.
     ///
     /// # Errors
     /// A model that cannot be read or does not fit the data. What a metric lacks is no error, it is skipped; one that
@@ -310,113 +253,143 @@ impl Protocol {
         &self,
         path: &Path,
         subject: &Subject,
+        prompts: Option<&Prompts>,
         seed: u64,
         device: &Device,
     ) -> Result<Evaluation, Failure> {
-        if let Some(prompts) = subject.prompts {
-            return prompted::evaluate(self, prompts, path, subject, seed, device);
+        let mut found = Evaluation::default();
+        if let Some(prompts) = prompts {
+            let opened = prompted::open(path)?;
+            found.skipped = self.lacks(subject, &opened.model.scheduler);
+            let metrics = self.without(&found.skipped);
+            let phases = phases(&metrics, Some(prompts)).len();
+            let examined = Examined::new(subject, None, device, seed, &Screen);
+            let drawn = match metrics.is_empty() {
+                true => Ok(Vec::new()),
+                false => self.draw_for(prompts, &opened, phases, seed, device),
+            };
+            return measure(examined, drawn, metrics, phases, found, path);
         }
         let opened = model::open(path)?;
         let classes = self.classes_of(&opened, subject)?;
         let network = opened.network(device)?;
-        let skipped = self.lacks(subject, &opened.scheduler);
-        let mut metrics = self.without(&skipped);
-        let mut found = Evaluation {
-            skipped,
-            ..Evaluation::default()
-        };
+        found.skipped = self.lacks(subject, &opened.scheduler);
+        let metrics = self.without(&found.skipped);
         let phases = phases(&metrics, None).len();
-        let first = 1 + phases - metrics.len();
-        let mut samples = Vec::new();
-        if metrics.iter().any(|metric| metric.draws_samples()) {
-            let _phase = progress::phase(1, phases);
-            let drawing = Samples {
-                count: self.samples,
-                steps: self.sampling_steps,
-                scheduler: self.scheduler.map(SchedulerKind::from),
-                seed,
-                batch_size: 64,
-                classes: classes.as_deref().map_or_else(Vec::new, each_once),
-            };
-            match drawing.draw(&opened, &network, device, "sampling") {
-                Ok((drawn, shape)) => {
-                    check_shape(shape, subject.data, path)?;
-                    samples = drawn;
-                }
-                // What rests on them, and only that, has failed with them.
-                Err(failure) if failure.is_failed() => {
-                    let (lost, left) = metrics.into_iter().partition(|one| one.draws_samples());
-                    metrics = left;
-                    let lost: Vec<Metric> = lost;
-                    found.failed.extend(lost.into_iter().map(|metric| Missing {
-                        metric,
-                        reason: failure.message.clone(),
-                    }));
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
-        let images: Vec<&[u8]> = subject.images().collect();
-        let mut examined = Examined {
-            protocol: self,
-            subject,
+        let pixels = Pixels {
             model: &opened,
             network: network.valid(),
-            device,
-            seed,
             classes,
-            others: others(&samples, &images, &subject.thresholds),
-            injected: OnceCell::new(),
-            samples,
-            found,
+            class: self.class,
         };
-        for (number, metric) in metrics.into_iter().enumerate() {
-            let _phase = progress::phase(first + number, phases);
-            let _activity = progress::activity(&metric.name());
-            let known = examined.found.scores.len();
-            let measured = examined.measure(metric);
-            examined.found.keep(metric, measured, known)?;
-        }
-        let Examined {
-            mut found, samples, ..
-        } = examined;
-        found.drawn.push(Drawn {
-            samples,
-            ..Drawn::default()
-        });
-        Ok(found)
+        let examined = Examined::new(subject, Some(pixels), device, seed, &Screen);
+        let drawn = match needed(&metrics, Need::Samples) {
+            true => {
+                let _phase = progress::phase(1, phases);
+                let drawing = Samples {
+                    count: self.samples,
+                    steps: self.sampling_steps,
+                    scheduler: self.scheduler.map(SchedulerKind::from),
+                    seed,
+                    batch_size: 64,
+                    classes: examined.drawn_classes(),
+                };
+                drawing
+                    .draw(&opened, &network, device, "sampling")
+                    .map(|(samples, shape)| {
+                        let drawn = Drawn {
+                            samples,
+                            ..Drawn::default()
+                        };
+                        vec![(drawn, shape)]
+                    })
+            }
+            false => Ok(Vec::new()),
+        };
+        measure(examined, drawn, metrics, phases, found, path)
     }
 }
 
-impl Subject<'_> {
-    /// What a metric would need to be tried; `None` where it can be.
-    fn lacks(&self, metric: Metric, scheduler: &SchedulerConfig) -> Option<String> {
-        let judges = self.judges;
-        let needs = |given: bool, reason: &str| (!given).then(|| reason.to_string());
-        if self.prompts.is_some() != metric.is_of_prompts() && metric != Metric::Sscd {
-            let kind = match metric.is_of_prompts() {
-                true => "for text-to-image models",
-                false => "not for text-to-image models",
-            };
-            return Some(kind.into());
-        }
-        match metric {
-            Metric::Frequency | Metric::Injection | Metric::Cluster => None,
-            Metric::Sscd => needs(judges.sscd.is_some(), SSCD_LACKS),
-            Metric::ClipIqa => needs(judges.clip.is_some(), CLIP_LACKS),
-            Metric::Fid | Metric::Is => needs(judges.inception.is_some(), INCEPTION_LACKS),
-            Metric::Membership => needs(judges.controls.is_some(), CONTROLS_LACK),
-            Metric::Nll => nll::check(&NoiseSchedule::new(scheduler))
-                .err()
-                .map(|error| error.to_string()),
-            Metric::Copies => self.too_few_for_copies(),
-            Metric::Digits => {
-                let shape = self.data.shape();
-                let fits = [shape.height, shape.width, shape.channels] == [SIDE, SIDE, 1];
-                needs(fits, &format!("made for {SIDE} x {SIDE} gray digits"))
+/// Measures by the metrics what was drawn from the model in `path`, in the last of so many phases. What rests on samples,
+/// and only that, fails with them.
+fn measure(
+    mut examined: Examined,
+    drawn: Result<Vec<(Drawn, ImageShape)>, Failure>,
+    mut metrics: Vec<&'static dyn Metric>,
+    phases: usize,
+    mut found: Evaluation,
+    path: &Path,
+) -> Result<Evaluation, Failure> {
+    let first = 1 + phases - metrics.len();
+    match drawn {
+        Ok(drawn) => {
+            for (drawn, shape) in drawn {
+                check_shape(shape, examined.subject.data, path)?;
+                examined.drawn.push(drawn);
             }
         }
+        Err(failure) if failure.is_failed() => {
+            let rests = |metric: &&'static dyn Metric| {
+                examined.pixels.is_none() || metric.needs(Need::Samples)
+            };
+            let (lost, left) = metrics.into_iter().partition(rests);
+            metrics = left;
+            found.lose(lost, &failure.message);
+        }
+        Err(failure) => return Err(failure),
     }
+    for (number, metric) in metrics.into_iter().enumerate() {
+        let _phase = progress::phase(first + number, phases);
+        let _activity = progress::activity(metric.name());
+        let measured = examined.measure(metric, &mut found.notes);
+        found.keep(metric, measured);
+    }
+    found.drawn = examined.drawn;
+    Ok(found)
+}
+
+/// The one line on stderr, for metrics.
+struct Screen;
+
+impl Watch for Screen {
+    fn task(&self, title: &str, steps: usize, unit: &'static str) -> Box<dyn Task> {
+        Box::new(progress::bar(title, steps, unit))
+    }
+
+    fn warn(&self, text: &str) {
+        progress::warn(text);
+    }
+}
+
+impl Task for progress::Bar {
+    fn reach(&self, done: u64) {
+        self.set_position(done);
+    }
+
+    fn advance(&self, steps: u64) {
+        self.inc(steps);
+    }
+}
+
+/// What was to be forgotten by a model, of text where there are prompts, and what was to be kept.
+///
+/// # Errors
+/// A selection that means nothing, an image that cannot be read, no images that would give a threshold.
+pub fn subject<'a>(
+    data: &'a Dataset,
+    forget: &[String],
+    prompts: Option<&Prompts>,
+    judges: &'a Judges,
+    threshold: Option<f64>,
+) -> Result<Subject<'a>, Failure> {
+    let rows = model::select(forget, data)?;
+    Ok(Subject::new(
+        data,
+        &rows,
+        prompts.is_some(),
+        judges,
+        threshold,
+    )?)
 }
 
 fn no_classes(folder: &ModelFolder) -> Failure {
@@ -427,13 +400,13 @@ fn no_classes(folder: &ModelFolder) -> Failure {
 }
 
 /// What a measurement goes through, in this order, by name.
-pub fn phases(metrics: &[Metric], prompts: Option<&Prompts>) -> Vec<String> {
+pub fn phases(metrics: &[&'static dyn Metric], prompts: Option<&Prompts>) -> Vec<String> {
     let drawn = match prompts {
         Some(prompts) => prompted::drawn(prompts),
-        None if metrics.iter().any(|metric| metric.draws_samples()) => vec!["sampling".into()],
+        None if needed(metrics, Need::Samples) => vec!["sampling".into()],
         None => Vec::new(),
     };
-    let measured = metrics.iter().map(|metric| metric.name());
+    let measured = metrics.iter().map(|metric| metric.name().to_string());
     drawn.into_iter().chain(measured).collect()
 }
 
@@ -442,14 +415,6 @@ pub fn sentences(missing: &[Missing], what: &str) -> Vec<String> {
     let sentence =
         |Missing { metric, reason }: &Missing| format!("{} {what}: {reason}", metric.name());
     missing.iter().map(sentence).collect()
-}
-
-/// The classes among these, ascending.
-pub fn each_once(classes: &[i64]) -> Vec<i64> {
-    let mut classes = classes.to_vec();
-    classes.sort_unstable();
-    classes.dedup();
-    classes
 }
 
 /// Refuses a list that holds something twice: its runs or numbers would count double.
@@ -488,39 +453,6 @@ fn check_shape(shape: ImageShape, data: &Dataset, path: &Path) -> Result<(), Fai
     )))
 }
 
-impl Metric {
-    /// As the command line spells it.
-    pub fn name(self) -> String {
-        let name = serde_json::to_value(self).expect("a name");
-        name.as_str().unwrap_or_default().to_string()
-    }
-
-    /// Whether it is measured of text-to-image models; SSCD is of others too.
-    fn is_of_prompts(self) -> bool {
-        matches!(self, Self::Cluster | Self::Sscd | Self::ClipIqa)
-    }
-
-    /// Whether it finds the forgotten image or does not.
-    fn looks_for_the_image(self) -> bool {
-        matches!(
-            self,
-            Self::Frequency | Self::Injection | Self::Copies | Self::Cluster
-        )
-    }
-
-    fn draws_samples(self) -> bool {
-        !matches!(
-            self,
-            Self::Injection
-                | Self::Sscd
-                | Self::Nll
-                | Self::Membership
-                | Self::Cluster
-                | Self::ClipIqa
-        )
-    }
-}
-
 impl From<SamplerName> for SchedulerKind {
     fn from(name: SamplerName) -> Self {
         match name {
@@ -533,34 +465,23 @@ impl From<SamplerName> for SchedulerKind {
 
 #[cfg(test)]
 mod tests {
+    use retrack_eval::metrics::named;
+
     use super::*;
 
     #[test]
-    fn what_fails_is_kept_with_its_reason_and_half_of_it_is_not_kept_as_a_score() {
+    fn what_fails_is_kept_with_its_reason() {
+        let metric = |name| named(name).unwrap();
+        let score = Score::new("repeats", 1.0, 4);
         let mut found = Evaluation::default();
-        found.add("repeats", 1.0, 4);
-        found.keep(Metric::Frequency, Ok(()), 0).unwrap();
-
-        // Data that cannot be read, after a first number.
-        found.add("copies", 0.5, 4);
-        let unreadable = Failure::input("photos/03.png: cannot read");
-        found.keep(Metric::Copies, Err(unreadable), 1).unwrap();
-        // What is no number could not be written.
-        found.add("nll", f64::NAN, 4);
-        found.keep(Metric::Nll, Ok(()), 1).unwrap();
-
-        assert_eq!(found.scores, [Score::new("repeats", 1.0, 4)]);
+        found.keep(metric("frequency"), Ok(vec![score.clone()]));
+        // Data that cannot be read.
+        let unreadable = "photos/03.png: cannot read".into();
+        found.keep(metric("copies"), Err(unreadable));
+        assert_eq!(found.scores, [score]);
         assert_eq!(
             sentences(&found.failed, "failed"),
-            [
-                "copies failed: photos/03.png: cannot read",
-                "nll failed: nll came out as NaN"
-            ]
+            ["copies failed: photos/03.png: cannot read"]
         );
-        let signal = Failure {
-            code: 130,
-            message: "interrupted".into(),
-        };
-        assert!(found.keep(Metric::Fid, Err(signal), 1).is_err());
     }
 }

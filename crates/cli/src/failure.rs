@@ -9,6 +9,7 @@ use retrack_checkpoint::lock::LockError;
 use retrack_checkpoint::written::{OutputError, WrittenError};
 use retrack_data::neighbors::NeighborError;
 use retrack_data::{DataError, Found, SelectionError};
+use retrack_eval::forgotten::ForgottenError;
 use retrack_eval::pictures::PictureError;
 use retrack_networks::config::ConfigError;
 use retrack_networks::lora::LoraError;
@@ -163,6 +164,17 @@ impl From<NeighborError> for Failure {
                 remedy::advice(Situation::TooManyNeighbors)
             )),
             error => Self::input(error),
+        }
+    }
+}
+
+impl From<ForgottenError> for Failure {
+    fn from(error: ForgottenError) -> Self {
+        match error {
+            ForgottenError::Data(error) => error.into(),
+            ForgottenError::Search(error) => error.into(),
+            ForgottenError::NoDistance => Self::input(format!("{error}; give --threshold")),
+            ForgottenError::NoOthers => Self::input(error),
         }
     }
 }

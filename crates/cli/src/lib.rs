@@ -12,6 +12,7 @@ mod folders;
 mod interrupt;
 mod latent;
 mod machine;
+mod metric_words;
 mod model;
 mod progress;
 mod remedy;
@@ -36,6 +37,12 @@ pub fn run() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// README's table of the metrics, for the test that compares them.
+#[doc(hidden)]
+pub fn metrics_table() -> String {
+    metric_words::readme()
 }
 
 /// Reads a settings file as `--config` does, for the tests that feed it damaged ones.

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
 pub use self::line::duration;
+pub use self::screen::{Bar, activity, bar, clear, phase, stage};
 use self::screen::{SCREEN, Screen};
-pub use self::screen::{activity, bar, clear, phase, stage};
 use self::wrap::wrap;
 
 /// How much is said on the way: 0 warnings and errors, 1 progress and notes too, 2 details as well.

@@ -4,11 +4,12 @@ use std::path::Path;
 
 use retrack_checkpoint::files::read_text;
 use retrack_data::neighbors::Neighbors;
+use retrack_eval::metric::Metric;
 use retrack_unlearn::objective::Method;
 use retrack_unlearn::optimizer::AdamWConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::args::{MethodName, Metric, SamplerName, UnlearnArgs};
+use crate::args::{MethodName, SamplerName, UnlearnArgs};
 use crate::evaluation::Protocol;
 use crate::failure::Failure;
 use crate::progress;
@@ -121,7 +122,7 @@ impl Rates {
 struct ExperimentFile {
     forget: Option<Vec<String>>,
     seeds: Option<Vec<u64>>,
-    metrics: Option<Vec<Metric>>,
+    metrics: Option<Vec<&'static dyn Metric>>,
     samples: Option<usize>,
     scheduler: Option<SamplerName>,
     sampling_steps: Option<usize>,

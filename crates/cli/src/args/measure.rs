@@ -2,40 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args as ClapArgs, ValueEnum};
-use serde::{Deserialize, Serialize};
+use clap::Args as ClapArgs;
+use retrack_eval::metric::Metric;
 
 use super::{DataArgs, MachineArgs, MethodName, SEL, SEL_LONG, SamplerName, heading};
-
-/// The metrics, as they are typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Metric {
-    /// Samples that show any forgotten image (nearer than --threshold)
-    Frequency,
-    /// How often a forgotten image comes back from noise at a quarter of the schedule (nearer than --threshold)
-    Injection,
-    /// How similar to the forgotten image is what comes back from that noise, or for its prompt, by SSCD (--sscd)
-    Sscd,
-    /// Bits per dimension of the forgotten images
-    Nll,
-    /// Denoising loss of the forgotten images against images never seen (--controls)
-    Membership,
-    /// How near samples are to training images
-    Copies,
-    /// Quality of digits by this project's own classifier (28 x 28 gray)
-    Digits,
-    /// Frechet Inception distance to the retained images (--inception)
-    Fid,
-    /// Inception score (--inception)
-    Is,
-    /// Text-to-image: samples nearer to the mean of the forgotten images than to that of the others
-    Cluster,
-    /// Text-to-image: how good samples look, from 0 to 1 (--clip)
-    #[value(name = "clip-iqa")]
-    #[serde(rename = "clip-iqa")]
-    ClipIqa,
-}
+use crate::metric_words::parser;
 
 /// What is measured, and how.
 #[derive(Debug, Clone, ClapArgs)]
@@ -140,8 +111,8 @@ pub struct EvaluateArgs {
     #[command(flatten)]
     pub prompts: PromptArgs,
     /// What to measure [default: frequency,injection,copies; text-to-image: cluster,sscd,clip-iqa]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub metrics: Option<Vec<Metric>>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parser())]
+    pub metrics: Option<Vec<&'static dyn Metric>>,
     #[command(flatten)]
     pub protocol: ProtocolArgs,
     /// Denoising steps of a sample [default: 50, or as many as the model's schedule allows]
@@ -216,8 +187,8 @@ pub struct ExperimentArgs {
     #[arg(long, value_name = "LIST")]
     pub seeds: Option<String>,
     /// What to measure [default: the preset's]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    pub metrics: Option<Vec<Metric>>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parser())]
+    pub metrics: Option<Vec<&'static dyn Metric>>,
     #[command(flatten)]
     pub protocol: ProtocolArgs,
     #[command(flatten)]

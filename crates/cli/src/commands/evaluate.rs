@@ -8,6 +8,8 @@ use retrack_checkpoint::lock::Lock;
 use retrack_checkpoint::words::{counted, listed};
 use retrack_checkpoint::written::Output;
 use retrack_data::{Dataset, Split};
+use retrack_eval::examined::each_once;
+use retrack_eval::metrics;
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::Fact;
 use retrack_eval::score::{Spread, Table};
@@ -16,10 +18,8 @@ use retrack_networks::schedule::SchedulerKind;
 use retrack_study::run::RunFolder;
 use serde_json::{Value, json};
 
-use crate::args::{EvaluateArgs, Metric, SamplerName};
-use crate::evaluation::{
-    self, Evaluation, GUIDANCE, Missing, Protocol, Subject, each_once, sentences,
-};
+use crate::args::{EvaluateArgs, SamplerName};
+use crate::evaluation::{self, Evaluation, GUIDANCE, Missing, Protocol, sentences};
 use crate::evidence::comparison::{self, About, Column};
 use crate::evidence::{self, Forgotten, covered};
 use crate::failure::Failure;
@@ -48,7 +48,10 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let defaults = Defaults::of(prompts.is_some());
     let scheduler = args.scheduler.or(defaults.scheduler);
     let protocol = Protocol {
-        metrics: args.metrics.clone().unwrap_or(defaults.metrics.to_vec()),
+        metrics: {
+            let metrics = args.metrics.clone();
+            metrics.unwrap_or_else(|| metrics::defaults(prompts.is_some()))
+        },
         samples: args.protocol.samples.unwrap_or(defaults.samples),
         scheduler,
         sampling_steps: args.steps.unwrap_or(opened.steps(scheduler, model::STEPS)),
@@ -74,7 +77,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     }
     let data = opened.open_data(&args.data)?;
     let judges = protocol.judges(&data, &device)?;
-    let subject = Subject::new(
+    let subject = evaluation::subject(
         &data,
         &forget,
         prompts.as_ref(),
@@ -99,7 +102,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             phases.join(", ")
         ));
         let _stage = progress::stage(number, models);
-        protocol.evaluate(path, &subject, args.seed, &device)
+        protocol.evaluate(path, &subject, prompts.as_ref(), args.seed, &device)
     };
     let mut columns: Vec<Found> = Vec::new();
     if let Some(baseline) = &args.baseline {
@@ -397,9 +400,8 @@ fn missing(columns: &[Found]) -> Vec<String> {
     said
 }
 
-/// What is measured where nothing is said.
+/// How it is measured where nothing is said.
 struct Defaults {
-    metrics: &'static [Metric],
     samples: usize,
     scheduler: Option<SamplerName>,
 }
@@ -409,12 +411,10 @@ impl Defaults {
     fn of(text_to_image: bool) -> Self {
         match text_to_image {
             true => Self {
-                metrics: &[Metric::Cluster, Metric::Sscd, Metric::ClipIqa],
                 samples: 16,
                 scheduler: Some(SamplerName::Ddpm),
             },
             false => Self {
-                metrics: &[Metric::Frequency, Metric::Injection, Metric::Copies],
                 samples: 256,
                 scheduler: None,
             },

@@ -21,6 +21,7 @@ use retrack_data::neighbors::{NeighborError, Neighbors};
 use retrack_data::{Dataset, Split};
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
+use retrack_eval::subject::Subject;
 use retrack_study::run::{Difference, RunFolder, State, recorded_seconds};
 use retrack_unlearn::texts;
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,7 @@ use self::pace::Pace;
 use self::summary::{caption, failures, notes, summarize, table};
 use super::unlearn::unlearn;
 use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
-use crate::evaluation::{GUIDANCE, Missing, Protocol, Subject, once};
+use crate::evaluation::{self, GUIDANCE, Missing, Prompts, Protocol, once};
 use crate::evidence;
 use crate::evidence::compared::{self, compared, still_found};
 use crate::evidence::comparison::About;
@@ -210,7 +211,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     once_each(&data, &forget, &rows)?;
     let subject = |place: usize| {
         let forget = std::slice::from_ref(&forget[place]);
-        let subject = Subject::new(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
+        let subject =
+            evaluation::subject(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
         subject.map(|subject| (place, subject))
     };
     let mut current = subject(0)?;
@@ -314,6 +316,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let comparison = Comparison {
         args,
         protocol: &protocol,
+        prompts: prompts.as_ref(),
         data: &data,
         forget: &forget,
         shown: &shown,
@@ -575,6 +578,7 @@ fn parse_seeds(text: &str) -> Result<Vec<u64>, Failure> {
 struct Comparison<'a> {
     args: &'a ExperimentArgs,
     protocol: &'a Protocol,
+    prompts: Option<&'a Prompts>,
     data: &'a Dataset,
     /// As typed, and as it is recorded.
     forget: &'a [String],
@@ -635,7 +639,7 @@ impl Comparison<'_> {
         let start = Instant::now();
         let found = self
             .protocol
-            .evaluate(&model, subject, run.seed, self.device)?;
+            .evaluate(&model, subject, self.prompts, run.seed, self.device)?;
         let outcome = Outcome {
             run: run.name(),
             line: run.line.name(),

@@ -163,13 +163,14 @@ pub(super) fn caption(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::{MethodName, Metric};
+    use crate::args::MethodName;
     use crate::evaluation::Missing;
+    use retrack_eval::metrics::named;
     use retrack_eval::score::Score;
 
     fn outcome(line: &str, seed: u64, nll: Option<f64>) -> Outcome {
         let missing = |reason: &str| Missing {
-            metric: Metric::Nll,
+            metric: named("nll").unwrap(),
             reason: reason.into(),
         };
         Outcome {
@@ -238,7 +239,7 @@ mod tests {
             outcome.notes.push(format!("biased by {}", outcome.seed));
         }
         outcomes[3].skipped.push(Missing {
-            metric: Metric::Fid,
+            metric: named("fid").unwrap(),
             reason: "give --inception FILE".into(),
         });
         outcomes[5].notes.push("a last one".into());
