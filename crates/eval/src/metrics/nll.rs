@@ -53,13 +53,14 @@ impl Metric for Nll {
             schedule: &schedule,
             device: &tracked,
         };
-        let task = model.watch.task("likelihood", 1000, "of 1000");
+        let timesteps = schedule.timesteps();
+        let task = model.watch.task("likelihood", timesteps, "timesteps");
         let random = Random::new(model.seed);
         let probe = rademacher(&random, 0..count as u64, values.len() / count.max(1));
         let labels = pixels.classes.as_ref().map(|classes| &classes[..count]);
         let shape = [count, height, width, channels];
         let likely = likelihood.bits_per_dim(&values, shape, labels, &probe, &mut |time| {
-            task.reach((1000.0 * time) as u64)
+            task.reach((timesteps as f64 * time) as u64)
         })?;
         found.add("nll", mean(&likely.bits_per_dim), count);
         found.note(model.subject.only_the_first("nll", TOGETHER));
