@@ -1,8 +1,7 @@
 //! What metrics say at the command line: their help, README's table, and which option a metric lacks.
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use retrack_checkpoint::words::listed;
-use retrack_eval::metric::{Lack, Metric, Models, Need};
+use retrack_eval::metric::{Metric, Models, Need};
 use retrack_eval::metrics::{METRICS, named};
 use retrack_eval::score::Table;
 
@@ -48,14 +47,9 @@ fn words(need: Need) -> Option<Words> {
     })
 }
 
-/// Why a metric is skipped.
-pub fn reason(lack: &Lack) -> String {
-    match lack {
-        Lack::Models(Models::Prompts) => "for text-to-image models".into(),
-        Lack::Models(_) => "not for text-to-image models".into(),
-        Lack::Need(need) => words(*need).map_or("", |words| words.lack).into(),
-        Lack::Other(reason) => reason.clone(),
-    }
+/// What to do where it was not given.
+pub fn lack(need: Need) -> Option<&'static str> {
+    words(need).map(|words| words.lack)
 }
 
 /// A metric's line of help.
@@ -82,26 +76,6 @@ pub fn parser() -> impl TypedValueParser<Value = &'static dyn Metric> {
         .iter()
         .map(|&metric| PossibleValue::new(metric.name()).help(help(metric)));
     PossibleValuesParser::new(values).map(|name| named(&name).expect("one of the values"))
-}
-
-/// The metrics that look for the forgotten image: "a, b or c, of a text-to-image model d".
-pub fn looking() -> String {
-    let [pixels, prompts] = [false, true].map(|text_to_image| {
-        let looks = |metric: &&&dyn Metric| {
-            metric.looks_for_the_image() && metric.about().models.include(text_to_image)
-        };
-        let names = METRICS.iter().filter(looks).map(|metric| metric.name());
-        either(&names.collect::<Vec<_>>())
-    });
-    format!("{pixels}, of a text-to-image model {prompts}")
-}
-
-/// "a", "a or b", "a, b or c".
-fn either(names: &[&str]) -> String {
-    match names {
-        [before @ .., last] if !before.is_empty() => format!("{} or {last}", before.join(", ")),
-        names => listed(names),
-    }
 }
 
 /// README's table of the metrics.
@@ -132,22 +106,4 @@ pub fn readme() -> String {
         rows: rows.collect(),
     };
     table.markdown()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_given_by_an_option_is_asked_for_by_its_name() {
-        for need in [Need::Sscd, Need::Clip, Need::Inception, Need::Controls] {
-            let reason = reason(&Lack::Need(need));
-            let words = words(need).unwrap();
-            assert!(reason.starts_with(&format!("give {} ", words.help)));
-        }
-        assert_eq!(
-            looking(),
-            "frequency, injection or copies, of a text-to-image model cluster"
-        );
-    }
 }

@@ -245,3 +245,79 @@ pub fn each_once(classes: &[i64]) -> Vec<i64> {
     classes.dedup();
     classes
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+    use retrack_data::{Dataset, ImageShape};
+
+    use super::*;
+    use crate::judges::Judges;
+    use crate::metric::{About, Lack, Models, Need, ScoreAbout};
+    use crate::watch::Nobody;
+
+    /// A metric that nobody else knows of.
+    struct Halves(f64);
+
+    const ABOUT: About = About::new("halves", "two numbers and a note", Models::Pixels)
+        .needs(&[Need::Samples, Need::Controls])
+        .scores(&[
+            ScoreAbout::new("half", "the first of them"),
+            ScoreAbout::new("other", "the second of them"),
+        ]);
+
+    impl Metric for Halves {
+        fn about(&self) -> &'static About {
+            &ABOUT
+        }
+
+        fn measure(&self, model: &Examined, found: &mut Found) -> Result<(), MetricError> {
+            found.add("half", 1.0, model.samples().len());
+            found.note(Some("noted".into()));
+            if self.0 < 0.0 {
+                return Err("photos/03.png: cannot read".into());
+            }
+            found.add("other", self.0, 1);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn half_a_metric_is_none_and_neither_is_what_is_no_number() {
+        let shape = ImageShape {
+            height: 1,
+            width: 1,
+            channels: 1,
+        };
+        let data = Dataset::from_pixels(shape, vec![0, 100, 200], Vec::new()).unwrap();
+        let judges = Judges::default();
+        let subject = Subject::new(&data, &[0], false, &judges, Some(0.1)).unwrap();
+        let device = Device::flex();
+        let mut examined = Examined::new(&subject, None, &device, 0, &Nobody);
+        examined.drawn.push(Drawn {
+            samples: vec![3, 5],
+            ..Drawn::default()
+        });
+
+        let mut notes = Vec::new();
+        let found = examined.measure(&Halves(0.5), &mut notes).unwrap();
+        let half = Score::new("half", 1.0, 2);
+        assert_eq!(found, [half, Score::new("other", 0.5, 1)]);
+        let failed = examined.measure(&Halves(-1.0), &mut notes).unwrap_err();
+        assert_eq!(failed.to_string(), "photos/03.png: cannot read");
+        let failed = examined.measure(&Halves(f64::NAN), &mut notes).unwrap_err();
+        assert_eq!(failed.to_string(), "other came out as NaN");
+        assert_eq!(notes, ["noted"; 3]);
+
+        let metric: &dyn Metric = &Halves(0.5);
+        let lack = metric.lack(&subject, &Default::default());
+        assert_eq!(lack, Some(Lack::Need(Need::Controls)));
+        // Of 3 and 5 of 255 the forgotten black image is nearer than its threshold.
+        assert!(examined.others().is_err());
+        // What is the same for every model is made once.
+        let made: Result<_, MetricError> = subject.once("halves", || Ok(2u8));
+        assert_eq!(*made.unwrap(), 2);
+        let kept: Result<_, MetricError> = subject.once("halves", || Ok(3u8));
+        assert_eq!(*kept.unwrap(), 2);
+    }
+}

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use retrack_eval::metric::Metric;
+use retrack_study::names::{MethodName, SamplerName};
+use retrack_study::source::PromptOptions;
 
-use super::{DataArgs, MachineArgs, MethodName, SEL, SEL_LONG, SamplerName, heading};
+use super::{DataArgs, MachineArgs, SEL, SEL_LONG, heading, one_of};
 use crate::metric_words::parser;
 
 /// What is measured, and how.
@@ -67,15 +69,13 @@ pub struct PromptArgs {
 }
 
 impl PromptArgs {
-    /// The first option that was typed, for models that take no text.
-    pub fn typed(&self) -> Option<&'static str> {
-        [
-            ("--prompt", self.prompt.is_some()),
-            ("--modified-prompt", !self.modified_prompt.is_empty()),
-            ("--guidance", self.guidance.is_some()),
-        ]
-        .into_iter()
-        .find_map(|(option, typed)| typed.then_some(option))
+    /// As it was typed.
+    pub fn options(&self) -> PromptOptions {
+        PromptOptions {
+            prompt: self.prompt.clone(),
+            modified_prompt: self.modified_prompt.clone(),
+            guidance: self.guidance,
+        }
     }
 }
 
@@ -119,7 +119,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "S", help_heading = heading::SAMPLING)]
     pub steps: Option<usize>,
     /// How to denoise [default: the model's own scheduler; text-to-image: ddpm]
-    #[arg(long, help_heading = heading::SAMPLING)]
+    #[arg(long, value_parser = one_of::<SamplerName>(), help_heading = heading::SAMPLING)]
     pub scheduler: Option<SamplerName>,
     /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S", help_heading = heading::SAMPLING)]
@@ -180,6 +180,7 @@ pub struct ExperimentArgs {
         long,
         value_name = "LIST",
         value_delimiter = ',',
+        value_parser = one_of::<MethodName>(),
         default_value = "retrack,finetune,neggrad,erasediff,siss"
     )]
     pub methods: Vec<MethodName>,

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
+use retrack_eval::metric::Need;
 
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 15] = [
+const SITUATIONS: [Situation; 19] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -22,6 +23,10 @@ const SITUATIONS: [Situation; 15] = [
     Situation::NearCopy,
     Situation::Transparent,
     Situation::TooManyNeighbors,
+    Situation::Lacks(Need::Sscd),
+    Situation::Lacks(Need::Clip),
+    Situation::Lacks(Need::Inception),
+    Situation::Lacks(Need::Controls),
     Situation::BeyondHalf,
     Situation::BeyondItsType,
     Situation::BeyondFixedType,
@@ -39,19 +44,22 @@ const SPEAKERS: [(Speaker, &str); 7] = [
 
 /// Files whose messages several commands show, or another one than their name says. The longest path that fits counts.
 const SHOWN_BY: &[(&str, &[&str])] = &[
-    ("cli/src/commands/unlearn_text.rs", &["unlearn"]),
+    ("study/src/unlearn_text.rs", &["unlearn"]),
     ("cli/src/commands/tensors.rs", &["predict", "gradient"]),
     ("cli/src/commands/bench.rs", &["bench"]),
-    ("cli/src/evaluation", &["evaluate", "experiment"]),
-    ("cli/src/evidence/comparison.rs", &["evaluate"]),
-    ("cli/src/evidence/compared.rs", &["experiment"]),
-    ("cli/src/evidence/forgotten.rs", &["evaluate", "experiment"]),
+    ("cli/src/metric_words.rs", &["evaluate", "experiment"]),
+    ("study/src/evaluation", &["evaluate", "experiment"]),
+    ("study/src/evidence/comparison.rs", &["evaluate"]),
+    ("study/src/evidence/compared.rs", &["experiment"]),
     // A demo says itself what to do next.
-    ("cli/src/evidence/verdict.rs", &["unlearn"]),
-    ("cli/src/evidence", &["unlearn"]),
-    ("cli/src/latent.rs", &["unlearn", "evaluate", "experiment"]),
+    ("study/src/evidence/verdict.rs", &["unlearn"]),
+    ("study/src/evidence", &["unlearn"]),
     (
-        "cli/src/machine.rs",
+        "study/src/latent.rs",
+        &["unlearn", "evaluate", "experiment"],
+    ),
+    (
+        "study/src/machine.rs",
         &[
             "train",
             "unlearn",
@@ -61,14 +69,14 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
             "demo",
         ],
     ),
-    ("cli/src/arch.rs", &["train"]),
+    ("study/src/arch.rs", &["train"]),
     (
-        "cli/src/folders.rs",
+        "study/src/folders.rs",
         &["sample", "neighbors", "predict", "gradient"],
     ),
-    ("cli/src/settings.rs", &["unlearn"]),
+    ("study/src/settings.rs", &["unlearn"]),
     // What it says in a report, which only `unlearn` makes of a base that rounds.
-    ("cli/src/reopened.rs", &["unlearn"]),
+    ("study/src/reopened.rs", &["unlearn"]),
     // Another type is asked for there alone.
     ("checkpoint/src/folder/error.rs", &["unlearn"]),
     (
@@ -106,6 +114,17 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
             "evaluate",
         ],
     ),
+    (
+        "study/src",
+        &[
+            "unlearn",
+            "train",
+            "experiment",
+            "demo",
+            "sample",
+            "evaluate",
+        ],
+    ),
 ];
 
 /// The commands that are told how images are to be read.
@@ -119,11 +138,12 @@ const DATA: &[&str] = &[
 ];
 
 /// Messages of a file that only some of its commands show, by a part of them.
-const ONLY: [(&str, &[&str]); 9] = [
+const ONLY: [(&str, &[&str]); 10] = [
     ("--split", DATA),
     ("--alpha", DATA),
     // Of a network that takes texts, which `draw` samples from.
     ("--guidance is", &["sample", "evaluate", "experiment"]),
+    ("give --threshold", &["evaluate", "experiment"]),
     ("in [experiment]; give it in --config", &["experiment"]),
     (
         "choose another folder, or give --force to replace it",
@@ -287,7 +307,7 @@ fn advice_names_only_options_of_the_command_that_gives_it() {
     for (speaker, command) in SPEAKERS {
         let has = options(command);
         for situation in SITUATIONS {
-            let text = situation.advice_of(speaker);
+            let text = advice_of(situation, speaker).unwrap_or_else(|| situation.advice());
             assert!(!text.is_empty() && !text.ends_with('.'), "{text}");
             for (option, of) in named(text) {
                 let has = of.map_or_else(|| has.clone(), |of| options(&of));

@@ -13,7 +13,8 @@ use retrack_checkpoint::folder::ModelFolder;
 use retrack_data::{Dataset, ImageShape, OpenOptions};
 use retrack_eval::examined::{Drawn, Examined, Pixels};
 use retrack_eval::judges::{Judges, needed};
-use retrack_eval::metric::{Metric, MetricError, Need};
+use retrack_eval::metric::{Lack, Metric, MetricError, Models, Need};
+use retrack_eval::metrics::METRICS;
 use retrack_eval::score::Score;
 use retrack_eval::subject::Subject;
 use retrack_eval::watch::{Task, Watch};
@@ -22,11 +23,12 @@ use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
 use serde::{Deserialize, Serialize};
 
 pub use self::prompted::{GUIDANCE, Prompts};
-use crate::args::SamplerName;
 use crate::failure::Failure;
 use crate::latent::Opened;
 use crate::model::{self, Samples};
-use crate::{machine, metric_words, progress};
+use crate::names::SamplerName;
+use crate::situation::{self, Situation};
+use crate::{machine, progress};
 
 /// The option that names the split of the controls.
 pub const CONTROLS_SPLIT: &str = "--controls-split";
@@ -170,7 +172,7 @@ impl Protocol {
     pub fn lacks(&self, subject: &Subject, scheduler: &SchedulerConfig) -> Vec<Missing> {
         let lacks = self.metrics.iter().filter_map(|&metric| {
             let lack = metric.lack(subject, scheduler)?;
-            let reason = metric_words::reason(&lack);
+            let reason = reason(&lack);
             Some(Missing { metric, reason })
         });
         lacks.collect()
@@ -198,7 +200,7 @@ impl Protocol {
         if must_look && !tried.iter().any(|metric| metric.looks_for_the_image()) {
             return Err(Failure::input(format!(
                 "--fail-if-found needs a metric that looks for the image: {}",
-                metric_words::looking()
+                looking()
             )));
         }
         Ok(tried)
@@ -263,7 +265,7 @@ impl Protocol {
             found.skipped = self.lacks(subject, &opened.model.scheduler);
             let metrics = self.without(&found.skipped);
             let phases = phases(&metrics, Some(prompts)).len();
-            let examined = Examined::new(subject, None, device, seed, &Screen);
+            let examined = Examined::new(subject, None, device, seed, &Listener);
             let drawn = match metrics.is_empty() {
                 true => Ok(Vec::new()),
                 false => self.draw_for(prompts, &opened, phases, seed, device),
@@ -282,7 +284,7 @@ impl Protocol {
             classes,
             class: self.class,
         };
-        let examined = Examined::new(subject, Some(pixels), device, seed, &Screen);
+        let examined = Examined::new(subject, Some(pixels), device, seed, &Listener);
         let drawn = match needed(&metrics, Need::Samples) {
             true => {
                 let _phase = progress::phase(1, phases);
@@ -348,10 +350,10 @@ fn measure(
     Ok(found)
 }
 
-/// The one line on stderr, for metrics.
-struct Screen;
+/// Who listens to the study hears of metrics too.
+struct Listener;
 
-impl Watch for Screen {
+impl Watch for Listener {
     fn task(&self, title: &str, steps: usize, unit: &'static str) -> Box<dyn Task> {
         Box::new(progress::bar(title, steps, unit))
     }
@@ -390,6 +392,36 @@ pub fn subject<'a>(
         judges,
         threshold,
     )?)
+}
+
+/// Why a metric is skipped.
+fn reason(lack: &Lack) -> String {
+    match lack {
+        Lack::Models(Models::Prompts) => "for text-to-image models".into(),
+        Lack::Models(_) => "not for text-to-image models".into(),
+        Lack::Need(need) => situation::advice(Situation::Lacks(*need)).into(),
+        Lack::Other(reason) => reason.clone(),
+    }
+}
+
+/// The metrics that look for the forgotten image: "a, b or c, of a text-to-image model d".
+fn looking() -> String {
+    let [pixels, prompts] = [false, true].map(|text_to_image| {
+        let looks = |metric: &&&dyn Metric| {
+            metric.looks_for_the_image() && metric.about().models.include(text_to_image)
+        };
+        let names = METRICS.iter().filter(looks).map(|metric| metric.name());
+        either(&names.collect::<Vec<_>>())
+    });
+    format!("{pixels}, of a text-to-image model {prompts}")
+}
+
+/// "a", "a or b", "a, b or c".
+fn either(names: &[&str]) -> String {
+    match names {
+        [before @ .., last] if !before.is_empty() => format!("{} or {last}", before.join(", ")),
+        names => names.concat(),
+    }
 }
 
 fn no_classes(folder: &ModelFolder) -> Failure {
@@ -482,6 +514,13 @@ mod tests {
         assert_eq!(
             sentences(&found.failed, "failed"),
             ["copies failed: photos/03.png: cannot read"]
+        );
+    }
+    #[test]
+    fn the_metrics_that_look_for_the_image_are_listed() {
+        assert_eq!(
+            looking(),
+            "frequency, injection or copies, of a text-to-image model cluster"
         );
     }
 }

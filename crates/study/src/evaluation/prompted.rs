@@ -10,10 +10,10 @@ use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::texts;
 
 use super::{Protocol, once};
-use crate::args::PromptArgs;
 use crate::failure::Failure;
 use crate::latent::{self, Opened, PromptedSamples};
 use crate::progress;
+use crate::source::PromptOptions;
 
 /// The published guidance.
 pub const GUIDANCE: f64 = 7.5;
@@ -32,7 +32,7 @@ impl Prompts {
     ///
     /// # Errors
     /// No prompt of the forgotten images, another one twice, files of the layout that cannot be read.
-    pub fn read(typed: &PromptArgs, source: &Path) -> Result<Self, Failure> {
+    pub fn read(typed: &PromptOptions, source: &Path) -> Result<Self, Failure> {
         let published = retrack_data::is_published(source);
         let original = match &typed.prompt {
             Some(prompt) => Some(prompt.clone()),
