@@ -11,7 +11,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_data::{Dataset, ImageShape, OpenOptions};
-use retrack_eval::examined::{Drawn, Examined, Pixels};
+use retrack_eval::examined::{Drawn, Examined, Pixels, each_once};
 use retrack_eval::judges::{Judges, needed};
 use retrack_eval::metric::{Lack, Metric, MetricError, Models, Need};
 use retrack_eval::metrics::METRICS;
@@ -20,6 +20,7 @@ use retrack_eval::subject::Subject;
 use retrack_eval::watch::{Task, Watch};
 use retrack_networks::model::Model;
 use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
+use retrack_networks::unet2d::UNet2DModel;
 use serde::{Deserialize, Serialize};
 
 pub use self::prompted::{GUIDANCE, Prompts};
@@ -260,24 +261,37 @@ impl Protocol {
         device: &Device,
     ) -> Result<Evaluation, Failure> {
         let mut found = Evaluation::default();
+        let drawing = |metrics: &[&'static dyn Metric]| Drawing {
+            protocol: self,
+            path,
+            data: subject.data,
+            phases: phases(metrics, prompts).len(),
+            seed,
+            device,
+        };
         if let Some(prompts) = prompts {
             let opened = prompted::open(path)?;
             found.skipped = self.lacks(subject, &opened.model.scheduler);
             let metrics = self.without(&found.skipped);
-            let phases = phases(&metrics, Some(prompts)).len();
-            let examined = Examined::new(subject, None, device, seed, &Listener);
+            let network = opened.model.network(device)?;
+            let drawing = drawing(&metrics);
             let drawn = match metrics.is_empty() {
                 true => Ok(Vec::new()),
-                false => self.draw_for(prompts, &opened, phases, seed, device),
+                false => drawing.prompts(prompts, &opened, &network),
             };
-            return measure(examined, drawn, metrics, phases, found, path);
+            let examined = Examined::new(subject, None, device, seed, &Listener);
+            return measure(examined, drawn, metrics, drawing.phases, found);
         }
         let opened = model::open(path)?;
         let classes = self.classes_of(&opened, subject)?;
         let network = opened.network(device)?;
         found.skipped = self.lacks(subject, &opened.scheduler);
         let metrics = self.without(&found.skipped);
-        let phases = phases(&metrics, None).len();
+        let drawing = drawing(&metrics);
+        let drawn = match needed(&metrics, Need::Samples) {
+            true => drawing.pixels(&opened, &network, classes.as_deref()),
+            false => Ok(Vec::new()),
+        };
         let pixels = Pixels {
             model: &opened,
             network: network.valid(),
@@ -285,51 +299,60 @@ impl Protocol {
             class: self.class,
         };
         let examined = Examined::new(subject, Some(pixels), device, seed, &Listener);
-        let drawn = match needed(&metrics, Need::Samples) {
-            true => {
-                let _phase = progress::phase(1, phases);
-                let drawing = Samples {
-                    count: self.samples,
-                    steps: self.sampling_steps,
-                    scheduler: self.scheduler.map(SchedulerKind::from),
-                    seed,
-                    batch_size: 64,
-                    classes: examined.drawn_classes(),
-                };
-                drawing
-                    .draw(&opened, &network, device, "sampling")
-                    .map(|(samples, shape)| {
-                        let drawn = Drawn {
-                            samples,
-                            ..Drawn::default()
-                        };
-                        vec![(drawn, shape)]
-                    })
-            }
-            false => Ok(Vec::new()),
-        };
-        measure(examined, drawn, metrics, phases, found, path)
+        measure(examined, drawn, metrics, drawing.phases, found)
     }
 }
 
-/// Measures by the metrics what was drawn from the model in `path`, in the last of so many phases. What rests on samples,
-/// and only that, fails with them.
+/// What drawing from a model takes.
+struct Drawing<'a> {
+    protocol: &'a Protocol,
+    /// Of the model.
+    path: &'a Path,
+    data: &'a Dataset,
+    /// Of the whole measurement.
+    phases: usize,
+    seed: u64,
+    device: &'a Device,
+}
+
+impl Drawing<'_> {
+    /// Draws from a model that denoises pixels, in the first of the phases.
+    fn pixels(
+        &self,
+        opened: &Model,
+        network: &UNet2DModel,
+        classes: Option<&[i64]>,
+    ) -> Result<Vec<Drawn>, Failure> {
+        let _phase = progress::phase(1, self.phases);
+        let samples = Samples {
+            count: self.protocol.samples,
+            steps: self.protocol.sampling_steps,
+            scheduler: self.protocol.scheduler.map(SchedulerKind::from),
+            seed: self.seed,
+            batch_size: 64,
+            classes: classes.map_or_else(Vec::new, each_once),
+        };
+        let (samples, shape) = samples.draw(opened, network, self.device, "sampling")?;
+        check_shape(shape, self.data, self.path)?;
+        Ok(vec![Drawn {
+            samples,
+            ..Drawn::default()
+        }])
+    }
+}
+
+/// Measures by the metrics, in the last of so many phases, what was drawn. What rests on samples, and only that, fails
+/// with them.
 fn measure(
     mut examined: Examined,
-    drawn: Result<Vec<(Drawn, ImageShape)>, Failure>,
+    drawn: Result<Vec<Drawn>, Failure>,
     mut metrics: Vec<&'static dyn Metric>,
     phases: usize,
     mut found: Evaluation,
-    path: &Path,
 ) -> Result<Evaluation, Failure> {
     let first = 1 + phases - metrics.len();
     match drawn {
-        Ok(drawn) => {
-            for (drawn, shape) in drawn {
-                check_shape(shape, examined.subject.data, path)?;
-                examined.drawn.push(drawn);
-            }
-        }
+        Ok(drawn) => examined.drawn = drawn,
         Err(failure) if failure.is_failed() => {
             let rests = |metric: &&'static dyn Metric| {
                 examined.pixels.is_none() || metric.needs(Need::Samples)

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use burn::tensor::Device;
-use retrack_data::{ImageShape, modified_prompts, original_prompt};
+use retrack_data::{modified_prompts, original_prompt};
 use retrack_eval::examined::Drawn;
+use retrack_networks::conditional::UNet2DConditionModel;
 use retrack_networks::schedule::SchedulerKind;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::texts;
 
-use super::{Protocol, once};
+use super::{Drawing, check_shape, once};
 use crate::failure::Failure;
 use crate::latent::{self, Opened, PromptedSamples};
 use crate::progress;
@@ -89,38 +89,36 @@ pub(super) fn open(path: &Path) -> Result<Box<StableDiffusion>, Failure> {
     }
 }
 
-impl Protocol {
-    /// Draws for all prompts, in the first of so many phases.
-    pub(super) fn draw_for(
+impl Drawing<'_> {
+    /// Draws for all prompts, each in one of the first phases.
+    pub(super) fn prompts(
         &self,
         prompts: &Prompts,
         opened: &StableDiffusion,
-        phases: usize,
-        seed: u64,
-        device: &Device,
-    ) -> Result<Vec<(Drawn, ImageShape)>, Failure> {
-        let network = opened.model.network(device)?;
+        network: &UNet2DConditionModel,
+    ) -> Result<Vec<Drawn>, Failure> {
+        let protocol = self.protocol;
         let mut all = Vec::new();
         for (number, (prompt, forgotten)) in prompts.all().enumerate() {
-            let _phase = progress::phase(1 + number, phases);
-            let drawing = PromptedSamples {
-                count: self.samples,
-                steps: self.sampling_steps,
-                scheduler: self.scheduler.map(SchedulerKind::from),
-                seed,
+            let _phase = progress::phase(1 + number, self.phases);
+            let samples = PromptedSamples {
+                count: protocol.samples,
+                steps: protocol.sampling_steps,
+                scheduler: protocol.scheduler.map(SchedulerKind::from),
+                seed: self.seed,
                 batch_size: 1,
                 prompt,
                 negative_prompt: "",
-                guidance: self.guidance.unwrap_or(GUIDANCE),
+                guidance: protocol.guidance.unwrap_or(GUIDANCE),
             };
             let title = latent::shortened(prompt);
-            let (samples, shape) = drawing.draw(opened, &network, device, &title)?;
-            let drawn = Drawn {
+            let (samples, shape) = samples.draw(opened, network, self.device, &title)?;
+            check_shape(shape, self.data, self.path)?;
+            all.push(Drawn {
                 prompt: Some(prompt.clone()),
                 forgotten,
                 samples,
-            };
-            all.push((drawn, shape));
+            });
         }
         Ok(all)
     }
