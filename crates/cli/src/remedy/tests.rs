@@ -70,8 +70,7 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
         ],
     ),
     ("study/src/arch.rs", &["train"]),
-    // Help of `--metrics`, and what says which option was typed.
-    ("study/src/names.rs", &["evaluate", "experiment"]),
+    // What says which option was typed.
     ("study/src/source.rs", &["evaluate"]),
     ("study/src/task.rs", &["unlearn"]),
     ("study/src/unlearn.rs", &["unlearn"]),
