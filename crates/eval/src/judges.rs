@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use retrack_data::Dataset;
 
 use crate::clip_iqa::{ClipIqa, ClipIqaError};
+use crate::controls::Controls;
 use crate::inception::{self, Inception, InceptionError};
 use crate::metric::{Metric, MetricError, Need};
 use crate::sscd::{Sscd, SscdError};
@@ -17,8 +17,8 @@ pub struct Judges {
     clip: Option<ClipIqa>,
     /// With the file that it was read from.
     inception: Option<(Inception, PathBuf)>,
-    /// Images that the model never saw.
-    pub controls: Option<Dataset>,
+    /// Images that forgotten ones are compared with.
+    pub controls: Option<Controls>,
     /// Where statistics of many images are kept for the next run.
     pub cache: Option<PathBuf>,
 }
@@ -111,13 +111,17 @@ impl Judges {
             .ok_or("Inception was not read".into())
     }
 
-    /// Images that the model never saw.
+    /// Images that forgotten ones are compared with.
     ///
     /// # Errors
     /// They were not read.
-    pub fn controls(&self) -> Result<&Dataset, MetricError> {
+    pub fn controls(&self) -> Result<&Controls, MetricError> {
         self.controls
             .as_ref()
             .ok_or("the controls were not read".into())
+    }
+    /// Whether the model may have seen all controls.
+    pub fn knows_controls(&self) -> bool {
+        self.controls.as_ref().is_some_and(Controls::are_known)
     }
 }

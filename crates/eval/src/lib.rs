@@ -3,6 +3,7 @@
 pub mod auc;
 pub mod clip_iqa;
 pub mod clusters;
+pub mod controls;
 pub mod copies;
 pub mod digits;
 pub mod distance;

@@ -11,6 +11,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_data::{Dataset, ImageShape, OpenOptions};
+use retrack_eval::controls::Controls;
 use retrack_eval::examined::{Drawn, Examined, Pixels, each_once};
 use retrack_eval::judges::{Judges, needed};
 use retrack_eval::metric::{Lack, Metric, MetricError, Models, Need};
@@ -78,6 +79,9 @@ pub struct Evaluation {
     /// What a reader of the scores should know.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Membership compared with images that the model may have seen, because no others were given.
+    #[serde(skip)]
+    pub known_controls: bool,
     /// What was drawn: once, or for each prompt.
     #[serde(skip)]
     pub drawn: Vec<Drawn>,
@@ -157,12 +161,12 @@ impl Protocol {
             };
             let controls = model::read_data(path, &options, CONTROLS_SPLIT)?;
             check_shape(controls.shape(), data, path)?;
-            if controls.len() == data.len() && controls.digest()? == data.digest()? {
-                progress::warn(format!(
-                    "{}: the controls are the images of the data set itself, which the model may have seen: membership \
-                     then tells nothing; give images that it never saw, such as the test split",
-                    path.display()
-                ));
+            let _comparing =
+                progress::activity("looking for controls among the images of the data set");
+            let controls = Controls::new(controls, data)?;
+            if controls.are_known() {
+                let note = controls.note().unwrap_or_default();
+                progress::warn(format!("{}: {note}", path.display()));
             }
             judges.controls = Some(controls);
         }
@@ -369,6 +373,7 @@ fn measure(
         let measured = examined.measure(metric, &mut found.notes);
         found.keep(metric, measured);
     }
+    found.known_controls = examined.subject.judges.knows_controls();
     found.drawn = examined.drawn;
     Ok(found)
 }

@@ -10,7 +10,7 @@ use retrack_eval::metric::Need;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 19] = [
+const SITUATIONS: [Situation; 20] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -18,6 +18,7 @@ const SITUATIONS: [Situation; 19] = [
     Situation::NotEmpty,
     Situation::HoldsInterrupted,
     Situation::NothingToResume,
+    Situation::NothingLeft,
     Situation::NoClass,
     Situation::ForeignScheduler,
     Situation::NearCopy,
@@ -32,7 +33,7 @@ const SITUATIONS: [Situation; 19] = [
     Situation::BeyondFixedType,
 ];
 
-const SPEAKERS: [(Speaker, &str); 7] = [
+const SPEAKERS: [(Speaker, &str); 8] = [
     (Speaker::Train, "train"),
     (Speaker::Unlearn, "unlearn"),
     (Speaker::Experiment, "experiment"),
@@ -40,6 +41,7 @@ const SPEAKERS: [(Speaker, &str); 7] = [
     (Speaker::Merge, "merge"),
     (Speaker::Evaluate, "evaluate"),
     (Speaker::Sample, "sample"),
+    (Speaker::Neighbors, "neighbors"),
 ];
 
 /// Files whose messages several commands show, or another one than their name says. The longest path that fits counts.
@@ -142,7 +144,7 @@ const DATA: &[&str] = &[
 ];
 
 /// Messages of a file that only some of its commands show, by a part of them.
-const ONLY: [(&str, &[&str]); 10] = [
+const ONLY: [(&str, &[&str]); 11] = [
     ("--split", DATA),
     ("--alpha", DATA),
     // Of a network that takes texts, which `draw` samples from.
@@ -155,6 +157,7 @@ const ONLY: [(&str, &[&str]); 10] = [
     ),
     ("--fail-if-found", &["unlearn", "evaluate", "demo"]),
     ("draw more with a larger --samples", &["evaluate"]),
+    ("Without --baseline", &["evaluate"]),
     // It speaks of `retrack unlearn`, which it names.
     ("with this model as its --model", &["unlearn"]),
     // Adapters are trained there alone.

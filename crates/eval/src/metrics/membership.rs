@@ -48,10 +48,12 @@ impl Metric for Membership {
     fn measure(&self, model: &Examined, found: &mut Found) -> Result<(), MetricError> {
         let pixels = model.pixels()?;
         let controls = model.subject.judges.controls()?;
+        found.note(controls.note());
+        let stride = controls.rows().len().div_ceil(CONTROLS).max(1);
+        let rows: Vec<usize> = controls.rows().iter().copied().step_by(stride).collect();
+        let controls = controls.data();
         let mut image = vec![0; controls.shape().bytes()];
         let mut unseen = Vec::new();
-        let stride = controls.len().div_ceil(CONTROLS).max(1);
-        let rows: Vec<usize> = (0..controls.len()).step_by(stride).collect();
         for &row in &rows {
             controls.read(row, &mut image)?;
             unseen.extend(image.iter().map(|&byte| to_unit(byte)));
