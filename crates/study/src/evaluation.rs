@@ -161,9 +161,10 @@ impl Protocol {
             };
             let controls = model::read_data(path, &options, CONTROLS_SPLIT)?;
             check_shape(controls.shape(), data, path)?;
-            let _comparing =
+            let comparing =
                 progress::activity("looking for controls among the images of the data set");
             let controls = Controls::new(controls, data)?;
+            drop(comparing);
             if controls.are_known() {
                 let note = controls.note().unwrap_or_default();
                 progress::warn(format!("{}: {note}", path.display()));
