@@ -212,6 +212,11 @@ impl Protocol {
         Ok(tried)
     }
 
+    /// Whether samples are drawn, as the protocol says it, for any of these metrics: of prompts for all.
+    pub fn draws(&self, metrics: &[&'static dyn Metric]) -> bool {
+        self.guidance.is_some() || needed(metrics, Need::Samples)
+    }
+
     fn without(&self, lacks: &[Missing]) -> Vec<&'static dyn Metric> {
         let lacking = |metric: &'static dyn Metric| lacks.iter().any(|lack| lack.metric == metric);
         let metrics = self.metrics.iter().copied();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_checkpoint::folder::{Class, FolderError, ModelFolder};
+use retrack_checkpoint::folder::{Class, FolderError, ModelFolder, Weights};
 use retrack_checkpoint::words::counted;
 use retrack_data::{Dataset, ImageShape, MEMORIZED, captions, is_published};
 use retrack_networks::conditional::{Guided, UNet2DConditionModel};
@@ -65,6 +65,13 @@ impl Opened {
         match self {
             Self::Image(opened) => &opened.folder,
             Self::Text(opened) => &opened.model.folder,
+        }
+    }
+
+    pub fn weights_mut(&mut self) -> &mut Weights {
+        match self {
+            Self::Image(opened) => opened.weights_mut(),
+            Self::Text(opened) => opened.model.weights_mut(),
         }
     }
 
