@@ -1,5 +1,7 @@
 //! Labels as classes of a network.
 
+use std::path::PathBuf;
+
 use crate::Dataset;
 
 /// An image whose label is no class of a network.
@@ -12,9 +14,12 @@ pub enum LabelError {
         label: i64,
         last: usize,
     },
-    /// There is no label.
+    /// It has none.
     #[error("{name}: no label, but the network has classes")]
     Missing { name: String },
+    /// No image has one.
+    #[error("{}: the model has classes, but the data set has no labels", path.display())]
+    NoLabels { path: PathBuf },
 }
 
 impl Dataset {
@@ -34,7 +39,14 @@ impl Dataset {
                         last: classes.saturating_sub(1),
                     });
                 }
-                None => return Err(LabelError::Missing { name: name() }),
+                None if (0..self.len()).any(|row| self.label(row).is_some()) => {
+                    return Err(LabelError::Missing { name: name() });
+                }
+                None => {
+                    return Err(LabelError::NoLabels {
+                        path: self.path().to_owned(),
+                    });
+                }
             }
         }
         Ok(())

@@ -40,8 +40,6 @@ pub struct Pixels<'a> {
     pub network: UNet2DModel,
     /// Of each forgotten image, of a network with classes.
     pub classes: Option<Vec<i64>>,
-    /// The class of all of them, where somebody said one.
-    pub class: Option<i64>,
 }
 
 /// A model that is measured, and what was drawn from it.

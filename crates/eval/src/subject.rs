@@ -27,6 +27,8 @@ pub struct Subject<'a> {
     pub forgotten: Forgotten<'a>,
     /// Of each: what is nearer counts as it. Euclidean distance, pixels in [0, 1]. None of a text-to-image model.
     pub thresholds: Vec<f64>,
+    /// The class that all samples are of, where somebody said one.
+    pub class: Option<i64>,
     training: OnceCell<Training<'a>>,
     kept: RefCell<HashMap<&'static str, Rc<dyn Any>>>,
 }
@@ -60,9 +62,15 @@ impl<'a> Subject<'a> {
             },
             split,
             forgotten,
+            class: None,
             training: OnceCell::new(),
             kept: RefCell::default(),
         })
+    }
+
+    /// The same, by samples of one class, where somebody said one.
+    pub fn of_class(self, class: Option<i64>) -> Self {
+        Self { class, ..self }
     }
 
     /// Whether a text-to-image model was to forget them.
@@ -118,6 +126,14 @@ impl<'a> Subject<'a> {
             label.is_some_and(|label| classes.contains(&label))
         };
         rows.filter(is_like).collect()
+    }
+
+    /// Why samples of a class that somebody said cannot be compared with retained images of it.
+    pub fn lacks_like(&self) -> Option<String> {
+        let class = self.class?;
+        self.like(&[class]).is_empty().then(|| {
+            format!("no retained image is labeled {class}, and samples of a class are compared with such")
+        })
     }
 
     /// The images that samples may be copies of.

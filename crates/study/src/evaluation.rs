@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
-use retrack_data::{Dataset, ImageShape, OpenOptions};
+use retrack_data::{Dataset, ImageShape, LabelError, OpenOptions};
 use retrack_eval::controls::Controls;
 use retrack_eval::examined::{Drawn, Examined, Pixels, each_once};
 use retrack_eval::judges::{Judges, needed};
@@ -92,10 +92,13 @@ impl Evaluation {
     fn keep(&mut self, metric: &'static dyn Metric, measured: Result<Vec<Score>, MetricError>) {
         match measured {
             Ok(scores) => self.scores.extend(scores),
-            Err(error) => self.failed.push(Missing {
-                metric,
-                reason: error.to_string(),
-            }),
+            Err(error) => {
+                let reason = match error.downcast::<LabelError>() {
+                    Ok(error) => Failure::from(*error).message,
+                    Err(error) => error.to_string(),
+                };
+                self.failed.push(Missing { metric, reason });
+            }
         }
     }
 
@@ -172,6 +175,23 @@ impl Protocol {
             judges.controls = Some(controls);
         }
         Ok(judges)
+    }
+
+    /// What was to be forgotten by a model, of text where there are prompts, and what was to be kept.
+    ///
+    /// # Errors
+    /// A selection that means nothing, an image that cannot be read, no images that would give a threshold.
+    pub fn subject<'a>(
+        &self,
+        data: &'a Dataset,
+        forget: &[String],
+        prompts: Option<&Prompts>,
+        judges: &'a Judges,
+    ) -> Result<Subject<'a>, Failure> {
+        let rows = model::select(forget, data)?;
+        let text = prompts.is_some();
+        let subject = Subject::new(data, &rows, text, judges, self.threshold)?;
+        Ok(subject.of_class(self.class))
     }
 
     /// The metrics that cannot be tried on a model with this schedule, each with what it would need.
@@ -306,7 +326,6 @@ impl Protocol {
             model: &opened,
             network: network.valid(),
             classes,
-            class: self.class,
         };
         let examined = Examined::new(subject, Some(pixels), device, seed, &Listener);
         measure(examined, drawn, metrics, drawing.phases, found)
@@ -405,27 +424,6 @@ impl Task for progress::Bar {
     fn advance(&self, steps: u64) {
         self.inc(steps);
     }
-}
-
-/// What was to be forgotten by a model, of text where there are prompts, and what was to be kept.
-///
-/// # Errors
-/// A selection that means nothing, an image that cannot be read, no images that would give a threshold.
-pub fn subject<'a>(
-    data: &'a Dataset,
-    forget: &[String],
-    prompts: Option<&Prompts>,
-    judges: &'a Judges,
-    threshold: Option<f64>,
-) -> Result<Subject<'a>, Failure> {
-    let rows = model::select(forget, data)?;
-    Ok(Subject::new(
-        data,
-        &rows,
-        prompts.is_some(),
-        judges,
-        threshold,
-    )?)
 }
 
 /// Why a metric is skipped.

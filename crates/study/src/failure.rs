@@ -10,7 +10,7 @@ use retrack_checkpoint::folder::FolderError;
 use retrack_checkpoint::lock::LockError;
 use retrack_checkpoint::written::{OutputError, WrittenError};
 use retrack_data::neighbors::NeighborError;
-use retrack_data::{DataError, Found, SelectionError};
+use retrack_data::{DataError, Found, LabelError, SelectionError};
 use retrack_eval::forgotten::ForgottenError;
 use retrack_eval::pictures::PictureError;
 use retrack_networks::config::ConfigError;
@@ -121,8 +121,17 @@ fn remedy_of_splits(found: &[Found], together: bool, split: &str) -> String {
             (None, _) => format!("; give {split} with one that the model was not trained on"),
         };
     }
-    let trained = meaning("train").or(named.first());
+    // Beside a test split alone, what lies in no split is what was trained on.
+    let unnamed = found.iter().any(|one| one.name.is_empty()) && !named.is_empty();
+    let trained = meaning("train").or(named.first().filter(|_| !unnamed));
     match (trained, found) {
+        (None, _) if unnamed => format!(
+            "; give {split} with the one that the model was trained on, such as {split} \"\"{}",
+            match together {
+                true => format!(", or {split} all to read them as one"),
+                false => String::new(),
+            }
+        ),
         (None, _) => format!("; leave {split} out"),
         (Some(one), [_]) => format!("; give {split} {}, or leave {split} out", one.name),
         (Some(one), _) => {
@@ -172,6 +181,18 @@ impl From<NeighborError> for Failure {
                 situation::advice(Situation::TooManyNeighbors)
             )),
             error => Self::input(error),
+        }
+    }
+}
+
+impl From<LabelError> for Failure {
+    fn from(error: LabelError) -> Self {
+        match error {
+            LabelError::Unknown { .. } => Self::input(error),
+            LabelError::Missing { .. } | LabelError::NoLabels { .. } => Self::input(format!(
+                "{error}; {}",
+                situation::advice(Situation::NoLabel)
+            )),
         }
     }
 }

@@ -113,6 +113,9 @@ pub fn read_data(path: &Path, options: &OpenOptions, split: &str) -> Result<Data
     if let Some(note) = data.label_note() {
         progress::warn(format!("{}: {note}", path.display()));
     }
+    if let Some(note) = data.beside() {
+        progress::warn(format!("{}: {note}", path.display()));
+    }
     let shape = data.shape();
     progress::detail(format_args!(
         "read {}: {}, {} of {} x {} x {}",
@@ -192,12 +195,6 @@ pub fn open_data(source: &DataSource, model: &Model) -> Result<Dataset, Failure>
         )));
     }
     config.check_size(shape.height, shape.width)?;
-    if config.num_class_embeds.is_some() && data.label(0).is_none() {
-        return Err(Failure::input(format!(
-            "{}: the model has classes, but the data set has no labels",
-            path.display()
-        )));
-    }
     Ok(data)
 }
 
@@ -226,7 +223,7 @@ pub fn check_labels(data: &Dataset, rows: &[usize], config: &UNet2DConfig) -> Re
     let Some(classes) = config.num_class_embeds else {
         return Ok(());
     };
-    data.check_labels(rows, classes).map_err(Failure::input)
+    Ok(data.check_labels(rows, classes)?)
 }
 
 /// The rows that any of the selections means.

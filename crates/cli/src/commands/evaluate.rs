@@ -79,13 +79,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     }
     let data = opened.open_data(&args.data.source())?;
     let judges = protocol.judges(&data, &device)?;
-    let subject = evaluation::subject(
-        &data,
-        &forget,
-        prompts.as_ref(),
-        &judges,
-        protocol.threshold,
-    )?;
+    let subject = protocol.subject(&data, &forget, prompts.as_ref(), &judges)?;
     if let Some(warning) = other_run(&args.model, &data, &subject.split, args)? {
         progress::warn(warning);
     }

@@ -33,7 +33,7 @@ use self::summary::{caption, collapses, failures, notes, summarize, table};
 use crate::args::ExperimentArgs;
 use crate::progress;
 use crate::progress::{Printed, say};
-use retrack_study::evaluation::{self, GUIDANCE, Missing, Prompts, Protocol, once};
+use retrack_study::evaluation::{GUIDANCE, Missing, Prompts, Protocol, once};
 use retrack_study::evidence;
 use retrack_study::evidence::compared::{self, compared, still_found};
 use retrack_study::evidence::comparison::About;
@@ -246,8 +246,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     once_each(&data, &option, &forget, &rows)?;
     let subject = |place: usize| {
         let forget = std::slice::from_ref(&forget[place]);
-        let subject =
-            evaluation::subject(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
+        let subject = protocol.subject(&data, forget, prompts.as_ref(), &judges);
         subject.map(|subject| (place, subject))
     };
     let mut current = subject(0)?;

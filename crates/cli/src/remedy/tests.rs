@@ -10,7 +10,7 @@ use retrack_eval::metric::Need;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 20] = [
+const SITUATIONS: [Situation; 21] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -20,6 +20,7 @@ const SITUATIONS: [Situation; 20] = [
     Situation::NothingToResume,
     Situation::NothingLeft,
     Situation::NoClass,
+    Situation::NoLabel,
     Situation::ForeignScheduler,
     Situation::NearCopy,
     Situation::Transparent,

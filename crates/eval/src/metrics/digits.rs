@@ -44,7 +44,10 @@ impl Metric for Digits {
 
     fn lacks(&self, subject: &Subject, _scheduler: &SchedulerConfig) -> Option<String> {
         let fits = subject.shape() == [SIDE, SIDE, 1];
-        (!fits).then(|| format!("made for {SIDE} x {SIDE} gray digits"))
+        match fits {
+            true => subject.lacks_like(),
+            false => Some(format!("made for {SIDE} x {SIDE} gray digits")),
+        }
     }
 
     fn measure(&self, model: &Examined, found: &mut Found) -> Result<(), MetricError> {

@@ -5,12 +5,14 @@ use std::rc::Rc;
 
 use retrack_checkpoint::folder::sha256_file;
 use retrack_checkpoint::words::counted;
+use retrack_networks::schedule::SchedulerConfig;
 
 use crate::examined::{Examined, Found};
 use crate::frechet::{FeatureStatistics, SAMPLES_A_FEATURE, frechet_distance, small_sample_bias};
 use crate::inception::{FEATURES, Inception};
 use crate::metric::{About, Metric, MetricError, Models, Need, ScoreAbout};
 use crate::statistics_file::StatisticsFile;
+use crate::subject::Subject;
 
 const ABOUT: About = About::new(
     "fid",
@@ -32,6 +34,10 @@ pub(super) struct Fid;
 impl Metric for Fid {
     fn about(&self) -> &'static About {
         &ABOUT
+    }
+
+    fn lacks(&self, subject: &Subject, _scheduler: &SchedulerConfig) -> Option<String> {
+        subject.lacks_like()
     }
 
     fn measure(&self, model: &Examined, found: &mut Found) -> Result<(), MetricError> {

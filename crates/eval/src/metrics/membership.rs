@@ -59,7 +59,7 @@ impl Metric for Membership {
             unseen.extend(image.iter().map(|&byte| to_unit(byte)));
         }
         let (count, forgotten) = model.forgotten(LOOKED_AT);
-        let labels = match (&pixels.classes, pixels.class) {
+        let labels = match (&pixels.classes, model.subject.class) {
             (None, _) => None,
             (Some(classes), Some(class)) => Some((&classes[..count], vec![class; rows.len()])),
             (Some(classes), None) => {
