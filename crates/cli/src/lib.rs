@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod interrupt;
 mod machine;
+mod metric_words;
 mod progress;
 mod remedy;
 
@@ -26,6 +27,12 @@ pub fn run() -> ExitCode {
             ExitCode::from(failure.code)
         }
     }
+}
+
+/// README's table of the metrics, for the test that compares them.
+#[doc(hidden)]
+pub fn metrics_table() -> String {
+    metric_words::readme()
 }
 
 /// Reads a settings file as `--config` does, for the tests that feed it damaged ones.

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 use retrack_study::situation::Situation;
 
 use crate::args::Command;
+use crate::metric_words;
 
 /// The commands that share code whose messages advise something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,7 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
         (Situation::TooManyNeighbors, Experiment) => {
             "ask for fewer by a smaller `neighbors` in a TOML file that --config names"
         }
+        (Situation::Lacks(need), Evaluate | Experiment) => return metric_words::lack(need),
         (Situation::TooManyNeighbors, Unlearn | Neighbors) => "give a smaller --neighbors",
         (Situation::BeyondHalf, Experiment) => {
             "start again in another folder with --dtype bf16 or --dtype f32"

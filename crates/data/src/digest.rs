@@ -7,9 +7,9 @@
 use std::io;
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-
+use hmac::{Hmac, Mac};
 use retrack_checkpoint::hex::hex;
+use sha2::{Digest, Sha256};
 
 use crate::ImageShape;
 
@@ -86,21 +86,11 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
 }
 
-/// RFC 2104 with SHA-256. `key` is not longer than a block.
-fn hmac(key: &[u8; 32], message: &[&[u8]]) -> [u8; 32] {
-    let padded = |with: u8| {
-        let mut block = [with; 64];
-        block
-            .iter_mut()
-            .zip(key)
-            .for_each(|(byte, key)| *byte ^= key);
-        block
-    };
-    let mut inner = Sha256::new_with_prefix(padded(0x36));
-    message.iter().for_each(|part| inner.update(part));
-    let mut outer = Sha256::new_with_prefix(padded(0x5c));
-    outer.update(inner.finalize());
-    outer.finalize().into()
+/// RFC 2104 with SHA-256 of the parts of a message.
+fn hmac(key: &[u8], message: &[&[u8]]) -> [u8; 32] {
+    let mut mac = Hmac::<sha2_010::Sha256>::new_from_slice(key).expect("a key of any length");
+    message.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().into()
 }
 
 #[cfg(test)]

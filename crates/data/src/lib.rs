@@ -26,6 +26,7 @@ mod folder;
 mod foreign;
 mod idx;
 mod image;
+mod labels;
 pub mod neighbors;
 mod open;
 mod parquet;
@@ -54,10 +55,14 @@ use sha2::{Digest, Sha256};
 pub use self::alpha::Alpha;
 pub use self::captions::{Captions, captions};
 pub use self::error::{DataError, Found, Size};
+pub use self::labels::LabelError;
 pub use self::published::{MEMORIZED, is_published, modified_prompts, original_prompt};
 pub use self::select::{Resolved, Selection, SelectionError, SelectionWarning};
 use self::source::{Form, Source};
 pub use self::split::{NEAR_COPY_RMS, NearCopy, Split};
+
+/// Memory for images while they are searched, in bytes.
+pub const BUDGET: usize = 256 << 20;
 
 /// Stored images that are taken from a source before all threads work on them.
 const RUN: usize = 64;

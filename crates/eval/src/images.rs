@@ -1,4 +1,6 @@
-//! What the networks that judge images ask of them.
+//! Images as bytes: what the networks that judge them ask of them, and what those of a model are.
+
+use retrack_data::pixels::to_byte;
 
 /// Why bytes are no images that a network can judge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -40,4 +42,23 @@ pub(crate) fn image_len(
         });
     }
     Ok(len)
+}
+
+/// Values of a model's images that are no numbers: as bytes they would be black, and no image that was forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the model's {what} hold values that are not finite; it is broken")]
+pub struct NotFinite {
+    /// Which images.
+    pub what: &'static str,
+}
+
+/// Pixels of what a network made, values around [-1, 1]. `what` they are is for the error.
+///
+/// # Errors
+/// Values that are not finite.
+pub fn to_bytes(values: &[f32], what: &'static str) -> Result<Vec<u8>, NotFinite> {
+    if values.iter().any(|value| !value.is_finite()) {
+        return Err(NotFinite { what });
+    }
+    Ok(values.iter().map(|&value| to_byte(value)).collect())
 }

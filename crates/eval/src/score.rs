@@ -72,6 +72,11 @@ impl Spread {
     }
 }
 
+/// A value as [`Spread::text`] writes it.
+pub fn plain(value: f64) -> String {
+    Spread::of(&[value]).map_or_else(String::new, |spread| spread.text())
+}
+
 /// Rows of cells under headings.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Table {

@@ -1,58 +1,44 @@
-//! What a model still knows of forgotten images, and how good the rest is: the metrics of `evaluate` and `experiment`.
+//! What a model still knows of forgotten images, and how good the rest is: how `evaluate` and `experiment` measure.
 //!
-//! This file says what is measured; `subject` is what was to be forgotten and to be kept, `examined` measures what a
-//! model knows, `quality` how good its samples are, `prompted` what a text-to-image model draws.
+//! The metrics are [`retrack_eval::metrics`]. This file says what is measured of a model, opens it and draws from it;
+//! `prompted` draws from a text-to-image model.
 
-mod examined;
 mod prompted;
-mod quality;
-mod subject;
 
-use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
-use retrack_data::{Dataset, ImageShape, OpenOptions};
-use retrack_eval::clip_iqa::ClipIqa;
-use retrack_eval::digits::SIDE;
-use retrack_eval::frequency::others;
-use retrack_eval::inception::{self, Inception};
-use retrack_eval::nll;
+use retrack_data::{Dataset, ImageShape, LabelError, OpenOptions};
+use retrack_eval::controls::Controls;
+use retrack_eval::examined::{Drawn, Examined, Pixels, each_once};
+use retrack_eval::judges::{Judges, needed};
+use retrack_eval::metric::{Lack, Metric, MetricError, Models, Need};
+use retrack_eval::metrics::METRICS;
 use retrack_eval::score::Score;
-use retrack_eval::sscd::Sscd;
+use retrack_eval::subject::Subject;
+use retrack_eval::watch::{Task, Watch};
 use retrack_networks::model::Model;
-use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig, SchedulerKind};
+use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
+use retrack_networks::unet2d::UNet2DModel;
 use serde::{Deserialize, Serialize};
 
-use self::examined::Examined;
 pub use self::prompted::{GUIDANCE, Prompts};
-pub use self::subject::Subject;
 use crate::failure::Failure;
 use crate::latent::Opened;
 use crate::model::{self, Samples};
-use crate::names::{Metric, SamplerName};
-use crate::progress;
+use crate::names::SamplerName;
+use crate::situation::{self, Situation};
+use crate::{machine, progress};
 
-// What metrics need.
-const SSCD_LACKS: &str = "give --sscd FILE: sscd_disc_mixup as ONNX, converted from the published \
-    sscd_disc_mixup.torchscript.pt";
-const CLIP_LACKS: &str = "give --clip DIR: a folder of CLIP as transformers saves it, such as \
-    openai/clip-vit-base-patch16";
-const INCEPTION_LACKS: &str = "give --inception FILE: pt_inception-2015-12-05-6726825d.pth, as torch-fidelity \
-    downloads it";
-const CONTROLS_LACK: &str =
-    "give --controls SRC: images like the training images that the model never saw";
 /// The option that names the split of the controls.
 pub const CONTROLS_SPLIT: &str = "--controls-split";
-/// Labels by 2-means on pixels agree with their means nearly always.
-const AGREEMENT: f64 = 0.9;
 
 /// What is measured, and how. Everything here decides the numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Protocol {
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<&'static dyn Metric>,
     pub samples: usize,
     /// `None`: the model's own.
     pub scheduler: Option<SamplerName>,
@@ -74,89 +60,11 @@ pub struct Protocol {
     pub class: Option<i64>,
 }
 
-/// What images are judged by, as far as the metrics need it and it was given.
-#[derive(Debug, Default)]
-pub struct Judges {
-    sscd: Option<Sscd>,
-    clip: Option<ClipIqa>,
-    /// With the file that it was read from.
-    inception: Option<(Inception, PathBuf)>,
-    controls: Option<Controls>,
-}
-
-/// Images like those of the data set, for comparison.
-#[derive(Debug)]
-pub struct Controls {
-    data: Dataset,
-    /// Rows of images that are not in the data set, which the model may have seen; where there are none, all.
-    rows: Vec<usize>,
-    /// How many images are.
-    shared: usize,
-}
-
-impl Controls {
-    /// # Errors
-    /// An image that cannot be read.
-    fn new(controls: Dataset, data: &Dataset) -> Result<Self, Failure> {
-        let _comparing =
-            progress::activity("looking for controls among the images of the data set");
-        let known = data.digests(&(0..data.len()).collect::<Vec<_>>())?;
-        let mut rows = Vec::new();
-        for row in 0..controls.len() {
-            if controls.digests(&[row])?.is_disjoint(&known) {
-                rows.push(row);
-            }
-        }
-        let shared = controls.len() - rows.len();
-        if rows.is_empty() {
-            rows = (0..controls.len()).collect();
-        }
-        Ok(Self {
-            data: controls,
-            rows,
-            shared,
-        })
-    }
-
-    /// All of them are images of the data set.
-    fn are_known(&self) -> bool {
-        self.shared == self.data.len()
-    }
-
-    /// What a reader of the score should know.
-    fn note(&self) -> Option<String> {
-        match self.shared {
-            0 => None,
-            _ if self.are_known() => Some(
-                "the controls are images of the data set itself, which the model may have seen: membership then tells \
-                 nothing; give images that it never saw, such as the test split"
-                    .into(),
-            ),
-            shared => Some(format!(
-                "{shared} of {} controls {} of the data set, which the model may have seen: membership leaves them out",
-                self.data.len(),
-                if shared == 1 { "is an image" } else { "are images" }
-            )),
-        }
-    }
-}
-
 /// A metric without a number, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Missing {
-    pub metric: Metric,
+    pub metric: &'static dyn Metric,
     pub reason: String,
-}
-
-/// Samples of one model, drawn alike.
-#[derive(Debug, Clone, Default)]
-pub struct Drawn {
-    /// Of a text-to-image model.
-    pub prompt: Option<String>,
-    /// Whether it is the prompt of the forgotten images.
-    pub forgotten: bool,
-    /// Bytes, one image after another.
-    pub samples: Vec<u8>,
 }
 
 /// What was found about one model.
@@ -180,23 +88,27 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    fn add(&mut self, name: &str, value: f64, count: usize) {
-        self.scores.push(Score::new(name, value, count));
+    /// Keeps what a metric found, or why it found nothing.
+    fn keep(&mut self, metric: &'static dyn Metric, measured: Result<Vec<Score>, MetricError>) {
+        match measured {
+            Ok(scores) => self.scores.extend(scores),
+            Err(error) => {
+                let reason = match error.downcast::<LabelError>() {
+                    Ok(error) => Failure::from(*error).message,
+                    Err(error) => error.to_string(),
+                };
+                self.failed.push(Missing { metric, reason });
+            }
+        }
     }
 
-    /// Keeps what a metric found since there were `known` scores, or why it found nothing. Half a metric is none, and
-    /// what is no number could not be written or read again.
-    fn keep(&mut self, metric: Metric, measured: Result<(), Failure>, known: usize) {
-        let found = &self.scores[known..];
-        let reason = match measured {
-            Err(failure) => failure.message,
-            Ok(()) => match found.iter().find(|score| !score.value.is_finite()) {
-                Some(score) => format!("{} came out as {}", score.name, score.value),
-                None => return,
-            },
-        };
-        self.scores.truncate(known);
-        self.failed.push(Missing { metric, reason });
+    /// What was to be drawn was not, so these metrics have nothing to rest on.
+    fn lose(&mut self, metrics: Vec<&'static dyn Metric>, reason: &str) {
+        self.failed
+            .extend(metrics.into_iter().map(|metric| Missing {
+                metric,
+                reason: reason.into(),
+            }));
     }
 }
 
@@ -207,7 +119,7 @@ impl Protocol {
         if self.metrics.is_empty() {
             return Err(Failure::input("--metrics names nothing to measure"));
         }
-        once("--metrics", &self.metrics, |metric| metric.name())?;
+        once("--metrics", &self.metrics, |metric| metric.name().into())?;
         if self.samples == 0 || self.sampling_steps == 0 {
             return Err(Failure::input(
                 "the numbers of samples and of sampling steps need to be at least 1",
@@ -232,26 +144,16 @@ impl Protocol {
     /// # Errors
     /// A file that holds something else, controls that are not like `data`.
     pub fn judges(&self, data: &Dataset, device: &Device) -> Result<Judges, Failure> {
-        let needs = |metrics: &[Metric]| self.metrics.iter().any(|metric| metrics.contains(metric));
-        let mut judges = Judges::default();
-        if needs(&[Metric::Sscd])
-            && let Some(path) = &self.sscd
-        {
-            judges.sscd = Some(Sscd::open(path).map_err(Failure::input)?);
-        }
-        if needs(&[Metric::ClipIqa])
-            && let Some(path) = &self.clip
-        {
-            let device = device.clone().without_autodiff();
-            judges.clip = Some(ClipIqa::open(path, &device).map_err(Failure::input)?);
-        }
-        if needs(&[Metric::Fid, Metric::Is])
-            && let Some(path) = self.inception.clone().or_else(inception::find)
-        {
-            let opened = Inception::open(&path, device).map_err(Failure::input)?;
-            judges.inception = Some((opened, path));
-        }
-        if needs(&[Metric::Membership])
+        let mut judges = Judges::open(
+            &self.metrics,
+            self.sscd.as_deref(),
+            self.clip.as_deref(),
+            self.inception.as_deref(),
+            device,
+        )
+        .map_err(Failure::input)?;
+        judges.cache = machine::cache_folder();
+        if needed(&self.metrics, Need::Controls)
             && let Some(path) = &self.controls
         {
             let options = OpenOptions {
@@ -262,7 +164,10 @@ impl Protocol {
             };
             let controls = model::read_data(path, &options, CONTROLS_SPLIT)?;
             check_shape(controls.shape(), data, path)?;
+            let comparing =
+                progress::activity("looking for controls among the images of the data set");
             let controls = Controls::new(controls, data)?;
+            drop(comparing);
             if controls.are_known() {
                 let note = controls.note().unwrap_or_default();
                 progress::warn(format!("{}: {note}", path.display()));
@@ -272,11 +177,28 @@ impl Protocol {
         Ok(judges)
     }
 
+    /// What was to be forgotten by a model, of text where there are prompts, and what was to be kept.
+    ///
+    /// # Errors
+    /// A selection that means nothing, an image that cannot be read, no images that would give a threshold.
+    pub fn subject<'a>(
+        &self,
+        data: &'a Dataset,
+        forget: &[String],
+        prompts: Option<&Prompts>,
+        judges: &'a Judges,
+    ) -> Result<Subject<'a>, Failure> {
+        let rows = model::select(forget, data)?;
+        let text = prompts.is_some();
+        let subject = Subject::new(data, &rows, text, judges, self.threshold)?;
+        Ok(subject.of_class(self.class))
+    }
+
     /// The metrics that cannot be tried on a model with this schedule, each with what it would need.
     pub fn lacks(&self, subject: &Subject, scheduler: &SchedulerConfig) -> Vec<Missing> {
         let lacks = self.metrics.iter().filter_map(|&metric| {
-            let reason = subject.lacks(metric, scheduler);
-            let reason = reason.or_else(|| subject.lacks_like(metric, self.class?))?;
+            let lack = metric.lack(subject, scheduler)?;
+            let reason = reason(&lack);
             Some(Missing { metric, reason })
         });
         lacks.collect()
@@ -291,7 +213,7 @@ impl Protocol {
         subject: &Subject,
         scheduler: &SchedulerConfig,
         must_look: bool,
-    ) -> Result<Vec<Metric>, Failure> {
+    ) -> Result<Vec<&'static dyn Metric>, Failure> {
         let lacks = self.lacks(subject, scheduler);
         let tried = self.without(&lacks);
         if tried.is_empty() {
@@ -302,21 +224,21 @@ impl Protocol {
             )));
         }
         if must_look && !tried.iter().any(|metric| metric.looks_for_the_image()) {
-            return Err(Failure::input(
-                "--fail-if-found needs a metric that looks for the image: frequency, injection or copies, of a \
-                 text-to-image model cluster",
-            ));
+            return Err(Failure::input(format!(
+                "--fail-if-found needs a metric that looks for the image: {}",
+                looking()
+            )));
         }
         Ok(tried)
     }
 
     /// Whether samples are drawn, as the protocol says it, for any of these metrics: of prompts for all.
-    pub fn draws(&self, metrics: &[Metric]) -> bool {
-        self.guidance.is_some() || metrics.iter().any(|metric| metric.draws_samples())
+    pub fn draws(&self, metrics: &[&'static dyn Metric]) -> bool {
+        self.guidance.is_some() || needed(metrics, Need::Samples)
     }
 
-    fn without(&self, lacks: &[Missing]) -> Vec<Metric> {
-        let lacking = |metric| lacks.iter().any(|lack| lack.metric == metric);
+    fn without(&self, lacks: &[Missing]) -> Vec<&'static dyn Metric> {
+        let lacking = |metric: &'static dyn Metric| lacks.iter().any(|lack| lack.metric == metric);
         let metrics = self.metrics.iter().copied();
         metrics.filter(|metric| !lacking(*metric)).collect()
     }
@@ -354,7 +276,8 @@ impl Protocol {
         }
     }
 
-    /// Measures the model in `path`. Models that are measured with the same seed draw the same noise.
+    /// Measures the model in `path`, a text-to-image model where there are prompts. Models that are measured with the same
+    /// seed draw the same noise.
     ///
     /// # Errors
     /// A model that cannot be read or does not fit the data. What a metric lacks is no error, it is skipped; one that
@@ -363,120 +286,173 @@ impl Protocol {
         &self,
         path: &Path,
         subject: &Subject,
+        prompts: Option<&Prompts>,
         seed: u64,
         device: &Device,
     ) -> Result<Evaluation, Failure> {
-        if let Some(prompts) = subject.prompts {
-            return prompted::evaluate(self, prompts, path, subject, seed, device);
+        let mut found = Evaluation::default();
+        let drawing = |metrics: &[&'static dyn Metric]| Drawing {
+            protocol: self,
+            path,
+            data: subject.data,
+            phases: phases(metrics, prompts).len(),
+            seed,
+            device,
+        };
+        if let Some(prompts) = prompts {
+            let opened = prompted::open(path)?;
+            found.skipped = self.lacks(subject, &opened.model.scheduler);
+            let metrics = self.without(&found.skipped);
+            let network = opened.model.network(device)?;
+            let drawing = drawing(&metrics);
+            let drawn = match metrics.is_empty() {
+                true => Ok(Vec::new()),
+                false => drawing.prompts(prompts, &opened, &network),
+            };
+            let examined = Examined::new(subject, None, device, seed, &Listener);
+            return measure(examined, drawn, metrics, drawing.phases, found);
         }
         let opened = model::open(path)?;
         let classes = self.classes_of(&opened, subject)?;
         let network = opened.network(device)?;
-        let skipped = self.lacks(subject, &opened.scheduler);
-        let mut metrics = self.without(&skipped);
-        let mut found = Evaluation {
-            skipped,
-            ..Evaluation::default()
+        found.skipped = self.lacks(subject, &opened.scheduler);
+        let metrics = self.without(&found.skipped);
+        let drawing = drawing(&metrics);
+        let drawn = match needed(&metrics, Need::Samples) {
+            true => drawing.pixels(&opened, &network, classes.as_deref()),
+            false => Ok(Vec::new()),
         };
-        let phases = phases(&metrics, None).len();
-        let first = 1 + phases - metrics.len();
-        let mut samples = Vec::new();
-        if metrics.iter().any(|metric| metric.draws_samples()) {
-            let _phase = progress::phase(1, phases);
-            let drawing = Samples {
-                count: self.samples,
-                steps: self.sampling_steps,
-                scheduler: self.scheduler.map(SchedulerKind::from),
-                seed,
-                batch_size: 64,
-                classes: classes.as_deref().map_or_else(Vec::new, each_once),
-            };
-            match drawing.draw(&opened, &network, device, "sampling") {
-                Ok((drawn, shape)) => {
-                    check_shape(shape, subject.data, path)?;
-                    samples = drawn;
-                }
-                // What rests on them, and only that, has failed with them.
-                Err(failure) if failure.is_failed() => {
-                    let (lost, left) = metrics.into_iter().partition(|one| one.draws_samples());
-                    metrics = left;
-                    let lost: Vec<Metric> = lost;
-                    found.failed.extend(lost.into_iter().map(|metric| Missing {
-                        metric,
-                        reason: failure.message.clone(),
-                    }));
-                }
-                Err(failure) => return Err(failure),
-            }
-        }
-        let images: Vec<&[u8]> = subject.images().collect();
-        let mut examined = Examined {
-            protocol: self,
-            subject,
+        let pixels = Pixels {
             model: &opened,
             network: network.valid(),
-            device,
-            seed,
             classes,
-            others: others(&samples, &images, &subject.thresholds),
-            injected: OnceCell::new(),
-            samples,
-            found,
         };
-        for (number, metric) in metrics.into_iter().enumerate() {
-            let _phase = progress::phase(first + number, phases);
-            let _activity = progress::activity(&metric.name());
-            let known = examined.found.scores.len();
-            let measured = examined.measure(metric);
-            examined.found.keep(metric, measured, known);
-        }
-        let Examined {
-            mut found, samples, ..
-        } = examined;
-        found.drawn.push(Drawn {
-            samples,
-            ..Drawn::default()
-        });
-        Ok(found)
+        let examined = Examined::new(subject, Some(pixels), device, seed, &Listener);
+        measure(examined, drawn, metrics, drawing.phases, found)
     }
 }
 
-impl Subject<'_> {
-    /// Why a metric that compares samples with retained images of their class cannot be tried on samples of `class`.
-    fn lacks_like(&self, metric: Metric, class: i64) -> Option<String> {
-        let compares = matches!(metric, Metric::Fid | Metric::Digits);
-        (compares && self.like(&[class]).is_empty()).then(|| {
-            format!("no retained image is labeled {class}, and samples of a class are compared with such")
-        })
+/// What drawing from a model takes.
+struct Drawing<'a> {
+    protocol: &'a Protocol,
+    /// Of the model.
+    path: &'a Path,
+    data: &'a Dataset,
+    /// Of the whole measurement.
+    phases: usize,
+    seed: u64,
+    device: &'a Device,
+}
+
+impl Drawing<'_> {
+    /// Draws from a model that denoises pixels, in the first of the phases.
+    fn pixels(
+        &self,
+        opened: &Model,
+        network: &UNet2DModel,
+        classes: Option<&[i64]>,
+    ) -> Result<Vec<Drawn>, Failure> {
+        let _phase = progress::phase(1, self.phases);
+        let samples = Samples {
+            count: self.protocol.samples,
+            steps: self.protocol.sampling_steps,
+            scheduler: self.protocol.scheduler.map(SchedulerKind::from),
+            seed: self.seed,
+            batch_size: 64,
+            classes: classes.map_or_else(Vec::new, each_once),
+        };
+        let (samples, shape) = samples.draw(opened, network, self.device, "sampling")?;
+        check_shape(shape, self.data, self.path)?;
+        Ok(vec![Drawn {
+            samples,
+            ..Drawn::default()
+        }])
+    }
+}
+
+/// Measures by the metrics, in the last of so many phases, what was drawn. What rests on samples, and only that, fails
+/// with them.
+fn measure(
+    mut examined: Examined,
+    drawn: Result<Vec<Drawn>, Failure>,
+    mut metrics: Vec<&'static dyn Metric>,
+    phases: usize,
+    mut found: Evaluation,
+) -> Result<Evaluation, Failure> {
+    let first = 1 + phases - metrics.len();
+    match drawn {
+        Ok(drawn) => examined.drawn = drawn,
+        Err(failure) if failure.is_failed() => {
+            let rests = |metric: &&'static dyn Metric| {
+                examined.pixels.is_none() || metric.needs(Need::Samples)
+            };
+            let (lost, left) = metrics.into_iter().partition(rests);
+            metrics = left;
+            found.lose(lost, &failure.message);
+        }
+        Err(failure) => return Err(failure),
+    }
+    for (number, metric) in metrics.into_iter().enumerate() {
+        let _phase = progress::phase(first + number, phases);
+        let _activity = progress::activity(metric.name());
+        let measured = examined.measure(metric, &mut found.notes);
+        found.keep(metric, measured);
+    }
+    found.known_controls = examined.subject.judges.knows_controls();
+    found.drawn = examined.drawn;
+    Ok(found)
+}
+
+/// Who listens to the study hears of metrics too.
+struct Listener;
+
+impl Watch for Listener {
+    fn task(&self, title: &str, steps: usize, unit: &'static str) -> Box<dyn Task> {
+        Box::new(progress::bar(title, steps, unit))
     }
 
-    /// What a metric would need to be tried; `None` where it can be.
-    fn lacks(&self, metric: Metric, scheduler: &SchedulerConfig) -> Option<String> {
-        let judges = self.judges;
-        let needs = |given: bool, reason: &str| (!given).then(|| reason.to_string());
-        if self.prompts.is_some() != metric.is_of_prompts() && metric != Metric::Sscd {
-            let kind = match metric.is_of_prompts() {
-                true => "for text-to-image models",
-                false => "not for text-to-image models",
-            };
-            return Some(kind.into());
-        }
-        match metric {
-            Metric::Frequency | Metric::Injection | Metric::Cluster => None,
-            Metric::Sscd => needs(judges.sscd.is_some(), SSCD_LACKS),
-            Metric::ClipIqa => needs(judges.clip.is_some(), CLIP_LACKS),
-            Metric::Fid | Metric::Is => needs(judges.inception.is_some(), INCEPTION_LACKS),
-            Metric::Membership => needs(judges.controls.is_some(), CONTROLS_LACK),
-            Metric::Nll => nll::check(&NoiseSchedule::new(scheduler))
-                .err()
-                .map(|error| error.to_string()),
-            Metric::Copies => self.too_few_for_copies(),
-            Metric::Digits => {
-                let shape = self.data.shape();
-                let fits = [shape.height, shape.width, shape.channels] == [SIDE, SIDE, 1];
-                needs(fits, &format!("made for {SIDE} x {SIDE} gray digits"))
-            }
-        }
+    fn warn(&self, text: &str) {
+        progress::warn(text);
+    }
+}
+
+impl Task for progress::Bar {
+    fn reach(&self, done: u64) {
+        self.set_position(done);
+    }
+
+    fn advance(&self, steps: u64) {
+        self.inc(steps);
+    }
+}
+
+/// Why a metric is skipped.
+fn reason(lack: &Lack) -> String {
+    match lack {
+        Lack::Models(Models::Prompts) => "for text-to-image models".into(),
+        Lack::Models(_) => "not for text-to-image models".into(),
+        Lack::Need(need) => situation::advice(Situation::Lacks(*need)).into(),
+        Lack::Other(reason) => reason.clone(),
+    }
+}
+
+/// The metrics that look for the forgotten image: "a, b or c, of a text-to-image model d".
+fn looking() -> String {
+    let [pixels, prompts] = [false, true].map(|text_to_image| {
+        let looks = |metric: &&&dyn Metric| {
+            metric.looks_for_the_image() && metric.about().models.include(text_to_image)
+        };
+        let names = METRICS.iter().filter(looks).map(|metric| metric.name());
+        either(&names.collect::<Vec<_>>())
+    });
+    format!("{pixels}, of a text-to-image model {prompts}")
+}
+
+/// "a", "a or b", "a, b or c".
+fn either(names: &[&str]) -> String {
+    match names {
+        [before @ .., last] if !before.is_empty() => format!("{} or {last}", before.join(", ")),
+        names => names.concat(),
     }
 }
 
@@ -488,13 +464,13 @@ fn no_classes(folder: &ModelFolder) -> Failure {
 }
 
 /// What a measurement goes through, in this order, by name.
-pub fn phases(metrics: &[Metric], prompts: Option<&Prompts>) -> Vec<String> {
+pub fn phases(metrics: &[&'static dyn Metric], prompts: Option<&Prompts>) -> Vec<String> {
     let drawn = match prompts {
         Some(prompts) => prompted::drawn(prompts),
-        None if metrics.iter().any(|metric| metric.draws_samples()) => vec!["sampling".into()],
+        None if needed(metrics, Need::Samples) => vec!["sampling".into()],
         None => Vec::new(),
     };
-    let measured = metrics.iter().map(|metric| metric.name());
+    let measured = metrics.iter().map(|metric| metric.name().to_string());
     drawn.into_iter().chain(measured).collect()
 }
 
@@ -503,14 +479,6 @@ pub fn sentences(missing: &[Missing], what: &str) -> Vec<String> {
     let sentence =
         |Missing { metric, reason }: &Missing| format!("{} {what}: {reason}", metric.name());
     missing.iter().map(sentence).collect()
-}
-
-/// The classes among these, ascending.
-pub fn each_once(classes: &[i64]) -> Vec<i64> {
-    let mut classes = classes.to_vec();
-    classes.sort_unstable();
-    classes.dedup();
-    classes
 }
 
 /// Refuses a list that holds something twice: its runs or numbers would count double.
@@ -549,39 +517,6 @@ fn check_shape(shape: ImageShape, data: &Dataset, path: &Path) -> Result<(), Fai
     )))
 }
 
-impl Metric {
-    /// As the command line spells it.
-    pub fn name(self) -> String {
-        let name = serde_json::to_value(self).expect("a name");
-        name.as_str().unwrap_or_default().to_string()
-    }
-
-    /// Whether it is measured of text-to-image models; SSCD is of others too.
-    fn is_of_prompts(self) -> bool {
-        matches!(self, Self::Cluster | Self::Sscd | Self::ClipIqa)
-    }
-
-    /// Whether it finds the forgotten image or does not.
-    pub fn looks_for_the_image(self) -> bool {
-        matches!(
-            self,
-            Self::Frequency | Self::Injection | Self::Copies | Self::Cluster
-        )
-    }
-
-    fn draws_samples(self) -> bool {
-        !matches!(
-            self,
-            Self::Injection
-                | Self::Sscd
-                | Self::Nll
-                | Self::Membership
-                | Self::Cluster
-                | Self::ClipIqa
-        )
-    }
-}
-
 impl From<SamplerName> for SchedulerKind {
     fn from(name: SamplerName) -> Self {
         match name {
@@ -594,29 +529,30 @@ impl From<SamplerName> for SchedulerKind {
 
 #[cfg(test)]
 mod tests {
+    use retrack_eval::metrics::named;
+
     use super::*;
 
     #[test]
-    fn what_fails_is_kept_with_its_reason_and_half_of_it_is_not_kept_as_a_score() {
+    fn what_fails_is_kept_with_its_reason() {
+        let metric = |name| named(name).unwrap();
+        let score = Score::new("repeats", 1.0, 4);
         let mut found = Evaluation::default();
-        found.add("repeats", 1.0, 4);
-        found.keep(Metric::Frequency, Ok(()), 0);
-
-        // Data that cannot be read, after a first number.
-        found.add("copies", 0.5, 4);
-        let unreadable = Failure::input("photos/03.png: cannot read");
-        found.keep(Metric::Copies, Err(unreadable), 1);
-        // What is no number could not be written.
-        found.add("nll", f64::NAN, 4);
-        found.keep(Metric::Nll, Ok(()), 1);
-
-        assert_eq!(found.scores, [Score::new("repeats", 1.0, 4)]);
+        found.keep(metric("frequency"), Ok(vec![score.clone()]));
+        // Data that cannot be read.
+        let unreadable = "photos/03.png: cannot read".into();
+        found.keep(metric("copies"), Err(unreadable));
+        assert_eq!(found.scores, [score]);
         assert_eq!(
             sentences(&found.failed, "failed"),
-            [
-                "copies failed: photos/03.png: cannot read",
-                "nll failed: nll came out as NaN"
-            ]
+            ["copies failed: photos/03.png: cannot read"]
+        );
+    }
+    #[test]
+    fn the_metrics_that_look_for_the_image_are_listed() {
+        assert_eq!(
+            looking(),
+            "frequency, injection or copies, of a text-to-image model cluster"
         );
     }
 }

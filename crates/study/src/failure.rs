@@ -10,7 +10,8 @@ use retrack_checkpoint::folder::FolderError;
 use retrack_checkpoint::lock::LockError;
 use retrack_checkpoint::written::{OutputError, WrittenError};
 use retrack_data::neighbors::NeighborError;
-use retrack_data::{DataError, Found, SelectionError};
+use retrack_data::{DataError, Found, LabelError, SelectionError};
+use retrack_eval::forgotten::ForgottenError;
 use retrack_eval::pictures::PictureError;
 use retrack_networks::config::ConfigError;
 use retrack_networks::lora::LoraError;
@@ -180,6 +181,29 @@ impl From<NeighborError> for Failure {
                 situation::advice(Situation::TooManyNeighbors)
             )),
             error => Self::input(error),
+        }
+    }
+}
+
+impl From<LabelError> for Failure {
+    fn from(error: LabelError) -> Self {
+        match error {
+            LabelError::Unknown { .. } => Self::input(error),
+            LabelError::Missing { .. } | LabelError::NoLabels { .. } => Self::input(format!(
+                "{error}; {}",
+                situation::advice(Situation::NoLabel)
+            )),
+        }
+    }
+}
+
+impl From<ForgottenError> for Failure {
+    fn from(error: ForgottenError) -> Self {
+        match error {
+            ForgottenError::Data(error) => error.into(),
+            ForgottenError::Search(error) => error.into(),
+            ForgottenError::NoDistance => Self::input(format!("{error}; give --threshold")),
+            ForgottenError::NoOthers => Self::input(error),
         }
     }
 }

@@ -6,8 +6,8 @@ use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
-use retrack_data::pixels::to_byte;
 use retrack_data::{Alpha, Dataset, ImageShape, OpenOptions, Selection};
+use retrack_eval::images;
 use retrack_networks::config::{TimeEmbedding, UNet2DConfig};
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
@@ -23,8 +23,8 @@ use crate::source::{DataSource, Reading};
 use crate::space::Bytes;
 use crate::{progress, space};
 
-/// Memory for images while they are searched, and no more for a whole data set than four times this.
-pub const BUDGET: usize = 256 << 20;
+/// No more is held of a whole data set than four times this.
+pub use retrack_data::BUDGET;
 
 /// Denoising steps of a sample where nothing is said.
 pub const STEPS: usize = 50;
@@ -223,30 +223,7 @@ pub fn check_labels(data: &Dataset, rows: &[usize], config: &UNet2DConfig) -> Re
     let Some(classes) = config.num_class_embeds else {
         return Ok(());
     };
-    for &row in rows {
-        match data.label(row) {
-            Some(label) if (0..classes as i64).contains(&label) => {}
-            Some(label) => {
-                return Err(Failure::input(format!(
-                    "{}: label {label} is not among the network's 0 to {}",
-                    data.name(row),
-                    classes - 1
-                )));
-            }
-            None => {
-                let advice = situation::advice(Situation::NoLabel);
-                let problem = match (0..data.len()).any(|row| data.label(row).is_some()) {
-                    true => format!("{}: no label, but the network has classes", data.name(row)),
-                    false => format!(
-                        "{}: the model has classes, but the data set has no labels",
-                        data.path().display()
-                    ),
-                };
-                return Err(Failure::input(format!("{problem}; {advice}")));
-            }
-        }
-    }
-    Ok(())
+    Ok(data.check_labels(rows, classes)?)
 }
 
 /// The rows that any of the selections means.
@@ -401,13 +378,8 @@ impl Samples {
 ///
 /// # Errors
 /// Values that are not finite: as bytes they would be black, and no image that was forgotten.
-pub fn to_bytes(values: &[f32], what: &str) -> Result<Vec<u8>, Failure> {
-    if values.iter().any(|value| !value.is_finite()) {
-        return Err(Failure::failed(format!(
-            "the model's {what} hold values that are not finite; it is broken"
-        )));
-    }
-    Ok(values.iter().map(|&value| to_byte(value)).collect())
+pub fn to_bytes(values: &[f32], what: &'static str) -> Result<Vec<u8>, Failure> {
+    images::to_bytes(values, what).map_err(Failure::failed)
 }
 
 /// Writes a file, naming it where that fails.

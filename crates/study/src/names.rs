@@ -1,4 +1,4 @@
-//! Methods, metrics, samplers and types by the names under which they are asked for and recorded.
+//! Methods, samplers and types by the names under which they are asked for and recorded.
 
 use retrack_checkpoint::folder::Dtype;
 use serde::{Deserialize, Serialize};
@@ -122,79 +122,5 @@ impl Choice for SamplerName {
             Self::Ddim => "ddim",
             Self::Pndm => "pndm",
         }
-    }
-}
-
-/// The metrics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Metric {
-    Frequency,
-    Injection,
-    Sscd,
-    Nll,
-    Membership,
-    Copies,
-    Digits,
-    Fid,
-    Is,
-    Cluster,
-    #[serde(rename = "clip-iqa")]
-    ClipIqa,
-}
-
-impl Choice for Metric {
-    const ALL: &'static [Self] = &[
-        Self::Frequency,
-        Self::Injection,
-        Self::Sscd,
-        Self::Nll,
-        Self::Membership,
-        Self::Copies,
-        Self::Digits,
-        Self::Fid,
-        Self::Is,
-        Self::Cluster,
-        Self::ClipIqa,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::Frequency => "frequency",
-            Self::Injection => "injection",
-            Self::Sscd => "sscd",
-            Self::Nll => "nll",
-            Self::Membership => "membership",
-            Self::Copies => "copies",
-            Self::Digits => "digits",
-            Self::Fid => "fid",
-            Self::Is => "is",
-            Self::Cluster => "cluster",
-            Self::ClipIqa => "clip-iqa",
-        }
-    }
-
-    fn help(self) -> Option<&'static str> {
-        Some(match self {
-            Self::Frequency => "Samples that show any forgotten image (nearer than --threshold)",
-            Self::Injection => {
-                "How often a forgotten image comes back from noise at a quarter of the schedule (nearer than --threshold)"
-            }
-            Self::Sscd => {
-                "How similar to the forgotten image is what comes back from that noise, or for its prompt, by SSCD (--sscd)"
-            }
-            Self::Nll => "Bits per dimension of the forgotten images",
-            Self::Membership => {
-                "Denoising loss of the forgotten images against images never seen (--controls)"
-            }
-            Self::Copies => "How near samples are to training images",
-            Self::Digits => "Quality of digits by this project's own classifier (28 x 28 gray)",
-            Self::Fid => "Frechet Inception distance to the retained images (--inception)",
-            Self::Is => "Inception score (--inception)",
-            Self::Cluster => {
-                "Text-to-image: samples nearer to the mean of the forgotten images than to that of the others"
-            }
-            Self::ClipIqa => "Text-to-image: how good samples look, from 0 to 1 (--clip)",
-        })
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use retrack_checkpoint::files::read_text;
 use retrack_data::neighbors::Neighbors;
+use retrack_eval::metric::Metric;
 use retrack_unlearn::objective::Method;
 use retrack_unlearn::optimizer::AdamWConfig;
 use serde::de::DeserializeOwned;
@@ -12,7 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::evaluation::Protocol;
 use crate::failure::Failure;
-use crate::names::{MethodName, Metric, SamplerName};
+use crate::names::{MethodName, SamplerName};
 use crate::progress;
 use crate::task::Task;
 
@@ -124,7 +125,7 @@ impl Rates {
 struct ExperimentFile {
     forget: Option<Vec<String>>,
     seeds: Option<Vec<u64>>,
-    metrics: Option<Vec<Metric>>,
+    metrics: Option<Vec<&'static dyn Metric>>,
     samples: Option<usize>,
     scheduler: Option<SamplerName>,
     sampling_steps: Option<usize>,

@@ -3,6 +3,8 @@
 
 use std::path::Path;
 
+use retrack_eval::metric::Need;
+
 use crate::progress;
 
 /// What a user may find themselves in.
@@ -36,6 +38,8 @@ pub enum Situation {
     Transparent,
     /// More neighbors are asked for than images are retained.
     TooManyNeighbors,
+    /// A metric needs this, which was not given.
+    Lacks(Need),
     /// A trained weight is beyond f16, in which the folder's are written.
     BeyondHalf,
     /// A trained weight is beyond another type.
@@ -81,6 +85,11 @@ impl Situation {
             Self::NearCopy => "it should leave with it if it is the same",
             Self::Transparent => "the model may have seen them otherwise",
             Self::TooManyNeighbors => "ask for fewer",
+            Self::Lacks(Need::Samples | Need::Threshold) => "draw samples first",
+            Self::Lacks(Need::Sscd) => "SSCD as ONNX was not given",
+            Self::Lacks(Need::Clip) => "a folder of CLIP was not given",
+            Self::Lacks(Need::Inception) => "Inception's weights were not given",
+            Self::Lacks(Need::Controls) => "images that the model never saw were not given",
             Self::BeyondHalf | Self::BeyondItsType | Self::BeyondFixedType => {
                 "`retrack unlearn --dtype f32` can hold it"
             }

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use retrack_study::names::{DtypeName, MethodName, Metric, SamplerName};
+use retrack_eval::metric::Metric;
+use retrack_study::names::{DtypeName, MethodName, SamplerName};
 use retrack_study::source::PromptOptions;
 
 use super::{DataArgs, MachineArgs, SEL, SEL_LONG, heading, one_of};
+use crate::metric_words::parser;
 
 /// What is measured, and how.
 #[derive(Debug, Clone, ClapArgs)]
@@ -109,8 +111,8 @@ pub struct EvaluateArgs {
     #[command(flatten)]
     pub prompts: PromptArgs,
     /// What to measure [default: frequency,injection,copies; text-to-image: cluster,sscd,clip-iqa]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = one_of::<Metric>())]
-    pub metrics: Option<Vec<Metric>>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parser())]
+    pub metrics: Option<Vec<&'static dyn Metric>>,
     #[command(flatten)]
     pub protocol: ProtocolArgs,
     /// Denoising steps of a sample [default: 50, or as many as the model's schedule allows]
@@ -186,8 +188,8 @@ pub struct ExperimentArgs {
     #[arg(long, value_name = "LIST")]
     pub seeds: Option<String>,
     /// What to measure [default: the preset's]
-    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = one_of::<Metric>())]
-    pub metrics: Option<Vec<Metric>>,
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = parser())]
+    pub metrics: Option<Vec<&'static dyn Metric>>,
     #[command(flatten)]
     pub protocol: ProtocolArgs,
     #[command(flatten)]

@@ -8,6 +8,8 @@ use retrack_checkpoint::lock::Lock;
 use retrack_checkpoint::words::{counted, listed};
 use retrack_checkpoint::written::{Command, Output};
 use retrack_data::{Dataset, Split};
+use retrack_eval::examined::each_once;
+use retrack_eval::metrics;
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::Fact;
 use retrack_eval::score::{Spread, Table};
@@ -19,14 +21,12 @@ use serde_json::{Value, json};
 use crate::args::EvaluateArgs;
 use crate::progress;
 use crate::progress::say;
-use retrack_study::evaluation::{
-    self, Evaluation, GUIDANCE, Missing, Protocol, Subject, each_once, sentences,
-};
+use retrack_study::evaluation::{self, Evaluation, GUIDANCE, Missing, Protocol, sentences};
 use retrack_study::evidence::comparison::{self, About, Column};
 use retrack_study::evidence::{self, Forgotten, covered};
 use retrack_study::failure::Failure;
 use retrack_study::folders::{as_path, outside_all};
-use retrack_study::names::{Metric, SamplerName};
+use retrack_study::names::SamplerName;
 use retrack_study::{interrupt, latent, machine, model};
 
 const METRICS: &str = "metrics.json";
@@ -50,7 +50,10 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     let defaults = Defaults::of(prompts.is_some());
     let scheduler = args.scheduler.or(defaults.scheduler);
     let protocol = Protocol {
-        metrics: args.metrics.clone().unwrap_or(defaults.metrics.to_vec()),
+        metrics: {
+            let metrics = args.metrics.clone();
+            metrics.unwrap_or_else(|| metrics::defaults(prompts.is_some()))
+        },
         samples: args.protocol.samples.unwrap_or(defaults.samples),
         scheduler,
         sampling_steps: args.steps.unwrap_or(opened.steps(scheduler, model::STEPS)),
@@ -76,13 +79,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     }
     let data = opened.open_data(&args.data.source())?;
     let judges = protocol.judges(&data, &device)?;
-    let subject = Subject::new(
-        &data,
-        &forget,
-        prompts.as_ref(),
-        &judges,
-        protocol.threshold,
-    )?;
+    let subject = protocol.subject(&data, &forget, prompts.as_ref(), &judges)?;
     if let Some(warning) = other_run(&args.model, &data, &subject.split, args)? {
         progress::warn(warning);
     }
@@ -101,7 +98,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             phases.join(", ")
         ));
         let _stage = retrack_study::progress::stage(number, models);
-        protocol.evaluate(path, &subject, args.seed, &device)
+        protocol.evaluate(path, &subject, prompts.as_ref(), args.seed, &device)
     };
     let mut columns: Vec<Found> = Vec::new();
     if let Some(baseline) = &args.baseline {
@@ -402,9 +399,8 @@ fn missing(columns: &[Found]) -> Vec<String> {
     said
 }
 
-/// What is measured where nothing is said.
+/// How it is measured where nothing is said.
 struct Defaults {
-    metrics: &'static [Metric],
     samples: usize,
     scheduler: Option<SamplerName>,
 }
@@ -414,12 +410,10 @@ impl Defaults {
     fn of(text_to_image: bool) -> Self {
         match text_to_image {
             true => Self {
-                metrics: &[Metric::Cluster, Metric::Sscd, Metric::ClipIqa],
                 samples: 16,
                 scheduler: Some(SamplerName::Ddpm),
             },
             false => Self {
-                metrics: &[Metric::Frequency, Metric::Injection, Metric::Copies],
                 samples: 256,
                 scheduler: None,
             },

@@ -22,6 +22,7 @@ use retrack_data::neighbors::{NeighborError, Neighbors};
 use retrack_data::{Dataset, Split};
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
+use retrack_eval::subject::Subject;
 use retrack_study::run::{Difference, RunFolder, State, recorded_seconds};
 use retrack_unlearn::texts;
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,7 @@ use self::summary::{caption, collapses, failures, notes, summarize, table};
 use crate::args::ExperimentArgs;
 use crate::progress;
 use crate::progress::{Printed, say};
-use retrack_study::evaluation::{GUIDANCE, Missing, Protocol, Subject, once};
+use retrack_study::evaluation::{GUIDANCE, Missing, Prompts, Protocol, once};
 use retrack_study::evidence;
 use retrack_study::evidence::compared::{self, compared, still_found};
 use retrack_study::evidence::comparison::About;
@@ -245,7 +246,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     once_each(&data, &option, &forget, &rows)?;
     let subject = |place: usize| {
         let forget = std::slice::from_ref(&forget[place]);
-        let subject = Subject::new(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
+        let subject = protocol.subject(&data, forget, prompts.as_ref(), &judges);
         subject.map(|subject| (place, subject))
     };
     let mut current = subject(0)?;
@@ -352,6 +353,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let comparison = Comparison {
         args,
         protocol: &protocol,
+        prompts: prompts.as_ref(),
         data: &data,
         forget: &forget,
         shown: &shown,
@@ -624,6 +626,7 @@ fn parse_seeds(text: &str) -> Result<Vec<u64>, Failure> {
 struct Comparison<'a> {
     args: &'a ExperimentArgs,
     protocol: &'a Protocol,
+    prompts: Option<&'a Prompts>,
     data: &'a Dataset,
     /// As typed, and as it is recorded.
     forget: &'a [String],
@@ -695,7 +698,7 @@ impl Comparison<'_> {
         let start = Instant::now();
         let found = self
             .protocol
-            .evaluate(&model, subject, run.seed, self.device)?;
+            .evaluate(&model, subject, self.prompts, run.seed, self.device)?;
         let collapse = match &unlearning {
             Some(unlearning) => collapse(&unlearning.out)?,
             None => None,

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
+use retrack_eval::metric::Need;
 
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 17] = [
+const SITUATIONS: [Situation; 21] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -24,6 +25,10 @@ const SITUATIONS: [Situation; 17] = [
     Situation::NearCopy,
     Situation::Transparent,
     Situation::TooManyNeighbors,
+    Situation::Lacks(Need::Sscd),
+    Situation::Lacks(Need::Clip),
+    Situation::Lacks(Need::Inception),
+    Situation::Lacks(Need::Controls),
     Situation::BeyondHalf,
     Situation::BeyondItsType,
     Situation::BeyondFixedType,
@@ -45,13 +50,10 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ("study/src/unlearn_text.rs", &["unlearn"]),
     ("cli/src/commands/tensors.rs", &["predict", "gradient"]),
     ("cli/src/commands/bench.rs", &["bench"]),
+    ("cli/src/metric_words.rs", &["evaluate", "experiment"]),
     ("study/src/evaluation", &["evaluate", "experiment"]),
     ("study/src/evidence/comparison.rs", &["evaluate"]),
     ("study/src/evidence/compared.rs", &["experiment"]),
-    (
-        "study/src/evidence/forgotten.rs",
-        &["evaluate", "experiment"],
-    ),
     // A demo says itself what to do next.
     ("study/src/evidence/verdict.rs", &["unlearn"]),
     ("study/src/evidence", &["unlearn"]),
@@ -71,8 +73,7 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
         ],
     ),
     ("study/src/arch.rs", &["train"]),
-    // Help of `--metrics`, and what says which option was typed.
-    ("study/src/names.rs", &["evaluate", "experiment"]),
+    // What says which option was typed.
     ("study/src/source.rs", &["evaluate"]),
     ("study/src/task.rs", &["unlearn"]),
     ("study/src/unlearn.rs", &["unlearn"]),
@@ -144,11 +145,12 @@ const DATA: &[&str] = &[
 ];
 
 /// Messages of a file that only some of its commands show, by a part of them.
-const ONLY: [(&str, &[&str]); 10] = [
+const ONLY: [(&str, &[&str]); 11] = [
     ("--split", DATA),
     ("--alpha", DATA),
     // Of a network that takes texts, which `draw` samples from.
     ("--guidance is", &["sample", "evaluate", "experiment"]),
+    ("give --threshold", &["evaluate", "experiment"]),
     ("in [experiment]; give it in --config", &["experiment"]),
     (
         "choose another folder, or give --force to replace it",

@@ -1,24 +1,23 @@
 //! The report of `experiment`: methods side by side over their runs.
 
 use retrack_checkpoint::words::{counted, listed};
+use retrack_eval::metric::{Best, Quality, ScoreAbout};
+use retrack_eval::metrics::{self, meaning};
 use retrack_eval::report::*;
-use retrack_eval::score::{Score, Spread};
+use retrack_eval::score::{Score, Spread, plain};
 
-use super::comparison::{About, Best, QUALITY, find, meaning, names, text};
+use super::comparison::{About, find, names};
 
 /// The scores that find a forgotten image or do not: above 0, it is found.
-const TESTS: [&str; 5] = [
-    "repeats",
-    "restored",
-    "memorized",
-    "memorized_modified",
-    "copies_of_forgotten",
-];
+fn tests() -> impl Iterator<Item = &'static str> {
+    let tests = metrics::scores().filter(|score| score.finds.is_some());
+    tests.map(|score| score.name)
+}
 
 /// The methods of which a run still showed a forgotten image.
 pub fn still_found(lines: &[Line]) -> Vec<&str> {
     let shows = |line: &&Line| {
-        let mut values = TESTS.iter().flat_map(|test| line.values(test));
+        let mut values = tests().flat_map(|test| line.values(test));
         !line.is_reference() && values.any(|value| value > 0.0)
     };
     let lines = lines.iter().filter(shows);
@@ -143,8 +142,7 @@ fn nothing_to_forget(lines: &[Line], tests: &[&str]) -> Option<String> {
 
 /// Which methods never showed the image, and which of them kept quality best.
 fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
-    let tests: Vec<&str> = TESTS
-        .into_iter()
+    let tests: Vec<&str> = tests()
         .filter(|test| names.iter().any(|name| name == test))
         .collect();
     let methods: Vec<&Line> = lines.iter().filter(|line| !line.is_reference()).collect();
@@ -210,10 +208,16 @@ fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
             unknown.join(", ")
         ));
     }
-    let quality = QUALITY
-        .iter()
-        .find(|(name, _, _)| names.iter().any(|known| known == name));
-    if let Some((name, words, end)) = quality {
+    let quality = metrics::qualities()
+        .into_iter()
+        .find(|about| names.iter().any(|known| known == about.name));
+    if let Some(ScoreAbout {
+        name,
+        quality: Some(Quality { title, .. }),
+        best: Some(end),
+        ..
+    }) = quality
+    {
         let mean = |line: &Line| Spread::of(&line.values(name)).map(|spread| spread.mean);
         let kept: Vec<&Line> = methods
             .iter()
@@ -238,16 +242,16 @@ fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
                 .find(|line| line.name == "original")
                 .and_then(mean);
             sentences.push(format!(
-                "{words} is {} with {} ({}{}).",
+                "{title} is {} with {} ({}{}).",
                 match end {
                     Best::Lowest => "lowest",
                     Best::Highest => "highest",
                 },
                 line.name,
-                text(value),
+                plain(value),
                 original.map_or_else(String::new, |value| format!(
                     "; the original model: {}",
-                    text(value)
+                    plain(value)
                 ))
             ));
         }

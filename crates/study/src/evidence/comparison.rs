@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use retrack_eval::examined::Drawn;
+use retrack_eval::metric::{Finds, ScoreAbout};
+use retrack_eval::metrics::{self, MEMBERSHIP_AUC, meaning};
 use retrack_eval::report::*;
-use retrack_eval::score::{Score, Spread};
+use retrack_eval::score::{Score, plain};
 use serde_json::Value;
 
 use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::pictures::show_samples;
 use super::verdict::{Advice, Findings, Tally};
-use crate::evaluation::Drawn;
 use crate::failure::Failure;
 use crate::latent::shortened;
 
@@ -82,16 +84,11 @@ pub(super) fn find<'a>(scores: &'a [Score], name: &str) -> Option<&'a Score> {
     scores.iter().find(|score| score.name == name)
 }
 
-/// `repeats` and `memorized` are numbers of samples, `restored` a share of tries.
-fn tally(scores: &[Score], name: &str) -> Option<Tally> {
-    let score = find(scores, name)?;
-    let found = if name == "repeats" || name.starts_with("memorized") {
-        score.value
-    } else {
-        score.value * score.count as f64
-    };
+/// So many samples or attempts, of all.
+fn tally(scores: &[Score], about: &ScoreAbout) -> Option<Tally> {
+    let score = find(scores, about.name)?;
     Some(Tally {
-        found: found.round() as usize,
+        found: about.found(score),
         of: score.count,
     })
 }
@@ -101,133 +98,42 @@ fn findings(columns: &[Column], several: bool) -> Findings {
         return Findings::default();
     };
     let before = (columns.len() > 1).then(|| columns[0].scores);
-    let pair = |name| {
-        let after = tally(last.scores, name)?;
-        Some((before.and_then(|scores| tally(scores, name)), after))
+    let pair = |about: &'static ScoreAbout| {
+        let after = tally(last.scores, about)?;
+        Some((before.and_then(|scores| tally(scores, about)), after))
     };
-    let membership = find(last.scores, "membership_auc")
+    let membership = find(last.scores, MEMBERSHIP_AUC)
         .filter(|_| !last.known_controls)
         .and_then(|score| Some((score.value, score.interval?)));
-    let quality = QUALITY.iter().filter_map(|(name, words, _)| {
+    let quality = metrics::qualities().into_iter().filter_map(|about| {
+        let (name, words) = (about.name, about.quality?.title);
         let after = find(last.scores, name)?;
         Some(match before.and_then(|scores| find(scores, name)) {
             Some(before) => format!(
                 "{words}: {} before, {} after.",
-                text(before.value),
-                text(after.value)
+                plain(before.value),
+                plain(after.value)
             ),
-            None => format!("{words}: {}.", text(after.value)),
+            None => format!("{words}: {}.", plain(after.value)),
         })
     });
-    // Of text-to-image models: what the samples of the forgotten prompt alone do not say.
-    let mut doubts = Vec::new();
-    if let Some(copies) = tally(last.scores, "copies_of_forgotten").filter(|of| of.found > 0) {
-        doubts.push(format!(
-            "{copies} samples are copies of a forgotten image: at most half as far from it as from their 50 nearest \
-             training images on average."
-        ));
-    }
-    if let Some(others) = tally(last.scores, "memorized_modified").filter(|of| of.found > 0) {
-        doubts.push(format!(
-            "{others} samples of the other prompts lie in the cluster of the forgotten images."
-        ));
-    }
-    if let Some(sscd) = find(last.scores, "sscd").filter(|score| score.value > COPY) {
-        doubts.push(format!(
-            "SSCD finds what is drawn or restored alike to the forgotten image: {} on average, where {COPY} is usual for \
-             a copy.",
-            text(sscd.value)
-        ));
-    }
-    let restored = pair("restored");
+    // What speaks against the model beside the verdict's own tests: other tests first.
+    let [tests, others]: [Vec<_>; 2] = [true, false].map(|is_test| {
+        let all = metrics::scores().filter(|about| about.finds.is_some() == is_test);
+        all.filter_map(|about| about.doubt?(find(last.scores, about.name)?))
+            .collect()
+    });
+    let doubts = [tests, others].concat();
+    let restored = metrics::finding(Finds::InAttempts).find_map(pair);
     Findings {
         several,
         doubts,
         restored,
-        copies: ["repeats", "memorized", "copies_of_forgotten"]
-            .into_iter()
-            .find_map(pair),
+        copies: metrics::finding(Finds::InSamples).find_map(pair),
         advice: Advice::of_evaluation(restored.is_some()),
         membership,
         quality: quality.take(1).collect(),
         ..Findings::default()
-    }
-}
-
-/// Which end of a score is the good one.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Best {
-    Lowest,
-    Highest,
-}
-
-/// Scores of quality, the one to judge by first.
-pub(super) const QUALITY: [(&str, &str, Best); 4] = [
-    (
-        "fid",
-        "Frechet Inception distance to the retained images",
-        Best::Lowest,
-    ),
-    (
-        "digit_frechet",
-        "Frechet distance of the digits to the retained ones",
-        Best::Lowest,
-    ),
-    (
-        "clip_iqa_modified",
-        "CLIP-IQA of the other prompts' samples",
-        Best::Highest,
-    ),
-    (
-        "distance_to_data",
-        "Mean distance of a sample to the nearest training image",
-        Best::Lowest,
-    ),
-];
-
-/// SSCD's usual threshold.
-const COPY: f64 = 0.5;
-
-pub(super) fn text(value: f64) -> String {
-    Spread::of(&[value]).map_or_else(String::new, |spread| spread.text())
-}
-
-/// What a score says, in plain words.
-pub(super) fn meaning(name: &str) -> &'static str {
-    match name {
-        "repeats" => "samples that count as a forgotten image; lower is better",
-        "repeats_of_one" => "those that count as the forgotten image that is repeated most",
-        "nearest_sample" => {
-            "distance of the nearest sample to the nearest forgotten image; higher is better"
-        }
-        "restored" => "share of attempts that brought one back from noise; lower is better",
-        "restored_distance" => {
-            "mean distance of those attempts to the nearest forgotten image; higher is better"
-        }
-        "nll" => "bits per dimension of the forgotten images; higher: forgotten",
-        "membership_auc" => "0.5: not told from images never seen; 1: known; 0: avoided",
-        "forgotten_loss" => "denoising error of the forgotten images; higher: forgotten",
-        "copies" => "share of samples that copy some training image",
-        "copies_of_forgotten" => "share of samples that copy a forgotten image; lower is better",
-        "distance_to_data" => "mean distance of a sample to the nearest training image",
-        "digit_frechet" => {
-            "Frechet distance in our digit classifier's features, not FID; lower is better"
-        }
-        "digit_score" => "score by our digit classifier, not IS; higher is better",
-        "memorized" => {
-            "samples of the forgotten prompt in the cluster of the forgotten images; lower is better"
-        }
-        "memorized_modified" => "the same of the other prompts' samples",
-        "success" => "1 where none of them is; a mean over runs is the share that succeeded",
-        "sscd" => {
-            "likeness of such samples to the forgotten image; a copy: above 0.5; lower is better"
-        }
-        "sscd_modified" => "the same of the other prompts' samples",
-        "clip_iqa" => "how good samples of the forgotten prompt look, 0 to 1; higher is better",
-        "clip_iqa_modified" => "the same of the other prompts' samples",
-        "fid" => "Frechet Inception distance to the retained images; lower is better",
-        "inception_score" => "Inception score; higher is better",
-        _ => "",
     }
 }
 

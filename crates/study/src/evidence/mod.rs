@@ -11,7 +11,6 @@ pub mod ignored;
 
 mod curves;
 mod files;
-mod forgotten;
 mod machine_facts;
 mod pictures;
 mod private;
@@ -22,11 +21,12 @@ mod verdict;
 
 use std::path::{Path, PathBuf};
 
+use retrack_eval::forgotten;
+pub use retrack_eval::forgotten::{Forgotten, Rule};
 use retrack_eval::report::Report;
 
 pub use self::curves::read_events;
 pub use self::files::{output_files, output_paths, record_files};
-pub use self::forgotten::{Forgotten, Rule};
 pub use self::machine_facts::peak_memory_bytes;
 pub use self::pictures::{covered, show_samples};
 pub use self::private::{OLD_KEY, Private, RowTexts};

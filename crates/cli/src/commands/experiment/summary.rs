@@ -1,12 +1,12 @@
 //! The table of an experiment and what its numbers rest on.
 
 use retrack_checkpoint::words::counted;
+use retrack_eval::metric::Metric;
 use retrack_eval::score::{Spread, Table};
 use serde_json::{Value, json};
 
 use super::{Line, Outcome};
 use retrack_study::evaluation::{Protocol, sentences};
-use retrack_study::names::Metric;
 
 /// What a reader of the table should know, each thing once: with the runs that it holds for, where these are not all.
 pub(super) fn notes(outcomes: &[Outcome]) -> Vec<String> {
@@ -133,7 +133,7 @@ pub(super) fn summarize(line: &str, outcomes: &[Outcome]) -> Value {
 /// What the numbers of a table rest on. `metrics`: those that are measured; `classes`: the model has some.
 pub(super) fn caption(
     protocol: &Protocol,
-    metrics: &[Metric],
+    metrics: &[&'static dyn Metric],
     forget: &[String],
     seeds: &[u64],
     classes: bool,
@@ -185,14 +185,15 @@ pub(super) fn caption(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use retrack_eval::metrics::named;
     use retrack_eval::score::Score;
     use retrack_study::evaluation::Missing;
-    use retrack_study::names::{MethodName, Metric};
+    use retrack_study::names::MethodName;
     use retrack_study::settings::Experiment;
 
     fn outcome(line: &str, seed: u64, nll: Option<f64>) -> Outcome {
         let missing = |reason: &str| Missing {
-            metric: Metric::Nll,
+            metric: named("nll").unwrap(),
             reason: reason.into(),
         };
         Outcome {
@@ -258,27 +259,28 @@ mod tests {
     fn a_caption_speaks_of_samples_where_a_metric_draws_some_and_of_copies_where_one_looks_for_them()
      {
         let preset = Experiment::resolve("cifar10", None).unwrap().protocol;
-        let said = |metrics: &[Metric], protocol: &Protocol| {
+        let said = |names: &[&str], protocol: &Protocol| {
+            let metrics: Vec<_> = names.iter().filter_map(|name| named(name)).collect();
             let protocol = Protocol {
-                metrics: metrics.to_vec(),
+                metrics: metrics.clone(),
                 ..protocol.clone()
             };
-            caption(&protocol, metrics, &["row:1".into()], &[0], true)
+            caption(&protocol, &metrics, &["row:1".into()], &[0], true)
         };
-        for metrics in [&[Metric::Nll][..], &[Metric::Nll, Metric::Membership]] {
+        for metrics in [&["nll"][..], &["nll", "membership"]] {
             let said = said(metrics, &preset);
             assert_eq!(
                 said,
                 "Mean ± standard deviation over runs: seeds 0, forgotten row:1.\n"
             );
         }
-        let injection = said(&[Metric::Injection, Metric::Nll], &preset);
+        let injection = said(&["injection", "nll"], &preset);
         assert!(
             injection.contains("A picture counts") && !injection.contains("DDIM"),
             "{injection}"
         );
         assert!(!injection.contains("ample"), "{injection}");
-        let fid = said(&[Metric::Nll, Metric::Fid], &preset);
+        let fid = said(&["nll", "fid"], &preset);
         assert!(
             fid.contains("50000 samples a run, DDIM with 50 steps."),
             "{fid}"
@@ -291,7 +293,7 @@ mod tests {
             guidance: Some(7.5),
             ..preset
         };
-        let prompted = said(&[Metric::Sscd], &prompted);
+        let prompted = said(&["sscd"], &prompted);
         assert!(prompted.contains("samples a run, DDIM"), "{prompted}");
     }
 
@@ -304,7 +306,7 @@ mod tests {
             outcome.notes.push(format!("biased by {}", outcome.seed));
         }
         outcomes[3].skipped.push(Missing {
-            metric: Metric::Fid,
+            metric: named("fid").unwrap(),
             reason: "give --inception FILE".into(),
         });
         outcomes[5].notes.push("a last one".into());

@@ -2,13 +2,11 @@
 
 use std::collections::HashSet;
 
-use retrack_data::neighbors::nearest_to;
-use retrack_data::{Dataset, NEAR_COPY_RMS, Split};
-use retrack_eval::clusters::Clusters;
-use retrack_eval::distance::euclidean;
+use retrack_data::neighbors::{NeighborError, nearest_to};
+use retrack_data::{BUDGET, DataError, Dataset, NEAR_COPY_RMS, Split};
 
-use crate::failure::Failure;
-use crate::model;
+use crate::clusters::Clusters;
+use crate::distance::euclidean;
 
 /// When an image counts as a forgotten one.
 #[derive(Debug, Clone, Copy)]
@@ -23,9 +21,30 @@ pub enum Rule<'a> {
     Cluster(&'a Clusters),
 }
 
+/// Why it cannot be said which images count as forgotten ones.
+#[derive(Debug, thiserror::Error)]
+pub enum ForgottenError {
+    /// An image that cannot be read.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// A search that did not work.
+    #[error(transparent)]
+    Search(#[from] NeighborError),
+    /// Nothing is retained but copies, and no threshold was given.
+    #[error(
+        "no retained image is left that is no copy of a forgotten one, so the data gives no distance from which on a \
+         picture counts as one"
+    )]
+    NoDistance,
+    /// Nothing is retained, and a cluster has no other.
+    #[error("all images are to be forgotten; there is nothing to compare samples with")]
+    NoOthers,
+}
+
 /// Each distinct forgotten image once.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Forgotten<'a> {
+    /// Where they lie.
     pub data: &'a Dataset,
     /// Bytes, one image after another.
     pub pixels: Vec<u8>,
@@ -35,6 +54,7 @@ pub struct Forgotten<'a> {
     pub others: Vec<usize>,
     /// Distance of each to the nearest of `others`.
     pub reach: Vec<f64>,
+    /// When another image counts as one of them.
     pub rule: Rule<'a>,
 }
 
@@ -50,9 +70,11 @@ pub struct Sight {
 }
 
 impl<'a> Forgotten<'a> {
+    /// The images of `split`, counted by `rule`.
+    ///
     /// # Errors
     /// An image that cannot be read.
-    pub fn new(data: &'a Dataset, split: &Split, rule: Rule<'a>) -> Result<Self, Failure> {
+    pub fn new(data: &'a Dataset, split: &Split, rule: Rule<'a>) -> Result<Self, ForgottenError> {
         let len = data.shape().bytes();
         let mut seen = HashSet::new();
         let mut image = vec![0; len];
@@ -80,7 +102,7 @@ impl<'a> Forgotten<'a> {
 
     /// Fills `reach`, and takes out of `others` the near copies that the split does not name: it knows at most those
     /// among a few nearest neighbors, and may not have been asked for any.
-    fn leave_near_copies_out(&mut self) -> Result<(), Failure> {
+    fn leave_near_copies_out(&mut self) -> Result<(), ForgottenError> {
         /// Of one forgotten image, in one pass over the data.
         const AT_ONCE: usize = 64;
         let near_copy = self.near_copy();
@@ -91,7 +113,7 @@ impl<'a> Forgotten<'a> {
             }
             let images: Vec<&[u8]> = self.images().collect();
             let most = AT_ONCE.min(self.others.len());
-            let found = nearest_to(self.data, &self.others, &images, most, model::BUDGET)?;
+            let found = nearest_to(self.data, &self.others, &images, most, BUDGET)?;
             let copies: HashSet<usize> = found
                 .iter()
                 .flatten()
@@ -111,33 +133,37 @@ impl<'a> Forgotten<'a> {
     /// anything else that the model was trained on.
     ///
     /// # Errors
-    /// There are no others.
-    pub fn half_ways(&self) -> Result<Vec<f64>, Failure> {
+    /// [`ForgottenError::NoDistance`]
+    pub fn half_ways(&self) -> Result<Vec<f64>, ForgottenError> {
         if self.others.is_empty() {
-            return Err(Failure::input(
-                "no retained image is left that is no copy of a forgotten one, so the data gives no distance from which \
-                 on a picture counts as one; give --threshold",
-            ));
+            return Err(ForgottenError::NoDistance);
         }
         Ok(self.reach.iter().map(|reach| reach / 2.0).collect())
     }
 
+    /// How many there are.
     #[expect(clippy::len_without_is_empty, reason = "there is always one")]
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Each of them: bytes.
     pub fn images(&self) -> impl Iterator<Item = &[u8]> {
         self.pixels.chunks_exact(self.data.shape().bytes())
     }
 
     /// Distance of each image to the nearest of the others; infinite where there are none.
-    fn to_others(&self, images: &[u8]) -> Result<Vec<f64>, Failure> {
+    fn to_others(&self, images: &[u8]) -> Result<Vec<f64>, ForgottenError> {
         let queries: Vec<&[u8]> = images.chunks_exact(self.data.shape().bytes()).collect();
         if self.others.is_empty() {
             return Ok(vec![f64::INFINITY; queries.len()]);
         }
-        let found = nearest_to(self.data, &self.others, &queries, 1, model::BUDGET)?;
+        let found = nearest_to(self.data, &self.others, &queries, 1, BUDGET)?;
         let distances = found.iter().map(|nearest| {
             let squared = nearest
                 .first()
@@ -151,7 +177,7 @@ impl<'a> Forgotten<'a> {
     ///
     /// # Errors
     /// A retained image that cannot be read.
-    pub fn look(&self, images: &[u8]) -> Result<Vec<Sight>, Failure> {
+    pub fn look(&self, images: &[u8]) -> Result<Vec<Sight>, ForgottenError> {
         let len = self.data.shape().bytes();
         let near_copy = self.near_copy();
         let others = self.to_others(images)?;
@@ -304,8 +330,7 @@ mod tests {
             ..Split::default()
         };
         let forgotten = Forgotten::new(&data, &split, Rule::Half).unwrap();
-        let failure = forgotten.half_ways().unwrap_err();
-        assert_eq!(failure.code, 2);
-        assert!(failure.message.contains("--threshold"));
+        let error = forgotten.half_ways().unwrap_err();
+        assert!(matches!(error, ForgottenError::NoDistance));
     }
 }
