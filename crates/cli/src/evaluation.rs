@@ -23,7 +23,7 @@ use retrack_eval::nll;
 use retrack_eval::score::Score;
 use retrack_eval::sscd::Sscd;
 use retrack_networks::model::Model;
-use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig, SchedulerKind};
+use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
 use serde::{Deserialize, Serialize};
 
 use self::examined::Examined;
@@ -406,7 +406,7 @@ impl Subject<'_> {
             Metric::ClipIqa => needs(judges.clip.is_some(), CLIP_LACKS),
             Metric::Fid | Metric::Is => needs(judges.inception.is_some(), INCEPTION_LACKS),
             Metric::Membership => needs(judges.controls.is_some(), CONTROLS_LACK),
-            Metric::Nll => nll::check(&NoiseSchedule::new(scheduler))
+            Metric::Nll => nll::check(&*scheduler.process())
                 .err()
                 .map(|error| error.to_string()),
             Metric::Copies => self.too_few_for_copies(),

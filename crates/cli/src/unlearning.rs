@@ -12,7 +12,6 @@ use retrack_eval::report::Report;
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
-use retrack_networks::schedule::NoiseSchedule;
 use retrack_study::run::{EventLog, RunFolder};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
@@ -114,7 +113,7 @@ impl Unlearning<'_> {
             Some(forgotten) => Some(Evidence::begin(about, forgotten, &network, device)?),
             None => None,
         };
-        let schedule = NoiseSchedule::new(about.scheduler);
+        let process = about.scheduler.process();
         let size = BatchSize {
             images: settings.batch_size,
             accumulate: settings.accumulate,
@@ -125,7 +124,7 @@ impl Unlearning<'_> {
             &split.forget,
             Random::new(settings.seed),
             size,
-            schedule.timesteps(),
+            process.clone(),
             about.labels,
         );
         let neighbors: Option<HashMap<usize, Vec<usize>>> = about.neighbors.map(|found| {
@@ -139,7 +138,7 @@ impl Unlearning<'_> {
         }
         let mut trainer = Trainer::new(
             network,
-            schedule,
+            process,
             device.clone().autodiff(),
             settings.method.objective(),
             AdamW::new(settings.adamw.clone()),

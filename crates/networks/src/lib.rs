@@ -17,6 +17,7 @@ pub mod layers;
 pub mod lora;
 pub mod model;
 pub mod parameters;
+pub mod process;
 pub mod random;
 pub mod resnet;
 pub mod sampling;

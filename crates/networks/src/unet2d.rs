@@ -7,6 +7,7 @@ use retrack_kernels as kernels;
 use crate::attention::{Attention, AttentionConfig};
 use crate::blocks::{DownBlock2D, MidBlock2D, UpBlock2D};
 use crate::config::{Resample, TimeEmbedding, UNet2DConfig};
+use crate::denoiser::InputError;
 use crate::embeddings::{GaussianFourierProjection, TimestepEmbedding, sinusoidal};
 use crate::layers::{Conv3x3, Embedding, GroupNorm};
 use crate::random::Draw;
@@ -33,47 +34,6 @@ pub struct UNet2DModel {
     sinusoid_dim: usize,
     flip_sin_to_cos: bool,
     freq_shift: f64,
-}
-
-/// Why a network cannot take an input.
-#[derive(Debug, thiserror::Error, PartialEq)]
-pub enum InputError {
-    #[error("the network has {classes} classes: each image needs a class label")]
-    LabelsMissing { classes: usize },
-    #[error("the network has no classes, but class labels were given")]
-    LabelsUnexpected,
-    #[error("class label {label} of image {image} is not among the network's 0 to {last}")]
-    LabelOutOfRange {
-        label: i64,
-        image: usize,
-        last: usize,
-    },
-    #[error("text {label} is not among the run's {count}")]
-    Text { label: i64, count: usize },
-    #[error("images have {found} channels, the network takes {expected}")]
-    Channels { found: usize, expected: usize },
-    #[error(
-        "images of {height} x {width} pixels do not survive the way down and up: {side} pixels halve to \
-         {half} and double to {back}; a multiple of {multiple} does"
-    )]
-    Size {
-        height: usize,
-        width: usize,
-        side: usize,
-        half: usize,
-        back: usize,
-        multiple: usize,
-    },
-    #[error("{images} images but {timesteps} timesteps")]
-    Timesteps { images: usize, timesteps: usize },
-    #[error(
-        "encoder hidden states have shape {found:?}, the network takes [1 or {images}, tokens, {width}]"
-    )]
-    EncoderHiddenStates {
-        found: [usize; 3],
-        images: usize,
-        width: usize,
-    },
 }
 
 impl UNet2DConfig {

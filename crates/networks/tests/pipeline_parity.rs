@@ -54,9 +54,9 @@ fn assert_agrees(name: &str) {
             guidance,
         };
         let sampler = Sampler::new(kind, &opened.model.scheduler, 6).unwrap();
-        let mut walk = sampler.walk(usize::MAX);
+        let mut walk = sampler.walk();
         let timesteps = walk.timesteps();
-        let expected: Vec<i64> = timesteps.iter().map(|&t| t as i64).collect();
+        let expected: Vec<i64> = timesteps.iter().map(|&t| t.value() as i64).collect();
         assert_eq!(
             expected,
             case.integers(&format!("{run}.timesteps")),

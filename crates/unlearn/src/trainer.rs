@@ -1,14 +1,14 @@
 //! The training loop's one step, shared by unlearning and by training from scratch.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use retrack_networks::denoiser::Denoiser;
+use retrack_networks::denoiser::{Denoiser, InputError};
+use retrack_networks::process::Process;
 use retrack_networks::random::Stream;
-use retrack_networks::schedule::NoiseSchedule;
-use retrack_networks::unet2d::InputError;
 
 use crate::feed::Feed;
 use crate::objective::{Losses, NotFinite, Objective, Pass, PassError, Sums};
@@ -35,7 +35,7 @@ pub enum TrainError {
 pub struct Trainer<M> {
     /// `None` only while a step replaces it.
     network: Option<M>,
-    pub schedule: NoiseSchedule,
+    pub process: Arc<dyn Process>,
     pub device: Device,
     pub objective: Box<dyn Objective>,
     pub optimizer: AdamW,
@@ -76,7 +76,7 @@ impl<M: Module + Denoiser> Trainer<M> {
     /// `network` lives on a device with autodiff.
     pub fn new(
         network: M,
-        schedule: NoiseSchedule,
+        process: Arc<dyn Process>,
         device: Device,
         objective: Box<dyn Objective>,
         optimizer: AdamW,
@@ -88,7 +88,7 @@ impl<M: Module + Denoiser> Trainer<M> {
         };
         Self {
             network: Some(network),
-            schedule,
+            process,
             device,
             objective,
             optimizer,
@@ -121,7 +121,7 @@ impl<M: Module + Denoiser> Trainer<M> {
             let masks = (self.step * feed.accumulate() + micro) as u64;
             let pass = Pass {
                 network: self.network(),
-                schedule: &self.schedule,
+                process: &*self.process,
                 device: &self.device,
                 dropout: Some(RefCell::new(feed.random().stream(Stream::Dropout, masks))),
             };

@@ -171,7 +171,7 @@ impl RetainedWatch {
         let network = trainer.network().valid();
         let pass = Pass {
             network: &network,
-            schedule: &trainer.schedule,
+            process: &*trainer.process,
             device: &trainer.device.clone().without_autodiff(),
             dropout: None,
         };

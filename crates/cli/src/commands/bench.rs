@@ -11,9 +11,10 @@ use retrack_data::{Dataset, ImageShape};
 use retrack_networks::config::UNet2DConfig;
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::parameters;
+use retrack_networks::process::Time;
 use retrack_networks::random::{Random, Stream};
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig, SchedulerKind};
+use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::objective::Method;
@@ -32,7 +33,7 @@ const NEIGHBORS: usize = 10;
 /// The published CIFAR-10 experiment's rate. Any small one does: no time depends on it.
 const LEARNING_RATE: f64 = 2e-5;
 /// The timestep of every image of `predict`.
-const TIMESTEP: usize = 500;
+const TIMESTEP: Time = Time::timestep(500);
 
 pub fn run(command: &BenchCommand) -> Result<(), Failure> {
     let line = match command {
@@ -55,7 +56,7 @@ fn step(args: &BenchNetworkArgs) -> Result<Value, Failure> {
         .iter()
         .map(|&row| (row, retain[..NEIGHBORS].to_vec()))
         .collect();
-    let schedule = NoiseSchedule::new(&SchedulerConfig::default());
+    let process = SchedulerConfig::default().process();
     let size = BatchSize {
         images: batch,
         accumulate: 1,
@@ -67,7 +68,7 @@ fn step(args: &BenchNetworkArgs) -> Result<Value, Failure> {
         &forget,
         bench.random,
         size,
-        schedule.timesteps(),
+        process.clone(),
         classes,
     )
     .with_neighbors(&neighbors);
@@ -76,7 +77,7 @@ fn step(args: &BenchNetworkArgs) -> Result<Value, Failure> {
     let line = bench.line("step", args);
     let mut trainer = Trainer::new(
         bench.network,
-        schedule,
+        process,
         device.clone(),
         Method::default().objective(),
         AdamW::new(AdamWConfig::default()),

@@ -16,9 +16,10 @@ use retrack_eval::frequency::Frequency;
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::{self, Report};
 use retrack_networks::model::Model;
+use retrack_networks::process::Time;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerKind};
+use retrack_networks::schedule::{Sampler, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_study::run::{Existing, RunError, RunFolder};
 use serde_json::json;
@@ -74,7 +75,7 @@ const SCHEDULER: SchedulerKind = SchedulerKind::Ddim;
 /// Denoising steps of every sample.
 const STEPS: usize = 50;
 /// Where the T-shirt is noised to before it is denoised again, of 1,000.
-const HALF_WAY: usize = 500;
+const HALF_WAY: Time = Time::timestep(500);
 /// How often that is tried.
 const PROBES: usize = 8;
 
@@ -293,7 +294,7 @@ impl Side {
             None,
             &mut || {},
         )?;
-        let schedule = NoiseSchedule::new(scheduler);
+        let process = scheduler.process();
         let noise = generator.random.noise(
             retrack_networks::random::Stream::Probe,
             0,
@@ -301,7 +302,7 @@ impl Side {
             clean.len(),
         );
         let noisy = clean.iter().zip(noise).map(|(&x, e)| {
-            (schedule.signal(HALF_WAY) * f64::from(x) + schedule.noise(HALF_WAY) * f64::from(e))
+            (process.signal(HALF_WAY) * f64::from(x) + process.noise(HALF_WAY) * f64::from(e))
                 as f32
         });
         let mut bytes: Vec<u8> = noisy.map(to_byte).collect();
@@ -549,7 +550,7 @@ impl Outcome {
             "sampling_steps": STEPS,
             "before": share(&self.before),
             "after": share(&self.after),
-            "half_way_timestep": HALF_WAY,
+            "half_way_timestep": HALF_WAY.code(),
             "half_way_before": share(&self.restored_before),
             "half_way_after": share(&self.restored_after),
             "digits": {

@@ -1,8 +1,8 @@
 //! `retrack predict`: a network's output, for comparison from outside.
 
 use burn::tensor::{Tensor, TensorData};
+use retrack_networks::denoiser::InputError;
 use retrack_networks::parameters::to_host;
-use retrack_networks::unet2d::InputError;
 
 use super::tensors::{self, Tensors};
 use crate::args::PredictArgs;

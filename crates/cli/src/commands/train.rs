@@ -8,7 +8,7 @@ use retrack_checkpoint::written::Written;
 use retrack_data::Split;
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
-use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
+use retrack_networks::schedule::SchedulerConfig;
 use retrack_study::run::{Difference, Existing, RunError, RunFolder};
 use retrack_unlearn::checkpoint;
 use retrack_unlearn::feed::{BatchSize, Feed};
@@ -185,23 +185,15 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 
     let random = Random::new(args.seed);
     let network = parameters::initialize(config.init(&device), &random);
-    let schedule = NoiseSchedule::new(&scheduler);
+    let process = scheduler.process();
     let size = BatchSize {
         images: args.batch_size,
         accumulate: args.accumulate,
     };
-    let feed = Feed::new(
-        &data,
-        &rows,
-        &[],
-        random,
-        size,
-        schedule.timesteps(),
-        labels,
-    );
+    let feed = Feed::new(&data, &rows, &[], random, size, process.clone(), labels);
     let mut trainer = Trainer::new(
         network,
-        schedule,
+        process,
         device.clone(),
         Box::new(Finetune),
         AdamW::new(adamw.clone()),

@@ -16,7 +16,6 @@ use retrack_eval::score::Score;
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::NoiseSchedule;
 use retrack_networks::unet2d::UNet2DModel;
 
 use super::{Evaluation, Protocol, Subject, each_once};
@@ -115,7 +114,8 @@ impl<'a> Examined<'a, '_> {
             shape: [shape.height, shape.width, shape.channels],
             device: self.device,
         };
-        let steps = injection::timestep(self.model.scheduler.num_train_timesteps) + 1;
+        let walk = sampler.walk_from(injection::time(sampler.process()));
+        let steps = walk.timesteps().len();
         let bar = progress::bar("injection", self.looked_at().count() * steps, "steps");
         let mut injected = Vec::new();
         for (place, image) in self.looked_at().enumerate() {
@@ -165,10 +165,10 @@ impl<'a> Examined<'a, '_> {
         let shape = [count, shape.height, shape.width, shape.channels];
         let tracked = self.device.clone().autodiff();
         let network = self.model.network(&tracked)?.no_grad();
-        let schedule = NoiseSchedule::new(&self.model.scheduler);
+        let process = self.model.scheduler.process();
         let likelihood = Likelihood {
             network: &network,
-            schedule: &schedule,
+            process: &*process,
             device: &tracked,
         };
         let bar = progress::bar("likelihood", 1000, "of 1000");
@@ -211,11 +211,11 @@ impl<'a> Examined<'a, '_> {
         };
         let labels = labels.as_ref().map(|(own, others)| [*own, &others[..]]);
         let shape = controls.shape();
-        let schedule = NoiseSchedule::new(&self.model.scheduler);
+        let process = self.model.scheduler.process();
         let random = Random::new(self.seed);
         let scoring = Scoring {
             network: &self.network,
-            schedule: &schedule,
+            process: &*process,
             random,
             device: self.device,
             shape: [shape.height, shape.width, shape.channels],

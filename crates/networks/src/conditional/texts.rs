@@ -4,10 +4,10 @@ use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::unet::UNet2DConditionModel;
-use crate::denoiser::Denoiser;
+use crate::denoiser::{Denoiser, InputError};
 use crate::gradients::GradientSet;
+use crate::process::Time;
 use crate::random::Draw;
-use crate::unet2d::InputError;
 
 /// A conditional network in training: every image has one of a few texts, whose number is its label. As a
 /// module it is the network alone, so that names and gradients are the network's.
@@ -51,7 +51,7 @@ impl Denoiser for Captioned {
     fn predict(
         &self,
         x: Tensor<4>,
-        timesteps: &[usize],
+        times: &[Time],
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
     ) -> Result<Tensor<4>, InputError> {
@@ -61,7 +61,7 @@ impl Denoiser for Captioned {
         } else {
             states
         };
-        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        let timesteps = Time::embedded(times);
         self.network.forward(x, &timesteps, states, dropout)
     }
 
@@ -72,14 +72,14 @@ impl Denoiser for Captioned {
     fn backward(
         &self,
         x: Tensor<4>,
-        timesteps: &[usize],
+        times: &[Time],
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
         loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
         sum: &mut Option<GradientSet>,
     ) -> Result<(), InputError> {
         let states = self.states(labels)?.autodiff();
-        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        let timesteps = Time::embedded(times);
         self.network
             .backward(x, &timesteps, states, dropout, loss, sum)
     }
@@ -154,14 +154,14 @@ impl Denoiser for Guided<'_> {
     fn predict(
         &self,
         x: Tensor<4>,
-        timesteps: &[usize],
+        times: &[Time],
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
     ) -> Result<Tensor<4>, InputError> {
         if labels.is_some() {
             return Err(InputError::LabelsUnexpected);
         }
-        let mut timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        let mut timesteps = Time::embedded(times);
         if self.guidance <= 1.0 {
             let prompt = self.prompt.clone();
             return self.network.forward(x, &timesteps, prompt, dropout);

@@ -2,12 +2,13 @@
 
 use super::config::{Prediction, SchedulerConfig, TimestepSpacing};
 use super::{NoiseSchedule, ScheduleError};
+use crate::process::Time;
 
 /// The timesteps of a sampling with `steps` steps, from noise to image.
 pub(super) fn timesteps(
     config: &SchedulerConfig,
     steps: usize,
-) -> Result<Vec<usize>, ScheduleError> {
+) -> Result<Vec<Time>, ScheduleError> {
     let trained = config.num_train_timesteps;
     if steps == 0 || steps > trained {
         return Err(ScheduleError::InferenceSteps {
@@ -54,20 +55,22 @@ pub(super) fn timesteps(
             last: trained - 1,
         });
     }
-    Ok(timesteps)
+    Ok(timesteps.into_iter().map(Time::timestep).collect())
 }
 
 /// Refuses a start from which the predicted noise cannot be turned into an image.
 pub(super) fn check_signal(
     schedule: &NoiseSchedule,
-    timesteps: &[usize],
+    timesteps: &[Time],
 ) -> Result<(), ScheduleError> {
     match timesteps
         .iter()
-        .find(|&&timestep| schedule.abar[timestep] == 0.0)
+        .find(|&&timestep| schedule.abar_at(timestep) == 0.0)
     {
         Some(&timestep) if schedule.prediction == Prediction::Epsilon => {
-            Err(ScheduleError::NoSignal { timestep })
+            Err(ScheduleError::NoSignal {
+                timestep: schedule.index(timestep),
+            })
         }
         _ => Ok(()),
     }
@@ -77,7 +80,7 @@ pub(super) fn check_signal(
 mod tests {
     use super::*;
 
-    fn spaced(timestep_spacing: TimestepSpacing, steps_offset: usize, steps: usize) -> Vec<usize> {
+    fn spaced(timestep_spacing: TimestepSpacing, steps_offset: usize, steps: usize) -> Vec<Time> {
         let config = SchedulerConfig {
             timestep_spacing,
             steps_offset,
