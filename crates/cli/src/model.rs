@@ -8,12 +8,12 @@ use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
 use retrack_data::pixels::to_byte;
 use retrack_data::{Alpha, Dataset, ImageShape, OpenOptions, Selection};
-use retrack_networks::config::{TimeEmbedding, UNet2DConfig};
+use retrack_networks::family::PixelConfig;
 use retrack_networks::model::Model;
+use retrack_networks::network::Network;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
-use retrack_networks::unet2d::UNet2DModel;
 use serde_json::Value;
 
 use crate::args::{DataArgs, ReadingArgs};
@@ -202,7 +202,7 @@ pub fn open_data(source: &DataArgs, model: &Model) -> Result<Dataset, Failure> {
 }
 
 /// Checks that a network (its configuration read from `path`) predicts what it takes, at every timestep.
-pub fn check_denoises(config: &UNet2DConfig, path: &Path) -> Result<(), Failure> {
+pub fn check_denoises(config: &PixelConfig, path: &Path) -> Result<(), Failure> {
     if config.in_channels != config.out_channels {
         return Err(Failure::input(format!(
             "{}: `in_channels` is {} and `out_channels` {}; learned variances are not supported",
@@ -211,10 +211,9 @@ pub fn check_denoises(config: &UNet2DConfig, path: &Path) -> Result<(), Failure>
             config.out_channels
         )));
     }
-    if config.time_embedding_type == TimeEmbedding::Fourier {
+    if let Some(setting) = config.architecture.without_time_zero() {
         return Err(Failure::input(format!(
-            "{}: `time_embedding_type` is fourier, which has no timestep 0; such networks work in predict and \
-             gradient only",
+            "{}: {setting}, which has no timestep 0; such networks work in predict and gradient only",
             path.display()
         )));
     }
@@ -222,7 +221,7 @@ pub fn check_denoises(config: &UNet2DConfig, path: &Path) -> Result<(), Failure>
 }
 
 /// Checks that each of `rows` has a label that a network with classes knows.
-pub fn check_labels(data: &Dataset, rows: &[usize], config: &UNet2DConfig) -> Result<(), Failure> {
+pub fn check_labels(data: &Dataset, rows: &[usize], config: &PixelConfig) -> Result<(), Failure> {
     let Some(classes) = config.num_class_embeds else {
         return Ok(());
     };
@@ -295,7 +294,7 @@ impl Samples {
     pub fn draw(
         &self,
         model: &Model,
-        network: &UNet2DModel,
+        network: &Network,
         device: &Device,
         title: &str,
     ) -> Result<(Vec<u8>, ImageShape), Failure> {

@@ -13,8 +13,8 @@ use retrack_networks::conditional::{Captioned, UNet2DConditionModel};
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::{Model, ModelError};
+use retrack_networks::network::Network;
 use retrack_networks::stable_diffusion::ConditionalModel;
-use retrack_networks::unet2d::UNet2DModel;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -51,7 +51,7 @@ pub struct WeightFacts {
 pub fn image(
     base: &Model,
     folder: &Path,
-    trained: Option<&UNet2DModel>,
+    trained: Option<&Network>,
     device: &Device,
 ) -> Result<Reopened, Failure> {
     let written = Model::open(folder)?;

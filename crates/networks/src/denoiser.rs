@@ -64,6 +64,14 @@ pub trait Denoiser {
         dropout: Option<&mut Draw>,
     ) -> Result<Tensor<4>, InputError>;
 
+    /// Gives a network that looks at texts those that labels from now on are the numbers of; nothing to any other.
+    ///
+    /// # Shapes
+    /// `texts`: hidden states of the text encoder, `[texts, tokens, width]`.
+    fn tell(&mut self, texts: Tensor<3>) {
+        let _ = texts;
+    }
+
     /// The backward pass of a loss (one element) made from this network's predictions.
     fn gradients(&self, loss: Tensor<1>) -> GradientSet;
 

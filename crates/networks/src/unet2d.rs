@@ -1,15 +1,21 @@
 //! diffusers' `UNet2DModel`, channel-last.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_kernels as kernels;
+use serde_json::{Value, json};
 
 use crate::attention::{Attention, AttentionConfig};
 use crate::blocks::{DownBlock2D, MidBlock2D, UpBlock2D};
 use crate::config::{Resample, TimeEmbedding, UNet2DConfig};
+use crate::cost::Cost;
 use crate::denoiser::InputError;
 use crate::embeddings::{GaussianFourierProjection, TimestepEmbedding, sinusoidal};
+use crate::family::{Architecture, PixelConfig};
 use crate::layers::{Conv3x3, Embedding, GroupNorm};
+use crate::network::Network;
 use crate::random::Draw;
 use crate::resnet::{
     Downsample2D, Downsampler, Resize, ResnetBlock2D, ResnetConfig, Upsample2D, Upsampler,
@@ -34,6 +40,45 @@ pub struct UNet2DModel {
     sinusoid_dim: usize,
     flip_sin_to_cos: bool,
     freq_shift: f64,
+}
+
+impl From<UNet2DConfig> for PixelConfig {
+    fn from(config: UNet2DConfig) -> Self {
+        Self {
+            sample_size: config.sample_size,
+            in_channels: config.in_channels,
+            out_channels: config.out_channels,
+            num_class_embeds: config.num_class_embeds,
+            unknown_keys: config.unknown_keys.clone(),
+            architecture: Arc::new(config),
+        }
+    }
+}
+
+impl Architecture for UNet2DConfig {
+    fn init(&self, device: &Device) -> Network {
+        Network::new(self.init(device))
+    }
+
+    fn cost(&self, height: usize, width: usize) -> Cost {
+        self.cost(height, width)
+    }
+
+    fn check_size(&self, height: usize, width: usize) -> Result<(), InputError> {
+        self.check_size(height, width)
+    }
+
+    fn without_time_zero(&self) -> Option<&'static str> {
+        let fourier = self.time_embedding_type == TimeEmbedding::Fourier;
+        fourier.then_some("`time_embedding_type` is fourier")
+    }
+
+    fn facts(&self) -> Vec<(&'static str, Value)> {
+        vec![
+            ("channels", json!(self.block_out_channels)),
+            ("layers_per_block", json!(self.layers_per_block)),
+        ]
+    }
 }
 
 impl UNet2DConfig {

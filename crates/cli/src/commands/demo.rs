@@ -16,11 +16,11 @@ use retrack_eval::frequency::Frequency;
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::{self, Report};
 use retrack_networks::model::Model;
+use retrack_networks::network::Network;
 use retrack_networks::process::Time;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerKind};
-use retrack_networks::unet2d::UNet2DModel;
 use retrack_study::run::{Existing, RunError, RunFolder};
 use serde_json::json;
 
@@ -244,7 +244,7 @@ fn unlearn_args(args: &DemoArgs, base: &Path, data: &Path, out: &Path) -> Unlear
 /// One of the two models.
 struct Side {
     model: Model,
-    network: UNet2DModel,
+    network: Network,
 }
 
 impl Side {

@@ -128,27 +128,35 @@ fn model_facts(path: &Path) -> Result<Facts, Failure> {
         .iter()
         .map(|file| file.display().to_string())
         .collect();
-    let facts = json!({
+    let class = &opened.folder.class_name;
+    let network_facts = config.architecture.facts().into_iter();
+    let facts = [
+        json!({
         "kind": match &opened.folder.kind {
-            Kind::Pipeline { class_name } => format!("{class_name} with a UNet2DModel"),
-            Kind::Bare => "UNet2DModel".to_string(),
+            Kind::Pipeline { class_name } => format!("{class_name} with a {class}"),
+            Kind::Bare => class.clone(),
         },
         "parameters": network.num_params(),
         "image": match config.sample_size {
             Some([height, width]) => format!("{height} x {width} x {}", config.in_channels),
             None => format!("{} channels", config.in_channels),
         },
-        "channels": config.block_out_channels,
-        "layers_per_block": config.layers_per_block,
+        }),
+        network_facts
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
+        json!({
         "classes": config.num_class_embeds,
         "prediction": format!("{:?}", opened.scheduler.prediction),
         "timesteps": opened.scheduler.num_train_timesteps,
         "weight_files": files.join(", "),
+        }),
+    ];
+    let objects = facts.into_iter().map(|facts| match facts {
+        Value::Object(facts) => facts,
+        _ => unreachable!("written as objects"),
     });
-    let Value::Object(facts) = facts else {
-        unreachable!("written as an object")
-    };
-    Ok(facts)
+    Ok(objects.flatten().collect())
 }
 
 fn text_to_image_facts(opened: &StableDiffusion) -> Result<Facts, Failure> {

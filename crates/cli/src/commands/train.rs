@@ -332,7 +332,7 @@ fn report(args: &TrainArgs, images: usize) {
 fn write(
     arch: &Value,
     scheduler: &SchedulerConfig,
-    network: &retrack_networks::unet2d::UNet2DModel,
+    network: &retrack_networks::network::Network,
     run: &RunFolder,
 ) -> Result<(), Failure> {
     let tensors = parameters::export(network)

@@ -7,7 +7,7 @@ use retrack_checkpoint::folder::{ModelFolder, Weights};
 use retrack_data::neighbors::{Neighbors, prepare, prepare_split};
 use retrack_data::{Dataset, Split};
 use retrack_networks::model::Model;
-use retrack_networks::unet2d::UNet2DModel;
+use retrack_networks::network::Network;
 use retrack_study::run::RunFolder;
 use serde_json::{Value, json};
 
@@ -229,8 +229,8 @@ struct Images<'a> {
     device: &'a Device,
 }
 
-impl Delivery<UNet2DModel> for Images<'_> {
-    fn write(&self, network: &UNet2DModel, staged: &Path) -> Result<(), Failure> {
+impl Delivery<Network> for Images<'_> {
+    fn write(&self, network: &Network, staged: &Path) -> Result<(), Failure> {
         let base = self.base;
         let written = base.write(network, staged);
         let written =
@@ -239,7 +239,7 @@ impl Delivery<UNet2DModel> for Images<'_> {
         Ok(())
     }
 
-    fn reopen(&self, network: &UNet2DModel, staged: &Path) -> Result<Reopened, Failure> {
+    fn reopen(&self, network: &Network, staged: &Path) -> Result<Reopened, Failure> {
         reopened::image(self.base, staged, Some(network), self.device)
     }
 }

@@ -14,9 +14,9 @@ use retrack_eval::membership::{Scoring, Timesteps};
 use retrack_eval::nll::{Likelihood, rademacher};
 use retrack_eval::score::Score;
 use retrack_networks::model::Model;
+use retrack_networks::network::Network;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::unet2d::UNet2DModel;
 
 use super::{Evaluation, Protocol, Subject, each_once};
 use crate::args::Metric;
@@ -38,7 +38,7 @@ pub(super) struct Examined<'a, 'b> {
     pub(super) subject: &'a Subject<'b>,
     pub(super) model: &'a Model,
     /// Without autodiff.
-    pub(super) network: UNet2DModel,
+    pub(super) network: Network,
     pub(super) device: &'a Device,
     pub(super) seed: u64,
     /// Of each forgotten image, of a network with classes.

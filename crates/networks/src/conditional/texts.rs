@@ -14,8 +14,9 @@ use crate::random::Draw;
 #[derive(Debug, Clone)]
 pub struct Captioned {
     pub network: UNet2DConditionModel,
-    /// The text encoder's hidden states, `[texts, tokens, cross_attention_dim]`, without autodiff.
-    texts: Tensor<3>,
+    /// The text encoder's hidden states, `[texts, tokens, cross_attention_dim]`, without autodiff; none of a network that
+    /// is not told any yet.
+    texts: Option<Tensor<3>>,
 }
 
 impl Captioned {
@@ -24,13 +25,24 @@ impl Captioned {
     pub fn new(network: UNet2DConditionModel, texts: Tensor<3>) -> Self {
         Self {
             network,
-            texts: texts.inner(),
+            texts: Some(texts.inner()),
+        }
+    }
+
+    /// A network that is told its texts later: [`Denoiser::tell`].
+    pub fn untold(network: UNet2DConditionModel) -> Self {
+        Self {
+            network,
+            texts: None,
         }
     }
 
     /// The texts of images with these labels.
     fn states(&self, labels: Option<&[i64]>) -> Result<Tensor<3>, InputError> {
-        let count = self.texts.dims()[0];
+        let Some(texts) = &self.texts else {
+            return Err(InputError::Text { label: 0, count: 0 });
+        };
+        let count = texts.dims()[0];
         Ok(match labels {
             Some(labels) => {
                 let known = |label: &&i64| (0..count as i64).contains(*label);
@@ -38,10 +50,10 @@ impl Captioned {
                     return Err(InputError::Text { label, count });
                 }
                 let numbers = TensorData::new(labels.to_vec(), [labels.len()]);
-                let numbers = Tensor::<1, Int>::from_data(numbers, &self.texts.device());
-                self.texts.clone().select(0, numbers)
+                let numbers = Tensor::<1, Int>::from_data(numbers, &texts.device());
+                texts.clone().select(0, numbers)
             }
-            None => self.texts.clone().narrow(0, 0, 1),
+            None => texts.clone().narrow(0, 0, 1),
         })
     }
 }
@@ -63,6 +75,10 @@ impl Denoiser for Captioned {
         };
         let timesteps = Time::embedded(times);
         self.network.forward(x, &timesteps, states, dropout)
+    }
+
+    fn tell(&mut self, texts: Tensor<3>) {
+        self.texts = Some(texts.inner());
     }
 
     fn gradients(&self, loss: Tensor<1>) -> GradientSet {
@@ -93,14 +109,14 @@ impl Module for Captioned {
     fn fork(self, device: &Device) -> Self {
         Self {
             network: self.network.fork(device),
-            texts: self.texts.to_device(device),
+            texts: self.texts.map(|texts| texts.to_device(device)),
         }
     }
 
     fn to_device(self, device: &Device) -> Self {
         Self {
             network: self.network.to_device(device),
-            texts: self.texts.to_device(device),
+            texts: self.texts.map(|texts| texts.to_device(device)),
         }
     }
 
