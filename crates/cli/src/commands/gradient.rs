@@ -12,11 +12,12 @@ use retrack_unlearn::batch::{Batch, Candidates, Draws, Noised};
 use retrack_unlearn::objective::{Method, Pass, Sums};
 
 use super::tensors::{self, Tensors};
-use crate::args::{GradientArgs, MethodName};
-use crate::failure::Failure;
-use crate::folders::{new_file_beside, outside};
-use crate::latent::{self, Network};
-use crate::machine;
+use crate::args::GradientArgs;
+use retrack_study::failure::Failure;
+use retrack_study::folders::{new_file_beside, outside};
+use retrack_study::latent::{self, Network};
+use retrack_study::machine;
+use retrack_study::names::MethodName;
 
 pub fn run(args: &GradientArgs) -> Result<(), Failure> {
     new_file_beside(&args.output, &args.input, args.force)?;
@@ -223,7 +224,7 @@ fn method(args: &GradientArgs) -> Result<Method, Failure> {
     let lambda = finite("lambda", args.lambda)?;
     let rescale = finite("rescale", args.rescale)?;
     let eta = finite("eta", args.eta)?;
-    let mut method: Method = args.method.to_default();
+    let mut method: Method = to_default(args.method);
     match &mut method {
         Method::Retrack { lambda: own } => *own = lambda.unwrap_or(*own),
         Method::Erasediff { eta: own } => *own = eta.unwrap_or(*own),
@@ -240,18 +241,16 @@ fn method(args: &GradientArgs) -> Result<Method, Failure> {
     Ok(method)
 }
 
-impl MethodName {
-    /// The method with the paper's options.
-    fn to_default(self) -> Method {
-        let name = match self {
-            Self::Retrack => "retrack",
-            Self::Finetune => "finetune",
-            Self::Neggrad => "neggrad",
-            Self::Erasediff => "erasediff",
-            Self::Siss => "siss",
-        };
-        name.parse().expect("every name is a method's")
-    }
+/// The method with the paper's options.
+fn to_default(name: MethodName) -> Method {
+    let name = match name {
+        MethodName::Retrack => "retrack",
+        MethodName::Finetune => "finetune",
+        MethodName::Neggrad => "neggrad",
+        MethodName::Erasediff => "erasediff",
+        MethodName::Siss => "siss",
+    };
+    name.parse().expect("every name is a method's")
 }
 
 fn noised(

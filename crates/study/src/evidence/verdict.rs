@@ -4,10 +4,10 @@ use retrack_eval::distance::mean;
 use retrack_eval::report::{Outcome, Verdict};
 use retrack_unlearn::objective::Method;
 
-use crate::args::UnlearnArgs;
 use crate::failure::Failure;
-use crate::remedy::{self, Situation};
 use crate::settings::Settings;
+use crate::situation::{self, Situation};
+use crate::task::Task;
 
 /// So many of so many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -280,7 +280,7 @@ impl Findings {
 
 impl Advice {
     /// Of an unlearning run.
-    pub fn of_unlearning(args: &UnlearnArgs, settings: &Settings) -> Self {
+    pub fn of_unlearning(args: &Task, settings: &Settings) -> Self {
         let stronger = match settings.method {
             Method::Finetune => {
                 "with --method retrack, because fine-tuning alone seldom forgets".to_string()
@@ -305,7 +305,7 @@ impl Advice {
                 args.out.display(),
                 args.model.display()
             ),
-            broken: format!("{}.", remedy::advice(Situation::Diverged)),
+            broken: format!("{}.", situation::advice(Situation::Diverged)),
             softer: softer.into(),
         }
     }

@@ -8,10 +8,11 @@ use retrack_unlearn::objective::Method;
 use retrack_unlearn::optimizer::AdamWConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::args::{MethodName, Metric, SamplerName, UnlearnArgs};
 use crate::evaluation::Protocol;
 use crate::failure::Failure;
+use crate::names::{MethodName, Metric, SamplerName};
 use crate::progress;
+use crate::task::Task;
 
 /// The published settings and the demo's, by name.
 const PRESETS: [(&str, &str); 5] = [
@@ -255,7 +256,7 @@ pub fn check_file(path: &Path) -> Result<(), Failure> {
 }
 
 /// A typed option that changes nothing may be a misunderstanding.
-fn warn_of_strengths_of_others(args: &UnlearnArgs, method: MethodName) {
+fn warn_of_strengths_of_others(args: &Task, method: MethodName) {
     use MethodName::{Erasediff, Retrack, Siss};
     let options = [
         ("--lambda", args.lambda, &[Retrack, Siss][..]),
@@ -281,7 +282,7 @@ fn preset_for(height: usize, width: usize) -> &'static str {
 }
 
 /// Where the settings of an unlearning run come from, for people: "preset cifar10, chosen for images of 32 x 32".
-pub fn source(args: &UnlearnArgs, text_to_image: bool, height: usize, width: usize) -> String {
+pub fn source(args: &Task, text_to_image: bool, height: usize, width: usize) -> String {
     let preset = match &args.preset {
         Some(preset) => format!("preset {preset}"),
         None if text_to_image => {
@@ -299,7 +300,7 @@ pub fn source(args: &UnlearnArgs, text_to_image: bool, height: usize, width: usi
 }
 
 /// Says where settings come from that nobody typed.
-pub fn note_source(args: &UnlearnArgs, text_to_image: bool, height: usize, width: usize) {
+pub fn note_source(args: &Task, text_to_image: bool, height: usize, width: usize) {
     if args.preset.is_none() {
         let source = source(args, text_to_image, height, width);
         progress::note(format!("settings: {source} (--preset names another)"));
@@ -311,7 +312,7 @@ impl Settings {
     ///
     /// # Errors
     /// An unknown preset, a file that cannot be read, a value that makes no sense.
-    pub fn resolve(args: &UnlearnArgs, height: usize, width: usize) -> Result<Self, Failure> {
+    pub fn resolve(args: &Task, height: usize, width: usize) -> Result<Self, Failure> {
         let preset = args
             .preset
             .as_deref()

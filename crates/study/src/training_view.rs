@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::run::{EventLog, LOSS_CURVE, samples_name};
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_eval::pictures::Grid;
@@ -17,7 +18,7 @@ use retrack_unlearn::trainer::Trainer;
 use crate::failure::Failure;
 use crate::model;
 use crate::progress;
-use crate::session::Observer;
+use crate::session::Look;
 
 /// As `retrack sample` draws where nothing is said: the model's own scheduler (DDPM), so many steps.
 const SAMPLING_STEPS: usize = model::STEPS;
@@ -77,7 +78,7 @@ pub struct TrainingView<'a> {
     pub device: Device,
 }
 
-impl Observer<Network> for TrainingView<'_> {
+impl Look<Network> for TrainingView<'_> {
     fn look(
         &mut self,
         trainer: &Trainer<Network>,
