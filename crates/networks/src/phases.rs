@@ -71,3 +71,84 @@ impl Phases {
             + step.activations
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Stable Diffusion 1.
+    fn phases(side: usize) -> Phases {
+        let list = |name: &str| vec![Value::from(name); 4];
+        let denoiser = UNet2DConditionConfig::from_json(&json!({"cross_attention_dim": 768}));
+        let autoencoder = AutoencoderConfig::from_json(&json!({
+            "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
+            "down_block_types": list("DownEncoderBlock2D"), "up_block_types": list("UpDecoderBlock2D")
+        }));
+        let text = TextConfig::from_json(&json!({
+            "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12
+        }));
+        let sizes = [side, side];
+        Phases::of(
+            &denoiser.unwrap(),
+            &autoencoder.unwrap(),
+            &text.unwrap(),
+            sizes,
+        )
+    }
+
+    fn training(side: usize, batch_size: usize, rank: Option<usize>) -> Training {
+        Training {
+            size: [side, side],
+            batch_size,
+            ema: false,
+            two_gradients: false,
+            rank,
+            images: 10,
+            texts: 2,
+        }
+    }
+
+    fn footprint(side: usize, batch_size: usize, rank: Option<usize>) -> Footprint {
+        phases(side).footprint(&training(side, batch_size, rank))
+    }
+
+    fn memory(side: usize, batch_size: usize, rank: Option<usize>) -> f64 {
+        footprint(side, batch_size, rank).held.iter().sum()
+    }
+
+    /// Measured with the published sizes, one image of 512 x 512: see SECURITY.md.
+    #[test]
+    fn stable_diffusion_needs_what_was_measured() {
+        // The program itself takes 64 MB.
+        let of = |rank| (64e6 + memory(512, 1, rank)) / 1e9;
+        let (full, adapters) = (of(None), of(Some(4)));
+        assert!((full / 14.6 - 1.0).abs() < 0.1, "{full}");
+        assert!((adapters / 4.2 - 1.0).abs() < 0.1, "{adapters}");
+    }
+
+    #[test]
+    fn more_images_need_more_and_adapters_need_less() {
+        for rank in [None, Some(4)] {
+            assert!(memory(512, 4, rank) > memory(512, 1, rank) + 5e8);
+            assert!(memory(768, 1, rank) > memory(512, 1, rank) + 3e8);
+        }
+        assert!(memory(512, 1, Some(128)) > memory(512, 1, Some(4)) + 1e8);
+        let state = |rank| footprint(512, 1, rank).state;
+        assert!(state(Some(4)) < state(None) / 100.0);
+        let two = Training {
+            two_gradients: true,
+            ..training(512, 1, None)
+        };
+        let two: f64 = phases(512).footprint(&two).held.iter().sum();
+        let more = two - memory(512, 1, None);
+        assert!((more - HELD * 4.0 * 859_520_964.0).abs() < 1e3, "{more}");
+    }
+
+    #[test]
+    fn a_large_image_is_refused_for_its_autoencoder() {
+        let phases = phases(4096);
+        assert!(phases.images > 20e9, "{}", phases.images);
+    }
+}

@@ -263,10 +263,10 @@ impl Protocol {
     /// # Errors
     /// A class for a network without any, one that it does not have, an image without a class.
     pub fn classes(&self, opened: &Opened, subject: &Subject) -> Result<Option<Vec<i64>>, Failure> {
-        match opened {
-            Opened::Image(model) => self.classes_of(model, subject),
-            Opened::Text(_) if self.class.is_none() => Ok(None),
-            Opened::Text(model) => Err(no_classes(&model.model.folder)),
+        match opened.as_pixels() {
+            Some(model) => self.classes_of(model, subject),
+            None if self.class.is_none() => Ok(None),
+            None => Err(no_classes(opened.folder())),
         }
     }
 

@@ -1,5 +1,6 @@
 //! What several commands do with text-to-image models.
 
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -7,12 +8,13 @@ use retrack_checkpoint::folder::{Class, ModelFolder};
 use retrack_checkpoint::words::counted;
 use retrack_data::{Dataset, ImageShape, MEMORIZED, captions, is_published};
 use retrack_networks::conditional::{Guided, UNet2DConditionModel};
+use retrack_networks::diffusion::{Condition, Diffusion};
 use retrack_networks::lora;
 use retrack_networks::model::Model;
 use retrack_networks::parameters::to_host;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
+use retrack_networks::schedule::{Sampler, SchedulerKind};
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
 
 use crate::evaluation::Prompts;
@@ -22,19 +24,28 @@ use crate::situation::{self, Situation};
 use crate::source::{DataSource, PromptOptions};
 use crate::{model, progress, space};
 
-/// A model of either kind.
-pub enum Opened {
-    /// Denoises images.
-    Image(Box<Model>),
-    /// Denoises the latents of images, by a text.
-    Text(Box<StableDiffusion>),
+/// A model of any kind, opened.
+pub struct Opened(Box<dyn Diffusion>);
+
+impl Deref for Opened {
+    type Target = dyn Diffusion;
+
+    fn deref(&self) -> &Self::Target {
+        &*self.0
+    }
 }
 
-/// Opens a model of either kind and says what in its configuration means nothing.
+impl DerefMut for Opened {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut *self.0
+    }
+}
+
+/// Opens a model of any kind and says what in its configuration means nothing.
 pub fn open(path: &Path) -> Result<Opened, Failure> {
     let folder = ModelFolder::open(path).map_err(Failure::from)?;
     if folder.class == Class::Unconditional {
-        return Ok(Opened::Image(Box::new(model::from_folder(folder)?)));
+        return Ok(Opened(Box::new(model::from_folder(folder)?)));
     }
     model::say_weights(&folder);
     let opened = StableDiffusion::from_folder(folder)?;
@@ -44,31 +55,13 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
         model::note_wrapping(&folder, &prefix);
     }
     warn_of_adapter(path, &opened.model);
-    Ok(Opened::Text(Box::new(opened)))
+    Ok(Opened(Box::new(opened)))
 }
 
 impl Opened {
-    pub fn folder(&self) -> &ModelFolder {
-        match self {
-            Self::Image(opened) => &opened.folder,
-            Self::Text(opened) => &opened.model.folder,
-        }
-    }
-
-    pub fn scheduler(&self) -> &SchedulerConfig {
-        match self {
-            Self::Image(opened) => &opened.scheduler,
-            Self::Text(opened) => &opened.model.scheduler,
-        }
-    }
-
     /// [`model::steps`], by a scheduler of that name or the model's own.
     pub fn steps(&self, scheduler: Option<SamplerName>, wanted: usize) -> usize {
-        let other = scheduler.map(SchedulerKind::from);
-        let (kind, config) = match self {
-            Self::Image(opened) => (other.unwrap_or(opened.scheduler.kind), &opened.scheduler),
-            Self::Text(opened) => opened.model.sampling(other),
-        };
+        let (kind, config) = self.sampling(scheduler.map(SchedulerKind::from));
         model::steps(kind, config, wanted)
     }
 
@@ -77,9 +70,10 @@ impl Opened {
     /// # Errors
     /// What cannot be read, images that the model does not take.
     pub fn open_data(&self, source: &DataSource) -> Result<Dataset, Failure> {
-        match self {
-            Self::Image(opened) => model::open_data(source, opened),
-            Self::Text(opened) => open_data(source, opened),
+        match (self.as_pixels(), self.as_latents()) {
+            (Some(opened), _) => model::open_data(source, opened),
+            (_, Some(opened)) => open_data(source, opened),
+            _ => unreachable!("a model is of one of these kinds"),
         }
     }
 
@@ -88,12 +82,12 @@ impl Opened {
     /// # Errors
     /// Prompts for a model that takes none; none for one that needs them.
     pub fn prompts(&self, typed: &PromptOptions, data: &Path) -> Result<Option<Prompts>, Failure> {
-        match (self, typed.typed()) {
-            (Self::Text(_), _) => Ok(Some(Prompts::read(typed, data)?)),
-            (Self::Image(_), None) => Ok(None),
-            (Self::Image(opened), Some(option)) => Err(Failure::input(format!(
+        match (self.condition(), typed.typed()) {
+            (Condition::Text, _) => Ok(Some(Prompts::read(typed, data)?)),
+            (_, None) => Ok(None),
+            (_, Some(option)) => Err(Failure::input(format!(
                 "{}: this model takes no text; leave {option} out",
-                opened.folder.root().display()
+                self.folder().root().display()
             ))),
         }
     }
@@ -103,8 +97,8 @@ impl Opened {
     /// # Errors
     /// Neither.
     pub fn selection(&self, typed: &[String], data: &Path) -> Result<Vec<String>, Failure> {
-        match (self, typed) {
-            (Self::Text(_), []) if is_published(data) => Ok(vec![format!("cluster:{MEMORIZED}")]),
+        match (self.condition(), typed) {
+            (Condition::Text, []) if is_published(data) => Ok(vec![format!("cluster:{MEMORIZED}")]),
             (_, []) => Err(Failure::input(
                 "--forget is missing; say what to forget: an image file, row:5, rows:10-19, label:10 or @list.txt",
             )),

@@ -5,6 +5,7 @@
 
 pub mod arch;
 pub mod choice;
+pub mod delivery;
 pub mod evaluation;
 pub mod event_log;
 pub mod evidence;

@@ -9,8 +9,9 @@ use burn::tensor::{Device, Tensor};
 use retrack_checkpoint::folder::{Dtype, FolderError, TensorError, Weights};
 use retrack_checkpoint::words::listed;
 use retrack_networks::changes::Changes;
-use retrack_networks::conditional::{Captioned, UNet2DConditionModel};
+use retrack_networks::conditional::Captioned;
 use retrack_networks::denoiser::Denoiser;
+use retrack_networks::diffusion::Diffusion;
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::{Model, ModelError};
 use retrack_networks::network::Network;
@@ -49,7 +50,7 @@ pub struct WeightFacts {
 /// # Errors
 /// Whatever is wrong with the folder.
 pub fn image(
-    base: &Model,
+    base: &dyn Diffusion,
     folder: &Path,
     trained: Option<&Network>,
     device: &Device,
@@ -131,7 +132,7 @@ pub fn percent(part: u64, of: u64) -> String {
 pub fn conditional(
     base: &ConditionalModel,
     folder: &Path,
-    trained: Option<&UNet2DConditionModel>,
+    trained: Option<&Network>,
     adapted: bool,
     states: Tensor<3>,
     device: &Device,

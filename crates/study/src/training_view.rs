@@ -12,7 +12,6 @@ use retrack_networks::network::Network;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig};
-use retrack_study::run::{EventLog, LOSS_CURVE, samples_name};
 use retrack_unlearn::trainer::Trainer;
 
 use crate::failure::Failure;
@@ -78,10 +77,10 @@ pub struct TrainingView<'a> {
     pub device: Device,
 }
 
-impl Look<Network> for TrainingView<'_> {
+impl Look for TrainingView<'_> {
     fn look(
         &mut self,
-        trainer: &Trainer<Network>,
+        trainer: &Trainer,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         if self.plan.at.contains(&trainer.step) {

@@ -3,28 +3,23 @@
 use std::path::Path;
 
 use crate::run::RunFolder;
-use burn::tensor::Device;
-use retrack_checkpoint::folder::{ModelFolder, Weights};
 use retrack_checkpoint::written::Command;
 use retrack_data::neighbors::{Neighbors, prepare, prepare_split};
 use retrack_data::{Dataset, Split};
-use retrack_networks::model::Model;
-use retrack_networks::network::Network;
+use retrack_networks::cost::Training;
+use retrack_networks::diffusion::{Condition, Diffusion};
 use serde_json::{Value, json};
 
+use crate::delivery::Delivery;
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
-use crate::latent::{self, Opened};
 use crate::observer::Observer;
-use crate::reopened::{self, Reopened};
 use crate::settings::{self, Settings};
 use crate::space::Work;
 use crate::task::Task;
-use crate::unlearning::{
-    Delivery, Outcome, Summary, Unlearning, fits, planned, publish, report_split, warn_of_copied,
-};
-use crate::{interrupt, machine, model, progress, unlearn_text};
+use crate::unlearning::{Outcome, Summary, Unlearning, fits, planned, publish, report_split};
+use crate::{interrupt, latent, machine, model, progress, unlearn_text};
 
 /// What is there now, if a signal ends the command.
 pub(crate) fn interrupted_before_the_first_step(args: &Task) {
@@ -58,8 +53,8 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         RunFolder::check(&args.out, Command::Unlearn, existing, &[])?;
     }
     let device = machine::device(&args.device)?;
-    let opened = latent::open(&args.model)?;
-    if let Opened::Image(_) = opened {
+    let mut opened = latent::open(&args.model)?;
+    if opened.condition() != Condition::Text {
         unlearn_text::refuse_texts(args)?;
     }
     let args = &Task {
@@ -77,23 +72,21 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     if !args.dry_run {
         RunFolder::check(&args.out, Command::Unlearn, existing, &planned)?;
     }
-    let mut opened = match opened {
-        Opened::Image(opened) => *opened,
-        Opened::Text(_) if args.must_look => {
+    if opened.condition() == Condition::Text {
+        if args.must_look {
             return Err(Failure::input(
                 "--fail-if-found: nothing is drawn of a text-to-image model here; leave it out, and give it to `retrack \
                  evaluate` afterwards",
             ));
         }
-        Opened::Text(opened) => {
-            return unlearn_text::unlearn(
-                args, existing, &planned, key, &device, *opened, copied, observer,
-            );
-        }
-    };
-    let copied = copied + convert(args, &opened.folder.clone(), opened.weights_mut())?;
+        return unlearn_text::unlearn(
+            args, existing, &planned, key, &device, opened, copied, observer,
+        );
+    }
+    let copied = copied + convert(args, &mut *opened)?;
+    let opened = opened.as_pixels().expect("the other kind");
     let network = opened.network(&device.clone().autodiff())?;
-    let data = model::open_data(&args.data, &opened)?;
+    let data = model::open_data(&args.data, opened)?;
     let shape = data.shape();
     let settings = Settings::resolve(args, shape.height, shape.width)?;
     settings::note_source(args, false, shape.height, shape.width);
@@ -131,18 +124,24 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     model::check_labels(&data, &split.retain, &opened.config)?;
     model::check_labels(&data, &split.forget, &opened.config)?;
 
-    let config = resolved(args, &settings, &opened, &data, &split)?;
+    let config = resolved(args, &settings, opened, &data, &split)?;
     let draws = objective.draws();
     let needs = Work {
-        cost: opened.config.cost(shape.height, shape.width),
+        footprint: opened.footprint(&Training {
+            size: [shape.height, shape.width],
+            batch_size: settings.batch_size,
+            ema: false,
+            two_gradients: draws.uniform || draws.mixture.is_some(),
+            rank: None,
+            images: split.forget.len() + split.retain.len(),
+            texts: 0,
+        }),
         data: &data,
         batch_size: settings.batch_size,
         accumulate: settings.accumulate,
         steps: settings.steps,
         checkpoint_every: args.checkpoint_every,
         model: copied,
-        ema: false,
-        two_gradients: draws.uniform || draws.mixture.is_some(),
     }
     .needs()?;
     if !fits(args, config.clone(), &needs, observer)? {
@@ -183,8 +182,11 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         folder: &run,
         device: &device,
     };
-    let delivery = Images {
-        base: &opened,
+    let delivery = Delivery {
+        base: opened,
+        adapted: false,
+        texts: None,
+        out: &args.out,
         device: &device,
     };
     unlearning.run(network, &delivery, observer).map(Some)
@@ -194,35 +196,14 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
 ///
 /// # Errors
 /// Files whose form does not allow it.
-pub fn convert(args: &Task, folder: &ModelFolder, weights: &mut Weights) -> Result<u64, Failure> {
+pub fn convert(args: &Task, model: &mut dyn Diffusion) -> Result<u64, Failure> {
     let Some(dtype) = args.dtype else {
         return Ok(0);
     };
-    let before = weights.written_bytes();
-    weights.write_as(dtype.into());
-    folder.check_types(weights)?;
-    Ok(weights.written_bytes().saturating_sub(before))
-}
-
-/// The folder of an image model.
-struct Images<'a> {
-    base: &'a Model,
-    device: &'a Device,
-}
-
-impl Delivery<Network> for Images<'_> {
-    fn write(&self, network: &Network, staged: &Path) -> Result<(), Failure> {
-        let base = self.base;
-        let written = base.write(network, staged);
-        let written =
-            written.map_err(|error| reopened::failure(error, base.folder.can_convert()))?;
-        warn_of_copied(written.copied_weights(), &[]);
-        Ok(())
-    }
-
-    fn reopen(&self, network: &Network, staged: &Path) -> Result<Reopened, Failure> {
-        reopened::image(self.base, staged, Some(network), self.device)
-    }
+    let before = model.weights().written_bytes();
+    model.weights_mut().write_as(dtype.into());
+    model.folder().check_types(model.weights())?;
+    Ok(model.weights().written_bytes().saturating_sub(before))
 }
 
 /// Everything that decides the result, as the run records it. Rows are numbers; no pixels.

@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::Device;
-use retrack_networks::denoiser::{Denoiser, InputError};
+use retrack_networks::denoiser::InputError;
+use retrack_networks::network::Network;
 use retrack_networks::process::Process;
 use retrack_networks::random::Stream;
 
@@ -32,9 +32,9 @@ pub enum TrainError {
 }
 
 /// A network in training.
-pub struct Trainer<M> {
+pub struct Trainer {
     /// `None` only while a step replaces it.
-    network: Option<M>,
+    network: Option<Network>,
     pub process: Arc<dyn Process>,
     pub device: Device,
     pub objective: Box<dyn Objective>,
@@ -72,10 +72,10 @@ impl From<PassError> for TrainError {
     }
 }
 
-impl<M: Module + Denoiser> Trainer<M> {
+impl Trainer {
     /// `network` lives on a device with autodiff.
     pub fn new(
-        network: M,
+        network: Network,
         process: Arc<dyn Process>,
         device: Device,
         objective: Box<dyn Objective>,
@@ -99,12 +99,12 @@ impl<M: Module + Denoiser> Trainer<M> {
         }
     }
 
-    pub fn network(&self) -> &M {
+    pub fn network(&self) -> &Network {
         self.network.as_ref().expect("no step is under way")
     }
 
     /// Puts what `change` makes of the network in its place.
-    pub fn replace_network(&mut self, change: impl FnOnce(M) -> M) {
+    pub fn replace_network(&mut self, change: impl FnOnce(Network) -> Network) {
         self.network = self.network.take().map(change);
     }
 

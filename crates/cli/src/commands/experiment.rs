@@ -21,6 +21,7 @@ use retrack_data::neighbors::{NeighborError, Neighbors};
 use retrack_data::{Dataset, Split};
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
+use retrack_networks::cost::Training;
 use retrack_study::run::{Difference, RunFolder, State, recorded_seconds};
 use retrack_unlearn::texts;
 use serde::{Deserialize, Serialize};
@@ -41,7 +42,7 @@ use retrack_study::latent::Opened;
 use retrack_study::names::MethodName;
 use retrack_study::settings::{Experiment, Settings};
 use retrack_study::situation::{self, Situation};
-use retrack_study::space::{LatentWork, Needs, Phases, Work};
+use retrack_study::space::{Needs, Work};
 use retrack_study::task::Task;
 use retrack_study::unlearn::unlearn;
 use retrack_study::{interrupt, latent, machine, model};
@@ -473,12 +474,12 @@ fn check_retained(
     neighbors: usize,
 ) -> Result<(), Failure> {
     let enough = |split: &Split| split.retain.len() >= neighbors.max(1);
-    let check_labels = |split: &Split| match opened {
-        Opened::Image(model) => {
+    let check_labels = |split: &Split| match opened.as_pixels() {
+        Some(model) => {
             model::check_labels(data, &split.retain, &model.config)?;
             model::check_labels(data, &split.forget, &model.config)
         }
-        Opened::Text(_) => Ok(()),
+        None => Ok(()),
     };
     // Each run retains at least what all together do: one pass where that is enough.
     let all: BTreeSet<usize> = rows.iter().flatten().copied().collect();
@@ -730,39 +731,28 @@ fn needs_of_one(
     let shape = data.shape();
     let settings = Settings::resolve(args, shape.height, shape.width)?;
     let draws = settings.method.objective().draws();
-    let two_gradients = draws.uniform || draws.mixture.is_some();
-    match opened {
-        Opened::Image(opened) => Work {
-            cost: opened.config.cost(shape.height, shape.width),
-            data,
-            batch_size: settings.batch_size,
-            accumulate: settings.accumulate,
-            steps: settings.steps,
-            checkpoint_every: args.checkpoint_every,
-            model: copied,
-            ema: false,
-            two_gradients,
-        }
-        .needs(),
-        Opened::Text(opened) => LatentWork {
-            phases: Phases::new(opened, shape),
-            data,
-            images: data.len(),
-            texts: if args.captions.is_some() {
-                data.len()
-            } else {
-                1
-            },
-            rank: None,
-            batch_size: settings.batch_size,
-            accumulate: settings.accumulate,
-            steps: settings.steps,
-            checkpoint_every: args.checkpoint_every,
-            model: copied,
-            two_gradients,
-        }
-        .needs(),
-    }
+    let training = Training {
+        size: [shape.height, shape.width],
+        batch_size: settings.batch_size,
+        ema: false,
+        two_gradients: draws.uniform || draws.mixture.is_some(),
+        rank: None,
+        images: data.len(),
+        texts: match args.captions {
+            Some(_) => data.len(),
+            None => 1,
+        },
+    };
+    let work = Work {
+        footprint: opened.footprint(&training),
+        data,
+        batch_size: settings.batch_size,
+        accumulate: settings.accumulate,
+        steps: settings.steps,
+        checkpoint_every: args.checkpoint_every,
+        model: copied,
+    };
+    work.needs()
 }
 
 #[cfg(test)]

@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::conditional::Captioned;
-use retrack_networks::denoiser::Denoiser;
 use retrack_networks::parameters;
 use retrack_networks::process::Process;
 use retrack_unlearn::batch::{Batch, Candidates, Draws, Noised};
@@ -58,6 +56,7 @@ pub fn run(args: &GradientArgs) -> Result<(), Failure> {
             let states = TensorData::new(texts.states.clone(), texts.shape);
             let states = Tensor::from_data(states, &device.clone().without_autodiff());
             let network = Captioned::new(opened.network(&device)?, states);
+            let network = retrack_networks::network::Network::new(network);
             write(args, &network, &*process, &device, &batch)
         }
     }
@@ -182,9 +181,9 @@ fn batch(
 }
 
 /// Computes loss and gradient, and writes them.
-fn write<M: Module + Denoiser>(
+fn write(
     args: &GradientArgs,
-    network: &M,
+    network: &retrack_networks::network::Network,
     process: &dyn Process,
     device: &Device,
     batch: &Batch,

@@ -117,10 +117,11 @@ fn check_weight_file(path: &Path) -> Result<(), Failure> {
 type Facts = serde_json::Map<String, Value>;
 
 fn model_facts(path: &Path) -> Result<Facts, Failure> {
-    let opened = match latent::open(path)? {
-        Opened::Image(opened) => opened,
-        Opened::Text(opened) => return text_to_image_facts(&opened),
-    };
+    let opened = latent::open(path)?;
+    if let Some(opened) = opened.as_latents() {
+        return text_to_image_facts(opened);
+    }
+    let opened = opened.as_pixels().expect("the other kind");
     let network = opened.network(&Device::flex())?;
     let config = &opened.config;
     let files: Vec<String> = opened

@@ -16,7 +16,7 @@ use crate::progress;
 use retrack_study::evaluation::GUIDANCE;
 use retrack_study::failure::Failure;
 use retrack_study::folders::{new_file, outside};
-use retrack_study::latent::{self, Opened, PromptedSamples};
+use retrack_study::latent::{self, PromptedSamples};
 use retrack_study::model::{self, Samples};
 use retrack_study::{interrupt, machine};
 
@@ -120,8 +120,8 @@ fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Fai
     let steps = args
         .steps
         .unwrap_or(opened.steps(args.scheduler, model::STEPS));
-    match opened {
-        Opened::Image(opened) => {
+    match (opened.as_pixels(), opened.as_latents()) {
+        (Some(opened), _) => {
             if args.prompt.is_some() {
                 return Err(Failure::input(format!(
                     "{}: this model takes no text; leave --prompt out",
@@ -137,9 +137,10 @@ fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Fai
                 classes: args.class.into_iter().collect(),
             };
             let network = opened.network(device)?;
-            samples.draw(&opened, &network, device, "sampling")
+            samples.draw(opened, &network, device, "sampling")
         }
-        Opened::Text(opened) => {
+        (_, None) => unreachable!("a model is of one of these kinds"),
+        (_, Some(opened)) => {
             let Some(prompt) = &args.prompt else {
                 return Err(Failure::input(format!(
                     "{}: a text-to-image model; say what to draw with --prompt",
@@ -163,7 +164,7 @@ fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Fai
                 guidance: args.guidance.unwrap_or(GUIDANCE),
             };
             let network = opened.model.network(device)?;
-            samples.draw(&opened, &network, device, "sampling")
+            samples.draw(opened, &network, device, "sampling")
         }
     }
 }

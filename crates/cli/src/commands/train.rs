@@ -6,6 +6,7 @@ use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, RawTensor};
 use retrack_checkpoint::words::counted;
 use retrack_checkpoint::written::{Command, Written};
 use retrack_data::Split;
+use retrack_networks::cost::Training;
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::SchedulerConfig;
@@ -148,15 +149,21 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         }
     }
     let needs = Work {
-        cost,
+        footprint: config.footprint(&Training {
+            size: [shape.height, shape.width],
+            batch_size: args.batch_size,
+            ema: true,
+            two_gradients: false,
+            rank: None,
+            images: 0,
+            texts: 0,
+        }),
         data: &data,
         batch_size: args.batch_size,
         accumulate: args.accumulate,
         steps: args.steps,
         checkpoint_every: Some(args.checkpoint_every),
         model: 4 * cost.parameters + (1 << 20),
-        ema: true,
-        two_gradients: false,
     }
     .needs()?;
     if args.dry_run {

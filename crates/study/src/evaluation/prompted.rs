@@ -10,7 +10,7 @@ use retrack_unlearn::texts;
 
 use super::{AGREEMENT, Drawn, Evaluation, Missing, Protocol, Subject, check_shape, once, phases};
 use crate::failure::Failure;
-use crate::latent::{self, Opened, PromptedSamples};
+use crate::latent::{self, PromptedSamples};
 use crate::names::Metric;
 use crate::progress;
 use crate::source::PromptOptions;
@@ -84,7 +84,8 @@ pub(super) fn evaluate(
     seed: u64,
     device: &Device,
 ) -> Result<Evaluation, Failure> {
-    let Opened::Text(opened) = latent::open(path)? else {
+    let opened = latent::open(path)?;
+    let Some(opened) = opened.as_latents() else {
         return Err(Failure::input(format!(
             "{}: not a text-to-image model, as --model is",
             path.display()
@@ -112,7 +113,7 @@ pub(super) fn evaluate(
             guidance: protocol.guidance.unwrap_or(GUIDANCE),
         };
         let title = latent::shortened(prompt);
-        let samples = match samples.draw(&opened, &network, device, &title) {
+        let samples = match samples.draw(opened, &network, device, &title) {
             Ok((samples, shape)) => {
                 check_shape(shape, subject.data, path)?;
                 samples
