@@ -31,9 +31,10 @@ pub use self::prompted::{GUIDANCE, Prompts};
 pub use self::subject::Subject;
 use crate::failure::Failure;
 use crate::latent::Opened;
-use crate::model::{self, Samples};
+use crate::model;
 use crate::names::{Metric, SamplerName};
 use crate::progress;
+use crate::samples::{Of, Samples};
 
 // What metrics need.
 const SSCD_LACKS: &str = "give --sscd FILE: sscd_disc_mixup as ONNX, converted from the published \
@@ -326,7 +327,7 @@ impl Protocol {
                 scheduler: self.scheduler.map(SchedulerKind::from),
                 seed,
                 batch_size: 64,
-                classes: classes.as_deref().map_or_else(Vec::new, each_once),
+                of: Of::Classes(classes.as_deref().map_or_else(Vec::new, each_once)),
             };
             match drawing.draw(&opened, &network, device, "sampling") {
                 Ok((drawn, shape)) => {

@@ -3,26 +3,21 @@
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use retrack_checkpoint::folder::{Class, ModelFolder};
 use retrack_checkpoint::words::counted;
-use retrack_data::{Dataset, ImageShape, MEMORIZED, captions, is_published};
-use retrack_networks::conditional::{Guided, UNet2DConditionModel};
+use retrack_data::{Dataset, MEMORIZED, captions, is_published};
 use retrack_networks::diffusion::{Condition, Diffusion};
 use retrack_networks::lora;
 use retrack_networks::model::Model;
-use retrack_networks::parameters::to_host;
-use retrack_networks::random::Random;
-use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{Sampler, SchedulerKind};
+use retrack_networks::schedule::SchedulerKind;
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
 
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
 use crate::names::SamplerName;
-use crate::situation::{self, Situation};
 use crate::source::{DataSource, PromptOptions};
-use crate::{model, progress, space};
+use crate::{model, progress};
 
 /// A model of any kind, opened.
 pub struct Opened(Box<dyn Diffusion>);
@@ -219,137 +214,4 @@ pub fn shortened(text: &str) -> String {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_string(),
     }
-}
-
-/// Images to draw by a prompt.
-pub struct PromptedSamples<'a> {
-    pub count: usize,
-    pub steps: usize,
-    /// `None`: the model's own.
-    pub scheduler: Option<SchedulerKind>,
-    pub seed: u64,
-    pub batch_size: usize,
-    pub prompt: &'a str,
-    pub negative_prompt: &'a str,
-    pub guidance: f64,
-}
-
-impl PromptedSamples<'_> {
-    /// Refuses latents of an absurd size before they take any memory: counts them, the images, and what a pass with and
-    /// without the prompt begins with, which is less than all of it.
-    fn check_memory(
-        &self,
-        opened: &StableDiffusion,
-        [height, width]: [usize; 2],
-    ) -> Result<(), Failure> {
-        let config = &opened.model.config;
-        let pixels = height as f64 * width as f64;
-        let together = self.batch_size.min(self.count) as f64;
-        let latents = self.count as f64 * pixels * config.in_channels as f64 * 4.0;
-        let images = self.count as f64 * pixels * (opened.latent_factor().pow(2) * 3) as f64;
-        let pass = together * 2.0 * pixels * config.block_out_channels[0] as f64 * 4.0;
-        space::check_memory(
-            latents + images + pass,
-            &format!("{}, {together} at a time,", counted(self.count, "sample")),
-            &situation::smaller_samples(self.count, &opened.model.folder.config_path()),
-        )
-    }
-
-    /// Draws images, bytes one after another.
-    ///
-    /// # Errors
-    /// A model that says no size, steps that the schedule does not have.
-    pub fn draw(
-        &self,
-        opened: &StableDiffusion,
-        network: &UNet2DConditionModel,
-        device: &Device,
-        title: &str,
-    ) -> Result<(Vec<u8>, ImageShape), Failure> {
-        let Some([height, width]) = opened.model.config.sample_size else {
-            return Err(Failure::input(format!(
-                "{}: `sample_size` is missing; add the height and width of its latents",
-                opened.model.folder.config_path().display()
-            )));
-        };
-        if !self.guidance.is_finite() {
-            return Err(Failure::input(format!(
-                "--guidance is {}; give a number",
-                self.guidance
-            )));
-        }
-        if let (None, Some(name)) = (self.scheduler, opened.model.scheduler.foreign) {
-            progress::warn(format!(
-                "{}: {name} is not built here; sampling by DDIM in its place ({})",
-                opened.model.folder.root().display(),
-                situation::advice(Situation::ForeignScheduler)
-            ));
-        }
-        self.check_memory(opened, [height, width])?;
-        let (kind, config) = opened.model.sampling(self.scheduler);
-        let sampler = Sampler::new(kind, config, self.steps)?;
-        let device = device.clone().without_autodiff();
-        progress::detail(format_args!(
-            "{} images by {} in {} steps, guidance {}, {} at a time, seed {}",
-            self.count,
-            kind.class_name(),
-            self.steps,
-            self.guidance,
-            self.batch_size,
-            self.seed
-        ));
-        let texts = embed(opened, &[self.prompt, self.negative_prompt], &device)?;
-        let network = Guided {
-            network,
-            prompt: texts.clone().narrow(0, 0, 1),
-            negative: texts.narrow(0, 1, 1),
-            guidance: self.guidance,
-        };
-        let latent_shape = [height, width, opened.model.config.in_channels];
-        let generator = Generator {
-            network: &network,
-            sampler: &sampler,
-            random: Random::new(self.seed),
-            shape: latent_shape,
-            device: &device,
-        };
-        let batches = self.count.div_ceil(self.batch_size);
-        let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
-        let mut latents = Vec::new();
-        for batch in 0..batches {
-            let first = batch * self.batch_size;
-            let last = (first + self.batch_size).min(self.count);
-            latents.extend(generator.images(first as u64..last as u64, None, &mut || bar.inc(1))?);
-        }
-        drop(bar);
-        decode(opened, &latents, latent_shape, &device)
-    }
-}
-
-/// The images of latents, one at a time: an autoencoder's layers are large.
-fn decode(
-    opened: &StableDiffusion,
-    latents: &[f32],
-    [height, width, channels]: [usize; 3],
-    device: &Device,
-) -> Result<(Vec<u8>, ImageShape), Failure> {
-    let autoencoder = opened.autoencoder(device)?;
-    let factor = opened.latent_factor();
-    let shape = ImageShape {
-        height: height * factor,
-        width: width * factor,
-        channels: 3,
-    };
-    let len = height * width * channels;
-    let bar = progress::bar("decoding", latents.len() / len, "images");
-    let mut bytes = Vec::with_capacity(latents.len() / len * shape.bytes());
-    for latent in latents.chunks_exact(len) {
-        let latent = TensorData::new(latent.to_vec(), [1, height, width, channels]);
-        let image = autoencoder
-            .to_images(Tensor::from_data(latent, device))
-            .map_err(Failure::input)?;
-        bytes.extend(model::to_bytes(&to_host(image), "samples")?);
-        bar.inc(1);
-    }
-    Ok((bytes, shape))
 }

@@ -21,6 +21,7 @@ pub mod progress;
 pub mod publish;
 pub mod reopened;
 pub mod run;
+pub mod samples;
 pub mod session;
 pub mod settings;
 pub mod situation;

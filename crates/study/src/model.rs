@@ -29,9 +29,6 @@ pub const BUDGET: usize = 256 << 20;
 /// Denoising steps of a sample where nothing is said.
 pub const STEPS: usize = 50;
 
-/// Part of what training keeps of an image that is held at once where nothing is trained, about.
-const PREDICTED: f64 = 0.25;
-
 /// Opens a model and says what in its configuration means nothing.
 pub fn open(path: &Path) -> Result<Model, Failure> {
     from_folder(ModelFolder::open(path)?)
@@ -161,7 +158,7 @@ pub fn warn_of_betas(folder: &ModelFolder, scheduler: &SchedulerConfig) {
 }
 
 /// Refuses a network that lies in a pipeline whose other parts make something else than images of what it denoises.
-fn check_images(model: &Model) -> Result<(), Failure> {
+pub(crate) fn check_images(model: &Model) -> Result<(), Failure> {
     match model.folder.around() {
         None => Ok(()),
         Some(pipeline) => Err(Failure::input(format!(
@@ -272,106 +269,6 @@ pub fn steps(kind: SchedulerKind, scheduler: &SchedulerConfig, wanted: usize) ->
     let allowed = |steps: &usize| Sampler::new(kind, scheduler, *steps).is_ok();
     // Where nothing is allowed, the sampler says why.
     (1..=most).rev().find(allowed).unwrap_or(most)
-}
-
-/// What to draw from a model.
-pub struct Samples {
-    pub count: usize,
-    pub steps: usize,
-    /// `None`: the model's own.
-    pub scheduler: Option<SchedulerKind>,
-    pub seed: u64,
-    pub batch_size: usize,
-    /// Of a network with classes: image i is of the one at i modulo their number.
-    pub classes: Vec<i64>,
-}
-
-impl Samples {
-    /// Draws images, bytes one after another.
-    ///
-    /// # Errors
-    /// A model that says no size, steps that the schedule does not have, a class that the model lacks.
-    pub fn draw(
-        &self,
-        model: &Model,
-        network: &Network,
-        device: &Device,
-        title: &str,
-    ) -> Result<(Vec<u8>, ImageShape), Failure> {
-        let Some([height, width]) = model.config.sample_size else {
-            return Err(Failure::input(format!(
-                "{}: `sample_size` is missing; add the height and width of its images",
-                model.folder.config_path().display()
-            )));
-        };
-        model.config.check_size(height, width)?;
-        check_images(model)?;
-        check_denoises(&model.config, &model.folder.config_path())?;
-        if let (Some(classes), []) = (model.config.num_class_embeds, self.classes.as_slice()) {
-            return Err(Failure::input(format!(
-                "the network has {}; {}",
-                match classes {
-                    1 => "1 class, 0".to_owned(),
-                    many => format!("{many} classes"),
-                },
-                situation::advice(Situation::NoClass)
-            )));
-        }
-        let shape = ImageShape {
-            height,
-            width,
-            channels: model.config.out_channels,
-        };
-        if let (None, Some(name)) = (self.scheduler, model.scheduler.foreign) {
-            progress::warn(format!(
-                "{}: {name} is not built here; sampling by DDIM in its place ({})",
-                model.folder.root().display(),
-                situation::advice(Situation::ForeignScheduler)
-            ));
-        }
-        let kind = self.scheduler.unwrap_or(model.scheduler.kind);
-        let sampler = Sampler::new(kind, &model.scheduler, self.steps)?;
-        progress::detail(format_args!(
-            "{} images by {} in {} steps, {} at a time, seed {}",
-            self.count,
-            kind.class_name(),
-            self.steps,
-            self.batch_size,
-            self.seed
-        ));
-        let network = network.valid();
-        let device = device.clone().without_autodiff();
-        let generator = Generator {
-            network: &network,
-            sampler: &sampler,
-            random: Random::new(self.seed),
-            shape: [height, width, shape.channels],
-            device: &device,
-        };
-        let together = self.batch_size.clamp(1, self.count.max(1)) as f64;
-        let of_batch = together * 4.0 * PREDICTED * model.config.cost(height, width).activations;
-        space::check_memory(
-            self.count as f64 * shape.bytes() as f64 + of_batch,
-            &format!("{}, {together} at a time,", counted(self.count, "sample")),
-            &situation::smaller_samples(self.count, &model.folder.config_path()),
-        )?;
-        let batches = self.count.div_ceil(self.batch_size.max(1));
-        let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
-        let mut bytes = Vec::with_capacity(self.count * shape.bytes());
-        for batch in 0..batches {
-            let first = batch * self.batch_size;
-            let last = (first + self.batch_size).min(self.count);
-            let class = |image: usize| self.classes[image % self.classes.len()];
-            let labels: Option<Vec<i64>> =
-                (!self.classes.is_empty()).then(|| (first..last).map(class).collect());
-            let images =
-                generator.images(first as u64..last as u64, labels.as_deref(), &mut || {
-                    bar.inc(1)
-                })?;
-            bytes.extend(to_bytes(&images, "samples")?);
-        }
-        Ok((bytes, shape))
-    }
 }
 
 /// Pixels of what a network made, values around [-1, 1].

@@ -29,7 +29,8 @@ use crate::progress;
 use crate::progress::{Printed, say};
 use retrack_study::evidence::{self, Findings, Forgotten, Rule, Tally, show_samples};
 use retrack_study::failure::Failure;
-use retrack_study::model::{self, Samples};
+use retrack_study::model;
+use retrack_study::samples::{Of, Samples};
 use retrack_study::source::DataSource;
 use retrack_study::task::Task;
 use retrack_study::unlearn::unlearn;
@@ -281,7 +282,7 @@ impl Side {
             scheduler: Some(SCHEDULER),
             seed: args.seed,
             batch_size: 64,
-            classes: Vec::new(),
+            of: Of::Classes(Vec::new()),
         };
         let (bytes, _) = samples.draw(&self.model, &self.network, device, "sampling")?;
         Ok(bytes)

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::unet::UNet2DConditionModel;
 use crate::denoiser::{Denoiser, InputError};
 use crate::gradients::GradientSet;
+use crate::network::Network;
 use crate::process::Time;
 use crate::random::Draw;
 
@@ -156,17 +157,26 @@ impl Module for Captioned {
 /// A conditional network that samples with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): away
 /// from one text, towards another.
 #[derive(Debug, Clone)]
-pub struct Guided<'a> {
-    pub network: &'a UNet2DConditionModel,
-    /// `[1, tokens, cross_attention_dim]`: what is asked for.
-    pub prompt: Tensor<3>,
-    /// The same shape: what is avoided, often the empty text.
-    pub negative: Tensor<3>,
+pub struct Guided {
+    /// Told what is asked for (0) and what is avoided (1).
+    network: Network,
     /// How far to go; at 1 or below only the prompt counts, as in diffusers.
-    pub guidance: f64,
+    guidance: f64,
 }
 
-impl Denoiser for Guided<'_> {
+impl Guided {
+    /// A copy of `network` that shares its weights.
+    ///
+    /// # Shapes
+    /// `texts`: `[2, tokens, cross_attention_dim]`, what is asked for and what is avoided, often the empty text.
+    pub fn new(network: &Network, texts: Tensor<3>, guidance: f64) -> Self {
+        let mut network = network.clone();
+        network.tell(texts);
+        Self { network, guidance }
+    }
+}
+
+impl Denoiser for Guided {
     fn predict(
         &self,
         x: Tensor<4>,
@@ -177,23 +187,19 @@ impl Denoiser for Guided<'_> {
         if labels.is_some() {
             return Err(InputError::LabelsUnexpected);
         }
-        let mut timesteps = Time::embedded(times);
         if self.guidance <= 1.0 {
-            let prompt = self.prompt.clone();
-            return self.network.forward(x, &timesteps, prompt, dropout);
+            return self.network.predict(x, times, None, dropout);
         }
         let batch = x.dims()[0];
-        timesteps.extend_from_within(..);
-        let each = |text: &Tensor<3>| text.clone().repeat_dim(0, batch);
-        let texts = Tensor::cat(vec![each(&self.negative), each(&self.prompt)], 0);
-        let twice = Tensor::cat(vec![x.clone(), x], 0);
-        let both = self.network.forward(twice, &timesteps, texts, dropout)?;
+        let texts = [vec![1; batch], vec![0; batch]].concat();
+        let (twice, times) = (Tensor::cat(vec![x.clone(), x], 0), times.repeat(2));
+        let both = self.network.predict(twice, &times, Some(&texts), dropout)?;
         let negative = both.clone().narrow(0, 0, batch);
         let prompted = both.narrow(0, batch, batch);
         Ok(negative.clone() + (prompted - negative).mul_scalar(self.guidance))
     }
 
     fn gradients(&self, loss: Tensor<1>) -> GradientSet {
-        GradientSet::of(self.network, loss)
+        self.network.gradients(loss)
     }
 }

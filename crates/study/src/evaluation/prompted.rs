@@ -5,14 +5,16 @@ use std::path::Path;
 use burn::tensor::Device;
 use retrack_data::{modified_prompts, original_prompt};
 use retrack_eval::distance::mean;
+use retrack_networks::diffusion::Diffusion;
 use retrack_networks::schedule::SchedulerKind;
 use retrack_unlearn::texts;
 
 use super::{AGREEMENT, Drawn, Evaluation, Missing, Protocol, Subject, check_shape, once, phases};
 use crate::failure::Failure;
-use crate::latent::{self, PromptedSamples};
+use crate::latent;
 use crate::names::Metric;
 use crate::progress;
+use crate::samples::{Of, Prompt, Samples};
 use crate::source::PromptOptions;
 
 /// The published guidance.
@@ -97,20 +99,22 @@ pub(super) fn evaluate(
         skipped,
         ..Evaluation::default()
     };
-    let network = opened.model.network(device)?;
+    let network = opened.network(device)?;
     let phases = phases(&metrics, Some(prompts)).len();
     let first = 1 + phases - metrics.len();
     for (number, (prompt, forgotten)) in prompts.all().filter(|_| !metrics.is_empty()).enumerate() {
         let _phase = progress::phase(1 + number, phases);
-        let samples = PromptedSamples {
+        let samples = Samples {
             count: protocol.samples,
             steps: protocol.sampling_steps,
             scheduler: protocol.scheduler.map(SchedulerKind::from),
             seed,
             batch_size: 1,
-            prompt,
-            negative_prompt: "",
-            guidance: protocol.guidance.unwrap_or(GUIDANCE),
+            of: Of::Prompt(Prompt {
+                prompt,
+                negative: "",
+                guidance: protocol.guidance.unwrap_or(GUIDANCE),
+            }),
         };
         let title = latent::shortened(prompt);
         let samples = match samples.draw(opened, &network, device, &title) {
