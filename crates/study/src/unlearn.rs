@@ -8,6 +8,7 @@ use retrack_data::neighbors::{Neighbors, prepare, prepare_split};
 use retrack_data::{Dataset, Split};
 use retrack_networks::cost::Training;
 use retrack_networks::diffusion::{Condition, Diffusion};
+use retrack_unlearn::texts::Texts;
 use serde_json::{Value, json};
 
 use crate::delivery::Delivery;
@@ -16,7 +17,7 @@ use crate::failure::Failure;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
 use crate::observer::Observer;
 use crate::settings::{self, Settings};
-use crate::space::Work;
+use crate::space::{Needs, Work};
 use crate::task::Task;
 use crate::unlearning::{Outcome, Summary, Unlearning, fits, planned, publish, report_split};
 use crate::{interrupt, latent, machine, model, progress, unlearn_text};
@@ -124,26 +125,8 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     model::check_labels(&data, &split.retain, &opened.config)?;
     model::check_labels(&data, &split.forget, &opened.config)?;
 
-    let config = resolved(args, &settings, opened, &data, &split)?;
-    let draws = objective.draws();
-    let needs = Work {
-        footprint: opened.footprint(&Training {
-            size: [shape.height, shape.width],
-            batch_size: settings.batch_size,
-            ema: false,
-            two_gradients: draws.uniform || draws.mixture.is_some(),
-            rank: None,
-            images: split.forget.len() + split.retain.len(),
-            texts: 0,
-        }),
-        data: &data,
-        batch_size: settings.batch_size,
-        accumulate: settings.accumulate,
-        steps: settings.steps,
-        checkpoint_every: args.checkpoint_every,
-        model: copied,
-    }
-    .needs()?;
+    let config = resolved(args, &settings, opened, &data, &split, None)?;
+    let needs = needs(opened, args, &settings, &data, &split, None, copied)?;
     if !fits(args, config.clone(), &needs, observer)? {
         return Ok(None);
     }
@@ -206,29 +189,73 @@ pub fn convert(args: &Task, model: &mut dyn Diffusion) -> Result<u64, Failure> {
     Ok(model.weights().written_bytes().saturating_sub(before))
 }
 
-/// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
-fn resolved(
+/// What the run needs of disk and memory. `texts`: of a network that is told any; `copied`: bytes of the new folder.
+pub(crate) fn needs(
+    model: &dyn Diffusion,
     args: &Task,
     settings: &Settings,
-    model: &retrack_networks::model::Model,
     data: &Dataset,
     split: &Split,
+    texts: Option<&Texts>,
+    copied: u64,
+) -> Result<Needs, Failure> {
+    let shape = data.shape();
+    let draws = settings.method.objective().draws();
+    let training = Training {
+        size: [shape.height, shape.width],
+        batch_size: settings.batch_size,
+        ema: false,
+        two_gradients: draws.uniform || draws.mixture.is_some(),
+        rank: args.adapter_rank().map_err(Failure::input)?,
+        images: split.forget.len() + split.retain.len(),
+        texts: texts.map_or(0, |texts| texts.known.len()),
+    };
+    let work = Work {
+        footprint: model.footprint(&training),
+        data,
+        batch_size: settings.batch_size,
+        accumulate: settings.accumulate,
+        steps: settings.steps,
+        checkpoint_every: args.checkpoint_every,
+        model: copied,
+    };
+    work.needs()
+}
+
+/// Everything that decides the result, as the run records it. Rows are numbers; no pixels. `texts`: of a network that is
+/// told any.
+pub(crate) fn resolved(
+    args: &Task,
+    settings: &Settings,
+    model: &dyn Diffusion,
+    data: &Dataset,
+    split: &Split,
+    texts: Option<&Texts>,
 ) -> Result<Value, Failure> {
-    Ok(json!({
+    let mut config = json!({
         "command": "unlearn",
         "version": env!("CARGO_PKG_VERSION"),
         "model": args.model.display().to_string(),
-        "weights_sha256": digests(&model.folder)?,
+        "weights_sha256": digests(model.folder())?,
         "data": args.data.path.display().to_string(),
         "split": args.data.reading.split,
         "alpha": data.alpha(),
         "data_digest": data.digest()?,
-        // What names a file may say whose picture it is; the rows say which one it was.
+        // What names a file may say whose picture it is, and so may a prompt, which the digest stands for; the rows say
+        // which one it was.
         "forget": selected(&args.forget, &split.forget),
         "forget_rows": split.forget,
         "duplicate_rows": split.duplicates,
         "retained": split.retain.len(),
-        "device": args.device,
-        "settings": settings,
-    }))
+    });
+    if let Some(texts) = texts {
+        config["prompts"] = texts.known.len().into();
+        config["prompts_digest"] = texts.digest().into();
+    }
+    config["device"] = json!(args.device);
+    config["settings"] = json!(settings);
+    if let Ok(Some(rank)) = args.adapter_rank() {
+        config["adapter_rank"] = rank.into();
+    }
+    Ok(config)
 }

@@ -7,7 +7,6 @@ use crate::run::{Existing, RunFolder};
 use burn::tensor::Device;
 use retrack_data::neighbors::{Neighbor, NeighborError, Neighbors};
 use retrack_data::{Dataset, Split, original_prompt};
-use retrack_networks::cost::Training;
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::diffusion::Diffusion;
 use retrack_networks::lora;
@@ -15,19 +14,16 @@ use retrack_networks::random::Random;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
 use retrack_unlearn::texts::{Prompts, Texts};
-use serde_json::{Value, json};
 
 use crate::delivery::Delivery;
-use crate::evidence::{self, Private, selected};
+use crate::evidence::{self, Private};
 use crate::failure::Failure;
-use crate::folders::digests;
 use crate::latent::Opened;
 use crate::names::DtypeName;
 use crate::observer::Observer;
 use crate::settings::{self, Settings, TEXT_TO_IMAGE};
-use crate::space::Work;
 use crate::task::Task;
-use crate::unlearn::{convert, interrupted_before_the_first_step};
+use crate::unlearn::{convert, interrupted_before_the_first_step, needs, resolved};
 use crate::unlearning::{Outcome, Summary, Unlearning, fits, publish, report_split};
 use crate::{latent, model, progress};
 
@@ -102,26 +98,8 @@ pub fn unlearn(
         return Err(NeighborError::TooFew { wanted, retained }.into());
     }
     let texts = read_texts(args, &data, &split)?;
-    let config = resolved(args, &settings, opened, &data, &split, &texts)?;
-    let draws = objective.draws();
-    let needs = Work {
-        footprint: opened.footprint(&Training {
-            size: [shape.height, shape.width],
-            batch_size: settings.batch_size,
-            ema: false,
-            two_gradients: draws.uniform || draws.mixture.is_some(),
-            rank,
-            images: split.forget.len() + split.retain.len(),
-            texts: texts.known.len(),
-        }),
-        data: &data,
-        batch_size: settings.batch_size,
-        accumulate: settings.accumulate,
-        steps: settings.steps,
-        checkpoint_every: args.checkpoint_every,
-        model: copied,
-    }
-    .needs()?;
+    let config = resolved(args, &settings, opened, &data, &split, Some(&texts))?;
+    let needs = needs(opened, args, &settings, &data, &split, Some(&texts), copied)?;
     if args.dry_run {
         report_split(&split, &data);
     }
@@ -295,38 +273,4 @@ fn distances(
                 .collect()
         })
         .collect()
-}
-
-/// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
-fn resolved(
-    args: &Task,
-    settings: &Settings,
-    opened: &StableDiffusion,
-    data: &Dataset,
-    split: &Split,
-    texts: &Texts,
-) -> Result<Value, Failure> {
-    let mut config = json!({
-        "command": "unlearn",
-        "version": env!("CARGO_PKG_VERSION"),
-        "model": args.model.display().to_string(),
-        "weights_sha256": digests(&opened.model.folder)?,
-        "data": args.data.path.display().to_string(),
-        "split": args.data.reading.split,
-        "alpha": data.alpha(),
-        "data_digest": data.digest()?,
-        // What names a file may say whose picture it is, and so may a prompt, which the digest stands for.
-        "forget": selected(&args.forget, &split.forget),
-        "forget_rows": split.forget,
-        "duplicate_rows": split.duplicates,
-        "retained": split.retain.len(),
-        "prompts": texts.known.len(),
-        "prompts_digest": texts.digest(),
-        "device": args.device,
-        "settings": settings,
-    });
-    if let Ok(Some(rank)) = args.adapter_rank() {
-        config["adapter_rank"] = rank.into();
-    }
-    Ok(config)
 }
