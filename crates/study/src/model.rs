@@ -2,26 +2,21 @@
 
 use std::path::Path;
 
-use burn::module::Module;
-use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
 use retrack_data::pixels::to_byte;
-use retrack_data::{Alpha, Dataset, ImageShape, OpenOptions, Selection};
+use retrack_data::{Alpha, Dataset, OpenOptions, Selection};
 use retrack_networks::family::PixelConfig;
 use retrack_networks::model::Model;
-use retrack_networks::network::Network;
-use retrack_networks::random::Random;
-use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use serde_json::Value;
 
 use crate::evidence::names_files;
 use crate::failure::Failure;
+use crate::progress;
 use crate::situation::{self, Situation};
 use crate::source::{DataSource, Reading};
 use crate::space::Bytes;
-use crate::{progress, space};
 
 /// Memory for images while they are searched, and no more for a whole data set than four times this.
 pub const BUDGET: usize = 256 << 20;

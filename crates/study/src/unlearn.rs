@@ -1,7 +1,5 @@
 //! A model folder in, one that forgot out.
 
-use std::path::Path;
-
 use crate::run::RunFolder;
 use retrack_checkpoint::written::Command;
 use retrack_data::neighbors::{Neighbors, prepare, prepare_split};

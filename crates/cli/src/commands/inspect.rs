@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::args::InspectArgs;
 use crate::progress::say;
 use retrack_study::failure::Failure;
-use retrack_study::latent::{self, Opened};
+use retrack_study::latent;
 use retrack_study::model;
 use retrack_study::source::Reading;
 
