@@ -14,6 +14,7 @@ pub mod denoiser;
 pub mod diffusion;
 pub mod embeddings;
 pub mod family;
+mod fields;
 pub mod gradients;
 pub mod layers;
 pub mod lora;
