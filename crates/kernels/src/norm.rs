@@ -457,22 +457,23 @@ impl Vectorized for Apply<'_> {
             y,
         } = self;
         for p in 0..count {
+            // SAFETY: there are `count` pixels.
+            let (x, y) = unsafe { (x.add(p * channels), y.add(p * channels)) };
             let mut c = 0;
             while c < channels {
                 let lanes = channels - c;
-                // SAFETY: `lanes` channels of pixel `p` are left, and of each row.
+                // SAFETY: `lanes` channels of the pixel are left, and of each row.
                 unsafe {
                     let row = |row: &[f32]| load(simd, row.as_ptr().add(c), lanes);
-                    let (x, y) = (x.add(p * channels + c), y.add(p * channels + c));
-                    let (factor, offset) = (row(affine.factor), row(affine.offset));
-                    let normal = simd.mul_add_e_f32s(load(simd, x, lanes), factor, offset);
+                    let x = load(simd, x.add(c), lanes);
+                    let normal = simd.mul_add_e_f32s(x, row(affine.factor), row(affine.offset));
                     let z = simd.mul_add_e_f32s(normal, row(affine.gamma), row(affine.beta));
                     let value = if silu {
                         simd.mul_f32s(z, simd::sigmoid(simd, z))
                     } else {
                         z
                     };
-                    store(simd, y, lanes, value);
+                    store(simd, y.add(c), lanes, value);
                 }
                 c += S::F32_LANES;
             }
@@ -511,29 +512,30 @@ impl Vectorized for GatherSums<'_> {
         }
         // Pixel by pixel: the sums stay in the nearest cache, and memory is read in its order.
         for p in 0..self.count {
+            let pixel = p * channels;
             let mut c = 0;
             while c + S::F32_LANES <= channels {
                 // SAFETY: a whole vector of channels is left.
-                unsafe { self.vector(simd, p, c, S::F32_LANES) };
+                unsafe { self.vector(simd, pixel, c, S::F32_LANES) };
                 c += S::F32_LANES;
             }
             if c < channels {
                 // SAFETY: so many channels are left.
-                unsafe { self.vector(simd, p, c, channels - c) };
+                unsafe { self.vector(simd, pixel, c, channels - c) };
             }
         }
     }
 }
 
 impl GatherSums<'_> {
-    /// `lanes` channels from `c` on of pixel `p`.
+    /// `lanes` channels from `c` on of the pixel that begins at `pixel`.
     ///
     /// # Safety
     ///
     /// The fields are what the type asks for, and these channels exist.
     #[inline(always)]
-    unsafe fn vector<S: Simd>(&self, simd: S, p: usize, c: usize, lanes: usize) {
-        let at = p * self.channels + c;
+    unsafe fn vector<S: Simd>(&self, simd: S, pixel: usize, c: usize, lanes: usize) {
+        let at = pixel + c;
         // SAFETY: the caller's.
         unsafe {
             let row = |row: &[f32]| load(simd, row.as_ptr().add(c), lanes);
@@ -585,12 +587,14 @@ impl Vectorized for Combine {
             dx,
         } = self;
         for p in 0..count {
+            // SAFETY: there are `count` pixels.
+            let (x, dx) = unsafe { (x.add(p * channels), dx.add(p * channels)) };
             let mut c = 0;
             while c < channels {
                 let lanes = channels - c;
-                // SAFETY: `lanes` channels of pixel `p` are left, and of each row.
+                // SAFETY: `lanes` channels of the pixel are left, and of each row.
                 unsafe {
-                    let (x, dx) = (x.add(p * channels + c), dx.add(p * channels + c));
+                    let (x, dx) = (x.add(c), dx.add(c));
                     let (slope, level) = (
                         load(simd, slope.add(c), lanes),
                         load(simd, level.add(c), lanes),
