@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor};
-use retrack_checkpoint::folder::{Class, ModelFolder};
+use retrack_checkpoint::folder::{Class, FolderError, ModelFolder};
 use retrack_checkpoint::words::counted;
 use retrack_data::{Dataset, MEMORIZED, captions, is_published};
 use retrack_networks::diffusion::{Condition, Diffusion};
@@ -16,6 +16,7 @@ use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffu
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
 use crate::names::SamplerName;
+use crate::run::{RunFolder, State};
 use crate::source::{DataSource, PromptOptions};
 use crate::{model, progress};
 
@@ -38,7 +39,7 @@ impl DerefMut for Opened {
 
 /// Opens a model of any kind and says what in its configuration means nothing.
 pub fn open(path: &Path) -> Result<Opened, Failure> {
-    let folder = ModelFolder::open(path).map_err(Failure::from)?;
+    let folder = ModelFolder::open(path).map_err(|error| unfinished(path, error))?;
     if folder.class == Class::Unconditional {
         return Ok(Opened(Box::new(model::from_folder(folder)?)));
     }
@@ -51,6 +52,18 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
     }
     warn_of_adapter(path, &opened.model);
     Ok(Opened(Box::new(opened)))
+}
+
+/// Why a folder is no model: a run there may not have come to its end.
+fn unfinished(path: &Path, error: FolderError) -> Failure {
+    match RunFolder::state(path) {
+        State::Interrupted => Failure::input(format!(
+            "{}: the run there was interrupted and has no model yet; finish it with `retrack unlearn --resume` or \
+             `retrack train --resume` and the options that began it",
+            path.display()
+        )),
+        _ => error.into(),
+    }
 }
 
 impl Opened {
@@ -151,7 +164,7 @@ pub enum Network {
 
 /// Opens a denoiser of either kind; a conditional one may lie alone.
 pub fn open_network(path: &Path) -> Result<Network, Failure> {
-    let folder = ModelFolder::open(path).map_err(Failure::from)?;
+    let folder = ModelFolder::open(path).map_err(|error| unfinished(path, error))?;
     if folder.class == Class::Unconditional {
         return Ok(Network::Image(Box::new(model::from_folder(folder)?)));
     }

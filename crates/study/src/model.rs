@@ -8,7 +8,7 @@ use retrack_data::pixels::to_byte;
 use retrack_data::{Alpha, Dataset, OpenOptions, Selection};
 use retrack_networks::family::PixelConfig;
 use retrack_networks::model::Model;
-use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
+use retrack_networks::schedule::{Sampler, ScheduleError, SchedulerConfig, SchedulerKind};
 use serde_json::Value;
 
 use crate::evidence::names_files;
@@ -264,6 +264,26 @@ pub fn steps(kind: SchedulerKind, scheduler: &SchedulerConfig, wanted: usize) ->
     let allowed = |steps: &usize| Sampler::new(kind, scheduler, *steps).is_ok();
     // Where nothing is allowed, the sampler says why.
     (1..=most).rev().find(allowed).unwrap_or(most)
+}
+
+/// A sampler by a model's scheduler.
+///
+/// # Errors
+/// What of the scheduler's file does not fit, with that file.
+pub fn sampler(
+    kind: SchedulerKind,
+    scheduler: &SchedulerConfig,
+    steps: usize,
+    folder: &ModelFolder,
+) -> Result<Sampler, Failure> {
+    Sampler::new(kind, scheduler, steps).map_err(|error| match error {
+        ScheduleError::Unsupported { .. } => Failure::input(format!(
+            "{}: not a schedule for {}: {error}",
+            folder.scheduler_path().display(),
+            format!("{kind:?}").to_uppercase()
+        )),
+        error => error.into(),
+    })
 }
 
 /// Pixels of what a network made, values around [-1, 1].

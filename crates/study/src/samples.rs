@@ -16,7 +16,7 @@ use retrack_networks::stable_diffusion::StableDiffusion;
 
 use crate::failure::Failure;
 use crate::latent::embed;
-use crate::model::{check_denoises, check_images, to_bytes};
+use crate::model::{check_denoises, check_images, sampler, to_bytes};
 use crate::situation::{self, Situation};
 use crate::{progress, space};
 
@@ -187,7 +187,7 @@ impl Samples<'_> {
     /// `how`: what else decides what is drawn.
     fn sampler(&self, model: &dyn Diffusion, how: String) -> Result<Sampler, Failure> {
         let (kind, config) = model.sampling(self.scheduler);
-        let sampler = Sampler::new(kind, config, self.steps)?;
+        let sampler = sampler(kind, config, self.steps, model.folder())?;
         progress::detail(format_args!(
             "{} images by {} in {} steps{how}, {} at a time, seed {}",
             self.count,

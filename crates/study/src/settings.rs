@@ -6,7 +6,9 @@ use retrack_checkpoint::files::read_text;
 use retrack_data::neighbors::Neighbors;
 use retrack_unlearn::objective::Method;
 use retrack_unlearn::optimizer::AdamWConfig;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::evaluation::Protocol;
 use crate::failure::Failure;
@@ -308,6 +310,25 @@ pub fn note_source(args: &Task, text_to_image: bool, height: usize, width: usize
 }
 
 impl Settings {
+    /// Those that a run recorded; nothing where that is no record of any.
+    pub fn recorded(record: &Value) -> Option<Self> {
+        fn take<T: DeserializeOwned>(all: &mut Map<String, Value>, key: &str) -> Option<T> {
+            serde_json::from_value(all.shift_remove(key)?).ok()
+        }
+        let mut all = record.as_object()?.clone();
+        Some(Self {
+            neighbors: take(&mut all, "neighbors")?,
+            steps: take(&mut all, "steps")?,
+            batch_size: take(&mut all, "batch_size")?,
+            accumulate: take(&mut all, "accumulate")?,
+            learning_rate: take(&mut all, "learning_rate")?,
+            adamw: take(&mut all, "adamw")?,
+            seed: take(&mut all, "seed")?,
+            // What is left.
+            method: serde_json::from_value(Value::Object(all)).ok()?,
+        })
+    }
+
     /// Resolves preset, file and command line for images of this size.
     ///
     /// # Errors

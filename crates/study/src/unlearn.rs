@@ -139,7 +139,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
             args,
             &settings,
             &split,
-            Outcome::default(),
+            Outcome::of_waiting(&args.out),
             &run,
         )));
     }

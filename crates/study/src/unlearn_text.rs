@@ -125,7 +125,7 @@ pub fn unlearn(
             args,
             &settings,
             &split,
-            Outcome::default(),
+            Outcome::of_waiting(&args.out),
             run,
         )));
     }

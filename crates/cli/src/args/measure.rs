@@ -226,7 +226,8 @@ const VERIFY_MORE: &str = "\
 Compared are the SHA-256 of the base model's weights, of every file of the written model (but its README.md) and of the \
 run's record, the data set's digest, the keyed digests of the forgotten images where the run's key is there, the page \
 with its report.json, the version of retrack, how many weights changed, and the scores of the report, measured again \
-on both folders with the recorded seeds.";
+on both folders with the recorded seeds. Verdict, tables, charts and pictures of the report are made again of that and \
+compared; what the report says of times, of the machine, of where files lie and of neighbors is not.";
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = VERIFY_EXAMPLES)]

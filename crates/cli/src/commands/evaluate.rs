@@ -192,6 +192,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             name: found.name,
             scores: &found.evaluation.scores,
             drawn: &found.evaluation.drawn,
+            known_controls: found.evaluation.known_controls,
         })
         .collect();
     let mut facts = vec![

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::pace::Pace;
-use self::summary::{caption, failures, notes, summarize, table};
+use self::summary::{caption, collapses, failures, notes, summarize, table};
 use crate::args::ExperimentArgs;
 use crate::progress;
 use crate::progress::{Printed, say};
@@ -123,6 +123,12 @@ struct Outcome {
     skipped: Vec<Missing>,
     #[serde(default)]
     failed: Vec<Missing>,
+    /// Why there is no model to measure: its training came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unlearning_failed: Option<String>,
+    /// How many times its start the loss of the retained images reached, where that was too much: a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    collapse: Option<String>,
     #[serde(default)]
     notes: Vec<String>,
 }
@@ -365,6 +371,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let summary = json!({
         "experiment": identity,
         "failed": failures(&outcomes),
+        "collapsed": collapses(&outcomes),
         "lines": lines.iter().map(|line| summarize(&line.name(), &outcomes)).collect::<Vec<_>>(),
     });
     let text = serde_json::to_string_pretty(&summary).expect("JSON has no unwritable values");
@@ -379,6 +386,11 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             .iter()
             .filter(|outcome| outcome.line == line.name())
             .map(|outcome| outcome.scores.clone())
+            .collect(),
+        collapsed: outcomes
+            .iter()
+            .filter(|outcome| outcome.line == line.name() && outcome.collapse.is_some())
+            .map(|outcome| outcome.run.clone())
             .collect(),
     });
     let about = About {
@@ -627,8 +639,19 @@ impl Comparison<'_> {
         }
         let (model, seconds) = match (&unlearning, run.line) {
             (Some(unlearning), _) => {
-                let seconds = self.unlearn(unlearning, &settings)?;
-                (unlearning.out.clone(), seconds)
+                match self.unlearn(unlearning, &settings) {
+                    // The others may do better.
+                    Err(failure) if failure.diverged => {
+                        let message = failure.message;
+                        progress::warn(format!("{}: unlearning failed: {message}", run.name()));
+                        interrupt::at_once(KEPT);
+                        return self.keep(Outcome {
+                            unlearning_failed: Some(message),
+                            ..self.nothing_of(run, settings)
+                        });
+                    }
+                    seconds => (unlearning.out.clone(), seconds?),
+                }
             }
             (None, Line::Retrained) => {
                 let path = self.args.retrained.clone();
@@ -640,21 +663,45 @@ impl Comparison<'_> {
         let found = self
             .protocol
             .evaluate(&model, subject, run.seed, self.device)?;
-        let outcome = Outcome {
-            run: run.name(),
-            line: run.line.name(),
-            seed: run.seed,
-            forget: self.shown[run.forget].clone(),
-            settings,
+        let collapse = match &unlearning {
+            Some(unlearning) => collapse(&unlearning.out)?,
+            None => None,
+        };
+        self.keep(Outcome {
             seconds,
             measuring_seconds: start.elapsed().as_secs_f64(),
             scores: found.scores,
             skipped: found.skipped,
             failed: found.failed,
+            collapse,
             notes: found.notes,
-        };
+            ..self.nothing_of(run, settings)
+        })
+    }
+
+    /// A run of which nothing is known yet.
+    fn nothing_of(&self, run: &Run, settings: Value) -> Outcome {
+        Outcome {
+            run: run.name(),
+            line: run.line.name(),
+            seed: run.seed,
+            forget: self.shown[run.forget].clone(),
+            settings,
+            seconds: None,
+            measuring_seconds: 0.0,
+            scores: Vec::new(),
+            skipped: Vec::new(),
+            failed: Vec::new(),
+            unlearning_failed: None,
+            collapse: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Writes a result, so that its run is not repeated.
+    fn keep(&self, outcome: Outcome) -> Result<Outcome, Failure> {
         let text = serde_json::to_string_pretty(&outcome).expect("JSON has no unwritable values");
-        let name = result(Path::new(""), &run.name());
+        let name = result(Path::new(""), &outcome.run);
         let content = format!("{text}\n").into_bytes();
         self.output.borrow_mut().put(&[(name, content)])?;
         Ok(outcome)
@@ -695,6 +742,23 @@ impl Comparison<'_> {
             ..unlearn_args(self.args, &self.forget[run.forget], &out)
         }
     }
+}
+
+/// What an unlearning run recorded of retained images that it lost, in a sentence.
+///
+/// # Errors
+/// A record that cannot be read.
+fn collapse(out: &Path) -> Result<Option<String>, Failure> {
+    let events = evidence::read_events(&out.join("run").join("events.jsonl"))?;
+    let factor = events.iter().find_map(|event| event.get("collapse_factor"));
+    Ok(factor.map(|factor| {
+        let far = match factor.as_f64() {
+            Some(factor) => format!("reached {factor:.1} times what it was at first"),
+            // JSON has no other numbers.
+            None => "is not finite any more".into(),
+        };
+        format!("the loss of the retained images {far}: the model lost what it should keep")
+    }))
 }
 
 /// What the unlearning runs of an experiment have in common.

@@ -11,7 +11,8 @@ use retrack_study::evaluation::{Protocol, sentences};
 pub(super) fn notes(outcomes: &[Outcome]) -> Vec<String> {
     let said = |outcome: &Outcome| {
         let skipped = sentences(&outcome.skipped, "was skipped");
-        [skipped, outcome.notes.clone()].concat()
+        let collapse = outcome.collapse.iter().cloned().collect();
+        [skipped, outcome.notes.clone(), collapse].concat()
     };
     // Of many runs a note says the same with other numbers.
     let kind = |note: &str| -> String { note.chars().filter(|c| !c.is_numeric()).collect() };
@@ -50,12 +51,21 @@ fn named(runs: &[String]) -> String {
 pub(super) fn failures(outcomes: &[Outcome]) -> Vec<String> {
     let of_run = |outcome: &Outcome| {
         let name = &outcome.run;
-        let sentences = sentences(&outcome.failed, "failed").into_iter();
-        sentences
+        let unlearning = outcome.unlearning_failed.iter();
+        let unlearning = unlearning.map(|reason| format!("unlearning failed: {reason}"));
+        unlearning
+            .chain(sentences(&outcome.failed, "failed"))
             .map(|sentence| format!("{name}: {sentence}"))
             .collect::<Vec<_>>()
     };
     outcomes.iter().flat_map(of_run).collect()
+}
+
+/// The runs whose model lost what it should keep, with what was seen.
+pub(super) fn collapses(outcomes: &[Outcome]) -> Vec<String> {
+    let of_run =
+        |outcome: &Outcome| Some(format!("{}: {}", outcome.run, outcome.collapse.as_ref()?));
+    outcomes.iter().filter_map(of_run).collect()
 }
 
 /// Names of the scores, in the order in which they were found.
@@ -186,6 +196,8 @@ mod tests {
                 Some(_) => Vec::new(),
                 None => vec![missing("not finite")],
             },
+            unlearning_failed: None,
+            collapse: None,
             notes: Vec::new(),
         }
     }
