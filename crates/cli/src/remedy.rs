@@ -111,12 +111,13 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
             "ask for fewer by a smaller `neighbors` in a TOML file that --config names"
         }
         (Situation::TooManyNeighbors, Unlearn | Neighbors) => "give a smaller --neighbors",
-        (
-            Situation::BeyondHalf | Situation::BeyondItsType | Situation::BeyondFixedType,
-            Experiment,
-        ) => {
+        (Situation::BeyondHalf, Experiment) => {
+            "start again in another folder with --dtype bf16 or --dtype f32"
+        }
+        (Situation::BeyondItsType, Experiment) => "start again in another folder with --dtype f32",
+        (Situation::BeyondFixedType, Experiment) => {
             "start again in another folder, with a base model that is saved in f32 or with a lower learning_rate in a \
-                 TOML file that --config names"
+             TOML file that --config names"
         }
         (Situation::BeyondHalf, Unlearn) => {
             "the trained network is kept: give the same command with --resume and --dtype bf16 or --dtype f32"

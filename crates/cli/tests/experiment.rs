@@ -217,6 +217,77 @@ fn another_experiment_in_the_same_folder_is_refused() {
 }
 
 #[test]
+fn what_a_preset_or_a_file_forgets_and_the_data_lacks_is_not_said_to_be_typed() {
+    let folder = folder();
+    let line = EXPERIMENT.replace("--forget photos/03.png ", "");
+    // 16 photos without labels.
+    let rows = line.replace("mnist-tshirt", "cifar10");
+    folder.refused(
+        &rows,
+        &[
+            "the preset cifar10 has row:10000",
+            "give --forget for what this data set has",
+        ],
+    );
+    folder.refused(
+        &line,
+        &["the preset mnist-tshirt has label:10", "give --forget"],
+    );
+    let listing = |forget: &str| {
+        let said = format!("[experiment]\nforget = [{forget}]");
+        folder.write("small.toml", SMALL.replace("[experiment]", &said));
+    };
+    listing("\"row:99\"");
+    folder.refused(&line, &["small.toml has row:99", "give --forget"]);
+    listing("\"row:3\", \"photos/03.png\"");
+    folder.refused(
+        &line,
+        &["`forget` of small.toml: photos/03.png is the same as row:3"],
+    );
+    listing("\"row:3\", \"row:3\"");
+    folder.refused(&line, &["`forget` of small.toml: row:3 is listed twice"]);
+    folder.write("small.toml", SMALL);
+    // Typed, it is the user's own; and the remedy works.
+    folder.refused(
+        &format!("{rows} --forget row:99"),
+        &["error: \"row:99\" selects row 99"],
+    );
+    folder.done(&format!("{rows} --forget row:3 --dry-run"));
+}
+
+#[test]
+fn an_experiment_writes_its_models_in_the_type_that_was_asked_for_and_goes_on_with_the_same() {
+    let folder = folder();
+    let line = EXPERIMENT
+        .replace("retrack,neggrad", "neggrad")
+        .replace("0-1", "0")
+        .replace("--metrics frequency", "--metrics nll");
+    let narrow = format!("{line} --dtype bf16");
+    let said = folder.done(&narrow);
+    assert!(!said.stdout.contains("samples a run"), "{}", said.stdout);
+    assert_eq!(folder.read_json("out/experiment.json")["dtype"], "BF16");
+    let weights =
+        folder.read("out/models/neggrad-seed0-forget0/unet/diffusion_pytorch_model.safetensors");
+    let header = String::from_utf8_lossy(&weights[8..600]);
+    assert!(
+        header.contains("BF16") && !header.contains("\"F32\""),
+        "{header}"
+    );
+    folder.done(&narrow);
+    for other in [line.clone(), format!("{line} --dtype f32")] {
+        folder.refused(&other, &["out", "another dtype"]);
+    }
+    let plain = line.replace("--out out", "--out plain");
+    folder.done(&plain);
+    assert!(
+        folder
+            .read_json("plain/experiment.json")
+            .get("dtype")
+            .is_none()
+    );
+}
+
+#[test]
 fn what_a_metric_needs_is_said_and_used_when_it_is_given() {
     let folder = folder();
     let evaluate = "evaluate --model model --data photos --forget photos/03.png --metrics \

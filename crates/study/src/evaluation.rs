@@ -310,6 +310,11 @@ impl Protocol {
         Ok(tried)
     }
 
+    /// Whether samples are drawn, as the protocol says it, for any of these metrics: of prompts for all.
+    pub fn draws(&self, metrics: &[Metric]) -> bool {
+        self.guidance.is_some() || metrics.iter().any(|metric| metric.draws_samples())
+    }
+
     fn without(&self, lacks: &[Missing]) -> Vec<Metric> {
         let lacking = |metric| lacks.iter().any(|lack| lack.metric == metric);
         let metrics = self.metrics.iter().copied();
@@ -549,7 +554,7 @@ impl Metric {
     }
 
     /// Whether it finds the forgotten image or does not.
-    fn looks_for_the_image(self) -> bool {
+    pub fn looks_for_the_image(self) -> bool {
         matches!(
             self,
             Self::Frequency | Self::Injection | Self::Copies | Self::Cluster

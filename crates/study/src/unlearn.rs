@@ -13,6 +13,7 @@ use crate::delivery::Delivery;
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
+use crate::names::DtypeName;
 use crate::observer::Observer;
 use crate::settings::{self, Settings};
 use crate::space::{Needs, Work};
@@ -82,7 +83,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
             args, existing, &planned, key, &device, opened, copied, observer,
         );
     }
-    let copied = copied + convert(args, &mut *opened)?;
+    let copied = copied + convert(args.dtype, &mut *opened)?;
     let opened = opened.as_pixels().expect("the other kind");
     let network = opened.network(&device.clone().autodiff())?;
     let data = model::open_data(&args.data, opened)?;
@@ -177,8 +178,8 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
 ///
 /// # Errors
 /// Files whose form does not allow it.
-pub fn convert(args: &Task, model: &mut dyn Diffusion) -> Result<u64, Failure> {
-    let Some(dtype) = args.dtype else {
+pub fn convert(dtype: Option<DtypeName>, model: &mut dyn Diffusion) -> Result<u64, Failure> {
+    let Some(dtype) = dtype else {
         return Ok(0);
     };
     let before = model.weights().written_bytes();

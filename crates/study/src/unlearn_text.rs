@@ -69,7 +69,7 @@ pub fn unlearn(
         ));
     }
     if rank.is_none() {
-        copied += convert(args, &mut *opened)?;
+        copied += convert(args.dtype, &mut *opened)?;
     }
     let opened = opened.as_latents().expect("a text-to-image model");
     let data = latent::open_data(&args.data, opened)?;

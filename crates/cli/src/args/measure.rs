@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use retrack_study::names::{MethodName, Metric, SamplerName};
+use retrack_study::names::{DtypeName, MethodName, Metric, SamplerName};
 use retrack_study::source::PromptOptions;
 
 use super::{DataArgs, MachineArgs, SEL, SEL_LONG, heading, one_of};
@@ -205,6 +205,9 @@ pub struct ExperimentArgs {
     /// Where models, results, the table and the report go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Element type of the models' written weights: f32 keeps what 16 bits would round away [default: the model's own]
+    #[arg(long, value_name = "T", value_parser = one_of::<DtypeName>(), help_heading = heading::OUTPUT)]
+    pub dtype: Option<DtypeName>,
     /// Exit with 3 where a run of a method still shows a forgotten image
     #[arg(long, help_heading = heading::OUTPUT)]
     pub fail_if_found: bool,

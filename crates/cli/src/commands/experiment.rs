@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use retrack_checkpoint::durable;
+use retrack_checkpoint::folder::Dtype;
 use retrack_checkpoint::lock::{self, Lock};
 use retrack_checkpoint::words::counted;
 use retrack_checkpoint::written::{self, Command, Output};
@@ -44,7 +45,7 @@ use retrack_study::settings::{Experiment, Settings};
 use retrack_study::situation::{self, Situation};
 use retrack_study::space::{Needs, Work};
 use retrack_study::task::Task;
-use retrack_study::unlearn::unlearn;
+use retrack_study::unlearn::{convert, unlearn};
 use retrack_study::{interrupt, latent, machine, model};
 
 /// The file that says what is compared.
@@ -154,7 +155,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     outside_all(&args.out, inputs.chain(forget))?;
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
-    let opened = latent::open(&args.model)?;
+    let mut opened = latent::open(&args.model)?;
+    let wider = convert(args.dtype, &mut *opened)?;
     let prompts = opened.prompts(&args.prompts.options(), &args.data.path)?;
     let protocol = Protocol {
         metrics: args.metrics.clone().unwrap_or(preset.protocol.metrics),
@@ -183,6 +185,18 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     once("--methods", &args.methods, |&method| {
         Line::Method(method).name()
     })?;
+    // Who lists what nobody typed.
+    let listed_by = match &args.config {
+        _ if !args.forget.is_empty() || preset.forget.is_empty() => None,
+        Some(path) if Experiment::resolve(&args.preset, None)?.forget != preset.forget => {
+            Some(path.display().to_string())
+        }
+        _ => Some(format!("the preset {}", args.preset)),
+    };
+    let option = listed_by.as_ref().map_or_else(
+        || "--forget".to_string(),
+        |source| format!("`forget` of {source}"),
+    );
     let forget = if args.forget.is_empty() {
         preset.forget
     } else {
@@ -204,7 +218,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         None => preset.seeds,
     };
     once("--seeds", &seeds, u64::to_string)?;
-    once("--forget", &forget, String::clone)?;
+    once(&option, &forget, String::clone)?;
 
     let data = opened.open_data(&args.data.source())?;
     let judges = protocol.judges(&data, &device)?;
@@ -213,11 +227,22 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let mut rows = Vec::with_capacity(forget.len());
     for selection in &forget {
         let one = std::slice::from_ref(selection);
-        let found = model::select(one, &data)?;
+        let found = model::select(one, &data);
+        let found = found.map_err(|error| match &listed_by {
+            Some(source) => Failure {
+                message: format!(
+                    "{source} has {selection} as what to forget: {}; give --forget for what this data set has, once for \
+                     each run",
+                    error.message
+                ),
+                ..error
+            },
+            None => error,
+        })?;
         shown.push(evidence::selected(one, &found));
         rows.push(found);
     }
-    once_each(&data, &forget, &rows)?;
+    once_each(&data, &option, &forget, &rows)?;
     let subject = |place: usize| {
         let forget = std::slice::from_ref(&forget[place]);
         let subject = Subject::new(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
@@ -225,8 +250,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     };
     let mut current = subject(0)?;
     let classes = protocol.classes(&opened, &current.1)?;
-    protocol.tried(&current.1, opened.scheduler(), args.fail_if_found)?;
-    let copied = opened.folder().check_copy()?;
+    let metrics = protocol.tried(&current.1, opened.scheduler(), args.fail_if_found)?;
+    let copied = opened.folder().check_copy()? + wider;
     let mut weights = json!({"original": digests(opened.folder())?});
     if let Some(path) = &args.retrained {
         let reference = latent::open(path)?;
@@ -254,6 +279,9 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     });
     if evidence::names_files(&forget) {
         identity["forget_rows"] = json!(rows);
+    }
+    if let Some(dtype) = args.dtype {
+        identity["dtype"] = Dtype::from(dtype).to_string().into();
     }
     if let Some(prompts) = &prompts {
         identity["prompts"] = prompts.count().into();
@@ -378,7 +406,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let markdown = format!(
         "{}\n{}",
         table.markdown(),
-        caption(&protocol, &shown, &seeds, classes.is_some())
+        caption(&protocol, &metrics, &shown, &seeds, classes.is_some())
     );
     let runs = lines.iter().map(|line| compared::Line {
         name: line.name(),
@@ -402,7 +430,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             Fact::new("Data set", args.data.path.display()),
             Fact::new(
                 "How it was measured",
-                caption(&protocol, &shown, &seeds, classes.is_some()).trim_end(),
+                caption(&protocol, &metrics, &shown, &seeds, classes.is_some()).trim_end(),
             ),
         ],
         device: &args.machine.device,
@@ -420,7 +448,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     files.extend(evidence::forms(&report));
     output.borrow_mut().put(&files)?;
     progress::table(&table);
-    progress::tell(caption(&protocol, &forget, &seeds, classes.is_some()).trim_end());
+    progress::tell(caption(&protocol, &metrics, &forget, &seeds, classes.is_some()).trim_end());
     say!();
     progress::tell(evidence::printed(&report.verdict, &said));
     progress::tell(format_args!(
@@ -445,11 +473,16 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     }
 }
 
-/// An image that is named in two ways would be two runs of one thing.
+/// An image that is named in two ways would be two runs of one thing. `option`: where they are named.
 ///
 /// # Errors
 /// Two selections of the same images, an image that cannot be read.
-fn once_each(data: &Dataset, forget: &[String], rows: &[Vec<usize>]) -> Result<(), Failure> {
+fn once_each(
+    data: &Dataset,
+    option: &str,
+    forget: &[String],
+    rows: &[Vec<usize>],
+) -> Result<(), Failure> {
     if rows.len() < 2 {
         return Ok(());
     }
@@ -458,7 +491,7 @@ fn once_each(data: &Dataset, forget: &[String], rows: &[Vec<usize>]) -> Result<(
         let images = data.digests(rows)?;
         if let Some(first) = known.iter().position(|one| *one == images) {
             return Err(Failure::input(format!(
-                "--forget: {selection} is the same as {}; leave one of them out",
+                "{option}: {selection} is the same as {}; leave one of them out",
                 forget[first]
             )));
         }
@@ -767,6 +800,7 @@ fn unlearn_args(args: &ExperimentArgs, forget: &str, out: &Path) -> Task {
         preset: Some(args.preset.clone()),
         config: args.config.clone(),
         checkpoint_every: Some(CHECKPOINT_EVERY),
+        dtype: args.dtype,
         no_report: true,
         prompt: args.prompts.prompt.clone(),
         captions: args.captions.clone(),
