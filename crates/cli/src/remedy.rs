@@ -91,6 +91,9 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
             "for another run choose another --out, or give --force to replace this one"
         }
         (Situation::NoClass, Sample) => "say which with --class",
+        (Situation::NoLabel, Evaluate) => {
+            "say with --class which one all samples and attempts are of"
+        }
         (Situation::ForeignScheduler, Sample | Evaluate) => "--scheduler chooses another",
         (Situation::ForeignScheduler, Experiment) => {
             "`scheduler` under [experiment] in a TOML file that --config names chooses another"

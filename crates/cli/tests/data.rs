@@ -277,7 +277,10 @@ fn formats_that_are_not_read_are_named_with_a_way_out() {
         ("cifar-100-python/train", &["CIFAR-100", "binary version"]),
         (
             "pictures.npz",
-            &["NumPy", "numpy.load('pictures.npz')['train_im']"],
+            &[
+                "NumPy",
+                "(a.ndim > 2, a.size)))(numpy.load('pictures.npz'))",
+            ],
         ),
         ("pictures.npy", &["NumPy", "numpy.load('pictures.npy')"]),
         (
@@ -305,7 +308,13 @@ fn formats_that_are_not_read_are_named_with_a_way_out() {
             "checkpoint-500/optimizer.bin",
             &["save_state", "no data set"],
         ),
-        ("spaced.npz", &["z[z.files[0]]", "x.squeeze()"]),
+        (
+            "spaced.npz",
+            &[
+                "(a.ndim > 2, a.size)))(numpy.load('spaced.npz'))",
+                "x.squeeze()",
+            ],
+        ),
         ("below/tar", &["train/0.tar", "tar xf"]),
         ("below/tf", &["train/a.tfrecord", "TFRecord"]),
         ("below/npz", &["train/a.npz", "NumPy"]),
@@ -421,6 +430,38 @@ fn the_split_that_is_suggested_is_the_one_that_was_trained_on_and_for_controls_a
     );
     let said = folder.done(&format!("{line} --controls-split test"));
     assert!(!said.stderr.contains("the controls are"), "{}", said.stderr);
+}
+
+#[test]
+fn what_lies_in_no_split_is_chosen_as_the_refusal_says() {
+    let folder = Folder::new();
+    for row in 0..PHOTOS {
+        folder.write(&format!("bare/{row:02}.png"), photo_png(row));
+        folder.write(&format!("bare/test/{row:02}.png"), photo_png(row + 50));
+        for (at, part) in ["test", "train", "unsup"].into_iter().enumerate() {
+            let name = format!("three/{part}/{row:02}.png");
+            folder.write(&name, photo_png(row + 100 * at));
+        }
+    }
+    let refusal = folder
+        .ends("neighbors --data bare --forget row:3", 2)
+        .stderr;
+    assert!(
+        refusal.contains("such as --split \"\", or --split all"),
+        "{refusal}"
+    );
+    let chosen = |data: &str, split: &str| {
+        let words = ["inspect", data, "--split", split];
+        let (code, said) = folder.outcome(words.into_iter());
+        assert_eq!(code, Some(0), "{}", said.stderr);
+        said.stdout
+    };
+    let has = |said: &str, count: usize| said.contains(&format!("images  {count}\n"));
+    assert!(has(&chosen("bare", ""), PHOTOS));
+    assert!(has(&chosen("bare", "all"), 2 * PHOTOS));
+    let refusal = folder.ends("inspect three --split none", 2).stderr;
+    assert!(refusal.contains("unsup (16 images"), "{refusal}");
+    assert!(has(&chosen("three", "unsup"), PHOTOS));
 }
 
 #[test]

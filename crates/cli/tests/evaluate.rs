@@ -387,6 +387,41 @@ fn a_model_with_classes_is_measured_with_the_forgotten_images_classes_or_with_th
 }
 
 #[test]
+fn a_class_that_is_typed_needs_no_labels_and_where_none_is_typed_it_is_what_is_advised() {
+    // Pixels on a side of what the digit classifier takes.
+    const DIGIT: usize = 28;
+    let folder = Folder::new();
+    let images = folder.idx(24, DIGIT, 3);
+    folder.tiny_arch(json!({ "num_class_embeds": 3, "sample_size": DIGIT }));
+    folder.done(&format!(
+        "train --data {images} --arch tiny.json --steps 1 --batch-size 4 --lr 0.1 --warmup 1 --out model"
+    ));
+    for row in 0..12 {
+        let name = format!("plain/{row:02}.png");
+        folder.write(&name, png(noise(row, DIGIT * DIGIT)));
+    }
+    let line = "evaluate --model model --data plain --forget row:1 --samples 2 --steps 2 --out report --force --json";
+    let said = folder.done(&format!("{line} --metrics frequency,injection --class 1"));
+    assert_eq!(said.json()["classes"], json!([1]));
+    assert_eq!(scores(&said.json(), "model").len(), 4, "{}", said.stdout);
+    // What is compared with images of that class cannot be.
+    let line = line.replace("--out report --force", "--out other");
+    folder.refused(
+        &format!("{line} --metrics digits --class 1"),
+        &["digits was skipped: no retained image is labeled 1"],
+    );
+    let nothing = "the model has classes, but the data set has no labels";
+    folder.refused(
+        &format!("{line} --metrics frequency"),
+        &[nothing, "plain", "--class"],
+    );
+    folder.refused(
+        "unlearn --model model --data plain --forget row:1 --steps 1 --neighbors 2 --out o",
+        &[nothing, "`label` column"],
+    );
+}
+
+#[test]
 fn what_is_still_found_is_said_with_what_to_do_and_fails_where_that_is_asked() {
     let folder = Folder::with_model_and_photos();
     // Whatever is drawn is nearer than this to anything.

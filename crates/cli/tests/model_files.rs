@@ -469,6 +469,38 @@ fn wrapped_parts_of_a_text_to_image_model_are_read_and_written_too() {
 }
 
 #[test]
+fn a_pipeline_of_a_variant_alone_is_refused_with_all_that_is_to_be_renamed() {
+    let folder = text_to_image();
+    let parts = [
+        ("unet", "diffusion_pytorch_model"),
+        ("text_encoder", "model"),
+        ("vae", "diffusion_pytorch_model"),
+    ];
+    let paths = |part: &str, stem: &str| {
+        ["", ".fp16"].map(|variant| format!("model/{part}/{stem}{variant}.safetensors"))
+    };
+    for (part, stem) in parts {
+        let [main, of_variant] = paths(part, stem);
+        fs::rename(folder.path(&main), folder.path(&of_variant)).unwrap();
+    }
+    let said = folder.ends("inspect model", 2).stderr;
+    for (part, stem) in &parts[1..] {
+        let [main, of_variant] = paths(part, stem);
+        assert!(said.contains(&format!("{of_variant} to {main}")), "{said}");
+    }
+    for (at, (part, stem)) in parts.into_iter().enumerate() {
+        let said = folder.ends("inspect model", 2).stderr;
+        let says = format!("rename {stem}.fp16.safetensors to {stem}.safetensors");
+        assert!(said.contains(part) && said.contains(&says), "{said}");
+        assert!(!said.contains("cannot be read"), "{said}");
+        assert_eq!(said.contains(", model/"), at < 2, "{said}");
+        let [main, of_variant] = paths(part, stem);
+        fs::rename(folder.path(&of_variant), folder.path(&main)).unwrap();
+    }
+    folder.done("inspect model");
+}
+
+#[test]
 fn a_trainings_checkpoint_is_pointed_out_of() {
     let folder = Folder::with_model_and_photos();
     for (name, content) in folder.files("model/unet") {
@@ -508,6 +540,10 @@ fn a_trainings_checkpoint_is_pointed_out_of() {
         "sample --model state --count 1 --out x.png",
         &["checkpoint", "save_pretrained"],
     );
+    let merge =
+        "`retrack merge --model DIR --adapter lora/pytorch_lora_weights.safetensors --out DIR`";
+    folder.refused("sample --model lora --count 1 --out x.png", &[merge]);
+    folder.refused("neighbors --data lora --forget row:1", &[merge]);
 }
 
 #[test]

@@ -495,3 +495,13 @@ fn the_page_of_a_model_with_classes_says_which_its_samples_are_of() {
     assert!(note.contains("They are of class 1,"), "{note}");
     folder.done("verify out");
 }
+
+#[test]
+fn verify_says_same_however_the_folder_is_written() {
+    let folder = Folder::with_model_and_photos();
+    folder.done(&UNLEARN.replace("--out out", "--out ./a"));
+    for path in ["a", "./a", "a/run"] {
+        let said = folder.done(&format!("verify {path}"));
+        assert!(said.stdout.starts_with("same: "), "{}", said.stdout);
+    }
+}

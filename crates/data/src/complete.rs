@@ -331,6 +331,51 @@ pub(crate) fn tiff_value(bytes: &[u8], tag: u64) -> Option<u64> {
     tiff_number(bytes, at, 2)
 }
 
+/// What one number of a TIFF file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Samples {
+    bits: u64,
+    /// Tag `SampleFormat` (TIFF 6.0, section 19): 1 unsigned, 2 signed, 3 floating point.
+    format: u64,
+}
+
+/// What the samples of a TIFF file are, by its tags `BitsPerSample` and `SampleFormat`.
+pub(crate) fn tiff_samples(bytes: &[u8]) -> Option<Samples> {
+    Some(Samples {
+        bits: tiff_value(bytes, 258)?,
+        format: tiff_value(bytes, 339).unwrap_or(1),
+    })
+}
+
+impl Samples {
+    /// Whether they are no bytes that stand for black to white.
+    pub fn are_clipped(&self) -> bool {
+        self.bits > 8 || matches!(self.format, 2 | 3)
+    }
+
+    /// Which value is white, for a remedy, where anything is known.
+    pub fn white(&self) -> String {
+        match self.format {
+            3 => " (1, where they are of 0 to 1)".into(),
+            1 if self.bits < 32 => {
+                format!(" ({}, where all bits are used)", (1u64 << self.bits) - 1)
+            }
+            _ => String::new(),
+        }
+    }
+}
+
+impl std::fmt::Display for Samples {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let what = match self.format {
+            2 => "signed numbers",
+            3 => "floating-point numbers",
+            _ => "numbers",
+        };
+        write!(f, "{what} of {} bits", self.bits)
+    }
+}
+
 /// Whether the values of the tags lie in the file. The decoder makes room for as many values as a tag says that it has:
 /// 267 MB for a file of 570 bytes.
 fn tiff_tags_fit(bytes: &[u8]) -> Option<bool> {

@@ -193,12 +193,12 @@ fn splits(found: &[Found], wanted: Option<&str>) -> String {
             first,
             ..
         } = found;
-        let name = match name.as_str() {
-            "" => "one without a name",
-            name => name,
-        };
         let images = counted(*images, "image");
-        format!("{name} ({images}, the first file {first})")
+        let inside = format!("({images}, the first file {first})");
+        match name.as_str() {
+            "" => format!("one without a name {inside}, called \"\""),
+            name => format!("{name} {inside}"),
+        }
     };
     let listed = listed(found.iter().map(one));
     match wanted {

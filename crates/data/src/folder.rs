@@ -12,6 +12,8 @@ use super::image::{self, MAX_ENCODED};
 use super::source::{Form, Source};
 use super::subsets::{choose, of_folders};
 
+/// What a folder of images is called.
+pub(crate) const KIND: &str = "folder of images";
 const READABLE: [&str; 10] = [
     "png", "apng", "jpg", "jpeg", "jfif", "bmp", "gif", "webp", "tif", "tiff",
 ];
@@ -38,7 +40,16 @@ pub(crate) struct Folder {
 
 impl Folder {
     /// `None` when there is no image below `root`.
+    ///
+    /// # Errors
+    /// A folder that cannot be listed, an image in a format that is not read.
     pub fn open(root: &Path) -> Result<Option<Self>, DataError> {
+        let found = Self::find(root)?;
+        found.map(Self::readable).transpose()
+    }
+
+    /// The same with images in formats that are not read, of which [`of_split`](Self::of_split) takes none.
+    pub fn find(root: &Path) -> Result<Option<Self>, DataError> {
         let mut names = Vec::new();
         collect(root, "", 0, &mut names)?;
         names.sort_unstable();
@@ -56,11 +67,30 @@ impl Folder {
     pub fn of_split(self, wanted: Option<&str>) -> Result<Self, DataError> {
         let subsets = of_folders(self.names, wanted.is_some());
         let names = choose(&self.root, subsets, wanted, true, |names| Ok(names.len()))?;
-        Ok(Self {
+        let chosen = Self {
             root: self.root,
             names,
             labels: Vec::new(),
-        })
+        };
+        chosen.readable()
+    }
+
+    /// Refuses images in formats that are not read.
+    fn readable(self) -> Result<Self, DataError> {
+        let is_refused = |extension: &String| REFUSED.contains(&extension.as_str());
+        let refused = self.names.iter().find_map(|name| {
+            let path = self.root.join(name);
+            Some((extension_of(&path).filter(is_refused)?, path))
+        });
+        match refused {
+            None => Ok(self),
+            Some((extension, path)) => Err(DataError::image(
+                path.display().to_string(),
+                format!(
+                    "{extension} files cannot be read; convert the image to PNG or JPEG, or move it away"
+                ),
+            )),
+        }
     }
 
     pub fn names(&self) -> &[String] {
@@ -127,15 +157,8 @@ fn collect(
         };
         if metadata.is_dir() {
             collect(root, &relative, depth + 1, names)?;
-        } else if is_image {
+        } else if is_image || REFUSED.contains(&extension.as_str()) {
             names.push(relative);
-        } else if REFUSED.contains(&extension.as_str()) {
-            return Err(DataError::image(
-                path.display().to_string(),
-                format!(
-                    "{extension} files cannot be read; convert the image to PNG or JPEG, or move it away"
-                ),
-            ));
         }
     }
     Ok(())
@@ -169,7 +192,7 @@ pub(crate) fn read_whole(path: &Path) -> Result<Vec<u8>, DataError> {
 
 impl Source for Folder {
     fn kind(&self) -> &'static str {
-        "folder of images"
+        KIND
     }
 
     fn form(&self) -> Form {

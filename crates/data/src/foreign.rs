@@ -133,12 +133,10 @@ pub(crate) fn file(path: &Path) -> Option<String> {
         ));
     }
     if ends(&[".npz"]) {
-        let array = match first_entry(path) {
-            Some(key) => format!("numpy.load('{shown}')['{key}']"),
-            // Any name at all: the shell and Python would both need it quoted.
-            None => format!("(lambda z: z[z.files[0]])(numpy.load('{shown}'))"),
-        };
-        return Some(numpy(&array));
+        // Labels often lie before the images, and are rows of single numbers.
+        return Some(numpy(&format!(
+            "(lambda z: max((z[k] for k in z), key=lambda a: (a.ndim > 2, a.size)))(numpy.load('{shown}'))"
+        )));
     }
     if ends(&[".npy"]) {
         return Some(numpy(&format!("numpy.load('{shown}')")));
@@ -200,22 +198,6 @@ fn numpy(array: &str) -> String {
          name their folder: python -c \"import numpy, os; from PIL import Image; os.makedirs('images'); \
          [Image.fromarray(x.squeeze()).save(f'images/{{i:06}}.png') for i, x in enumerate({array})]\""
     )
-}
-
-/// The name of a zip file's first entry, without `.npy`.
-fn first_entry(path: &Path) -> Option<String> {
-    let mut head = Vec::new();
-    open_regular(path)
-        .ok()?
-        .take(512)
-        .read_to_end(&mut head)
-        .ok()?;
-    let length = usize::from(u16::from_le_bytes([*head.get(26)?, *head.get(27)?]));
-    let name = std::str::from_utf8(head.get(30..30 + length)?).ok()?;
-    let key = name.strip_suffix(".npy")?;
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    (head.starts_with(b"PK\x03\x04") && !key.is_empty() && key.chars().all(plain))
-        .then(|| key.to_owned())
 }
 
 /// What lies in a folder, for people: a few names.

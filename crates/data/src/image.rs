@@ -21,7 +21,7 @@ use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::alpha::Alpha;
-use super::complete::{self, Header};
+use super::complete::{self, Header, Samples};
 use super::error::{DataError, Size};
 use super::pillow::amended;
 use super::quiet::quietly;
@@ -58,7 +58,7 @@ pub(crate) fn decode(
     let format = check_complete(name, bytes)?;
     quietly(|| decode_whole(format, bytes, expected))
         .unwrap_or_else(|panic| Err(Problem::Damage(format!("the decoder failed ({panic})"))))
-        .map_err(|problem| problem.of(name, format))
+        .map_err(|problem| problem.of(name, format, bytes))
 }
 
 /// Why an image was not decoded.
@@ -70,11 +70,22 @@ enum Problem {
 }
 
 impl Problem {
-    fn of(self, name: &str, format: ImageFormat) -> DataError {
+    fn of(self, name: &str, format: ImageFormat, bytes: &[u8]) -> DataError {
+        let unscaled = match format {
+            ImageFormat::Tiff => complete::tiff_samples(bytes).filter(Samples::are_clipped),
+            _ => None,
+        };
         let format = label(format);
-        let problem = match self {
-            Self::Damage(problem) => format!("the {format} file cannot be decoded: {problem}"),
-            Self::Kind(kind) => format!(
+        let problem = match (self, unscaled) {
+            (Self::Kind(kind), Some(samples)) => format!(
+                "this kind of {format} file is not read ({kind}); its samples are {samples}, which Pillow's \
+                 convert(\"RGB\") would clip and not scale; save the image as PNG with the value that is white in all of \
+                 the images{} in place of WHITE: a = numpy.asarray(Image.open(FILE), float); \
+                 Image.fromarray((255 / WHITE * a).round().clip(0, 255).astype(\"uint8\")).save(\"FILE.png\")",
+                samples.white()
+            ),
+            (Self::Damage(problem), _) => format!("the {format} file cannot be decoded: {problem}"),
+            (Self::Kind(kind), None) => format!(
                 "this kind of {format} file is not read ({kind}); save the image as PNG, as Pillow's \
                  Image.open(FILE).convert(\"RGB\").save(\"FILE.png\") does"
             ),
@@ -242,7 +253,7 @@ pub(crate) fn header(name: &str, bytes: &[u8]) -> Result<(Size, bool), DataError
     };
     quietly(read)
         .unwrap_or_else(|panic| Err(Problem::Damage(panic)))
-        .map_err(|problem| problem.of(name, format))
+        .map_err(|problem| problem.of(name, format, bytes))
 }
 
 /// The format by content. File names lie: many JPEG files are called `.png`.
@@ -322,8 +333,7 @@ fn eight_bit(image: DynamicImage, deep_gray: bool) -> Result<(Vec<u8>, usize), P
         DynamicImage::ImageRgb16(buffer) => (high_bytes(buffer.into_raw()), 3),
         DynamicImage::ImageRgba16(buffer) => (high_bytes(buffer.into_raw()), 4),
         _ => {
-            let problem = "its pixels are floating-point; convert the image to 8 or 16 bits";
-            return Err(Problem::Damage(problem.into()));
+            return Err(Problem::Kind("its pixels are floating-point".into()));
         }
     })
 }

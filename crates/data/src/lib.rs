@@ -39,6 +39,7 @@ mod source;
 mod split;
 mod subsets;
 mod table;
+mod texts;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -160,6 +161,8 @@ pub struct Dataset {
     /// All images, decoded, if they fit the budget and the source does not hold these very bytes already.
     pixels: Option<Vec<u8>>,
     alpha: Alpha,
+    /// What lies beside the data set and is none of it, where that may surprise.
+    beside: Option<String>,
     lossy: OnceLock<Lossy>,
     digest: OnceLock<String>,
 }
@@ -188,7 +191,9 @@ impl Dataset {
             return Err(DataError::Channels { channels });
         }
         let source = open::detect(path, options)?;
-        Self::from_source(path, source, options)
+        let beside = open::images_beside(path, source.as_ref());
+        let opened = Self::from_source(path, source, options)?;
+        Ok(Self { beside, ..opened })
     }
 
     /// A data set from pixels in memory: `pixels` holds whole images of `shape`, one after another, and `labels` is
@@ -242,6 +247,7 @@ impl Dataset {
             shape,
             pixels: None,
             alpha: options.alpha,
+            beside: None,
             lossy: OnceLock::new(),
             digest: OnceLock::new(),
         };
@@ -356,6 +362,11 @@ impl Dataset {
     /// Where the labels are from, or why a column of labels is not read, where that may surprise.
     pub fn label_note(&self) -> Option<&str> {
         self.source.label_note()
+    }
+
+    /// Which images in the data set's folder are none of it, where there are any.
+    pub fn beside(&self) -> Option<&str> {
+        self.beside.as_deref()
     }
 
     /// All images in row order, if they are kept in memory.

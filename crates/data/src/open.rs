@@ -123,20 +123,31 @@ fn detect_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, 
         }
         direct => direct,
     };
-    if !direct.is_empty() {
+    // What lies at hand is the data set, and images elsewhere are of something else, unless they are another split of it.
+    let check_alone = |data: &str| match split_of_images(path) {
+        Some(images) => Err(ambiguous(path, &images, data)),
+        None => Ok(()),
+    };
+    if let Some(first) = direct.first() {
+        check_alone(first)?;
         return open_tables(path, direct, options);
     }
     let mut batches = cifar::places(path, &files);
     let near = |place: &String| place.is_empty() || cifar::FOLDERS.contains(&place.as_str());
     if let Some(place) = batches.iter().find(|place| near(place)) {
+        let batch = files
+            .iter()
+            .find(|name| name.starts_with(place.as_str()) && name.ends_with(".bin"));
+        check_alone(batch.map_or(place, |batch| batch))?;
         return Ok(Box::new(cifar::open_folder(path, place, options)?));
     }
     let direct = at_top(&pairs);
-    if !direct.is_empty() {
+    if let Some(first) = direct.first() {
+        check_alone(first)?;
         return open_pairs(path, direct, options);
     }
 
-    let images = Folder::open(path)?;
+    let images = Folder::find(path)?;
     let mut found: Vec<&str> = Vec::new();
     if let Some(images) = &images {
         let name = &images.names()[0];
@@ -193,6 +204,36 @@ fn detect_folder(path: &Path, options: &OpenOptions) -> Result<Box<dyn Source>, 
             },
         },
     })
+}
+
+/// A folder with images that is called like a split.
+fn split_of_images(path: &Path) -> Option<String> {
+    let images = Folder::find(path).ok()??;
+    images.names().iter().find_map(|name| {
+        let (parent, part) = folders(name).find(|(_, part)| keyword(part).is_some())?;
+        Some(match parent {
+            "" => part.to_owned(),
+            parent => format!("{parent}/{part}"),
+        })
+    })
+}
+
+/// What is said of images in the folder of another data set, which are none of it.
+pub(crate) fn images_beside(path: &Path, source: &dyn Source) -> Option<String> {
+    if !path.is_dir() || source.kind() == folder::KIND {
+        return None;
+    }
+    let images = Folder::find(path).ok()??;
+    let (count, first) = (images.names().len(), &images.names()[0]);
+    let (images, are) = match count {
+        1 => ("1 image".to_owned(), "is"),
+        many => (format!("{many} images"), "are"),
+    };
+    Some(format!(
+        "read as {}; {images} beside it ({first}{}) {are} not read",
+        source.kind(),
+        if count > 1 { ", ..." } else { "" },
+    ))
 }
 
 /// The last part of a path without its ending.

@@ -26,6 +26,7 @@ use super::foreign::typed;
 use super::image::MAX_ENCODED;
 use super::quiet::quietly;
 use super::source::{Form, Source};
+use super::texts;
 
 /// Encoded bytes that are read at once, at least: a few pages, so that one random read does not cost a whole row
 /// group. A window is made of whole pages: a page is unpacked as a whole, and some writers make pages of 100 MB.
@@ -98,7 +99,7 @@ impl ParquetImages {
             let reader = guarded(path, || SerializedFileReader::new(file))?;
             let metadata = reader.metadata();
             let schema = metadata.file_metadata().schema_descr();
-            let image = image_column(path, schema.columns())?;
+            let image = image_column(path, metadata)?;
             let (label, of_label) = label_column(metadata, schema);
             note = note.or(of_label);
             if let Some(label) = label.filter(|_| names.is_empty()) {
@@ -240,7 +241,10 @@ fn start(path: &Path) -> Vec<u8> {
 }
 
 /// Runs a part of the Parquet reader, which may fail or panic on a corrupt file.
-fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
+pub(super) fn guarded<T>(
+    path: &Path,
+    work: impl FnOnce() -> Result<T, ParquetError>,
+) -> Result<T, DataError> {
     let problem = match quietly(work) {
         Ok(Ok(value)) => return Ok(value),
         // A codec or an encoding that is not built in is no damage.
@@ -351,7 +355,8 @@ fn image_columns(columns: &[Arc<ColumnDescriptor>]) -> Vec<usize> {
 }
 
 /// The leaf with the images: `bytes` inside a struct, else a binary column; one called `image` or `img` goes first.
-fn image_column(path: &Path, columns: &[Arc<ColumnDescriptor>]) -> Result<usize, DataError> {
+fn image_column(path: &Path, metadata: &ParquetMetaData) -> Result<usize, DataError> {
+    let columns = metadata.file_metadata().schema_descr().columns();
     let parts = |index: usize| columns[index].path().parts();
     let candidates = image_columns(columns);
     let names = |indices: &[usize]| {
@@ -367,26 +372,30 @@ fn image_column(path: &Path, columns: &[Arc<ColumnDescriptor>]) -> Result<usize,
             .copied()
             .find(|&index| parts(index)[0] == *wanted)
     });
-    let of_paths = ["image", "img", "image_path", "file_name", "path"]
-        .into_iter()
-        .find(|&wanted| {
-            columns.iter().any(|column| {
-                let parts = column.path().parts();
-                is_text(column)
-                    && parts[0] == wanted
-                    && (parts.len() == 1 || parts[1..] == ["path"])
-            })
-        });
+    let of_texts = [
+        "image",
+        "img",
+        "image_path",
+        "file_name",
+        "path",
+        "url",
+        "image_url",
+    ]
+    .into_iter()
+    .find_map(|wanted| {
+        columns.iter().position(|column| {
+            let parts = column.path().parts();
+            is_text(column)
+                && parts[0].eq_ignore_ascii_case(wanted)
+                && (parts.len() == 1 || parts[1..] == ["path"])
+        })
+    });
+    if let Some(column) = of_texts.filter(|_| candidates.is_empty()) {
+        let problem = texts::problem(path, metadata, column)?;
+        return Err(DataError::format(path, problem));
+    }
     match (preferred, candidates.as_slice()) {
         (Some(index), _) | (None, &[index]) => Ok(index),
-        (None, []) if of_paths.is_some() => Err(DataError::format(
-            path,
-            format!(
-                "its `{}` column holds paths, not images; open the folder of the images instead, or write the table again \
-                 with their bytes in it",
-                of_paths.unwrap_or_default()
-            ),
-        )),
         (None, []) => {
             let all: Vec<usize> = (0..columns.len()).collect();
             Err(DataError::format(

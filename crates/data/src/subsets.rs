@@ -9,7 +9,9 @@ use super::error::{DataError, Found};
 pub(crate) const ALL: &str = "all";
 
 /// What stands for a split in the name of a file or folder, as in Hugging Face's `datasets`, and MNIST's `t10k`.
-const KEYWORDS: [(&str, &str); 11] = [
+const KEYWORDS: [(&str, &str); 12] = [
+    // Both together, to train on, as PASCAL VOC has it.
+    ("trainval", "train"),
     ("training", "train"),
     ("train", "train"),
     ("validation", "validation"),
@@ -130,16 +132,29 @@ pub(crate) fn choose(
     if let Some(place) = place {
         return Ok(subsets.swap_remove(place).files);
     }
+    let beside = beside(&subsets);
+    let is_wanted = |folder: &str| wanted.is_some_and(|name| folder.eq_ignore_ascii_case(name));
+    if let Some((_, files)) = beside.iter().find(|(folder, _)| is_wanted(folder)) {
+        return Ok(files.clone());
+    }
     if wanted == Some(ALL) && (together || subsets.len() == 1) {
         let mut files: Vec<String> = subsets.into_iter().flat_map(|one| one.files).collect();
         files.sort_unstable();
         return Ok(files);
     }
+    // Files of no split that all lie in one folder are called like it.
+    let alone = match beside.as_slice() {
+        [(folder, files)] => Some((folder.clone(), files.len())),
+        _ => None,
+    };
     let names = subsets.iter().map(|subset| subset.name.as_str());
     let means = among(names);
     let found = subsets.iter().map(|subset| {
+        let alone = alone
+            .as_ref()
+            .filter(|(_, count)| subset.name.is_empty() && *count == subset.files.len());
         Ok(Found {
-            name: subset.name.clone(),
+            name: alone.map_or(&subset.name, |(folder, _)| folder).clone(),
             means: means.get(subset.name.as_str()).copied(),
             images: count(&subset.files)?,
             first: subset.files[0].clone(),
@@ -168,8 +183,31 @@ fn find(subsets: &[Subset], wanted: &str) -> Option<usize> {
     places.next().filter(|_| places.next().is_none())
 }
 
+/// Files of no split in folders that lie beside those of splits, by folder.
+fn beside(subsets: &[Subset]) -> Vec<(String, Vec<String>)> {
+    let mut parents: BTreeSet<&str> = BTreeSet::new();
+    for subset in subsets.iter().filter(|subset| !subset.name.is_empty()) {
+        let all = subset.files.iter().flat_map(|file| folders(file));
+        let own = all.filter(|(_, child)| *child == subset.name);
+        parents.extend(own.map(|(parent, _)| parent));
+    }
+    let mut found: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for subset in subsets.iter().filter(|subset| subset.name.is_empty()) {
+        for file in &subset.files {
+            if let Some((_, child)) = folders(file).find(|(parent, _)| parents.contains(parent)) {
+                found
+                    .entry(child.to_owned())
+                    .or_default()
+                    .push(file.clone());
+            }
+        }
+    }
+    found.into_iter().collect()
+}
+
 /// Images of a folder by split: the folders that are called like splits. One such folder alone, or among folders of
-/// other names, is a folder like the others, unless a split is asked for; beside images it is a split.
+/// other names, is a folder like the others, unless a split is asked for; beside images, or where another one lies
+/// anywhere else, it is a split. Without such folders the names of the files count, where all begin like splits.
 pub(crate) fn of_folders(names: Vec<String>, asked: bool) -> Vec<Subset> {
     let mut children: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let mut parents_of_images: BTreeSet<&str> = BTreeSet::new();
@@ -190,20 +228,43 @@ pub(crate) fn of_folders(names: Vec<String>, asked: bool) -> Vec<Subset> {
             parents.insert(parent.to_owned(), called);
         }
     }
-    if parents.is_empty() && !asked {
+    // Also `2019/test` and `2020/train`.
+    let outermost = names
+        .iter()
+        .filter_map(|name| folders(name).find_map(|(_, child)| Some(keyword(child)?.1)));
+    let all: BTreeSet<&str> = outermost.collect();
+    let anywhere = all.len() > 1 || (asked && parents.is_empty());
+    if parents.is_empty() && all.is_empty() && of_files(&names) {
+        return Subset::group(names, |name| Some(starts(name)?.0.to_owned()));
+    }
+    if parents.is_empty() && !anywhere {
         return vec![Subset {
             name: String::new(),
             files: names,
         }];
     }
     Subset::group(names, |name| {
-        let split = |(parent, child): &(&str, &str)| match parents.is_empty() {
-            true => keyword(child).is_some(),
-            false => parents
-                .get(*parent)
-                .is_some_and(|called| called.contains(*child)),
+        let split = |(parent, child): &(&str, &str)| {
+            let called = parents.get(*parent);
+            called.is_some_and(|called| called.contains(*child))
+                || (anywhere && keyword(child).is_some())
         };
         folders(name).find(split).map(|(_, child)| child.to_owned())
+    })
+}
+
+/// Whether every file is called by a split first, and not all by one: `train_0.png`, `test_0.png`.
+fn of_files(names: &[String]) -> bool {
+    let meant: Option<BTreeSet<&str>> = names.iter().map(|name| Some(starts(name)?.1)).collect();
+    meant.is_some_and(|meant| meant.len() > 1)
+}
+
+/// The keyword that a file's name begins with, and what it means.
+fn starts(name: &str) -> Option<(&'static str, &'static str)> {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    keyword(name).filter(|(word, _)| {
+        name.get(..word.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(word))
     })
 }
 
@@ -228,6 +289,7 @@ mod tests {
             ("train", Some("train")),
             ("Training", Some("train")),
             ("train2017", Some("train")),
+            ("trainval", Some("train")),
             ("my-test_set", Some("test")),
             ("t10k", Some("test")),
             ("emnist-letters-train", Some("train")),
@@ -325,6 +387,68 @@ mod tests {
             of(&["a.png", "test/a.png", "train/a.png"], false),
             [(String::new(), 1), ("test".into(), 1), ("train".into(), 1)]
         );
+    }
+
+    #[test]
+    fn splits_are_told_apart_wherever_their_folders_lie_and_by_the_names_of_files() {
+        for (names, splits) in [
+            (["2019/test/a.png", "2020/train/a.png"], ["test", "train"]),
+            (
+                ["a/test_images/a.png", "b/train_images/a.png"],
+                ["test_images", "train_images"],
+            ),
+            (["x/trainval/a.png", "test/a.png"], ["test", "trainval"]),
+            (["test_0.png", "train_0.png"], ["test", "train"]),
+            (["x/Val1.png", "y/train-1.png"], ["train", "val"]),
+        ] {
+            let splits = splits.map(|name| (name.to_string(), 1));
+            assert_eq!(of(&names, false), splits, "{names:?}");
+        }
+        // One split alone, a file that is called otherwise, and what lies within a split.
+        for names in [
+            ["2019/test/a.png", "2020/test/a.png"],
+            ["2019/test/a.png", "2020/cats/a.png"],
+            ["test_0.png", "test_1.png"],
+            ["test_0.png", "a_train_0.png"],
+            ["cats/test-tube/a.png", "cats/test-tube/train.png"],
+        ] {
+            assert_eq!(of(&names, false), [(String::new(), 2)], "{names:?}");
+        }
+        assert_eq!(
+            of(&["val/training-shoes/a.png", "val/hats/a.png"], true),
+            [("val".to_string(), 2)]
+        );
+    }
+
+    #[test]
+    fn what_lies_beside_the_splits_is_chosen_by_its_folder_or_by_no_name() {
+        let files = ["test/a.png", "train/a.png", "unsup/a.png", "unsup/b.png"];
+        let chosen = |files: &[&str], wanted| {
+            let names = files.iter().map(|name| name.to_string()).collect();
+            let subsets = of_folders(names, true);
+            let chosen = choose(Path::new("x"), subsets, Some(wanted), true, |files| {
+                Ok(files.len())
+            });
+            chosen
+                .map(|files| files.join(" "))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(chosen(&files, "unsup").unwrap(), "unsup/a.png unsup/b.png");
+        assert_eq!(chosen(&files, "").unwrap(), "unsup/a.png unsup/b.png");
+        let error = chosen(&files, "extra").unwrap_err();
+        assert!(error.contains("unsup (2 images"), "{error}");
+        assert!(!error.contains("without a name"), "{error}");
+        let several = [&files[..], &["extra/a.png", "b.png"]].concat();
+        assert_eq!(chosen(&several, "extra").unwrap(), "extra/a.png");
+        let error = chosen(&several, "no").unwrap_err();
+        assert!(
+            error
+                .contains("one without a name (4 images, the first file unsup/a.png), called \"\""),
+            "{error}"
+        );
+        assert_eq!(chosen(&["a.png", "test/a.png"], "").unwrap(), "a.png");
+        // Without splits nothing lies beside one.
+        assert!(chosen(&["cats/a.png", "dogs/a.png"], "cats").is_err());
     }
 
     #[test]

@@ -231,7 +231,7 @@ fn floating_point_pixels_are_refused() {
     let float: ImageBuffer<Rgb<f32>, _> = ImageBuffer::from_raw(1, 1, vec![0.5f32; 3]).unwrap();
     let error = open_one("a.tif", &encode(float, ImageFormat::Tiff), None).unwrap_err();
     assert!(
-        error.contains("floating-point") && error.contains("a.tif"),
+        error.contains("floating-point") && error.contains("a.tif") && error.contains("WHITE"),
         "{error}"
     );
 }
@@ -342,6 +342,63 @@ fn the_digest_depends_on_what_becomes_of_transparency_where_that_changes_pixels(
     assert_eq!(digests("rgba.png", 4), 1);
     assert_eq!(digests("opaque_rgba.png", 3), 1);
     assert_eq!(digests("palette.png", 3), 1);
+}
+
+/// A gray TIFF file of one pixel, whose sample has so many bits and this format.
+fn gray_tiff(bits: u16, format: u16) -> Vec<u8> {
+    let entries: [(u16, u16, u32); 10] = [
+        (256, 3, 1),
+        (257, 3, 1),
+        (258, 3, bits.into()),
+        (259, 3, 1),
+        (262, 3, 1),
+        (273, 4, 134),
+        (277, 3, 1),
+        (278, 3, 1),
+        (279, 4, 8),
+        (339, 3, format.into()),
+    ];
+    let mut bytes = b"II*\0\x08\0\0\0\x0a\0".to_vec();
+    for (tag, kind, value) in entries {
+        bytes.extend(tag.to_le_bytes());
+        bytes.extend(kind.to_le_bytes());
+        bytes.extend(1u32.to_le_bytes());
+        bytes.extend(value.to_le_bytes());
+    }
+    bytes.extend([0; 4]);
+    assert_eq!(bytes.len(), 134);
+    bytes.extend([0x40; 8]);
+    bytes
+}
+
+#[test]
+fn samples_that_are_no_bytes_are_to_be_scaled_and_not_clipped() {
+    for (bits, format, says, white) in [
+        (32, 3, "floating-point numbers of 32 bits", "(1, where"),
+        (
+            32,
+            2,
+            "signed numbers of 32 bits",
+            "images in place of WHITE",
+        ),
+        (
+            16,
+            2,
+            "signed numbers of 16 bits",
+            "images in place of WHITE",
+        ),
+        (12, 1, "samples are numbers of 12 bits", "(4095, where"),
+    ] {
+        let error = open_one("a.tif", &gray_tiff(bits, format), None).unwrap_err();
+        assert!(
+            error.contains(says) && error.contains(white) && error.contains("255 / WHITE * a"),
+            "{error}"
+        );
+        assert!(
+            error.contains("would clip") && !error.contains("Image.open(FILE).convert"),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -347,6 +347,18 @@ fn files_without_images_are_refused() {
             "path_texts.parquet",
             "its `image` column holds paths, not images; open the folder",
         ),
+        (
+            "addresses.parquet",
+            "its `url` column holds addresses (\"https://example.org/0.png\"), not images; fetch the images",
+        ),
+        (
+            "base64.parquet",
+            "its `image` column holds images as Base64 texts, which are not read; write them as bytes: python -c",
+        ),
+        (
+            "sentences.parquet",
+            "its `image` column holds texts (\"a cat\"), not images",
+        ),
     ] {
         let error = Dataset::open(&file(name), &OpenOptions::default())
             .unwrap_err()

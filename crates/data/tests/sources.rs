@@ -695,6 +695,79 @@ fn train_and_test_are_not_joined_however_their_folders_are_called() {
     assert_eq!(open(folder.path()).len(), 4);
 }
 
+fn gray(path: &Path) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    GrayImage::new(2, 2).save(path).unwrap();
+}
+
+fn of_split(folder: &Path, split: &str) -> Result<usize, String> {
+    let options = OpenOptions {
+        split: Some(split.to_owned()),
+        ..OpenOptions::default()
+    };
+    let data = Dataset::open(folder, &options);
+    data.map(|data| data.len())
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_split_of_images_beside_another_of_tables_or_pairs_is_not_left_out_in_silence() {
+    let parquet = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files/none.parquet");
+    let table = fs::read(parquet).unwrap();
+    let mut pixels = vec![0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2];
+    pixels.extend([0; 4]);
+    for (name, content) in [
+        ("test.parquet", &table),
+        ("data/test-00000-of-00001.parquet", &table),
+        ("t10k-images-idx3-ubyte", &pixels),
+        ("data_batch_1.bin", &batch(2, 1)),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        let first = name.rsplit_once('/').map_or(name, |(_, plain)| plain);
+        let alone = Dataset::open(folder.path(), &OpenOptions::default());
+        let alone = alone.map(|data| data.beside().map(str::to_owned));
+        // A picture of something else is named, and no reason not to read the data.
+        gray(&folder.path().join("assets/a.png"));
+        if let Ok(beside) = alone {
+            assert_eq!(beside, None);
+            let data = open(folder.path());
+            let beside = data.beside().unwrap();
+            assert!(
+                beside.contains("1 image beside it (assets/a.png) is not read"),
+                "{beside}"
+            );
+        }
+        gray(&folder.path().join("train/a.png"));
+        let error = error(folder.path());
+        assert!(
+            error.contains("more than one data set, train and ") && error.contains(first),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_format_that_is_not_read_matters_only_in_the_split_that_is() {
+    let folder = tempfile::tempdir().unwrap();
+    gray(&folder.path().join("train/a.png"));
+    gray(&folder.path().join("test/a.png"));
+    fs::write(folder.path().join("test/b.heic"), "x").unwrap();
+    assert_eq!(of_split(folder.path(), "train").unwrap(), 1);
+    for split in ["test", "all"] {
+        let error = of_split(folder.path(), split).unwrap_err();
+        assert!(
+            error.contains("b.heic: heic files cannot be read"),
+            "{error}"
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("a.heic"), "x").unwrap();
+    assert!(error(folder.path()).contains("heic files cannot be read"));
+}
+
 #[test]
 fn files_far_below_a_folder_are_not_denied() {
     let folder = tempfile::tempdir().unwrap();

@@ -50,6 +50,17 @@ impl TextConfig {
         for key in HARMLESS {
             fields.get(key);
         }
+        // diffusers then hides the padding from every place (`StableDiffusionPipeline.encode_prompt`).
+        match fields.get("use_attention_mask") {
+            None | Some(Value::Null | Value::Bool(false)) => {}
+            Some(value) => {
+                return Err(unsupported(
+                    "use_attention_mask",
+                    &value.to_string(),
+                    "false",
+                ));
+            }
+        }
         let defaults = Defaults {
             hidden_size: 512,
             intermediate_size: 2048,
@@ -248,6 +259,7 @@ mod tests {
             ("model_type", json!("t5")),
             ("architectures", json!(["CLIPTextModelWithProjection"])),
             ("layer_norm_eps", json!(0)),
+            ("use_attention_mask", json!(true)),
             ("num_attention_heads", json!(3)),
             ("num_hidden_layers", json!(1025)),
             ("vocab_size", json!("many")),
@@ -257,7 +269,10 @@ mod tests {
             let error = TextConfig::from_json(&json).expect_err(key).to_string();
             assert!(error.contains(key), "{key}: {error}");
         }
-        let config = TextConfig::from_json(&small()).unwrap();
+        let mut unmasked = small();
+        unmasked["use_attention_mask"] = json!(false);
+        let config = TextConfig::from_json(&unmasked).unwrap();
+        assert_eq!(config, TextConfig::from_json(&small()).unwrap());
         assert_eq!(config.encoder.hidden_act, HiddenAct::QuickGelu);
         assert!(config.unknown_keys.is_empty());
     }

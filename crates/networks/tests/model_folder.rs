@@ -557,6 +557,62 @@ fn a_variant_alone_is_refused_with_the_file_to_rename() {
 }
 
 #[test]
+fn a_variant_in_shards_is_refused_with_the_index_to_rename_and_is_then_read() {
+    let (_base, model) = copy_of("folder_sharded");
+    let unet = model.join("unet");
+    let index = unet.join("diffusion_pytorch_model.safetensors.index.json");
+    let mut text = fs::read_to_string(&index).unwrap();
+    for entry in fs::read_dir(&unet).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if let Some(number) = name.strip_prefix("diffusion_pytorch_model-") {
+            let of_variant = format!("diffusion_pytorch_model.fp16-{number}");
+            fs::rename(unet.join(&name), unet.join(&of_variant)).unwrap();
+            text = text.replace(&name, &of_variant);
+        }
+    }
+    fs::remove_file(&index).unwrap();
+    let none = error_of(&model).to_string();
+    assert!(
+        none.contains("diffusion_pytorch_model.safetensors.index.fp16.json")
+            && !none.contains("rename"),
+        "{none}"
+    );
+    let of_variant = unet.join("diffusion_pytorch_model.safetensors.index.fp16.json");
+    fs::write(&of_variant, text).unwrap();
+    let message = error_of(&model).to_string();
+    assert!(
+        message.contains(
+            "rename diffusion_pytorch_model.safetensors.index.fp16.json to \
+             diffusion_pytorch_model.safetensors.index.json"
+        ),
+        "{message}"
+    );
+    fs::rename(&of_variant, &index).unwrap();
+    ModelFolder::open(&model).unwrap().weights().unwrap();
+}
+
+#[test]
+fn a_change_leaves_no_index_of_shards_that_it_left_out() {
+    let (base, model) = copy_of("folder_pipeline_safetensors");
+    let index = "unet/diffusion_pytorch_model.safetensors.index.fp16.json";
+    let shard = "unet/diffusion_pytorch_model.fp16-00001-of-00001.safetensors";
+    for (name, content) in [(index, "{}"), (shard, "x"), ("ema.pkl", "x")] {
+        fs::write(model.join(name), content).unwrap();
+    }
+    let folder = ModelFolder::open(&model).unwrap();
+    let mut weights = folder.weights().unwrap();
+    double(&mut weights);
+    let written = folder
+        .write_with(&base.path().join("out"), &weights)
+        .unwrap();
+    let mut left_out = written.left_out.clone();
+    left_out.sort();
+    assert_eq!(left_out, [Path::new(shard), Path::new(index)]);
+    let copied: Vec<_> = written.copied_weights().collect();
+    assert_eq!(copied, [Path::new("ema.pkl")]);
+}
+
+#[test]
 fn nan_and_infinity_are_refused_with_every_tensor_that_has_them() {
     let (_base, model) = copy_of("folder_bare_unet");
     let file = model.join("diffusion_pytorch_model.safetensors");

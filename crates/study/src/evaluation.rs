@@ -276,7 +276,8 @@ impl Protocol {
     /// The metrics that cannot be tried on a model with this schedule, each with what it would need.
     pub fn lacks(&self, subject: &Subject, scheduler: &SchedulerConfig) -> Vec<Missing> {
         let lacks = self.metrics.iter().filter_map(|&metric| {
-            let reason = subject.lacks(metric, scheduler)?;
+            let reason = subject.lacks(metric, scheduler);
+            let reason = reason.or_else(|| subject.lacks_like(metric, self.class?))?;
             Some(Missing { metric, reason })
         });
         lacks.collect()
@@ -442,6 +443,14 @@ impl Protocol {
 }
 
 impl Subject<'_> {
+    /// Why a metric that compares samples with retained images of their class cannot be tried on samples of `class`.
+    fn lacks_like(&self, metric: Metric, class: i64) -> Option<String> {
+        let compares = matches!(metric, Metric::Fid | Metric::Digits);
+        (compares && self.like(&[class]).is_empty()).then(|| {
+            format!("no retained image is labeled {class}, and samples of a class are compared with such")
+        })
+    }
+
     /// What a metric would need to be tried; `None` where it can be.
     fn lacks(&self, metric: Metric, scheduler: &SchedulerConfig) -> Option<String> {
         let judges = self.judges;

@@ -120,8 +120,17 @@ fn remedy_of_splits(found: &[Found], together: bool, split: &str) -> String {
             (None, _) => format!("; give {split} with one that the model was not trained on"),
         };
     }
-    let trained = meaning("train").or(named.first());
+    // Beside a test split alone, what lies in no split is what was trained on.
+    let unnamed = found.iter().any(|one| one.name.is_empty()) && !named.is_empty();
+    let trained = meaning("train").or(named.first().filter(|_| !unnamed));
     match (trained, found) {
+        (None, _) if unnamed => format!(
+            "; give {split} with the one that the model was trained on, such as {split} \"\"{}",
+            match together {
+                true => format!(", or {split} all to read them as one"),
+                false => String::new(),
+            }
+        ),
         (None, _) => format!("; leave {split} out"),
         (Some(one), [_]) => format!("; give {split} {}, or leave {split} out", one.name),
         (Some(one), _) => {

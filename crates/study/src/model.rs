@@ -105,6 +105,9 @@ pub fn read_data(path: &Path, options: &OpenOptions, split: &str) -> Result<Data
     if let Some(note) = data.label_note() {
         progress::warn(format!("{}: {note}", path.display()));
     }
+    if let Some(note) = data.beside() {
+        progress::warn(format!("{}: {note}", path.display()));
+    }
     let shape = data.shape();
     progress::detail(format_args!(
         "read {}: {}, {} of {} x {} x {}",
@@ -184,12 +187,6 @@ pub fn open_data(source: &DataSource, model: &Model) -> Result<Dataset, Failure>
         )));
     }
     config.check_size(shape.height, shape.width)?;
-    if config.num_class_embeds.is_some() && data.label(0).is_none() {
-        return Err(Failure::input(format!(
-            "{}: the model has classes, but the data set has no labels",
-            path.display()
-        )));
-    }
     Ok(data)
 }
 
@@ -228,10 +225,15 @@ pub fn check_labels(data: &Dataset, rows: &[usize], config: &PixelConfig) -> Res
                 )));
             }
             None => {
-                return Err(Failure::input(format!(
-                    "{}: no label, but the network has classes",
-                    data.name(row)
-                )));
+                let advice = situation::advice(Situation::NoLabel);
+                let problem = match (0..data.len()).any(|row| data.label(row).is_some()) {
+                    true => format!("{}: no label, but the network has classes", data.name(row)),
+                    false => format!(
+                        "{}: the model has classes, but the data set has no labels",
+                        data.path().display()
+                    ),
+                };
+                return Err(Failure::input(format!("{problem}; {advice}")));
             }
         }
     }

@@ -26,6 +26,8 @@ pub enum Situation {
     NothingLeft,
     /// The network has classes and none was named.
     NoClass,
+    /// The network has classes and an image has no label.
+    NoLabel,
     /// The model's own scheduler is not built here.
     ForeignScheduler,
     /// A retained image is nearly a copy of one that leaves.
@@ -72,6 +74,9 @@ impl Situation {
                 "choose another"
             }
             Self::NoClass => "`retrack sample --class` draws them one class at a time",
+            Self::NoLabel => {
+                "give images with labels, such as a Parquet file with a `label` column"
+            }
             Self::ForeignScheduler => "`retrack sample --scheduler` can choose another",
             Self::NearCopy => "it should leave with it if it is the same",
             Self::Transparent => "the model may have seen them otherwise",

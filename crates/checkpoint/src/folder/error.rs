@@ -74,15 +74,26 @@ pub enum FolderError {
         found: Vec<String>,
     },
     #[error(
-        "{}: only weights of a variant are here ({}); rename {rename_from} to {rename_to} (or download the main variant) to use them",
+        "{}: only weights of a variant are here ({}); rename {} (or download the main variant) to use them",
         path.display(),
-        found.join(", ")
+        found.join(", "),
+        renames.iter().map(|(from, to)| format!("{from} to {to}")).collect::<Vec<_>>().join(", ")
     )]
     OnlyVariant {
         path: PathBuf,
         found: Vec<String>,
-        rename_from: String,
-        rename_to: String,
+        /// Present and new name, first of a file in the folder, then of one in each other part that has a variant only.
+        renames: Vec<(String, String)>,
+    },
+    #[error(
+        "{}: shards of weights ({}) without their index ({index}); download it too",
+        path.display(),
+        found.join(", ")
+    )]
+    NoIndex {
+        path: PathBuf,
+        found: Vec<String>,
+        index: String,
     },
     #[error("{}: tensor {}: {source}", path.display(), shown(name))]
     Tensor {

@@ -16,6 +16,14 @@ use super::torch_file;
 use super::wrapping::wrapping;
 
 const STEM: &str = "diffusion_pytorch_model";
+/// In the name of a shard, between its number and that of all: `-00001-of-00002`.
+const SHARD: &str = "-of-";
+/// The parts of a pipeline whose weights are read, and how their files are called.
+const PARTS: [(&str, &Names); 3] = [
+    ("unet", &DIFFUSERS),
+    ("vae", &DIFFUSERS),
+    ("text_encoder", &TRANSFORMERS),
+];
 
 /// The names of weight files, in the order in which they are looked for.
 pub(super) struct Names {
@@ -46,6 +54,50 @@ pub(super) const TRANSFORMERS: Names = Names {
 };
 
 impl Names {
+    /// The main file of which `name` is a variant: `model.safetensors` of `model.fp16.safetensors`,
+    /// `model.safetensors.index.json` of `model.safetensors.index.fp16.json`. No shard is one.
+    fn main_of(&self, name: &str) -> Option<&'static str> {
+        let parts: Vec<&str> = name.split('.').collect();
+        let without = |left_out: usize| {
+            let others = (0..parts.len()).filter(|&at| at != left_out);
+            others.map(|at| parts[at]).collect::<Vec<_>>().join(".")
+        };
+        let variants = (1..parts.len()).filter(|&at| !parts[at].contains(SHARD));
+        let mut mains = variants.filter_map(|at| {
+            let main = without(at);
+            self.files.into_iter().find(|file| *file == main)
+        });
+        mains.next()
+    }
+
+    /// The file of a variant to rename among those of a folder without main weights, and its new name.
+    fn variant(&self, found: &[String]) -> Option<(String, String)> {
+        self.files.into_iter().find_map(|main| {
+            let name = found.iter().find(|name| self.main_of(name) == Some(main))?;
+            Some((name.clone(), main.to_owned()))
+        })
+    }
+
+    /// The index that lies beside a shard of this name.
+    fn index_of(&self, shard: &str) -> Option<String> {
+        let (start, ending) = shard.rsplit_once('.')?;
+        let (stem, number) = start.split_at(start.find(['-', '.'])?);
+        let single = format!("{stem}.{ending}");
+        (number.contains(SHARD) && self.files.contains(&single.as_str())).then(|| {
+            // `.fp16-00001-of-00002`, and `-00001-of-00002.fp16` as older releases wrote it.
+            let word = |part: &&str| !part.contains(SHARD) && !part.is_empty();
+            let variant = match number
+                .strip_prefix('.')
+                .and_then(|rest| rest.split_once('-'))
+            {
+                Some((variant, _)) => Some(variant),
+                None => number.split('.').skip(1).find(word),
+            };
+            let variant = variant.map_or(String::new(), |variant| format!(".{variant}"));
+            format!("{single}.index{variant}.json")
+        })
+    }
+
     /// The one safetensors file.
     pub fn single(&self) -> &'static str {
         let single = |name: &&str| name.ends_with(".safetensors");
@@ -95,7 +147,7 @@ impl Layout {
                 };
             }
         }
-        Err(nothing_to_load(source, unet, names.expected))
+        Err(nothing_to_load(source, unet, names))
     }
 
     fn sharded(source: &Source, unet: &Path, index: PathBuf) -> Result<Self, FolderError> {
@@ -230,12 +282,12 @@ pub(super) fn is_network_weights(name: &str) -> bool {
     let is_model = name.starts_with(STEM)
         || name.starts_with("diffusion_flax_model")
         || name == "model.flashpack";
-    is_model && (is_weights(name) || name.ends_with(".index.json"))
+    is_model && (is_weights(name) || is_index(name))
 }
 
 /// Whether a file name is that of weights of any kind.
 pub(super) fn is_weights(name: &str) -> bool {
-    const ENDINGS: [&str; 11] = [
+    const ENDINGS: [&str; 24] = [
         ".safetensors",
         ".bin",
         ".pt",
@@ -247,8 +299,27 @@ pub(super) fn is_weights(name: &str) -> bool {
         ".h5",
         ".gguf",
         ".flashpack",
+        ".pkl",
+        ".pickle",
+        ".joblib",
+        ".npz",
+        ".npy",
+        ".engine",
+        ".plan",
+        ".tflite",
+        ".onnx_data",
+        ".onnx.data",
+        ".ot",
+        ".hdf5",
+        ".mlmodel",
     ];
+    let name = name.to_lowercase();
     ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Whether a file name is that of an index of shards: `x.index.json`, of a variant `x.index.fp16.json`.
+fn is_index(name: &str) -> bool {
+    name.contains(".index.") && name.ends_with(".json")
 }
 
 /// Refuses NaN and infinity, with the names of all tensors that hold one. Holds one tensor at a time.
@@ -283,36 +354,57 @@ fn is_plain_name(name: &str) -> bool {
         && !name.contains(['/', '\\', '\0'])
 }
 
-fn nothing_to_load(source: &Source, unet: &Path, expected: &'static str) -> FolderError {
+fn nothing_to_load(source: &Source, unet: &Path, names: &Names) -> FolderError {
     let path = source.path(unet);
-    let names = std::fs::read_dir(source.canonical.join(unet))
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut found: Vec<_> = names
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| is_weights(name))
-        .collect();
-    found.sort();
-    // `diffusion_pytorch_model.fp16.safetensors`, `diffusion_pytorch_model.non_ema.bin`.
-    let variant = found.iter().find_map(|name| {
-        let (rest, ending) = name.strip_prefix(STEM)?.rsplit_once('.')?;
-        let is_variant = rest.starts_with('.') && matches!(ending, "safetensors" | "bin");
-        is_variant.then(|| (name.clone(), format!("{STEM}.{ending}")))
-    });
-    match variant {
-        Some((rename_from, rename_to)) => FolderError::OnlyVariant {
+    let there = names_in(source, unet);
+    let found = there.iter().filter(|name| is_weights(name)).cloned();
+    let found: Vec<String> = found.collect();
+    if let Some(own) = names.variant(&there) {
+        // Whoever saved one part so saved all, and renames all at once.
+        let others = PARTS.iter().filter(|(part, _)| {
+            let pipeline = unet.components().count() == 1;
+            pipeline && Path::new(part) != unet
+        });
+        let others = others.filter_map(|(part, names)| {
+            let there = names_in(source, Path::new(part));
+            let has_main = names
+                .files
+                .iter()
+                .any(|main| there.iter().any(|name| name == main));
+            let (from, to) = names.variant(&there).filter(|_| !has_main)?;
+            let below = |name: String| {
+                source
+                    .path(&Path::new(part).join(name))
+                    .display()
+                    .to_string()
+            };
+            Some((below(from), below(to)))
+        });
+        return FolderError::OnlyVariant {
             path,
             found,
-            rename_from,
-            rename_to,
-        },
+            renames: std::iter::once(own).chain(others).collect(),
+        };
+    }
+    match found.iter().find_map(|name| names.index_of(name)) {
+        Some(index) => FolderError::NoIndex { path, found, index },
         None => FolderError::NoWeights {
             path,
-            expected,
+            expected: names.expected,
             found,
         },
     }
+}
+
+/// The names of the files in a folder (relative to the model folder), in their order.
+fn names_in(source: &Source, folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(source.canonical.join(folder));
+    let entries = entries.into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
 }
 
 fn index_problems(map: &[(String, PathBuf)], loaded: &[Loaded]) -> Vec<String> {
@@ -369,12 +461,61 @@ mod tests {
     }
 
     #[test]
+    fn a_variant_is_its_main_file_with_one_more_part_in_its_name() {
+        for (names, variant, main) in [
+            (&TRANSFORMERS, "model.fp16.safetensors", "model.safetensors"),
+            (&TRANSFORMERS, "pytorch_model.fp16.bin", "pytorch_model.bin"),
+            (
+                &TRANSFORMERS,
+                "model.safetensors.index.fp16.json",
+                "model.safetensors.index.json",
+            ),
+            (
+                &DIFFUSERS,
+                "diffusion_pytorch_model.non_ema.bin",
+                "diffusion_pytorch_model.bin",
+            ),
+            (
+                &DIFFUSERS,
+                "diffusion_pytorch_model.safetensors.index.fp16.json",
+                "diffusion_pytorch_model.safetensors.index.json",
+            ),
+        ] {
+            assert_eq!(names.main_of(variant), Some(main), "{variant}");
+        }
+        for other in [
+            "diffusion_pytorch_model.fp16-00001-of-00002.safetensors",
+            "diffusion_pytorch_model-00001-of-00002.safetensors",
+            "diffusion_pytorch_model.safetensors",
+            "model.fp16.safetensors",
+        ] {
+            assert_eq!(DIFFUSERS.main_of(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn shards_without_an_index_are_told_which_they_lack() {
+        let of = |shard: &str| DIFFUSERS.index_of(&format!("diffusion_pytorch_model{shard}"));
+        let index = |variant: &str| {
+            Some(format!(
+                "diffusion_pytorch_model.safetensors.index{variant}.json"
+            ))
+        };
+        assert_eq!(of("-00001-of-00002.safetensors"), index(""));
+        assert_eq!(of(".fp16-00001-of-00002.safetensors"), index(".fp16"));
+        assert_eq!(of("-00001-of-00002.fp16.safetensors"), index(".fp16"));
+        assert_eq!(of(".fp16.safetensors"), None);
+        assert_eq!(TRANSFORMERS.index_of("optimizer-00001-of-00002.bin"), None);
+    }
+
+    #[test]
     fn weights_of_the_same_network_are_told_from_other_files() {
         for name in [
             "diffusion_pytorch_model.bin",
             "diffusion_pytorch_model.fp16.safetensors",
             "diffusion_pytorch_model-00001-of-00002.safetensors",
             "diffusion_pytorch_model.fp16.bin.index.json",
+            "diffusion_pytorch_model.safetensors.index.fp16.json",
             "diffusion_flax_model.msgpack",
         ] {
             assert!(is_network_weights(name), "{name}");
@@ -385,6 +526,22 @@ mod tests {
             "diffusion_pytorch_model.md",
         ] {
             assert!(!is_network_weights(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_may_hold_weights_is_known_in_every_format() {
+        for name in [
+            "ema.pkl",
+            "weights.npz",
+            "unet/model.engine",
+            "model.onnx_data",
+            "MODEL.CKPT",
+        ] {
+            assert!(is_weights(name), "{name}");
+        }
+        for name in ["config.json", "README.md", "sample.png", "merges.txt"] {
+            assert!(!is_weights(name), "{name}");
         }
     }
 }

@@ -434,9 +434,18 @@ fn check_view(view: &View) -> Result<usize, String> {
         .try_fold(*offset, |last, (&side, &stride)| {
             last.checked_add((side - 1).checked_mul(stride)?)
         });
-    if count > storage.count || last.is_none_or(|last| last >= storage.count) {
+    if last.is_none_or(|last| last >= storage.count) {
         return Err(format!(
             "shape {shape:?} with strides {stride:?} from element {offset} reaches beyond its storage of {} elements",
+            storage.count
+        ));
+    }
+    // Whole, as torch.expand leaves it, but other values could not be written to it.
+    if count > storage.count {
+        return Err(format!(
+            "shape {shape:?} with strides {stride:?} repeats elements of its storage of {}, which is not read; in Python, \
+             load the file with torch.load(FILE, weights_only=True), replace each tensor by tensor.contiguous() and save \
+             all again with torch.save",
             storage.count
         ));
     }

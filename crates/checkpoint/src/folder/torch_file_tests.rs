@@ -150,7 +150,20 @@ fn what_is_not_a_state_dict_of_known_types_is_refused_by_name() {
     assert!(message("int8.bin").contains("element type CharStorage is not supported"));
     assert!(message("checkpoint.bin").contains("\"state_dict\" is a dict, not a tensor"));
     assert!(message("module.bin").contains("asks for \"torch.nn.modules.linear.Linear\""));
-    assert!(message("expanded.bin").contains("beyond its storage of 1 elements"));
+}
+
+#[test]
+fn a_tensor_that_repeats_elements_is_not_said_to_be_too_long_but_how_to_save_it() {
+    let expanded = read_made("expanded.bin").unwrap_err().to_string();
+    let in_part = error_of(&model(&pickle(6, 0, &[2, 4], &[0, 1]), &floats(6)));
+    for message in [expanded, in_part] {
+        assert!(
+            message.contains("repeats elements of its storage of")
+                && message.contains(".contiguous()")
+                && !message.contains("beyond"),
+            "{message}"
+        );
+    }
 }
 
 #[test]

@@ -21,6 +21,8 @@ const STATE_FILES: [&str; 10] = [
 ];
 /// State files that are named in a message.
 const MOST: usize = 3;
+/// An adapter as diffusers keeps it.
+const ADAPTER: &str = "pytorch_lora_weights.safetensors";
 /// The network as it is trained, and averaged over the training.
 const NETWORKS: [&str; 2] = ["unet", "unet_ema"];
 
@@ -55,7 +57,13 @@ pub fn training_checkpoint(folder: &Path) -> Option<String> {
             .collect();
     }
     let path = |name: &str| folder.join(name).display().to_string();
+    let adapter = names.iter().find(|name| *name == ADAPTER);
     let model = match networks.as_slice() {
+        [] if adapter.is_some() => format!(
+            "it holds an adapter: `retrack merge --model DIR --adapter {} --out DIR` folds that into the model that it \
+             was trained for",
+            path(ADAPTER)
+        ),
         [] => "its model is what the training script wrote with save_pretrained".to_owned(),
         [one] if NETWORKS.contains(one) => format!(
             "its network, which can be given as a model, is in {}",

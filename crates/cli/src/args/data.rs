@@ -24,7 +24,7 @@ pub struct DataArgs {
 /// How a data set is read.
 #[derive(Debug, Clone, Default, ClapArgs)]
 pub struct ReadingArgs {
-    /// Which split, where the data set has several: train, test, ...
+    /// Which split, where the data set has several: train, test, ...; "" for what lies in none
     #[arg(long, value_name = "NAME", help_heading = heading::DATA)]
     pub split: Option<String>,
     /// Transparent pixels: drop keeps the color below them, as Pillow's convert("RGB") does; white and black lay them

@@ -81,7 +81,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let (arch, config) = given.fit(shape)?;
     let cost = config.cost(shape.height, shape.width);
     let labels = config.num_class_embeds.is_some();
-    if labels && data.label(0).is_none() {
+    if labels && (0..data.len()).all(|row| data.label(row).is_none()) {
         return Err(given.fail("`num_class_embeds` is set, but the data set has no labels".into()));
     }
     let (rows, excluded) = match args.exclude.as_slice() {

@@ -487,6 +487,11 @@ impl Again<'_> {
     fn image(&self, base: &Model, found: &mut Comparison) -> Result<(), Failure> {
         let written = || reopened::image(base, self.out, None, self.device);
         let labels = base.config.num_class_embeds.is_some();
+        let measured = [&self.check.forget_rows, &self.check.plan.controls];
+        let measured = measured.into_iter().flatten().copied();
+        // Those beyond the data are reported below.
+        let there: Vec<usize> = measured.filter(|&row| row < self.data.len()).collect();
+        model::check_labels(self.data, &there, &base.config)?;
         let network = base.network(self.device)?;
         let scheduler = &base.scheduler;
         self.measure(

@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 16] = [
+const SITUATIONS: [Situation; 17] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -19,6 +19,7 @@ const SITUATIONS: [Situation; 16] = [
     Situation::NothingToResume,
     Situation::NothingLeft,
     Situation::NoClass,
+    Situation::NoLabel,
     Situation::ForeignScheduler,
     Situation::NearCopy,
     Situation::Transparent,

@@ -5,6 +5,7 @@
 Row i of each Parquet file is the gray 6 x 5 image with pixel values (i * 7 + 3 * y + x) % 256.
 """
 
+import base64
 import io
 import json
 import pathlib
@@ -185,3 +186,9 @@ for name, table in {
 }.items():
     pq.write_table(table, here / f"{name}.parquet")
 pq.write_table(pa.table({"image": [f"{i}.png" for i in range(4)], "label": [0, 1, 0, 1]}), here / "path_texts.parquet")
+for name, column, values in [
+    ("addresses", "url", [None] + [f"https://example.org/{i}.png" for i in range(3)]),
+    ("base64", "image", [base64.b64encode(png(i)).decode() for i in range(4)]),
+    ("sentences", "image", ["a cat", "a dog", "", "a cow"]),
+]:
+    pq.write_table(pa.table({column: pa.array(values, pa.string())}), here / f"{name}.parquet")

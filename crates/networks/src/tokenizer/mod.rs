@@ -20,6 +20,8 @@ use added::{Words, added_token};
 const LARGEST_FILE: u64 = 64 << 20;
 /// The file that holds everything, as the `tokenizers` library writes it.
 const WHOLE: &str = "tokenizer.json";
+const CONFIG: &str = "tokenizer_config.json";
+const MAP: &str = "special_tokens_map.json";
 /// More tokens than any text encoder here has places for.
 const LONGEST: usize = 1 << 16;
 
@@ -65,15 +67,17 @@ impl ClipTokenizer {
             path: part.path(file),
             problem,
         };
-        let config = optional(part, "tokenizer_config.json")?;
+        let config = optional(part, CONFIG)?;
         // Since there is `added_tokens_decoder`, the other file repeats this one or is wrong.
         let map = match config.contains_key("added_tokens_decoder") {
             true => Map::new(),
-            false => optional(part, "special_tokens_map.json")?,
+            false => optional(part, MAP)?,
         };
         let mut marks = config.clone();
         marks.extend(map.clone());
-        let (vocab, merges, added) = vocabulary(part)?;
+        let whole = optional(part, WHOLE)?;
+        check_settings(part, &config, &map, &whole)?;
+        let (vocab, merges, added) = vocabulary(part, whole)?;
         let mut added = added::overlaid(part, &config, &map, added)?;
         // The library takes it for granted, and panics where a merged token is longer than all that there are.
         if let Some(merge) = unmerged(&vocab, &merges) {
@@ -94,13 +98,11 @@ impl ClipTokenizer {
                 Some(value) => value
                     .as_str()
                     .or_else(|| value.get("content")?.as_str())
-                    .ok_or_else(|| {
-                        malformed("tokenizer_config.json", format!("`{key}` is not a token"))
-                    })?,
+                    .ok_or_else(|| malformed(CONFIG, format!("`{key}` is not a token")))?,
             };
             let id = numbered(content).ok_or_else(|| {
                 malformed(
-                    "tokenizer_config.json",
+                    CONFIG,
                     format!("`{key}` is {content:?}, which is not in the vocabulary"),
                 )
             })?;
@@ -169,7 +171,7 @@ impl ClipTokenizer {
         let max_length = own.map_or(most, |length| length as usize).min(most);
         if max_length < 2 {
             let problem = "`model_max_length` leaves no place for the two marks".into();
-            return Err(malformed("tokenizer_config.json", problem));
+            return Err(malformed(CONFIG, problem));
         }
         Ok(Self {
             tokenizer,
@@ -261,8 +263,102 @@ fn unmerged<'a>(vocab: &Map<String, Value>, merges: &'a Value) -> Option<&'a Val
 /// Tokens with their numbers, merges, and the tokens that no text is cut into.
 type Vocabulary = (Map<String, Value>, Value, Vec<Value>);
 
-/// Vocabulary, merges, and the tokens that [`WHOLE`] adds to them.
-fn vocabulary(part: &Part) -> Result<Vocabulary, TokenizerError> {
+/// Refuses what would cut or pad a prompt otherwise than it is done here. `map`: `special_tokens_map.json`.
+fn check_settings(
+    part: &Part,
+    config: &Map<String, Value>,
+    map: &Map<String, Value>,
+    whole: &Map<String, Value>,
+) -> Result<(), TokenizerError> {
+    let refused = |file: &str, key: &str, value: &Value, only: &str| TokenizerError::Malformed {
+        path: part.path(file),
+        problem: format!("`{key}` = {value} is not computed here, only {only}"),
+    };
+    // Where the configuration does not say the side, transformers takes that of the whole file.
+    for (key, in_whole) in [
+        ("padding_side", "padding"),
+        ("truncation_side", "truncation"),
+    ] {
+        let said = [(map, MAP), (config, CONFIG)];
+        let said = said
+            .into_iter()
+            .find_map(|(object, file)| Some((file, object.get(key)?)));
+        match said {
+            Some((file, side)) if side != "right" => {
+                return Err(refused(file, key, side, "\"right\""));
+            }
+            Some(_) => {}
+            None => {
+                let side = whole
+                    .get(in_whole)
+                    .and_then(|object| object.get("direction"));
+                if let Some(side) = side.filter(|side| *side != "Right") {
+                    let key = format!("{in_whole}.direction");
+                    return Err(refused(WHOLE, &key, side, "\"Right\""));
+                }
+            }
+        }
+    }
+    const SPLIT: &str = "split_special_tokens";
+    match config.get(SPLIT) {
+        Some(split @ Value::Bool(true)) => Err(refused(CONFIG, SPLIT, split, "false")),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses `vocab.json` and `merges.txt` beside a whole file with others: releases of transformers before 5 read the
+/// former, later ones the latter.
+fn check_alike(
+    part: &Part,
+    whole: &Map<String, Value>,
+    (vocab, merges, added): (&Map<String, Value>, &Value, &[Value]),
+) -> Result<(), TokenizerError> {
+    let Some(model) = whole.get("model").and_then(Value::as_object) else {
+        return Ok(());
+    };
+    let marks = |token: &str| added.iter().any(|other| other["content"] == token);
+    let within = |one: &Map<String, Value>, other: &Map<String, Value>| {
+        one.iter()
+            .all(|(token, id)| other.get(token) == Some(id) || marks(token))
+    };
+    // As text: "a b" is written as ["a", "b"] too.
+    let listed = |merges: &Value| -> Option<Vec<String>> {
+        let text = |merge: &Value| match merge {
+            Value::String(text) => Some(text.clone()),
+            Value::Array(parts) => {
+                let parts: Option<Vec<&str>> = parts.iter().map(Value::as_str).collect();
+                Some(parts?.join(" "))
+            }
+            _ => None,
+        };
+        merges.as_array()?.iter().map(text).collect()
+    };
+    let other_tokens = match model.get("vocab") {
+        Some(Value::Object(other)) => !within(vocab, other) || !within(other, vocab),
+        _ => false,
+    };
+    let other_merges = model
+        .get("merges")
+        .is_some_and(|other| listed(other) != listed(merges));
+    if !other_tokens && !other_merges {
+        return Ok(());
+    }
+    let which = if other_tokens {
+        "vocab.json"
+    } else {
+        "merges.txt"
+    };
+    Err(TokenizerError::Malformed {
+        path: part.path(which),
+        problem: format!(
+            "says otherwise than {WHOLE} beside it; remove {WHOLE}, or vocab.json and merges.txt, whichever the model was \
+             not trained with (transformers before release 5 reads the latter two, later ones {WHOLE})"
+        ),
+    })
+}
+
+/// Vocabulary, merges, and the tokens that [`WHOLE`], read as `whole`, adds to them.
+fn vocabulary(part: &Part, mut whole: Map<String, Value>) -> Result<Vocabulary, TokenizerError> {
     let malformed = |file: &str, problem: &str| TokenizerError::Malformed {
         path: part.path(file),
         problem: problem.into(),
@@ -279,15 +375,16 @@ fn vocabulary(part: &Part) -> Result<Vocabulary, TokenizerError> {
                 None => Err(malformed("merges.txt", "a line is not two tokens")),
             })
             .collect::<Result<Vec<Value>, _>>()?;
-        let mut whole = optional(part, WHOLE)?;
-        return Ok((vocab, merges.into(), added::listed(part, &mut whole)?));
+        let merges = merges.into();
+        let added = added::listed(part, &mut whole)?;
+        check_alike(part, &whole, (&vocab, &merges, &added))?;
+        return Ok((vocab, merges, added));
     }
     if !part.has(WHOLE) {
         return Err(TokenizerError::Missing {
             path: part.path(""),
         });
     }
-    let mut whole = object(part, WHOLE)?;
     let added = added::listed(part, &mut whole)?;
     let model = whole.get_mut("model").and_then(Value::as_object_mut);
     let model = model

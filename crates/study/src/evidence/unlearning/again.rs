@@ -159,7 +159,7 @@ impl<'a> Evidence<'a> {
         if again.verdict.outcome != Outcome::Inconclusive {
             return false;
         }
-        let out = self.run.args.out.display().to_string();
+        let out = format!("--model {}", self.run.args.out.display());
         let unclear = again.verdict.next.split_once(&out);
         let is_unclear =
             unclear.is_some_and(|(head, tail)| next.starts_with(head) && next.ends_with(tail));
