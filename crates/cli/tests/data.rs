@@ -424,7 +424,8 @@ fn the_split_that_is_suggested_is_the_one_that_was_trained_on_and_for_controls_a
     );
     let said = folder.done(&format!("{evaluate} --controls photos"));
     assert!(
-        said.stderr.contains("the controls are the images"),
+        said.stderr
+            .contains("the controls are images of the data set itself"),
         "{}",
         said.stderr
     );

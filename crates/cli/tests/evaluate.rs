@@ -443,7 +443,7 @@ fn what_is_still_found_is_said_with_what_to_do_and_fails_where_that_is_asked() {
         said.stderr
     );
     let page = String::from_utf8(folder.read("report/report.html")).unwrap();
-    assert!(page.contains("What to do next: run `retrack unlearn`"));
+    assert!(page.contains("What to do next: run <code>retrack unlearn</code>"));
     // What is not found does not fail, and says how sure that is.
     let never = line.replace("1000", "0.0001");
     let said = folder.done(&format!("{never} --fail-if-found"));

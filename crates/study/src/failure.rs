@@ -232,7 +232,9 @@ impl From<RunError> for Failure {
             RunError::NotEmpty { .. } => advised(Situation::NotEmpty),
             RunError::Interrupted { .. } => advised(Situation::HoldsInterrupted),
             // It need not be resumed, and without --resume its folder would be refused.
-            RunError::NothingToResume { path } if RunFolder::recorded(path).is_some() => {
+            RunError::NothingToResume { path }
+                if RunFolder::recorded(path).is_some_and(|(_, ended)| ended) =>
+            {
                 Self::input(format!(
                     "{}: the run there is finished; {}",
                     path.display(),
