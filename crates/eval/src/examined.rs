@@ -5,9 +5,9 @@ use std::cell::OnceCell;
 use burn::tensor::Device;
 use retrack_data::pixels::to_unit;
 use retrack_networks::model::Model;
+use retrack_networks::network::Network;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::unet2d::UNet2DModel;
 
 use crate::distance::mean;
 use crate::frequency::others;
@@ -37,7 +37,7 @@ pub struct Pixels<'a> {
     /// As it was opened.
     pub model: &'a Model,
     /// Its network, without autodiff.
-    pub network: UNet2DModel,
+    pub network: Network,
     /// Of each forgotten image, of a network with classes.
     pub classes: Option<Vec<i64>>,
 }
@@ -149,7 +149,8 @@ impl<'a, 'b> Examined<'a, 'b> {
             shape: self.shape(),
             device: self.device,
         };
-        let steps = injection::timestep(model.scheduler.num_train_timesteps) + 1;
+        let walk = sampler.walk_from(injection::time(sampler.process()));
+        let steps = walk.timesteps().len();
         let steps = self.looked_at().count() * steps;
         let task = self.watch.task("injection", steps, "steps");
         let mut injected = Vec::new();

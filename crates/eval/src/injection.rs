@@ -2,11 +2,12 @@
 
 use burn::tensor::{Tensor, TensorData};
 use retrack_data::pixels::to_unit;
+use retrack_networks::denoiser::InputError;
+use retrack_networks::process::{Process, Time};
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{
     Sampler, ScheduleError, SchedulerConfig, SchedulerKind, TimestepSpacing,
 };
-use retrack_networks::unet2d::InputError;
 
 use crate::distance::mean;
 use crate::frequency::{Frequency, to_nearest_image};
@@ -14,13 +15,13 @@ use crate::frequency::{Frequency, to_nearest_image};
 /// How often that is tried with each image. The published number rests on one try.
 pub const REPEATS: usize = 16;
 
-/// Where an image is noised to before the model denoises it again: a quarter of the schedule, which is timestep 250 of
-/// the published 1,000.
-pub fn timestep(timesteps: usize) -> usize {
-    timesteps / 4
+/// Where an image is noised to before the model denoises it again: a quarter of the way, which is timestep 250 of the
+/// published 1,000.
+pub fn time(process: &dyn Process) -> Time {
+    process.quantile(1, 4)
 }
 
-/// Ancestral sampling over every timestep up to [`timestep`]'s, as published.
+/// Ancestral sampling over every timestep up to [`time`]'s, as published.
 ///
 /// The last timestep is left out, which no attempt begins at: where it holds no signal (`rescale_betas_zero_snr`) a
 /// walk cannot begin there. What moves or spaces the steps of shorter walks means nothing to one that leaves none out.
@@ -37,7 +38,7 @@ pub fn sampler(config: &SchedulerConfig) -> Result<Sampler, ScheduleError> {
     Sampler::new(SchedulerKind::Ddpm, &every, steps)
 }
 
-/// What a model makes of `image` (bytes) from noise at [`timestep`]: [`REPEATS`] images, one after another, values
+/// What a model makes of `image` (bytes) from noise at [`time`]: [`REPEATS`] images, one after another, values
 /// around [-1, 1]. The published measure denoises ancestrally over every timestep; `generator` says how it is done
 /// here. `label` is the class, of a network with classes. `progress` is called after each denoising step.
 ///
@@ -53,7 +54,7 @@ pub fn restore(
     let [height, width, channels] = generator.shape;
     let copies = TensorData::new(clean.repeat(REPEATS), [REPEATS, height, width, channels]);
     let copies = Tensor::from_data(copies, generator.device);
-    let from = timestep(generator.sampler.schedule().timesteps());
+    let from = time(generator.sampler.process());
     let labels = label.map(|label| [label; REPEATS]);
     let labels = labels.as_ref().map(|labels| &labels[..]);
     generator.reconstruct(copies, from, 0..REPEATS as u64, labels, progress)
@@ -100,7 +101,8 @@ mod tests {
 
     #[test]
     fn every_schedule_has_its_quarter_and_all_timesteps_up_to_it() {
-        assert_eq!(timestep(1000), 250);
+        let published = SchedulerConfig::default().process();
+        assert_eq!(time(&*published), 250);
         for (timesteps, offset, zero) in [(1000, 1, true), (200, 0, false), (2, 1, false)] {
             let config = SchedulerConfig {
                 num_train_timesteps: timesteps,
@@ -109,17 +111,17 @@ mod tests {
                 timestep_spacing: TimestepSpacing::Trailing,
                 ..SchedulerConfig::default()
             };
-            let walk = sampler(&config)
-                .unwrap()
-                .walk(timestep(timesteps))
-                .timesteps();
-            let all: Vec<usize> = (0..=timestep(timesteps)).rev().collect();
-            assert_eq!(walk, all, "{timesteps}");
+            let sampler = sampler(&config).unwrap();
+            let walk = sampler.walk_from(time(sampler.process())).timesteps();
+            let all: Vec<usize> = (0..=timesteps / 4).rev().collect();
+            assert_eq!(walk, all[..], "{timesteps}");
         }
         let one = SchedulerConfig {
             num_train_timesteps: 1,
             ..SchedulerConfig::default()
         };
-        assert_eq!(sampler(&one).unwrap().walk(timestep(1)).timesteps(), [0]);
+        let sampler = sampler(&one).unwrap();
+        let walk = sampler.walk_from(time(sampler.process()));
+        assert_eq!(walk.timesteps(), [0]);
     }
 }

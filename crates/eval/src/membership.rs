@@ -1,11 +1,10 @@
 //! Whether a network still denoises forgotten images better than images that it has never seen.
 
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_networks::denoiser::Denoiser;
+use retrack_networks::denoiser::{Denoiser, InputError};
 use retrack_networks::parameters::to_host;
+use retrack_networks::process::{Process, Time};
 use retrack_networks::random::{Random, Stream};
-use retrack_networks::schedule::NoiseSchedule;
-use retrack_networks::unet2d::InputError;
 use serde::{Deserialize, Serialize};
 
 use crate::auc::{Bootstrap, Scores, auc, two_sided};
@@ -22,7 +21,7 @@ use crate::distance::mean;
 pub struct Scoring<'a> {
     /// On a device without autodiff.
     pub network: &'a dyn Denoiser,
-    pub schedule: &'a NoiseSchedule,
+    pub process: &'a dyn Process,
     pub random: Random,
     pub device: &'a Device,
     /// Height, width, channels.
@@ -70,7 +69,7 @@ pub enum MembershipError {
 
 struct Drawn {
     number: usize,
-    timestep: usize,
+    timestep: Time,
     noise: Vec<f32>,
 }
 
@@ -161,20 +160,14 @@ impl Scoring<'_> {
     /// Step 0 of the stream belongs to noises that images have for themselves.
     fn draw(&self, number: usize, values: usize) -> Drawn {
         let step = number as u64 + 1;
-        let timesteps = self.schedule.timesteps();
-        let part = match self.timesteps {
-            Timesteps::Uniform => 0..timesteps,
-            Timesteps::Stratified => {
-                let edge = |part: usize| part * timesteps / self.draws;
-                edge(number)..edge(number + 1)
-            }
+        let (part, parts) = match self.timesteps {
+            Timesteps::Uniform => (0, 1),
+            Timesteps::Stratified => (number, self.draws),
         };
         let mut timestep = self.random.stream(Stream::ProbeTimestep, step);
-        // With more draws than timesteps some parts are empty.
-        let within = timestep.integers(1, part.len().max(1))[0];
         Drawn {
             number,
-            timestep: part.start + within,
+            timestep: self.process.draw(part, parts, &mut timestep),
             noise: self.random.stream(Stream::Probe, step).normal(values),
         }
     }
@@ -183,14 +176,14 @@ impl Scoring<'_> {
         &self,
         clean: Vec<f32>,
         noise: Vec<f32>,
-        timesteps: &[usize],
+        timesteps: &[Time],
         labels: Option<&[i64]>,
     ) -> Result<Vec<f64>, MembershipError> {
         let [height, width, channels] = self.shape;
         let shape = [timesteps.len(), height, width, channels];
         let tensor = |values| Tensor::<4>::from_data(TensorData::new(values, shape), self.device);
         let noisy = self
-            .schedule
+            .process
             .add_noise(tensor(clean), tensor(noise.clone()), timesteps);
         let output = self
             .network
@@ -201,7 +194,7 @@ impl Scoring<'_> {
                 expected: shape,
             });
         }
-        let found = to_host(self.schedule.epsilon(noisy, output, timesteps));
+        let found = to_host(self.process.epsilon(noisy, output, timesteps));
         let image_len = noise.len() / timesteps.len();
         let images = found
             .chunks_exact(image_len)
@@ -287,7 +280,7 @@ mod tests {
     use super::*;
     use retrack_networks::gradients::GradientSet;
     use retrack_networks::random::Draw;
-    use retrack_networks::schedule::{Prediction, SchedulerConfig};
+    use retrack_networks::schedule::{NoiseSchedule, Prediction, SchedulerConfig};
 
     /// Knows one image, which it takes all its input for; a class label is added to each value of it.
     struct OneImage {
@@ -323,7 +316,7 @@ mod tests {
         ) -> Result<Scores, MembershipError> {
             let scoring = Scoring {
                 network: self,
-                schedule: &self.schedule,
+                process: &self.schedule,
                 random: Random::new(1),
                 device: &Device::flex(),
                 shape: SHAPE,
@@ -339,7 +332,7 @@ mod tests {
         fn predict(
             &self,
             x: Tensor<4>,
-            timesteps: &[usize],
+            timesteps: &[Time],
             labels: Option<&[i64]>,
             _: Option<&mut Draw>,
         ) -> Result<Tensor<4>, InputError> {
@@ -350,7 +343,7 @@ mod tests {
             });
             let clean = TensorData::new(clean.collect::<Vec<f32>>(), shape);
             let clean = Tensor::from_data(clean, &x.device());
-            Ok(self.schedule.target(x, clean, timesteps))
+            Ok(self.schedule.target_of_clean(x, clean, timesteps))
         }
 
         fn gradients(&self, _: Tensor<1>) -> GradientSet {
@@ -371,7 +364,7 @@ mod tests {
             assert_eq!((losses.images(), losses.draws()), (2, 7));
             for draw in 0..7 {
                 let mut timestep = Random::new(1).stream(Stream::ProbeTimestep, draw as u64 + 1);
-                let t = timestep.integers(1, 1000)[0];
+                let t = Time::timestep(timestep.integers(1, 1000)[0]);
                 // eps - e = (g / s) (image - known image)
                 let ratio = network.schedule.signal(t) / network.schedule.noise(t);
                 assert!(losses.of(0)[draw] < 1e-6 * ratio * ratio + 1e-9);
@@ -403,7 +396,7 @@ mod tests {
         for draws in [1, 3, 7, 1000, 1500] {
             let scoring = Scoring {
                 network: &network,
-                schedule: &network.schedule,
+                process: &network.schedule,
                 random: Random::new(5),
                 device: &Device::flex(),
                 shape: SHAPE,
@@ -414,10 +407,8 @@ mod tests {
             for number in 0..draws {
                 let drawn = scoring.draw(number, 1);
                 let [low, high] = [number, number + 1].map(|part| part * 1000 / draws);
-                assert!(
-                    (low..high.max(low + 1)).contains(&drawn.timestep),
-                    "{draws}"
-                );
+                let part = Time::timestep(low)..Time::timestep(high.max(low + 1));
+                assert!(part.contains(&drawn.timestep), "{draws}");
             }
         }
     }

@@ -4,11 +4,11 @@ use std::f64::consts::{LN_2, PI};
 use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_networks::denoiser::Denoiser;
+use retrack_networks::denoiser::{Denoiser, InputError};
 use retrack_networks::parameters::to_host;
+use retrack_networks::process::{Process, Time};
 use retrack_networks::random::{Random, Stream};
 use retrack_networks::schedule::NoiseSchedule;
-use retrack_networks::unet2d::InputError;
 use serde::{Deserialize, Serialize};
 
 use crate::ode::{OdeError, Tolerance, rk45};
@@ -47,7 +47,7 @@ pub struct Likelihood<'a> {
     /// parameters (Burn's `Module::no_grad`) it takes less time and memory.
     pub network: &'a dyn Denoiser,
     /// What the network predicts, and how that becomes noise.
-    pub schedule: &'a NoiseSchedule,
+    pub process: &'a dyn Process,
     /// With autodiff.
     pub device: &'a Device,
 }
@@ -81,6 +81,8 @@ pub enum NllError {
     },
     #[error("the network is on a device without autodiff, which gives no divergence")]
     NoAutodiff,
+    #[error("the equation is known of processes of discrete betas only")]
+    NoBetas,
     #[error(
         "the schedule's steps are too coarse for an equation in continuous time: at timestep {timestep} the network knows \
          noise of deviation {network:.3}, where the equation has {equation:.3}"
@@ -137,7 +139,7 @@ impl Likelihood<'_> {
         if !self.device.is_autodiff() {
             return Err(NllError::NoAutodiff);
         }
-        let betas = Betas::new(self.schedule)?;
+        let betas = Betas::of(self.process)?;
         let [batch, ..] = shape;
         if expected == 0 {
             return Ok(Nll {
@@ -184,7 +186,7 @@ impl Likelihood<'_> {
         probe: &[f32],
     ) -> Result<Vec<f64>, NllError> {
         let (beta, std) = betas.at(t);
-        let (noise, gradient) = self.noise_and_gradient(t, x, shape, labels, probe)?;
+        let (noise, gradient) = self.noise_and_gradient(betas, t, x, shape, labels, probe)?;
 
         // -beta x / 2 + beta eps / (2 std), of which the network gives eps.
         let factor = 0.5 * beta / std;
@@ -211,13 +213,14 @@ impl Likelihood<'_> {
     /// `x`: one pass forwards and one backwards, in f32, as precise as the network.
     fn noise_and_gradient(
         &self,
+        betas: &Betas,
         t: f64,
         x: &[f64],
         shape: [usize; 4],
         labels: Option<&[i64]>,
         probe: &[f32],
     ) -> Result<(Vec<f32>, Vec<f32>), NllError> {
-        let label = label(t, self.schedule.timesteps());
+        let label = label(t, betas.rates.len());
         let x: Vec<f32> = x.iter().map(|&x| x as f32).collect();
         let x = Tensor::<4>::from_data(TensorData::new(x, shape), self.device).require_grad();
         let output = self
@@ -229,7 +232,7 @@ impl Likelihood<'_> {
                 expected: shape,
             });
         }
-        let noise = self.schedule.epsilon(x.clone(), output, &[label]);
+        let noise = self.process.epsilon(x.clone(), output, &[label]);
         let probe = Tensor::from_data(TensorData::new(probe.to_vec(), shape), self.device);
         let mut gradients = (noise.clone() * probe).sum().backward();
         // A network that does not look at its input has no gradient.
@@ -240,12 +243,12 @@ impl Likelihood<'_> {
     }
 }
 
-/// Whether likelihoods can be computed of networks with this schedule.
+/// Whether likelihoods can be computed of networks with this process.
 ///
 /// # Errors
-/// [`NllError::Coarse`]
-pub fn check(schedule: &NoiseSchedule) -> Result<(), NllError> {
-    Betas::new(schedule).map(|_| ())
+/// [`NllError::NoBetas`], [`NllError::Coarse`]
+pub fn check(process: &dyn Process) -> Result<(), NllError> {
+    Betas::of(process).map(|_| ())
 }
 
 /// A schedule in continuous time.
@@ -258,6 +261,10 @@ struct Betas {
 }
 
 impl Betas {
+    fn of(process: &dyn Process) -> Result<Self, NllError> {
+        Self::new(process.discrete().ok_or(NllError::NoBetas)?)
+    }
+
     fn new(schedule: &NoiseSchedule) -> Result<Self, NllError> {
         let count = schedule.timesteps() as f64;
         let rates: Vec<f64> = schedule.betas.iter().map(|beta| count * beta).collect();
@@ -275,7 +282,7 @@ impl Betas {
     fn compare(&self, schedule: &NoiseSchedule) -> Result<(), NllError> {
         let last = (schedule.timesteps() - 1).max(1) as f64;
         for timestep in 0..schedule.timesteps() {
-            let network = schedule.noise(timestep);
+            let network = schedule.noise(Time::timestep(timestep));
             for time in [timestep as f64 / last, (timestep as f64 + 1.0) / last] {
                 let (_, equation) = self.at(time.min(1.0));
                 if (network - equation).abs() > NOISE_TOLERANCE {
@@ -312,9 +319,9 @@ impl Betas {
 }
 
 /// The trained timestep at time `t` in [0, 1]. A stage of a step that ends at 1 may lie past it by a rounding.
-fn label(t: f64, timesteps: usize) -> usize {
+fn label(t: f64, timesteps: usize) -> Time {
     let last = timesteps.saturating_sub(1);
-    ((last as f64 * t) as usize).min(last)
+    Time::timestep(((last as f64 * t) as usize).min(last))
 }
 
 #[cfg(test)]
@@ -344,7 +351,7 @@ mod tests {
             let device = Device::flex().autodiff();
             let likelihood = Likelihood {
                 network: self,
-                schedule: &self.schedule,
+                process: &self.schedule,
                 device: &device,
             };
             let mut reached = 0.0;
@@ -361,7 +368,7 @@ mod tests {
         fn predict(
             &self,
             x: Tensor<4>,
-            timesteps: &[usize],
+            timesteps: &[Time],
             _: Option<&[i64]>,
             _: Option<&mut Draw>,
         ) -> Result<Tensor<4>, InputError> {
@@ -429,7 +436,7 @@ mod tests {
         let device = Device::flex();
         let likelihood = Likelihood {
             network: &gaussian,
-            schedule: &gaussian.schedule,
+            process: &gaussian.schedule,
             device: &device,
         };
         let nll = likelihood.bits_per_dim(&[0.0; 4], [2, 1, 2, 1], None, &PROBE, &mut |_| ());
@@ -450,7 +457,10 @@ mod tests {
         let betas = Betas::new(&schedule).unwrap();
         for t in [100, 500, 900] {
             let time = (t as f64 + 1.0) / 1000.0;
-            assert!((betas.at(time).1 - schedule.noise(t)).abs() < 2e-3, "{t}");
+            assert!(
+                (betas.at(time).1 - schedule.noise(Time::timestep(t))).abs() < 2e-3,
+                "{t}"
+            );
         }
         assert!((betas.at(1e-5).1 - 1e-3).abs() < 1e-5);
     }

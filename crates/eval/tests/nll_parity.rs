@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use retrack_eval::nll::Likelihood;
 use retrack_networks::config::UNet2DConfig;
 use retrack_networks::parameters;
-use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
+use retrack_networks::schedule::SchedulerConfig;
 use retrack_networks::unet2d::UNet2DModel;
 use support::{Case, formula};
 
@@ -35,12 +35,12 @@ fn assert_agrees(name: &str) {
     let device = Device::flex().autodiff();
     let network = network(&case, &device);
     let scheduler = SchedulerConfig::from_json(&case.json("scheduler_config.json")).unwrap();
-    let schedule = NoiseSchedule::new(&scheduler);
+    let process = scheduler.process();
     let (shape, images) = case.images("image");
     let (_, probe) = case.images("probe");
     let likelihood = Likelihood {
         network: &network,
-        schedule: &schedule,
+        process: &*process,
         device: &device,
     };
     let found = likelihood

@@ -1,25 +1,11 @@
 //! `config.json` of a `UNet2DModel`, read strictly: what this crate does not compute, it refuses by name.
 
-use serde_json::{Map, Value};
+use std::ops::Deref;
 
-/// Why a network configuration cannot be used.
-#[derive(Debug, thiserror::Error, PartialEq)]
-pub enum ConfigError {
-    #[error("`{key}` is {value}, which is not supported; supported: {supported}")]
-    Unsupported {
-        key: String,
-        value: String,
-        supported: &'static str,
-    },
-    #[error("`{key}` is {value}, expected {expected}")]
-    WrongType {
-        key: String,
-        value: String,
-        expected: &'static str,
-    },
-    #[error("{0}")]
-    Inconsistent(String),
-}
+use serde_json::Value;
+
+pub use crate::fields::ConfigError;
+pub(crate) use crate::fields::{Fields, unsupported};
 
 /// Many times those of any published network; a stranger's file must not make us build for hours.
 pub(crate) const MOST_LAYERS: usize = 1024;
@@ -52,42 +38,60 @@ pub enum Resample {
     Resnet,
 }
 
-/// Configuration of [`UNet2DModel`](crate::unet2d::UNet2DModel), with diffusers' names and defaults.
+/// What both kinds of U-Net are configured by, with diffusers' names and defaults.
 #[derive(Debug, Clone, PartialEq)]
-pub struct UNet2DConfig {
-    /// Height and width in pixels; `None` where the file does not say.
+pub struct UNetConfig {
+    /// Height and width in pixels, or in those of latents; `None` where the file does not say.
     pub sample_size: Option<[usize; 2]>,
     pub in_channels: usize,
     pub out_channels: usize,
     pub center_input_sample: bool,
-    pub time_embedding_type: TimeEmbedding,
-    pub time_embedding_dim: usize,
-    pub freq_shift: f64,
     pub flip_sin_to_cos: bool,
+    pub freq_shift: f64,
+    pub time_embedding_dim: usize,
+    /// For each level from the finest on.
+    pub block_out_channels: Vec<usize>,
+    pub layers_per_block: usize,
+    /// 0 pads one pixel at the bottom and right only, 1 on every side.
+    pub downsample_padding: usize,
+    /// The mid block's residual blocks are divided by this, a transformer between them is not.
+    pub mid_block_scale_factor: f64,
+    pub dropout: f64,
+    pub norm_num_groups: usize,
+    /// Of the residual blocks.
+    pub norm_eps: f64,
+    pub resnet_time_scale_shift: TimeScaleShift,
+}
+
+/// Configuration of [`UNet2DModel`](crate::unet2d::UNet2DModel), with diffusers' names and defaults.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UNet2DConfig {
+    /// Its fields are read as this one's own.
+    pub unet: UNetConfig,
+    pub time_embedding_type: TimeEmbedding,
     /// For each level from the finest on: whether its blocks carry attention.
     pub down_attention: Vec<bool>,
     /// For each level from the coarsest on.
     pub up_attention: Vec<bool>,
     pub mid_block: bool,
-    pub block_out_channels: Vec<usize>,
-    pub layers_per_block: usize,
-    pub mid_block_scale_factor: f64,
-    /// 0 pads one pixel at the bottom and right only, 1 on every side.
-    pub downsample_padding: usize,
     pub downsample_type: Resample,
     pub upsample_type: Resample,
-    pub dropout: f64,
     /// `None`: one head over all channels.
     pub attention_head_dim: Option<usize>,
-    pub norm_num_groups: usize,
     pub attn_norm_num_groups: Option<usize>,
-    pub norm_eps: f64,
-    pub resnet_time_scale_shift: TimeScaleShift,
     /// Whether the mid block has attention.
     pub add_attention: bool,
     pub num_class_embeds: Option<usize>,
     /// Keys of the file that mean nothing to this network.
     pub unknown_keys: Vec<String>,
+}
+
+impl Deref for UNet2DConfig {
+    type Target = UNetConfig;
+
+    fn deref(&self) -> &UNetConfig {
+        &self.unet
+    }
 }
 
 impl UNet2DConfig {
@@ -101,12 +105,7 @@ impl UNet2DConfig {
         })?;
         let mut fields = Fields::new(object);
 
-        let block_out_channels = fields.counts("block_out_channels", &[224, 448, 672, 896])?;
-        if block_out_channels.is_empty() {
-            return Err(ConfigError::Inconsistent(
-                "`block_out_channels` is empty".into(),
-            ));
-        }
+        let unet = UNetConfig::read(&mut fields, 3, &[224, 448, 672, 896])?;
         let down_attention = fields.blocks("down_block_types", BlockSide::Down)?;
         let up_attention = fields.blocks("up_block_types", BlockSide::Up)?;
         fields.silu()?;
@@ -117,10 +116,7 @@ impl UNet2DConfig {
         fields.optional_count("num_train_timesteps")?; // only a learned time embedding uses it
 
         let config = Self {
-            sample_size: fields.sample_size()?,
-            in_channels: fields.count("in_channels", 3)?,
-            out_channels: fields.count("out_channels", 3)?,
-            center_input_sample: fields.flag("center_input_sample", false)?,
+            unet,
             time_embedding_type: fields.choice(
                 "time_embedding_type",
                 "positional",
@@ -131,29 +127,16 @@ impl UNet2DConfig {
                     _ => None,
                 },
             )?,
-            time_embedding_dim: fields
-                .optional_count("time_embedding_dim")?
-                .unwrap_or(block_out_channels[0] * 4),
-            freq_shift: fields.number("freq_shift", 0.0)?,
-            flip_sin_to_cos: fields.flag("flip_sin_to_cos", true)?,
             down_attention,
             up_attention,
             mid_block: fields.mid_block()?,
-            layers_per_block: fields.count("layers_per_block", 2)?,
-            mid_block_scale_factor: fields.number("mid_block_scale_factor", 1.0)?,
-            downsample_padding: fields.padding()?,
             downsample_type: fields.choice("downsample_type", "conv", "conv, resnet", resample)?,
             upsample_type: fields.choice("upsample_type", "conv", "conv, resnet", resample)?,
-            dropout: fields.number("dropout", 0.0)?,
             attention_head_dim: fields.nullable_count("attention_head_dim", Some(8))?,
-            norm_num_groups: fields.count("norm_num_groups", 32)?,
             attn_norm_num_groups: fields.optional_count("attn_norm_num_groups")?,
-            norm_eps: fields.number("norm_eps", 1e-5)?,
-            resnet_time_scale_shift: fields.time_scale_shift()?,
             add_attention: fields.flag("add_attention", true)?,
             num_class_embeds: fields.optional_count("num_class_embeds")?,
             unknown_keys: fields.unknown(),
-            block_out_channels,
         };
         config.check()?;
         Ok(config)
@@ -161,16 +144,7 @@ impl UNet2DConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         let levels = self.block_out_channels.len();
-        Stack {
-            block_out_channels: &self.block_out_channels,
-            layers_per_block: self.layers_per_block,
-            dropout: self.dropout,
-            freq_shift: self.freq_shift,
-            mid_block_scale_factor: self.mid_block_scale_factor,
-            norm_eps: self.norm_eps,
-            norm_num_groups: self.norm_num_groups,
-        }
-        .check(&[
+        self.unet.check(&[
             ("down_block_types", self.down_attention.len()),
             ("up_block_types", self.up_attention.len()),
         ])?;
@@ -202,18 +176,41 @@ impl UNet2DConfig {
     }
 }
 
-/// What the networks of this crate have in common: levels of residual blocks.
-pub(crate) struct Stack<'a> {
-    pub(crate) block_out_channels: &'a [usize],
-    pub(crate) layers_per_block: usize,
-    pub(crate) dropout: f64,
-    pub(crate) freq_shift: f64,
-    pub(crate) mid_block_scale_factor: f64,
-    pub(crate) norm_eps: f64,
-    pub(crate) norm_num_groups: usize,
-}
+impl UNetConfig {
+    /// Reads its keys. `channels` and `widths`: what a file without `in_channels`, `out_channels` and
+    /// `block_out_channels` means.
+    pub(crate) fn read(
+        fields: &mut Fields,
+        channels: usize,
+        widths: &[usize],
+    ) -> Result<Self, ConfigError> {
+        let block_out_channels = fields.counts("block_out_channels", widths)?;
+        let Some(finest) = block_out_channels.first() else {
+            return Err(ConfigError::Inconsistent(
+                "`block_out_channels` is empty".into(),
+            ));
+        };
+        Ok(Self {
+            sample_size: fields.sample_size()?,
+            in_channels: fields.count("in_channels", channels)?,
+            out_channels: fields.count("out_channels", channels)?,
+            center_input_sample: fields.flag("center_input_sample", false)?,
+            flip_sin_to_cos: fields.flag("flip_sin_to_cos", true)?,
+            freq_shift: fields.number("freq_shift", 0.0)?,
+            time_embedding_dim: fields
+                .optional_count("time_embedding_dim")?
+                .unwrap_or(finest * 4),
+            layers_per_block: fields.count("layers_per_block", 2)?,
+            downsample_padding: fields.padding()?,
+            mid_block_scale_factor: fields.number("mid_block_scale_factor", 1.0)?,
+            dropout: fields.number("dropout", 0.0)?,
+            norm_num_groups: fields.count("norm_num_groups", 32)?,
+            norm_eps: fields.number("norm_eps", 1e-5)?,
+            resnet_time_scale_shift: fields.time_scale_shift()?,
+            block_out_channels,
+        })
+    }
 
-impl Stack<'_> {
     /// `lists`: keys whose lists have an entry for each level, and how many they have.
     pub(crate) fn check(&self, lists: &[(&str, usize)]) -> Result<(), ConfigError> {
         let levels = self.block_out_channels.len();
@@ -251,7 +248,7 @@ impl Stack<'_> {
             ));
         }
         let groups = self.norm_num_groups;
-        let skips = skip_widths(self.block_out_channels, self.layers_per_block);
+        let skips = skip_widths(&self.block_out_channels, self.layers_per_block);
         for &channels in self.block_out_channels.iter().chain(&skips) {
             if !channels.is_multiple_of(groups) {
                 return Err(ConfigError::Inconsistent(format!(
@@ -316,46 +313,13 @@ fn resample(name: &str) -> Option<Resample> {
     }
 }
 
-pub(crate) fn unsupported(key: &str, value: &str, supported: &'static str) -> ConfigError {
-    ConfigError::Unsupported {
-        key: key.into(),
-        value: value.into(),
-        supported,
-    }
-}
-
 enum BlockSide {
     Down,
     Up,
 }
 
-/// Reads typed fields with defaults and remembers which keys were asked for.
-pub(crate) struct Fields<'a> {
-    object: &'a Map<String, Value>,
-    known: Vec<&'static str>,
-}
-
-impl<'a> Fields<'a> {
-    pub(crate) fn new(object: &'a Map<String, Value>) -> Self {
-        Self {
-            object,
-            known: Vec::new(),
-        }
-    }
-
-    pub(crate) fn get(&mut self, key: &'static str) -> Option<&'a Value> {
-        self.known.push(key);
-        self.object.get(key)
-    }
-
-    pub(crate) fn wrong(key: &str, value: &Value, expected: &'static str) -> ConfigError {
-        ConfigError::WrongType {
-            key: key.into(),
-            value: value.to_string(),
-            expected,
-        }
-    }
-
+/// What U-Nets have keys of.
+impl Fields<'_> {
     /// The one activation of these networks, under its two names.
     pub(crate) fn silu(&mut self) -> Result<(), ConfigError> {
         match self.text("act_fn", "silu")?.as_str() {
@@ -364,7 +328,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(crate) fn time_scale_shift(&mut self) -> Result<TimeScaleShift, ConfigError> {
+    fn time_scale_shift(&mut self) -> Result<TimeScaleShift, ConfigError> {
         self.choice(
             "resnet_time_scale_shift",
             "default",
@@ -375,102 +339,6 @@ impl<'a> Fields<'a> {
                 _ => None,
             },
         )
-    }
-
-    pub(crate) fn nullable_count(
-        &mut self,
-        key: &'static str,
-        default: Option<usize>,
-    ) -> Result<Option<usize>, ConfigError> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(Value::Null) => Ok(None),
-            Some(value) => match value.as_u64() {
-                // Beyond this no tensor could be allocated, and products of sizes stay in range.
-                Some(n) if n > 0 && n <= 1 << 20 => Ok(Some(n as usize)),
-                _ => Err(Self::wrong(key, value, "a whole number from 1 to 1048576")),
-            },
-        }
-    }
-
-    pub(crate) fn optional_count(
-        &mut self,
-        key: &'static str,
-    ) -> Result<Option<usize>, ConfigError> {
-        self.nullable_count(key, None)
-    }
-
-    pub(crate) fn count(
-        &mut self,
-        key: &'static str,
-        default: usize,
-    ) -> Result<usize, ConfigError> {
-        self.nullable_count(key, Some(default))?
-            .ok_or_else(|| Self::wrong(key, &Value::Null, "a whole number"))
-    }
-
-    pub(crate) fn counts(
-        &mut self,
-        key: &'static str,
-        default: &[usize],
-    ) -> Result<Vec<usize>, ConfigError> {
-        let Some(value) = self.get(key) else {
-            return Ok(default.to_vec());
-        };
-        let expected = "a list of whole numbers from 1 to 1048576";
-        let list = value
-            .as_array()
-            .ok_or_else(|| Self::wrong(key, value, expected))?;
-        list.iter()
-            .map(|item| match item.as_u64() {
-                Some(n) if n > 0 && n <= 1 << 20 => Ok(n as usize),
-                _ => Err(Self::wrong(key, value, expected)),
-            })
-            .collect()
-    }
-
-    pub(crate) fn number(&mut self, key: &'static str, default: f64) -> Result<f64, ConfigError> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => value
-                .as_f64()
-                .ok_or_else(|| Self::wrong(key, value, "a number")),
-        }
-    }
-
-    pub(crate) fn flag(&mut self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
-        match self.get(key) {
-            None => Ok(default),
-            Some(value) => value
-                .as_bool()
-                .ok_or_else(|| Self::wrong(key, value, "true or false")),
-        }
-    }
-
-    pub(crate) fn optional_text(
-        &mut self,
-        key: &'static str,
-    ) -> Result<Option<String>, ConfigError> {
-        match self.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(value) => Err(Self::wrong(key, value, "a string")),
-        }
-    }
-
-    pub(crate) fn text(&mut self, key: &'static str, default: &str) -> Result<String, ConfigError> {
-        Ok(self.optional_text(key)?.unwrap_or_else(|| default.into()))
-    }
-
-    pub(crate) fn choice<T>(
-        &mut self,
-        key: &'static str,
-        default: &str,
-        supported: &'static str,
-        parse: impl Fn(&str) -> Option<T>,
-    ) -> Result<T, ConfigError> {
-        let name = self.text(key, default)?;
-        parse(&name).ok_or_else(|| unsupported(key, &name, supported))
     }
 
     fn blocks(&mut self, key: &'static str, side: BlockSide) -> Result<Vec<bool>, ConfigError> {
@@ -525,7 +393,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(crate) fn padding(&mut self) -> Result<usize, ConfigError> {
+    fn padding(&mut self) -> Result<usize, ConfigError> {
         match self.get("downsample_padding") {
             None => Ok(1),
             Some(value) => match value.as_u64() {
@@ -537,36 +405,6 @@ impl<'a> Fields<'a> {
                 )),
             },
         }
-    }
-
-    pub(crate) fn sample_size(&mut self) -> Result<Option<[usize; 2]>, ConfigError> {
-        let expected = "a size in pixels, or [height, width]";
-        let Some(value) = self.get("sample_size") else {
-            return Ok(None);
-        };
-        let size = |v: &Value| {
-            v.as_u64()
-                .filter(|n| (1..=1 << 16).contains(n))
-                .map(|n| n as usize)
-        };
-        match value {
-            Value::Null => Ok(None),
-            Value::Array(pair) if pair.len() == 2 => match (size(&pair[0]), size(&pair[1])) {
-                (Some(height), Some(width)) => Ok(Some([height, width])),
-                _ => Err(Self::wrong("sample_size", value, expected)),
-            },
-            _ => size(value)
-                .map(|side| Some([side, side]))
-                .ok_or_else(|| Self::wrong("sample_size", value, expected)),
-        }
-    }
-
-    pub(crate) fn unknown(&self) -> Vec<String> {
-        self.object
-            .keys()
-            .filter(|key| !key.starts_with('_') && !self.known.contains(&key.as_str()))
-            .cloned()
-            .collect()
     }
 }
 

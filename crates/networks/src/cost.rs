@@ -12,6 +12,58 @@ pub struct Cost {
     pub activations: f64,
 }
 
+/// What a training is about to do.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Training {
+    /// Height and width of the images, in pixels.
+    pub size: [usize; 2],
+    /// Images in a micro-batch of one stream.
+    pub batch_size: usize,
+    /// Whether an average of the weights is kept.
+    pub ema: bool,
+    /// Whether the method combines two gradients.
+    pub two_gradients: bool,
+    /// Of the adapters, where only they are trained.
+    pub rank: Option<usize>,
+    /// Images that are encoded, where the network denoises latents: the forgotten and the retained.
+    pub images: usize,
+    /// Different texts, where it is told any.
+    pub texts: usize,
+}
+
+/// What that takes, in bytes, about.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Footprint {
+    /// What a checkpoint holds: the trained weights, their average and the optimizer's moments.
+    pub state: f64,
+    /// What is in memory together at the peak, besides the program and its data.
+    pub held: Vec<f64>,
+}
+
+/// Numbers held at once for each that is counted. Measured: 0.99 for the demo's network, 1.04 for MNIST's, 1.02 for
+/// CIFAR-10's.
+pub(crate) const HELD: f64 = 1.05;
+/// Gradients and scratch space of weights, in networks. Measured: 2.3 for CIFAR-10's, 2.7 for MNIST's.
+/// A run that resumes needs no more: a checkpoint's tensors take their place one by one before there is a gradient.
+/// Measured on 41.5 million parameters: 6.0 networks in all, 6.1 for the run that never stopped.
+const GRADIENTS: f64 = 2.5;
+
+impl Cost {
+    /// What training the network on images of `values` numbers takes.
+    pub fn footprint(&self, training: &Training, values: usize) -> Footprint {
+        let network = 4.0 * self.parameters as f64;
+        let state = network * if training.ema { 4.0 } else { 3.0 };
+        let second = if training.two_gradients { 1.0 } else { 0.0 };
+        let gradients = network * (GRADIENTS + second);
+        let batch = training.batch_size as f64;
+        let images = batch * (4.0 * HELD * self.activations + 32.0 * values as f64);
+        Footprint {
+            state,
+            held: vec![state, gradients + images],
+        }
+    }
+}
+
 impl UNet2DConfig {
     /// The cost of the network on images of this size.
     pub fn cost(&self, height: usize, width: usize) -> Cost {

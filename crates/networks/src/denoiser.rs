@@ -3,13 +3,55 @@
 use burn::tensor::Tensor;
 
 use crate::gradients::GradientSet;
+use crate::process::Time;
 use crate::random::Draw;
-use crate::unet2d::{InputError, UNet2DModel};
+use crate::unet2d::UNet2DModel;
+
+/// Why a network cannot take an input.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum InputError {
+    #[error("the network has {classes} classes: each image needs a class label")]
+    LabelsMissing { classes: usize },
+    #[error("the network has no classes, but class labels were given")]
+    LabelsUnexpected,
+    #[error("class label {label} of image {image} is not among the network's 0 to {last}")]
+    LabelOutOfRange {
+        label: i64,
+        image: usize,
+        last: usize,
+    },
+    #[error("text {label} is not among the run's {count}")]
+    Text { label: i64, count: usize },
+    #[error("images have {found} channels, the network takes {expected}")]
+    Channels { found: usize, expected: usize },
+    #[error(
+        "images of {height} x {width} pixels do not survive the way down and up: {side} pixels halve to \
+         {half} and double to {back}; a multiple of {multiple} does"
+    )]
+    Size {
+        height: usize,
+        width: usize,
+        side: usize,
+        half: usize,
+        back: usize,
+        multiple: usize,
+    },
+    #[error("{images} images but {timesteps} timesteps")]
+    Timesteps { images: usize, timesteps: usize },
+    #[error(
+        "encoder hidden states have shape {found:?}, the network takes [1 or {images}, tokens, {width}]"
+    )]
+    EncoderHiddenStates {
+        found: [usize; 3],
+        images: usize,
+        width: usize,
+    },
+}
 
 /// A network that looks at a noisy image and predicts what the schedule's prediction type says.
 pub trait Denoiser {
     /// # Shapes
-    /// `x`: `[batch, height, width, channels]`; a timestep for each image (and a label: its class,
+    /// `x`: `[batch, height, width, channels]`; a time for each image (and a label: its class,
     /// or the number of its text, where the network has either); result: `[batch, height, width, channels]`.
     ///
     /// # Errors
@@ -17,10 +59,18 @@ pub trait Denoiser {
     fn predict(
         &self,
         x: Tensor<4>,
-        timesteps: &[usize],
+        times: &[Time],
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
     ) -> Result<Tensor<4>, InputError>;
+
+    /// Gives a network that looks at texts those that labels from now on are the numbers of; nothing to any other.
+    ///
+    /// # Shapes
+    /// `texts`: hidden states of the text encoder, `[texts, tokens, width]`.
+    fn tell(&mut self, texts: Tensor<3>) {
+        let _ = texts;
+    }
 
     /// The backward pass of a loss (one element) made from this network's predictions.
     fn gradients(&self, loss: Tensor<1>) -> GradientSet;
@@ -33,13 +83,13 @@ pub trait Denoiser {
     fn backward(
         &self,
         x: Tensor<4>,
-        timesteps: &[usize],
+        times: &[Time],
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
         loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
         sum: &mut Option<GradientSet>,
     ) -> Result<(), InputError> {
-        let prediction = self.predict(x, timesteps, labels, dropout)?;
+        let prediction = self.predict(x, times, labels, dropout)?;
         GradientSet::add_to(sum, self.gradients(loss(prediction)));
         Ok(())
     }
@@ -49,11 +99,11 @@ impl Denoiser for UNet2DModel {
     fn predict(
         &self,
         x: Tensor<4>,
-        timesteps: &[usize],
+        times: &[Time],
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
     ) -> Result<Tensor<4>, InputError> {
-        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        let timesteps = Time::embedded(times);
         self.forward(x, &timesteps, labels, dropout)
     }
 

@@ -6,12 +6,15 @@ use burn::module::Module;
 use burn::tensor::Device;
 
 use crate::conditional::UNet2DConditionConfig;
-use crate::config::{ConfigError, UNet2DConfig};
+use crate::config::ConfigError;
+use crate::cost::{Footprint, Training};
+use crate::diffusion::{Condition, Diffusion};
+use crate::family::PixelConfig;
+use crate::network::Network;
 use crate::parameters::{self, Mismatch};
 use crate::schedule::{ScheduleError, SchedulerConfig};
 use crate::text::TextError;
 use crate::tokenizer::TokenizerError;
-use crate::unet2d::UNet2DModel;
 use retrack_checkpoint::folder::{Class, FolderError, ModelFolder, Weights, Written};
 
 /// Why a model folder could not become a network.
@@ -53,7 +56,7 @@ pub enum ModelError {
 /// A denoising model read from a folder.
 pub struct Model {
     pub folder: ModelFolder,
-    pub config: UNet2DConfig,
+    pub config: PixelConfig,
     /// The folder's scheduler; diffusers' DDPM defaults where a bare folder has none.
     pub scheduler: SchedulerConfig,
     weights: Weights,
@@ -82,7 +85,7 @@ impl Model {
             path: folder.config_path(),
             source,
         };
-        let config = UNet2DConfig::from_json(&folder.config).map_err(at)?;
+        let config = PixelConfig::from_json(&folder.class_name, &folder.config).map_err(at)?;
         let scheduler = scheduler(&folder)?;
         let weights = folder.weights()?;
         let expected = config.cost(1, 1).parameters;
@@ -104,7 +107,7 @@ impl Model {
     ///
     /// # Errors
     /// All tensors that are missing, unexpected or of another shape.
-    pub fn network(&self, device: &Device) -> Result<UNet2DModel, ModelError> {
+    pub fn network(&self, device: &Device) -> Result<Network, ModelError> {
         fill(self.config.init(device), &self.weights, self.folder.root())
     }
 
@@ -122,8 +125,68 @@ impl Model {
     ///
     /// # Errors
     /// As [`ModelFolder::write_with`].
-    pub fn write(&self, network: &UNet2DModel, out: &Path) -> Result<Written, ModelError> {
+    pub fn write(&self, network: &impl Module, out: &Path) -> Result<Written, ModelError> {
         write(&self.folder, &self.weights, network, out)
+    }
+}
+
+impl Diffusion for Model {
+    fn folder(&self) -> &ModelFolder {
+        &self.folder
+    }
+
+    fn scheduler(&self) -> &SchedulerConfig {
+        &self.scheduler
+    }
+
+    fn condition(&self) -> Condition {
+        match self.config.num_class_embeds {
+            Some(classes) => Condition::Class(classes),
+            None => Condition::Nothing,
+        }
+    }
+
+    fn channels(&self) -> usize {
+        self.config.in_channels
+    }
+
+    fn image_size(&self) -> Option<[usize; 2]> {
+        self.config.sample_size
+    }
+
+    fn unknown_keys(&self) -> &[String] {
+        &self.config.unknown_keys
+    }
+
+    fn wrappings(&self) -> Result<Vec<(PathBuf, String)>, ModelError> {
+        let folder = self.folder.config_path().with_file_name("");
+        let mut all = vec![(folder, self.wrapping().to_owned())];
+        all.retain(|(_, prefix)| !prefix.is_empty());
+        Ok(all)
+    }
+
+    fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    fn weights_mut(&mut self) -> &mut Weights {
+        &mut self.weights
+    }
+
+    fn footprint(&self, training: &Training) -> Footprint {
+        self.config.footprint(training)
+    }
+
+    fn network(&self, device: &Device) -> Result<Network, ModelError> {
+        self.network(device)
+    }
+
+    fn write(&self, network: &Network, out: &Path) -> Result<Written, ModelError> {
+        self.write(network, out)
+    }
+
+    fn as_pixels(&self) -> Option<&Model> {
+        Some(self)
     }
 }
 
@@ -158,9 +221,8 @@ pub(crate) fn check_parameters(
 /// The key, or the numbers of both.
 pub fn check_size(folder: &ModelFolder, weights: &Weights) -> Result<(), ModelError> {
     let expected = match folder.class {
-        Class::Unconditional => {
-            UNet2DConfig::from_json(&folder.config).map(|config| config.cost(1, 1).parameters)
-        }
+        Class::Unconditional => PixelConfig::from_json(&folder.class_name, &folder.config)
+            .map(|config| config.cost(1, 1).parameters),
         Class::Conditional => UNet2DConditionConfig::from_json(&folder.config)
             .map(|config| config.cost(1, 1).parameters),
     };

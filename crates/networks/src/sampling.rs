@@ -4,11 +4,11 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::denoiser::Denoiser;
+use crate::denoiser::{Denoiser, InputError};
 use crate::parameters::to_host;
+use crate::process::Time;
 use crate::random::{Random, Stream};
-use crate::schedule::Sampler;
-use crate::unet2d::InputError;
+use crate::schedule::{Sampler, Walk};
 
 /// A network with the sampler and the random numbers that turn noise into its images.
 pub struct Generator<'a> {
@@ -37,10 +37,10 @@ impl Generator<'_> {
         progress: &mut dyn FnMut(),
     ) -> Result<Vec<f32>, InputError> {
         let start = self.noise(Stream::SampleStart, 0, images.clone());
-        self.denoise(start, images, usize::MAX, labels, progress)
+        self.denoise(start, images, self.sampler.walk(), labels, progress)
     }
 
-    /// Noises `clean` (`[batch, height, width, channels]`) to timestep `t` and denoises it again, with
+    /// Noises `clean` (`[batch, height, width, channels]`) to time `t` and denoises it again, with
     /// the random numbers of `images`, one for each of the batch.
     ///
     /// # Errors
@@ -48,33 +48,33 @@ impl Generator<'_> {
     pub fn reconstruct(
         &self,
         clean: Tensor<4>,
-        t: usize,
+        t: Time,
         images: Range<u64>,
         labels: Option<&[i64]>,
         progress: &mut dyn FnMut(),
     ) -> Result<Vec<f32>, InputError> {
         let noise = self.noise(Stream::Probe, 0, images.clone());
-        let noisy = self.sampler.schedule().add_noise(clean, noise, &[t]);
-        self.denoise(noisy, images, t, labels, progress)
+        let noisy = self.sampler.process().add_noise(clean, noise, &[t]);
+        let walk = self.sampler.walk_from(t);
+        self.denoise(noisy, images, walk, labels, progress)
     }
 
-    /// Walks the sampler's timesteps from `first` (or the highest below it) down.
+    /// Denoises along `walk`.
     fn denoise(
         &self,
         mut x: Tensor<4>,
         images: Range<u64>,
-        first: usize,
+        mut walk: Walk,
         labels: Option<&[i64]>,
         progress: &mut dyn FnMut(),
     ) -> Result<Vec<f32>, InputError> {
         let batch = x.dims()[0];
-        let mut walk = self.sampler.walk(first);
         for t in walk.timesteps() {
             let output = self
                 .network
                 .predict(x.clone(), &vec![t; batch], labels, None)?;
             x = walk.step(output, t, x, || {
-                self.noise(Stream::SampleNoise, t as u64, images.clone())
+                self.noise(Stream::SampleNoise, t.code(), images.clone())
             });
             progress();
         }

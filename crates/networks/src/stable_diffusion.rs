@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use crate::conditional::{UNet2DConditionConfig, UNet2DConditionModel};
+use crate::conditional::{Captioned, UNet2DConditionConfig, UNet2DConditionModel};
 use crate::config::ConfigError;
+use crate::cost::{Footprint, Training};
+use crate::diffusion::{Condition, Diffusion};
 use crate::lora::Adapters;
 use crate::model::{self, ModelError};
+use crate::network::Network;
 use crate::parameters;
+use crate::phases::Phases;
 use crate::schedule::{SchedulerConfig, SchedulerKind};
 use crate::text::{CLIPTextModel, TextConfig};
 use crate::tokenizer::ClipTokenizer;
@@ -145,7 +149,7 @@ pub struct Embedded {
 }
 
 /// Texts that are encoded together.
-const TEXTS_AT_ONCE: usize = 8;
+pub(crate) const TEXTS_AT_ONCE: usize = 8;
 
 impl StableDiffusion {
     /// Reads and checks all but the weights of text encoder and autoencoder.
@@ -319,6 +323,70 @@ impl StableDiffusion {
             states: Tensor::cat(states, 0),
             cut,
         })
+    }
+}
+
+impl Diffusion for StableDiffusion {
+    fn folder(&self) -> &ModelFolder {
+        &self.model.folder
+    }
+
+    fn scheduler(&self) -> &SchedulerConfig {
+        &self.model.scheduler
+    }
+
+    fn sampling(&self, other: Option<SchedulerKind>) -> (SchedulerKind, &SchedulerConfig) {
+        self.model.sampling(other)
+    }
+
+    fn condition(&self) -> Condition {
+        Condition::Text
+    }
+
+    fn channels(&self) -> usize {
+        self.vae_config.in_channels
+    }
+
+    fn image_size(&self) -> Option<[usize; 2]> {
+        self.image_size()
+    }
+
+    fn unknown_keys(&self) -> &[String] {
+        &self.model.config.unknown_keys
+    }
+
+    fn wrappings(&self) -> Result<Vec<(PathBuf, String)>, ModelError> {
+        self.wrappings()
+    }
+
+    fn weights(&self) -> &Weights {
+        self.model.weights()
+    }
+
+    fn weights_mut(&mut self) -> &mut Weights {
+        self.model.weights_mut()
+    }
+
+    fn footprint(&self, training: &Training) -> Footprint {
+        let phases = Phases::of(
+            &self.model.config,
+            &self.vae_config,
+            &self.text_config,
+            training.size,
+        );
+        phases.footprint(training)
+    }
+
+    fn network(&self, device: &Device) -> Result<Network, ModelError> {
+        Ok(Network::new(Captioned::untold(self.model.network(device)?)))
+    }
+
+    fn write(&self, network: &Network, out: &Path) -> Result<Written, ModelError> {
+        self.model.write(network, out)
+    }
+
+    fn as_latents(&self) -> Option<&StableDiffusion> {
+        Some(self)
     }
 }
 

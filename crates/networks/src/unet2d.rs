@@ -1,14 +1,21 @@
 //! diffusers' `UNet2DModel`, channel-last.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_kernels as kernels;
+use serde_json::{Value, json};
 
 use crate::attention::{Attention, AttentionConfig};
 use crate::blocks::{DownBlock2D, MidBlock2D, UpBlock2D};
 use crate::config::{Resample, TimeEmbedding, UNet2DConfig};
+use crate::cost::Cost;
+use crate::denoiser::InputError;
 use crate::embeddings::{GaussianFourierProjection, TimestepEmbedding, sinusoidal};
+use crate::family::{Architecture, PixelConfig};
 use crate::layers::{Conv3x3, Embedding, GroupNorm};
+use crate::network::Network;
 use crate::random::Draw;
 use crate::resnet::{
     Downsample2D, Downsampler, Resize, ResnetBlock2D, ResnetConfig, Upsample2D, Upsampler,
@@ -35,45 +42,43 @@ pub struct UNet2DModel {
     freq_shift: f64,
 }
 
-/// Why a network cannot take an input.
-#[derive(Debug, thiserror::Error, PartialEq)]
-pub enum InputError {
-    #[error("the network has {classes} classes: each image needs a class label")]
-    LabelsMissing { classes: usize },
-    #[error("the network has no classes, but class labels were given")]
-    LabelsUnexpected,
-    #[error("class label {label} of image {image} is not among the network's 0 to {last}")]
-    LabelOutOfRange {
-        label: i64,
-        image: usize,
-        last: usize,
-    },
-    #[error("text {label} is not among the run's {count}")]
-    Text { label: i64, count: usize },
-    #[error("images have {found} channels, the network takes {expected}")]
-    Channels { found: usize, expected: usize },
-    #[error(
-        "images of {height} x {width} pixels do not survive the way down and up: {side} pixels halve to \
-         {half} and double to {back}; a multiple of {multiple} does"
-    )]
-    Size {
-        height: usize,
-        width: usize,
-        side: usize,
-        half: usize,
-        back: usize,
-        multiple: usize,
-    },
-    #[error("{images} images but {timesteps} timesteps")]
-    Timesteps { images: usize, timesteps: usize },
-    #[error(
-        "encoder hidden states have shape {found:?}, the network takes [1 or {images}, tokens, {width}]"
-    )]
-    EncoderHiddenStates {
-        found: [usize; 3],
-        images: usize,
-        width: usize,
-    },
+impl From<UNet2DConfig> for PixelConfig {
+    fn from(config: UNet2DConfig) -> Self {
+        Self {
+            sample_size: config.sample_size,
+            in_channels: config.in_channels,
+            out_channels: config.out_channels,
+            num_class_embeds: config.num_class_embeds,
+            unknown_keys: config.unknown_keys.clone(),
+            architecture: Arc::new(config),
+        }
+    }
+}
+
+impl Architecture for UNet2DConfig {
+    fn init(&self, device: &Device) -> Network {
+        Network::new(self.init(device))
+    }
+
+    fn cost(&self, height: usize, width: usize) -> Cost {
+        self.cost(height, width)
+    }
+
+    fn check_size(&self, height: usize, width: usize) -> Result<(), InputError> {
+        self.check_size(height, width)
+    }
+
+    fn without_time_zero(&self) -> Option<&'static str> {
+        let fourier = self.time_embedding_type == TimeEmbedding::Fourier;
+        fourier.then_some("`time_embedding_type` is fourier")
+    }
+
+    fn facts(&self) -> Vec<(&'static str, Value)> {
+        vec![
+            ("channels", json!(self.block_out_channels)),
+            ("layers_per_block", json!(self.layers_per_block)),
+        ]
+    }
 }
 
 impl UNet2DConfig {

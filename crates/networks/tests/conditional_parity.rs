@@ -8,6 +8,7 @@ use retrack_networks::conditional::{Prompted, UNet2DConditionConfig, UNet2DCondi
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::gradients::GradientSet;
 use retrack_networks::parameters::{self, to_host};
+use retrack_networks::process::Time;
 use retrack_networks::random::{Random, Stream};
 use support::{Case, formula, unit, worst};
 
@@ -247,6 +248,8 @@ fn one_text_serves_all_images() {
         network,
         encoder_hidden_states: shared,
     };
-    let together = prompted.predict(sample, &[3, 4, 5], None, None).unwrap();
+    let together = prompted
+        .predict(sample, &[3, 4, 5].map(Time::timestep), None, None)
+        .unwrap();
     assert_eq!(to_host(together), to_host(each));
 }

@@ -9,6 +9,7 @@ use retrack_networks::conditional::{Prompted, UNet2DConditionConfig, UNet2DCondi
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::parameters::{self, to_host};
+use retrack_networks::process::Time;
 use retrack_networks::random::Random;
 use support::{Case, formula, root, worst};
 
@@ -51,7 +52,9 @@ fn prompted(case: &Case, network: UNet2DConditionModel, device: &Device) -> Prom
 fn predict(case: &Case, network: UNet2DConditionModel, device: &Device) -> Tensor<4> {
     let sample = case.image_tensor("sample", device);
     let prompted = prompted(case, network, device);
-    prompted.predict(sample, &[10, 700], None, None).unwrap()
+    prompted
+        .predict(sample, &[10, 700].map(Time::timestep), None, None)
+        .unwrap()
 }
 
 #[test]
@@ -132,7 +135,7 @@ fn new_adapters_change_nothing_and_are_all_that_is_trained() {
     let (mut whole, mut by_stages) = (None, None);
     let mut loss = |prediction: Tensor<4>| prediction.square().sum();
     let sample = || case.image_tensor("sample", &device);
-    let timesteps = [10, 700];
+    let timesteps = [10, 700].map(Time::timestep);
     prompted
         .backward(sample(), &timesteps, None, None, &mut loss, &mut whole)
         .unwrap();

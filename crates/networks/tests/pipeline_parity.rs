@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::conditional::Guided;
 use retrack_networks::denoiser::Denoiser;
+use retrack_networks::diffusion::Diffusion;
 use retrack_networks::parameters::to_host;
 use retrack_networks::schedule::{Sampler, SchedulerKind};
 use retrack_networks::stable_diffusion::StableDiffusion;
@@ -36,7 +37,7 @@ fn assert_agrees(name: &str) {
     println!("{name} states: {:.1e}", far.error);
     assert!(far.error <= STATES, "{name}: {far:?}");
 
-    let network = opened.model.network(&device).unwrap();
+    let network = opened.network(&device).unwrap();
     let autoencoder = opened.autoencoder(&device).unwrap();
     let negative = opened.embed(&[NEGATIVE], &device).unwrap().states;
     let empty = texts.states.clone().narrow(0, 1, 1);
@@ -47,16 +48,13 @@ fn assert_agrees(name: &str) {
         ("plain", SchedulerKind::Ddim, 1.0, &empty),
         ("negative", SchedulerKind::Pndm, 3.0, &negative),
     ] {
-        let guided = Guided {
-            network: &network,
-            prompt: texts.states.clone().narrow(0, 0, 1),
-            negative: negative.clone(),
-            guidance,
-        };
+        let prompt = texts.states.clone().narrow(0, 0, 1);
+        let told = Tensor::cat(vec![prompt, negative.clone()], 0);
+        let guided = Guided::new(&network, told, guidance);
         let sampler = Sampler::new(kind, &opened.model.scheduler, 6).unwrap();
-        let mut walk = sampler.walk(usize::MAX);
+        let mut walk = sampler.walk();
         let timesteps = walk.timesteps();
-        let expected: Vec<i64> = timesteps.iter().map(|&t| t as i64).collect();
+        let expected: Vec<i64> = timesteps.iter().map(|&t| t.value() as i64).collect();
         assert_eq!(
             expected,
             case.integers(&format!("{run}.timesteps")),

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use retrack_networks::config::UNet2DConfig;
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::parameters::to_host;
+use retrack_networks::process::Time;
 use support::{Case, channel_last, formula, hash, splitmix, worst};
 
 /// Largest difference allowed, as a share of the image's largest expected magnitude. PyTorch's own f32 is up to 1e-6
@@ -89,10 +90,10 @@ fn assert_agrees(name: &str) {
     let case = Case::read(name);
     let device = Device::flex();
     let network = case.network(&device);
-    let timesteps: Vec<usize> = case
+    let timesteps: Vec<Time> = case
         .integers("timestep")
         .into_iter()
-        .map(|t| t.try_into().unwrap())
+        .map(|t| Time::new(t as f64))
         .collect();
     let labels = case
         .has("class_labels")

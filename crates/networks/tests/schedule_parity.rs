@@ -2,6 +2,7 @@
 //! in each folder. Images there are `[N, C, H, W]`; samplers do not care.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use retrack_networks::process::Process;
 use retrack_networks::schedule::{
     Ddim, NoiseSchedule, Prediction, Sampler, SchedulerConfig, SchedulerKind, Walk,
 };
@@ -134,7 +135,7 @@ impl Case {
         let timesteps: Vec<i64> = sampler
             .timesteps()
             .iter()
-            .map(|&timestep| timestep as i64)
+            .map(|&timestep| timestep.value() as i64)
             .collect();
         assert_eq!(timesteps, expected_timesteps);
 
@@ -149,7 +150,7 @@ impl Case {
         let mut walked = self.images("start", None);
         let (mut largest_step, mut largest_walk) = (0.0, 0.0);
         let mut single_steps = 0;
-        let mut walk = sampler.walk(usize::MAX);
+        let mut walk = sampler.walk();
         assert_eq!(walk.timesteps(), sampler.timesteps());
         for (step, timestep) in walk.timesteps().into_iter().enumerate() {
             let advance = |walk: &mut Walk, sample| {

@@ -5,7 +5,7 @@ use std::path::Path;
 use retrack_checkpoint::files;
 use retrack_checkpoint::words::listed;
 use retrack_data::ImageShape;
-use retrack_networks::config::UNet2DConfig;
+use retrack_networks::family::{self, PixelConfig};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -62,7 +62,8 @@ impl<'a> Arch<'a> {
             .filter(|&&key| arch.json.get(key).is_none_or(Value::is_null))
             .map(|key| format!("`{key}`"))
             .collect();
-        if arch.json.is_object() && !missing.is_empty() {
+        let unet = family::class_name(&arch.json) == "UNet2DModel";
+        if unet && arch.json.is_object() && !missing.is_empty() {
             return Err(arch.fail(format!(
                 "{} {} missing: the file must say how large the network is; docs/train.md has an example, and `--arch \
                  small` needs no file",
@@ -76,8 +77,9 @@ impl<'a> Arch<'a> {
         Ok(arch)
     }
 
-    fn config(&self, json: &Value) -> Result<UNet2DConfig, Failure> {
-        UNet2DConfig::from_json(json).map_err(|error| self.fail(error.to_string()))
+    fn config(&self, json: &Value) -> Result<PixelConfig, Failure> {
+        let class = family::class_name(json);
+        PixelConfig::from_json(class, json).map_err(|error| self.fail(error.to_string()))
     }
 
     /// An error about this configuration.
@@ -97,7 +99,7 @@ impl<'a> Arch<'a> {
     ///
     /// # Errors
     /// Images that the network does not fit.
-    pub fn fit(&self, shape: ImageShape) -> Result<(Value, UNet2DConfig), Failure> {
+    pub fn fit(&self, shape: ImageShape) -> Result<(Value, PixelConfig), Failure> {
         let mut json = self.json.clone();
         for key in ["in_channels", "out_channels"] {
             if json.get(key).is_none() {
@@ -107,7 +109,7 @@ impl<'a> Arch<'a> {
         if json.get("sample_size").is_none_or(Value::is_null) {
             json["sample_size"] = json!([shape.height, shape.width]);
         }
-        json["_class_name"] = "UNet2DModel".into();
+        json["_class_name"] = family::class_name(&json).into();
         let config = self.config(&json)?;
         config
             .check_size(shape.height, shape.width)

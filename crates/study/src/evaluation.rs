@@ -19,16 +19,18 @@ use retrack_eval::metrics::METRICS;
 use retrack_eval::score::Score;
 use retrack_eval::subject::Subject;
 use retrack_eval::watch::{Task, Watch};
+use retrack_networks::diffusion::Diffusion;
 use retrack_networks::model::Model;
+use retrack_networks::network::Network;
 use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
-use retrack_networks::unet2d::UNet2DModel;
 use serde::{Deserialize, Serialize};
 
 pub use self::prompted::{GUIDANCE, Prompts};
 use crate::failure::Failure;
-use crate::latent::Opened;
-use crate::model::{self, Samples};
+use crate::latent::{self, Opened};
+use crate::model;
 use crate::names::SamplerName;
+use crate::samples::{Of, Samples};
 use crate::situation::{self, Situation};
 use crate::{machine, progress};
 
@@ -248,10 +250,10 @@ impl Protocol {
     /// # Errors
     /// A class for a network without any, one that it does not have, an image without a class.
     pub fn classes(&self, opened: &Opened, subject: &Subject) -> Result<Option<Vec<i64>>, Failure> {
-        match opened {
-            Opened::Image(model) => self.classes_of(model, subject),
-            Opened::Text(_) if self.class.is_none() => Ok(None),
-            Opened::Text(model) => Err(no_classes(&model.model.folder)),
+        match opened.as_pixels() {
+            Some(model) => self.classes_of(model, subject),
+            None if self.class.is_none() => Ok(None),
+            None => Err(no_classes(opened.folder())),
         }
     }
 
@@ -300,14 +302,20 @@ impl Protocol {
             device,
         };
         if let Some(prompts) = prompts {
-            let opened = prompted::open(path)?;
+            let opened = latent::open(path)?;
+            let Some(opened) = opened.as_latents() else {
+                return Err(Failure::input(format!(
+                    "{}: not a text-to-image model, as --model is",
+                    path.display()
+                )));
+            };
             found.skipped = self.lacks(subject, &opened.model.scheduler);
             let metrics = self.without(&found.skipped);
-            let network = opened.model.network(device)?;
+            let network = opened.network(device)?;
             let drawing = drawing(&metrics);
             let drawn = match metrics.is_empty() {
                 true => Ok(Vec::new()),
-                false => drawing.prompts(prompts, &opened, &network),
+                false => drawing.prompts(prompts, opened, &network),
             };
             let examined = Examined::new(subject, None, device, seed, &Listener);
             return measure(examined, drawn, metrics, drawing.phases, found);
@@ -349,7 +357,7 @@ impl Drawing<'_> {
     fn pixels(
         &self,
         opened: &Model,
-        network: &UNet2DModel,
+        network: &Network,
         classes: Option<&[i64]>,
     ) -> Result<Vec<Drawn>, Failure> {
         let _phase = progress::phase(1, self.phases);
@@ -359,7 +367,7 @@ impl Drawing<'_> {
             scheduler: self.protocol.scheduler.map(SchedulerKind::from),
             seed: self.seed,
             batch_size: 64,
-            classes: classes.map_or_else(Vec::new, each_once),
+            of: Of::Classes(classes.map_or_else(Vec::new, each_once)),
         };
         let (samples, shape) = samples.draw(opened, network, self.device, "sampling")?;
         check_shape(shape, self.data, self.path)?;

@@ -5,6 +5,7 @@
 
 pub mod arch;
 pub mod choice;
+pub mod delivery;
 pub mod evaluation;
 pub mod event_log;
 pub mod evidence;
@@ -20,6 +21,7 @@ pub mod progress;
 pub mod publish;
 pub mod reopened;
 pub mod run;
+pub mod samples;
 pub mod session;
 pub mod settings;
 pub mod situation;

@@ -2,35 +2,27 @@
 
 use std::path::Path;
 
-use burn::module::Module;
-use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
-use retrack_data::{Alpha, Dataset, ImageShape, OpenOptions, Selection};
+use retrack_data::{Alpha, Dataset, OpenOptions, Selection};
 use retrack_eval::images;
-use retrack_networks::config::{TimeEmbedding, UNet2DConfig};
+use retrack_networks::family::PixelConfig;
 use retrack_networks::model::Model;
-use retrack_networks::random::Random;
-use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, ScheduleError, SchedulerConfig, SchedulerKind};
-use retrack_networks::unet2d::UNet2DModel;
 use serde_json::Value;
 
 use crate::evidence::names_files;
 use crate::failure::Failure;
+use crate::progress;
 use crate::situation::{self, Situation};
 use crate::source::{DataSource, Reading};
 use crate::space::Bytes;
-use crate::{progress, space};
 
 /// No more is held of a whole data set than four times this.
 pub use retrack_data::BUDGET;
 
 /// Denoising steps of a sample where nothing is said.
 pub const STEPS: usize = 50;
-
-/// Part of what training keeps of an image that is held at once where nothing is trained, about.
-const PREDICTED: f64 = 0.25;
 
 /// Opens a model and says what in its configuration means nothing.
 pub fn open(path: &Path) -> Result<Model, Failure> {
@@ -164,7 +156,7 @@ pub fn warn_of_betas(folder: &ModelFolder, scheduler: &SchedulerConfig) {
 }
 
 /// Refuses a network that lies in a pipeline whose other parts make something else than images of what it denoises.
-fn check_images(model: &Model) -> Result<(), Failure> {
+pub(crate) fn check_images(model: &Model) -> Result<(), Failure> {
     match model.folder.around() {
         None => Ok(()),
         Some(pipeline) => Err(Failure::input(format!(
@@ -199,7 +191,7 @@ pub fn open_data(source: &DataSource, model: &Model) -> Result<Dataset, Failure>
 }
 
 /// Checks that a network (its configuration read from `path`) predicts what it takes, at every timestep.
-pub fn check_denoises(config: &UNet2DConfig, path: &Path) -> Result<(), Failure> {
+pub fn check_denoises(config: &PixelConfig, path: &Path) -> Result<(), Failure> {
     if config.in_channels != config.out_channels {
         return Err(Failure::input(format!(
             "{}: `in_channels` is {} and `out_channels` {}; learned variances are not supported",
@@ -208,10 +200,9 @@ pub fn check_denoises(config: &UNet2DConfig, path: &Path) -> Result<(), Failure>
             config.out_channels
         )));
     }
-    if config.time_embedding_type == TimeEmbedding::Fourier {
+    if let Some(setting) = config.architecture.without_time_zero() {
         return Err(Failure::input(format!(
-            "{}: `time_embedding_type` is fourier, which has no timestep 0; such networks work in predict and \
-             gradient only",
+            "{}: {setting}, which has no timestep 0; such networks work in predict and gradient only",
             path.display()
         )));
     }
@@ -219,7 +210,7 @@ pub fn check_denoises(config: &UNet2DConfig, path: &Path) -> Result<(), Failure>
 }
 
 /// Checks that each of `rows` has a label that a network with classes knows.
-pub fn check_labels(data: &Dataset, rows: &[usize], config: &UNet2DConfig) -> Result<(), Failure> {
+pub fn check_labels(data: &Dataset, rows: &[usize], config: &PixelConfig) -> Result<(), Failure> {
     let Some(classes) = config.num_class_embeds else {
         return Ok(());
     };
@@ -272,106 +263,6 @@ pub fn sampler(
         )),
         error => error.into(),
     })
-}
-
-/// What to draw from a model.
-pub struct Samples {
-    pub count: usize,
-    pub steps: usize,
-    /// `None`: the model's own.
-    pub scheduler: Option<SchedulerKind>,
-    pub seed: u64,
-    pub batch_size: usize,
-    /// Of a network with classes: image i is of the one at i modulo their number.
-    pub classes: Vec<i64>,
-}
-
-impl Samples {
-    /// Draws images, bytes one after another.
-    ///
-    /// # Errors
-    /// A model that says no size, steps that the schedule does not have, a class that the model lacks.
-    pub fn draw(
-        &self,
-        model: &Model,
-        network: &UNet2DModel,
-        device: &Device,
-        title: &str,
-    ) -> Result<(Vec<u8>, ImageShape), Failure> {
-        let Some([height, width]) = model.config.sample_size else {
-            return Err(Failure::input(format!(
-                "{}: `sample_size` is missing; add the height and width of its images",
-                model.folder.config_path().display()
-            )));
-        };
-        model.config.check_size(height, width)?;
-        check_images(model)?;
-        check_denoises(&model.config, &model.folder.config_path())?;
-        if let (Some(classes), []) = (model.config.num_class_embeds, self.classes.as_slice()) {
-            return Err(Failure::input(format!(
-                "the network has {}; {}",
-                match classes {
-                    1 => "1 class, 0".to_owned(),
-                    many => format!("{many} classes"),
-                },
-                situation::advice(Situation::NoClass)
-            )));
-        }
-        let shape = ImageShape {
-            height,
-            width,
-            channels: model.config.out_channels,
-        };
-        if let (None, Some(name)) = (self.scheduler, model.scheduler.foreign) {
-            progress::warn(format!(
-                "{}: {name} is not built here; sampling by DDIM in its place ({})",
-                model.folder.root().display(),
-                situation::advice(Situation::ForeignScheduler)
-            ));
-        }
-        let kind = self.scheduler.unwrap_or(model.scheduler.kind);
-        let sampler = sampler(kind, &model.scheduler, self.steps, &model.folder)?;
-        progress::detail(format_args!(
-            "{} images by {} in {} steps, {} at a time, seed {}",
-            self.count,
-            kind.class_name(),
-            self.steps,
-            self.batch_size,
-            self.seed
-        ));
-        let network = network.valid();
-        let device = device.clone().without_autodiff();
-        let generator = Generator {
-            network: &network,
-            sampler: &sampler,
-            random: Random::new(self.seed),
-            shape: [height, width, shape.channels],
-            device: &device,
-        };
-        let together = self.batch_size.clamp(1, self.count.max(1)) as f64;
-        let of_batch = together * 4.0 * PREDICTED * model.config.cost(height, width).activations;
-        space::check_memory(
-            self.count as f64 * shape.bytes() as f64 + of_batch,
-            &format!("{}, {together} at a time,", counted(self.count, "sample")),
-            &situation::smaller_samples(self.count, &model.folder.config_path()),
-        )?;
-        let batches = self.count.div_ceil(self.batch_size.max(1));
-        let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
-        let mut bytes = Vec::with_capacity(self.count * shape.bytes());
-        for batch in 0..batches {
-            let first = batch * self.batch_size;
-            let last = (first + self.batch_size).min(self.count);
-            let class = |image: usize| self.classes[image % self.classes.len()];
-            let labels: Option<Vec<i64>> =
-                (!self.classes.is_empty()).then(|| (first..last).map(class).collect());
-            let images =
-                generator.images(first as u64..last as u64, labels.as_deref(), &mut || {
-                    bar.inc(1)
-                })?;
-            bytes.extend(to_bytes(&images, "samples")?);
-        }
-        Ok((bytes, shape))
-    }
 }
 
 /// Pixels of what a network made, values around [-1, 1].

@@ -9,12 +9,13 @@ use burn::tensor::{Device, Tensor};
 use retrack_checkpoint::folder::{Dtype, FolderError, TensorError, Weights};
 use retrack_checkpoint::words::listed;
 use retrack_networks::changes::Changes;
-use retrack_networks::conditional::{Captioned, UNet2DConditionModel};
+use retrack_networks::conditional::Captioned;
 use retrack_networks::denoiser::Denoiser;
+use retrack_networks::diffusion::Diffusion;
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::{Model, ModelError};
+use retrack_networks::network::Network;
 use retrack_networks::stable_diffusion::ConditionalModel;
-use retrack_networks::unet2d::UNet2DModel;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -49,9 +50,9 @@ pub struct WeightFacts {
 /// # Errors
 /// Whatever is wrong with the folder.
 pub fn image(
-    base: &Model,
+    base: &dyn Diffusion,
     folder: &Path,
-    trained: Option<&UNet2DModel>,
+    trained: Option<&Network>,
     device: &Device,
 ) -> Result<Reopened, Failure> {
     let written = Model::open(folder)?;
@@ -131,7 +132,7 @@ pub fn percent(part: u64, of: u64) -> String {
 pub fn conditional(
     base: &ConditionalModel,
     folder: &Path,
-    trained: Option<&UNet2DConditionModel>,
+    trained: Option<&Network>,
     adapted: bool,
     states: Tensor<3>,
     device: &Device,

@@ -1,8 +1,6 @@
 //! The steps of a run, as `train` and `unlearn` take them: recorded, with checkpoints, resumable.
 
 use crate::run::{EventLog, RunFolder};
-use burn::module::Module;
-use retrack_networks::denoiser::Denoiser;
 use retrack_unlearn::checkpoint;
 use retrack_unlearn::feed::Feed;
 use retrack_unlearn::optimizer::{AdamWConfig, EmaConfig};
@@ -15,7 +13,7 @@ use crate::situation::{self, Situation};
 use crate::{interrupt, progress};
 
 /// Looks at a network while it changes.
-pub trait Look<M> {
+pub trait Look {
     /// Looks at the network as it is after the trainer's steps: at the start, and after each. What it returns is recorded
     /// with the step.
     ///
@@ -23,7 +21,7 @@ pub trait Look<M> {
     /// Whatever ends the run.
     fn look(
         &mut self,
-        trainer: &Trainer<M>,
+        trainer: &Trainer,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure>;
 }
@@ -31,12 +29,8 @@ pub trait Look<M> {
 /// Nobody looks.
 pub struct Unobserved;
 
-impl<M> Look<M> for Unobserved {
-    fn look(
-        &mut self,
-        _: &Trainer<M>,
-        _: &mut EventLog,
-    ) -> Result<Vec<(&'static str, f64)>, Failure> {
+impl Look for Unobserved {
+    fn look(&mut self, _: &Trainer, _: &mut EventLog) -> Result<Vec<(&'static str, f64)>, Failure> {
         Ok(Vec::new())
     }
 }
@@ -55,9 +49,9 @@ impl Session<'_> {
     ///
     /// # Errors
     /// There are checkpoints, but none is whole.
-    pub fn resume<M: Module + Denoiser>(
+    pub fn resume(
         &self,
-        trainer: &mut Trainer<M>,
+        trainer: &mut Trainer,
         adamw: &AdamWConfig,
         ema: Option<&EmaConfig>,
     ) -> Result<(), Failure> {
@@ -77,12 +71,12 @@ impl Session<'_> {
     /// # Errors
     /// A step that did not happen, a look or a signal, after a checkpoint of the steps before; a disk that does not take what
     /// is recorded.
-    pub fn train<M: Module + Denoiser>(
+    pub fn train(
         &self,
-        trainer: &mut Trainer<M>,
+        trainer: &mut Trainer,
         feed: &Feed,
         retained: Option<RetainedWatch>,
-        look: &mut dyn Look<M>,
+        look: &mut dyn Look,
         observer: &mut dyn Observer,
     ) -> Result<Option<StepReport>, Failure> {
         let mut log = EventLog::open(self.run, trainer.step)?;
@@ -165,7 +159,7 @@ impl Session<'_> {
 }
 
 /// Saves a checkpoint of what was learned, whatever cannot be done with it. Before the first step that is nothing.
-pub fn keep<M: Module + Denoiser>(trainer: &Trainer<M>, run: &RunFolder) {
+pub fn keep(trainer: &Trainer, run: &RunFolder) {
     if trainer.step > 0
         && let Err(lost) = checkpoint::save(trainer, &run.folder())
     {

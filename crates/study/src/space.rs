@@ -1,36 +1,26 @@
 //! What a run needs of disk and memory, and what there is: a run that cannot fit ends before it begins.
 
-mod latent;
-
 use std::fmt;
 use std::path::Path;
 
 use retrack_data::Dataset;
-use retrack_networks::cost::Cost;
+use retrack_networks::cost::Footprint;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::{model, progress};
 
-pub use self::latent::{LatentWork, Phases};
-
 /// A line of `events.jsonl`, its TensorBoard record, and a little more.
 const LOGGED: f64 = 1024.0;
 /// The program itself, its buffers and its threads' stacks.
 const PROGRAM: f64 = 64e6;
-/// Numbers held at once for each that [`Cost`] counts. Measured: 0.99 for the demo's network, 1.04 for MNIST's, 1.02 for
-/// CIFAR-10's.
-const HELD: f64 = 1.05;
-/// Gradients and scratch space of weights, in networks. Measured: 2.3 for CIFAR-10's, 2.7 for MNIST's.
-/// A run that resumes needs no more: a checkpoint's tensors take their place one by one before there is a gradient.
-/// Measured on 41.5 million parameters: 6.0 networks in all, 6.1 for the run that never stopped.
-const GRADIENTS: f64 = 2.5;
 /// How far an estimate of memory may lie above what is used.
 const UNSURE: f64 = 1.5;
 
 /// What a run is about to do.
 pub struct Work<'a> {
-    pub cost: Cost,
+    /// Of the training.
+    pub footprint: Footprint,
     pub data: &'a Dataset,
     /// Images in a micro-batch of one stream.
     pub batch_size: usize,
@@ -39,10 +29,6 @@ pub struct Work<'a> {
     pub checkpoint_every: Option<usize>,
     /// Bytes of the folder that will be written.
     pub model: u64,
-    /// Whether an average of the weights is kept.
-    pub ema: bool,
-    /// Whether the method combines two gradients.
-    pub two_gradients: bool,
 }
 
 /// What it needs.
@@ -59,19 +45,11 @@ impl Work<'_> {
     /// Numbers that no run could work through.
     pub fn needs(&self) -> Result<Needs, Failure> {
         check_images(self.steps, self.accumulate, self.batch_size)?;
-        let network = 4.0 * self.cost.parameters as f64;
-        let state = network * if self.ema { 4.0 } else { 3.0 };
-        let disk = disk(self.model, state, self.steps, self.checkpoint_every);
-
-        let shape = self.data.shape();
-        let pixels = shape.bytes() as f64;
-        let data = data_held(self.data);
-        let gradients = network * (GRADIENTS + if self.two_gradients { 1.0 } else { 0.0 });
-        let batch = self.batch_size as f64;
-        let step = gradients + batch * (4.0 * HELD * self.cost.activations + 32.0 * pixels);
+        let Footprint { state, held } = &self.footprint;
+        let program = PROGRAM + data_held(self.data);
         Ok(Needs {
-            disk,
-            memory: PROGRAM + data + state + step,
+            disk: disk(self.model, *state, self.steps, self.checkpoint_every),
+            memory: held.iter().fold(program, |sum, part| sum + part),
         })
     }
 }
@@ -292,6 +270,7 @@ impl fmt::Display for Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use retrack_data::ImageShape;
 
     #[test]
     fn bytes_have_a_unit_that_can_be_read() {
@@ -332,5 +311,28 @@ mod tests {
         let failure = needs.check(Path::new("out"), 0, "").unwrap_err();
         assert!(failure.message.contains("out: the run needs about"));
         needs.check(Path::new("out"), 1 << 62, "").unwrap();
+    }
+
+    #[test]
+    fn more_steps_than_can_be_counted_are_refused() {
+        let shape = ImageShape {
+            height: 1,
+            width: 1,
+            channels: 3,
+        };
+        let data = Dataset::from_pixels(shape, vec![0; 6], vec![0, 0]).unwrap();
+        let endless = Work {
+            footprint: Footprint {
+                state: 0.0,
+                held: Vec::new(),
+            },
+            data: &data,
+            batch_size: 1,
+            accumulate: 1,
+            steps: usize::MAX,
+            checkpoint_every: Some(5),
+            model: 0,
+        };
+        assert_eq!(endless.needs().unwrap_err().code, 2);
     }
 }

@@ -7,11 +7,11 @@ use burn::module::Module;
 use burn::tensor::Device;
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::{Axis, LineChart, Series};
-use retrack_networks::config::UNet2DConfig;
+use retrack_networks::family::PixelConfig;
+use retrack_networks::network::Network;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig};
-use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::trainer::Trainer;
 
 use crate::failure::Failure;
@@ -71,16 +71,16 @@ impl Plan {
 pub struct TrainingView<'a> {
     pub folder: PathBuf,
     pub plan: Plan,
-    pub config: &'a UNet2DConfig,
+    pub config: &'a PixelConfig,
     pub scheduler: &'a SchedulerConfig,
     pub seed: u64,
     pub device: Device,
 }
 
-impl Look<UNet2DModel> for TrainingView<'_> {
+impl Look for TrainingView<'_> {
     fn look(
         &mut self,
-        trainer: &Trainer<UNet2DModel>,
+        trainer: &Trainer,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         if self.plan.at.contains(&trainer.step) {
@@ -110,7 +110,7 @@ impl Look<UNet2DModel> for TrainingView<'_> {
 
 impl TrainingView<'_> {
     /// The same noise each time, classes one after another.
-    fn samples(&self, network: &UNet2DModel) -> Result<Vec<f32>, Failure> {
+    fn samples(&self, network: &Network) -> Result<Vec<f32>, Failure> {
         let Some([height, width]) = self.config.sample_size else {
             unreachable!("set from the data")
         };
@@ -212,7 +212,7 @@ fn curve(losses: &[[f64; 2]]) -> LineChart {
 }
 
 /// Whether a picture can show so many channels.
-pub fn can_show(config: &UNet2DConfig) -> bool {
+pub fn can_show(config: &PixelConfig) -> bool {
     matches!(config.out_channels, 1 | 3)
 }
 

@@ -1,31 +1,25 @@
 //! A model folder in, one that forgot out.
 
-use std::path::Path;
-
 use crate::run::RunFolder;
-use burn::tensor::Device;
-use retrack_checkpoint::folder::{ModelFolder, Weights};
 use retrack_checkpoint::written::Command;
 use retrack_data::neighbors::{Neighbors, prepare, prepare_split};
 use retrack_data::{Dataset, Split};
-use retrack_networks::model::Model;
-use retrack_networks::unet2d::UNet2DModel;
+use retrack_networks::cost::Training;
+use retrack_networks::diffusion::{Condition, Diffusion};
+use retrack_unlearn::texts::Texts;
 use serde_json::{Value, json};
 
+use crate::delivery::Delivery;
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
-use crate::latent::{self, Opened};
 use crate::names::DtypeName;
 use crate::observer::Observer;
-use crate::reopened::{self, Reopened};
 use crate::settings::{self, Settings};
-use crate::space::Work;
+use crate::space::{Needs, Work};
 use crate::task::Task;
-use crate::unlearning::{
-    Delivery, Outcome, Summary, Unlearning, fits, planned, publish, report_split, warn_of_copied,
-};
-use crate::{interrupt, machine, model, progress, unlearn_text};
+use crate::unlearning::{Outcome, Summary, Unlearning, fits, planned, publish, report_split};
+use crate::{interrupt, latent, machine, model, progress, unlearn_text};
 
 /// What is there now, if a signal ends the command.
 pub(crate) fn interrupted_before_the_first_step(args: &Task) {
@@ -59,8 +53,8 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         RunFolder::check(&args.out, Command::Unlearn, existing, &[])?;
     }
     let device = machine::device(&args.device)?;
-    let opened = latent::open(&args.model)?;
-    if let Opened::Image(_) = opened {
+    let mut opened = latent::open(&args.model)?;
+    if opened.condition() != Condition::Text {
         unlearn_text::refuse_texts(args)?;
     }
     let args = &Task {
@@ -78,27 +72,25 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     if !args.dry_run {
         RunFolder::check(&args.out, Command::Unlearn, existing, &planned)?;
     }
-    let mut opened = match opened {
-        Opened::Image(opened) => *opened,
-        Opened::Text(_) if args.must_look => {
+    if opened.condition() == Condition::Text {
+        if args.must_look {
             return Err(Failure::input(
                 "--fail-if-found: nothing is drawn of a text-to-image model here; leave it out, and give it to `retrack \
                  evaluate` afterwards",
             ));
         }
-        Opened::Text(opened) => {
-            let destination = unlearn_text::Destination {
-                existing,
-                planned: &planned,
-                copied,
-                key,
-            };
-            return unlearn_text::unlearn(args, destination, &device, *opened, observer);
-        }
-    };
-    let copied = copied + convert(args.dtype, &opened.folder.clone(), opened.weights_mut())?;
+        let destination = unlearn_text::Destination {
+            existing,
+            planned: &planned,
+            copied,
+            key,
+        };
+        return unlearn_text::unlearn(args, destination, &device, opened, observer);
+    }
+    let copied = copied + convert(args.dtype, &mut *opened)?;
+    let opened = opened.as_pixels().expect("the other kind");
     let network = opened.network(&device.clone().autodiff())?;
-    let data = model::open_data(&args.data, &opened)?;
+    let data = model::open_data(&args.data, opened)?;
     let shape = data.shape();
     let settings = Settings::resolve(args, shape.height, shape.width)?;
     settings::note_source(args, false, shape.height, shape.width);
@@ -136,20 +128,8 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     model::check_labels(&data, &split.retain, &opened.config)?;
     model::check_labels(&data, &split.forget, &opened.config)?;
 
-    let config = resolved(args, &settings, &opened, &data, &split)?;
-    let draws = objective.draws();
-    let needs = Work {
-        cost: opened.config.cost(shape.height, shape.width),
-        data: &data,
-        batch_size: settings.batch_size,
-        accumulate: settings.accumulate,
-        steps: settings.steps,
-        checkpoint_every: args.checkpoint_every,
-        model: copied,
-        ema: false,
-        two_gradients: draws.uniform || draws.mixture.is_some(),
-    }
-    .needs()?;
+    let config = resolved(args, &settings, opened, &data, &split, None)?;
+    let needs = needs(opened, args, &settings, &data, &split, None, copied)?;
     if !fits(args, config.clone(), &needs, observer)? {
         return Ok(None);
     }
@@ -188,8 +168,11 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         folder: &run,
         device: &device,
     };
-    let delivery = Images {
-        base: &opened,
+    let delivery = Delivery {
+        base: opened,
+        adapted: false,
+        texts: None,
+        out: &args.out,
         device: &device,
     };
     unlearning.run(network, &delivery, observer).map(Some)
@@ -199,64 +182,83 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
 ///
 /// # Errors
 /// Files whose form does not allow it.
-pub fn convert(
-    dtype: Option<DtypeName>,
-    folder: &ModelFolder,
-    weights: &mut Weights,
-) -> Result<u64, Failure> {
+pub fn convert(dtype: Option<DtypeName>, model: &mut dyn Diffusion) -> Result<u64, Failure> {
     let Some(dtype) = dtype else {
         return Ok(0);
     };
-    let before = weights.written_bytes();
-    weights.write_as(dtype.into());
-    folder.check_types(weights)?;
-    Ok(weights.written_bytes().saturating_sub(before))
+    let before = model.weights().written_bytes();
+    model.weights_mut().write_as(dtype.into());
+    model.folder().check_types(model.weights())?;
+    Ok(model.weights().written_bytes().saturating_sub(before))
 }
 
-/// The folder of an image model.
-struct Images<'a> {
-    base: &'a Model,
-    device: &'a Device,
-}
-
-impl Delivery<UNet2DModel> for Images<'_> {
-    fn write(&self, network: &UNet2DModel, staged: &Path) -> Result<(), Failure> {
-        let base = self.base;
-        let written = base.write(network, staged);
-        let written =
-            written.map_err(|error| reopened::failure(error, base.folder.can_convert()))?;
-        warn_of_copied(written.copied_weights(), &[]);
-        Ok(())
-    }
-
-    fn reopen(&self, network: &UNet2DModel, staged: &Path) -> Result<Reopened, Failure> {
-        reopened::image(self.base, staged, Some(network), self.device)
-    }
-}
-
-/// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
-fn resolved(
+/// What the run needs of disk and memory. `texts`: of a network that is told any; `copied`: bytes of the new folder.
+pub(crate) fn needs(
+    model: &dyn Diffusion,
     args: &Task,
     settings: &Settings,
-    model: &retrack_networks::model::Model,
     data: &Dataset,
     split: &Split,
+    texts: Option<&Texts>,
+    copied: u64,
+) -> Result<Needs, Failure> {
+    let shape = data.shape();
+    let draws = settings.method.objective().draws();
+    let training = Training {
+        size: [shape.height, shape.width],
+        batch_size: settings.batch_size,
+        ema: false,
+        two_gradients: draws.uniform || draws.mixture.is_some(),
+        rank: args.adapter_rank().map_err(Failure::input)?,
+        images: split.forget.len() + split.retain.len(),
+        texts: texts.map_or(0, |texts| texts.known.len()),
+    };
+    let work = Work {
+        footprint: model.footprint(&training),
+        data,
+        batch_size: settings.batch_size,
+        accumulate: settings.accumulate,
+        steps: settings.steps,
+        checkpoint_every: args.checkpoint_every,
+        model: copied,
+    };
+    work.needs()
+}
+
+/// Everything that decides the result, as the run records it. Rows are numbers; no pixels. `texts`: of a network that is
+/// told any.
+pub(crate) fn resolved(
+    args: &Task,
+    settings: &Settings,
+    model: &dyn Diffusion,
+    data: &Dataset,
+    split: &Split,
+    texts: Option<&Texts>,
 ) -> Result<Value, Failure> {
-    Ok(json!({
+    let mut config = json!({
         "command": "unlearn",
         "version": env!("CARGO_PKG_VERSION"),
         "model": args.model.display().to_string(),
-        "weights_sha256": digests(&model.folder)?,
+        "weights_sha256": digests(model.folder())?,
         "data": args.data.path.display().to_string(),
         "split": args.data.reading.split,
         "alpha": data.alpha(),
         "data_digest": data.digest()?,
-        // What names a file may say whose picture it is; the rows say which one it was.
+        // What names a file may say whose picture it is, and so may a prompt, which the digest stands for; the rows say
+        // which one it was.
         "forget": selected(&args.forget, &split.forget),
         "forget_rows": split.forget,
         "duplicate_rows": split.duplicates,
         "retained": split.retain.len(),
-        "device": args.device,
-        "settings": settings,
-    }))
+    });
+    if let Some(texts) = texts {
+        config["prompts"] = texts.known.len().into();
+        config["prompts_digest"] = texts.digest().into();
+    }
+    config["device"] = json!(args.device);
+    config["settings"] = json!(settings);
+    if let Ok(Some(rank)) = args.adapter_rank() {
+        config["adapter_rank"] = rank.into();
+    }
+    Ok(config)
 }

@@ -4,34 +4,28 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::run::{Existing, RunFolder};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use retrack_data::neighbors::{Neighbor, NeighborError, Neighbors};
 use retrack_data::{Dataset, Split, original_prompt};
-use retrack_networks::conditional::Captioned;
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::diffusion::Diffusion;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
 use retrack_unlearn::texts::{Prompts, Texts};
-use serde_json::{Value, json};
 
-use crate::evidence::{self, Private, selected};
+use crate::delivery::Delivery;
+use crate::evidence::{self, Private};
 use crate::failure::Failure;
-use crate::folders::digests;
+use crate::latent::Opened;
 use crate::names::DtypeName;
 use crate::observer::Observer;
-use crate::reopened::{self, Reopened};
 use crate::settings::{self, Settings, TEXT_TO_IMAGE};
-use crate::space::{LatentWork, Phases};
 use crate::task::Task;
-use crate::unlearn::{convert, interrupted_before_the_first_step};
-use crate::unlearning::{
-    Delivery, Outcome, Summary, Unlearning, fits, publish, report_split, warn_of_copied,
-};
+use crate::unlearn::{convert, interrupted_before_the_first_step, needs, resolved};
+use crate::unlearning::{Outcome, Summary, Unlearning, fits, publish, report_split};
 use crate::{latent, model, progress};
-
-/// Folders of networks that this training never reaches.
-const UNTRAINED: [&str; 4] = ["text_encoder", "vae", "safety_checker", "image_encoder"];
 
 /// Refuses what only text-to-image models take.
 pub fn refuse_texts(args: &Task) -> Result<(), Failure> {
@@ -72,7 +66,7 @@ pub fn unlearn(
     args: &Task,
     destination: Destination,
     device: &Device,
-    mut opened: StableDiffusion,
+    mut opened: Opened,
     observer: &mut dyn Observer,
 ) -> Result<Option<Summary>, Failure> {
     let Destination {
@@ -88,10 +82,9 @@ pub fn unlearn(
         ));
     }
     if rank.is_none() {
-        let folder = opened.model.folder.clone();
-        copied += convert(args.dtype, &folder, opened.model.weights_mut())?;
+        copied += convert(args.dtype, &mut *opened)?;
     }
-    let opened = &opened;
+    let opened = opened.as_latents().expect("a text-to-image model");
     let data = latent::open_data(&args.data, opened)?;
     let shape = data.shape();
     let with_preset = Task {
@@ -118,22 +111,8 @@ pub fn unlearn(
         return Err(NeighborError::TooFew { wanted, retained }.into());
     }
     let texts = read_texts(args, &data, &split)?;
-    let config = resolved(args, &settings, opened, &data, &split, &texts)?;
-    let draws = objective.draws();
-    let needs = LatentWork {
-        phases: Phases::new(opened, shape),
-        data: &data,
-        images: split.forget.len() + split.retain.len(),
-        texts: texts.known.len(),
-        rank,
-        batch_size: settings.batch_size,
-        accumulate: settings.accumulate,
-        steps: settings.steps,
-        checkpoint_every: args.checkpoint_every,
-        model: copied,
-        two_gradients: draws.uniform || draws.mixture.is_some(),
-    }
-    .needs()?;
+    let config = resolved(args, &settings, opened, &data, &split, Some(&texts))?;
+    let needs = needs(opened, args, &settings, &data, &split, Some(&texts), copied)?;
     if args.dry_run {
         report_split(&split, &data);
     }
@@ -181,11 +160,11 @@ pub fn unlearn(
     report_split(&split, &data);
 
     let with_autodiff = device.clone().autodiff();
-    let mut network = opened.model.network(&with_autodiff)?;
+    let mut network = Diffusion::network(opened, &with_autodiff)?;
     if let Some(rank) = rank {
         network = lora::attach(network, rank, &random);
     }
-    let network = Captioned::new(network, states.clone());
+    network.tell(states.clone());
     let (run, private) = match resumed {
         Some(run) => run,
         None => {
@@ -214,71 +193,14 @@ pub fn unlearn(
         folder: &run,
         device,
     };
-    let delivery = Latent {
+    let delivery = Delivery {
         base: opened,
         adapted: rank.is_some(),
-        states,
-        args,
+        texts: Some(states),
+        out: &args.out,
         device,
     };
     unlearning.run(network, &delivery, observer).map(Some)
-}
-
-/// The folder of a text-to-image model.
-struct Latent<'a> {
-    base: &'a StableDiffusion,
-    /// An adapter was trained, not the network.
-    adapted: bool,
-    /// Of the run's texts.
-    states: Tensor<3>,
-    args: &'a Task,
-    device: &'a Device,
-}
-
-impl Delivery<Captioned> for Latent<'_> {
-    fn write(&self, network: &Captioned, staged: &Path) -> Result<(), Failure> {
-        if self.adapted {
-            return write_adapter(self.base, network, self.args, staged);
-        }
-        let base = &self.base.model;
-        let written = base.write(&network.network, staged);
-        let written =
-            written.map_err(|error| reopened::failure(error, base.folder.can_convert()))?;
-        // Other weights of a folder may hold the old network.
-        warn_of_copied(written.copied_weights(), &UNTRAINED);
-        Ok(())
-    }
-
-    fn reopen(&self, network: &Captioned, staged: &Path) -> Result<Reopened, Failure> {
-        let base = &self.base.model;
-        let (states, network) = (self.states.clone(), &network.network);
-        reopened::conditional(
-            base,
-            staged,
-            Some(network),
-            self.adapted,
-            states,
-            self.device,
-        )
-    }
-}
-
-/// The model as it was, and what it has to be taken with.
-fn write_adapter(
-    opened: &StableDiffusion,
-    network: &Captioned,
-    args: &Task,
-    staged: &Path,
-) -> Result<(), Failure> {
-    let adapters = lora::export(&network.network)?;
-    let folder = &opened.model.folder;
-    folder.write_beside(staged, lora::FILE_NAME, &adapters)?;
-    progress::note(format!(
-        "the model in {} forgets only with its adapter {}: `retrack merge` folds it in",
-        args.out.display(),
-        lora::FILE_NAME
-    ));
-    Ok(())
 }
 
 /// Which image has which text: what was typed, or what the data says of itself.
@@ -364,38 +286,4 @@ fn distances(
                 .collect()
         })
         .collect()
-}
-
-/// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
-fn resolved(
-    args: &Task,
-    settings: &Settings,
-    opened: &StableDiffusion,
-    data: &Dataset,
-    split: &Split,
-    texts: &Texts,
-) -> Result<Value, Failure> {
-    let mut config = json!({
-        "command": "unlearn",
-        "version": env!("CARGO_PKG_VERSION"),
-        "model": args.model.display().to_string(),
-        "weights_sha256": digests(&opened.model.folder)?,
-        "data": args.data.path.display().to_string(),
-        "split": args.data.reading.split,
-        "alpha": data.alpha(),
-        "data_digest": data.digest()?,
-        // What names a file may say whose picture it is, and so may a prompt, which the digest stands for.
-        "forget": selected(&args.forget, &split.forget),
-        "forget_rows": split.forget,
-        "duplicate_rows": split.duplicates,
-        "retained": split.retain.len(),
-        "prompts": texts.known.len(),
-        "prompts_digest": texts.digest(),
-        "device": args.device,
-        "settings": settings,
-    });
-    if let Ok(Some(rank)) = args.adapter_rank() {
-        config["adapter_rank"] = rank.into();
-    }
-    Ok(config)
 }

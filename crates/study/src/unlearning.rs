@@ -4,27 +4,25 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::run::{EventLog, RunFolder};
-use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
 use retrack_data::{Dataset, Split};
 use retrack_eval::report::Report;
-use retrack_networks::denoiser::Denoiser;
 use retrack_networks::lora;
+use retrack_networks::network::Network;
 use retrack_networks::random::Random;
-use retrack_networks::schedule::NoiseSchedule;
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
 use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
+use crate::delivery::Delivery;
 use crate::evidence::{self, Evidence, Forgotten, Rule};
 use crate::failure::Failure;
 use crate::observer::Observer;
 use crate::progress;
-use crate::reopened::Reopened;
 use crate::session::{Look, Session, Unobserved, keep};
 use crate::settings::Settings;
 use crate::situation::{self, Situation};
@@ -38,36 +36,21 @@ pub struct Unlearning<'a> {
     pub device: &'a Device,
 }
 
-/// How a trained network becomes a model folder, and what that folder then holds.
-pub trait Delivery<M> {
-    /// Writes the network into the folder `staged`, which is not there yet.
-    ///
-    /// # Errors
-    /// The system's; a value that the folder's type cannot hold.
-    fn write(&self, network: &M, staged: &Path) -> Result<(), Failure>;
-
-    /// Opens that folder as anybody would. `network`: what was written into it.
-    ///
-    /// # Errors
-    /// What is wrong with the folder.
-    fn reopen(&self, network: &M, staged: &Path) -> Result<Reopened, Failure>;
-}
-
 /// Evidence that sees the written folder after the last step.
-struct Delivering<'a, 'b, M> {
+struct Delivering<'a, 'b> {
     evidence: &'a mut Evidence<'b>,
-    delivery: &'a dyn Delivery<M>,
+    delivery: &'a Delivery<'a>,
     folder: &'a RunFolder,
 }
 
-impl<M: Module + Denoiser> Look<M> for Delivering<'_, '_, M> {
+impl Look for Delivering<'_, '_> {
     fn look(
         &mut self,
-        trainer: &Trainer<M>,
+        trainer: &Trainer,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         let (delivery, folder) = (self.delivery, self.folder);
-        let mut deliver = |network: &M| {
+        let mut deliver = |network: &Network| {
             let staged = folder.staging()?;
             let writing = progress::activity("writing the model");
             delivery.write(network, &staged)?;
@@ -95,10 +78,10 @@ impl Unlearning<'_> {
     ///
     /// # Errors
     /// Data that cannot be read, a step that did not happen, a signal, files that cannot be written.
-    pub fn run<M: Module + Denoiser>(
+    pub fn run(
         self,
-        network: M,
-        delivery: &dyn Delivery<M>,
+        network: Network,
+        delivery: &Delivery,
         observer: &mut dyn Observer,
     ) -> Result<Summary, Failure> {
         let Self { about, device, .. } = self;
@@ -116,7 +99,7 @@ impl Unlearning<'_> {
             Some(forgotten) => Some(Evidence::begin(about, forgotten, &network, device)?),
             None => None,
         };
-        let schedule = NoiseSchedule::new(about.scheduler);
+        let process = about.scheduler.process();
         let size = BatchSize {
             images: settings.batch_size,
             accumulate: settings.accumulate,
@@ -127,7 +110,7 @@ impl Unlearning<'_> {
             &split.forget,
             Random::new(settings.seed),
             size,
-            schedule.timesteps(),
+            process.clone(),
             about.labels,
         );
         let neighbors: Option<HashMap<usize, Vec<usize>>> = about.neighbors.map(|found| {
@@ -141,7 +124,7 @@ impl Unlearning<'_> {
         }
         let mut trainer = Trainer::new(
             network,
-            schedule,
+            process,
             device.clone().autodiff(),
             settings.method.objective(),
             AdamW::new(settings.adamw.clone()),

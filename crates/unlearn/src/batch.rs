@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_networks::schedule::NoiseSchedule;
+use retrack_networks::process::{Process, Time};
 
 use retrack_data::Dataset;
 
@@ -17,7 +17,7 @@ pub struct Noised {
     /// Standard normal.
     pub noise: Vec<f32>,
     /// One for each image.
-    pub timesteps: Vec<usize>,
+    pub timesteps: Vec<Time>,
     /// One for each image, where the network has classes.
     pub labels: Option<Vec<i64>>,
 }
@@ -58,13 +58,13 @@ impl Noised {
     }
 
     /// The noisy images x_t.
-    pub fn noisy(&self, schedule: &NoiseSchedule, device: &Device) -> Tensor<4> {
-        schedule.add_noise(self.clean(device), self.noise(device), &self.timesteps)
+    pub fn noisy(&self, process: &dyn Process, device: &Device) -> Tensor<4> {
+        process.add_noise(self.clean(device), self.noise(device), &self.timesteps)
     }
 
     /// What a network that reconstructs these images predicts.
-    pub fn target(&self, schedule: &NoiseSchedule, device: &Device) -> Tensor<4> {
-        schedule.target_of_noise(self.clean(device), self.noise(device), &self.timesteps)
+    pub fn target(&self, process: &dyn Process, device: &Device) -> Tensor<4> {
+        process.target_of_noise(self.clean(device), self.noise(device), &self.timesteps)
     }
 }
 

@@ -9,10 +9,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_checkpoint::folder::sha256_file;
-use retrack_networks::denoiser::Denoiser;
 use retrack_networks::lora;
 use retrack_networks::parameters::{self, to_host};
 use safetensors::tensor::{Dtype, Metadata, SafeTensorError, TensorInfo};
@@ -118,10 +116,7 @@ fn remove(folder: &Path, step: usize) -> io::Result<()> {
 ///
 /// # Errors
 /// The disk's; earlier checkpoints are then as they were.
-pub fn save<M: Module + Denoiser>(
-    trainer: &Trainer<M>,
-    folder: &Path,
-) -> Result<(), CheckpointError> {
+pub fn save(trainer: &Trainer, folder: &Path) -> Result<(), CheckpointError> {
     let path = file(folder, trainer.step);
     let failed = |source: io::Error| {
         let (path, action) = (path.clone(), "write");
@@ -163,8 +158,8 @@ pub fn save<M: Module + Denoiser>(
 }
 
 /// Hands every tensor of a trainer's state to `work`, in the order of the file.
-fn for_each_tensor<M: Module + Denoiser>(
-    trainer: &Trainer<M>,
+fn for_each_tensor(
+    trainer: &Trainer,
     mut work: impl FnMut(&str, &[f32]) -> io::Result<()>,
 ) -> io::Result<()> {
     let adapted = lora::is_adapted(trainer.network());
@@ -195,7 +190,7 @@ fn for_each_tensor<M: Module + Denoiser>(
 }
 
 /// The safetensors header of a trainer's state.
-fn header<M: Module + Denoiser>(trainer: &Trainer<M>) -> Result<Vec<u8>, SafeTensorError> {
+fn header(trainer: &Trainer) -> Result<Vec<u8>, SafeTensorError> {
     let (mut tensors, mut end) = (Vec::new(), 0);
     let mut lengths = Vec::new();
     let adapted = lora::is_adapted(trainer.network());
@@ -241,8 +236,8 @@ fn header<M: Module + Denoiser>(trainer: &Trainer<M>) -> Result<Vec<u8>, SafeTen
 ///
 /// # Errors
 /// There are checkpoints, but none is whole; the trainer is then of no more use.
-pub fn resume<M: Module + Denoiser>(
-    trainer: &mut Trainer<M>,
+pub fn resume(
+    trainer: &mut Trainer,
     folder: &Path,
     adamw: &AdamWConfig,
     ema: Option<&EmaConfig>,
@@ -282,8 +277,8 @@ pub fn verify(folder: &Path, step: usize) -> Result<(), CheckpointError> {
     }
 }
 
-fn load<M: Module + Denoiser>(
-    trainer: &mut Trainer<M>,
+fn load(
+    trainer: &mut Trainer,
     folder: &Path,
     step: usize,
     adamw: &AdamWConfig,

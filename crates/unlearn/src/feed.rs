@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use retrack_networks::process::Process;
 use retrack_networks::random::{Random, Stream};
 
 use crate::batch::{Batch, Candidates, Draws, Noised};
@@ -29,8 +30,8 @@ pub struct Feed<'a> {
     neighbors: Option<&'a HashMap<usize, Vec<usize>>>,
     random: Random,
     size: BatchSize,
-    /// Number of timesteps that the network was trained with.
-    timesteps: usize,
+    /// Where the times are drawn from.
+    process: Arc<dyn Process>,
     /// Whether the network has classes, or its images different texts.
     labels: bool,
 }
@@ -64,7 +65,7 @@ impl<'a> Feed<'a> {
         forget: &'a [usize],
         random: Random,
         size: BatchSize,
-        timesteps: usize,
+        process: Arc<dyn Process>,
         labels: bool,
     ) -> Self {
         Self {
@@ -74,7 +75,7 @@ impl<'a> Feed<'a> {
             neighbors: None,
             random,
             size,
-            timesteps,
+            process,
             labels,
         }
     }
@@ -143,8 +144,8 @@ impl<'a> Feed<'a> {
         })
     }
 
-    /// Retained images to look at again and again: the same ones with the same noise at every call, timesteps spread
-    /// evenly over the schedule, in micro-batches of the run's size.
+    /// Retained images to look at again and again: the same ones with the same noise at every call, times spread
+    /// evenly over the process, in micro-batches of the run's size.
     ///
     /// # Errors
     /// An image that cannot be read.
@@ -156,7 +157,7 @@ impl<'a> Feed<'a> {
             let mut noised = self.noised(&rows, &RETAIN, first)?;
             for (place, timestep) in noised.timesteps.iter_mut().enumerate() {
                 // The middle of the image's own share.
-                *timestep = (2 * (first + place) + 1) * self.timesteps / (2 * count);
+                *timestep = self.process.quantile(2 * (first + place) + 1, 2 * count);
             }
             batches.push(noised);
         }
@@ -224,7 +225,7 @@ impl<'a> Feed<'a> {
                 .clean(row, Drawn { stream, index }, &mut clean)?;
             noise.extend(self.random.at(streams.noise, 0, index).normal(image_len));
             let mut draw = self.random.at(streams.timestep, 0, index);
-            timesteps.extend(draw.integers(1, self.timesteps));
+            timesteps.push(self.process.draw(0, 1, &mut draw));
         }
         let labels = self.labels.then(|| {
             rows.iter()
@@ -255,11 +256,13 @@ impl<'a> Feed<'a> {
 mod tests {
     use super::*;
     use retrack_data::{Dataset, ImageShape};
+    use retrack_networks::schedule::SchedulerConfig;
 
     fn feed(dataset: &Dataset, images: usize, accumulate: usize) -> Feed<'_> {
         let size = BatchSize { images, accumulate };
         let random = Random::new(3);
-        Feed::new(dataset, &[0, 2, 3], &[1, 4], random, size, 1000, false)
+        let process = SchedulerConfig::default().process();
+        Feed::new(dataset, &[0, 2, 3], &[1, 4], random, size, process, false)
     }
 
     fn dataset() -> Dataset {

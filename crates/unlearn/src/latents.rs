@@ -220,7 +220,9 @@ mod tests {
             images: 3,
             accumulate: 1,
         };
-        let feed = Feed::new(&latents, &retain, &forget, Random::new(1), size, 10, false);
+        let process = retrack_networks::schedule::SchedulerConfig::default().process();
+        let random = Random::new(1);
+        let feed = Feed::new(&latents, &retain, &forget, random, size, process, false);
         let draws = Draws {
             forget: true,
             neighbors: true,

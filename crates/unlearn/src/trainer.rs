@@ -1,14 +1,14 @@
 //! The training loop's one step, shared by unlearning and by training from scratch.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::Device;
-use retrack_networks::denoiser::Denoiser;
+use retrack_networks::denoiser::InputError;
+use retrack_networks::network::Network;
+use retrack_networks::process::Process;
 use retrack_networks::random::Stream;
-use retrack_networks::schedule::NoiseSchedule;
-use retrack_networks::unet2d::InputError;
 
 use crate::feed::Feed;
 use crate::objective::{Losses, NotFinite, Objective, Pass, PassError, Sums};
@@ -32,10 +32,10 @@ pub enum TrainError {
 }
 
 /// A network in training.
-pub struct Trainer<M> {
+pub struct Trainer {
     /// `None` only while a step replaces it.
-    network: Option<M>,
-    pub schedule: NoiseSchedule,
+    network: Option<Network>,
+    pub process: Arc<dyn Process>,
     pub device: Device,
     pub objective: Box<dyn Objective>,
     pub optimizer: AdamW,
@@ -72,11 +72,11 @@ impl From<PassError> for TrainError {
     }
 }
 
-impl<M: Module + Denoiser> Trainer<M> {
+impl Trainer {
     /// `network` lives on a device with autodiff.
     pub fn new(
-        network: M,
-        schedule: NoiseSchedule,
+        network: Network,
+        process: Arc<dyn Process>,
         device: Device,
         objective: Box<dyn Objective>,
         optimizer: AdamW,
@@ -88,7 +88,7 @@ impl<M: Module + Denoiser> Trainer<M> {
         };
         Self {
             network: Some(network),
-            schedule,
+            process,
             device,
             objective,
             optimizer,
@@ -99,12 +99,12 @@ impl<M: Module + Denoiser> Trainer<M> {
         }
     }
 
-    pub fn network(&self) -> &M {
+    pub fn network(&self) -> &Network {
         self.network.as_ref().expect("no step is under way")
     }
 
     /// Puts what `change` makes of the network in its place.
-    pub fn replace_network(&mut self, change: impl FnOnce(M) -> M) {
+    pub fn replace_network(&mut self, change: impl FnOnce(Network) -> Network) {
         self.network = self.network.take().map(change);
     }
 
@@ -121,7 +121,7 @@ impl<M: Module + Denoiser> Trainer<M> {
             let masks = (self.step * feed.accumulate() + micro) as u64;
             let pass = Pass {
                 network: self.network(),
-                schedule: &self.schedule,
+                process: &*self.process,
                 device: &self.device,
                 dropout: Some(RefCell::new(feed.random().stream(Stream::Dropout, masks))),
             };

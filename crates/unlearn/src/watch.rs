@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 
 use burn::module::Module;
-use retrack_networks::denoiser::Denoiser;
 use serde_json::{Value, json};
 
 use crate::batch::Noised;
@@ -136,10 +135,7 @@ impl RetainedWatch {
     ///
     /// # Errors
     /// An image that cannot be read or does not fit the network.
-    pub fn begin<M: Module + Denoiser>(
-        trainer: &mut Trainer<M>,
-        feed: &Feed,
-    ) -> Result<Option<Self>, TrainError> {
+    pub fn begin(trainer: &mut Trainer, feed: &Feed) -> Result<Option<Self>, TrainError> {
         if trainer.objective.reports_retain() {
             return Ok(None);
         }
@@ -157,21 +153,18 @@ impl RetainedWatch {
     ///
     /// # Errors
     /// Images that do not fit the network.
-    pub fn look<M: Module + Denoiser>(
-        &self,
-        trainer: &Trainer<M>,
-    ) -> Result<Option<f64>, TrainError> {
+    pub fn look(&self, trainer: &Trainer) -> Result<Option<f64>, TrainError> {
         match trainer.step.is_multiple_of(EVERY) {
             true => self.loss(trainer).map(Some),
             false => Ok(None),
         }
     }
 
-    fn loss<M: Module + Denoiser>(&self, trainer: &Trainer<M>) -> Result<f64, TrainError> {
+    fn loss(&self, trainer: &Trainer) -> Result<f64, TrainError> {
         let network = trainer.network().valid();
         let pass = Pass {
             network: &network,
-            schedule: &trainer.schedule,
+            process: &*trainer.process,
             device: &trainer.device.clone().without_autodiff(),
             dropout: None,
         };

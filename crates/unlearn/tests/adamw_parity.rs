@@ -5,6 +5,7 @@ mod support;
 
 use burn::tensor::Device;
 use retrack_networks::parameters;
+use retrack_networks::process::Time;
 use retrack_unlearn::batch::{Batch, Noised};
 use retrack_unlearn::objective::{Finetune, Objective, Pass, Sums};
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig};
@@ -28,7 +29,7 @@ fn ten_steps_of_finetuning_end_at_the_weights_of_pytorch() {
     for (step, batch) in batches(&case).into_iter().enumerate() {
         let pass = Pass {
             network: &network,
-            schedule: &schedule,
+            process: &schedule,
             device: &device,
             dropout: None,
         };
@@ -84,7 +85,7 @@ fn batches(case: &Case) -> Vec<Batch<'static>> {
                 shape,
                 clean: clean.to_vec(),
                 noise: noise.to_vec(),
-                timesteps: timesteps.iter().map(|&t| t.try_into().unwrap()).collect(),
+                timesteps: timesteps.iter().map(|&t| Time::new(t as f64)).collect(),
                 labels: None,
             }),
             ..Batch::default()

@@ -7,7 +7,7 @@ mod support;
 use burn::tensor::Device;
 use retrack_networks::gradients::GradientSet;
 use retrack_networks::parameters::{self, Parameter, to_host};
-use retrack_networks::schedule::NoiseSchedule;
+use retrack_networks::process::{Process, Time};
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::batch::{Batch, Candidates, Noised};
 use retrack_unlearn::objective::{Losses, Method, Pass, Sums};
@@ -101,7 +101,7 @@ fn batch(case: &Case) -> Batch<'static> {
             shape,
             clean,
             noise: case.images(&format!("{stream}_noise")).1,
-            timesteps: timesteps.map(|t| t.try_into().unwrap()).collect(),
+            timesteps: timesteps.map(|t| Time::new(t as f64)).collect(),
             labels: None,
         })
     };
@@ -125,14 +125,14 @@ fn batch(case: &Case) -> Batch<'static> {
 fn run(
     method: &Method,
     network: &UNet2DModel,
-    schedule: &NoiseSchedule,
+    process: &dyn Process,
     device: &Device,
     batch: &Batch,
 ) -> (Losses, GradientSet) {
     let objective = method.objective();
     let pass = Pass {
         network,
-        schedule,
+        process,
         device,
         dropout: None,
     };

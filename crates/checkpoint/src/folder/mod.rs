@@ -46,9 +46,13 @@ use wrapping::Unwrapped;
 
 /// The diffusers release whose folders are written; it is recorded in new ones.
 const DIFFUSERS_VERSION: &str = "0.42.1";
-const UNCONDITIONAL: &str = "UNet2DModel";
 const CONDITIONAL: &str = "UNet2DConditionModel";
-const SUPPORTED: &[&str] = &[UNCONDITIONAL, CONDITIONAL];
+/// The networks that are read, by `_class_name`. How they are built, `retrack_networks` knows.
+pub const CLASSES: &[(&str, Class)] = &[
+    ("UNet2DModel", Class::Unconditional),
+    (CONDITIONAL, Class::Conditional),
+];
+const SUPPORTED: &[&str] = &names::<{ CLASSES.len() }>(CLASSES);
 /// The list of the files that a command wrote into a folder (`retrack_checkpoint::written`), and the folder of the record
 /// of the run that did. Both speak of that one folder and are no part of a copy.
 pub const FILES_LIST: &str = ".retrack-files.json";
@@ -71,16 +75,38 @@ pub enum Kind {
 /// Which network a folder holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// `UNet2DModel`: denoises images.
+    /// Denoises images, as a `UNet2DModel` does.
     Unconditional,
     /// `UNet2DConditionModel`: denoises what a text encoder and an autoencoder describe.
     Conditional,
+}
+
+impl Class {
+    /// That of the networks with this `_class_name`.
+    fn named(name: &str) -> Option<Self> {
+        let mut classes = CLASSES.iter();
+        classes
+            .find(|(class, _)| *class == name)
+            .map(|&(_, class)| class)
+    }
+}
+
+const fn names<const N: usize>(classes: &'static [(&'static str, Class)]) -> [&'static str; N] {
+    let mut names = [""; N];
+    let mut place = 0;
+    while place < N {
+        names[place] = classes[place].0;
+        place += 1;
+    }
+    names
 }
 
 /// A model folder whose configuration was read and whose weight files were found; the weights were not read yet.
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
     pub kind: Kind,
+    /// The network's `_class_name`.
+    pub class_name: String,
     pub class: Class,
     /// The network's `config.json`: a JSON object.
     pub config: Value,
@@ -149,7 +175,7 @@ impl ModelFolder {
             });
         }
         let config = source.read_config(&config_path)?;
-        let class = check_class(
+        let (class_name, class) = check_class(
             &source.path(&config_path),
             &config,
             index.as_ref().map(|index| index.unet_class.as_str()),
@@ -168,6 +194,7 @@ impl ModelFolder {
         let layout = Layout::find(&source, &unet, &layout::DIFFUSERS)?;
         Ok(Self {
             kind,
+            class_name,
             class,
             config,
             scheduler,
@@ -478,17 +505,16 @@ fn check_class(
     path: &Path,
     config: &Value,
     class_in_index: Option<&str>,
-) -> Result<Class, FolderError> {
-    let class = match (config.get("_class_name"), class_in_index) {
+) -> Result<(String, Class), FolderError> {
+    let name = match (config.get("_class_name"), class_in_index) {
         (None, Some(class)) => class.to_string(),
         _ => class_name(path, config)?,
     };
-    match class.as_str() {
-        UNCONDITIONAL => Ok(Class::Unconditional),
-        CONDITIONAL => Ok(Class::Conditional),
-        _ => Err(FolderError::UnsupportedClass {
+    match Class::named(&name) {
+        Some(class) => Ok((name, class)),
+        None => Err(FolderError::UnsupportedClass {
             path: path.to_path_buf(),
-            found: format!("the class {}", error::shown(&class)),
+            found: format!("the class {}", error::shown(&name)),
             supported: SUPPORTED,
         }),
     }

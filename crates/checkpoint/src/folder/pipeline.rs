@@ -7,9 +7,7 @@ use serde_json::Value;
 
 use super::error::{FolderError, shown};
 use super::source::Source;
-use super::{
-    CONDITIONAL, CONFIG, Class, MODEL_INDEX, SCHEDULER_CONFIG, SUPPORTED, UNCONDITIONAL, class_name,
-};
+use super::{CONDITIONAL, CONFIG, Class, MODEL_INDEX, SCHEDULER_CONFIG, SUPPORTED, class_name};
 
 /// The one pipeline around a conditional network.
 const LATENT_PIPELINE: &str = "StableDiffusionPipeline";
@@ -168,7 +166,7 @@ fn other_parts(index: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-/// For a `UNet2DModel` that was given alone: what the pipeline whose folder it lies in adds to it.
+/// For a network of images that was given alone: what the pipeline whose folder it lies in adds to it.
 pub(super) fn around(source: &Source, class: Class) -> Option<String> {
     let parent = source.canonical.parent()?;
     if class != Class::Unconditional || source.canonical.file_name()? != "unet" {
@@ -181,12 +179,14 @@ pub(super) fn around(source: &Source, class: Class) -> Option<String> {
     let index = Pipeline::read(&parent).ok()?;
     let pipeline = &index.class_name;
     match index.not_understood(class) {
-        Some((part, own)) if index.unet_class == UNCONDITIONAL => Some(format!(
-            "the pipeline {} with {} of the class {}",
-            shown(pipeline),
-            shown(part),
-            shown(own)
-        )),
+        Some((part, own)) if Class::named(&index.unet_class) == Some(Class::Unconditional) => {
+            Some(format!(
+                "the pipeline {} with {} of the class {}",
+                shown(pipeline),
+                shown(part),
+                shown(own)
+            ))
+        }
         None if index.is_of_no_images() => Some(format!("the pipeline {}", shown(pipeline))),
         _ => None,
     }

@@ -8,13 +8,14 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use retrack_data::neighbors::nearest;
 use retrack_data::{Dataset, ImageShape};
-use retrack_networks::config::UNet2DConfig;
 use retrack_networks::denoiser::Denoiser;
+use retrack_networks::family::{self, PixelConfig};
+use retrack_networks::network::Network;
 use retrack_networks::parameters;
+use retrack_networks::process::Time;
 use retrack_networks::random::{Random, Stream};
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig, SchedulerKind};
-use retrack_networks::unet2d::UNet2DModel;
+use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::objective::Method;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig, LearningRate};
@@ -32,7 +33,7 @@ const NEIGHBORS: usize = 10;
 /// The published CIFAR-10 experiment's rate. Any small one does: no time depends on it.
 const LEARNING_RATE: f64 = 2e-5;
 /// The timestep of every image of `predict`.
-const TIMESTEP: usize = 500;
+const TIMESTEP: Time = Time::timestep(500);
 
 pub fn run(command: &BenchCommand) -> Result<(), Failure> {
     let line = match command {
@@ -55,7 +56,7 @@ fn step(args: &BenchNetworkArgs) -> Result<Value, Failure> {
         .iter()
         .map(|&row| (row, retain[..NEIGHBORS].to_vec()))
         .collect();
-    let schedule = NoiseSchedule::new(&SchedulerConfig::default());
+    let process = SchedulerConfig::default().process();
     let size = BatchSize {
         images: batch,
         accumulate: 1,
@@ -67,7 +68,7 @@ fn step(args: &BenchNetworkArgs) -> Result<Value, Failure> {
         &forget,
         bench.random,
         size,
-        schedule.timesteps(),
+        process.clone(),
         classes,
     )
     .with_neighbors(&neighbors);
@@ -76,7 +77,7 @@ fn step(args: &BenchNetworkArgs) -> Result<Value, Failure> {
     let line = bench.line("step", args);
     let mut trainer = Trainer::new(
         bench.network,
-        schedule,
+        process,
         device.clone(),
         Method::default().objective(),
         AdamW::new(AdamWConfig::default()),
@@ -186,8 +187,8 @@ fn neighbors(args: &BenchNeighborsArgs) -> Result<Value, Failure> {
 
 /// A network with new weights.
 struct Bench {
-    config: UNet2DConfig,
-    network: UNet2DModel,
+    config: PixelConfig,
+    network: Network,
     /// Height and width of its images.
     size: [usize; 2],
     random: Random,
@@ -271,13 +272,13 @@ impl Bench {
     }
 }
 
-fn read_config(path: &Path) -> Result<UNet2DConfig, Failure> {
+fn read_config(path: &Path) -> Result<PixelConfig, Failure> {
     let text =
         retrack_checkpoint::files::read_text(path).map_err(|error| Failure::read(path, error))?;
     let at = |problem: String| Failure::input(format!("{}: {problem}", path.display()));
     let json: Value =
         retrack_checkpoint::json::parse(text.as_bytes()).map_err(|error| at(error.to_string()))?;
-    UNet2DConfig::from_json(&json).map_err(|error| at(error.to_string()))
+    PixelConfig::from_json(family::class_name(&json), &json).map_err(|error| at(error.to_string()))
 }
 
 fn at_least_one(option: &str, value: usize) -> Result<(), Failure> {

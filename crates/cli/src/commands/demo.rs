@@ -16,10 +16,11 @@ use retrack_eval::frequency::Frequency;
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::{self, Report};
 use retrack_networks::model::Model;
+use retrack_networks::network::Network;
+use retrack_networks::process::Time;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerKind};
-use retrack_networks::unet2d::UNet2DModel;
+use retrack_networks::schedule::{Sampler, SchedulerKind};
 use retrack_study::run::{Existing, RunError, RunFolder};
 use serde_json::json;
 
@@ -28,7 +29,8 @@ use crate::progress;
 use crate::progress::{Printed, say};
 use retrack_study::evidence::{self, Findings, Forgotten, Rule, Tally, show_samples};
 use retrack_study::failure::Failure;
-use retrack_study::model::{self, Samples};
+use retrack_study::model;
+use retrack_study::samples::{Of, Samples};
 use retrack_study::source::DataSource;
 use retrack_study::task::Task;
 use retrack_study::unlearn::unlearn;
@@ -77,7 +79,7 @@ const SCHEDULER: SchedulerKind = SchedulerKind::Ddim;
 /// Denoising steps of every sample.
 const STEPS: usize = 50;
 /// Where the T-shirt is noised to before it is denoised again, of 1,000.
-const HALF_WAY: usize = 500;
+const HALF_WAY: Time = Time::timestep(500);
 /// How often that is tried.
 const PROBES: usize = 8;
 
@@ -262,7 +264,7 @@ fn unlearn_args(args: &DemoArgs, base: &Path, data: &Path, out: &Path) -> Task {
 /// One of the two models.
 struct Side {
     model: Model,
-    network: UNet2DModel,
+    network: Network,
 }
 
 impl Side {
@@ -280,7 +282,7 @@ impl Side {
             scheduler: Some(SCHEDULER),
             seed: args.seed,
             batch_size: 64,
-            classes: Vec::new(),
+            of: Of::Classes(Vec::new()),
         };
         let (bytes, _) = samples.draw(&self.model, &self.network, device, "sampling")?;
         Ok(bytes)
@@ -312,7 +314,7 @@ impl Side {
             None,
             &mut || {},
         )?;
-        let schedule = NoiseSchedule::new(scheduler);
+        let process = scheduler.process();
         let noise = generator.random.noise(
             retrack_networks::random::Stream::Probe,
             0,
@@ -320,7 +322,7 @@ impl Side {
             clean.len(),
         );
         let noisy = clean.iter().zip(noise).map(|(&x, e)| {
-            (schedule.signal(HALF_WAY) * f64::from(x) + schedule.noise(HALF_WAY) * f64::from(e))
+            (process.signal(HALF_WAY) * f64::from(x) + process.noise(HALF_WAY) * f64::from(e))
                 as f32
         });
         let mut bytes: Vec<u8> = noisy.map(to_byte).collect();
@@ -568,7 +570,7 @@ impl Outcome {
             "sampling_steps": STEPS,
             "before": share(&self.before),
             "after": share(&self.after),
-            "half_way_timestep": HALF_WAY,
+            "half_way_timestep": HALF_WAY.code(),
             "half_way_before": share(&self.restored_before),
             "half_way_after": share(&self.restored_after),
             "digits": {

@@ -23,6 +23,7 @@ use retrack_data::{Dataset, Split};
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
 use retrack_eval::subject::Subject;
+use retrack_networks::cost::Training;
 use retrack_study::run::{Difference, RunFolder, State, recorded_seconds};
 use retrack_unlearn::texts;
 use serde::{Deserialize, Serialize};
@@ -43,7 +44,7 @@ use retrack_study::latent::Opened;
 use retrack_study::names::MethodName;
 use retrack_study::settings::{Experiment, Settings};
 use retrack_study::situation::{self, Situation};
-use retrack_study::space::{LatentWork, Needs, Phases, Work};
+use retrack_study::space::{Needs, Work};
 use retrack_study::task::Task;
 use retrack_study::unlearn::{convert, unlearn};
 use retrack_study::{interrupt, latent, machine, model};
@@ -156,8 +157,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
     let mut opened = latent::open(&args.model)?;
-    let folder = opened.folder().clone();
-    let wider = convert(args.dtype, &folder, opened.weights_mut())?;
+    let wider = convert(args.dtype, &mut *opened)?;
     let prompts = opened.prompts(&args.prompts.options(), &args.data.path)?;
     let protocol = Protocol {
         metrics: args.metrics.clone().unwrap_or(preset.protocol.metrics),
@@ -521,12 +521,12 @@ fn check_retained(
     neighbors: usize,
 ) -> Result<(), Failure> {
     let enough = |split: &Split| split.retain.len() >= neighbors.max(1);
-    let check_labels = |split: &Split| match opened {
-        Opened::Image(model) => {
+    let check_labels = |split: &Split| match opened.as_pixels() {
+        Some(model) => {
             model::check_labels(data, &split.retain, &model.config)?;
             model::check_labels(data, &split.forget, &model.config)
         }
-        Opened::Text(_) => Ok(()),
+        None => Ok(()),
     };
     // Each run retains at least what all together do: one pass where that is enough.
     let all: BTreeSet<usize> = rows.iter().flatten().copied().collect();
@@ -832,39 +832,28 @@ fn needs_of_one(
     let shape = data.shape();
     let settings = Settings::resolve(args, shape.height, shape.width)?;
     let draws = settings.method.objective().draws();
-    let two_gradients = draws.uniform || draws.mixture.is_some();
-    match opened {
-        Opened::Image(opened) => Work {
-            cost: opened.config.cost(shape.height, shape.width),
-            data,
-            batch_size: settings.batch_size,
-            accumulate: settings.accumulate,
-            steps: settings.steps,
-            checkpoint_every: args.checkpoint_every,
-            model: copied,
-            ema: false,
-            two_gradients,
-        }
-        .needs(),
-        Opened::Text(opened) => LatentWork {
-            phases: Phases::new(opened, shape),
-            data,
-            images: data.len(),
-            texts: if args.captions.is_some() {
-                data.len()
-            } else {
-                1
-            },
-            rank: None,
-            batch_size: settings.batch_size,
-            accumulate: settings.accumulate,
-            steps: settings.steps,
-            checkpoint_every: args.checkpoint_every,
-            model: copied,
-            two_gradients,
-        }
-        .needs(),
-    }
+    let training = Training {
+        size: [shape.height, shape.width],
+        batch_size: settings.batch_size,
+        ema: false,
+        two_gradients: draws.uniform || draws.mixture.is_some(),
+        rank: None,
+        images: data.len(),
+        texts: match args.captions {
+            Some(_) => data.len(),
+            None => 1,
+        },
+    };
+    let work = Work {
+        footprint: opened.footprint(&training),
+        data,
+        batch_size: settings.batch_size,
+        accumulate: settings.accumulate,
+        steps: settings.steps,
+        checkpoint_every: args.checkpoint_every,
+        model: copied,
+    };
+    work.needs()
 }
 
 #[cfg(test)]

@@ -2,12 +2,10 @@
 
 use std::path::Path;
 
-use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::conditional::Captioned;
-use retrack_networks::denoiser::Denoiser;
 use retrack_networks::parameters;
-use retrack_networks::schedule::NoiseSchedule;
+use retrack_networks::process::Process;
 use retrack_unlearn::batch::{Batch, Candidates, Draws, Noised};
 use retrack_unlearn::objective::{Method, Pass, Sums};
 
@@ -30,7 +28,7 @@ pub fn run(args: &GradientArgs) -> Result<(), Failure> {
                 config.in_channels == config.out_channels,
                 &opened.folder.config_path(),
             )?;
-            let schedule = NoiseSchedule::new(&opened.scheduler);
+            let process = opened.scheduler.process();
             let input = Tensors::read(&args.input)?;
             let classes = config.num_class_embeds.is_some();
             let labels = |stream: &str, images| {
@@ -38,11 +36,11 @@ pub fn run(args: &GradientArgs) -> Result<(), Failure> {
                     .then(|| input.integers(&format!("{stream}_labels"), images))
                     .transpose()
             };
-            let batch = batch(args, &input, &schedule, &labels)?;
+            let batch = batch(args, &input, &*process, &labels)?;
             for images in [&batch.forget, &batch.retain].into_iter().flatten() {
                 config.check_size(images.shape[1], images.shape[2])?;
             }
-            write(args, &opened.network(&device)?, &schedule, &device, &batch)
+            write(args, &opened.network(&device)?, &*process, &device, &batch)
         }
         Network::Text(opened) => {
             let config = &opened.config;
@@ -50,15 +48,16 @@ pub fn run(args: &GradientArgs) -> Result<(), Failure> {
                 config.in_channels == config.out_channels,
                 &opened.folder.config_path(),
             )?;
-            let schedule = NoiseSchedule::new(&opened.scheduler);
+            let process = opened.scheduler.process();
             let input = Tensors::read(&args.input)?;
             let texts = Texts::read(&input, &method(args)?.objective().draws())?;
             let labels = |stream: &str, images| texts.labels(&input, stream, images).map(Some);
-            let batch = batch(args, &input, &schedule, &labels)?;
+            let batch = batch(args, &input, &*process, &labels)?;
             let states = TensorData::new(texts.states.clone(), texts.shape);
             let states = Tensor::from_data(states, &device.clone().without_autodiff());
             let network = Captioned::new(opened.network(&device)?, states);
-            write(args, &network, &schedule, &device, &batch)
+            let network = retrack_networks::network::Network::new(network);
+            write(args, &network, &*process, &device, &batch)
         }
     }
 }
@@ -129,11 +128,11 @@ type Labels<'a> = &'a dyn Fn(&str, usize) -> Result<Option<Vec<i64>>, Failure>;
 fn batch(
     args: &GradientArgs,
     input: &Tensors,
-    schedule: &NoiseSchedule,
+    process: &dyn Process,
     labels: Labels,
 ) -> Result<Batch<'static>, Failure> {
     let draws = method(args)?.objective().draws();
-    let noised = |stream: &str| noised(input, stream, schedule, labels);
+    let noised = |stream: &str| noised(input, stream, process, labels);
     let forget = draws.forget.then(|| noised("forget")).transpose()?;
     let retain = draws.retain.then(|| noised("retain")).transpose()?;
     let neighbors = if draws.neighbors {
@@ -182,17 +181,17 @@ fn batch(
 }
 
 /// Computes loss and gradient, and writes them.
-fn write<M: Module + Denoiser>(
+fn write(
     args: &GradientArgs,
-    network: &M,
-    schedule: &NoiseSchedule,
+    network: &retrack_networks::network::Network,
+    process: &dyn Process,
     device: &Device,
     batch: &Batch,
 ) -> Result<(), Failure> {
     let objective = method(args)?.objective();
     let pass = Pass {
         network,
-        schedule,
+        process,
         device,
         dropout: None,
     };
@@ -256,7 +255,7 @@ fn to_default(name: MethodName) -> Method {
 fn noised(
     input: &Tensors,
     stream: &str,
-    schedule: &NoiseSchedule,
+    process: &dyn Process,
     labels: Labels,
 ) -> Result<Noised, Failure> {
     let (clean, shape) = input.images(stream, 4)?;
@@ -272,7 +271,7 @@ fn noised(
         shape: [shape[0], shape[2], shape[3], shape[1]],
         clean,
         noise,
-        timesteps: schedule.check(&timesteps)?,
+        timesteps: process.check(&timesteps)?,
         labels,
     })
 }

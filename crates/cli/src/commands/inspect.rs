@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::args::InspectArgs;
 use crate::progress::say;
 use retrack_study::failure::Failure;
-use retrack_study::latent::{self, Opened};
+use retrack_study::latent;
 use retrack_study::model;
 use retrack_study::source::Reading;
 
@@ -117,10 +117,11 @@ fn check_weight_file(path: &Path) -> Result<(), Failure> {
 type Facts = serde_json::Map<String, Value>;
 
 fn model_facts(path: &Path) -> Result<Facts, Failure> {
-    let opened = match latent::open(path)? {
-        Opened::Image(opened) => opened,
-        Opened::Text(opened) => return text_to_image_facts(&opened),
-    };
+    let opened = latent::open(path)?;
+    if let Some(opened) = opened.as_latents() {
+        return text_to_image_facts(opened);
+    }
+    let opened = opened.as_pixels().expect("the other kind");
     let network = opened.network(&Device::flex())?;
     let config = &opened.config;
     let files: Vec<String> = opened
@@ -129,27 +130,35 @@ fn model_facts(path: &Path) -> Result<Facts, Failure> {
         .iter()
         .map(|file| file.display().to_string())
         .collect();
-    let facts = json!({
+    let class = &opened.folder.class_name;
+    let network_facts = config.architecture.facts().into_iter();
+    let facts = [
+        json!({
         "kind": match &opened.folder.kind {
-            Kind::Pipeline { class_name } => format!("{class_name} with a UNet2DModel"),
-            Kind::Bare => "UNet2DModel".to_string(),
+            Kind::Pipeline { class_name } => format!("{class_name} with a {class}"),
+            Kind::Bare => class.clone(),
         },
         "parameters": network.num_params(),
         "image": match config.sample_size {
             Some([height, width]) => format!("{height} x {width} x {}", config.in_channels),
             None => format!("{} channels", config.in_channels),
         },
-        "channels": config.block_out_channels,
-        "layers_per_block": config.layers_per_block,
+        }),
+        network_facts
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
+        json!({
         "classes": config.num_class_embeds,
         "prediction": format!("{:?}", opened.scheduler.prediction),
         "timesteps": opened.scheduler.num_train_timesteps,
         "weight_files": files.join(", "),
+        }),
+    ];
+    let objects = facts.into_iter().map(|facts| match facts {
+        Value::Object(facts) => facts,
+        _ => unreachable!("written as objects"),
     });
-    let Value::Object(facts) = facts else {
-        unreachable!("written as an object")
-    };
-    Ok(facts)
+    Ok(objects.flatten().collect())
 }
 
 fn text_to_image_facts(opened: &StableDiffusion) -> Result<Facts, Failure> {

@@ -1,8 +1,9 @@
 //! `retrack predict`: a network's output, for comparison from outside.
 
 use burn::tensor::{Tensor, TensorData};
+use retrack_networks::denoiser::{Denoiser, InputError};
 use retrack_networks::parameters::to_host;
-use retrack_networks::unet2d::InputError;
+use retrack_networks::process::Time;
 
 use super::tensors::{self, Tensors};
 use crate::args::PredictArgs;
@@ -23,7 +24,7 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
     let timesteps = input.integers("timestep", images)?;
     let sample = TensorData::new(values, [images, height, width, shape[1]]);
     let sample = Tensor::from_data(sample, &device);
-    let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+    let times: Vec<Time> = timesteps.iter().map(|&t| Time::new(t as f64)).collect();
     let labels = if input.has("class_labels")? {
         Some(input.integers("class_labels", images)?)
     } else {
@@ -33,7 +34,7 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
         Network::Image(opened) => {
             let network = opened.network(&device)?;
             opened.config.check_size(height, width)?;
-            network.forward(sample, &timesteps, labels.as_deref(), None)?
+            network.predict(sample, &times, labels.as_deref(), None)?
         }
         Network::Text(opened) => {
             if labels.is_some() {
@@ -42,7 +43,7 @@ pub fn run(args: &PredictArgs) -> Result<(), Failure> {
             let (states, shape) = input.states("encoder_hidden_states")?;
             let states = Tensor::from_data(TensorData::new(states, shape), &device);
             let network = opened.network(&device)?;
-            network.forward(sample, &timesteps, states, None)?
+            network.forward(sample, &Time::embedded(&times), states, None)?
         }
     };
     let channels = prediction.dims()[3];

@@ -9,6 +9,7 @@ use retrack_checkpoint::words::counted;
 use retrack_checkpoint::written::{self, Command, Output};
 use retrack_data::ImageShape;
 use retrack_eval::pictures::Grid;
+use retrack_networks::diffusion::Condition;
 use retrack_networks::schedule::SchedulerKind;
 
 use crate::args::SampleArgs;
@@ -16,8 +17,9 @@ use crate::progress;
 use retrack_study::evaluation::GUIDANCE;
 use retrack_study::failure::Failure;
 use retrack_study::folders::{new_file, outside};
-use retrack_study::latent::{self, Opened, PromptedSamples};
-use retrack_study::model::{self, Samples};
+use retrack_study::latent;
+use retrack_study::model;
+use retrack_study::samples::{Of, Prompt, Samples};
 use retrack_study::{interrupt, machine};
 
 pub fn run(args: &SampleArgs) -> Result<(), Failure> {
@@ -120,50 +122,42 @@ fn draw(args: &SampleArgs, device: &Device) -> Result<(Vec<u8>, ImageShape), Fai
     let steps = args
         .steps
         .unwrap_or(opened.steps(args.scheduler, model::STEPS));
-    match opened {
-        Opened::Image(opened) => {
-            if args.prompt.is_some() {
-                return Err(Failure::input(format!(
-                    "{}: this model takes no text; leave --prompt out",
-                    args.model.display()
-                )));
-            }
-            let samples = Samples {
-                count: args.count,
-                steps,
-                scheduler,
-                seed: args.seed,
-                batch_size: args.batch_size.unwrap_or(64),
-                classes: args.class.into_iter().collect(),
-            };
-            let network = opened.network(device)?;
-            samples.draw(&opened, &network, device, "sampling")
+    let (batch_size, of) = if opened.condition() == Condition::Text {
+        let Some(prompt) = &args.prompt else {
+            return Err(Failure::input(format!(
+                "{}: a text-to-image model; say what to draw with --prompt",
+                args.model.display()
+            )));
+        };
+        if args.class.is_some() {
+            return Err(Failure::input(format!(
+                "{}: this model has no classes; leave --class out",
+                args.model.display()
+            )));
         }
-        Opened::Text(opened) => {
-            let Some(prompt) = &args.prompt else {
-                return Err(Failure::input(format!(
-                    "{}: a text-to-image model; say what to draw with --prompt",
-                    args.model.display()
-                )));
-            };
-            if args.class.is_some() {
-                return Err(Failure::input(format!(
-                    "{}: this model has no classes; leave --class out",
-                    args.model.display()
-                )));
-            }
-            let samples = PromptedSamples {
-                count: args.count,
-                steps,
-                scheduler,
-                seed: args.seed,
-                batch_size: args.batch_size.unwrap_or(1),
-                prompt,
-                negative_prompt: args.negative_prompt.as_deref().unwrap_or(""),
-                guidance: args.guidance.unwrap_or(GUIDANCE),
-            };
-            let network = opened.model.network(device)?;
-            samples.draw(&opened, &network, device, "sampling")
+        let of = Of::Prompt(Prompt {
+            prompt,
+            negative: args.negative_prompt.as_deref().unwrap_or(""),
+            guidance: args.guidance.unwrap_or(GUIDANCE),
+        });
+        (1, of)
+    } else {
+        if args.prompt.is_some() {
+            return Err(Failure::input(format!(
+                "{}: this model takes no text; leave --prompt out",
+                args.model.display()
+            )));
         }
-    }
+        (64, Of::Classes(args.class.into_iter().collect()))
+    };
+    let samples = Samples {
+        count: args.count,
+        steps,
+        scheduler,
+        seed: args.seed,
+        batch_size: args.batch_size.unwrap_or(batch_size),
+        of,
+    };
+    let network = opened.network(device)?;
+    samples.draw(&*opened, &network, device, "sampling")
 }

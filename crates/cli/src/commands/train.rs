@@ -6,9 +6,10 @@ use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, RawTensor};
 use retrack_checkpoint::words::counted;
 use retrack_checkpoint::written::{Command, Written};
 use retrack_data::Split;
+use retrack_networks::cost::Training;
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
-use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
+use retrack_networks::schedule::SchedulerConfig;
 use retrack_study::run::{Difference, Existing, RunError, RunFolder};
 use retrack_unlearn::checkpoint;
 use retrack_unlearn::feed::{BatchSize, Feed};
@@ -149,15 +150,21 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         }
     }
     let needs = Work {
-        cost,
+        footprint: config.footprint(&Training {
+            size: [shape.height, shape.width],
+            batch_size: args.batch_size,
+            ema: true,
+            two_gradients: false,
+            rank: None,
+            images: 0,
+            texts: 0,
+        }),
         data: &data,
         batch_size: args.batch_size,
         accumulate: args.accumulate,
         steps: args.steps,
         checkpoint_every: Some(args.checkpoint_every),
         model: 4 * cost.parameters + (1 << 20),
-        ema: true,
-        two_gradients: false,
     }
     .needs()?;
     if args.dry_run {
@@ -191,23 +198,15 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 
     let random = Random::new(args.seed);
     let network = parameters::initialize(config.init(&device), &random);
-    let schedule = NoiseSchedule::new(&scheduler);
+    let process = scheduler.process();
     let size = BatchSize {
         images: args.batch_size,
         accumulate: args.accumulate,
     };
-    let feed = Feed::new(
-        &data,
-        &rows,
-        &[],
-        random,
-        size,
-        schedule.timesteps(),
-        labels,
-    );
+    let feed = Feed::new(&data, &rows, &[], random, size, process.clone(), labels);
     let mut trainer = Trainer::new(
         network,
-        schedule,
+        process,
         device.clone(),
         Box::new(Finetune),
         AdamW::new(adamw.clone()),
@@ -365,7 +364,7 @@ fn report(args: &TrainArgs, images: usize) {
 fn write(
     arch: &Value,
     scheduler: &SchedulerConfig,
-    network: &retrack_networks::unet2d::UNet2DModel,
+    network: &retrack_networks::network::Network,
     run: &RunFolder,
 ) -> Result<(), Failure> {
     let tensors = parameters::export(network)

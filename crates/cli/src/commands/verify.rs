@@ -107,9 +107,10 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
             run: &folder,
             device: &device,
         };
-        match &base {
-            Opened::Image(base) => again.image(base, &mut found)?,
-            Opened::Text(base) => {
+        match (base.as_pixels(), base.as_latents()) {
+            (Some(base), _) => again.image(base, &mut found)?,
+            (_, None) => unreachable!("a model is of one of these kinds"),
+            (_, Some(base)) => {
                 let adapted = report
                     .provenance
                     .configuration

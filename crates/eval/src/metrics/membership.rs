@@ -2,7 +2,6 @@
 
 use retrack_data::pixels::to_unit;
 use retrack_networks::random::Random;
-use retrack_networks::schedule::NoiseSchedule;
 
 use crate::auc::Bootstrap;
 use crate::examined::{Examined, Found, LOOKED_AT};
@@ -71,11 +70,11 @@ impl Metric for Membership {
             }
         };
         let labels = labels.as_ref().map(|(own, others)| [*own, &others[..]]);
-        let schedule = NoiseSchedule::new(&pixels.model.scheduler);
+        let process = pixels.model.scheduler.process();
         let random = Random::new(model.seed);
         let scoring = Scoring {
             network: &pixels.network,
-            schedule: &schedule,
+            process: &*process,
             random,
             device: model.device,
             shape: model.shape(),

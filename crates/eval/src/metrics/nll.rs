@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use retrack_networks::random::Random;
-use retrack_networks::schedule::{NoiseSchedule, SchedulerConfig};
+use retrack_networks::schedule::SchedulerConfig;
 
 use crate::distance::mean;
 use crate::examined::{Examined, Found};
@@ -37,7 +37,7 @@ impl Metric for Nll {
     }
 
     fn lacks(&self, _subject: &Subject, scheduler: &SchedulerConfig) -> Option<String> {
-        let error = nll::check(&NoiseSchedule::new(scheduler)).err()?;
+        let error = nll::check(&*scheduler.process()).err()?;
         Some(error.to_string())
     }
 
@@ -47,13 +47,13 @@ impl Metric for Nll {
         let [height, width, channels] = model.shape();
         let tracked = model.device.clone().autodiff();
         let network = pixels.model.network(&tracked)?.no_grad();
-        let schedule = NoiseSchedule::new(&pixels.model.scheduler);
+        let process = pixels.model.scheduler.process();
         let likelihood = Likelihood {
             network: &network,
-            schedule: &schedule,
+            process: &*process,
             device: &tracked,
         };
-        let timesteps = schedule.timesteps();
+        let timesteps = pixels.model.scheduler.num_train_timesteps;
         let task = model.watch.task("likelihood", timesteps, "timesteps");
         let random = Random::new(model.seed);
         let probe = rademacher(&random, 0..count as u64, values.len() / count.max(1));

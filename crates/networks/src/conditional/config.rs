@@ -1,36 +1,22 @@
 //! `config.json` of a `UNet2DConditionModel`, read strictly: what this crate does not compute, it refuses
 //! by name.
 
+use std::ops::Deref;
+
 use serde_json::{Value, json};
 
-use crate::config::{ConfigError, Fields, Stack, TimeScaleShift, check_layers, unsupported};
+use crate::config::{ConfigError, Fields, UNetConfig, check_layers, unsupported};
 
 /// Configuration of [`UNet2DConditionModel`](super::UNet2DConditionModel), with diffusers' names and
 /// defaults. Lists have an entry for each level, from the finest on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UNet2DConditionConfig {
-    /// Height and width in latent pixels; `None` where the file does not say.
-    pub sample_size: Option<[usize; 2]>,
-    pub in_channels: usize,
-    pub out_channels: usize,
-    pub center_input_sample: bool,
-    pub flip_sin_to_cos: bool,
-    pub freq_shift: f64,
-    pub time_embedding_dim: usize,
+    /// Its fields are read as this one's own.
+    pub unet: UNetConfig,
     /// Whether a level's blocks on the way down are `CrossAttnDownBlock2D`.
     pub down_attention: Vec<bool>,
     /// Whether a level's blocks on the way up are `CrossAttnUpBlock2D`, from the coarsest level on.
     pub up_attention: Vec<bool>,
-    pub block_out_channels: Vec<usize>,
-    pub layers_per_block: usize,
-    /// 0 pads one pixel at the bottom and right only, 1 on every side.
-    pub downsample_padding: usize,
-    /// The mid block's residual blocks are divided by this, its transformer is not.
-    pub mid_block_scale_factor: f64,
-    pub dropout: f64,
-    pub norm_num_groups: usize,
-    /// Of the residual blocks; transformers have 1e-6 and, in their layer normalizations, 1e-5.
-    pub norm_eps: f64,
     /// Width of the encoder's hidden states.
     pub cross_attention_dim: usize,
     /// How many heads attend. The file calls it `attention_head_dim`: a wrong name that 40,000
@@ -41,9 +27,16 @@ pub struct UNet2DConditionConfig {
     pub only_cross_attention: Vec<bool>,
     /// Whether a transformer's projections are stored as linear layers, not as 1x1 convolutions.
     pub use_linear_projection: bool,
-    pub resnet_time_scale_shift: TimeScaleShift,
     /// Keys of the file that mean nothing to this network.
     pub unknown_keys: Vec<String>,
+}
+
+impl Deref for UNet2DConditionConfig {
+    type Target = UNetConfig;
+
+    fn deref(&self) -> &UNetConfig {
+        &self.unet
+    }
 }
 
 impl UNet2DConditionConfig {
@@ -58,25 +51,11 @@ impl UNet2DConditionConfig {
         let mut fields = Fields::new(object);
         refuse_variants(&mut fields)?;
 
-        let block_out_channels = fields.counts("block_out_channels", &[320, 640, 1280, 1280])?;
-        let levels = block_out_channels.len();
-        if levels == 0 {
-            return Err(ConfigError::Inconsistent(
-                "`block_out_channels` is empty".into(),
-            ));
-        }
+        let unet = UNetConfig::read(&mut fields, 4, &[320, 640, 1280, 1280])?;
+        let levels = unet.block_out_channels.len();
         let heads_key = "attention_head_dim";
         let layers_key = "transformer_layers_per_block";
         let config = Self {
-            sample_size: fields.sample_size()?,
-            in_channels: fields.count("in_channels", 4)?,
-            out_channels: fields.count("out_channels", 4)?,
-            center_input_sample: fields.flag("center_input_sample", false)?,
-            flip_sin_to_cos: fields.flag("flip_sin_to_cos", true)?,
-            freq_shift: fields.number("freq_shift", 0.0)?,
-            time_embedding_dim: fields
-                .optional_count("time_embedding_dim")?
-                .unwrap_or(block_out_channels[0] * 4),
             down_attention: block_types(
                 &mut fields,
                 "down_block_types",
@@ -91,20 +70,13 @@ impl UNet2DConditionConfig {
                 "UpBlock2D, CrossAttnUpBlock2D",
                 &[false, true, true, true],
             )?,
-            layers_per_block: fields.count("layers_per_block", 2)?,
-            downsample_padding: fields.padding()?,
-            mid_block_scale_factor: fields.number("mid_block_scale_factor", 1.0)?,
-            dropout: fields.number("dropout", 0.0)?,
-            norm_num_groups: fields.count("norm_num_groups", 32)?,
-            norm_eps: fields.number("norm_eps", 1e-5)?,
             cross_attention_dim: fields.count("cross_attention_dim", 1280)?,
             attention_heads: counts_by_level(&mut fields, heads_key, 8, levels)?,
             transformer_layers_per_block: counts_by_level(&mut fields, layers_key, 1, levels)?,
             only_cross_attention: flags_by_level(&mut fields, "only_cross_attention", levels)?,
             use_linear_projection: fields.flag("use_linear_projection", false)?,
-            resnet_time_scale_shift: fields.time_scale_shift()?,
             unknown_keys: fields.unknown(),
-            block_out_channels,
+            unet,
         };
         config.check()?;
         Ok(config)
@@ -118,16 +90,7 @@ impl UNet2DConditionConfig {
 
     fn check(&self) -> Result<(), ConfigError> {
         let levels = self.block_out_channels.len();
-        Stack {
-            block_out_channels: &self.block_out_channels,
-            layers_per_block: self.layers_per_block,
-            dropout: self.dropout,
-            freq_shift: self.freq_shift,
-            mid_block_scale_factor: self.mid_block_scale_factor,
-            norm_eps: self.norm_eps,
-            norm_num_groups: self.norm_num_groups,
-        }
-        .check(&[
+        self.unet.check(&[
             ("down_block_types", self.down_attention.len()),
             ("up_block_types", self.up_attention.len()),
             ("attention_head_dim", self.attention_heads.len()),

@@ -7,9 +7,9 @@ use burn::tensor::Tensor;
 use super::blocks::Condition;
 use super::stages::Input;
 use super::unet::UNet2DConditionModel;
+use crate::denoiser::InputError;
 use crate::gradients::{GradientSet, GradientSum};
 use crate::random::Draw;
-use crate::unet2d::InputError;
 
 /// What a backward pass may keep in memory before it rather computes its stages a second time. One image of
 /// 512 x 512 pixels makes Stable Diffusion 1.x keep four times this.

@@ -4,18 +4,20 @@ use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::unet::UNet2DConditionModel;
-use crate::denoiser::Denoiser;
+use crate::denoiser::{Denoiser, InputError};
 use crate::gradients::GradientSet;
+use crate::network::Network;
+use crate::process::Time;
 use crate::random::Draw;
-use crate::unet2d::InputError;
 
 /// A conditional network in training: every image has one of a few texts, whose number is its label. As a
 /// module it is the network alone, so that names and gradients are the network's.
 #[derive(Debug, Clone)]
 pub struct Captioned {
     pub network: UNet2DConditionModel,
-    /// The text encoder's hidden states, `[texts, tokens, cross_attention_dim]`, without autodiff.
-    texts: Tensor<3>,
+    /// The text encoder's hidden states, `[texts, tokens, cross_attention_dim]`, without autodiff; none of a network that
+    /// is not told any yet.
+    texts: Option<Tensor<3>>,
 }
 
 impl Captioned {
@@ -24,13 +26,24 @@ impl Captioned {
     pub fn new(network: UNet2DConditionModel, texts: Tensor<3>) -> Self {
         Self {
             network,
-            texts: texts.inner(),
+            texts: Some(texts.inner()),
+        }
+    }
+
+    /// A network that is told its texts later: [`Denoiser::tell`].
+    pub fn untold(network: UNet2DConditionModel) -> Self {
+        Self {
+            network,
+            texts: None,
         }
     }
 
     /// The texts of images with these labels.
     fn states(&self, labels: Option<&[i64]>) -> Result<Tensor<3>, InputError> {
-        let count = self.texts.dims()[0];
+        let Some(texts) = &self.texts else {
+            return Err(InputError::Text { label: 0, count: 0 });
+        };
+        let count = texts.dims()[0];
         Ok(match labels {
             Some(labels) => {
                 let known = |label: &&i64| (0..count as i64).contains(*label);
@@ -38,10 +51,10 @@ impl Captioned {
                     return Err(InputError::Text { label, count });
                 }
                 let numbers = TensorData::new(labels.to_vec(), [labels.len()]);
-                let numbers = Tensor::<1, Int>::from_data(numbers, &self.texts.device());
-                self.texts.clone().select(0, numbers)
+                let numbers = Tensor::<1, Int>::from_data(numbers, &texts.device());
+                texts.clone().select(0, numbers)
             }
-            None => self.texts.clone().narrow(0, 0, 1),
+            None => texts.clone().narrow(0, 0, 1),
         })
     }
 }
@@ -51,7 +64,7 @@ impl Denoiser for Captioned {
     fn predict(
         &self,
         x: Tensor<4>,
-        timesteps: &[usize],
+        times: &[Time],
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
     ) -> Result<Tensor<4>, InputError> {
@@ -61,8 +74,12 @@ impl Denoiser for Captioned {
         } else {
             states
         };
-        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        let timesteps = Time::embedded(times);
         self.network.forward(x, &timesteps, states, dropout)
+    }
+
+    fn tell(&mut self, texts: Tensor<3>) {
+        self.texts = Some(texts.inner());
     }
 
     fn gradients(&self, loss: Tensor<1>) -> GradientSet {
@@ -72,14 +89,14 @@ impl Denoiser for Captioned {
     fn backward(
         &self,
         x: Tensor<4>,
-        timesteps: &[usize],
+        times: &[Time],
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
         loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
         sum: &mut Option<GradientSet>,
     ) -> Result<(), InputError> {
         let states = self.states(labels)?.autodiff();
-        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        let timesteps = Time::embedded(times);
         self.network
             .backward(x, &timesteps, states, dropout, loss, sum)
     }
@@ -93,14 +110,14 @@ impl Module for Captioned {
     fn fork(self, device: &Device) -> Self {
         Self {
             network: self.network.fork(device),
-            texts: self.texts.to_device(device),
+            texts: self.texts.map(|texts| texts.to_device(device)),
         }
     }
 
     fn to_device(self, device: &Device) -> Self {
         Self {
             network: self.network.to_device(device),
-            texts: self.texts.to_device(device),
+            texts: self.texts.map(|texts| texts.to_device(device)),
         }
     }
 
@@ -140,44 +157,49 @@ impl Module for Captioned {
 /// A conditional network that samples with classifier-free guidance (Ho & Salimans 2022, arXiv 2207.12598): away
 /// from one text, towards another.
 #[derive(Debug, Clone)]
-pub struct Guided<'a> {
-    pub network: &'a UNet2DConditionModel,
-    /// `[1, tokens, cross_attention_dim]`: what is asked for.
-    pub prompt: Tensor<3>,
-    /// The same shape: what is avoided, often the empty text.
-    pub negative: Tensor<3>,
+pub struct Guided {
+    /// Told what is asked for (0) and what is avoided (1).
+    network: Network,
     /// How far to go; at 1 or below only the prompt counts, as in diffusers.
-    pub guidance: f64,
+    guidance: f64,
 }
 
-impl Denoiser for Guided<'_> {
+impl Guided {
+    /// A copy of `network` that shares its weights.
+    ///
+    /// # Shapes
+    /// `texts`: `[2, tokens, cross_attention_dim]`, what is asked for and what is avoided, often the empty text.
+    pub fn new(network: &Network, texts: Tensor<3>, guidance: f64) -> Self {
+        let mut network = network.clone();
+        network.tell(texts);
+        Self { network, guidance }
+    }
+}
+
+impl Denoiser for Guided {
     fn predict(
         &self,
         x: Tensor<4>,
-        timesteps: &[usize],
+        times: &[Time],
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
     ) -> Result<Tensor<4>, InputError> {
         if labels.is_some() {
             return Err(InputError::LabelsUnexpected);
         }
-        let mut timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
         if self.guidance <= 1.0 {
-            let prompt = self.prompt.clone();
-            return self.network.forward(x, &timesteps, prompt, dropout);
+            return self.network.predict(x, times, None, dropout);
         }
         let batch = x.dims()[0];
-        timesteps.extend_from_within(..);
-        let each = |text: &Tensor<3>| text.clone().repeat_dim(0, batch);
-        let texts = Tensor::cat(vec![each(&self.negative), each(&self.prompt)], 0);
-        let twice = Tensor::cat(vec![x.clone(), x], 0);
-        let both = self.network.forward(twice, &timesteps, texts, dropout)?;
+        let texts = [vec![1; batch], vec![0; batch]].concat();
+        let (twice, times) = (Tensor::cat(vec![x.clone(), x], 0), times.repeat(2));
+        let both = self.network.predict(twice, &times, Some(&texts), dropout)?;
         let negative = both.clone().narrow(0, 0, batch);
         let prompted = both.narrow(0, batch, batch);
         Ok(negative.clone() + (prompted - negative).mul_scalar(self.guidance))
     }
 
     fn gradients(&self, loss: Tensor<1>) -> GradientSet {
-        GradientSet::of(self.network, loss)
+        self.network.gradients(loss)
     }
 }

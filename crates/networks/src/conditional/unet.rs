@@ -7,13 +7,13 @@ use retrack_kernels as kernels;
 use super::blocks::{Condition, CrossAttnDownBlock2D, CrossAttnUpBlock2D, MidBlock2DCrossAttn};
 use super::config::{UNet2DConditionConfig, side_multiple};
 use super::transformer::{Transformer2DModel, TransformerConfig};
-use crate::denoiser::Denoiser;
+use crate::denoiser::{Denoiser, InputError};
 use crate::embeddings::{TimestepEmbedding, sinusoidal};
 use crate::gradients::GradientSet;
 use crate::layers::{Conv3x3, ConvStride2, GroupNorm};
+use crate::process::Time;
 use crate::random::Draw;
 use crate::resnet::{Downsample2D, Resize, ResnetBlock2D, ResnetConfig, Upsample2D};
-use crate::unet2d::InputError;
 
 /// The denoising network of latent diffusion (Rombach et al. 2022) as Stable Diffusion 1.x and 2.x
 /// configure it.
@@ -291,14 +291,14 @@ impl Denoiser for Prompted {
     fn predict(
         &self,
         x: Tensor<4>,
-        timesteps: &[usize],
+        times: &[Time],
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
     ) -> Result<Tensor<4>, InputError> {
         if labels.is_some() {
             return Err(InputError::LabelsUnexpected);
         }
-        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        let timesteps = Time::embedded(times);
         let states = self.encoder_hidden_states.clone();
         self.network.forward(x, &timesteps, states, dropout)
     }
@@ -310,7 +310,7 @@ impl Denoiser for Prompted {
     fn backward(
         &self,
         x: Tensor<4>,
-        timesteps: &[usize],
+        times: &[Time],
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
         loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
@@ -319,7 +319,7 @@ impl Denoiser for Prompted {
         if labels.is_some() {
             return Err(InputError::LabelsUnexpected);
         }
-        let timesteps: Vec<f32> = timesteps.iter().map(|&t| t as f32).collect();
+        let timesteps = Time::embedded(times);
         let states = self.encoder_hidden_states.clone();
         self.network
             .backward(x, &timesteps, states, dropout, loss, sum)

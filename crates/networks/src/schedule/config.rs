@@ -1,7 +1,10 @@
 //! `scheduler_config.json`, validated.
 
+use std::sync::Arc;
+
 use super::classes::{self, Class};
 use super::{Clip, NoiseSchedule, ScheduleError};
+use crate::process::Process;
 use serde_json::{Map, Value, json};
 
 /// More timesteps than any published model by a factor of 100; bounds what a broken file can make us allocate.
@@ -237,6 +240,11 @@ impl SchedulerConfig {
         };
         keys.refuse_lost_signal(&config)?;
         Ok(config)
+    }
+
+    /// The process that networks with this file were trained on.
+    pub fn process(&self) -> Arc<dyn Process> {
+        Arc::new(NoiseSchedule::new(self))
     }
 
     /// The file's sampler where it has no betas of its own: those in the file were left by the scheduler that it was made

@@ -4,6 +4,7 @@ use super::config::SchedulerConfig;
 use super::ddpm::alpha;
 use super::timesteps::{check_signal, timesteps};
 use super::{Clip, NoiseSchedule, ScheduleError};
+use crate::process::{Process, Time};
 use burn::tensor::Tensor;
 
 /// diffusers' `DDIMScheduler` with its timesteps set. Deterministic unless [`Ddim::with_eta`] says otherwise.
@@ -15,7 +16,7 @@ pub struct Ddim {
     last_abar: f64,
     stride: usize,
     eta: f64,
-    timesteps: Vec<usize>,
+    timesteps: Vec<Time>,
 }
 
 impl Ddim {
@@ -59,7 +60,7 @@ impl Ddim {
     }
 
     /// The timesteps to visit, from noise to image.
-    pub fn timesteps(&self) -> &[usize] {
+    pub fn timesteps(&self) -> &[Time] {
         &self.timesteps
     }
 
@@ -68,7 +69,7 @@ impl Ddim {
     /// # Shapes
     ///
     /// `output` (the network's) and `sample`: `[batch, ..]`, alike.
-    pub fn clean(&self, output: Tensor<4>, timestep: usize, sample: Tensor<4>) -> Tensor<4> {
+    pub fn clean(&self, output: Tensor<4>, timestep: Time, sample: Tensor<4>) -> Tensor<4> {
         self.clip
             .apply(self.schedule.clean(sample, output, &[timestep]))
     }
@@ -88,12 +89,13 @@ impl Ddim {
     pub fn step(
         &self,
         output: Tensor<4>,
-        timestep: usize,
+        timestep: Time,
         sample: Tensor<4>,
         noise: impl FnOnce() -> Tensor<4>,
     ) -> Tensor<4> {
-        let abar = self.schedule.abar[timestep];
-        let abar_prev = timestep
+        let index = self.schedule.index(timestep);
+        let abar = self.schedule.abar[index];
+        let abar_prev = index
             .checked_sub(self.stride)
             .map_or(self.last_abar, |previous| self.schedule.abar[previous]);
         let variance =
@@ -145,7 +147,7 @@ mod tests {
         // epsilon = (1 - 0.6 * 0.5) / 0.8 = 0.875; 0.8 * 0.5 + 0.6 * 0.875
         let sampler = Ddim::new(&two_steps(), 2).unwrap();
         let stepped = sampler
-            .step(pixel(0.5), 1, pixel(1.0), no_noise)
+            .step(pixel(0.5), Time::timestep(1), pixel(1.0), no_noise)
             .into_scalar::<f32>();
         assert!((stepped - 0.925).abs() < 1e-6, "{stepped}");
     }
@@ -155,7 +157,7 @@ mod tests {
         // variance 0.24609375 as in DDPM; direction sqrt(0.36 - 0.24609375) = 0.3375
         let sampler = Ddim::new(&two_steps(), 2).unwrap().with_eta(1.0).unwrap();
         let stepped = sampler
-            .step(pixel(0.5), 1, pixel(1.0), || pixel(1.0))
+            .step(pixel(0.5), Time::timestep(1), pixel(1.0), || pixel(1.0))
             .into_scalar::<f32>();
         let expected = 0.8 * 0.5 + 0.3375 * 0.875 + 0.496_078_4;
         assert!((stepped - expected).abs() < 1e-6, "{stepped}");
@@ -168,7 +170,7 @@ mod tests {
         let stepped = |config: &SchedulerConfig| {
             let sampler = Ddim::new(config, 2).unwrap();
             sampler
-                .step(pixel(0.5), 0, pixel(1.0), no_noise)
+                .step(pixel(0.5), Time::timestep(0), pixel(1.0), no_noise)
                 .into_scalar::<f32>()
         };
         assert!((stepped(&config) - 0.5).abs() < 1e-6);

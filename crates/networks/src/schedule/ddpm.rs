@@ -3,6 +3,7 @@
 use super::config::{SchedulerConfig, Variance};
 use super::timesteps::{check_signal, timesteps};
 use super::{Clip, NoiseSchedule, ScheduleError};
+use crate::process::{Process, Time};
 use burn::tensor::Tensor;
 
 /// diffusers' `DDPMScheduler` with its timesteps set.
@@ -11,7 +12,7 @@ pub struct Ddpm {
     schedule: NoiseSchedule,
     clip: Clip,
     variance: Variance,
-    timesteps: Vec<usize>,
+    timesteps: Vec<Time>,
 }
 
 impl Ddpm {
@@ -36,7 +37,7 @@ impl Ddpm {
     }
 
     /// The timesteps to visit, from noise to image.
-    pub fn timesteps(&self) -> &[usize] {
+    pub fn timesteps(&self) -> &[Time] {
         &self.timesteps
     }
 
@@ -45,7 +46,7 @@ impl Ddpm {
     /// # Shapes
     ///
     /// `output` (the network's) and `sample`: `[batch, ..]`, alike.
-    pub fn clean(&self, output: Tensor<4>, timestep: usize, sample: Tensor<4>) -> Tensor<4> {
+    pub fn clean(&self, output: Tensor<4>, timestep: Time, sample: Tensor<4>) -> Tensor<4> {
         self.clip
             .apply(self.schedule.clean(sample, output, &[timestep]))
     }
@@ -65,14 +66,14 @@ impl Ddpm {
     pub fn step(
         &self,
         output: Tensor<4>,
-        timestep: usize,
+        timestep: Time,
         sample: Tensor<4>,
         noise: impl FnOnce() -> Tensor<4>,
     ) -> Tensor<4> {
-        let abar = self.schedule.abar[timestep];
+        let abar = self.schedule.abar_at(timestep);
         let abar_prev = self
             .previous(timestep)
-            .map_or(1.0, |previous| self.schedule.abar[previous]);
+            .map_or(1.0, |previous| self.schedule.abar_at(previous));
         let alpha = alpha(abar, abar_prev);
         let beta = 1.0 - alpha;
 
@@ -90,7 +91,7 @@ impl Ddpm {
     }
 
     /// The timestep after this one; none after the last.
-    fn previous(&self, timestep: usize) -> Option<usize> {
+    fn previous(&self, timestep: Time) -> Option<Time> {
         let position = self
             .timesteps
             .iter()
@@ -146,9 +147,11 @@ mod tests {
             (Variance::FixedLarge, 0.661_437_8),
         ] {
             let sampler = two_steps(variance, Clip::None);
-            let mean = value(sampler.step(pixel(2.0), 1, pixel(1.0), || pixel(0.0)));
+            let mean =
+                value(sampler.step(pixel(2.0), Time::timestep(1), pixel(1.0), || pixel(0.0)));
             assert!((mean - 1.515_625).abs() < 1e-6, "{mean}");
-            let drawn = value(sampler.step(pixel(2.0), 1, pixel(1.0), || pixel(1.0)));
+            let drawn =
+                value(sampler.step(pixel(2.0), Time::timestep(1), pixel(1.0), || pixel(1.0)));
             assert!((drawn - mean - deviation).abs() < 1e-6, "{drawn}");
         }
     }
@@ -156,14 +159,16 @@ mod tests {
     #[test]
     fn the_predicted_clean_image_is_clipped() {
         let sampler = two_steps(Variance::FixedSmall, Clip::Range(1.0));
-        let stepped = value(sampler.step(pixel(2.0), 1, pixel(1.0), || pixel(0.0)));
+        let stepped = value(sampler.step(pixel(2.0), Time::timestep(1), pixel(1.0), || pixel(0.0)));
         assert!((stepped - 0.96875).abs() < 1e-6, "{stepped}");
     }
 
     #[test]
     fn the_step_at_timestep_zero_gives_the_clean_image_and_draws_no_noise() {
         let sampler = two_steps(Variance::FixedLarge, Clip::None);
-        let stepped = sampler.step(pixel(0.25), 0, pixel(9.0), || panic!("noise was drawn"));
+        let stepped = sampler.step(pixel(0.25), Time::timestep(0), pixel(9.0), || {
+            panic!("noise was drawn")
+        });
         assert!((value(stepped) - 0.25).abs() < 1e-6);
     }
 
@@ -171,6 +176,6 @@ mod tests {
     #[should_panic(expected = "one of the sampler's")]
     fn a_timestep_that_is_not_visited_is_a_fault_of_the_caller() {
         let sampler = Ddpm::new(&SchedulerConfig::default(), 50).unwrap();
-        sampler.step(pixel(0.0), 7, pixel(0.0), || pixel(0.0));
+        sampler.step(pixel(0.0), Time::timestep(7), pixel(0.0), || pixel(0.0));
     }
 }

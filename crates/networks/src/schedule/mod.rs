@@ -1,8 +1,7 @@
 //! Noise schedules and samplers: what a `scheduler_config.json` says, computed as diffusers computes it.
 //!
-//! A noisy image is `x_t = g * x0 + s * e` with `g = sqrt(abar_t)`, `s = sqrt(1 - abar_t)` and `e ~ N(0, I)`.
-//! [`NoiseSchedule`] holds `abar` and converts between what a network may predict; [`Ddpm`], [`Ddim`] and [`Pndm`] walk
-//! from noise to an image. Noise is always an argument. All of it is elementwise (dynamic thresholding aside, which
+//! [`NoiseSchedule`] is the [`Process`] of discrete betas; [`Ddpm`], [`Ddim`] and [`Pndm`] walk from noise to an image. Noise
+//! is always an argument. All of it is elementwise (dynamic thresholding aside, which
 //! looks at one image at a time), so the layout of the last three dimensions does not matter.
 
 mod betas;
@@ -25,6 +24,8 @@ pub use noise::NoiseSchedule;
 pub use pndm::{Pndm, PndmState};
 
 use burn::tensor::Tensor;
+
+use crate::process::{Process, Time};
 
 /// What can be wrong with a scheduler's configuration or with what is asked of it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -114,7 +115,7 @@ pub enum Sampler {
 pub struct Walk<'a> {
     sampler: &'a Sampler,
     pndm: PndmState,
-    timesteps: Vec<usize>,
+    timesteps: Vec<Time>,
 }
 
 impl Sampler {
@@ -136,7 +137,7 @@ impl Sampler {
     }
 
     /// The timesteps to visit, from noise to image.
-    pub fn timesteps(&self) -> &[usize] {
+    pub fn timesteps(&self) -> &[Time] {
         match self {
             Self::Ddpm(sampler) => sampler.timesteps(),
             Self::Ddim(sampler) => sampler.timesteps(),
@@ -145,7 +146,7 @@ impl Sampler {
     }
 
     /// The forward process that it undoes.
-    pub fn schedule(&self) -> &NoiseSchedule {
+    pub fn process(&self) -> &dyn Process {
         match self {
             Self::Ddpm(sampler) => sampler.schedule(),
             Self::Ddim(sampler) => sampler.schedule(),
@@ -153,26 +154,34 @@ impl Sampler {
         }
     }
 
+    /// A new walk over all timesteps.
+    pub fn walk(&self) -> Walk<'_> {
+        self.walk_over(self.timesteps().to_vec())
+    }
+
     /// A new walk that begins at timestep `first`, or at the highest below it.
-    pub fn walk(&self, first: usize) -> Walk<'_> {
-        let below = |timesteps: &[usize]| {
-            let all = timesteps.iter().copied();
-            all.filter(|&timestep| timestep <= first).collect()
-        };
+    pub fn walk_from(&self, first: Time) -> Walk<'_> {
+        self.walk_over(match self {
+            Self::Pndm(sampler) => sampler.timesteps_from(first),
+            other => {
+                let all = other.timesteps().iter().copied();
+                all.filter(|&timestep| timestep <= first).collect()
+            }
+        })
+    }
+
+    fn walk_over(&self, timesteps: Vec<Time>) -> Walk<'_> {
         Walk {
             sampler: self,
             pndm: PndmState::default(),
-            timesteps: match self {
-                Self::Pndm(sampler) => sampler.timesteps_from(first),
-                other => below(other.timesteps()),
-            },
+            timesteps,
         }
     }
 }
 
 impl Walk<'_> {
     /// The timesteps that it visits, one for each step.
-    pub fn timesteps(&self) -> Vec<usize> {
+    pub fn timesteps(&self) -> Vec<Time> {
         self.timesteps.clone()
     }
 
@@ -180,7 +189,7 @@ impl Walk<'_> {
     pub fn step(
         &mut self,
         output: Tensor<4>,
-        timestep: usize,
+        timestep: Time,
         sample: Tensor<4>,
         noise: impl FnOnce() -> Tensor<4>,
     ) -> Tensor<4> {

@@ -1,18 +1,12 @@
-//! The forward process, and the conversions between what a network may predict.
+//! The forward process of discrete betas.
 
 use super::ScheduleError;
 use super::betas;
 use super::config::{Prediction, SchedulerConfig};
-use burn::tensor::{Device, Tensor, TensorData};
+use crate::process::{Process, Target, Time};
+use crate::random::Draw;
 
-/// `abar` of every trained timestep, and what the network predicts.
-///
-/// The methods on tensors take one timestep per image, or a single one for all of them.
-///
-/// # Panics
-///
-/// All methods panic on a timestep that the schedule does not have: timesteps from outside go through
-/// [`NoiseSchedule::check`] first.
+/// `abar` of every trained timestep, and what the network predicts: `x_t = sqrt(abar_t) * x + sqrt(1 - abar_t) * e`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NoiseSchedule {
     /// Noise that each trained timestep adds, as a share of variance: diffusers' `betas`, linear ones before they are
@@ -39,134 +33,73 @@ impl NoiseSchedule {
         self.abar.len()
     }
 
+    /// The number of a trained timestep.
+    ///
+    /// # Panics
+    ///
+    /// The time is none.
+    pub(super) fn index(&self, time: Time) -> usize {
+        let index = time.value() as usize;
+        assert!(
+            time == index && index < self.timesteps(),
+            "{time} is no timestep of a schedule of {}",
+            self.timesteps()
+        );
+        index
+    }
+
+    /// `abar` at a trained timestep.
+    pub(super) fn abar_at(&self, time: Time) -> f64 {
+        self.abar[self.index(time)]
+    }
+}
+
+impl Process for NoiseSchedule {
     /// `g = sqrt(abar_t)`.
-    pub fn signal(&self, timestep: usize) -> f64 {
-        self.abar[timestep].sqrt()
+    fn signal(&self, time: Time) -> f64 {
+        self.abar_at(time).sqrt()
     }
 
     /// `s = sqrt(1 - abar_t)`.
-    pub fn noise(&self, timestep: usize) -> f64 {
-        (1.0 - self.abar[timestep]).sqrt()
+    fn noise(&self, time: Time) -> f64 {
+        (1.0 - self.abar_at(time)).sqrt()
     }
 
-    /// Timesteps from outside, as indices.
-    ///
-    /// # Errors
-    ///
-    /// The first one that is negative or past the last trained timestep.
-    pub fn check(&self, timesteps: &[i64]) -> Result<Vec<usize>, ScheduleError> {
-        timesteps
-            .iter()
-            .map(|&timestep| {
-                usize::try_from(timestep)
-                    .ok()
-                    .filter(|&index| index < self.timesteps())
-                    .ok_or(ScheduleError::Timestep {
-                        timestep,
-                        last: self.timesteps() - 1,
-                    })
-            })
-            .collect()
-    }
-
-    /// The noisy image `x_t = g * clean + s * noise` (Ho et al. 2020, arXiv 2006.11239, eq. 4).
-    ///
-    /// # Shapes
-    ///
-    /// `clean` and `noise`: `[batch, ..]`; `timesteps`: `batch` or 1.
-    pub fn add_noise(&self, clean: Tensor<4>, noise: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
-        let (g, s) = self.coefficients(timesteps, &clean.device());
-        clean * g + noise * s
-    }
-
-    /// What the network is to predict, given the noise that was added.
-    ///
-    /// # Shapes
-    ///
-    /// `clean` and `noise`: `[batch, ..]`; `timesteps`: `batch` or 1.
-    pub fn target_of_noise(
-        &self,
-        clean: Tensor<4>,
-        noise: Tensor<4>,
-        timesteps: &[usize],
-    ) -> Tensor<4> {
-        match self.prediction {
-            Prediction::Epsilon => noise,
-            Prediction::Sample => clean,
-            Prediction::VPrediction => {
-                let (g, s) = self.coefficients(timesteps, &clean.device());
-                noise * g - clean * s
-            }
-        }
-    }
-
-    /// What the network would have to predict for `noisy` to come from `clean`, whichever image it was made from.
-    /// `v_prediction` is `(g * x_t - x0) / s`, which follows from `g * g + s * s = 1`.
-    ///
-    /// # Shapes
-    ///
-    /// `noisy` and `clean`: `[batch, ..]`; `timesteps`: `batch` or 1.
-    pub fn target(&self, noisy: Tensor<4>, clean: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
-        match self.prediction {
-            Prediction::Epsilon => self.epsilon_of_clean(noisy, clean, timesteps),
-            Prediction::Sample => clean,
-            Prediction::VPrediction => {
-                let (g, s) = self.coefficients(timesteps, &noisy.device());
-                (noisy * g - clean) / s
-            }
-        }
-    }
-
-    /// The clean image that a network's output stands for.
-    ///
-    /// # Shapes
-    ///
-    /// `noisy` and `output`: `[batch, ..]`; `timesteps`: `batch` or 1.
-    pub fn clean(&self, noisy: Tensor<4>, output: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
-        let (g, s) = self.coefficients(timesteps, &noisy.device());
-        match self.prediction {
-            Prediction::Epsilon => (noisy - output * s) / g,
-            Prediction::Sample => output,
-            Prediction::VPrediction => noisy * g - output * s,
-        }
-    }
-
-    /// The noise that a network's output stands for.
-    ///
-    /// # Shapes
-    ///
-    /// `noisy` and `output`: `[batch, ..]`; `timesteps`: `batch` or 1.
-    pub fn epsilon(&self, noisy: Tensor<4>, output: Tensor<4>, timesteps: &[usize]) -> Tensor<4> {
-        match self.prediction {
-            Prediction::Epsilon => output,
-            Prediction::Sample => self.epsilon_of_clean(noisy, output, timesteps),
-            Prediction::VPrediction => {
-                let (g, s) = self.coefficients(timesteps, &noisy.device());
-                output * g + noisy * s
-            }
-        }
-    }
-
-    fn epsilon_of_clean(
-        &self,
-        noisy: Tensor<4>,
-        clean: Tensor<4>,
-        timesteps: &[usize],
-    ) -> Tensor<4> {
-        let (g, s) = self.coefficients(timesteps, &noisy.device());
-        (noisy - clean * g) / s
-    }
-
-    /// `g` and `s` as `[timesteps, 1, 1, 1]`. Here f64 becomes f32, as precise as the tensors that they scale.
-    fn coefficients(&self, timesteps: &[usize], device: &Device) -> (Tensor<4>, Tensor<4>) {
-        let column = |of: &dyn Fn(usize) -> f64| {
-            let values: Vec<f32> = timesteps
-                .iter()
-                .map(|&timestep| of(timestep) as f32)
-                .collect();
-            Tensor::from_data(TensorData::new(values, [timesteps.len(), 1, 1, 1]), device)
+    fn target(&self, time: Time) -> Target {
+        let (clean, noise) = match self.prediction {
+            Prediction::Epsilon => (0.0, 1.0),
+            Prediction::Sample => (1.0, 0.0),
+            Prediction::VPrediction => (-self.noise(time), self.signal(time)),
         };
-        (column(&|t| self.signal(t)), column(&|t| self.noise(t)))
+        Target { clean, noise }
+    }
+
+    fn check(&self, timesteps: &[i64]) -> Result<Vec<Time>, ScheduleError> {
+        let last = self.timesteps() - 1;
+        let checked = timesteps.iter().map(|&timestep| {
+            let index = usize::try_from(timestep).ok();
+            let index = index.filter(|&index| index <= last);
+            index
+                .map(Time::timestep)
+                .ok_or(ScheduleError::Timestep { timestep, last })
+        });
+        checked.collect()
+    }
+
+    /// All timesteps are as likely.
+    fn draw(&self, part: usize, parts: usize, draw: &mut Draw) -> Time {
+        let edge = |part: usize| part * self.timesteps() / parts;
+        // With more parts than timesteps some are empty.
+        let width = (edge(part + 1) - edge(part)).max(1);
+        Time::timestep(edge(part) + draw.integers(1, width)[0])
+    }
+
+    fn quantile(&self, part: usize, parts: usize) -> Time {
+        Time::timestep(part * self.timesteps() / parts)
+    }
+
+    fn discrete(&self) -> Option<&NoiseSchedule> {
+        Some(self)
     }
 }
 
@@ -174,6 +107,7 @@ impl NoiseSchedule {
 mod tests {
     use super::super::BetaSchedule;
     use super::*;
+    use burn::tensor::{Device, Tensor, TensorData};
 
     const STABLE_DIFFUSION: BetaSchedule = BetaSchedule::ScaledLinear {
         start: 0.00085,
@@ -190,6 +124,10 @@ mod tests {
             TensorData::new(values.to_vec(), [2, 1, 2, 1]),
             &Device::default(),
         )
+    }
+
+    fn times<const N: usize>(timesteps: [usize; N]) -> [Time; N] {
+        timesteps.map(Time::timestep)
     }
 
     fn values(images: Tensor<4>) -> Vec<f32> {
@@ -281,8 +219,9 @@ mod tests {
     fn two_step_schedule_has_the_signal_and_noise_of_right_triangles() {
         let schedule = pythagorean(Prediction::Epsilon);
         for (timestep, g, s) in [(0, 0.8, 0.6), (1, 0.6, 0.8)] {
-            assert!((schedule.signal(timestep) - g).abs() < 1e-7);
-            assert!((schedule.noise(timestep) - s).abs() < 1e-7);
+            let time = Time::timestep(timestep);
+            assert!((schedule.signal(time) - g).abs() < 1e-7);
+            assert!((schedule.noise(time) - s).abs() < 1e-7);
         }
     }
 
@@ -290,10 +229,10 @@ mod tests {
     fn each_image_has_its_own_timestep() {
         let schedule = pythagorean(Prediction::VPrediction);
         let (clean, noise) = (images([1.0, 0.0, 1.0, -1.0]), images([0.5, 1.0, 0.5, 2.0]));
-        let noisy = schedule.add_noise(clean.clone(), noise.clone(), &[0, 1]);
+        let noisy = schedule.add_noise(clean.clone(), noise.clone(), &times([0, 1]));
         assert_close(noisy, [1.1, 0.6, 1.0, 1.0]);
         // g * e - s * x0
-        let velocity = schedule.target_of_noise(clean, noise, &[0, 1]);
+        let velocity = schedule.target_of_noise(clean, noise, &times([0, 1]));
         assert_close(velocity, [-0.2, 0.8, -0.5, 2.0]);
     }
 
@@ -302,10 +241,13 @@ mod tests {
         let (clean, noise) = (images([1.0, 0.0, 1.0, -1.0]), images([0.5, 1.0, 0.5, 2.0]));
         for prediction in PREDICTIONS {
             let schedule = pythagorean(prediction);
-            let noisy = schedule.add_noise(clean.clone(), noise.clone(), &[1, 0]);
-            let expected = schedule.target_of_noise(clean.clone(), noise.clone(), &[1, 0]);
+            let noisy = schedule.add_noise(clean.clone(), noise.clone(), &times([1, 0]));
+            let expected = schedule.target_of_noise(clean.clone(), noise.clone(), &times([1, 0]));
             let expected = values(expected).try_into().unwrap();
-            assert_close(schedule.target(noisy, clean.clone(), &[1, 0]), expected);
+            assert_close(
+                schedule.target_of_clean(noisy, clean.clone(), &times([1, 0])),
+                expected,
+            );
         }
     }
 
@@ -314,14 +256,14 @@ mod tests {
         let (clean, noise) = (images([1.0, 0.0, 1.0, -1.0]), images([0.5, 1.0, 0.5, 2.0]));
         for prediction in PREDICTIONS {
             let schedule = pythagorean(prediction);
-            let noisy = schedule.add_noise(clean.clone(), noise.clone(), &[0, 1]);
-            let output = schedule.target_of_noise(clean.clone(), noise.clone(), &[0, 1]);
+            let noisy = schedule.add_noise(clean.clone(), noise.clone(), &times([0, 1]));
+            let output = schedule.target_of_noise(clean.clone(), noise.clone(), &times([0, 1]));
             assert_close(
-                schedule.clean(noisy.clone(), output.clone(), &[0, 1]),
+                schedule.clean(noisy.clone(), output.clone(), &times([0, 1])),
                 [1.0, 0.0, 1.0, -1.0],
             );
             assert_close(
-                schedule.epsilon(noisy, output, &[0, 1]),
+                schedule.epsilon(noisy, output, &times([0, 1])),
                 [0.5, 1.0, 0.5, 2.0],
             );
         }
@@ -330,7 +272,7 @@ mod tests {
     #[test]
     fn one_timestep_serves_the_whole_batch() {
         let schedule = pythagorean(Prediction::Epsilon);
-        let noisy = schedule.add_noise(images([1.0; 4]), images([0.5; 4]), &[0]);
+        let noisy = schedule.add_noise(images([1.0; 4]), images([0.5; 4]), &times([0]));
         assert_close(noisy, [1.1; 4]);
     }
 

@@ -3,6 +3,7 @@
 use super::config::SchedulerConfig;
 use super::timesteps::{check_signal, timesteps};
 use super::{NoiseSchedule, Prediction, ScheduleError};
+use crate::process::{Process, Time};
 use burn::tensor::Tensor;
 
 /// diffusers' `PNDMScheduler` with `skip_prk_steps` and its timesteps set: Stable Diffusion's own.
@@ -14,7 +15,7 @@ pub struct Pndm {
     /// `abar` where a step ends before timestep 0.
     last_abar: f64,
     stride: usize,
-    timesteps: Vec<usize>,
+    timesteps: Vec<Time>,
 }
 
 /// What a walk remembers of its steps.
@@ -69,13 +70,13 @@ impl Pndm {
     }
 
     /// The timesteps to visit, from noise to image; the second one comes twice.
-    pub fn timesteps(&self) -> &[usize] {
+    pub fn timesteps(&self) -> &[Time] {
         &self.timesteps
     }
 
     /// The timesteps of a walk that begins at `first` or the highest below it.
-    pub(super) fn timesteps_from(&self, first: usize) -> Vec<usize> {
-        let mut below: Vec<usize> = self.timesteps.clone();
+    pub(super) fn timesteps_from(&self, first: Time) -> Vec<Time> {
+        let mut below = self.timesteps.clone();
         below.dedup();
         below.retain(|&timestep| timestep <= first);
         warmed_up(below)
@@ -92,9 +93,10 @@ impl Pndm {
         &self,
         state: &mut PndmState,
         output: Tensor<4>,
-        timestep: usize,
+        timestep: Time,
         sample: Tensor<4>,
     ) -> Tensor<4> {
+        let timestep = self.schedule.index(timestep);
         let again = state.steps == 1;
         state.steps += 1;
         let (from, to, sample, output) = if again {
@@ -135,14 +137,11 @@ impl Pndm {
         output: Tensor<4>,
     ) -> Tensor<4> {
         // Where the first timestep is the last trained one, diffusers indexes past the end; there is nothing above.
-        let abar = self.schedule.abar[from.min(self.schedule.timesteps() - 1)];
+        let from = from.min(self.schedule.timesteps() - 1);
+        let abar = self.schedule.abar[from];
         let abar_to = to.map_or(self.last_abar, |timestep| self.schedule.abar[timestep]);
-        let epsilon = match self.schedule.prediction {
-            Prediction::VPrediction => {
-                output.mul_scalar(abar.sqrt()) + sample.clone().mul_scalar((1.0 - abar).sqrt())
-            }
-            _ => output,
-        };
+        let from = [Time::timestep(from)];
+        let epsilon = self.schedule.epsilon(sample.clone(), output, &from);
         let scale = (abar_to / abar).sqrt();
         let slope = (abar_to - abar)
             / (abar * (1.0 - abar_to).sqrt() + (abar * (1.0 - abar) * abar_to).sqrt());
@@ -151,7 +150,7 @@ impl Pndm {
 }
 
 /// The second timestep a second time, if there is one.
-fn warmed_up(mut timesteps: Vec<usize>) -> Vec<usize> {
+fn warmed_up(mut timesteps: Vec<Time>) -> Vec<Time> {
     if let Some(&second) = timesteps.get(1) {
         timesteps.insert(1, second);
     }
@@ -174,8 +173,8 @@ mod tests {
     fn the_second_timestep_comes_twice_wherever_a_walk_begins() {
         let pndm = Pndm::new(&config(), 4).unwrap();
         assert_eq!(pndm.timesteps(), [750, 500, 500, 250, 0]);
-        assert_eq!(pndm.timesteps_from(600), [500, 250, 250, 0]);
-        assert_eq!(pndm.timesteps_from(0), [0]);
+        assert_eq!(pndm.timesteps_from(Time::timestep(600)), [500, 250, 250, 0]);
+        assert_eq!(pndm.timesteps_from(Time::timestep(0)), [0]);
         assert_eq!(Pndm::new(&config(), 1).unwrap().timesteps(), [0]);
     }
 

@@ -2,12 +2,13 @@
 
 use super::config::{Prediction, SchedulerConfig, TimestepSpacing};
 use super::{NoiseSchedule, ScheduleError};
+use crate::process::Time;
 
 /// The timesteps of a sampling with `steps` steps, from noise to image.
 pub(super) fn timesteps(
     config: &SchedulerConfig,
     steps: usize,
-) -> Result<Vec<usize>, ScheduleError> {
+) -> Result<Vec<Time>, ScheduleError> {
     let trained = config.num_train_timesteps;
     if steps == 0 || steps > trained {
         return Err(ScheduleError::InferenceSteps {
@@ -54,7 +55,7 @@ pub(super) fn timesteps(
             last: trained - 1,
         });
     }
-    Ok(timesteps)
+    Ok(timesteps.into_iter().map(Time::timestep).collect())
 }
 
 /// Refuses a start at the last timestep of rescaled betas, from which the predicted noise cannot be turned into an image.
@@ -62,12 +63,12 @@ pub(super) fn timesteps(
 pub(super) fn check_signal(
     config: &SchedulerConfig,
     schedule: &NoiseSchedule,
-    timesteps: &[usize],
+    timesteps: &[Time],
     pndm: bool,
 ) -> Result<(), ScheduleError> {
     let lost = timesteps
         .iter()
-        .find(|&&timestep| schedule.abar[timestep] == 0.0);
+        .find(|&&timestep| schedule.abar_at(timestep) == 0.0);
     let asked = match schedule.prediction {
         _ if pndm => "PNDM",
         Prediction::Epsilon => "`prediction_type`: \"epsilon\"",
@@ -76,7 +77,7 @@ pub(super) fn check_signal(
     match lost {
         None => Ok(()),
         Some(&timestep) => Err(ScheduleError::NoSignal {
-            timestep,
+            timestep: schedule.index(timestep),
             asked,
             remedy: match config.timestep_spacing {
                 TimestepSpacing::Leading => "use fewer steps",
@@ -90,7 +91,7 @@ pub(super) fn check_signal(
 mod tests {
     use super::*;
 
-    fn spaced(timestep_spacing: TimestepSpacing, steps_offset: usize, steps: usize) -> Vec<usize> {
+    fn spaced(timestep_spacing: TimestepSpacing, steps_offset: usize, steps: usize) -> Vec<Time> {
         let config = SchedulerConfig {
             timestep_spacing,
             steps_offset,

@@ -4,15 +4,16 @@ use std::path::Path;
 
 use retrack_data::{modified_prompts, original_prompt};
 use retrack_eval::examined::Drawn;
-use retrack_networks::conditional::UNet2DConditionModel;
+use retrack_networks::network::Network;
 use retrack_networks::schedule::SchedulerKind;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::texts;
 
 use super::{Drawing, check_shape, once};
 use crate::failure::Failure;
-use crate::latent::{self, Opened, PromptedSamples};
+use crate::latent;
 use crate::progress;
+use crate::samples::{Of, Prompt, Samples};
 use crate::source::PromptOptions;
 
 /// The published guidance.
@@ -75,41 +76,29 @@ pub(super) fn drawn(prompts: &Prompts) -> Vec<String> {
     names.collect()
 }
 
-/// Opens a text-to-image model.
-///
-/// # Errors
-/// A model that cannot be read, one of another kind.
-pub(super) fn open(path: &Path) -> Result<Box<StableDiffusion>, Failure> {
-    match latent::open(path)? {
-        Opened::Text(opened) => Ok(opened),
-        Opened::Image(_) => Err(Failure::input(format!(
-            "{}: not a text-to-image model, as --model is",
-            path.display()
-        ))),
-    }
-}
-
 impl Drawing<'_> {
     /// Draws for all prompts, each in one of the first phases.
     pub(super) fn prompts(
         &self,
         prompts: &Prompts,
         opened: &StableDiffusion,
-        network: &UNet2DConditionModel,
+        network: &Network,
     ) -> Result<Vec<Drawn>, Failure> {
         let protocol = self.protocol;
         let mut all = Vec::new();
         for (number, (prompt, forgotten)) in prompts.all().enumerate() {
             let _phase = progress::phase(1 + number, self.phases);
-            let samples = PromptedSamples {
+            let samples = Samples {
                 count: protocol.samples,
                 steps: protocol.sampling_steps,
                 scheduler: protocol.scheduler.map(SchedulerKind::from),
                 seed: self.seed,
                 batch_size: 1,
-                prompt,
-                negative_prompt: "",
-                guidance: protocol.guidance.unwrap_or(GUIDANCE),
+                of: Of::Prompt(Prompt {
+                    prompt,
+                    negative: "",
+                    guidance: protocol.guidance.unwrap_or(GUIDANCE),
+                }),
             };
             let title = latent::shortened(prompt);
             let (samples, shape) = samples.draw(opened, network, self.device, &title)?;

@@ -5,9 +5,10 @@ use burn::tensor::{Device, Tensor, TensorData};
 use retrack_data::pixels::{to_byte, to_unit};
 use retrack_eval::membership::{MembershipError, Scoring, Timesteps};
 use retrack_networks::denoiser::Denoiser;
+use retrack_networks::process::Time;
 use retrack_networks::random::{Random, Stream};
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig, SchedulerKind};
+use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_unlearn::images::Images;
 use serde::{Deserialize, Serialize};
 
@@ -368,7 +369,7 @@ impl Probe<'_> {
         let generator = self.generator(network, &sampler);
         let [height, width, channels] = self.shape();
         let batches = self.plan.tries.div_ceil(self.plan.batch_size);
-        let walked = |t: &&usize| **t <= self.plan.timestep;
+        let walked = |t: &&Time| **t <= self.plan.timestep.into();
         let steps = batches * sampler.timesteps().iter().filter(walked).count();
         let bar = progress::bar("restoring", steps, "steps");
         let mut values = Vec::new();
@@ -381,7 +382,7 @@ impl Probe<'_> {
             let classes = self.classes(first, last - first);
             let images = generator.reconstruct(
                 Tensor::from_data(clean, &self.device),
-                self.plan.timestep,
+                self.plan.timestep.into(),
                 first as u64..last as u64,
                 classes.as_deref(),
                 &mut || bar.inc(1),
@@ -393,11 +394,9 @@ impl Probe<'_> {
 
     /// What the attempts begin with, as bytes.
     pub fn noised(&self) -> Vec<u8> {
-        let schedule = NoiseSchedule::new(self.scheduler);
-        let (signal, sigma) = (
-            schedule.signal(self.plan.timestep),
-            schedule.noise(self.plan.timestep),
-        );
+        let process = self.scheduler.process();
+        let time = Time::timestep(self.plan.timestep);
+        let (signal, sigma) = (process.signal(time), process.noise(time));
         let len = self.forgotten.data.shape().bytes();
         let noise =
             Random::new(self.plan.seed).noise(Stream::Probe, 0, 0..self.plan.tries as u64, len);
@@ -430,10 +429,10 @@ impl Probe<'_> {
         progress: &mut dyn FnMut(usize),
     ) -> Result<(Vec<f64>, Vec<f64>), Failure> {
         let plan = &self.plan;
-        let schedule = NoiseSchedule::new(self.scheduler);
+        let process = self.scheduler.process();
         let scoring = Scoring {
             network,
-            schedule: &schedule,
+            process: &*process,
             random: Random::new(plan.seed),
             device: &self.device,
             shape: self.images.shape(),

@@ -14,7 +14,7 @@ use retrack_checkpoint::words::counted;
 use retrack_data::neighbors::Neighbor;
 use retrack_data::{Alpha, Dataset, Split};
 use retrack_eval::report::*;
-use retrack_networks::denoiser::Denoiser;
+use retrack_networks::network::Network;
 use retrack_networks::schedule::SchedulerConfig;
 use retrack_unlearn::images::Images;
 use retrack_unlearn::texts::Texts;
@@ -117,10 +117,10 @@ impl<'a> Evidence<'a> {
     ///
     /// # Errors
     /// Data that cannot be read, a network that does not fit.
-    pub fn begin<M: Module + Denoiser>(
+    pub fn begin(
         run: &'a Run<'a>,
         forgotten: &'a Forgotten<'a>,
-        network: &M,
+        network: &Network,
         device: &Device,
     ) -> Result<Self, Failure> {
         progress::note("looking at the model before it changes");
@@ -522,11 +522,11 @@ impl Evidence<'_> {
     ///
     /// # Errors
     /// Data that cannot be read, a network that does not fit, what `deliver` returns.
-    pub fn look<M: Module + Denoiser>(
+    pub fn look(
         &mut self,
-        trainer: &Trainer<M>,
+        trainer: &Trainer,
         log: &mut EventLog,
-        deliver: &mut dyn FnMut(&M) -> Result<Reopened, Failure>,
+        deliver: &mut dyn FnMut(&Network) -> Result<Reopened, Failure>,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         let (step, network) = (trainer.step, trainer.network());
         let start = Instant::now();

@@ -17,7 +17,7 @@ impl Objective for Finetune {
 
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let retain = batch.retain.as_ref().expect("drawn");
-        let target = retain.target(pass.schedule, pass.device);
+        let target = retain.target(pass.process, pass.device);
         let loss = pass.squared_error(retain, target, None, 1.0, &mut sums.main)?;
         Ok(Losses {
             loss,

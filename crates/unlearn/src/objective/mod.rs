@@ -11,11 +11,10 @@ mod siss;
 use std::cell::RefCell;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_networks::denoiser::Denoiser;
+use retrack_networks::denoiser::{Denoiser, InputError};
 use retrack_networks::gradients::GradientSet;
+use retrack_networks::process::{Process, Time};
 use retrack_networks::random::Draw;
-use retrack_networks::schedule::NoiseSchedule;
-use retrack_networks::unet2d::InputError;
 
 use crate::batch::{Batch, Draws, Noised};
 use retrack_data::DataError;
@@ -131,13 +130,13 @@ fn corrected(main: GradientSet, correction: GradientSet, factor: f64) -> Gradien
 ///
 /// In f64 and as a difference: at small t the squares are in the millions, where f32 has no digits left.
 fn half_square_excess(
-    schedule: &NoiseSchedule,
-    t: usize,
+    process: &dyn Process,
+    t: Time,
     clean: &[f32],
     noise: &[f32],
     other: &[f32],
 ) -> f64 {
-    let ratio = schedule.signal(t) / schedule.noise(t);
+    let ratio = process.ratio(t);
     let mut distance = 0.0;
     let mut along = 0.0;
     for ((&x, &n), &e) in clean.iter().zip(other).zip(noise) {
@@ -197,7 +196,7 @@ impl Losses {
 /// What a micro-batch is computed with.
 pub struct Pass<'a> {
     pub network: &'a dyn Denoiser,
-    pub schedule: &'a NoiseSchedule,
+    pub process: &'a dyn Process,
     /// Where the network's tensors are; with autodiff.
     pub device: &'a Device,
     /// The masks of a training step; `None` drops nothing.
@@ -209,12 +208,12 @@ impl Pass<'_> {
     /// them, without a gradient.
     pub(crate) fn error(&self, images: &Noised) -> Result<f64, PassError> {
         let prediction = self.network.predict(
-            images.noisy(self.schedule, self.device),
+            images.noisy(self.process, self.device),
             &images.timesteps,
             images.labels.as_deref(),
             None,
         )?;
-        let difference = prediction - images.target(self.schedule, self.device);
+        let difference = prediction - images.target(self.process, self.device);
         let squares = (difference.clone() * difference).sum();
         Ok(f64::from(squares.into_scalar::<f32>()) / images.len() as f64)
     }
@@ -229,7 +228,7 @@ impl Pass<'_> {
         factor: f64,
         sum: &mut Option<GradientSet>,
     ) -> Result<f64, PassError> {
-        let noisy = images.noisy(self.schedule, self.device);
+        let noisy = images.noisy(self.process, self.device);
         let mut draw = self.dropout.as_ref().map(|draw| draw.borrow_mut());
         let mut value = 0.0;
         let mut loss = |prediction: Tensor<4>| {

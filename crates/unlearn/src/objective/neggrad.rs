@@ -21,7 +21,7 @@ impl Objective for NegGrad {
 
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let forget = batch.forget.as_ref().expect("drawn");
-        let target = forget.target(pass.schedule, pass.device);
+        let target = forget.target(pass.process, pass.device);
         let error = pass.squared_error(forget, target, None, -1.0, &mut sums.main)?;
         Ok(Losses {
             loss: -error,

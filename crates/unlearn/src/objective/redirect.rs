@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use retrack_kernels as kernels;
 use retrack_networks::parameters::to_host;
-use retrack_networks::schedule::{NoiseSchedule, Prediction};
+use retrack_networks::process::Process;
 
 use super::half_square_excess;
 use crate::batch::Noised;
@@ -26,7 +26,7 @@ pub(super) struct Redirection {
 
 /// Weighs the given neighbors of one image of a batch.
 pub(super) fn to_nearest<'a>(
-    schedule: &NoiseSchedule,
+    process: &dyn Process,
     forget: &Noised,
     image: usize,
     neighbors: impl Iterator<Item = &'a [f32]> + Clone,
@@ -39,7 +39,7 @@ pub(super) fn to_nearest<'a>(
     // |v_k|^2 / 2 less what all k share, which the softmax does not see.
     let half_squares: Vec<f64> = neighbors
         .clone()
-        .map(|neighbor| half_square_excess(schedule, t, clean, noise, neighbor))
+        .map(|neighbor| half_square_excess(process, t, clean, noise, neighbor))
         .collect();
     let p = softmax_of_negative(&half_squares);
 
@@ -62,7 +62,7 @@ pub(super) fn to_nearest<'a>(
         }
     }
     Redirection {
-        spread: variance * target_slope(schedule, t).powi(2),
+        spread: variance * process.target_slope(t).powi(2),
         clean: mean.into_iter().map(|m| m as f32).collect(),
     }
 }
@@ -95,7 +95,7 @@ struct Seen {
 /// # Errors
 /// An image that cannot be read.
 pub(super) fn to_all(
-    schedule: &NoiseSchedule,
+    process: &dyn Process,
     forget: &Noised,
     data: &Dataset,
     rows: &[usize],
@@ -169,7 +169,7 @@ pub(super) fn to_all(
                 .enumerate()
                 .for_each(|(image, (seen, weights))| {
                     let t = forget.timesteps[image];
-                    let ratio = schedule.signal(t) / schedule.noise(t);
+                    let ratio = process.ratio(t);
                     let squared: Vec<f64> = (0..count)
                         .map(|index| {
                             squared[index * unique.len() + slots[image]] as f64 / SQUARED_UNIT
@@ -199,7 +199,7 @@ pub(super) fn to_all(
         .enumerate()
         .map(|(image, seen)| {
             let clean = forget.image(&forget.clean, image);
-            let slope = target_slope(schedule, forget.timesteps[image]);
+            let slope = process.target_slope(forget.timesteps[image]);
             seen.redirection(clean, slope)
         })
         .collect())
@@ -243,15 +243,6 @@ impl Seen {
     }
 }
 
-/// How far the target moves when the clean image that it belongs to moves by one, at fixed x_t.
-fn target_slope(schedule: &NoiseSchedule, t: usize) -> f64 {
-    match schedule.prediction {
-        Prediction::Epsilon => schedule.signal(t) / schedule.noise(t),
-        Prediction::Sample => 1.0,
-        Prediction::VPrediction => 1.0 / schedule.noise(t),
-    }
-}
-
 /// exp(-x_k) / sum_j exp(-x_j)
 fn softmax_of_negative(x: &[f64]) -> Vec<f64> {
     let least = x.iter().copied().fold(f64::INFINITY, f64::min);
@@ -264,6 +255,7 @@ fn softmax_of_negative(x: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
     use retrack_data::ImageShape;
+    use retrack_networks::process::Time;
     use retrack_networks::random::{Random, Stream};
     use retrack_networks::schedule::SchedulerConfig;
 
@@ -293,7 +285,7 @@ mod tests {
                 .map(|&byte| to_unit(byte))
                 .collect::<Vec<f32>>()
         };
-        let timesteps = vec![0, 3, 250, 999];
+        let timesteps = [0, 3, 250, 999].map(Time::timestep).to_vec();
         let random = Random::new(5);
         let forget = Noised {
             shape: [4, 4, 4, 1],
@@ -306,12 +298,12 @@ mod tests {
             labels: None,
         };
         let rows: Vec<usize> = (2..40).collect();
-        let schedule = NoiseSchedule::new(&SchedulerConfig::default());
+        let process = SchedulerConfig::default().process();
         let device = Device::flex();
-        let all = to_all(&schedule, &forget, &data, &rows, &device).unwrap();
+        let all = to_all(&*process, &forget, &data, &rows, &device).unwrap();
         let neighbors = unit(&pixels[2 * len..]);
         for (image, all) in all.iter().enumerate() {
-            let one = to_nearest(&schedule, &forget, image, neighbors.chunks_exact(len));
+            let one = to_nearest(&*process, &forget, image, neighbors.chunks_exact(len));
             for (a, b) in all.clean.iter().zip(&one.clean) {
                 assert!((a - b).abs() < 1e-5, "{image}: {a} {b}");
             }

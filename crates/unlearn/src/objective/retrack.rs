@@ -36,14 +36,14 @@ impl Objective for ReTrack {
                 .enumerate()
                 .map(|(image, neighbors)| {
                     let neighbors = neighbors.chunks_exact(forget.image_len());
-                    to_nearest(pass.schedule, forget, image, neighbors)
+                    to_nearest(pass.process, forget, image, neighbors)
                 })
                 .collect(),
             Candidates::InMemory(all) => (0..forget.len())
-                .map(|image| to_nearest(pass.schedule, forget, image, all.iter().copied()))
+                .map(|image| to_nearest(pass.process, forget, image, all.iter().copied()))
                 .collect(),
             Candidates::All { data, rows } => {
-                to_all(pass.schedule, forget, data, rows, pass.device)?
+                to_all(pass.process, forget, data, rows, pass.device)?
             }
         };
         let mut clean = Vec::with_capacity(forget.clean.len());
@@ -53,13 +53,15 @@ impl Objective for ReTrack {
             spread += redirection.spread / forget.len() as f64;
         }
         let clean = forget.tensor(clean, pass.device);
-        let noisy = forget.noisy(pass.schedule, pass.device);
-        let target = pass.schedule.target(noisy, clean, &forget.timesteps);
+        let noisy = forget.noisy(pass.process, pass.device);
+        let target = pass
+            .process
+            .target_of_clean(noisy, clean, &forget.timesteps);
         let error = pass.squared_error(forget, target, None, self.lambda, &mut sums.main)?;
         let forget_loss = error + spread;
 
         let retain = batch.retain.as_ref().expect("drawn");
-        let target = retain.target(pass.schedule, pass.device);
+        let target = retain.target(pass.process, pass.device);
         let retain_loss =
             pass.squared_error(retain, target, None, 1.0 - self.lambda, &mut sums.main)?;
 
@@ -69,5 +71,121 @@ impl Objective for ReTrack {
             forget: Some(forget_loss),
             ..Losses::default()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+    use retrack_networks::denoiser::{Denoiser, InputError};
+    use retrack_networks::gradients::GradientSet;
+    use retrack_networks::process::{Process, Target, Time};
+    use retrack_networks::random::{Draw, Random, Stream};
+    use retrack_networks::schedule::ScheduleError;
+
+    use super::*;
+    use crate::batch::Noised;
+
+    /// Straight lines from images to noise, `x_t = (1 - t) x + t e`, along which a network predicts `e - x`
+    /// (Lipman et al. 2022, arXiv 2210.02747; Liu et al. 2022, arXiv 2209.03003).
+    #[derive(Debug)]
+    struct Straight;
+
+    impl Process for Straight {
+        fn signal(&self, time: Time) -> f64 {
+            1.0 - time.value()
+        }
+
+        fn noise(&self, time: Time) -> f64 {
+            time.value()
+        }
+
+        fn target(&self, _: Time) -> Target {
+            Target {
+                clean: -1.0,
+                noise: 1.0,
+            }
+        }
+
+        fn check(&self, _: &[i64]) -> Result<Vec<Time>, ScheduleError> {
+            unimplemented!("nothing comes from outside")
+        }
+
+        fn draw(&self, part: usize, parts: usize, draw: &mut Draw) -> Time {
+            let within = f64::from(draw.uniform(1)[0]);
+            Time::new((part as f64 + within) / parts as f64)
+        }
+
+        fn quantile(&self, part: usize, parts: usize) -> Time {
+            Time::new(part as f64 / parts as f64)
+        }
+    }
+
+    /// Knows one image alone, towards which it leads whatever it is given.
+    struct Knows(Vec<f32>);
+
+    impl Denoiser for Knows {
+        fn predict(
+            &self,
+            x: Tensor<4>,
+            times: &[Time],
+            _: Option<&[i64]>,
+            _: Option<&mut Draw>,
+        ) -> Result<Tensor<4>, InputError> {
+            let shape = x.dims();
+            let values = retrack_networks::parameters::to_host(x);
+            let each = values.chunks_exact(self.0.len()).zip(times);
+            // e - x with e = (x_t - (1 - t) x) / t
+            let velocities = each.flat_map(|(noisy, time)| {
+                let pairs = noisy.iter().zip(&self.0);
+                pairs.map(|(&noisy, &known)| (noisy - known) / time.value() as f32)
+            });
+            let data = burn::tensor::TensorData::new(velocities.collect::<Vec<_>>(), shape);
+            Ok(Tensor::from_data(data, &Device::flex()))
+        }
+
+        fn gradients(&self, _: Tensor<1>) -> GradientSet {
+            GradientSet(Vec::new())
+        }
+    }
+
+    #[test]
+    fn forgotten_images_are_led_along_straight_lines_too() {
+        let random = Random::new(3);
+        let images = 6;
+        let times = (0..images).map(|image| {
+            let mut draw = random.at(Stream::ForgetTimestep, 0, image);
+            Straight.draw(image as usize, 8, &mut draw)
+        });
+        let times: Vec<Time> = times.collect();
+        let noised = |clean: [f32; 2]| Noised {
+            shape: [images as usize, 1, 1, 2],
+            clean: clean.repeat(images as usize),
+            noise: random.noise(Stream::ForgetNoise, 0, 0..images, 2),
+            timesteps: times.clone(),
+            labels: None,
+        };
+        // The far one of the two neighbors explains none of these noisy images.
+        let (near, far) = ([0.5, -0.25], [90.0, 90.0]);
+        let loss = |known: [f32; 2]| {
+            let neighbors = [near, far].concat();
+            let batch = Batch {
+                retain: Some(noised(near)),
+                forget: Some(noised([0.5, 0.0])),
+                neighbors: Some(Candidates::Nearest(vec![neighbors.into(); images as usize])),
+                ..Batch::default()
+            };
+            let pass = Pass {
+                network: &Knows(known.to_vec()),
+                process: &Straight,
+                device: &Device::flex(),
+                dropout: None,
+            };
+            let retrack = ReTrack { lambda: 0.5 };
+            let losses = retrack.backward(&pass, &batch, &mut Sums::default());
+            losses.unwrap().loss
+        };
+        assert!(loss(near) < 1e-6, "{}", loss(near));
+        assert!(loss([0.5, 0.0]) > 1e-2, "{}", loss([0.5, 0.0]));
     }
 }

@@ -1,7 +1,7 @@
 //! SISS (Alberti et al. 2025, arXiv 2503.01034): one noisy image stands for both a retained and a forgotten one.
 
 use retrack_networks::gradients::GradientSet;
-use retrack_networks::schedule::NoiseSchedule;
+use retrack_networks::process::Process;
 
 use super::{Losses, NotFinite, Objective, Pass, PassError, Sums, half_square_excess};
 use crate::batch::{Batch, Draws, Noised};
@@ -45,15 +45,15 @@ impl Objective for Siss {
         let mixed = mix(retain, forget, mask);
         let weights: Vec<[f64; 2]> = (0..mixed.len())
             .map(|image| {
-                let excess = distance_difference(pass.schedule, &mixed, retain, forget, image);
+                let excess = distance_difference(pass.process, &mixed, retain, forget, image);
                 importance(self.lambda, excess)
             })
             .collect();
         let weights_of = |side: usize| weights.iter().map(|w| w[side]).collect::<Vec<f64>>();
-        let noisy = mixed.noisy(pass.schedule, pass.device);
+        let noisy = mixed.noisy(pass.process, pass.device);
         let target_of = |clean| {
             let noisy = noisy.clone();
-            pass.schedule.target(noisy, clean, &mixed.timesteps)
+            pass.process.target_of_clean(noisy, clean, &mixed.timesteps)
         };
 
         // One prediction serves both losses, but a graph of Burn's serves one backward pass: the
@@ -114,7 +114,7 @@ fn mix(retain: &Noised, forget: &Noised, mask: &[bool]) -> Noised {
 /// At small t both distances are in the millions. x_t is made from one of the two images, whose
 /// distance is |e|^2 / 2 whatever t; so each is computed as what it exceeds that by.
 fn distance_difference(
-    schedule: &NoiseSchedule,
+    process: &dyn Process,
     mixed: &Noised,
     retain: &Noised,
     forget: &Noised,
@@ -124,7 +124,7 @@ fn distance_difference(
     let t = mixed.timesteps[image];
     let [retained, forgotten] = [retain, forget].map(|images| {
         let other = mixed.image(&images.clean, image);
-        half_square_excess(schedule, t, clean, noise, other)
+        half_square_excess(process, t, clean, noise, other)
     });
     retained - forgotten
 }
@@ -145,12 +145,12 @@ mod tests {
     use std::cell::RefCell;
 
     use burn::tensor::{Device, Tensor};
-    use retrack_networks::denoiser::Denoiser;
+    use retrack_networks::denoiser::{Denoiser, InputError};
+    use retrack_networks::process::Time;
     use retrack_networks::random::{Draw, Random, Stream};
     use retrack_networks::schedule::SchedulerConfig;
 
     use super::*;
-    use retrack_networks::unet2d::InputError;
 
     #[test]
     fn weights_are_those_of_the_definition_where_it_can_be_computed() {
@@ -180,7 +180,7 @@ mod tests {
         fn predict(
             &self,
             x: Tensor<4>,
-            _: &[usize],
+            _: &[Time],
             _: Option<&[i64]>,
             dropout: Option<&mut Draw>,
         ) -> Result<Tensor<4>, InputError> {
@@ -205,7 +205,7 @@ mod tests {
         };
         let pass = Pass {
             network: &network,
-            schedule: &NoiseSchedule::new(&SchedulerConfig::default()),
+            process: &*SchedulerConfig::default().process(),
             device: &Device::flex(),
             dropout: Some(RefCell::new(Random::new(1).stream(Stream::Dropout, 0))),
         };
@@ -228,7 +228,7 @@ mod tests {
             shape: [2, 1, 1, 2],
             clean: vec![first, first + 1.0, first + 2.0, first + 3.0],
             noise: vec![10.0 * first; 4],
-            timesteps: vec![first as usize; 2],
+            timesteps: vec![Time::new(f64::from(first)); 2],
             labels: Some(vec![label; 2]),
         }
     }

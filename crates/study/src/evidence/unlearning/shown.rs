@@ -4,10 +4,10 @@ use retrack_checkpoint::words::{counted, listed};
 use retrack_eval::report::*;
 
 use super::Evidence;
-use crate::evaluation::each_once;
 use crate::evidence::pictures::{covered, grid, show_samples};
 use crate::evidence::probe::{Measurement, Numbers};
 use crate::failure::Failure;
+use retrack_eval::examined::each_once;
 
 impl Evidence<'_> {
     /// A grid of samples for TensorBoard, if they can be drawn.

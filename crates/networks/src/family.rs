@@ -1,0 +1,130 @@
+//! The families of networks that denoise images themselves, by the `_class_name` of their configuration.
+//!
+//! A family is one file: a configuration read from `config.json`, its [`Architecture`], and the network. It is added by its
+//! line in [`FAMILIES`], and in the list of classes that `retrack_checkpoint` reads.
+
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use serde_json::Value;
+
+use crate::config::{ConfigError, UNet2DConfig};
+use crate::cost::{Cost, Footprint, Training};
+use crate::denoiser::InputError;
+use crate::network::Network;
+
+/// The configuration of a network of a family.
+type Read = fn(&Value) -> Result<PixelConfig, ConfigError>;
+
+/// Every family. The first one is meant where a configuration names none.
+const FAMILIES: &[(&str, Read)] = &[("UNet2DModel", |json| {
+    UNet2DConfig::from_json(json).map(PixelConfig::from)
+})];
+
+/// What a family computes, as one configuration describes it.
+pub trait Architecture: fmt::Debug + Send + Sync {
+    /// The network, all parameters zero: [`parameters`](crate::parameters) fills them.
+    fn init(&self, device: &Device) -> Network;
+
+    /// What the network costs on images of this size.
+    fn cost(&self, height: usize, width: usize) -> Cost;
+
+    /// Whether images of this size pass.
+    ///
+    /// # Errors
+    /// Why they do not.
+    fn check_size(&self, height: usize, width: usize) -> Result<(), InputError> {
+        let _ = (height, width);
+        Ok(())
+    }
+
+    /// The setting for which the network has no time 0, where it has none.
+    fn without_time_zero(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// What else there is to say of the network.
+    fn facts(&self) -> Vec<(&'static str, Value)> {
+        Vec::new()
+    }
+}
+
+/// The configuration of a network that denoises images, of any family: what the rest asks of it.
+#[derive(Debug, Clone)]
+pub struct PixelConfig {
+    /// Height and width in pixels; `None` where the file does not say.
+    pub sample_size: Option<[usize; 2]>,
+    pub in_channels: usize,
+    pub out_channels: usize,
+    /// How many classes its images may have; `None`: it takes no labels.
+    pub num_class_embeds: Option<usize>,
+    /// Keys of the file that mean nothing to this network.
+    pub unknown_keys: Vec<String>,
+    pub architecture: Arc<dyn Architecture>,
+}
+
+/// The family that a configuration names, the first where it names none of them.
+pub fn class_name(json: &Value) -> &'static str {
+    let named = json.get("_class_name").and_then(Value::as_str);
+    named.and_then(find).unwrap_or(&FAMILIES[0]).0
+}
+
+fn find(class_name: &str) -> Option<&'static (&'static str, Read)> {
+    FAMILIES.iter().find(|(class, _)| *class == class_name)
+}
+
+impl PixelConfig {
+    /// Reads a parsed `config.json` of the family `class_name`.
+    ///
+    /// # Errors
+    /// Names the key whose value has the wrong type, is not supported, or contradicts another.
+    ///
+    /// # Panics
+    /// There is no such family.
+    pub fn from_json(class_name: &str, json: &Value) -> Result<Self, ConfigError> {
+        let (_, read) = find(class_name).expect("a family");
+        read(json)
+    }
+
+    /// See [`Architecture::init`].
+    pub fn init(&self, device: &Device) -> Network {
+        self.architecture.init(device)
+    }
+
+    /// See [`Architecture::cost`].
+    pub fn cost(&self, height: usize, width: usize) -> Cost {
+        self.architecture.cost(height, width)
+    }
+
+    /// What training the network costs.
+    pub fn footprint(&self, training: &Training) -> Footprint {
+        let [height, width] = training.size;
+        let values = height * width * self.in_channels;
+        self.cost(height, width).footprint(training, values)
+    }
+
+    /// See [`Architecture::check_size`].
+    ///
+    /// # Errors
+    /// Why images of this size do not pass.
+    pub fn check_size(&self, height: usize, width: usize) -> Result<(), InputError> {
+        self.architecture.check_size(height, width)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use retrack_checkpoint::folder::{CLASSES, Class};
+
+    #[test]
+    fn every_class_of_folders_that_denoises_images_has_its_family() {
+        let classes = CLASSES
+            .iter()
+            .filter(|(_, class)| *class == Class::Unconditional);
+        let classes: Vec<&str> = classes.map(|(name, _)| *name).collect();
+        let families: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(classes, families);
+    }
+}

@@ -1,0 +1,154 @@
+//! What training a pipeline of latents takes: its networks are in memory one after another.
+
+use crate::conditional::{ConditionalCost, UNet2DConditionConfig};
+use crate::cost::{Footprint, HELD, Training};
+use crate::stable_diffusion::TEXTS_AT_ONCE;
+use crate::text::TextConfig;
+use crate::vae::AutoencoderConfig;
+
+/// What the parts of a pipeline cost, one after another in memory.
+#[derive(Debug, Clone)]
+pub(crate) struct Phases {
+    /// Bytes while texts are encoded, and while images are.
+    texts: f64,
+    images: f64,
+    denoiser: ConditionalCost,
+    /// Numbers in an image's latent, and in a text's hidden states.
+    latent: f64,
+    states: f64,
+}
+
+impl Phases {
+    /// Of images of this height and width.
+    pub(crate) fn of(
+        denoiser: &UNet2DConditionConfig,
+        autoencoder: &AutoencoderConfig,
+        text: &TextConfig,
+        [height, width]: [usize; 2],
+    ) -> Self {
+        let factor = 1 << (autoencoder.block_out_channels.len() - 1);
+        let (latent_height, latent_width) = (height / factor, width / factor);
+        let encoding = autoencoder.encoding_cost(height, width);
+        // An image as floats, and again on its way to the autoencoder.
+        let image = 3.0 * (height * width * autoencoder.in_channels) as f64;
+        let tokens = text.max_position_embeddings as f64;
+        // Of each layer the widest, its result and what attention makes.
+        let wide = (2 * text.encoder.intermediate_size + 6 * text.encoder.hidden_size) as f64;
+        Self {
+            texts: 4.0 * (text.parameters() as f64 + TEXTS_AT_ONCE as f64 * tokens * wide),
+            images: 4.0 * (encoding.parameters + encoding.activations + image),
+            denoiser: denoiser.cost(latent_height, latent_width),
+            latent: (latent_height * latent_width * autoencoder.latent_channels) as f64,
+            states: tokens * text.encoder.hidden_size as f64,
+        }
+    }
+
+    /// What training the denoiser takes.
+    pub(crate) fn footprint(&self, training: &Training) -> Footprint {
+        // Mean and deviation of each latent.
+        let latents = 2.0 * 4.0 * training.images as f64 * self.latent;
+        let states = 4.0 * training.texts as f64 * self.states;
+        let most = self.texts.max(self.images).max(self.training(training));
+        Footprint {
+            // Weights, where all are trained, and the optimizer's two moments; of adapters themselves.
+            state: 3.0 * 4.0 * self.denoiser.trained(training.rank),
+            held: vec![latents, states, HELD * most],
+        }
+    }
+
+    /// Bytes of weights, moments, gradients and what a step holds.
+    fn training(&self, training: &Training) -> f64 {
+        let (denoiser, rank) = (&self.denoiser, training.rank);
+        let trained = 4.0 * denoiser.trained(rank);
+        let adapters = if rank.is_some() { trained } else { 0.0 };
+        let second = if training.two_gradients { trained } else { 0.0 };
+        let step = denoiser.step(training.batch_size, rank);
+        4.0 * denoiser.parameters as f64
+            + adapters
+            + 2.0 * trained
+            + second
+            + step.gradients
+            + step.activations
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// Stable Diffusion 1.
+    fn phases(side: usize) -> Phases {
+        let list = |name: &str| vec![Value::from(name); 4];
+        let denoiser = UNet2DConditionConfig::from_json(&json!({"cross_attention_dim": 768}));
+        let autoencoder = AutoencoderConfig::from_json(&json!({
+            "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2,
+            "down_block_types": list("DownEncoderBlock2D"), "up_block_types": list("UpDecoderBlock2D")
+        }));
+        let text = TextConfig::from_json(&json!({
+            "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12
+        }));
+        let sizes = [side, side];
+        Phases::of(
+            &denoiser.unwrap(),
+            &autoencoder.unwrap(),
+            &text.unwrap(),
+            sizes,
+        )
+    }
+
+    fn training(side: usize, batch_size: usize, rank: Option<usize>) -> Training {
+        Training {
+            size: [side, side],
+            batch_size,
+            ema: false,
+            two_gradients: false,
+            rank,
+            images: 10,
+            texts: 2,
+        }
+    }
+
+    fn footprint(side: usize, batch_size: usize, rank: Option<usize>) -> Footprint {
+        phases(side).footprint(&training(side, batch_size, rank))
+    }
+
+    fn memory(side: usize, batch_size: usize, rank: Option<usize>) -> f64 {
+        footprint(side, batch_size, rank).held.iter().sum()
+    }
+
+    /// Measured with the published sizes, one image of 512 x 512: see SECURITY.md.
+    #[test]
+    fn stable_diffusion_needs_what_was_measured() {
+        // The program itself takes 64 MB.
+        let of = |rank| (64e6 + memory(512, 1, rank)) / 1e9;
+        let (full, adapters) = (of(None), of(Some(4)));
+        assert!((full / 14.6 - 1.0).abs() < 0.1, "{full}");
+        assert!((adapters / 4.2 - 1.0).abs() < 0.1, "{adapters}");
+    }
+
+    #[test]
+    fn more_images_need_more_and_adapters_need_less() {
+        for rank in [None, Some(4)] {
+            assert!(memory(512, 4, rank) > memory(512, 1, rank) + 5e8);
+            assert!(memory(768, 1, rank) > memory(512, 1, rank) + 3e8);
+        }
+        assert!(memory(512, 1, Some(128)) > memory(512, 1, Some(4)) + 1e8);
+        let state = |rank| footprint(512, 1, rank).state;
+        assert!(state(Some(4)) < state(None) / 100.0);
+        let two = Training {
+            two_gradients: true,
+            ..training(512, 1, None)
+        };
+        let two: f64 = phases(512).footprint(&two).held.iter().sum();
+        let more = two - memory(512, 1, None);
+        assert!((more - HELD * 4.0 * 859_520_964.0).abs() < 1e3, "{more}");
+    }
+
+    #[test]
+    fn a_large_image_is_refused_for_its_autoencoder() {
+        let phases = phases(4096);
+        assert!(phases.images > 20e9, "{}", phases.images);
+    }
+}

@@ -1,0 +1,73 @@
+//! How a trained network becomes a model folder, and what that folder then holds.
+
+use std::path::Path;
+
+use burn::tensor::{Device, Tensor};
+use retrack_networks::diffusion::Diffusion;
+use retrack_networks::lora;
+use retrack_networks::network::Network;
+
+use crate::failure::Failure;
+use crate::progress;
+use crate::reopened::{self, Reopened};
+use crate::unlearning::warn_of_copied;
+
+/// Folders of networks that no training of a text-to-image model's denoiser reaches.
+const UNTRAINED: [&str; 4] = ["text_encoder", "vae", "safety_checker", "image_encoder"];
+
+/// Where a network comes from, and where it goes.
+pub struct Delivery<'a> {
+    /// The model that training began with.
+    pub base: &'a dyn Diffusion,
+    /// An adapter was trained, not the network.
+    pub adapted: bool,
+    /// The hidden states of the run's texts, of a network that is told texts.
+    pub texts: Option<Tensor<3>>,
+    /// Where the new folder will be.
+    pub out: &'a Path,
+    pub device: &'a Device,
+}
+
+impl Delivery<'_> {
+    /// Writes the network into the folder `staged`, which is not there yet.
+    ///
+    /// # Errors
+    /// The system's; a value that the folder's type cannot hold.
+    pub fn write(&self, network: &Network, staged: &Path) -> Result<(), Failure> {
+        let folder = self.base.folder();
+        if self.adapted {
+            // The model as it was, and what it has to be taken with.
+            folder.write_beside(staged, lora::FILE_NAME, &lora::export(network)?)?;
+            progress::note(format!(
+                "the model in {} forgets only with its adapter {}: `retrack merge` folds it in",
+                self.out.display(),
+                lora::FILE_NAME
+            ));
+            return Ok(());
+        }
+        let written = self.base.write(network, staged);
+        let written = written.map_err(|error| reopened::failure(error, folder.can_convert()))?;
+        // Other weights of a folder may hold the old network.
+        let untrained = match self.texts {
+            Some(_) => &UNTRAINED[..],
+            None => &[],
+        };
+        warn_of_copied(written.copied_weights(), untrained);
+        Ok(())
+    }
+
+    /// Opens that folder as anybody would. `network`: what was written into it.
+    ///
+    /// # Errors
+    /// What is wrong with the folder.
+    pub fn reopen(&self, network: &Network, staged: &Path) -> Result<Reopened, Failure> {
+        let trained = Some(network);
+        match (self.base.as_latents(), &self.texts) {
+            (Some(base), Some(texts)) => {
+                let (base, texts) = (&base.model, texts.clone());
+                reopened::conditional(base, staged, trained, self.adapted, texts, self.device)
+            }
+            _ => reopened::image(self.base, staged, trained, self.device),
+        }
+    }
+}
