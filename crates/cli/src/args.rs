@@ -7,18 +7,21 @@ mod bench;
 mod command;
 mod data;
 mod measure;
+mod method;
 mod unlearn;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use retrack_unlearn::objective::Method;
 use serde::{Deserialize, Serialize};
 
 pub use self::bench::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
 pub use self::command::{command, parse};
 pub use self::data::{DataArgs, ReadingArgs};
 pub use self::measure::{EvaluateArgs, ExperimentArgs, Metric, PromptArgs, VerifyArgs};
-pub use self::unlearn::{DtypeName, MethodName, UnlearnArgs};
+pub use self::method::StrengthArgs;
+pub use self::unlearn::{DtypeName, UnlearnArgs};
 
 /// What options are about that `--help` leaves to `--help-all`.
 pub mod heading {
@@ -367,8 +370,8 @@ pub struct GradientArgs {
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Whose loss
-    #[arg(long, value_name = "M")]
-    pub method: MethodName,
+    #[arg(long, value_name = "M", value_parser = method::method())]
+    pub method: Method,
     /// Tensors: a batch; keys below
     #[arg(long, value_name = "BATCH.safetensors")]
     pub input: PathBuf,
@@ -378,15 +381,8 @@ pub struct GradientArgs {
     /// Replace the file if it is there
     #[arg(long)]
     pub force: bool,
-    /// Weight of forgetting against keeping (retrack, siss)
-    #[arg(long, value_name = "L", help_heading = heading::METHOD)]
-    pub lambda: Option<f64>,
-    /// Length of the subtracted gradient (siss)
-    #[arg(long, value_name = "R", help_heading = heading::METHOD)]
-    pub rescale: Option<f64>,
-    /// How strongly the forgetting gradient is kept (erasediff)
-    #[arg(long, value_name = "E", help_heading = heading::METHOD)]
-    pub eta: Option<f64>,
+    #[command(flatten)]
+    pub strengths: StrengthArgs,
     #[command(flatten)]
     pub machine: MachineArgs,
 }

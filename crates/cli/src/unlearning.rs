@@ -16,6 +16,7 @@ use retrack_networks::schedule::NoiseSchedule;
 use retrack_study::run::{EventLog, RunFolder};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
+use retrack_unlearn::recipe::Recipe;
 use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
@@ -27,7 +28,6 @@ use crate::progress::{self, say};
 use crate::remedy::{self, Situation};
 use crate::reopened::Reopened;
 use crate::session::{Observer, Session, Unobserved, keep};
-use crate::settings::Settings;
 use crate::space::{self, Needs};
 
 /// A run whose data is read and whose folder has begun.
@@ -141,7 +141,7 @@ impl Unlearning<'_> {
             network,
             schedule,
             device.clone().autodiff(),
-            settings.method.objective(),
+            settings.objective(),
             AdamW::new(settings.adamw.clone()),
             LearningRate::Constant {
                 rate: settings.learning_rate,
@@ -221,7 +221,7 @@ pub struct Outcome {
 impl Summary {
     pub fn new(
         args: &UnlearnArgs,
-        settings: &Settings,
+        settings: &Recipe,
         split: &Split,
         Outcome { last, report }: Outcome,
         folder: &RunFolder,

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, ValueEnum};
+use retrack_unlearn::objective::Method;
 use serde::{Deserialize, Serialize};
 
-use super::{DataArgs, MachineArgs, MethodName, SEL, SEL_LONG, SamplerName, heading};
+use super::{DataArgs, MachineArgs, SEL, SEL_LONG, SamplerName, heading, method};
 
 /// The metrics, as they are typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -209,9 +210,10 @@ pub struct ExperimentArgs {
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        default_value = "retrack,finetune,neggrad,erasediff,siss"
+        value_parser = method::method(),
+        default_value = method::all_methods()
     )]
-    pub methods: Vec<MethodName>,
+    pub methods: Vec<Method>,
     /// Seeds, such as 0,1,2 or 0-9 [default: the preset's]
     #[arg(long, value_name = "LIST")]
     pub seeds: Option<String>,

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args as ClapArgs, ValueEnum};
 use retrack_checkpoint::folder::Dtype;
 use retrack_data::neighbors::Neighbors;
-use serde::{Deserialize, Serialize};
+use retrack_unlearn::objective::Method;
 
-use super::{DataArgs, MachineArgs, SEL, SEL_LONG, heading};
+use super::method::method;
+use super::{DataArgs, MachineArgs, SEL, SEL_LONG, StrengthArgs, heading};
 
 /// What of a denoiser is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -33,22 +34,6 @@ impl From<DtypeName> for Dtype {
             DtypeName::Bf16 => Self::BF16,
         }
     }
-}
-
-/// The methods, as they are typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MethodName {
-    /// Lead the image's trajectory to its retained neighbors (arXiv 2509.13007)
-    Retrack,
-    /// Train on the retained images alone
-    Finetune,
-    /// Ascend the forgotten images' loss
-    Neggrad,
-    /// Push the forgotten images towards uniform noise (arXiv 2401.05779)
-    Erasediff,
-    /// Subtracted importance-sampled scores (ICLR 2025)
-    Siss,
 }
 
 const EXAMPLES: &str = "\
@@ -100,20 +85,13 @@ pub struct UnlearnArgs {
     #[arg(long, value_name = "R", help_heading = heading::TEXT_TO_IMAGE)]
     pub rank: Option<usize>,
     /// How to forget [default: retrack]
-    #[arg(long, value_name = "M")]
-    pub method: Option<MethodName>,
+    #[arg(long, value_name = "M", value_parser = method())]
+    pub method: Option<Method>,
     /// Nearest retained images that take the forgotten one's place, or all: every retained one, weighed at each step
     #[arg(long, value_name = "K|all", help_heading = heading::METHOD)]
     pub neighbors: Option<Neighbors>,
-    /// Weight of forgetting against keeping, 0 to 1 (retrack, siss)
-    #[arg(long, value_name = "L", help_heading = heading::METHOD)]
-    pub lambda: Option<f64>,
-    /// Length of the subtracted gradient (siss)
-    #[arg(long, value_name = "R", help_heading = heading::METHOD)]
-    pub rescale: Option<f64>,
-    /// How strongly the forgetting gradient is kept (erasediff)
-    #[arg(long, value_name = "E", help_heading = heading::METHOD)]
-    pub eta: Option<f64>,
+    #[command(flatten)]
+    pub strengths: StrengthArgs,
     /// Fine-tuning steps
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
@@ -209,9 +187,7 @@ impl UnlearnArgs {
             rank: None,
             method: None,
             neighbors: None,
-            lambda: None,
-            rescale: None,
-            eta: None,
+            strengths: StrengthArgs::default(),
             steps: None,
             batch_size: None,
             accumulate: None,

@@ -22,6 +22,7 @@ use retrack_data::{Dataset, Split};
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
 use retrack_study::run::{Difference, RunFolder, State, recorded_seconds};
+use retrack_unlearn::objective::Method;
 use retrack_unlearn::texts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -29,7 +30,7 @@ use serde_json::{Value, json};
 use self::pace::Pace;
 use self::summary::{caption, failures, notes, summarize, table};
 use super::unlearn::unlearn;
-use crate::args::{ExperimentArgs, MethodName, UnlearnArgs};
+use crate::args::{ExperimentArgs, UnlearnArgs};
 use crate::evaluation::{GUIDANCE, Missing, Protocol, Subject, once};
 use crate::evidence;
 use crate::evidence::compared::{self, compared, still_found};
@@ -39,7 +40,7 @@ use crate::folders::{as_path, digests, outside_all};
 use crate::latent::Opened;
 use crate::progress::say;
 use crate::remedy::{self, Situation};
-use crate::settings::{Experiment, Settings};
+use crate::settings::{self, Experiment};
 use crate::space::{LatentWork, Needs, Phases, Work};
 use crate::{interrupt, latent, machine, model, progress};
 
@@ -60,7 +61,7 @@ const KEPT: &str = "the runs that are complete are kept: the same command goes o
 enum Line {
     Original,
     Retrained,
-    Method(MethodName),
+    Method(Method),
 }
 
 impl Line {
@@ -68,10 +69,7 @@ impl Line {
         match self {
             Self::Original => "original".into(),
             Self::Retrained => "retrained".into(),
-            Self::Method(method) => {
-                let name = serde_json::to_value(method).expect("a name");
-                name.as_str().unwrap_or_default().to_string()
-            }
+            Self::Method(method) => method.name().into(),
         }
     }
 }
@@ -454,9 +452,9 @@ fn once_each(data: &Dataset, forget: &[String], rows: &[Vec<usize>]) -> Result<(
 /// Neighbors that one unlearning run looks for; 0 where it looks for none.
 fn neighbors_of_one(data: &Dataset, args: &UnlearnArgs) -> Result<usize, Failure> {
     let shape = data.shape();
-    let settings = Settings::resolve(args, shape.height, shape.width)?;
+    let settings = settings::resolve(args, shape.height, shape.width)?;
     Ok(match settings.neighbors {
-        Neighbors::Nearest(k) if settings.method.objective().draws().neighbors => k,
+        Neighbors::Nearest(k) if settings.objective().draws().neighbors => k,
         _ => 0,
     })
 }
@@ -595,7 +593,7 @@ impl Comparison<'_> {
         let settings = match &unlearning {
             Some(unlearning) => {
                 let shape = self.data.shape();
-                json!(Settings::resolve(unlearning, shape.height, shape.width)?)
+                json!(settings::resolve(unlearning, shape.height, shape.width)?)
             }
             None => Value::Null,
         };
@@ -683,7 +681,7 @@ impl Comparison<'_> {
         Ok(seconds)
     }
 
-    fn unlearn_args(&self, run: &Run, method: MethodName) -> UnlearnArgs {
+    fn unlearn_args(&self, run: &Run, method: Method) -> UnlearnArgs {
         let out = self.args.out.join("models").join(run.name());
         UnlearnArgs {
             method: Some(method),
@@ -719,9 +717,8 @@ fn needs_of_one(
     copied: u64,
 ) -> Result<Needs, Failure> {
     let shape = data.shape();
-    let settings = Settings::resolve(args, shape.height, shape.width)?;
-    let draws = settings.method.objective().draws();
-    let two_gradients = draws.uniform || draws.mixture.is_some();
+    let settings = settings::resolve(args, shape.height, shape.width)?;
+    let two_gradients = settings.objective().two_gradients();
     match opened {
         Opened::Image(opened) => Work {
             cost: opened.config.cost(shape.height, shape.width),

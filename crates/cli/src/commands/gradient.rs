@@ -9,10 +9,10 @@ use retrack_networks::denoiser::Denoiser;
 use retrack_networks::parameters;
 use retrack_networks::schedule::NoiseSchedule;
 use retrack_unlearn::batch::{Batch, Candidates, Draws, Noised};
-use retrack_unlearn::objective::{Method, Pass, Sums};
+use retrack_unlearn::objective::{Objective, Pass, Sums};
 
 use super::tensors::{self, Tensors};
-use crate::args::{GradientArgs, MethodName};
+use crate::args::GradientArgs;
 use crate::failure::Failure;
 use crate::folders::{new_file_beside, outside};
 use crate::latent::{self, Network};
@@ -51,7 +51,7 @@ pub fn run(args: &GradientArgs) -> Result<(), Failure> {
             )?;
             let schedule = NoiseSchedule::new(&opened.scheduler);
             let input = Tensors::read(&args.input)?;
-            let texts = Texts::read(&input, &method(args)?.objective().draws())?;
+            let texts = Texts::read(&input, &objective(args)?.draws())?;
             let labels = |stream: &str, images| texts.labels(&input, stream, images).map(Some);
             let batch = batch(args, &input, &schedule, &labels)?;
             let states = TensorData::new(texts.states.clone(), texts.shape);
@@ -131,7 +131,7 @@ fn batch(
     schedule: &NoiseSchedule,
     labels: Labels,
 ) -> Result<Batch<'static>, Failure> {
-    let draws = method(args)?.objective().draws();
+    let draws = objective(args)?.draws();
     let noised = |stream: &str| noised(input, stream, schedule, labels);
     let forget = draws.forget.then(|| noised("forget")).transpose()?;
     let retain = draws.retain.then(|| noised("retain")).transpose()?;
@@ -188,7 +188,7 @@ fn write<M: Module + Denoiser>(
     device: &Device,
     batch: &Batch,
 ) -> Result<(), Failure> {
-    let objective = method(args)?.objective();
+    let objective = objective(args)?;
     let pass = Pass {
         network,
         schedule,
@@ -212,46 +212,20 @@ fn write<M: Module + Denoiser>(
     tensors::write(&args.output, &output)
 }
 
-/// The method with its options, the paper's where none is given.
-fn method(args: &GradientArgs) -> Result<Method, Failure> {
-    let finite = |name: &str, value: Option<f64>| match value {
-        Some(value) if !value.is_finite() => Err(Failure::input(format!(
-            "--{name} is {value}; give a number"
-        ))),
-        value => Ok(value),
-    };
-    let lambda = finite("lambda", args.lambda)?;
-    let rescale = finite("rescale", args.rescale)?;
-    let eta = finite("eta", args.eta)?;
-    let mut method: Method = args.method.to_default();
-    match &mut method {
-        Method::Retrack { lambda: own } => *own = lambda.unwrap_or(*own),
-        Method::Erasediff { eta: own } => *own = eta.unwrap_or(*own),
-        Method::Siss {
-            lambda: own,
-            rescale: length,
-        } => {
-            *own = lambda.unwrap_or(*own);
-            *length = rescale.unwrap_or(*length);
+/// The method's objective with the strengths that are given, the paper's where none is.
+fn objective(args: &GradientArgs) -> Result<Box<dyn Objective>, Failure> {
+    let method = args.method;
+    let mut strengths = method.defaults();
+    for (name, value) in args.strengths.iter() {
+        if !value.is_finite() {
+            return Err(Failure::input(format!(
+                "--{name} is {value}; give a number"
+            )));
         }
-        Method::Finetune | Method::Neggrad => {}
+        strengths.set(name, value);
     }
-    method.check().map_err(Failure::input)?;
-    Ok(method)
-}
-
-impl MethodName {
-    /// The method with the paper's options.
-    fn to_default(self) -> Method {
-        let name = match self {
-            Self::Retrack => "retrack",
-            Self::Finetune => "finetune",
-            Self::Neggrad => "neggrad",
-            Self::Erasediff => "erasediff",
-            Self::Siss => "siss",
-        };
-        name.parse().expect("every name is a method's")
-    }
+    method.check(&strengths).map_err(Failure::input)?;
+    Ok(method.objective(&strengths))
 }
 
 fn noised(

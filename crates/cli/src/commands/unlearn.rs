@@ -9,6 +9,7 @@ use retrack_data::{Dataset, Split};
 use retrack_networks::model::Model;
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_study::run::RunFolder;
+use retrack_unlearn::recipe::Recipe;
 use serde_json::{Value, json};
 
 use super::unlearn_text;
@@ -19,7 +20,7 @@ use crate::folders::{as_path, digests, existing, outside, outside_all};
 use crate::latent::{self, Opened};
 use crate::progress::say;
 use crate::reopened::{self, Reopened};
-use crate::settings::{self, Settings};
+use crate::settings;
 use crate::space::Work;
 use crate::unlearning::{
     Delivery, Outcome, Summary, Unlearning, fits, planned, publish, report_split, warn_of_copied,
@@ -110,9 +111,9 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     let network = opened.network(&device.clone().autodiff())?;
     let data = model::open_data(&args.data, &opened)?;
     let shape = data.shape();
-    let settings = Settings::resolve(args, shape.height, shape.width)?;
+    let settings = settings::resolve(args, shape.height, shape.width)?;
     settings::note_source(args, false, shape.height, shape.width);
-    let objective = settings.method.objective();
+    let objective = settings.objective();
 
     let rows = model::select(&args.forget, &data)?;
     let nearest = match settings.neighbors {
@@ -147,7 +148,6 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
     model::check_labels(&data, &split.forget, &opened.config)?;
 
     let config = resolved(args, &settings, &opened, &data, &split)?;
-    let draws = objective.draws();
     let needs = Work {
         cost: opened.config.cost(shape.height, shape.width),
         data: &data,
@@ -157,7 +157,7 @@ pub fn unlearn(args: &UnlearnArgs) -> Result<Option<Summary>, Failure> {
         checkpoint_every: args.checkpoint_every,
         model: copied,
         ema: false,
-        two_gradients: draws.uniform || draws.mixture.is_some(),
+        two_gradients: objective.two_gradients(),
     }
     .needs()?;
     if !fits(args, config.clone(), &needs)? {
@@ -247,7 +247,7 @@ impl Delivery<UNet2DModel> for Images<'_> {
 /// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
 fn resolved(
     args: &UnlearnArgs,
-    settings: &Settings,
+    settings: &Recipe,
     model: &retrack_networks::model::Model,
     data: &Dataset,
     split: &Split,

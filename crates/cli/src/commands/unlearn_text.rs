@@ -12,6 +12,7 @@ use retrack_networks::random::Random;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_study::run::{Existing, RunFolder};
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
+use retrack_unlearn::recipe::{Recipe, TEXT_TO_IMAGE};
 use retrack_unlearn::texts::{Prompts, Texts};
 use serde_json::{Value, json};
 
@@ -21,7 +22,7 @@ use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::digests;
 use crate::reopened::{self, Reopened};
-use crate::settings::{self, Settings, TEXT_TO_IMAGE};
+use crate::settings;
 use crate::space::{LatentWork, Phases};
 use crate::unlearning::{
     Delivery, Outcome, Summary, Unlearning, fits, publish, report_split, warn_of_copied,
@@ -82,9 +83,9 @@ pub fn unlearn(
         preset: args.preset.clone().or(Some(TEXT_TO_IMAGE.into())),
         ..args.clone()
     };
-    let settings = Settings::resolve(&with_preset, shape.height, shape.width)?;
+    let settings = settings::resolve(&with_preset, shape.height, shape.width)?;
     settings::note_source(args, true, shape.height, shape.width);
-    let objective = settings.method.objective();
+    let objective = settings.objective();
 
     let rows = model::select(&args.forget, &data)?;
     let mut split = Split::new(&data, &rows, model::BUDGET)?;
@@ -103,7 +104,6 @@ pub fn unlearn(
     }
     let texts = read_texts(args, &data, &split)?;
     let config = resolved(args, &settings, opened, &data, &split, &texts)?;
-    let draws = objective.draws();
     let needs = LatentWork {
         phases: Phases::new(opened, shape),
         data: &data,
@@ -115,7 +115,7 @@ pub fn unlearn(
         steps: settings.steps,
         checkpoint_every: args.checkpoint_every,
         model: copied,
-        two_gradients: draws.uniform || draws.mixture.is_some(),
+        two_gradients: objective.two_gradients(),
     }
     .needs()?;
     if args.dry_run {
@@ -353,7 +353,7 @@ fn distances(
 /// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
 fn resolved(
     args: &UnlearnArgs,
-    settings: &Settings,
+    settings: &Recipe,
     opened: &StableDiffusion,
     data: &Dataset,
     split: &Split,

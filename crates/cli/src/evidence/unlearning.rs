@@ -16,6 +16,7 @@ use retrack_networks::denoiser::Denoiser;
 use retrack_networks::schedule::SchedulerConfig;
 use retrack_study::run::{EventLog, RunFolder, Spent};
 use retrack_unlearn::images::Images;
+use retrack_unlearn::recipe::Recipe;
 use retrack_unlearn::texts::Texts;
 use retrack_unlearn::trainer::Trainer;
 use serde::{Deserialize, Serialize};
@@ -32,12 +33,12 @@ use crate::args::UnlearnArgs;
 use crate::failure::Failure;
 use crate::progress;
 use crate::reopened::{Reopened, WeightFacts};
-use crate::settings::{self, Settings};
+use crate::settings;
 
 /// What a run is about.
 pub struct Run<'a> {
     pub args: &'a UnlearnArgs,
-    pub settings: &'a Settings,
+    pub settings: &'a Recipe,
     /// The model's.
     pub folder: &'a ModelFolder,
     pub scheduler: &'a SchedulerConfig,
@@ -414,7 +415,7 @@ impl<'a> Evidence<'a> {
             .iter()
             .filter_map(|event| event["seconds"].as_f64())
             .sum();
-        let draws = settings.method.objective().draws();
+        let draws = settings.objective().draws();
         let streams = usize::from(draws.retain) + usize::from(draws.forget);
         let mut facts = vec![
             Fact::new("Steps", format!("{} in {seconds:.1} s", settings.steps)),

@@ -2,12 +2,11 @@
 
 use retrack_eval::distance::mean;
 use retrack_eval::report::{Outcome, Verdict};
-use retrack_unlearn::objective::Method;
+use retrack_unlearn::recipe::Recipe;
 
 use crate::args::UnlearnArgs;
 use crate::failure::Failure;
 use crate::remedy::{self, Situation};
-use crate::settings::Settings;
 
 /// So many of so many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -280,20 +279,15 @@ impl Findings {
 
 impl Advice {
     /// Of an unlearning run.
-    pub fn of_unlearning(args: &UnlearnArgs, settings: &Settings) -> Self {
-        let stronger = match settings.method {
-            Method::Finetune => {
-                "with --method retrack, because fine-tuning alone seldom forgets".to_string()
-            }
-            _ => format!(
+    pub fn of_unlearning(args: &UnlearnArgs, settings: &Recipe) -> Self {
+        let stronger = match settings.objective().draws().forget {
+            false => "with --method retrack, because fine-tuning alone seldom forgets".to_string(),
+            true => format!(
                 "with more --steps than {} or a higher --lr than {:e}",
                 settings.steps, settings.learning_rate
             ),
         };
-        let softer = match settings.method {
-            Method::Retrack { .. } | Method::Siss { .. } => "fewer steps or a lower lambda",
-            _ => "fewer steps or a lower learning rate",
-        };
+        let gentler = settings.method.about().gentler;
         Self {
             found: format!(
                 "unlearn again {stronger}, into another --out; what stays retained and is nearly a copy teaches the \
@@ -306,7 +300,10 @@ impl Advice {
                 args.model.display()
             ),
             broken: format!("{}.", remedy::advice(Situation::Diverged)),
-            softer: softer.into(),
+            softer: format!(
+                "fewer steps or a lower {}",
+                gentler.unwrap_or("learning rate")
+            ),
         }
     }
 

@@ -304,7 +304,16 @@ fn messages_name_only_options_of_the_commands_that_show_them() {
         .canonicalize()
         .unwrap();
     let mut files = Vec::new();
-    for part in ["checkpoint", "cli", "data", "eval", "kernels", "networks", "study", "unlearn"] {
+    for part in [
+        "checkpoint",
+        "cli",
+        "data",
+        "eval",
+        "kernels",
+        "networks",
+        "study",
+        "unlearn",
+    ] {
         sources(&crates.join(part).join("src"), &mut files);
     }
     let (mut wrong, mut seen, mut lines) = (Vec::new(), 0, 0);

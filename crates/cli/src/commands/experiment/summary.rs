@@ -162,8 +162,10 @@ pub(super) fn caption(
 
 #[cfg(test)]
 mod tests {
+    use retrack_unlearn::objective::{Method, NegGrad, Siss};
+
     use super::*;
-    use crate::args::{MethodName, Metric};
+    use crate::args::Metric;
     use crate::evaluation::Missing;
     use retrack_eval::score::Score;
 
@@ -213,8 +215,8 @@ mod tests {
         assert_eq!(notes(&outcomes), failed);
         let lines = [
             Line::Original,
-            Line::Method(MethodName::Siss),
-            Line::Method(MethodName::Neggrad),
+            Line::Method(Method::of::<Siss>()),
+            Line::Method(Method::of::<NegGrad>()),
         ];
         let table = table(&lines, &outcomes);
         let cells: Vec<&str> = table.rows.iter().map(|row| row[1].as_str()).collect();
