@@ -5,7 +5,7 @@
 //! ```
 //! use retrack_unlearn::recipe::{Layer, Overlay, Recipe};
 //!
-//! let typed = Layer { steps: Some(20), ..Layer::default() };
+//! let typed: Layer = Layer { steps: Some(20), ..Layer::default() };
 //! let file = Layer::parse("method = \"siss\"\n[strength]\nsiss_lambda = 0.25\n")?;
 //! let recipe = typed.over(file).over(Layer::preset("cifar10")?).recipe()?;
 //! assert_eq!((recipe.method.name(), recipe.steps, recipe.batch_size), ("siss", 20, 128));
