@@ -7,14 +7,18 @@
 //!
 //! An entry is written before its file, so a kill leaves no file of ours unlisted. A file that is being replaced has two
 //! digests meanwhile.
+//!
+//! The list also says which command wrote the folder: another command does not replace its results.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
 use crate::folder::{FILES_LIST, sha256_file};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::durable;
@@ -32,6 +36,8 @@ pub enum WrittenError {
     InTheWay { path: PathBuf },
     #[error("{}: not retrack's list of the files that it wrote: {problem}; move it away, or choose another output folder", path.display())]
     List { path: PathBuf, problem: String },
+    #[error("{}: holds what `retrack {command}` wrote, which no other command replaces; choose another output folder", path.display())]
+    OtherCommand { path: PathBuf, command: Command },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
 }
@@ -54,10 +60,40 @@ pub enum Owner {
     Other,
 }
 
+/// A command that writes into an output folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Command {
+    Demo,
+    Evaluate,
+    Experiment,
+    Merge,
+    Sample,
+    Train,
+    Unlearn,
+}
+
+impl Command {
+    /// The one that a run's configuration names.
+    pub fn of(config: &Value) -> Option<Self> {
+        Self::deserialize(&config["command"]).ok()
+    }
+}
+
+impl fmt::Display for Command {
+    /// As it is typed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
 /// The files of an output folder that this tool wrote.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Written {
+    /// The command that wrote the folder first. Lists of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<Command>,
     /// By path, with `/` between names: SHA-256 in lower-case hexadecimal.
     files: BTreeMap<String, BTreeSet<String>>,
 }
@@ -141,6 +177,29 @@ impl Written {
         self.files.keys().map(PathBuf::from).collect()
     }
 
+    /// Whether one of the files is there. What Git reads stays where somebody empties the folder by `rm -r out/*`.
+    fn is_there(&self, out: &Path) -> bool {
+        let mut paths = self.files.keys().map(Path::new);
+        paths.any(|path| !belongs_to_git(path) && out.join(path).symlink_metadata().is_ok())
+    }
+
+    /// The command whose files are there, as far as it is known.
+    pub fn writer(&self, out: &Path) -> Option<Command> {
+        self.command.filter(|_| self.is_there(out))
+    }
+
+    /// Has the folder be this command's from now on, unless there are files of an earlier version, which are anybody's.
+    ///
+    /// # Errors
+    /// [`WrittenError::OtherCommand`].
+    pub fn take_for(&mut self, command: Command, out: &Path) -> Result<(), WrittenError> {
+        not_of_another(self.writer(out), command, out)?;
+        if !self.is_there(out) {
+            self.command = Some(command);
+        }
+        Ok(())
+    }
+
     /// Whose `path` in the folder is. A file of ours is read whole.
     ///
     /// # Errors
@@ -202,6 +261,24 @@ impl Written {
     }
 }
 
+/// Refuses a folder that another command than `command` wrote.
+///
+/// # Errors
+/// [`WrittenError::OtherCommand`].
+pub fn not_of_another(
+    writer: Option<Command>,
+    command: Command,
+    out: &Path,
+) -> Result<(), WrittenError> {
+    match writer.filter(|&writer| writer != command) {
+        Some(command) => Err(WrittenError::OtherCommand {
+            path: out.to_path_buf(),
+            command,
+        }),
+        None => Ok(()),
+    }
+}
+
 /// The SHA-256 of bytes, as the list has it.
 pub fn digest(content: &[u8]) -> String {
     hex(&Sha256::digest(content))
@@ -246,6 +323,12 @@ fn is_plain(path: &Path) -> bool {
         && parts.all(|part| matches!(part, Component::Normal(part) if part != ".git"))
 }
 
+/// Whether a file says how Git treats others: the output folder's own stays.
+pub fn belongs_to_git(file: &Path) -> bool {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    [".gitattributes", ".gitignore", ".gitmodules"].contains(&&*name)
+}
+
 /// Files (and links) below a folder, sorted; links are not followed.
 pub fn files_below(root: &Path) -> io::Result<Vec<PathBuf>> {
     let (mut files, mut folders) = (Vec::new(), vec![PathBuf::new()]);
@@ -288,13 +371,15 @@ impl Output {
     /// there. Changes nothing.
     ///
     /// # Errors
-    /// Somebody else's file in the way; without `replace`, one of ours too.
+    /// A folder that another command wrote; somebody else's file in the way; without `replace`, one of ours too.
     pub fn open(
         out: &Path,
+        command: Command,
         replace: bool,
         may_write: fn(&Path) -> bool,
     ) -> Result<Self, OutputError> {
-        let written = Written::read(out)?.unwrap_or_default();
+        let mut written = Written::read(out)?.unwrap_or_default();
+        written.take_for(command, out)?;
         let mut there = Vec::new();
         match fs::read_dir(out) {
             Ok(entries) => {

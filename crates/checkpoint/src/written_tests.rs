@@ -89,6 +89,7 @@ fn a_list_that_names_what_it_cannot_own_is_refused() {
         "{}",
         "{\"files\": {\"a\": \"00\"}}",
         "{\"files\": {}, \"more\": 1}",
+        "{\"command\": \"make\", \"files\": {}}",
     ] {
         fs::write(out.path().join(NAME), text).unwrap();
         assert!(Written::read(out.path()).is_err(), "{text}");
@@ -114,7 +115,7 @@ fn an_output_replaces_its_own_files_and_refuses_before_it_writes_over_others() {
             .collect()
     };
     let open = |replace| {
-        Output::open(out.path(), replace, |path| {
+        Output::open(out.path(), Command::Evaluate, replace, |path| {
             all(path) && ![Path::new("notes"), Path::new("b")].contains(&path)
         })
     };
@@ -157,4 +158,27 @@ fn what_was_being_replaced_when_the_process_died_is_still_ours() {
             Owner::Ours
         );
     }
+}
+
+#[test]
+fn a_folder_is_the_commands_that_wrote_it_while_one_of_its_files_is_there() {
+    let out = folder(&[]);
+    let open = |command| Output::open(out.path(), command, true, all);
+    let put = |command| {
+        let mut output = open(command).unwrap();
+        output.put(&[("a".into(), b"1".to_vec())]).unwrap();
+    };
+    put(Command::Sample);
+    let text = fs::read_to_string(out.path().join(NAME)).unwrap();
+    assert!(text.contains("\"command\": \"sample\""), "{text}");
+    let refused = open(Command::Evaluate).unwrap_err().to_string();
+    assert!(refused.contains("`retrack sample`"), "{refused}");
+    put(Command::Sample);
+    fs::remove_file(out.path().join("a")).unwrap();
+    put(Command::Evaluate);
+    assert!(open(Command::Sample).is_err());
+    // As an earlier version left it: anybody's, and it stays so.
+    list(&[("a", "1")]).save(out.path()).unwrap();
+    put(Command::Sample);
+    put(Command::Evaluate);
 }

@@ -4,24 +4,26 @@
 //! [`heading`] are for `--help-all`, which shows everything.
 
 mod bench;
+mod choice;
 mod command;
 mod data;
 mod measure;
-mod method;
+mod strengths;
 mod unlearn;
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
+use retrack_study::names::{DtypeName, SamplerName};
 use retrack_unlearn::objective::Method;
-use serde::{Deserialize, Serialize};
 
 pub use self::bench::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
+use self::choice::one_of;
 pub use self::command::{command, parse};
 pub use self::data::{DataArgs, ReadingArgs};
-pub use self::measure::{EvaluateArgs, ExperimentArgs, Metric, PromptArgs, VerifyArgs};
-pub use self::method::StrengthArgs;
-pub use self::unlearn::{DtypeName, UnlearnArgs};
+pub use self::measure::{EvaluateArgs, ExperimentArgs, VerifyArgs};
+pub use self::strengths::StrengthArgs;
+pub use self::unlearn::UnlearnArgs;
 
 /// What options are about that `--help` leaves to `--help-all`.
 pub mod heading {
@@ -234,15 +236,6 @@ pub struct NeighborsArgs {
     pub threads: Option<usize>,
 }
 
-/// The samplers, as they are typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SamplerName {
-    Ddpm,
-    Ddim,
-    Pndm,
-}
-
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -260,7 +253,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "S")]
     pub steps: Option<usize>,
     /// How to denoise [default: the model's own scheduler]
-    #[arg(long)]
+    #[arg(long, value_parser = one_of::<SamplerName>())]
     pub scheduler: Option<SamplerName>,
     /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S")]
@@ -313,7 +306,7 @@ pub struct MergeArgs {
     #[arg(long)]
     pub force: bool,
     /// Element type of the UNet's written weights: f32 keeps what 16 bits would round away [default: the model's own]
-    #[arg(long, value_name = "T")]
+    #[arg(long, value_name = "T", value_parser = one_of::<DtypeName>())]
     pub dtype: Option<DtypeName>,
 }
 
@@ -370,7 +363,7 @@ pub struct GradientArgs {
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Whose loss
-    #[arg(long, value_name = "M", value_parser = method::method())]
+    #[arg(long, value_name = "M", value_parser = one_of::<Method>())]
     pub method: Method,
     /// Tensors: a batch; keys below
     #[arg(long, value_name = "BATCH.safetensors")]

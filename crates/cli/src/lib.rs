@@ -2,33 +2,23 @@
 //!
 //! A library so that tests can reach it; its interface is the binary's.
 
-mod arch;
 mod args;
 mod commands;
-mod evaluation;
-mod evidence;
-mod failure;
-mod folders;
 mod interrupt;
-mod latent;
 mod machine;
-mod model;
 mod progress;
 mod remedy;
-mod reopened;
-mod session;
-mod settings;
-mod space;
-mod training_view;
-mod unlearning;
 
 use std::process::ExitCode;
+
+use retrack_study::interrupt::kept;
+use retrack_study::settings;
 
 /// Does what the command line says; the process's exit code.
 pub fn run() -> ExitCode {
     let args = args::parse();
-    progress::set_volume(args.volume.quiet, args.volume.verbose);
-    interrupt::kept("nothing was written");
+    progress::begin(args.volume.quiet, args.volume.verbose);
+    kept("nothing was written");
     match interrupt::listen().and_then(|()| commands::run(args)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

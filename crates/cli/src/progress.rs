@@ -2,6 +2,7 @@
 
 mod line;
 mod screen;
+mod terminal;
 mod wrap;
 
 use std::borrow::Cow;
@@ -12,8 +13,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
 pub use self::line::duration;
+pub use self::screen::clear;
 use self::screen::{SCREEN, Screen};
-pub use self::screen::{activity, bar, clear, phase, stage};
+pub use self::terminal::Printed;
+use self::terminal::Terminal;
 use self::wrap::wrap;
 
 /// How much is said on the way: 0 warnings and errors, 1 progress and notes too, 2 details as well.
@@ -22,8 +25,9 @@ static VOLUME: AtomicU8 = AtomicU8::new(1);
 /// When the process began, nearly.
 static START: OnceLock<Instant> = OnceLock::new();
 
-/// Says less or more from now on.
-pub fn set_volume(quiet: bool, verbose: bool) {
+/// Says less or more from now on, and what a study says too.
+pub fn begin(quiet: bool, verbose: bool) {
+    retrack_study::progress::listen(Box::new(Terminal));
     START.get_or_init(Instant::now);
     let volume = match (quiet, verbose) {
         (true, _) => 0,

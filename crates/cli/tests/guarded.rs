@@ -4,9 +4,12 @@ mod support;
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
-use std::path::Path;
 
-use retrack_checkpoint::written::{NAME as LIST, Written, digest};
+use burn::tensor::Device;
+use retrack_checkpoint::written::{NAME as LIST, digest};
+use retrack_networks::lora;
+use retrack_networks::random::Random;
+use retrack_networks::stable_diffusion::ConditionalModel;
 use support::Folder;
 
 const UNLEARN: &str =
@@ -14,28 +17,12 @@ const UNLEARN: &str =
 const TRAIN: &str = "train --arch tiny.json --batch-size 4 --warmup 2";
 const MEASURE: &str = "--data photos --forget row:3 --threshold 1 --samples 2 --metrics frequency";
 
-fn folder() -> Folder {
-    let folder = Folder::with_model_and_photos();
-    folder.tiny_arch(serde_json::json!({}));
-    folder
-}
-
-/// Writes the list of a folder as if these files were the tool's.
-fn claim(folder: &Folder, out: &str, files: &[&str]) {
-    let mut list = Written::default();
-    for name in files {
-        let content = folder.read(&format!("{out}/{name}"));
-        list.add(Path::new(name), digest(&content));
-    }
-    list.save(&folder.path(out)).unwrap();
-}
-
 #[test]
 fn an_input_in_the_output_folder_is_not_replaced_by_what_is_made_of_it() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     let images = folder.idx(8, 8, 2);
     let name = images.strip_prefix("digits/").unwrap();
-    claim(&folder, "digits", &[name, "train-labels-idx1-ubyte"]);
+    folder.claim("digits", &[name, "train-labels-idx1-ubyte"]);
     folder.write("out/settings.toml", "steps = 2");
     folder.write("out/adapter.safetensors", "weights");
     folder.write("out/captions.json", "{}");
@@ -47,7 +34,7 @@ fn an_input_in_the_output_folder_is_not_replaced_by_what_is_made_of_it() {
         "captions.json",
         "tiny.json",
     ];
-    claim(&folder, "out", &ours);
+    folder.claim("out", &ours);
     folder.model("folder_pipeline_safetensors", "out/retrained");
     let unlearn = format!("{UNLEARN} --steps 1 --out out --data photos");
     let experiment =
@@ -117,7 +104,7 @@ fn an_input_in_the_output_folder_is_not_replaced_by_what_is_made_of_it() {
 
 #[test]
 fn a_configuration_of_somebody_else_makes_no_run_of_a_folder() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     for config in [
         r#"{"command": "make all"}"#,
         r#"{"command": "train"}"#,
@@ -152,8 +139,106 @@ fn short(folder: &Folder) {
 }
 
 #[test]
+fn no_command_replaces_what_another_one_wrote() {
+    let folder = Folder::with_all_to_train();
+    short(&folder);
+    folder.model("pipeline_sd1", "adapted");
+    let model = ConditionalModel::open(&folder.path("adapted")).unwrap();
+    let network = lora::attach(model.network(&Device::flex()).unwrap(), 2, &Random::new(5));
+    let tensors = lora::export(&network).unwrap();
+    let adapter = folder.path("adapter");
+    let written = model
+        .folder
+        .write_beside(&adapter, lora::FILE_NAME, &tensors);
+    written.unwrap();
+    let commands = [
+        ("demo", "demo --out".to_string()),
+        (
+            "evaluate",
+            format!("evaluate --model model {MEASURE} --steps 2 --out"),
+        ),
+        (
+            "merge",
+            "merge --model adapted --adapter adapter --out".into(),
+        ),
+        (
+            "sample",
+            "sample --model model --count 1 --steps 2 --out".into(),
+        ),
+        ("train", format!("{TRAIN} --steps 1 --data photos --out")),
+        (
+            "unlearn",
+            format!("{UNLEARN} --steps 1 --data photos --out"),
+        ),
+    ];
+    let experiment = |out: &str| EXPERIMENT.replace("--out out", &format!("--out {out}"));
+    for (writer, line) in &commands[1..] {
+        folder.done(&format!("{line} {writer}"));
+    }
+    folder.done(&experiment("experiment"));
+    // A demo takes long.
+    folder.write("demo/before.png", "pixels");
+    let list = format!(
+        r#"{{"command": "demo", "files": {{"before.png": ["{}"]}}}}"#,
+        digest(b"pixels")
+    );
+    folder.write(&format!("demo/{LIST}"), list);
+    let writers = commands.iter().map(|(writer, _)| *writer);
+    for writer in writers.chain(["experiment"]) {
+        for (command, line) in commands.iter().filter(|(command, _)| *command != writer) {
+            let says = match *command {
+                "sample" => format!("{writer}: holds something else than samples"),
+                _ => format!("{writer}: holds what `retrack {writer}` wrote"),
+            };
+            for more in ["", " --force"] {
+                let line = format!("{line} {writer}{more}");
+                folder.refused(&line, &[&says, "choose another"]);
+            }
+        }
+        if writer != "experiment" {
+            folder.refused(
+                &experiment(writer),
+                &[writer, "no experiment", "choose another"],
+            );
+        }
+    }
+    // Each its own.
+    for (writer, line) in &commands[1..] {
+        folder.done(&format!("{line} {writer} --force"));
+    }
+    folder.done(&experiment("experiment"));
+    // `rm -r unlearn/*` leaves what begins with a dot.
+    for name in folder.files("unlearn").into_keys() {
+        if !name.starts_with('.') && !name.ends_with('/') {
+            fs::remove_file(folder.path("unlearn").join(name)).unwrap();
+        }
+    }
+    assert!(folder.path("unlearn/.gitignore").exists());
+    folder.done(&format!("{} unlearn", commands[1].1));
+    folder.refused(
+        &format!("{} unlearn --force", commands[5].1),
+        &["`retrack evaluate`"],
+    );
+}
+
+#[test]
+fn an_interrupted_run_is_not_replaced_by_another_command() {
+    let folder = Folder::with_all_to_train();
+    let long = format!("{TRAIN} --data photos --checkpoint-every 1 --out out");
+    folder.kill_after_two_checkpoints(&format!("{long} --steps 500"), "out");
+    let line = format!("{UNLEARN} --steps 1 --data photos --out out");
+    for more in ["", " --force"] {
+        folder.refused(
+            &format!("{line}{more}"),
+            &["out: holds what `retrack train` wrote", "choose another"],
+        );
+    }
+    folder.done(&format!("{long} --steps 1 --force"));
+}
+
+#[test]
 fn an_experiment_that_was_killed_while_a_run_began_goes_on() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     short(&folder);
     // Before it had written what is compared.
     folder.write(
@@ -194,7 +279,7 @@ fn an_experiment_that_was_killed_while_a_run_began_goes_on() {
 
 #[test]
 fn files_that_a_kill_left_incomplete_hold_nobody_up_and_go() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     let sample = "sample --model model --count 1 --steps 2 --out out";
     let unlearn = format!("{UNLEARN} --steps 1 --data photos --out out");
     for line in [sample.to_string(), unlearn] {
@@ -216,7 +301,7 @@ fn files_that_a_kill_left_incomplete_hold_nobody_up_and_go() {
 
 #[test]
 fn two_commands_never_draw_into_one_folder() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.write("out/lock", "retrack 4321\n");
     let file = fs::File::open(folder.path("out/lock")).unwrap();
     file.lock().unwrap();
@@ -234,7 +319,7 @@ fn two_commands_never_draw_into_one_folder() {
 
 #[test]
 fn a_run_goes_on_whatever_its_inputs_are_called() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     for line in [UNLEARN, TRAIN] {
         let line = format!("{line} --steps 200 --checkpoint-every 1 --data photos --out out");
         folder.kill_after_two_checkpoints(&line, "out");
@@ -253,7 +338,7 @@ fn a_run_goes_on_whatever_its_inputs_are_called() {
 
 #[test]
 fn a_training_that_ended_stays_ended_where_its_checkpoint_was_damaged() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     let line = format!("{TRAIN} --data photos --out out");
     folder.done(&format!("{line} --steps 4"));
     let path = folder.path("out/run/checkpoint-00000004.safetensors");

@@ -24,12 +24,6 @@ const UNLEARN: &str = "unlearn --model model --data photos --forget row:3 --neig
 const TRAIN: &str = "train --data photos --arch tiny.json --batch-size 4 --warmup 5 --steps 30 --checkpoint-every 1";
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
 
-fn folder() -> Folder {
-    let folder = Folder::with_model_and_photos();
-    folder.tiny_arch(serde_json::json!({}));
-    folder
-}
-
 /// Starts `line` and kills it when `moment` says so; whether it was killed before its end.
 fn kill_when(folder: &Folder, line: &str, mut moment: impl FnMut() -> bool) -> bool {
     let mut child = Guard(folder.command(line).stderr(Stdio::null()).spawn().unwrap());
@@ -54,7 +48,7 @@ fn finish(folder: &Folder, line: &str, out: &str) {
 
 /// Kills at random moments of the whole run's time, and resumes.
 fn killed_at_random(line: &str) {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     let start = Instant::now();
     folder.done(&format!("{line} --out whole"));
     let whole_time = start.elapsed();
@@ -104,7 +98,7 @@ fn training_that_is_killed_at_random_moments_ends_with_the_same_weights() {
 
 #[test]
 fn kills_while_a_checkpoint_or_the_model_is_written_cost_nothing() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     for (line, name) in [(UNLEARN, "unlearn"), (TRAIN, "train")] {
         folder.done(&format!("{line} --out {name}"));
         let mut whole = folder.files(name);
@@ -154,7 +148,7 @@ fn kills_while_a_checkpoint_or_the_model_is_written_cost_nothing() {
 
 #[test]
 fn a_run_with_force_that_is_killed_at_any_moment_loses_nothing() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     for line in [UNLEARN, TRAIN] {
         let forced = format!("{line} --seed 1");
         folder.done(&format!("{line} --out old"));
@@ -238,7 +232,7 @@ fn copy(folder: &Folder, from: &str, to: &str) {
 
 #[test]
 fn a_finished_run_that_is_killed_as_it_begins_to_go_on_still_goes_on() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     let line = TRAIN.replace(" --steps 30", "");
     folder.done(&format!("{line} --steps 10 --out old"));
     copy(&folder, "old", "whole");
@@ -295,7 +289,7 @@ fn a_finished_run_that_is_killed_as_it_begins_to_go_on_still_goes_on() {
 
 #[test]
 fn a_disk_that_takes_no_more_costs_no_checkpoint() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.done(&format!("{UNLEARN} --out whole"));
     let line = format!("{UNLEARN} --out parts");
     folder.kill_after_two_checkpoints(&line, "parts");
@@ -413,7 +407,7 @@ fn merging_into_a_link_or_a_mount_point_replaces_the_model_there() {
 
 #[test]
 fn a_full_file_system_in_the_middle_of_a_checkpoint_costs_no_checkpoint() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.done(&format!("{UNLEARN} --out whole"));
     let Some(small) = Small::mount(folder.path("small")) else {
         return;
@@ -498,7 +492,7 @@ fn goes_on_elsewhere(folder: &Folder, out: &Path) {
 
 #[test]
 fn two_runs_never_write_to_one_folder() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     for line in [UNLEARN, TRAIN] {
         let line = line.replace("--steps 30", "--steps 100000");
         let line = format!("{line} --out out");

@@ -14,27 +14,9 @@ const UNLEARN: &str =
 const TRAIN: &str = "train --data photos --arch tiny.json --batch-size 4 --warmup 2";
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
 
-fn folder() -> Folder {
-    let folder = Folder::with_model_and_photos();
-    folder.tiny_arch(serde_json::json!({}));
-    folder
-}
-
-/// Writes the list of a folder as if these files were the tool's.
-fn claim(folder: &Folder, out: &str, files: &[&str]) {
-    let mut list = Written::default();
-    for name in files {
-        list.add(
-            Path::new(name),
-            digest(&folder.read(&format!("{out}/{name}"))),
-        );
-    }
-    list.save(&folder.path(out)).unwrap();
-}
-
 #[test]
 fn demo_with_force_in_a_folder_that_is_no_demos_leaves_it_as_it_is() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.write("x/model/weights.bin", "somebody's");
     folder.write("x/report.html", "a thesis");
     folder.write("x/metrics.json", "{}");
@@ -43,7 +25,7 @@ fn demo_with_force_in_a_folder_that_is_no_demos_leaves_it_as_it_is() {
     }
     // Not even where a list lies: this file is not in it.
     folder.write("x/before.png", "an old demo's");
-    claim(&folder, "x", &["before.png"]);
+    folder.claim("x", &["before.png"]);
     for file in ["x/metrics.json", "x/report.html"] {
         folder.refused("demo --out x --force", &[file, "not written by retrack"]);
         fs::remove_file(folder.path(file)).unwrap();
@@ -69,9 +51,12 @@ fn demo_with_force_in_a_folder_that_is_no_demos_leaves_it_as_it_is() {
 
 #[test]
 fn force_replaces_what_retrack_wrote_and_nothing_else() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     for (first, second) in [(UNLEARN, TRAIN), (TRAIN, UNLEARN), (UNLEARN, UNLEARN)] {
         folder.done(&format!("{first} --steps 2 --out out"));
+        if first != second {
+            folder.make_list_anybodys("out");
+        }
         let theirs = [
             (".git/HEAD", "ref: refs/heads/main"),
             (".gitattributes", "*.safetensors filter=lfs"),
@@ -120,8 +105,9 @@ fn force_replaces_what_retrack_wrote_and_nothing_else() {
 
 #[test]
 fn a_file_that_was_changed_since_is_refused_by_name_before_any_work() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.done(&format!("{UNLEARN} --steps 2 --out out"));
+    folder.make_list_anybodys("out");
     for name in ["README.md", WEIGHTS, "run/config.json", "run/events.jsonl"] {
         let before = folder.read(&format!("out/{name}"));
         folder.write(&format!("out/{name}"), [&before[..], b" "].concat());
@@ -142,8 +128,9 @@ fn a_file_that_was_changed_since_is_refused_by_name_before_any_work() {
 
 #[test]
 fn what_has_a_name_of_a_run_in_a_finished_one_and_is_not_its_own_is_refused_before_any_work() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.done(&format!("{TRAIN} --steps 2 --out out"));
+    folder.make_list_anybodys("out");
     let lines = [
         format!("{TRAIN} --steps 1 --out out --force"),
         format!("{UNLEARN} --steps 1 --out out --force"),
@@ -193,7 +180,7 @@ fn what_has_a_name_of_a_run_in_a_finished_one_and_is_not_its_own_is_refused_befo
 
 #[test]
 fn a_model_that_retrack_did_not_write_is_not_replaced() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.model("folder_f16_bin", "cloned");
     folder.write("cloned/.git/HEAD", "ref: refs/heads/main");
     for line in [UNLEARN, TRAIN] {
@@ -232,7 +219,7 @@ fn a_model_that_retrack_did_not_write_is_not_replaced() {
 #[cfg(unix)]
 #[test]
 fn links_in_an_output_folder_are_not_followed() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.done(&format!("{UNLEARN} --steps 1 --out out"));
     fs::rename(folder.path("out/unet"), folder.path("elsewhere")).unwrap();
     std::os::unix::fs::symlink(folder.path("elsewhere"), folder.path("out/unet")).unwrap();
@@ -268,7 +255,7 @@ fn during(folder: &Folder, line: &str, out: &str, meanwhile: impl FnOnce()) -> (
 
 #[test]
 fn what_comes_into_the_folder_during_a_run_stays() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     for line in [UNLEARN, TRAIN] {
         let line = format!("{line} --steps 60 --out out");
         let theirs = [
@@ -294,7 +281,7 @@ fn what_comes_into_the_folder_during_a_run_stays() {
 
 #[test]
 fn what_comes_in_the_models_place_during_a_run_stops_it_and_the_model_waits() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     for line in [UNLEARN, TRAIN] {
         folder.done(&format!("{line} --steps 60 --out whole"));
         let line = format!("{line} --steps 60 --out out");
@@ -321,7 +308,7 @@ fn what_comes_in_the_models_place_during_a_run_stops_it_and_the_model_waits() {
 
 #[test]
 fn force_over_an_interrupted_run_leaves_what_is_not_its_own() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     for line in [UNLEARN, TRAIN] {
         folder.kill_after_two_checkpoints(
             &format!("{line} --steps 500 --checkpoint-every 1 --out out"),
@@ -346,7 +333,7 @@ fn force_over_an_interrupted_run_leaves_what_is_not_its_own() {
 
 #[test]
 fn a_lock_file_of_somebody_else_is_not_emptied() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.write("out/run/lock", "the number of my bicycle");
     folder.refused(
         &format!("{UNLEARN} --steps 1 --out out"),
@@ -368,7 +355,7 @@ fn a_lock_file_of_somebody_else_is_not_emptied() {
 
 #[test]
 fn samples_of_two_models_do_not_mix_and_no_picture_is_written_over() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     let sample = "sample --model model --steps 1";
     folder.done(&format!("{sample} --count 3 --out samples"));
     let again = format!("{sample} --count 2 --seed 1 --out samples");
@@ -405,7 +392,7 @@ fn samples_of_two_models_do_not_mix_and_no_picture_is_written_over() {
 
 #[test]
 fn a_file_that_is_there_is_written_over_only_by_force() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.write("precious", "mine");
     folder.write("grid.png", "mine");
     let input = format!(
@@ -458,7 +445,7 @@ fn a_file_that_is_there_is_written_over_only_by_force() {
 
 #[test]
 fn an_evaluation_replaces_only_an_evaluation() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     let line = "evaluate --model model --data photos --forget row:3 --threshold 1 --samples 2 \
                 --metrics frequency --steps 2 --out report";
     folder.write("report/report.html", "a thesis");
@@ -491,7 +478,7 @@ fn an_evaluation_replaces_only_an_evaluation() {
 
 #[test]
 fn an_experiment_does_not_write_over_a_summary_that_was_edited() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.write(
         "small.toml",
         "neighbors = 2\nsteps = 1\nbatch_size = 2\n\n[experiment]\nsampling_steps = 2\n",
@@ -511,7 +498,7 @@ fn an_experiment_does_not_write_over_a_summary_that_was_edited() {
 
 #[test]
 fn every_file_that_an_experiment_wrote_is_in_a_list() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.write(
         "small.toml",
         "neighbors = 2\nsteps = 1\nbatch_size = 2\n\n[experiment]\nsampling_steps = 2\n",
@@ -552,7 +539,7 @@ fn every_file_that_an_experiment_wrote_is_in_a_list() {
 
 #[test]
 fn merge_replaces_only_what_retrack_wrote() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.model("folder_f16_bin", "cloned");
     // Whether or not there is an adapter, nothing is removed.
     let before = folder.files("cloned");
@@ -566,7 +553,7 @@ fn merge_replaces_only_what_retrack_wrote() {
 
 #[test]
 fn the_card_of_the_first_base_model_is_not_lost_when_its_offspring_is_a_base() {
-    let folder = folder();
+    let folder = Folder::with_all_to_train();
     folder.write("model/README.md", "the first");
     folder.done(&format!("{UNLEARN} --steps 1 --out second"));
     assert_eq!(folder.read("second/README.base.md"), b"the first");

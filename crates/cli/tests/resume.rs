@@ -365,7 +365,8 @@ fn force_replaces_a_model_folder_that_retrack_wrote_as_a_whole() {
     };
     assert_eq!(names("old"), names("fresh"));
     assert!(folder.read(&format!("old/{WEIGHTS}")) == folder.read(&format!("fresh/{WEIGHTS}")));
-    // A finished run is a model folder too.
+    // A finished run is a model folder too, where no list says whose.
+    folder.make_list_anybodys("fresh");
     folder.done(&format!("{} --out fresh --force", short(TRAIN)));
     assert_eq!(events(&folder, "fresh").len(), 1);
     assert_eq!(

@@ -213,6 +213,58 @@ fn training_keeps_its_step_and_a_second_signal_ends_it_at_once() {
 }
 
 #[test]
+fn a_second_signal_while_the_result_is_looked_at_costs_no_step() {
+    let folder = Folder::new();
+    let assets = support::parity().join("../../assets");
+    let line = format!(
+        "unlearn --model {0}/base-model --data {0}/digits.parquet --forget label:10 --preset demo --batch-size 4 \
+         --steps 3",
+        assets.canonicalize().unwrap().display()
+    );
+    folder.done(&format!("{line} --out whole"));
+    let line = format!("{line} --out out");
+    let child = folder
+        .command(&line)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut child = Guard(child);
+    let mut pipe = child.0.stderr.take().unwrap();
+    // The folder is written and opened again.
+    while !folder.path("out/run/model/model_index.json").exists() {
+        assert!(child.0.try_wait().unwrap().is_none(), "ended too early");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    send(&child, "INT");
+    std::thread::sleep(Duration::from_millis(400));
+    send(&child, "INT");
+    let status = child.0.wait().unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(&mut pipe, &mut said).unwrap();
+    assert_eq!(status.code(), Some(130), "{said}");
+    for part in [
+        "stopping once the result is written",
+        "interrupted a second time",
+        "the same command with --resume goes on",
+    ] {
+        assert!(said.contains(part), "{said}");
+    }
+    assert_clean(&folder, &line);
+    assert!(!folder.path("out/model_index.json").exists());
+    let said = folder.done(&format!("{line} --resume")).stderr;
+    assert!(said.contains("resuming after step 3"), "{said}");
+    let events = |out: &str| support::events(&folder, out);
+    let errors = |out: &str| events(out).last().unwrap()["forgotten_error"].clone();
+    assert_eq!(events("out").len(), 3);
+    assert!(errors("out").is_f64());
+    assert_eq!(errors("out"), errors("whole"));
+    let (mut whole, mut resumed) = (folder.files("whole"), folder.files("out"));
+    support::drop_timed(&mut whole);
+    support::drop_timed(&mut resumed);
+    support::assert_same_files(&whole, &resumed, "resumed");
+}
+
+#[test]
 fn one_signal_that_is_sent_twice_keeps_the_step() {
     let folder = Folder::with_model_and_photos();
     folder.tiny_arch(serde_json::json!({}));

@@ -88,6 +88,38 @@ fn an_experiment_says_how_many_runs_there_are_and_how_long_the_rest_takes() {
 }
 
 #[test]
+fn what_verbose_commands_name_is_there_and_as_their_options_have_it() {
+    let folder = Folder::with_model_and_photos();
+    let line = "unlearn --model model --data photos --forget row:3 --neighbors 4 --steps 1 --batch-size 2 \
+                --accumulate 1 --out out -v";
+    let said = folder.done(line).stderr;
+    let mut written = Vec::new();
+    for name in said.lines().filter_map(|line| line.split_once("  wrote ")) {
+        let (name, _) = name.1.rsplit_once(" (").unwrap();
+        assert!(folder.path(name).exists(), "{name}: {said}");
+        written.push(name);
+    }
+    assert!(written.contains(&"out/README.md"), "{said}");
+    let sample = "sample --model model --count 1 --steps 2 --out a.png -v";
+    for (more, class) in [
+        ("", "DDPMScheduler"),
+        (" --scheduler ddim", "DDIMScheduler"),
+    ] {
+        let said = folder.done(&format!("{sample}{more}")).stderr;
+        assert!(
+            said.contains(&format!("1 images by {class} in 2 steps")),
+            "{said}"
+        );
+    }
+    let nll = EVALUATE.replace("frequency,injection", "nll");
+    let said = folder.done(&format!("{nll} --out nll -v")).stderr;
+    assert!(
+        said.contains("likelihood (1/1): 1000 timesteps in "),
+        "{said}"
+    );
+}
+
+#[test]
 fn every_command_can_be_quiet_and_tell_more() {
     let folder = Folder::with_model_and_photos();
     folder.done("unlearn --model model --data photos --forget row:3 --neighbors 4 --steps 2 --batch-size 2 --accumulate 1 --out made");

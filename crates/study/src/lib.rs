@@ -1,6 +1,33 @@
-//! An unlearning run from a model folder to a model folder: its settings, its record and where its model goes.
+//! A run from a model folder to a model folder: unlearn, write, open again, measure, and keep the record.
+//!
+//! [`unlearn`](unlearn::unlearn) makes a model forget; [`evaluation`] measures models, [`evidence`] is what a person reads.
+//! What is said on the way goes to a [front end](progress::Front).
 
+pub mod arch;
+pub mod choice;
+pub mod evaluation;
 pub mod event_log;
+pub mod evidence;
+pub mod failure;
+pub mod folders;
+pub mod interrupt;
+pub mod latent;
+pub mod machine;
+pub mod model;
+pub mod names;
+pub mod observer;
+pub mod progress;
 pub mod publish;
+pub mod reopened;
 pub mod run;
+pub mod session;
+pub mod settings;
+pub mod situation;
+pub mod source;
+pub mod space;
+pub mod task;
 pub mod tensorboard;
+pub mod training_view;
+pub mod unlearn;
+pub mod unlearn_text;
+pub mod unlearning;

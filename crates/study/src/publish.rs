@@ -9,7 +9,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use retrack_checkpoint::durable;
-use retrack_checkpoint::written::{self, Owner, Written, WrittenError, files_below};
+use retrack_checkpoint::written::{
+    self, Command, Owner, Written, WrittenError, belongs_to_git, files_below,
+};
 
 /// Without it a folder is no model to anybody: the old one goes first, the new one comes last.
 const INDEX: [&str; 2] = ["model_index.json", "config.json"];
@@ -28,7 +30,7 @@ const WEIGHTS: [&str; 8] = [
 
 /// Moves the files below `staged` to `out`. Files of the output folder's list that are not among them are removed, if
 /// they are what was written; the list becomes that of the new files and of those that `record` returns, which is called
-/// after the moves. `.gitattributes` and the like stay as they are. Returns weight files of somebody else beside the new
+/// after the moves. The list says that `command` wrote it. `.gitattributes` and the like stay as they are. Returns weight files of somebody else beside the new
 /// files, which a program may read in place of them.
 ///
 /// # Errors
@@ -38,6 +40,7 @@ pub fn publish(
     out: &Path,
     staged: &Path,
     mark: &Path,
+    command: Option<Command>,
     record: impl FnOnce() -> io::Result<Vec<PathBuf>>,
 ) -> Result<Vec<PathBuf>, WrittenError> {
     let io_error = |source| WrittenError::Io {
@@ -99,17 +102,12 @@ pub fn publish(
         remove_empty_folders(staged).map_err(io_error)?;
     }
     let mut list = new.clone();
+    list.command = command;
     for file in &record {
         list.set(file, written::sha256(&out.join(file))?);
     }
     list.save(out)?;
     foreign_weights(out, &new).map_err(io_error)
-}
-
-/// Whether a file says how Git treats others: the output folder's own stays.
-pub(crate) fn belongs_to_git(file: &Path) -> bool {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    [".gitattributes", ".gitignore", ".gitmodules"].contains(&&*name)
 }
 
 /// Removes a folder of empty folders.
@@ -201,6 +199,7 @@ mod tests {
                 &self.path("out"),
                 &self.path("new"),
                 &self.path("mark"),
+                None,
                 record,
             )
         }

@@ -19,11 +19,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use crate::event_log::EventLog;
-use crate::publish::{belongs_to_git, publish, remove_empty_folders};
+use crate::publish::{publish, remove_empty_folders};
 use crate::tensorboard::{EventWriter, TensorboardError};
 use retrack_checkpoint::durable;
 use retrack_checkpoint::lock::{self, Lock, LockError};
-use retrack_checkpoint::written::{self, Owner, Written, WrittenError, files_below};
+use retrack_checkpoint::written::{
+    self, Command, Owner, Written, WrittenError, belongs_to_git, files_below,
+};
 
 /// Why a run folder cannot be used. What to do about it depends on the command, which adds it.
 #[derive(Debug, thiserror::Error)]
@@ -162,22 +164,34 @@ pub struct RunFolder {
     spent: Cell<Spent>,
     /// The files of the model that it will hold.
     planned: Vec<PathBuf>,
+    /// Whose run it is.
+    command: Option<Command>,
     _lock: Lock,
 }
 
 impl RunFolder {
-    /// Checks `out` without changing anything. `planned`: the files of the model that will be written there, by path, as
-    /// far as they are known.
+    /// Checks `out` for a run of `command` without changing anything. `planned`: the files of the model that will be
+    /// written there, by path, as far as they are known.
     ///
     /// # Errors
-    /// A folder that `existing` does not cover, or that another process writes to; a file of somebody else that would be
-    /// replaced.
-    pub fn check(out: &Path, existing: Existing, planned: &[PathBuf]) -> Result<(), RunError> {
+    /// A folder that `existing` does not cover, that another command wrote, or that another process writes to; a file of
+    /// somebody else that would be replaced.
+    pub fn check(
+        out: &Path,
+        command: Command,
+        existing: Existing,
+        planned: &[PathBuf],
+    ) -> Result<(), RunError> {
         Lock::check(&out.join(FOLDER))?;
-        Self::check_contents(out, existing, planned)
+        Self::check_contents(out, Some(command), existing, planned)
     }
 
-    fn check_contents(out: &Path, existing: Existing, planned: &[PathBuf]) -> Result<(), RunError> {
+    fn check_contents(
+        out: &Path,
+        command: Option<Command>,
+        existing: Existing,
+        planned: &[PathBuf],
+    ) -> Result<(), RunError> {
         let path = out.to_path_buf();
         let io_error = |source| RunError::Unusable {
             path: out.to_path_buf(),
@@ -203,6 +217,14 @@ impl RunFolder {
         let interrupted = is_unfinished(out);
         let list = Written::read(out)?;
         names.retain(|name| name != written::NAME && !is_building(name));
+        if let (Some(command), Existing::Refuse | Existing::Force) = (command, existing) {
+            // An interrupted run is that of its configuration, whatever it was to replace.
+            let writer = match interrupted {
+                true => recorded_command(&folder),
+                false => list.as_ref().and_then(|list| list.writer(out)),
+            };
+            written::not_of_another(writer, command, out)?;
+        }
         match existing {
             Existing::Resume if !interrupted => {
                 return Err(RunError::NothingToResume { path });
@@ -246,10 +268,12 @@ impl RunFolder {
         config: &Value,
         planned: &[PathBuf],
     ) -> Result<Self, RunError> {
-        Self::check(out, existing, &[])?;
+        let command = Command::of(config);
+        Lock::check(&out.join(FOLDER))?;
+        Self::check_contents(out, command, existing, &[])?;
         let lock = Lock::take(&out.join(FOLDER))?;
         // Again, now that nobody else changes it.
-        Self::check_contents(out, existing, planned)?;
+        Self::check_contents(out, command, existing, planned)?;
         // Of a command that writes into the same folder without a run.
         if Lock::check(out).is_ok() {
             durable::remove_temporaries(out);
@@ -259,6 +283,7 @@ impl RunFolder {
             start: Instant::now(),
             spent: Cell::default(),
             planned: planned.to_vec(),
+            command,
             _lock: lock,
         };
         let path = run.folder().join(CONFIG);
@@ -553,7 +578,7 @@ impl RunFolder {
             Ok(record)
         };
         let (staged, mark) = (self.staged(), folder.join(MOVING));
-        let staying = publish(&self.out, &staged, &mark, record);
+        let staying = publish(&self.out, &staged, &mark, self.command, record);
         let staying = staying.map_err(|error| match error {
             WrittenError::InTheWay { path } => RunError::CameInTheWay { path, staged },
             error => error.into(),
@@ -696,17 +721,29 @@ fn is_unfinished(out: &Path) -> bool {
         && (is_config(&folder.join(CONFIG)) || out.join(written::NAME).is_file())
 }
 
-/// Whether a file is the configuration of a run: which command wrote it and which version, and what that worked on.
+/// Whether a file is the configuration of a run.
 fn is_config(path: &Path) -> bool {
+    command_of_config(path).is_some()
+}
+
+/// The command whose run's record lies in a folder.
+fn recorded_command(folder: &Path) -> Option<Command> {
+    command_of_config(&folder.join(CONFIG))
+}
+
+/// The command that a run's configuration names, with which version and what it worked on; `None` of another file.
+fn command_of_config(path: &Path) -> Option<Command> {
     let text = fs::read_to_string(path).unwrap_or_default();
     let json: Value = serde_json::from_str(&text).unwrap_or_default();
-    let text = |key: &str| json.get(key).and_then(Value::as_str);
-    let worked_on = match text("command") {
-        Some("train" | "unlearn") => "data_digest",
-        Some("merge") => "adapter_sha256",
-        _ => return false,
+    let command = Command::of(&json)?;
+    let worked_on = match command {
+        Command::Train | Command::Unlearn => "data_digest",
+        Command::Merge => "adapter_sha256",
+        _ => return None,
     };
-    text("version").is_some() && json.get(worked_on).is_some()
+    let is_whole =
+        json.get("version").is_some_and(Value::is_string) && json.get(worked_on).is_some();
+    is_whole.then_some(command)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Which images, and how they are read, as it is typed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use retrack_data::{Alpha, OpenOptions};
+use retrack_data::Alpha;
+use retrack_study::source::{DataSource, Reading};
 
 use super::heading;
 
@@ -33,21 +34,19 @@ pub struct ReadingArgs {
 }
 
 impl DataArgs {
-    /// The data set at a path, read as usual.
-    pub fn at(path: &Path) -> Self {
-        Self {
-            path: path.to_owned(),
-            reading: ReadingArgs::default(),
+    /// The data set that was typed.
+    pub fn source(&self) -> DataSource {
+        DataSource {
+            path: self.path.clone(),
+            reading: self.reading.reading(),
         }
     }
 }
 
 impl ReadingArgs {
-    /// For images of `channels` (of their own where it is `None`), `memory_budget` bytes of which may be kept.
-    pub fn options(&self, channels: Option<usize>, memory_budget: u64) -> OpenOptions {
-        OpenOptions {
-            channels,
-            memory_budget,
+    /// As it was typed.
+    pub fn reading(&self) -> Reading {
+        Reading {
             split: self.split.clone(),
             alpha: self.alpha,
         }

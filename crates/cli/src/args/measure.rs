@@ -2,41 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::Args as ClapArgs;
+use retrack_study::names::{Metric, SamplerName};
+use retrack_study::source::PromptOptions;
 use retrack_unlearn::objective::Method;
-use serde::{Deserialize, Serialize};
 
-use super::{DataArgs, MachineArgs, SEL, SEL_LONG, SamplerName, heading, method};
-
-/// The metrics, as they are typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Metric {
-    /// Samples that show any forgotten image (nearer than --threshold)
-    Frequency,
-    /// How often a forgotten image comes back from noise at a quarter of the schedule (nearer than --threshold)
-    Injection,
-    /// How similar to the forgotten image is what comes back from that noise, or for its prompt, by SSCD (--sscd)
-    Sscd,
-    /// Bits per dimension of the forgotten images
-    Nll,
-    /// Denoising loss of the forgotten images against images never seen (--controls)
-    Membership,
-    /// How near samples are to training images
-    Copies,
-    /// Quality of digits by this project's own classifier (28 x 28 gray)
-    Digits,
-    /// Frechet Inception distance to the retained images (--inception)
-    Fid,
-    /// Inception score (--inception)
-    Is,
-    /// Text-to-image: samples nearer to the mean of the forgotten images than to that of the others
-    Cluster,
-    /// Text-to-image: how good samples look, from 0 to 1 (--clip)
-    #[value(name = "clip-iqa")]
-    #[serde(rename = "clip-iqa")]
-    ClipIqa,
-}
+use super::strengths::all_methods;
+use super::{DataArgs, MachineArgs, SEL, SEL_LONG, heading, one_of};
 
 /// What is measured, and how.
 #[derive(Debug, Clone, ClapArgs)]
@@ -97,15 +69,13 @@ pub struct PromptArgs {
 }
 
 impl PromptArgs {
-    /// The first option that was typed, for models that take no text.
-    pub fn typed(&self) -> Option<&'static str> {
-        [
-            ("--prompt", self.prompt.is_some()),
-            ("--modified-prompt", !self.modified_prompt.is_empty()),
-            ("--guidance", self.guidance.is_some()),
-        ]
-        .into_iter()
-        .find_map(|(option, typed)| typed.then_some(option))
+    /// As it was typed.
+    pub fn options(&self) -> PromptOptions {
+        PromptOptions {
+            prompt: self.prompt.clone(),
+            modified_prompt: self.modified_prompt.clone(),
+            guidance: self.guidance,
+        }
     }
 }
 
@@ -141,7 +111,7 @@ pub struct EvaluateArgs {
     #[command(flatten)]
     pub prompts: PromptArgs,
     /// What to measure [default: frequency,injection,copies; text-to-image: cluster,sscd,clip-iqa]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = one_of::<Metric>())]
     pub metrics: Option<Vec<Metric>>,
     #[command(flatten)]
     pub protocol: ProtocolArgs,
@@ -149,7 +119,7 @@ pub struct EvaluateArgs {
     #[arg(long, value_name = "S", help_heading = heading::SAMPLING)]
     pub steps: Option<usize>,
     /// How to denoise [default: the model's own scheduler; text-to-image: ddpm]
-    #[arg(long, help_heading = heading::SAMPLING)]
+    #[arg(long, value_parser = one_of::<SamplerName>(), help_heading = heading::SAMPLING)]
     pub scheduler: Option<SamplerName>,
     /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S", help_heading = heading::SAMPLING)]
@@ -210,15 +180,15 @@ pub struct ExperimentArgs {
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        value_parser = method::method(),
-        default_value = method::all_methods()
+        value_parser = one_of::<Method>(),
+        default_value = all_methods()
     )]
     pub methods: Vec<Method>,
     /// Seeds, such as 0,1,2 or 0-9 [default: the preset's]
     #[arg(long, value_name = "LIST")]
     pub seeds: Option<String>,
     /// What to measure [default: the preset's]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = one_of::<Metric>())]
     pub metrics: Option<Vec<Metric>>,
     #[command(flatten)]
     pub protocol: ProtocolArgs,

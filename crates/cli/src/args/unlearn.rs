@@ -1,40 +1,15 @@
 //! `retrack unlearn` as it is typed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, ValueEnum};
-use retrack_checkpoint::folder::Dtype;
+use clap::Args as ClapArgs;
 use retrack_data::neighbors::Neighbors;
+use retrack_study::names::{DtypeName, TrainedPart};
+use retrack_study::task::Task;
 use retrack_unlearn::objective::Method;
+use retrack_unlearn::recipe::Layer;
 
-use super::method::method;
-use super::{DataArgs, MachineArgs, SEL, SEL_LONG, StrengthArgs, heading};
-
-/// What of a denoiser is trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TrainedPart {
-    All,
-    /// Low-rank adapters of the attention layers.
-    Lora,
-}
-
-/// Element types of weights, as they are typed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum DtypeName {
-    F32,
-    F16,
-    Bf16,
-}
-
-impl From<DtypeName> for Dtype {
-    fn from(name: DtypeName) -> Self {
-        match name {
-            DtypeName::F32 => Self::F32,
-            DtypeName::F16 => Self::F16,
-            DtypeName::Bf16 => Self::BF16,
-        }
-    }
-}
+use super::{DataArgs, MachineArgs, SEL, SEL_LONG, StrengthArgs, heading, one_of};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -79,13 +54,13 @@ pub struct UnlearnArgs {
     pub captions: Option<String>,
     /// Text-to-image: what is trained. `lora` leaves the model as it is and writes pytorch_lora_weights.safetensors
     /// beside it, for diffusers' load_lora_weights or `retrack merge`; a usual --lr for it is 1e-4 [default: all]
-    #[arg(long, value_name = "PART", help_heading = heading::TEXT_TO_IMAGE)]
+    #[arg(long, value_name = "PART", value_parser = one_of::<TrainedPart>(), help_heading = heading::TEXT_TO_IMAGE)]
     pub train: Option<TrainedPart>,
     /// Rank of the adapters of `--train lora` [default: 4]
     #[arg(long, value_name = "R", help_heading = heading::TEXT_TO_IMAGE)]
     pub rank: Option<usize>,
     /// How to forget [default: retrack]
-    #[arg(long, value_name = "M", value_parser = method())]
+    #[arg(long, value_name = "M", value_parser = one_of::<Method>())]
     pub method: Option<Method>,
     /// Nearest retained images that take the forgotten one's place, or all: every retained one, weighed at each step
     #[arg(long, value_name = "K|all", help_heading = heading::METHOD)]
@@ -124,7 +99,7 @@ pub struct UnlearnArgs {
     #[arg(long)]
     pub force: bool,
     /// Element type of the written weights: f32 keeps what 16 bits would round away [default: the model's own]
-    #[arg(long, value_name = "T", help_heading = heading::OUTPUT)]
+    #[arg(long, value_name = "T", value_parser = one_of::<DtypeName>(), help_heading = heading::OUTPUT)]
     pub dtype: Option<DtypeName>,
     /// Where the key of the report's digests is, or goes: never in --out, which may be passed on [default: OUT.digest-key
     /// beside --out]
@@ -156,56 +131,46 @@ pub struct UnlearnArgs {
 }
 
 impl UnlearnArgs {
-    /// Rank of the adapters that are trained; `None` where the whole network is.
-    pub fn adapter_rank(&self) -> Result<Option<usize>, &'static str> {
-        match (self.train, self.rank) {
-            (_, Some(0)) => Err("--rank is 0; give at least 1"),
-            (Some(TrainedPart::Lora), rank) => Ok(Some(rank.unwrap_or(4))),
-            (_, Some(_)) => Err("--rank is that of adapters; give --train lora with it"),
-            (_, None) => Ok(None),
+    /// What the command is to do.
+    pub fn task(&self) -> Task {
+        let args = self.clone();
+        let mut recipe = Layer {
+            method: args.method,
+            neighbors: args.neighbors,
+            steps: args.steps,
+            batch_size: args.batch_size,
+            accumulate: args.accumulate,
+            learning_rate: args.lr,
+            seed: args.seed,
+            ..Layer::default()
+        };
+        for (name, value) in args.strengths.iter() {
+            recipe.set_strength(name, value);
         }
-    }
-
-    /// The command with its required options alone.
-    pub fn plain(
-        model: &Path,
-        data: &DataArgs,
-        forget: &str,
-        out: &Path,
-        machine: &MachineArgs,
-    ) -> Self {
-        Self {
-            model: model.into(),
-            data: data.clone(),
-            forget: vec![forget.into()],
-            out: out.into(),
-            prompt: None,
-            forget_prompt: None,
-            retain_prompt: None,
-            captions: None,
-            train: None,
-            rank: None,
-            method: None,
-            neighbors: None,
-            strengths: StrengthArgs::default(),
-            steps: None,
-            batch_size: None,
-            accumulate: None,
-            lr: None,
-            seed: None,
-            preset: None,
-            config: None,
-            checkpoint_every: None,
-            resume: false,
-            force: false,
-            dtype: None,
-            key: None,
-            show_forgotten: false,
-            no_report: false,
-            fail_if_found: false,
-            dry_run: false,
-            json: false,
-            machine: machine.clone(),
+        Task {
+            model: args.model,
+            data: args.data.source(),
+            forget: args.forget,
+            out: args.out,
+            prompt: args.prompt,
+            forget_prompt: args.forget_prompt,
+            retain_prompt: args.retain_prompt,
+            captions: args.captions,
+            train: args.train,
+            rank: args.rank,
+            recipe,
+            preset: args.preset,
+            config: args.config,
+            checkpoint_every: args.checkpoint_every,
+            resume: args.resume,
+            force: args.force,
+            dtype: args.dtype,
+            key: args.key,
+            show_forgotten: args.show_forgotten,
+            no_report: args.no_report,
+            must_look: args.fail_if_found,
+            dry_run: args.dry_run,
+            device: args.machine.device,
         }
     }
 }

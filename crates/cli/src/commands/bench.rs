@@ -22,10 +22,10 @@ use retrack_unlearn::trainer::Trainer;
 use serde_json::{Value, json};
 
 use crate::args::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
-use crate::evidence::peak_memory_bytes;
-use crate::failure::Failure;
-use crate::machine;
 use crate::progress::say;
+use retrack_study::evidence::peak_memory_bytes;
+use retrack_study::failure::Failure;
+use retrack_study::machine;
 
 /// Retained neighbors of each forgotten image: the published experiments' number.
 const NEIGHBORS: usize = 10;

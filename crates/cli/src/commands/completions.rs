@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use crate::args::{CompletionsArgs, command};
-use crate::failure::Failure;
+use retrack_study::failure::Failure;
 
 pub fn run(args: &CompletionsArgs) -> Result<(), Failure> {
     let mut script = Vec::new();

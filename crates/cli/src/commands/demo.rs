@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use retrack_checkpoint::durable;
 use retrack_checkpoint::lock::{self, Lock};
 use retrack_checkpoint::words::counted;
-use retrack_checkpoint::written::{Output, Written, WrittenError};
+use retrack_checkpoint::written::{Command, Output, Written, WrittenError};
 use retrack_data::pixels::{to_byte, to_unit};
 use retrack_data::{Dataset, Split};
 use retrack_eval::distance::{mean, pairwise, to_nearest};
@@ -23,13 +23,17 @@ use retrack_networks::unet2d::UNet2DModel;
 use retrack_study::run::{Existing, RunError, RunFolder};
 use serde_json::json;
 
-use super::unlearn::unlearn;
-use crate::args::{DataArgs, DemoArgs, UnlearnArgs};
-use crate::evidence::{self, Findings, Forgotten, Rule, Tally, show_samples};
-use crate::failure::Failure;
-use crate::model::{self, Samples};
-use crate::progress::say;
-use crate::{interrupt, machine, progress};
+use crate::args::DemoArgs;
+use crate::progress;
+use crate::progress::{Printed, say};
+use retrack_study::evidence::{self, Findings, Forgotten, Rule, Tally, show_samples};
+use retrack_study::failure::Failure;
+use retrack_study::model::{self, Samples};
+use retrack_study::source::DataSource;
+use retrack_study::task::Task;
+use retrack_study::unlearn::unlearn;
+use retrack_study::{interrupt, machine};
+use retrack_unlearn::recipe::Layer;
 
 const DIGITS: &[u8] = include_bytes!("../../../../assets/digits.parquet");
 
@@ -85,7 +89,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let start = Instant::now();
     let device = machine::device(&args.machine.device)?;
     if !args.force {
-        RunFolder::check(&args.out, Existing::Refuse, &[])?;
+        RunFolder::check(&args.out, Command::Demo, Existing::Refuse, &[])?;
     }
     let _lock = Lock::take(&args.out)?;
     let mut output = open(&args.out, args.force)?;
@@ -107,8 +111,11 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let before = base.sample(args, &device)?;
 
     progress::note("2/4  unlearning the T-shirt");
-    let mut unlearning =
-        unlearn(&unlearn_args(args, &base_path, &data_path, &model_path))?.expect("not a dry run");
+    let mut unlearning = unlearn(
+        &unlearn_args(args, &base_path, &data_path, &model_path),
+        &mut Printed,
+    )?
+    .expect("not a dry run");
 
     interrupt::at_once(&kept);
 
@@ -117,7 +124,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let after = new.sample(args, &device)?;
 
     progress::note("4/4  noising the T-shirt half-way and denoising it with both models");
-    let data = model::open_data(&DataArgs::at(&data_path), &base.model)?;
+    let data = model::open_data(&DataSource::at(&data_path), &base.model)?;
     let image_len = data.shape().bytes();
     let mut shirt = vec![0; image_len];
     data.read(unlearning.forget[0], &mut shirt)?;
@@ -208,14 +215,21 @@ fn open(out: &Path, force: bool) -> Result<Output, Failure> {
         let path = out.to_path_buf();
         return Err(RunError::NotOurs { path }.into());
     }
-    let output = Output::open(out, force, |path| mine().contains(&path.to_path_buf()))?;
+    let output = Output::open(out, Command::Demo, force, |path| {
+        mine().contains(&path.to_path_buf())
+    })?;
     let model = out.join(MODEL);
     if model.is_symlink() {
         return Err(WrittenError::InTheWay { path: model }.into());
     }
     let files = BASE.map(|(name, _)| PathBuf::from(name)).to_vec();
     let cards = evidence::card::names(&files);
-    RunFolder::check(&model, Existing::Force, &[files, cards].concat())?;
+    RunFolder::check(
+        &model,
+        Command::Unlearn,
+        Existing::Force,
+        &[files, cards].concat(),
+    )?;
     Ok(output)
 }
 
@@ -229,14 +243,23 @@ fn mine() -> Vec<PathBuf> {
 }
 
 /// The demo's own settings: the published ones suit a network eight times as large.
-fn unlearn_args(args: &DemoArgs, base: &Path, data: &Path, out: &Path) -> UnlearnArgs {
-    UnlearnArgs {
-        seed: Some(args.seed),
+fn unlearn_args(args: &DemoArgs, base: &Path, data: &Path, out: &Path) -> Task {
+    Task {
+        recipe: Layer {
+            seed: Some(args.seed),
+            ..Layer::default()
+        },
         force: args.force,
         preset: Some("demo".into()),
         // Fashion-MNIST's, for anybody to see.
         show_forgotten: true,
-        ..UnlearnArgs::plain(base, &DataArgs::at(data), "label:10", out, &args.machine)
+        ..Task::new(
+            base,
+            &DataSource::at(data),
+            "label:10",
+            out,
+            &args.machine.device,
+        )
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use retrack_checkpoint::lock::Lock;
 use retrack_checkpoint::words::{counted, listed};
-use retrack_checkpoint::written::Output;
+use retrack_checkpoint::written::{Command, Output};
 use retrack_data::{Dataset, Split};
 use retrack_eval::pictures::Grid;
 use retrack_eval::report::Fact;
@@ -16,16 +16,18 @@ use retrack_networks::schedule::SchedulerKind;
 use retrack_study::run::RunFolder;
 use serde_json::{Value, json};
 
-use crate::args::{EvaluateArgs, Metric, SamplerName};
-use crate::evaluation::{
+use crate::args::EvaluateArgs;
+use crate::progress;
+use crate::progress::say;
+use retrack_study::evaluation::{
     self, Evaluation, GUIDANCE, Missing, Protocol, Subject, each_once, sentences,
 };
-use crate::evidence::comparison::{self, About, Column};
-use crate::evidence::{self, Forgotten, covered};
-use crate::failure::Failure;
-use crate::folders::{as_path, outside_all};
-use crate::progress::say;
-use crate::{interrupt, latent, machine, model, progress};
+use retrack_study::evidence::comparison::{self, About, Column};
+use retrack_study::evidence::{self, Forgotten, covered};
+use retrack_study::failure::Failure;
+use retrack_study::folders::{as_path, outside_all};
+use retrack_study::names::{Metric, SamplerName};
+use retrack_study::{interrupt, latent, machine, model};
 
 const METRICS: &str = "metrics.json";
 /// Samples shown in a picture.
@@ -43,7 +45,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     outside_all(&args.out, inputs.chain(forget))?;
     let device = machine::device(&args.machine.device)?;
     let opened = latent::open(&args.model)?;
-    let prompts = opened.prompts(&args.prompts, &args.data.path)?;
+    let prompts = opened.prompts(&args.prompts.options(), &args.data.path)?;
     let forget = opened.selection(&args.forget, &args.data.path)?;
     let defaults = Defaults::of(prompts.is_some());
     let scheduler = args.scheduler.or(defaults.scheduler);
@@ -66,13 +68,13 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
     protocol.check()?;
     progress::detail(format_args!("measuring {}", json!(protocol)));
     let _lock = Lock::take(&args.out)?;
-    let mut output = Output::open(&args.out, args.force, is_ours)?;
+    let mut output = Output::open(&args.out, Command::Evaluate, args.force, is_ours)?;
     output.remove_temporaries();
     interrupt::kept("nothing is kept: the same command starts again");
     if let Some(baseline) = &args.baseline {
         latent::open(baseline)?;
     }
-    let data = opened.open_data(&args.data)?;
+    let data = opened.open_data(&args.data.source())?;
     let judges = protocol.judges(&data, &device)?;
     let subject = Subject::new(
         &data,
@@ -98,7 +100,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             counted(phases.len(), "phase"),
             phases.join(", ")
         ));
-        let _stage = progress::stage(number, models);
+        let _stage = retrack_study::progress::stage(number, models);
         protocol.evaluate(path, &subject, args.seed, &device)
     };
     let mut columns: Vec<Found> = Vec::new();

@@ -16,33 +16,36 @@ use burn::tensor::Device;
 use retrack_checkpoint::durable;
 use retrack_checkpoint::lock::{self, Lock};
 use retrack_checkpoint::words::counted;
-use retrack_checkpoint::written::{self, Output};
+use retrack_checkpoint::written::{self, Command, Output};
 use retrack_data::neighbors::{NeighborError, Neighbors};
 use retrack_data::{Dataset, Split};
 use retrack_eval::report::Fact;
 use retrack_eval::score::Score;
 use retrack_study::run::{Difference, RunFolder, State, recorded_seconds};
 use retrack_unlearn::objective::Method;
+use retrack_unlearn::recipe::Layer;
 use retrack_unlearn::texts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::pace::Pace;
 use self::summary::{caption, failures, notes, summarize, table};
-use super::unlearn::unlearn;
-use crate::args::{ExperimentArgs, UnlearnArgs};
-use crate::evaluation::{GUIDANCE, Missing, Protocol, Subject, once};
-use crate::evidence;
-use crate::evidence::compared::{self, compared, still_found};
-use crate::evidence::comparison::About;
-use crate::failure::Failure;
-use crate::folders::{as_path, digests, outside_all};
-use crate::latent::Opened;
-use crate::progress::say;
-use crate::remedy::{self, Situation};
-use crate::settings::{self, Experiment};
-use crate::space::{LatentWork, Needs, Phases, Work};
-use crate::{interrupt, latent, machine, model, progress};
+use crate::args::ExperimentArgs;
+use crate::progress;
+use crate::progress::{Printed, say};
+use retrack_study::evaluation::{GUIDANCE, Missing, Protocol, Subject, once};
+use retrack_study::evidence;
+use retrack_study::evidence::compared::{self, compared, still_found};
+use retrack_study::evidence::comparison::About;
+use retrack_study::failure::Failure;
+use retrack_study::folders::{as_path, digests, outside_all};
+use retrack_study::latent::Opened;
+use retrack_study::settings::{self, Experiment};
+use retrack_study::situation::{self, Situation};
+use retrack_study::space::{LatentWork, Needs, Phases, Work};
+use retrack_study::task::Task;
+use retrack_study::unlearn::unlearn;
+use retrack_study::{interrupt, latent, machine, model};
 
 /// The file that says what is compared.
 const IDENTITY: &str = "experiment.json";
@@ -143,7 +146,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
     let opened = latent::open(&args.model)?;
-    let prompts = opened.prompts(&args.prompts, &args.data.path)?;
+    let prompts = opened.prompts(&args.prompts.options(), &args.data.path)?;
     let protocol = Protocol {
         metrics: args.metrics.clone().unwrap_or(preset.protocol.metrics),
         samples: args.protocol.samples.unwrap_or(preset.protocol.samples),
@@ -194,7 +197,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     once("--seeds", &seeds, u64::to_string)?;
     once("--forget", &forget, String::clone)?;
 
-    let data = opened.open_data(&args.data)?;
+    let data = opened.open_data(&args.data.source())?;
     let judges = protocol.judges(&data, &device)?;
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
     let mut shown = Vec::with_capacity(forget.len());
@@ -275,8 +278,12 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let mut neighbors = 0;
     for run in &missing {
         if let Line::Method(method) = run.line {
-            let unlearning = UnlearnArgs {
+            let recipe = Layer {
                 method: Some(method),
+                ..Layer::default()
+            };
+            let unlearning = Task {
+                recipe,
                 ..unlearn_args(args, &forget[run.forget], &args.out)
             };
             neighbors = neighbors.max(neighbors_of_one(&data, &unlearning)?);
@@ -303,7 +310,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(&plan).expect("JSON has no unwritable values");
         say!("{text}");
     }
-    needs.check(&args.out, 0, remedy::advice(Situation::StepTooLarge))?;
+    needs.check(&args.out, 0, situation::advice(Situation::StepTooLarge))?;
     if args.dry_run {
         return Ok(());
     }
@@ -338,7 +345,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             true => format!("{place}{}", pace.text(&missing)),
             false => format!("{place} is complete"),
         });
-        let _stage = progress::stage(index + 1, runs.len());
+        let _stage = retrack_study::progress::stage(index + 1, runs.len());
         if current.0 != run.forget {
             current = subject(run.forget)?;
         }
@@ -450,7 +457,7 @@ fn once_each(data: &Dataset, forget: &[String], rows: &[Vec<usize>]) -> Result<(
 }
 
 /// Neighbors that one unlearning run looks for; 0 where it looks for none.
-fn neighbors_of_one(data: &Dataset, args: &UnlearnArgs) -> Result<usize, Failure> {
+fn neighbors_of_one(data: &Dataset, args: &Task) -> Result<usize, Failure> {
     let shape = data.shape();
     let settings = settings::resolve(args, shape.height, shape.width)?;
     Ok(match settings.neighbors {
@@ -533,7 +540,7 @@ fn begin(out: &Path, identity: &Value) -> Result<(Lock, Output), Failure> {
     let lock = Lock::take(out)?;
     let goes_on = goes_on(out, identity)?;
     // Summaries that somebody wrote on stay: better now than after the last run.
-    let mut output = Output::open(out, true, |path| {
+    let mut output = Output::open(out, Command::Experiment, true, |path| {
         let written = SUMMARY.iter().chain(&[evidence::PAGE, evidence::CONTENT]);
         written.into_iter().any(|name| path == Path::new(name))
     })?;
@@ -655,7 +662,7 @@ impl Comparison<'_> {
     }
 
     /// Makes the model if it is not complete. Returns how long that took, now or before.
-    fn unlearn(&self, args: &UnlearnArgs, settings: &Value) -> Result<Option<f64>, Failure> {
+    fn unlearn(&self, args: &Task, settings: &Value) -> Result<Option<f64>, Failure> {
         let state = RunFolder::state(&args.out);
         if state == State::Ended {
             // Complete, but stopped before it was measured: it may have been made with other settings.
@@ -672,35 +679,45 @@ impl Comparison<'_> {
                 ))),
             };
         }
-        let args = UnlearnArgs {
+        let args = Task {
             resume: state == State::Interrupted,
             ..args.clone()
         };
-        let seconds = unlearn(&args)?.map(|summary| summary.seconds);
+        let seconds = unlearn(&args, &mut Printed)?.map(|summary| summary.seconds);
         interrupt::at_once(KEPT);
         Ok(seconds)
     }
 
-    fn unlearn_args(&self, run: &Run, method: Method) -> UnlearnArgs {
+    fn unlearn_args(&self, run: &Run, method: Method) -> Task {
         let out = self.args.out.join("models").join(run.name());
-        UnlearnArgs {
+        let recipe = Layer {
             method: Some(method),
             seed: Some(run.seed),
+            ..Layer::default()
+        };
+        Task {
+            recipe,
             ..unlearn_args(self.args, &self.forget[run.forget], &out)
         }
     }
 }
 
 /// What the unlearning runs of an experiment have in common.
-fn unlearn_args(args: &ExperimentArgs, forget: &str, out: &Path) -> UnlearnArgs {
-    UnlearnArgs {
+fn unlearn_args(args: &ExperimentArgs, forget: &str, out: &Path) -> Task {
+    Task {
         preset: Some(args.preset.clone()),
         config: args.config.clone(),
         checkpoint_every: Some(CHECKPOINT_EVERY),
         no_report: true,
         prompt: args.prompts.prompt.clone(),
         captions: args.captions.clone(),
-        ..UnlearnArgs::plain(&args.model, &args.data, forget, out, &args.machine)
+        ..Task::new(
+            &args.model,
+            &args.data.source(),
+            forget,
+            out,
+            &args.machine.device,
+        )
     }
 }
 
@@ -713,7 +730,7 @@ fn result(out: &Path, name: &str) -> PathBuf {
 fn needs_of_one(
     opened: &Opened,
     data: &Dataset,
-    args: &UnlearnArgs,
+    args: &Task,
     copied: u64,
 ) -> Result<Needs, Failure> {
     let shape = data.shape();

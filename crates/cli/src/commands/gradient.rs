@@ -13,10 +13,10 @@ use retrack_unlearn::objective::{Objective, Pass, Sums};
 
 use super::tensors::{self, Tensors};
 use crate::args::GradientArgs;
-use crate::failure::Failure;
-use crate::folders::{new_file_beside, outside};
-use crate::latent::{self, Network};
-use crate::machine;
+use retrack_study::failure::Failure;
+use retrack_study::folders::{new_file_beside, outside};
+use retrack_study::latent::{self, Network};
+use retrack_study::machine;
 
 pub fn run(args: &GradientArgs) -> Result<(), Failure> {
     new_file_beside(&args.output, &args.input, args.force)?;

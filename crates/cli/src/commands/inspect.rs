@@ -10,11 +10,12 @@ use retrack_networks::lora;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use serde_json::{Value, json};
 
-use crate::args::{InspectArgs, ReadingArgs};
-use crate::failure::Failure;
-use crate::latent::{self, Opened};
-use crate::model;
+use crate::args::InspectArgs;
 use crate::progress::say;
+use retrack_study::failure::Failure;
+use retrack_study::latent::{self, Opened};
+use retrack_study::model;
+use retrack_study::source::Reading;
 
 pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let path = &args.path;
@@ -32,7 +33,7 @@ pub fn run(args: &InspectArgs) -> Result<(), Failure> {
     let facts = if is_model {
         model_facts(path)?
     } else {
-        data_facts(path, &args.reading)?
+        data_facts(path, &args.reading.reading())?
     };
     if args.json {
         say!("{}", Value::Object(facts));
@@ -185,7 +186,7 @@ fn text_to_image_facts(opened: &StableDiffusion) -> Result<Facts, Failure> {
     Ok(facts)
 }
 
-fn data_facts(path: &Path, reading: &ReadingArgs) -> Result<Facts, Failure> {
+fn data_facts(path: &Path, reading: &Reading) -> Result<Facts, Failure> {
     let data = model::open_images(path, reading, None)?;
     let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
     for label in (0..data.len()).filter_map(|row| data.label(row)) {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, TensorError, sha256_file};
 use retrack_checkpoint::leftovers::Leftover;
+use retrack_checkpoint::written::Command;
 use retrack_networks::changes::Changes;
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::check_size;
@@ -12,10 +13,11 @@ use retrack_study::run::{BUILDING, Existing, RunFolder};
 use serde_json::{Value, json};
 
 use crate::args::MergeArgs;
-use crate::failure::Failure;
-use crate::folders::{digests, existing, outside, outside_all};
-use crate::unlearning::publish;
-use crate::{interrupt, model, progress, reopened};
+use crate::progress;
+use retrack_study::failure::Failure;
+use retrack_study::folders::{digests, existing, outside, outside_all};
+use retrack_study::unlearning::publish;
+use retrack_study::{interrupt, model, reopened};
 
 pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     outside_all(&args.out, [("adapter", args.adapter.as_deref())])?;
@@ -36,13 +38,13 @@ pub fn run(args: &MergeArgs) -> Result<(), Failure> {
     let mut files = folder.output_files(true)?;
     files.retain(|file| file != Path::new(lora::FILE_NAME));
     let existing = existing(args.force, false);
-    RunFolder::check(&args.out, existing, &files)?;
+    RunFolder::check(&args.out, Command::Merge, existing, &files)?;
 
     progress::detail(format_args!(
         "read {}: {layers} adapted layers",
         path.display()
     ));
-    let activity = progress::activity("merging");
+    let activity = retrack_study::progress::activity("merging");
     let mut weights = folder.weights()?;
     check_size(&folder, &weights)?;
     model::note_wrapping(&folder.config_path().with_file_name(""), weights.wrapping());

@@ -14,14 +14,14 @@ mod sample;
 mod tensors;
 mod train;
 mod unlearn;
-mod unlearn_text;
 mod verify;
 
 use std::time::Instant;
 
 use crate::args::{Args, BenchCommand, Command};
-use crate::failure::Failure;
-use crate::{evidence, machine, progress, remedy, space};
+use crate::{machine, progress, remedy};
+use retrack_study::failure::Failure;
+use retrack_study::{evidence, space};
 
 /// Runs what was typed.
 pub fn run(args: Args) -> Result<(), Failure> {

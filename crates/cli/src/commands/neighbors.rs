@@ -7,11 +7,12 @@ use retrack_eval::pictures::Grid;
 use serde_json::{Value, json};
 
 use crate::args::NeighborsArgs;
-use crate::failure::Failure;
-use crate::folders::{new_file_beside, outside};
+use crate::progress;
 use crate::progress::say;
-use crate::unlearning::report_split;
-use crate::{machine, model, progress};
+use retrack_study::failure::Failure;
+use retrack_study::folders::{new_file_beside, outside};
+use retrack_study::unlearning::report_split;
+use retrack_study::{machine, model};
 
 /// Rows of the picture, and forgotten images listed on the terminal.
 const SHOWN: usize = 20;
@@ -26,10 +27,10 @@ pub fn run(args: &NeighborsArgs) -> Result<(), Failure> {
         }
         new_file_beside(path, &args.data.path, args.force)?;
     }
-    let data = model::open_images(&args.data.path, &args.data.reading, None)?;
+    let data = model::open_images(&args.data.path, &args.data.reading.reading(), None)?;
     let rows = model::select(&args.forget, &data)?;
     let cache = machine::cache_folder();
-    let searching = progress::activity("searching");
+    let searching = retrack_study::progress::activity("searching");
     let prepared = prepare(
         &data,
         &rows,

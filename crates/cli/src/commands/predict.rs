@@ -6,10 +6,10 @@ use retrack_networks::unet2d::InputError;
 
 use super::tensors::{self, Tensors};
 use crate::args::PredictArgs;
-use crate::failure::Failure;
-use crate::folders::{new_file_beside, outside};
-use crate::latent::{self, Network};
-use crate::machine;
+use retrack_study::failure::Failure;
+use retrack_study::folders::{new_file_beside, outside};
+use retrack_study::latent::{self, Network};
+use retrack_study::machine;
 
 pub fn run(args: &PredictArgs) -> Result<(), Failure> {
     new_file_beside(&args.output, &args.input, args.force)?;

@@ -6,18 +6,19 @@ use burn::tensor::Device;
 use retrack_checkpoint::durable;
 use retrack_checkpoint::lock::{self, Lock};
 use retrack_checkpoint::words::counted;
-use retrack_checkpoint::written::{self, Output};
+use retrack_checkpoint::written::{self, Command, Output};
 use retrack_data::ImageShape;
 use retrack_eval::pictures::Grid;
 use retrack_networks::schedule::SchedulerKind;
 
 use crate::args::SampleArgs;
-use crate::evaluation::GUIDANCE;
-use crate::failure::Failure;
-use crate::folders::{new_file, outside};
-use crate::latent::{self, Opened, PromptedSamples};
-use crate::model::{self, Samples};
-use crate::{interrupt, machine, progress};
+use crate::progress;
+use retrack_study::evaluation::GUIDANCE;
+use retrack_study::failure::Failure;
+use retrack_study::folders::{new_file, outside};
+use retrack_study::latent::{self, Opened, PromptedSamples};
+use retrack_study::model::{self, Samples};
+use retrack_study::{interrupt, machine};
 
 pub fn run(args: &SampleArgs) -> Result<(), Failure> {
     if args.count == 0 || args.batch_size == Some(0) {
@@ -44,7 +45,7 @@ pub fn run(args: &SampleArgs) -> Result<(), Failure> {
         true => {
             let lock = Lock::take(&args.out)?;
             only_samples(&args.out)?;
-            let output = Output::open(&args.out, args.force, is_sample)?;
+            let output = Output::open(&args.out, Command::Sample, args.force, is_sample)?;
             output.remove_temporaries();
             Some((output, lock))
         }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use retrack_checkpoint::files;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use crate::failure::Failure;
-use crate::folders::MADE_BY;
+use retrack_study::failure::Failure;
+use retrack_study::folders::MADE_BY;
 
 /// Tensors of a larger file would not fit beside the network that is to take them.
 const LARGEST: u64 = 64 << 30;
@@ -145,5 +145,5 @@ pub fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<
     let (key, value) = MADE_BY;
     let metadata = [(key.into(), value.into())].into();
     let content = safetensors::serialize(views, Some(metadata)).map_err(Failure::failed)?;
-    crate::model::write(path, &content)
+    retrack_study::model::write(path, &content)
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, RawTensor};
 use retrack_checkpoint::words::counted;
-use retrack_checkpoint::written::Written;
+use retrack_checkpoint::written::{Command, Written};
 use retrack_data::Split;
 use retrack_networks::parameters;
 use retrack_networks::random::Random;
@@ -17,17 +17,18 @@ use retrack_unlearn::optimizer::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRat
 use retrack_unlearn::trainer::Trainer;
 use serde_json::{Value, json};
 
-use crate::arch::Arch;
 use crate::args::TrainArgs;
-use crate::failure::Failure;
-use crate::folders::{as_path, existing, outside_all};
-use crate::progress::say;
-use crate::remedy::{self, Situation};
-use crate::session::Session;
-use crate::space::{self, Work};
-use crate::training_view::{self, Plan, TrainingView};
-use crate::unlearning::{publish, report_split};
-use crate::{interrupt, machine, model, progress};
+use crate::progress;
+use crate::progress::{Printed, say};
+use retrack_study::arch::Arch;
+use retrack_study::failure::Failure;
+use retrack_study::folders::{as_path, existing, outside_all};
+use retrack_study::session::Session;
+use retrack_study::situation::{self, Situation};
+use retrack_study::space::{self, Work};
+use retrack_study::training_view::{self, Plan, TrainingView};
+use retrack_study::unlearning::{publish, report_split};
+use retrack_study::{interrupt, machine, model};
 
 /// Where the files of a new pipeline are.
 const FILES: [&str; 4] = [
@@ -51,7 +52,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         false => existing(args.force, args.resume),
     };
     if !args.dry_run {
-        RunFolder::check(&args.out, existing, &planned)?;
+        RunFolder::check(&args.out, Command::Train, existing, &planned)?;
     }
     if args.steps == 0 || args.batch_size == 0 || args.accumulate == 0 {
         return Err(Failure::input(
@@ -70,7 +71,11 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let device = machine::device(&args.machine.device)?.autodiff();
 
     let given = Arch::read(&args.arch)?;
-    let data = model::open_images(&args.data.path, &args.data.reading, given.channels())?;
+    let data = model::open_images(
+        &args.data.path,
+        &args.data.reading.reading(),
+        given.channels(),
+    )?;
     let shape = data.shape();
     let (arch, config) = given.fit(shape)?;
     let cost = config.cost(shape.height, shape.width);
@@ -160,14 +165,14 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         progress::note(needs.text(&args.out));
         let text = serde_json::to_string_pretty(&resolved).expect("JSON has no unwritable values");
         say!("{text}");
-        return needs.check(&args.out, 0, remedy::advice(Situation::StepTooLarge));
+        return needs.check(&args.out, 0, situation::advice(Situation::StepTooLarge));
     }
     let held = if args.resume {
         space::bytes_below(&args.out.join("run"))
     } else {
         0
     };
-    needs.check(&args.out, held, remedy::advice(Situation::StepTooLarge))?;
+    needs.check(&args.out, held, situation::advice(Situation::StepTooLarge))?;
     progress::detail(format_args!("settings {resolved}"));
     let run = RunFolder::begin(&args.out, existing, &resolved, &planned)?;
     interrupt::goes_on("the same command with --resume goes on");
@@ -229,16 +234,16 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         device,
     };
     progress::note(view.announce(&args.out));
-    let last = session.train(&mut trainer, &feed, None, &mut view)?;
+    session.train(&mut trainer, &feed, None, &mut view, &mut Printed)?;
     view.draw_loss()?;
-    if last.is_some() {
-        // From here the run can be extended.
+    if checkpoint::list(&run.folder()).first() != Some(&args.steps) {
+        // From it the run can be extended: that it could not be saved before the last look is no more a warning.
         checkpoint::save(&trainer, &run.folder())?;
     }
 
     let ema = trainer.ema.as_ref().expect("set above");
     let averaged = ema.apply(trainer.network().clone());
-    let writing = progress::activity("writing the model");
+    let writing = retrack_study::progress::activity("writing the model");
     write(&arch, &scheduler, &averaged, &run)?;
     drop(writing);
     publish(&run, &args.out, true)?;
@@ -295,7 +300,7 @@ impl Longer {
         let run = Path::new("run");
         let list = Written::read(&args.out)?.unwrap_or_default();
         if !list.has(&checkpoint::file(run, newest)) {
-            RunFolder::check(&args.out, Existing::Extend, &[])?;
+            RunFolder::check(&args.out, Command::Train, Existing::Extend, &[])?;
         }
         // While the run is still one that ended.
         checkpoint::verify(&args.out.join("run"), newest).map_err(|error| {

@@ -20,18 +20,20 @@ use retrack_study::publish;
 use retrack_unlearn::images::Images;
 use serde_json::{Value, json};
 
-use super::unlearn_text::encode;
-use crate::args::{DataArgs, ReadingArgs, VerifyArgs};
-use crate::evidence::{
+use crate::args::VerifyArgs;
+use crate::progress;
+use crate::progress::say;
+use retrack_study::evidence::{
     CONTENT, Check, Forgotten, Numbers, OLD_KEY, PAGE, Private, Probe, RowTexts, output_files,
     output_paths, record_files,
 };
-use crate::failure::Failure;
-use crate::folders::digests;
-use crate::latent::{self, Opened};
-use crate::progress::say;
-use crate::reopened::{self, Reopened, WeightFacts};
-use crate::{interrupt, machine, model, progress};
+use retrack_study::failure::Failure;
+use retrack_study::folders::digests;
+use retrack_study::latent::{self, Opened};
+use retrack_study::reopened::{self, Reopened, WeightFacts};
+use retrack_study::source::{DataSource, Reading};
+use retrack_study::unlearn_text::encode;
+use retrack_study::{interrupt, machine, model};
 
 /// Errors and distances may differ by this share: another processor rounds otherwise.
 const TOLERANCE: f64 = 1e-2;
@@ -165,9 +167,9 @@ fn open_data(
 ) -> Result<Dataset, Failure> {
     let open = |split: Option<String>| {
         let alpha = check.alpha;
-        base.open_data(&DataArgs {
+        base.open_data(&DataSource {
             path: path.clone(),
-            reading: ReadingArgs { split, alpha },
+            reading: Reading { split, alpha },
         })
     };
     let recorded = match (&args.split, &check.split) {
@@ -515,14 +517,14 @@ impl Again<'_> {
             return Ok(());
         }
         progress::note("measuring the model before again");
-        let stage = progress::stage(1, 2);
+        let stage = retrack_study::progress::stage(1, 2);
         let before = probe.measure(base)?.numbers;
         drop(stage);
         compare("before", &self.check.before, &before, found);
         found.measured.insert("before".into(), json!(before));
         let after = written().and_then(|written| {
             progress::note("measuring the model after again");
-            let _stage = progress::stage(2, 2);
+            let _stage = retrack_study::progress::stage(2, 2);
             Ok((probe.measure(&*written.network)?.numbers, written.weights))
         });
         match after {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
+use retrack_study::progress::{Change, Level};
 
 use super::line::State;
 use super::{detail, duration, is_verbose, note, visible, volume};
@@ -173,23 +174,8 @@ fn is_due(since: Option<Duration>, told: bool, state: &State) -> bool {
     }
 }
 
-/// A task that is shown until this goes.
-#[derive(Debug)]
-pub struct Bar {
-    id: u64,
-}
-
-/// A task of `steps` steps, shown as a bar with rate and time left.
-pub fn bar(title: &str, steps: usize, unit: &'static str) -> Bar {
-    begin(title, Some(steps as u64), unit)
-}
-
-/// A task whose length nobody knows, shown by its name and the time that it takes.
-pub fn activity(title: &str) -> Bar {
-    begin(title, None, "")
-}
-
-fn begin(title: &str, total: Option<u64>, unit: &'static str) -> Bar {
+/// Shows a task from now on, with rate and time left where its steps are known. Returns its number.
+pub(super) fn begin(title: &str, total: Option<u64>, unit: &'static str) -> u64 {
     static TICKER: Once = Once::new();
     if volume() > 0 {
         TICKER.call_once(|| {
@@ -214,7 +200,7 @@ fn begin(title: &str, total: Option<u64>, unit: &'static str) -> Bar {
         start: Instant::now(),
         logged: false,
     });
-    Bar { id }
+    id
 }
 
 fn tick() {
@@ -229,103 +215,58 @@ fn tick() {
     }
 }
 
-impl Bar {
-    fn change(&self, change: impl FnOnce(&mut Task)) {
-        if let Some(task) = SCREEN.lock().task(self.id) {
-            change(task);
-        }
+/// A task goes on, or ends.
+pub(super) fn change(id: u64, change: Change) {
+    if change == Change::End {
+        return finish(id);
     }
-
-    /// Some steps were done before this began.
-    pub fn start_at(&self, step: usize) {
-        self.change(|task| {
-            task.state.first = step as u64;
-            task.state.done = step as u64;
-            task.start = Instant::now();
-        });
-    }
-
-    pub fn inc(&self, steps: u64) {
-        self.change(|task| task.state.done += steps);
-    }
-
-    pub fn set_position(&self, done: u64) {
-        self.change(|task| task.state.done = done);
-    }
-
-    /// What else is worth a look.
-    pub fn set_message(&self, message: String) {
-        self.change(|task| task.state.message = message);
-    }
-
-    /// Takes it away: what it led to is printed instead.
-    pub fn finish(&self) {
-        let mut shown = SCREEN.lock();
-        let Some(place) = shown.tasks.iter().rposition(|task| task.id == self.id) else {
-            return;
-        };
-        let task = shown.tasks.remove(place);
-        let State { title, unit, .. } = shown.titled(&task);
-        shown.clear();
-        drop(shown);
-        let took = task.start.elapsed();
-        let steps = task.state.done - task.state.first;
-        match task.state.total {
-            Some(_) => detail(format_args!(
-                "{title}: {steps} {unit} in {:.2} s",
-                took.as_secs_f64()
-            )),
-            None => detail(format_args!("{title}: {:.2} s", took.as_secs_f64())),
-        }
-        if task.logged && !is_verbose() {
-            note(format_args!("{title}: done after {}", duration(took)));
-        }
-    }
-}
-
-impl Drop for Bar {
-    fn drop(&mut self) {
-        self.finish();
-    }
-}
-
-/// Where in the whole the work is, until this goes.
-#[derive(Debug)]
-pub struct Place {
-    is_stage: bool,
-    before: Option<String>,
-}
-
-/// Work on one of several models or runs.
-pub fn stage(number: usize, of: usize) -> Place {
-    place(true, format!("{number}/{of}"))
-}
-
-/// One of several parts of the work on one model.
-pub fn phase(number: usize, of: usize) -> Place {
-    place(false, format!("{number}/{of}"))
-}
-
-fn place(is_stage: bool, text: String) -> Place {
     let mut shown = SCREEN.lock();
-    let slot = shown.slot(is_stage);
-    let before = slot.replace(text);
-    Place { is_stage, before }
-}
-
-impl Shown {
-    fn slot(&mut self, is_stage: bool) -> &mut Option<String> {
-        match is_stage {
-            true => &mut self.stage,
-            false => &mut self.phase,
+    let Some(task) = shown.task(id) else { return };
+    match change {
+        Change::StartAt(step) => {
+            task.state.first = step;
+            task.state.done = step;
+            task.start = Instant::now();
         }
+        Change::Inc(steps) => task.state.done += steps,
+        Change::Position(done) => task.state.done = done,
+        Change::Message(message) => task.state.message = message,
+        Change::End => {}
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        *SCREEN.lock().slot(self.is_stage) = self.before.take();
+/// Takes a task away: what it led to is printed instead.
+fn finish(id: u64) {
+    let mut shown = SCREEN.lock();
+    let Some(place) = shown.tasks.iter().rposition(|task| task.id == id) else {
+        return;
+    };
+    let task = shown.tasks.remove(place);
+    let State { title, unit, .. } = shown.titled(&task);
+    shown.clear();
+    drop(shown);
+    let took = task.start.elapsed();
+    let steps = task.state.done - task.state.first;
+    match task.state.total {
+        Some(_) => detail(format_args!(
+            "{title}: {steps} {unit} in {:.2} s",
+            took.as_secs_f64()
+        )),
+        None => detail(format_args!("{title}: {:.2} s", took.as_secs_f64())),
     }
+    if task.logged && !is_verbose() {
+        note(format_args!("{title}: done after {}", duration(took)));
+    }
+}
+
+/// Where in the whole the work is. Returns where it was.
+pub(super) fn place(level: Level, text: Option<String>) -> Option<String> {
+    let mut shown = SCREEN.lock();
+    let slot = match level {
+        Level::Stage => &mut shown.stage,
+        Level::Phase => &mut shown.phase,
+    };
+    std::mem::replace(slot, text)
 }
 
 #[cfg(test)]

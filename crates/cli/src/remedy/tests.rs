@@ -39,19 +39,25 @@ const SPEAKERS: [(Speaker, &str); 7] = [
 
 /// Files whose messages several commands show, or another one than their name says. The longest path that fits counts.
 const SHOWN_BY: &[(&str, &[&str])] = &[
-    ("cli/src/commands/unlearn_text.rs", &["unlearn"]),
+    ("study/src/unlearn_text.rs", &["unlearn"]),
     ("cli/src/commands/tensors.rs", &["predict", "gradient"]),
     ("cli/src/commands/bench.rs", &["bench"]),
-    ("cli/src/evaluation", &["evaluate", "experiment"]),
-    ("cli/src/evidence/comparison.rs", &["evaluate"]),
-    ("cli/src/evidence/compared.rs", &["experiment"]),
-    ("cli/src/evidence/forgotten.rs", &["evaluate", "experiment"]),
-    // A demo says itself what to do next.
-    ("cli/src/evidence/verdict.rs", &["unlearn"]),
-    ("cli/src/evidence", &["unlearn"]),
-    ("cli/src/latent.rs", &["unlearn", "evaluate", "experiment"]),
+    ("study/src/evaluation", &["evaluate", "experiment"]),
+    ("study/src/evidence/comparison.rs", &["evaluate"]),
+    ("study/src/evidence/compared.rs", &["experiment"]),
     (
-        "cli/src/machine.rs",
+        "study/src/evidence/forgotten.rs",
+        &["evaluate", "experiment"],
+    ),
+    // A demo says itself what to do next.
+    ("study/src/evidence/verdict.rs", &["unlearn"]),
+    ("study/src/evidence", &["unlearn"]),
+    (
+        "study/src/latent.rs",
+        &["unlearn", "evaluate", "experiment"],
+    ),
+    (
+        "study/src/machine.rs",
         &[
             "train",
             "unlearn",
@@ -61,14 +67,14 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
             "demo",
         ],
     ),
-    ("cli/src/arch.rs", &["train"]),
+    ("study/src/arch.rs", &["train"]),
     (
-        "cli/src/folders.rs",
+        "study/src/folders.rs",
         &["sample", "neighbors", "predict", "gradient"],
     ),
-    ("cli/src/settings.rs", &["unlearn"]),
+    ("study/src/settings.rs", &["unlearn"]),
     // What it says in a report, which only `unlearn` makes of a base that rounds.
-    ("cli/src/reopened.rs", &["unlearn"]),
+    ("study/src/reopened.rs", &["unlearn"]),
     // Another type is asked for there alone.
     ("checkpoint/src/folder/error.rs", &["unlearn"]),
     (
@@ -97,6 +103,17 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ("eval/src", &["unlearn", "evaluate", "experiment", "demo"]),
     (
         "cli/src",
+        &[
+            "unlearn",
+            "train",
+            "experiment",
+            "demo",
+            "sample",
+            "evaluate",
+        ],
+    ),
+    (
+        "study/src",
         &[
             "unlearn",
             "train",
@@ -287,7 +304,7 @@ fn advice_names_only_options_of_the_command_that_gives_it() {
     for (speaker, command) in SPEAKERS {
         let has = options(command);
         for situation in SITUATIONS {
-            let text = situation.advice_of(speaker);
+            let text = advice_of(situation, speaker).unwrap_or_else(|| situation.advice());
             assert!(!text.is_empty() && !text.ends_with('.'), "{text}");
             for (option, of) in named(text) {
                 let has = of.map_or_else(|| has.clone(), |of| options(&of));

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 
 use image::{GrayImage, ImageFormat};
+use retrack_checkpoint::written::{Written, digest};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -48,6 +49,30 @@ impl Folder {
         folder.model("folder_pipeline_safetensors", "model");
         folder.photos("photos");
         folder
+    }
+
+    /// With `tiny.json` beside them, so that a model can be trained too.
+    pub fn with_all_to_train() -> Self {
+        let folder = Self::with_model_and_photos();
+        folder.tiny_arch(json!({}));
+        folder
+    }
+
+    /// Writes the list of the folder `out` as if these files in it were the tool's.
+    pub fn claim(&self, out: &str, files: &[&str]) {
+        let mut list = Written::default();
+        for name in files {
+            let content = self.read(&format!("{out}/{name}"));
+            list.add(Path::new(name), digest(&content));
+        }
+        list.save(&self.path(out)).unwrap();
+    }
+
+    /// Has the list of the folder `out` be as earlier versions wrote it, which did not say whose it is.
+    pub fn make_list_anybodys(&self, out: &str) {
+        let mut list = Written::read(&self.path(out)).unwrap().unwrap();
+        assert!(list.command.take().is_some(), "{out}");
+        list.save(&self.path(out)).unwrap();
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -15,6 +15,17 @@ pub enum SchedulerKind {
     Pndm,
 }
 
+impl SchedulerKind {
+    /// Its class in diffusers.
+    pub fn class_name(self) -> &'static str {
+        match self {
+            Self::Ddpm => "DDPMScheduler",
+            Self::Ddim => "DDIMScheduler",
+            Self::Pndm => "PNDMScheduler",
+        }
+    }
+}
+
 /// How much noise each training timestep adds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum BetaSchedule {
@@ -259,11 +270,7 @@ impl SchedulerConfig {
             BetaSchedule::Trained(betas) => ("linear", json!(betas), None),
         };
         let mut config = json!({
-            "_class_name": match self.kind {
-                SchedulerKind::Ddpm => "DDPMScheduler",
-                SchedulerKind::Ddim => "DDIMScheduler",
-                SchedulerKind::Pndm => "PNDMScheduler",
-            },
+            "_class_name": self.kind.class_name(),
             "beta_schedule": beta_schedule,
             "num_train_timesteps": self.num_train_timesteps,
             "prediction_type": match self.prediction {

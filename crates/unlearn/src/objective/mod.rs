@@ -33,7 +33,7 @@ pub(crate) use method::NAMES;
 
 /// The methods that files and the command line know, in the order in which these list them; the first one is taken where
 /// none is named.
-pub static METHODS: &[Method] = &[
+pub const METHODS: &[Method] = &[
     Method::of::<ReTrack>(),
     Method::of::<Finetune>(),
     Method::of::<NegGrad>(),

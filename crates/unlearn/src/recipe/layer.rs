@@ -160,6 +160,34 @@ impl<E: Default + DeserializeOwned> Layer<E> {
 }
 
 impl<E> Layer<E> {
+    /// The recipe's values, and what the table `[experiment]` has.
+    pub fn split(self) -> (Layer, E) {
+        let layer = Layer {
+            method: self.method,
+            neighbors: self.neighbors,
+            steps: self.steps,
+            batch_size: self.batch_size,
+            accumulate: self.accumulate,
+            learning_rate: self.learning_rate,
+            seed: self.seed,
+            adamw: self.adamw,
+            strength: self.strength,
+            rate: self.rate,
+            experiment: IgnoredAny,
+        };
+        (layer, self.experiment)
+    }
+
+    /// Whether a parameter of this name has a value in any method.
+    pub fn has_strength(&self, parameter: &str) -> bool {
+        let shared = objective::parameters().iter();
+        let methods = shared
+            .filter(|shared| shared.parameter.name == parameter)
+            .flat_map(|shared| &shared.methods);
+        let mut keys = methods.map(|method| strength_key(method.name(), parameter));
+        keys.any(|key| self.strength.contains_key(&key))
+    }
+
     /// Gives a parameter this value in every method that has one of this name.
     pub fn set_strength(&mut self, parameter: &str, value: f64) {
         let shared = objective::parameters().iter();

@@ -5,7 +5,7 @@ use retrack_eval::score::{Spread, Table};
 use serde_json::{Value, json};
 
 use super::{Line, Outcome};
-use crate::evaluation::{Protocol, sentences};
+use retrack_study::evaluation::{Protocol, sentences};
 
 /// What a reader of the table should know, each thing once: with the runs that it holds for, where these are not all.
 pub(super) fn notes(outcomes: &[Outcome]) -> Vec<String> {
@@ -162,12 +162,11 @@ pub(super) fn caption(
 
 #[cfg(test)]
 mod tests {
-    use retrack_unlearn::objective::{Method, NegGrad, Siss};
-
     use super::*;
-    use crate::args::Metric;
-    use crate::evaluation::Missing;
     use retrack_eval::score::Score;
+    use retrack_study::evaluation::Missing;
+    use retrack_study::names::Metric;
+    use retrack_unlearn::objective::{Method, NegGrad, Siss};
 
     fn outcome(line: &str, seed: u64, nll: Option<f64>) -> Outcome {
         let missing = |reason: &str| Missing {

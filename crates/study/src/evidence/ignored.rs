@@ -17,14 +17,14 @@ const CONTENT: &str = "\
 *.digest-key
 ";
 
-/// Puts a `.gitignore` into a complete model folder that is not in its place yet, where it came without one.
+/// Puts a `.gitignore` into a complete model folder that is not in its place yet, where it came without one. `out`: that place.
 ///
 /// # Errors
 /// The system's.
-pub fn write(folder: &Path) -> Result<(), Failure> {
+pub fn write(folder: &Path, out: &Path) -> Result<(), Failure> {
     let path = folder.join(NAME);
     match path.exists() {
         true => Ok(()),
-        false => model::write(&path, CONTENT.as_bytes()),
+        false => model::write_for(&path, &out.join(NAME), CONTENT.as_bytes()),
     }
 }

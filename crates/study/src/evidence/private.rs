@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 
 use retrack_data::digest::DigestKey;
 
-use crate::args::UnlearnArgs;
 use crate::failure::Failure;
 use crate::folders::is_inside;
+use crate::task::Task;
 
 /// How the name of the file ends that lies beside the output folder.
 const ENDING: &str = ".digest-key";
@@ -56,7 +56,7 @@ impl Private {
     ///
     /// # Errors
     /// A place where it cannot be, named with the remedy.
-    pub fn check(args: &UnlearnArgs) -> Result<PathBuf, Failure> {
+    pub fn check(args: &Task) -> Result<PathBuf, Failure> {
         let path = match &args.key {
             Some(path) => path.clone(),
             None => Self::place(&args.out)?,

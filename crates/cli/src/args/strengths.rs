@@ -1,19 +1,11 @@
-//! Methods and their strengths as they are typed.
+//! How strongly methods forget, as it is typed.
 
 use std::sync::LazyLock;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use retrack_unlearn::objective::{METHODS, Method, Range, Shared, parameters};
 
 use super::heading;
-
-/// Reads a method's name.
-pub fn method() -> impl TypedValueParser<Value = Method> {
-    let value = |method: &Method| PossibleValue::new(method.name()).help(method.about().summary);
-    PossibleValuesParser::new(METHODS.iter().map(value))
-        .map(|name| name.parse().expect("one of the possible values"))
-}
 
 /// The names of all methods, as a list is typed.
 pub fn all_methods() -> &'static str {

@@ -4,9 +4,9 @@ use retrack_eval::distance::mean;
 use retrack_eval::report::{Outcome, Verdict};
 use retrack_unlearn::recipe::Recipe;
 
-use crate::args::UnlearnArgs;
 use crate::failure::Failure;
-use crate::remedy::{self, Situation};
+use crate::situation::{self, Situation};
+use crate::task::Task;
 
 /// So many of so many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -279,15 +279,15 @@ impl Findings {
 
 impl Advice {
     /// Of an unlearning run.
-    pub fn of_unlearning(args: &UnlearnArgs, settings: &Recipe) -> Self {
+    pub fn of_unlearning(args: &Task, settings: &Recipe) -> Self {
         let stronger = match settings.objective().draws().forget {
-            false => "with --method retrack, because fine-tuning alone seldom forgets".to_string(),
             true => format!(
                 "with more --steps than {} or a higher --lr than {:e}",
                 settings.steps, settings.learning_rate
             ),
+            false => "with --method retrack, because fine-tuning alone seldom forgets".into(),
         };
-        let gentler = settings.method.about().gentler;
+        let gentler = settings.method.about().gentler.unwrap_or("learning rate");
         Self {
             found: format!(
                 "unlearn again {stronger}, into another --out; what stays retained and is nearly a copy teaches the \
@@ -299,11 +299,8 @@ impl Advice {
                 args.out.display(),
                 args.model.display()
             ),
-            broken: format!("{}.", remedy::advice(Situation::Diverged)),
-            softer: format!(
-                "fewer steps or a lower {}",
-                gentler.unwrap_or("learning rate")
-            ),
+            broken: format!("{}.", situation::advice(Situation::Diverged)),
+            softer: format!("fewer steps or a lower {gentler}"),
         }
     }
 

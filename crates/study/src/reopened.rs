@@ -18,7 +18,7 @@ use retrack_networks::unet2d::UNet2DModel;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::remedy::{self, Situation};
+use crate::situation::{self, Situation};
 
 /// A network that was read from a folder, in f32 and without autodiff.
 pub struct Reopened {
@@ -185,5 +185,5 @@ pub fn failure(error: ModelError, convertible: bool) -> Failure {
         (true, _) => Situation::BeyondItsType,
         (false, _) => Situation::BeyondFixedType,
     };
-    Failure::failed(format!("{error}; {}", remedy::advice(situation)))
+    Failure::failed(format!("{error}; {}", situation::advice(situation)))
 }

@@ -15,10 +15,11 @@ use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
 
-use crate::args::{DataArgs, PromptArgs, SamplerName};
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
-use crate::remedy::{self, Situation};
+use crate::names::SamplerName;
+use crate::situation::{self, Situation};
+use crate::source::{DataSource, PromptOptions};
 use crate::{model, progress, space};
 
 /// A model of either kind.
@@ -75,7 +76,7 @@ impl Opened {
     ///
     /// # Errors
     /// What cannot be read, images that the model does not take.
-    pub fn open_data(&self, source: &DataArgs) -> Result<Dataset, Failure> {
+    pub fn open_data(&self, source: &DataSource) -> Result<Dataset, Failure> {
         match self {
             Self::Image(opened) => model::open_data(source, opened),
             Self::Text(opened) => open_data(source, opened),
@@ -86,7 +87,7 @@ impl Opened {
     ///
     /// # Errors
     /// Prompts for a model that takes none; none for one that needs them.
-    pub fn prompts(&self, typed: &PromptArgs, data: &Path) -> Result<Option<Prompts>, Failure> {
+    pub fn prompts(&self, typed: &PromptOptions, data: &Path) -> Result<Option<Prompts>, Failure> {
         match (self, typed.typed()) {
             (Self::Text(_), _) => Ok(Some(Prompts::read(typed, data)?)),
             (Self::Image(_), None) => Ok(None),
@@ -113,7 +114,7 @@ impl Opened {
 }
 
 /// Opens the images that the model was trained on or draws, as RGB.
-pub fn open_data(source: &DataArgs, opened: &StableDiffusion) -> Result<Dataset, Failure> {
+pub fn open_data(source: &DataSource, opened: &StableDiffusion) -> Result<Dataset, Failure> {
     let path = &source.path;
     let data = model::open_images(path, &source.reading, Some(opened.vae_config.in_channels))?;
     let shape = data.shape();
@@ -256,7 +257,7 @@ impl PromptedSamples<'_> {
         space::check_memory(
             latents + images + pass,
             &format!("{}, {together} at a time,", counted(self.count, "sample")),
-            &remedy::smaller_samples(self.count, &opened.model.folder.config_path()),
+            &situation::smaller_samples(self.count, &opened.model.folder.config_path()),
         )
     }
 
@@ -287,7 +288,7 @@ impl PromptedSamples<'_> {
             progress::warn(format!(
                 "{}: {name} is not built here; sampling by DDIM in its place ({})",
                 opened.model.folder.root().display(),
-                remedy::advice(Situation::ForeignScheduler)
+                situation::advice(Situation::ForeignScheduler)
             ));
         }
         self.check_memory(opened, [height, width])?;
@@ -295,8 +296,13 @@ impl PromptedSamples<'_> {
         let sampler = Sampler::new(kind, config, self.steps)?;
         let device = device.clone().without_autodiff();
         progress::detail(format_args!(
-            "{} images by {kind:?} in {} steps, guidance {}, {} at a time, seed {}",
-            self.count, self.steps, self.guidance, self.batch_size, self.seed
+            "{} images by {} in {} steps, guidance {}, {} at a time, seed {}",
+            self.count,
+            kind.class_name(),
+            self.steps,
+            self.guidance,
+            self.batch_size,
+            self.seed
         ));
         let texts = embed(opened, &[self.prompt, self.negative_prompt], &device)?;
         let network = Guided {

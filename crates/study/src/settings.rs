@@ -3,16 +3,17 @@
 use std::path::Path;
 
 use retrack_checkpoint::files::read_text;
-use retrack_unlearn::objective::Method;
+use retrack_unlearn::objective::{Method, parameters};
 use retrack_unlearn::recipe::{
     Layer, Overlay, Recipe, RecipeError, TEXT_TO_IMAGE, preset_for, preset_names,
 };
 use serde::Deserialize;
 
-use crate::args::{Metric, SamplerName, UnlearnArgs};
 use crate::evaluation::Protocol;
 use crate::failure::Failure;
+use crate::names::{Metric, SamplerName};
 use crate::progress;
+use crate::task::Task;
 
 /// What a preset or a file has.
 type File = Layer<ExperimentFile>;
@@ -59,7 +60,7 @@ impl Experiment {
     /// # Errors
     /// An unknown preset, one without an experiment, a file that cannot be read.
     pub fn resolve(preset: &str, config: Option<&Path>) -> Result<Self, Failure> {
-        let file = layers(preset, "", config)?.experiment;
+        let (_, file) = layers(preset, "", config)?.split();
         let missing = |key: &str| {
             Failure::input(format!(
                 "the preset {preset} has no `{key}` in [experiment]; give it in --config"
@@ -117,10 +118,10 @@ pub fn check_file(path: &Path) -> Result<(), Failure> {
 }
 
 /// A typed option that changes nothing may be a misunderstanding.
-fn warn_of_strengths_of_others(args: &UnlearnArgs, method: Method) {
-    for (name, _) in args.strengths.iter() {
-        let mut own = method.about().parameters.iter();
-        if !own.any(|parameter| parameter.name == name) {
+fn warn_of_strengths_of_others(typed: &Layer, method: Method) {
+    for shared in parameters() {
+        let name = shared.parameter.name;
+        if typed.has_strength(name) && !shared.methods.contains(&method) {
             progress::warn(format!(
                 "--{name} means nothing to this method and is ignored"
             ));
@@ -129,7 +130,7 @@ fn warn_of_strengths_of_others(args: &UnlearnArgs, method: Method) {
 }
 
 /// Where the settings of an unlearning run come from, for people: "preset cifar10, chosen for images of 32 x 32".
-pub fn source(args: &UnlearnArgs, text_to_image: bool, height: usize, width: usize) -> String {
+pub fn source(args: &Task, text_to_image: bool, height: usize, width: usize) -> String {
     let preset = match &args.preset {
         Some(preset) => format!("preset {preset}"),
         None if text_to_image => {
@@ -147,35 +148,23 @@ pub fn source(args: &UnlearnArgs, text_to_image: bool, height: usize, width: usi
 }
 
 /// Says where settings come from that nobody typed.
-pub fn note_source(args: &UnlearnArgs, text_to_image: bool, height: usize, width: usize) {
+pub fn note_source(args: &Task, text_to_image: bool, height: usize, width: usize) {
     if args.preset.is_none() {
         let source = source(args, text_to_image, height, width);
         progress::note(format!("settings: {source} (--preset names another)"));
     }
 }
 
-/// Resolves preset, file and command line for images of this size.
+/// Resolves preset, file and what is typed over them for images of this size.
 ///
 /// # Errors
 /// An unknown preset, a file that cannot be read, a value that makes no sense.
-pub fn resolve(args: &UnlearnArgs, height: usize, width: usize) -> Result<Recipe, Failure> {
+pub fn resolve(args: &Task, height: usize, width: usize) -> Result<Recipe, Failure> {
     let preset = args.preset.as_deref();
     let preset = preset.unwrap_or_else(|| preset_for(height, width));
-    let file = layers(preset, "--preset ", args.config.as_deref())?;
-    let mut typed = File {
-        method: args.method,
-        neighbors: args.neighbors,
-        steps: args.steps,
-        batch_size: args.batch_size,
-        accumulate: args.accumulate,
-        learning_rate: args.lr,
-        seed: args.seed,
-        ..File::default()
-    };
-    for (name, value) in args.strengths.iter() {
-        typed.set_strength(name, value);
-    }
-    let layers = typed.over(file);
-    warn_of_strengths_of_others(args, layers.method.unwrap_or_default());
+    let (file, _) = layers(preset, "--preset ", args.config.as_deref())?.split();
+    let typed = &args.recipe;
+    let layers = typed.clone().over(file);
+    warn_of_strengths_of_others(typed, layers.method.unwrap_or_default());
     layers.recipe().map_err(Failure::input)
 }

@@ -5,6 +5,7 @@ mod shown;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::run::{EventLog, RunFolder, Spent};
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
@@ -14,7 +15,6 @@ use retrack_data::{Alpha, Dataset, Split};
 use retrack_eval::report::*;
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::schedule::SchedulerConfig;
-use retrack_study::run::{EventLog, RunFolder, Spent};
 use retrack_unlearn::images::Images;
 use retrack_unlearn::recipe::Recipe;
 use retrack_unlearn::texts::Texts;
@@ -29,15 +29,15 @@ use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::probe::{Measurement, Numbers, Plan, Probe};
 use super::verdict::{Advice, Findings, Tally};
 use super::{Private, RowTexts, card, selected};
-use crate::args::UnlearnArgs;
 use crate::failure::Failure;
 use crate::progress;
 use crate::reopened::{Reopened, WeightFacts};
 use crate::settings;
+use crate::task::Task;
 
 /// What a run is about.
 pub struct Run<'a> {
-    pub args: &'a UnlearnArgs,
+    pub args: &'a Task,
     pub settings: &'a Recipe,
     /// The model's.
     pub folder: &'a ModelFolder,
@@ -485,7 +485,7 @@ impl<'a> Evidence<'a> {
             Fact::new("Data set, SHA-256", run.data.digest()?),
             Fact::new("Weights", weights.sentence()),
         ];
-        facts.extend(machine(&run.args.machine.device));
+        facts.extend(machine(&run.args.device));
         let mut configuration = run.config.clone();
         if let Value::Object(keys) = &mut configuration {
             // Who guesses a prompt could test it.

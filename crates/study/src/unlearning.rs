@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::run::{EventLog, RunFolder};
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
@@ -13,7 +14,6 @@ use retrack_networks::denoiser::Denoiser;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::schedule::NoiseSchedule;
-use retrack_study::run::{EventLog, RunFolder};
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
 use retrack_unlearn::recipe::Recipe;
@@ -21,14 +21,15 @@ use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
-use crate::args::UnlearnArgs;
 use crate::evidence::{self, Evidence, Forgotten, Rule};
 use crate::failure::Failure;
-use crate::progress::{self, say};
-use crate::remedy::{self, Situation};
+use crate::observer::Observer;
+use crate::progress;
 use crate::reopened::Reopened;
-use crate::session::{Observer, Session, Unobserved, keep};
+use crate::session::{Look, Session, Unobserved, keep};
+use crate::situation::{self, Situation};
 use crate::space::{self, Needs};
+use crate::task::Task;
 
 /// A run whose data is read and whose folder has begun.
 pub struct Unlearning<'a> {
@@ -59,7 +60,7 @@ struct Delivering<'a, 'b, M> {
     folder: &'a RunFolder,
 }
 
-impl<M: Module + Denoiser> Observer<M> for Delivering<'_, '_, M> {
+impl<M: Module + Denoiser> Look<M> for Delivering<'_, '_, M> {
     fn look(
         &mut self,
         trainer: &Trainer<M>,
@@ -98,6 +99,7 @@ impl Unlearning<'_> {
         self,
         network: M,
         delivery: &dyn Delivery<M>,
+        observer: &mut dyn Observer,
     ) -> Result<Summary, Failure> {
         let Self { about, device, .. } = self;
         let evidence::Run {
@@ -159,15 +161,15 @@ impl Unlearning<'_> {
         let watch = RetainedWatch::begin(&mut trainer, &feed)?;
         let last = match &mut evidence {
             Some(evidence) => {
-                let mut observer = Delivering {
+                let mut look = Delivering {
                     evidence,
                     delivery,
                     folder: self.folder,
                 };
-                session.train(&mut trainer, &feed, watch, &mut observer)?
+                session.train(&mut trainer, &feed, watch, &mut look, observer)?
             }
             None => {
-                let last = session.train(&mut trainer, &feed, watch, &mut Unobserved)?;
+                let last = session.train(&mut trainer, &feed, watch, &mut Unobserved, observer)?;
                 let staged = self.folder.staging()?;
                 let _writing = progress::activity("writing the model");
                 delivery
@@ -206,7 +208,7 @@ impl Unlearning<'_> {
             .as_ref()
             .map(|report| report.verdict.sentence.as_str());
         evidence::card::write(staged, self.about, base_card.as_ref(), verdict)?;
-        evidence::ignored::write(staged)?;
+        evidence::ignored::write(staged, &self.about.args.out)?;
         Ok(report)
     }
 }
@@ -220,7 +222,7 @@ pub struct Outcome {
 
 impl Summary {
     pub fn new(
-        args: &UnlearnArgs,
+        args: &Task,
         settings: &Recipe,
         split: &Split,
         Outcome { last, report }: Outcome,
@@ -279,22 +281,26 @@ impl Summary {
     }
 }
 
-/// Refuses a run that cannot fit; of a dry one, prints what it would do and need. Whether to go on.
+/// Refuses a run that cannot fit; of a dry one, tells what it would do and need. Whether to go on.
 ///
 /// # Errors
 /// More disk or memory than there is.
-pub fn fits(args: &UnlearnArgs, mut config: Value, needs: &Needs) -> Result<bool, Failure> {
+pub fn fits(
+    args: &Task,
+    mut config: Value,
+    needs: &Needs,
+    observer: &mut dyn Observer,
+) -> Result<bool, Failure> {
     if args.dry_run {
         config["needs"] = needs.json(&args.out);
         progress::note(needs.text(&args.out));
-        let text = serde_json::to_string_pretty(&config).expect("JSON has no unwritable values");
-        say!("{text}");
+        observer.planned(&config);
     }
     let held = match args.resume {
         true => space::bytes_below(&args.out.join("run")),
         false => 0,
     };
-    needs.check(&args.out, held, remedy::advice(Situation::StepTooLarge))?;
+    needs.check(&args.out, held, situation::advice(Situation::StepTooLarge))?;
     Ok(!args.dry_run)
 }
 
@@ -357,7 +363,7 @@ pub fn report_split(split: &Split, data: &Dataset) {
             data.name(near.row),
             data.name(near.of),
             near.distance,
-            remedy::advice(Situation::NearCopy)
+            situation::advice(Situation::NearCopy)
         ));
     }
     if split.near.len() > 5 {

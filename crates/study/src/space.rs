@@ -90,9 +90,9 @@ fn check_images(steps: usize, accumulate: usize, batch_size: usize) -> Result<()
 
 /// Bytes of the new model, of checkpoints of `state` bytes and of what is recorded.
 fn disk(model: u64, state: f64, steps: usize, checkpoint_every: Option<usize>) -> f64 {
-    // The last two are kept while the next one is written; a signal writes one in any case.
+    // The last two are kept while the next one is written; the last step has one in any case.
     let checkpoints = match checkpoint_every {
-        Some(every) => (steps / every.max(1)).clamp(1, 3),
+        Some(every) => steps.div_ceil(every.max(1)).clamp(1, 3),
         None => 1,
     };
     model as f64 + checkpoints as f64 * state + LOGGED * steps as f64

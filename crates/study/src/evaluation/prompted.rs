@@ -9,10 +9,11 @@ use retrack_networks::schedule::SchedulerKind;
 use retrack_unlearn::texts;
 
 use super::{AGREEMENT, Drawn, Evaluation, Missing, Protocol, Subject, check_shape, once, phases};
-use crate::args::{Metric, PromptArgs};
 use crate::failure::Failure;
 use crate::latent::{self, Opened, PromptedSamples};
+use crate::names::Metric;
 use crate::progress;
+use crate::source::PromptOptions;
 
 /// The published guidance.
 pub const GUIDANCE: f64 = 7.5;
@@ -31,7 +32,7 @@ impl Prompts {
     ///
     /// # Errors
     /// No prompt of the forgotten images, another one twice, files of the layout that cannot be read.
-    pub fn read(typed: &PromptArgs, source: &Path) -> Result<Self, Failure> {
+    pub fn read(typed: &PromptOptions, source: &Path) -> Result<Self, Failure> {
         let published = retrack_data::is_published(source);
         let original = match &typed.prompt {
             Some(prompt) => Some(prompt.clone()),
@@ -141,7 +142,7 @@ pub(super) fn evaluate(
         let _activity = progress::activity(&metric.name());
         let known = found.scores.len();
         let measured = measure(metric, subject, &mut found);
-        found.keep(metric, measured, known)?;
+        found.keep(metric, measured, known);
     }
     Ok(found)
 }

@@ -16,10 +16,10 @@ use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
 use serde_json::Value;
 
-use crate::args::{DataArgs, ReadingArgs};
 use crate::evidence::names_files;
 use crate::failure::Failure;
-use crate::remedy::{self, Situation};
+use crate::situation::{self, Situation};
+use crate::source::{DataSource, Reading};
 use crate::space::Bytes;
 use crate::{progress, space};
 
@@ -64,7 +64,7 @@ pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
 /// Opens a data set for images of `channels` (`None`: of their own).
 pub fn open_images(
     path: &Path,
-    reading: &ReadingArgs,
+    reading: &Reading,
     channels: Option<usize>,
 ) -> Result<Dataset, Failure> {
     let options = reading.options(channels, 4 * BUDGET as u64);
@@ -83,7 +83,7 @@ fn warn_of_lossy(data: &Dataset) -> Result<(), Failure> {
         let what = match data.alpha() {
             Alpha::Drop => format!(
                 "their transparency is dropped and the color below it kept, as Pillow's convert(\"RGB\") does; {}",
-                remedy::advice(Situation::Transparent)
+                situation::advice(Situation::Transparent)
             ),
             Alpha::White => "they are laid over white, as --alpha says".into(),
             Alpha::Black => "they are laid over black, as --alpha says".into(),
@@ -173,7 +173,7 @@ fn check_images(model: &Model) -> Result<(), Failure> {
 }
 
 /// Opens the data set that this model was, or could have been, trained on.
-pub fn open_data(source: &DataArgs, model: &Model) -> Result<Dataset, Failure> {
+pub fn open_data(source: &DataSource, model: &Model) -> Result<Dataset, Failure> {
     let config = &model.config;
     check_images(model)?;
     check_denoises(config, &model.folder.config_path())?;
@@ -315,7 +315,7 @@ impl Samples {
                     1 => "1 class, 0".to_owned(),
                     many => format!("{many} classes"),
                 },
-                remedy::advice(Situation::NoClass)
+                situation::advice(Situation::NoClass)
             )));
         }
         let shape = ImageShape {
@@ -327,14 +327,18 @@ impl Samples {
             progress::warn(format!(
                 "{}: {name} is not built here; sampling by DDIM in its place ({})",
                 model.folder.root().display(),
-                remedy::advice(Situation::ForeignScheduler)
+                situation::advice(Situation::ForeignScheduler)
             ));
         }
         let kind = self.scheduler.unwrap_or(model.scheduler.kind);
         let sampler = Sampler::new(kind, &model.scheduler, self.steps)?;
         progress::detail(format_args!(
-            "{} images by {kind:?} in {} steps, {} at a time, seed {}",
-            self.count, self.steps, self.batch_size, self.seed
+            "{} images by {} in {} steps, {} at a time, seed {}",
+            self.count,
+            kind.class_name(),
+            self.steps,
+            self.batch_size,
+            self.seed
         ));
         let network = network.valid();
         let device = device.clone().without_autodiff();
@@ -350,7 +354,7 @@ impl Samples {
         space::check_memory(
             self.count as f64 * shape.bytes() as f64 + of_batch,
             &format!("{}, {together} at a time,", counted(self.count, "sample")),
-            &remedy::smaller_samples(self.count, &model.folder.config_path()),
+            &situation::smaller_samples(self.count, &model.folder.config_path()),
         )?;
         let batches = self.count.div_ceil(self.batch_size.max(1));
         let bar = progress::bar(title, batches * sampler.timesteps().len(), "steps");
@@ -386,6 +390,11 @@ pub fn to_bytes(values: &[f32], what: &str) -> Result<Vec<u8>, Failure> {
 
 /// Writes a file, naming it where that fails.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    write_for(path, path, content)
+}
+
+/// Writes a file that moves to `place` with the folder around it, which is what is said of it.
+pub fn write_for(path: &Path, place: &Path, content: &[u8]) -> Result<(), Failure> {
     if let Some(parent) = path.parent()
         && parent != Path::new("")
     {
@@ -395,7 +404,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
         .map_err(|error| Failure::writing(path, error))?;
     progress::detail(format_args!(
         "wrote {} ({})",
-        path.display(),
+        place.display(),
         Bytes(content.len() as f64)
     ));
     Ok(())

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::run::Existing;
 use retrack_checkpoint::folder::{ModelFolder, sha256_file};
 use retrack_eval::pictures;
-use retrack_study::run::Existing;
 use serde_json::Value;
 
 use crate::failure::Failure;

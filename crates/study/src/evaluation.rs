@@ -29,10 +29,10 @@ use serde::{Deserialize, Serialize};
 use self::examined::Examined;
 pub use self::prompted::{GUIDANCE, Prompts};
 pub use self::subject::Subject;
-use crate::args::{Metric, SamplerName};
 use crate::failure::Failure;
 use crate::latent::Opened;
 use crate::model::{self, Samples};
+use crate::names::{Metric, SamplerName};
 use crate::progress;
 
 // What metrics need.
@@ -127,27 +127,17 @@ impl Evaluation {
 
     /// Keeps what a metric found since there were `known` scores, or why it found nothing. Half a metric is none, and
     /// what is no number could not be written or read again.
-    ///
-    /// # Errors
-    /// The command was interrupted.
-    fn keep(
-        &mut self,
-        metric: Metric,
-        measured: Result<(), Failure>,
-        known: usize,
-    ) -> Result<(), Failure> {
+    fn keep(&mut self, metric: Metric, measured: Result<(), Failure>, known: usize) {
         let found = &self.scores[known..];
         let reason = match measured {
-            Err(failure) if failure.is_interruption() => return Err(failure),
             Err(failure) => failure.message,
             Ok(()) => match found.iter().find(|score| !score.value.is_finite()) {
                 Some(score) => format!("{} came out as {}", score.name, score.value),
-                None => return Ok(()),
+                None => return,
             },
         };
         self.scores.truncate(known);
         self.failed.push(Missing { metric, reason });
-        Ok(())
     }
 }
 
@@ -375,7 +365,7 @@ impl Protocol {
             let _activity = progress::activity(&metric.name());
             let known = examined.found.scores.len();
             let measured = examined.measure(metric);
-            examined.found.keep(metric, measured, known)?;
+            examined.found.keep(metric, measured, known);
         }
         let Examined {
             mut found, samples, ..
@@ -539,15 +529,15 @@ mod tests {
     fn what_fails_is_kept_with_its_reason_and_half_of_it_is_not_kept_as_a_score() {
         let mut found = Evaluation::default();
         found.add("repeats", 1.0, 4);
-        found.keep(Metric::Frequency, Ok(()), 0).unwrap();
+        found.keep(Metric::Frequency, Ok(()), 0);
 
         // Data that cannot be read, after a first number.
         found.add("copies", 0.5, 4);
         let unreadable = Failure::input("photos/03.png: cannot read");
-        found.keep(Metric::Copies, Err(unreadable), 1).unwrap();
+        found.keep(Metric::Copies, Err(unreadable), 1);
         // What is no number could not be written.
         found.add("nll", f64::NAN, 4);
-        found.keep(Metric::Nll, Ok(()), 1).unwrap();
+        found.keep(Metric::Nll, Ok(()), 1);
 
         assert_eq!(found.scores, [Score::new("repeats", 1.0, 4)]);
         assert_eq!(
@@ -557,10 +547,5 @@ mod tests {
                 "nll failed: nll came out as NaN"
             ]
         );
-        let signal = Failure {
-            code: 130,
-            message: "interrupted".into(),
-        };
-        assert!(found.keep(Metric::Fid, Err(signal), 1).is_err());
     }
 }

@@ -1,8 +1,8 @@
 //! The steps of a run, as `train` and `unlearn` take them: recorded, with checkpoints, resumable.
 
+use crate::run::{EventLog, RunFolder};
 use burn::module::Module;
 use retrack_networks::denoiser::Denoiser;
-use retrack_study::run::{EventLog, RunFolder};
 use retrack_unlearn::checkpoint;
 use retrack_unlearn::feed::Feed;
 use retrack_unlearn::optimizer::{AdamWConfig, EmaConfig};
@@ -10,11 +10,12 @@ use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 
 use crate::failure::Failure;
-use crate::remedy::{self, Situation};
+use crate::observer::Observer;
+use crate::situation::{self, Situation};
 use crate::{interrupt, progress};
 
 /// Looks at a network while it changes.
-pub trait Observer<M> {
+pub trait Look<M> {
     /// Looks at the network as it is after the trainer's steps: at the start, and after each. What it returns is recorded
     /// with the step.
     ///
@@ -30,7 +31,7 @@ pub trait Observer<M> {
 /// Nobody looks.
 pub struct Unobserved;
 
-impl<M> Observer<M> for Unobserved {
+impl<M> Look<M> for Unobserved {
     fn look(
         &mut self,
         _: &Trainer<M>,
@@ -74,17 +75,18 @@ impl Session<'_> {
     /// does not speak of the retained images.
     ///
     /// # Errors
-    /// A step that did not happen or a signal, after a checkpoint of the steps before; a disk that does not take what
+    /// A step that did not happen, a look or a signal, after a checkpoint of the steps before; a disk that does not take what
     /// is recorded.
     pub fn train<M: Module + Denoiser>(
         &self,
         trainer: &mut Trainer<M>,
         feed: &Feed,
         retained: Option<RetainedWatch>,
-        observer: &mut dyn Observer<M>,
+        look: &mut dyn Look<M>,
+        observer: &mut dyn Observer,
     ) -> Result<Option<StepReport>, Failure> {
         let mut log = EventLog::open(self.run, trainer.step)?;
-        let scores = observer.look(trainer, &mut log)?;
+        let scores = look.look(trainer, &mut log)?;
         // A run that was kept because its last step could not be looked at has that step's record without them.
         log.complete(trainer.step, &scores)?;
         let bar = progress::bar(self.title, self.steps, "steps");
@@ -104,20 +106,26 @@ impl Session<'_> {
             }
             let retain = report.losses.retain.or(report.watched_retain);
             report.collapsed = retain.and_then(|loss| trainer.watch.see(loss));
-            if trainer.step == self.steps {
-                // The last look writes the model: all that is left is worth more than the time it takes.
+            let is_last = trainer.step == self.steps;
+            if is_last {
+                // The last look writes the model: all that is left is worth more than the time it takes. Where a second
+                // signal does not wait for it, --resume goes on to that look without another step.
                 interrupt::finish_first("once the result is written");
+                log.record(self.run, &report, &[])?;
+                keep(trainer, self.run);
             }
-            let scores = match observer.look(trainer, &mut log) {
-                Ok(scores) => scores,
+            match look.look(trainer, &mut log) {
+                Ok(scores) if is_last => log.complete(trainer.step, &scores)?,
+                Ok(scores) => log.record(self.run, &report, &scores)?,
+                Err(failure) if is_last => return Err(failure),
                 Err(failure) => {
                     // What was learned is worth keeping, whatever could not be seen of it.
                     log.record(self.run, &report, &[])?;
                     keep(trainer, self.run);
                     return Err(failure);
                 }
-            };
-            log.record(self.run, &report, &scores)?;
+            }
+            observer.step(&report);
             if let Some(factor) = report.collapsed {
                 warn_of_collapse(&format!("step {}", trainer.step), factor);
             }
@@ -126,13 +134,13 @@ impl Session<'_> {
             let due = self
                 .checkpoint_every
                 .is_some_and(|every| trainer.step.is_multiple_of(every));
-            if due && trainer.step < self.steps {
+            if due && !is_last {
                 checkpoint::save(trainer, &self.run.folder())?;
                 progress::detail(format_args!("checkpoint after step {}", trainer.step));
             }
             last = Some(report);
             if let Some(code) = interrupt::pending()
-                && trainer.step < self.steps
+                && !is_last
             {
                 drop(bar);
                 checkpoint::save(trainer, &self.run.folder())?;
@@ -168,6 +176,6 @@ fn warn_of_collapse(when: &str, factor: f64) {
     };
     progress::warn(format!(
         "{when}: the loss of the retained images is {far}: the model is losing what it should keep; stop, and {}",
-        remedy::advice(Situation::Diverged)
+        situation::advice(Situation::Diverged)
     ));
 }

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::io;
 
+use crate::run::RunError;
+use crate::tensorboard::TensorboardError;
 use retrack_checkpoint::durable;
 use retrack_checkpoint::folder::FolderError;
 use retrack_checkpoint::lock::LockError;
@@ -15,14 +17,12 @@ use retrack_networks::lora::LoraError;
 use retrack_networks::model::ModelError;
 use retrack_networks::schedule::ScheduleError;
 use retrack_networks::unet2d::InputError;
-use retrack_study::run::RunError;
-use retrack_study::tensorboard::TensorboardError;
 use retrack_unlearn::checkpoint::CheckpointError;
 use retrack_unlearn::objective::PassError;
 use retrack_unlearn::trainer::TrainError;
 
 use crate::evaluation::CONTROLS_SPLIT;
-use crate::remedy::{self, Situation};
+use crate::situation::{self, Situation};
 
 /// The command did not do what was asked.
 #[derive(Debug)]
@@ -51,11 +51,6 @@ impl Failure {
 
     pub fn is_failed(&self) -> bool {
         self.code == 1
-    }
-
-    /// A signal ended it: 128 and the signal's number.
-    pub fn is_interruption(&self) -> bool {
-        self.code >= 128
     }
 
     /// What was given cannot be used.
@@ -160,7 +155,7 @@ impl From<NeighborError> for Failure {
             // Where nothing is retained, asking for fewer would not help.
             NeighborError::TooFew { retained: 1.., .. } => Self::input(format!(
                 "{error}; {}",
-                remedy::advice(Situation::TooManyNeighbors)
+                situation::advice(Situation::TooManyNeighbors)
             )),
             error => Self::input(error),
         }
@@ -210,7 +205,7 @@ impl From<RunError> for Failure {
             RunError::Written(error) => return error.into(),
             error => error,
         };
-        let advised = |situation| Self::input(format!("{error}; {}", remedy::advice(situation)));
+        let advised = |situation| Self::input(format!("{error}; {}", situation::advice(situation)));
         match &error {
             RunError::NotEmpty { .. } => advised(Situation::NotEmpty),
             RunError::Interrupted { .. } => advised(Situation::HoldsInterrupted),
@@ -228,7 +223,7 @@ impl From<RunError> for Failure {
 /// An error of a run's files, with what to do where the disk was full.
 fn of_disk(error: &dyn Display, source: &io::Error) -> String {
     match durable::is_full(source) {
-        true => format!("{error}; {}", remedy::advice(Situation::DiskFull)),
+        true => format!("{error}; {}", situation::advice(Situation::DiskFull)),
         false => error.to_string(),
     }
 }
@@ -274,9 +269,10 @@ impl From<CheckpointError> for Failure {
 impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
-            TrainError::NotFinite { .. } => {
-                Self::failed(format!("{error}; {}", remedy::advice(Situation::Diverged)))
-            }
+            TrainError::NotFinite { .. } => Self::failed(format!(
+                "{error}; {}",
+                situation::advice(Situation::Diverged)
+            )),
             error => Self::input(error),
         }
     }

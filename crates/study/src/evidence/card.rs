@@ -93,7 +93,11 @@ pub fn write(
     verdict: Option<&str>,
 ) -> Result<(), Failure> {
     let card = card(run, base, verdict);
-    model::write(&folder.join(NAME), card.as_bytes())
+    model::write_for(
+        &folder.join(NAME),
+        &run.args.out.join(NAME),
+        card.as_bytes(),
+    )
 }
 
 fn card(run: &Run, base_card: Option<&BaseCard>, verdict: Option<&str>) -> String {

@@ -20,8 +20,8 @@ use retrack_networks::schedule::NoiseSchedule;
 use retrack_networks::unet2d::UNet2DModel;
 
 use super::{Evaluation, Protocol, Subject, each_once};
-use crate::args::Metric;
 use crate::failure::Failure;
+use crate::names::Metric;
 use crate::{model, progress};
 
 /// Forgotten images that are looked at one by one, at most.
@@ -171,7 +171,8 @@ impl<'a> Examined<'a, '_> {
             schedule: &schedule,
             device: &tracked,
         };
-        let bar = progress::bar("likelihood", 1000, "of 1000");
+        let timesteps = schedule.timesteps();
+        let bar = progress::bar("likelihood", timesteps, "timesteps");
         let probe = rademacher(
             &Random::new(self.seed),
             0..count as u64,
@@ -179,7 +180,7 @@ impl<'a> Examined<'a, '_> {
         );
         let labels = self.classes.as_ref().map(|classes| &classes[..count]);
         let found = likelihood.bits_per_dim(&values, shape, labels, &probe, &mut |time| {
-            bar.set_position((1000.0 * time) as u64)
+            bar.set_position((timesteps as f64 * time) as u64)
         });
         drop(bar);
         let found = found.map_err(Failure::failed)?;

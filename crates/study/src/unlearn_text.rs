@@ -1,8 +1,9 @@
-//! `retrack unlearn` for text-to-image models: the same run on latents.
+//! Unlearning of text-to-image models: the same run on latents.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use crate::run::{Existing, RunFolder};
 use burn::tensor::{Device, Tensor};
 use retrack_data::neighbors::{Neighbor, NeighborError, Neighbors};
 use retrack_data::{Dataset, Split, original_prompt};
@@ -10,20 +11,21 @@ use retrack_networks::conditional::Captioned;
 use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::stable_diffusion::StableDiffusion;
-use retrack_study::run::{Existing, RunFolder};
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
 use retrack_unlearn::recipe::{Recipe, TEXT_TO_IMAGE};
 use retrack_unlearn::texts::{Prompts, Texts};
 use serde_json::{Value, json};
 
-use super::unlearn::{convert, interrupted_before_the_first_step};
-use crate::args::{DtypeName, UnlearnArgs};
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::digests;
+use crate::names::DtypeName;
+use crate::observer::Observer;
 use crate::reopened::{self, Reopened};
 use crate::settings;
 use crate::space::{LatentWork, Phases};
+use crate::task::Task;
+use crate::unlearn::{convert, interrupted_before_the_first_step};
 use crate::unlearning::{
     Delivery, Outcome, Summary, Unlearning, fits, publish, report_split, warn_of_copied,
 };
@@ -33,7 +35,7 @@ use crate::{latent, model, progress};
 const UNTRAINED: [&str; 4] = ["text_encoder", "vae", "safety_checker", "image_encoder"];
 
 /// Refuses what only text-to-image models take.
-pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
+pub fn refuse_texts(args: &Task) -> Result<(), Failure> {
     let texts = [
         ("--prompt", &args.prompt),
         ("--forget-prompt", &args.forget_prompt),
@@ -58,13 +60,14 @@ pub fn refuse_texts(args: &UnlearnArgs) -> Result<(), Failure> {
 /// Runs the command; `None` after a dry run. `planned` and `copied`: files and bytes of the folder that will be
 /// written; `key`: where the report's key is.
 pub fn unlearn(
-    args: &UnlearnArgs,
+    args: &Task,
     existing: Existing,
     planned: &[PathBuf],
     key: Option<&Path>,
     device: &Device,
     mut opened: StableDiffusion,
     mut copied: u64,
+    observer: &mut dyn Observer,
 ) -> Result<Option<Summary>, Failure> {
     let rank = args.adapter_rank().map_err(Failure::input)?;
     if rank.is_some() && !matches!(args.dtype, None | Some(DtypeName::F32)) {
@@ -79,7 +82,7 @@ pub fn unlearn(
     let opened = &opened;
     let data = latent::open_data(&args.data, opened)?;
     let shape = data.shape();
-    let with_preset = UnlearnArgs {
+    let with_preset = Task {
         preset: args.preset.clone().or(Some(TEXT_TO_IMAGE.into())),
         ..args.clone()
     };
@@ -121,7 +124,7 @@ pub fn unlearn(
     if args.dry_run {
         report_split(&split, &data);
     }
-    if !fits(args, config.clone(), &needs)? {
+    if !fits(args, config.clone(), &needs, observer)? {
         return Ok(None);
     }
 
@@ -205,7 +208,7 @@ pub fn unlearn(
         args,
         device,
     };
-    unlearning.run(network, &delivery).map(Some)
+    unlearning.run(network, &delivery, observer).map(Some)
 }
 
 /// The folder of a text-to-image model.
@@ -215,7 +218,7 @@ struct Latent<'a> {
     adapted: bool,
     /// Of the run's texts.
     states: Tensor<3>,
-    args: &'a UnlearnArgs,
+    args: &'a Task,
     device: &'a Device,
 }
 
@@ -251,7 +254,7 @@ impl Delivery<Captioned> for Latent<'_> {
 fn write_adapter(
     opened: &StableDiffusion,
     network: &Captioned,
-    args: &UnlearnArgs,
+    args: &Task,
     staged: &Path,
 ) -> Result<(), Failure> {
     let adapters = lora::export(&network.network)?;
@@ -266,7 +269,7 @@ fn write_adapter(
 }
 
 /// Which image has which text: what was typed, or what the data says of itself.
-fn read_texts(args: &UnlearnArgs, data: &Dataset, split: &Split) -> Result<Texts, Failure> {
+fn read_texts(args: &Task, data: &Dataset, split: &Split) -> Result<Texts, Failure> {
     let prompts = Prompts {
         forget: args.forget_prompt.clone(),
         retain: args.retain_prompt.clone(),
@@ -352,7 +355,7 @@ fn distances(
 
 /// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
 fn resolved(
-    args: &UnlearnArgs,
+    args: &Task,
     settings: &Recipe,
     opened: &StableDiffusion,
     data: &Dataset,
@@ -375,7 +378,7 @@ fn resolved(
         "retained": split.retain.len(),
         "prompts": texts.known.len(),
         "prompts_digest": texts.digest(),
-        "device": args.machine.device,
+        "device": args.device,
         "settings": settings,
     });
     if let Ok(Some(rank)) = args.adapter_rank() {

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::forgotten::{Forgotten, Sight};
 use super::pictures::cover;
 use super::verdict::Tally;
-use crate::args::SamplerName;
 use crate::failure::Failure;
 use crate::model;
+use crate::names::SamplerName;
 use crate::progress;
 
 /// What is looked at; everything here and the models decide the numbers.

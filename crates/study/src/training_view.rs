@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::run::{EventLog, LOSS_CURVE, samples_name};
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_eval::pictures::Grid;
@@ -11,13 +12,12 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerConfig};
 use retrack_networks::unet2d::UNet2DModel;
-use retrack_study::run::{EventLog, LOSS_CURVE, samples_name};
 use retrack_unlearn::trainer::Trainer;
 
 use crate::failure::Failure;
 use crate::model;
 use crate::progress;
-use crate::session::Observer;
+use crate::session::Look;
 
 /// As `retrack sample` draws where nothing is said: the model's own scheduler (DDPM), so many steps.
 const SAMPLING_STEPS: usize = model::STEPS;
@@ -77,7 +77,7 @@ pub struct TrainingView<'a> {
     pub device: Device,
 }
 
-impl Observer<UNet2DModel> for TrainingView<'_> {
+impl Look<UNet2DModel> for TrainingView<'_> {
     fn look(
         &mut self,
         trainer: &Trainer<UNet2DModel>,

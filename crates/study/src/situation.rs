@@ -1,0 +1,80 @@
+//! What a user may find themselves in, and what to do about it. A front end knows its own way out ([`crate::progress::Front`]);
+//! the words here fit anywhere.
+
+use std::path::Path;
+
+use crate::progress;
+
+/// What a user may find themselves in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Situation {
+    /// Losses grow, or are no numbers any more.
+    Diverged,
+    /// A training step needs more memory than there is.
+    StepTooLarge,
+    /// Samples that are drawn need more memory than there is.
+    SamplesTooLarge,
+    /// The disk took no more of a run.
+    DiskFull,
+    /// The output folder holds something.
+    NotEmpty,
+    /// The output folder holds a run that was interrupted.
+    HoldsInterrupted,
+    /// The output folder holds no run that could go on.
+    NothingToResume,
+    /// The network has classes and none was named.
+    NoClass,
+    /// The model's own scheduler is not built here.
+    ForeignScheduler,
+    /// A retained image is nearly a copy of one that leaves.
+    NearCopy,
+    /// Images have transparent pixels, and nothing said what becomes of them.
+    Transparent,
+    /// More neighbors are asked for than images are retained.
+    TooManyNeighbors,
+    /// A trained weight is beyond f16, in which the folder's are written.
+    BeyondHalf,
+    /// A trained weight is beyond another type.
+    BeyondItsType,
+    /// A trained weight is beyond the type of files that keep theirs.
+    BeyondFixedType,
+}
+
+/// What to do, as the end of a sentence.
+pub fn advice(situation: Situation) -> &'static str {
+    progress::front()
+        .and_then(|front| front.advice(situation))
+        .unwrap_or_else(|| situation.advice())
+}
+
+/// What to do where samples need more memory than there is. A single one is as large as the model's `config` says.
+pub fn smaller_samples(count: usize, config: &Path) -> String {
+    if count > 1 {
+        return advice(Situation::SamplesTooLarge).into();
+    }
+    format!(
+        "its size is `sample_size` in {}; use a machine with more, or a model of smaller images",
+        config.display()
+    )
+}
+
+impl Situation {
+    /// Words that name no option.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Diverged => "train with a lower learning rate or fewer steps",
+            Self::StepTooLarge => "close other programs, or use a machine with more",
+            Self::SamplesTooLarge => "use a machine with more",
+            Self::DiskFull => "free some space, or choose a folder on another disk",
+            Self::NotEmpty | Self::HoldsInterrupted | Self::NothingToResume => "choose another",
+            Self::NoClass => "`retrack sample --class` draws them one class at a time",
+            Self::ForeignScheduler => "`retrack sample --scheduler` can choose another",
+            Self::NearCopy => "it should leave with it if it is the same",
+            Self::Transparent => "the model may have seen them otherwise",
+            Self::TooManyNeighbors => "ask for fewer",
+            Self::BeyondHalf | Self::BeyondItsType | Self::BeyondFixedType => {
+                "`retrack unlearn --dtype f32` can hold it"
+            }
+        }
+    }
+}

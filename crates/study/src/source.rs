@@ -1,0 +1,66 @@
+//! Where the images are, and how they are read.
+
+use std::path::{Path, PathBuf};
+
+use retrack_data::{Alpha, OpenOptions};
+
+/// A data set.
+#[derive(Debug, Clone)]
+pub struct DataSource {
+    pub path: PathBuf,
+    pub reading: Reading,
+}
+
+/// How a data set is read.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// Which split, where the data set has several.
+    pub split: Option<String>,
+    pub alpha: Alpha,
+}
+
+impl DataSource {
+    /// The data set at a path, read as usual.
+    pub fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+            reading: Reading::default(),
+        }
+    }
+}
+
+impl Reading {
+    /// For images of `channels` (of their own where it is `None`), `memory_budget` bytes of which may be kept.
+    pub fn options(&self, channels: Option<usize>, memory_budget: u64) -> OpenOptions {
+        OpenOptions {
+            channels,
+            memory_budget,
+            split: self.split.clone(),
+            alpha: self.alpha,
+        }
+    }
+}
+
+/// What a text-to-image model is to draw, and how.
+#[derive(Debug, Clone, Default)]
+pub struct PromptOptions {
+    /// The prompt of the images to forget.
+    pub prompt: Option<String>,
+    /// Prompts that the model is to draw as before.
+    pub modified_prompt: Vec<String>,
+    /// How far to go towards the prompt.
+    pub guidance: Option<f64>,
+}
+
+impl PromptOptions {
+    /// The first option that was given, for models that take no text.
+    pub fn typed(&self) -> Option<&'static str> {
+        [
+            ("--prompt", self.prompt.is_some()),
+            ("--modified-prompt", !self.modified_prompt.is_empty()),
+            ("--guidance", self.guidance.is_some()),
+        ]
+        .into_iter()
+        .find_map(|(option, typed)| typed.then_some(option))
+    }
+}

@@ -1,0 +1,253 @@
+//! A model folder in, one that forgot out.
+
+use std::path::Path;
+
+use crate::run::RunFolder;
+use burn::tensor::Device;
+use retrack_checkpoint::folder::{ModelFolder, Weights};
+use retrack_checkpoint::written::Command;
+use retrack_data::neighbors::{Neighbors, prepare, prepare_split};
+use retrack_data::{Dataset, Split};
+use retrack_networks::model::Model;
+use retrack_networks::unet2d::UNet2DModel;
+use retrack_unlearn::recipe::Recipe;
+use serde_json::{Value, json};
+
+use crate::evidence::{self, Private, selected};
+use crate::failure::Failure;
+use crate::folders::{as_path, digests, existing, outside, outside_all};
+use crate::latent::{self, Opened};
+use crate::observer::Observer;
+use crate::reopened::{self, Reopened};
+use crate::settings;
+use crate::space::Work;
+use crate::task::Task;
+use crate::unlearning::{
+    Delivery, Outcome, Summary, Unlearning, fits, planned, publish, report_split, warn_of_copied,
+};
+use crate::{interrupt, machine, model, progress, unlearn_text};
+
+/// What is there now, if a signal ends the command.
+pub(crate) fn interrupted_before_the_first_step(args: &Task) {
+    let how = interrupt::how_to_go_on();
+    interrupt::kept(match args.resume {
+        true => format!("the steps that were done before are kept: {how}"),
+        false => format!("no step was done: {how}"),
+    });
+}
+
+/// Makes a model forget, from its folder to a new one; `None` after a dry run.
+///
+/// # Errors
+/// Whatever is wrong with what was given, a step that did not happen, a signal, files that cannot be written.
+pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summary>, Failure> {
+    let existing = existing(args.force, args.resume);
+    if args.checkpoint_every == Some(0) {
+        return Err(Failure::input(
+            "--checkpoint-every is 0; give at least 1, or leave it out",
+        ));
+    }
+    let captions = args.captions.as_deref().and_then(as_path);
+    let forget = args.forget.iter().map(|one| ("selection", as_path(one)));
+    let inputs = [
+        ("data", Some(args.data.path.as_path())),
+        ("captions", captions),
+        ("settings", args.config.as_deref()),
+    ];
+    outside_all(&args.out, inputs.into_iter().chain(forget))?;
+    if !args.dry_run {
+        RunFolder::check(&args.out, Command::Unlearn, existing, &[])?;
+    }
+    let device = machine::device(&args.device)?;
+    let opened = latent::open(&args.model)?;
+    if let Opened::Image(_) = opened {
+        unlearn_text::refuse_texts(args)?;
+    }
+    let args = &Task {
+        forget: opened.selection(&args.forget, &args.data.path)?,
+        ..args.clone()
+    };
+    outside(&args.out, opened.folder().root(), "model")?;
+    let key = match args.no_report {
+        true => None,
+        false => Some(Private::check(args)?),
+    };
+    let key = key.as_deref();
+    let copied = opened.folder().check_copy()?;
+    let planned = planned(opened.folder(), matches!(args.adapter_rank(), Ok(Some(_))))?;
+    if !args.dry_run {
+        RunFolder::check(&args.out, Command::Unlearn, existing, &planned)?;
+    }
+    let mut opened = match opened {
+        Opened::Image(opened) => *opened,
+        Opened::Text(_) if args.must_look => {
+            return Err(Failure::input(
+                "--fail-if-found: nothing is drawn of a text-to-image model here; leave it out, and give it to `retrack \
+                 evaluate` afterwards",
+            ));
+        }
+        Opened::Text(opened) => {
+            return unlearn_text::unlearn(
+                args, existing, &planned, key, &device, *opened, copied, observer,
+            );
+        }
+    };
+    let copied = copied + convert(args, &opened.folder.clone(), opened.weights_mut())?;
+    let network = opened.network(&device.clone().autodiff())?;
+    let data = model::open_data(&args.data, &opened)?;
+    let shape = data.shape();
+    let settings = settings::resolve(args, shape.height, shape.width)?;
+    settings::note_source(args, false, shape.height, shape.width);
+    let objective = settings.objective();
+
+    let rows = model::select(&args.forget, &data)?;
+    let nearest = match settings.neighbors {
+        Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
+        _ => None,
+    };
+    let cache = machine::cache_folder().filter(|_| !args.dry_run);
+    let searching = progress::activity("searching for neighbors and copies");
+    let prepared = match nearest {
+        Some(k) => prepare(&data, &rows, k, model::BUDGET, cache.as_deref())?,
+        None => prepare_split(&data, &rows, model::BUDGET, cache.as_deref())?,
+    };
+    drop(searching);
+    if prepared.from_cache {
+        progress::detail("the neighbors were found before and kept in the cache");
+    }
+    if let Some((path, error)) = &prepared.cache_error {
+        progress::warn(format!(
+            "{}: cannot keep the neighbors for the next run: {error}",
+            path.display()
+        ));
+    }
+    let nearest = nearest.map(|_| prepared.neighbors);
+    let split = prepared.split;
+    report_split(&split, &data);
+    if split.retain.is_empty() {
+        return Err(Failure::input(
+            "all images are selected or exact copies of the selected ones; nothing would be retained",
+        ));
+    }
+    model::check_labels(&data, &split.retain, &opened.config)?;
+    model::check_labels(&data, &split.forget, &opened.config)?;
+
+    let config = resolved(args, &settings, &opened, &data, &split)?;
+    let needs = Work {
+        cost: opened.config.cost(shape.height, shape.width),
+        data: &data,
+        batch_size: settings.batch_size,
+        accumulate: settings.accumulate,
+        steps: settings.steps,
+        checkpoint_every: args.checkpoint_every,
+        model: copied,
+        ema: false,
+        two_gradients: objective.two_gradients(),
+    }
+    .needs()?;
+    if !fits(args, config.clone(), &needs, observer)? {
+        return Ok(None);
+    }
+
+    progress::detail(format_args!("settings {}", config["settings"]));
+    let private = key.map(Private::open_or_create).transpose()?;
+    let run = RunFolder::begin(&args.out, existing, &config, &planned)?;
+    interrupted_before_the_first_step(args);
+    if run.is_moving() {
+        publish(&run, &args.out, false)?;
+        return Ok(Some(Summary::new(
+            args,
+            &settings,
+            &split,
+            Outcome::default(),
+            &run,
+        )));
+    }
+    let about = evidence::Run {
+        args,
+        settings: &settings,
+        folder: &opened.folder,
+        scheduler: &opened.scheduler,
+        images: &data,
+        labels: opened.config.num_class_embeds.is_some(),
+        text_to_image: false,
+        texts: None,
+        private: private.as_ref(),
+        data: &data,
+        split: &split,
+        neighbors: nearest.as_deref(),
+        config: &config,
+    };
+    let unlearning = Unlearning {
+        about: &about,
+        folder: &run,
+        device: &device,
+    };
+    let delivery = Images {
+        base: &opened,
+        device: &device,
+    };
+    unlearning.run(network, &delivery, observer).map(Some)
+}
+
+/// Has the weights written as `--dtype` says. Returns the bytes that this takes beyond what they are.
+///
+/// # Errors
+/// Files whose form does not allow it.
+pub fn convert(args: &Task, folder: &ModelFolder, weights: &mut Weights) -> Result<u64, Failure> {
+    let Some(dtype) = args.dtype else {
+        return Ok(0);
+    };
+    let before = weights.written_bytes();
+    weights.write_as(dtype.into());
+    folder.check_types(weights)?;
+    Ok(weights.written_bytes().saturating_sub(before))
+}
+
+/// The folder of an image model.
+struct Images<'a> {
+    base: &'a Model,
+    device: &'a Device,
+}
+
+impl Delivery<UNet2DModel> for Images<'_> {
+    fn write(&self, network: &UNet2DModel, staged: &Path) -> Result<(), Failure> {
+        let base = self.base;
+        let written = base.write(network, staged);
+        let written =
+            written.map_err(|error| reopened::failure(error, base.folder.can_convert()))?;
+        warn_of_copied(written.copied_weights(), &[]);
+        Ok(())
+    }
+
+    fn reopen(&self, network: &UNet2DModel, staged: &Path) -> Result<Reopened, Failure> {
+        reopened::image(self.base, staged, Some(network), self.device)
+    }
+}
+
+/// Everything that decides the result, as the run records it. Rows are numbers; no pixels.
+fn resolved(
+    args: &Task,
+    settings: &Recipe,
+    model: &retrack_networks::model::Model,
+    data: &Dataset,
+    split: &Split,
+) -> Result<Value, Failure> {
+    Ok(json!({
+        "command": "unlearn",
+        "version": env!("CARGO_PKG_VERSION"),
+        "model": args.model.display().to_string(),
+        "weights_sha256": digests(&model.folder)?,
+        "data": args.data.path.display().to_string(),
+        "split": args.data.reading.split,
+        "alpha": data.alpha(),
+        "data_digest": data.digest()?,
+        // What names a file may say whose picture it is; the rows say which one it was.
+        "forget": selected(&args.forget, &split.forget),
+        "forget_rows": split.forget,
+        "duplicate_rows": split.duplicates,
+        "retained": split.retain.len(),
+        "device": args.device,
+        "settings": settings,
+    }))
+}
