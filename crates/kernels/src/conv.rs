@@ -5,8 +5,8 @@
 //! with all nine taps at once that is then summed ("taps") for few output channels. The input gradient is
 //! the convolution with the turned weights, so it takes the same ways.
 
-use crate::gemm::{Left, Right, Start, matmul, multiply, pack_panel, packed_len, panel_width};
-use crate::simd::{self, Shared, filled, for_each, with_scratch};
+use crate::gemm::{Left, Product, Right, Start, matmul, pack, packed_len};
+use crate::simd::{self, Shared, Simd, Vectorized, filled, for_each, load, store, with_scratch};
 use crate::winograd::{self, Addend, Shape, Weights};
 
 /// Channels below this are too few for a vector of them.
@@ -15,6 +15,15 @@ const FEW: usize = 8;
 const COLUMN_BYTES: usize = 512 << 10;
 /// Bytes of gathered neighborhoods that all threads share in a weight gradient.
 const SHARED_COLUMN_BYTES: usize = 8 << 20;
+
+/// Where a stride-2 convolution reads zeros outside the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Padding {
+    /// One pixel on every side.
+    Symmetric,
+    /// None at the top and left, one at the bottom and right: diffusers' `downsample_padding` 0.
+    BottomRight,
+}
 
 /// How a stride-1 convolution is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,13 +117,20 @@ pub(crate) fn bias_gradient(dy: &[f32], groups: usize, channels: usize) -> Vec<f
     let rows = dy.len() / (groups * channels).max(1);
     let parts = rows.div_ceil(ROWS).max(1);
     let mut sums = vec![0.0f32; groups * parts * channels];
-    let shared = Shared::new(sums.as_mut_ptr());
+    let shared = Shared::new(&mut sums);
     for_each(dy.len() > 16 * 1024, groups * parts, |task| {
         let (group, part) = (task / parts, task % parts);
         let count = ROWS.min(rows - part * ROWS);
         let from = &dy[(group * rows + part * ROWS) * channels..][..count * channels];
         // SAFETY: each task has its own row of sums.
-        unsafe { add_rows(from.as_ptr(), count, channels, shared.at(task * channels)) };
+        unsafe {
+            simd::run(AddRows {
+                from: from.as_ptr(),
+                rows: count,
+                channels,
+                to: shared.at(task * channels),
+            });
+        }
     });
     let mut totals = Vec::with_capacity(groups * channels);
     for sums in sums.chunks_exact((parts * channels).max(1)) {
@@ -130,33 +146,55 @@ pub(crate) fn bias_gradient(dy: &[f32], groups: usize, channels: usize) -> Vec<f
     totals
 }
 
-simd::vectorized! {
-    /// to[channels] += the sum of `rows` rows.
-    unsafe fn add_rows(simd; from: *const f32, rows: usize, channels: usize, to: *mut f32) {
+/// to[channels] += the sum of the rows of `from`, `[rows, channels]`; `to` is writable.
+struct AddRows {
+    from: *const f32,
+    rows: usize,
+    channels: usize,
+    to: *mut f32,
+}
+
+impl Vectorized for AddRows {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) {
+        let Self {
+            from,
+            rows,
+            channels,
+            to,
+        } = self;
         // Four vectors of a row at a time: whole cache lines in the order of memory, and independent sums.
         let lanes = S::F32_LANES;
         let mut c = 0;
         while c + 4 * lanes <= channels {
             let mut sums = [simd.splat_f32s(0.0); 4];
-            for r in 0..rows {
-                let from = from.add(r * channels + c);
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    *sum = simd.add_f32s(*sum, simd::load(simd, from.add(i * lanes), lanes));
+            // SAFETY: four whole vectors of channels are left, of each row and of the sums.
+            unsafe {
+                for r in 0..rows {
+                    let from = from.add(r * channels + c);
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        *sum = simd.add_f32s(*sum, load(simd, from.add(i * lanes), lanes));
+                    }
                 }
-            }
-            for (i, sum) in sums.iter().enumerate() {
-                let to = to.add(c + i * lanes);
-                simd::store(simd, to, lanes, simd.add_f32s(simd::load(simd, to, lanes), *sum));
+                for (i, sum) in sums.iter().enumerate() {
+                    let to = to.add(c + i * lanes);
+                    store(simd, to, lanes, simd.add_f32s(load(simd, to, lanes), *sum));
+                }
             }
             c += 4 * lanes;
         }
         while c < channels {
             let count = (channels - c).min(lanes);
-            let mut sum = simd::load(simd, to.add(c), count);
-            for r in 0..rows {
-                sum = simd.add_f32s(sum, simd::load(simd, from.add(r * channels + c), count));
+            // SAFETY: `count` channels are left, of each row and of the sums.
+            unsafe {
+                let mut sum = load(simd, to.add(c), count);
+                for r in 0..rows {
+                    sum = simd.add_f32s(sum, load(simd, from.add(r * channels + c), count));
+                }
+                store(simd, to.add(c), count, sum);
             }
-            simd::store(simd, to.add(c), count, sum);
             c += lanes;
         }
     }
@@ -166,18 +204,18 @@ simd::vectorized! {
 fn turn_weights(weight: &[f32], m: usize, n: usize) -> Vec<f32> {
     const SIDE: usize = 16;
     let strips = m.div_ceil(SIDE);
-    let work = |to: *mut f32| {
-        let to = Shared::new(to);
-        // SAFETY: each task writes its own rows' elements.
-        for_each(m * n >= 4096, 9 * strips, |task| unsafe {
+    let work = |to: Shared| {
+        for_each(m * n >= 4096, 9 * strips, |task| {
             let (tap, strip) = (task / strips, task % strips);
             let from = &weight[tap * m * n..(tap + 1) * m * n];
-            let to = to.at((8 - tap) * m * n);
+            // SAFETY: there are nine taps of as many weights.
+            let to = unsafe { to.at((8 - tap) * m * n) };
             let rows = strip * SIDE..m.min((strip + 1) * SIDE);
             for j0 in (0..n).step_by(SIDE) {
                 for j in j0..n.min(j0 + SIDE) {
                     for i in rows.clone() {
-                        *to.add(j * m + i) = from[i * n + j];
+                        // SAFETY: each task writes its own rows' elements.
+                        unsafe { *to.add(j * m + i) = from[i * n + j] };
                     }
                 }
             }
@@ -204,7 +242,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    fn stride1(shape: &Shape) -> Self {
+    /// Of a stride-1 convolution.
+    pub(crate) fn stride1(shape: &Shape) -> Self {
         let Shape {
             batch,
             height,
@@ -222,6 +261,27 @@ impl Window {
             across: width,
             stride: 1,
             before: 1,
+        }
+    }
+
+    /// Of a stride-2 convolution of `[batch, height, width, inputs]`.
+    pub(crate) fn stride2(x: [usize; 4], outputs: usize, padding: Padding) -> Self {
+        let [batch, height, width, inputs] = x;
+        let (before, both) = match padding {
+            Padding::Symmetric => (1, 2),
+            Padding::BottomRight => (0, 1),
+        };
+        let size = |n: usize| (n + both - 3) / 2 + 1;
+        Self {
+            batch,
+            height,
+            width,
+            inputs,
+            outputs,
+            down: size(height),
+            across: size(width),
+            stride: 2,
+            before,
         }
     }
 
@@ -247,7 +307,7 @@ impl Window {
     ///
     /// # Safety
     ///
-    /// `columns` is writable for that many floats.
+    /// `columns` is writable for `count * 9 * inputs` floats.
     unsafe fn gather(&self, x: &[f32], first: usize, count: usize, columns: *mut f32) {
         let line = 3 * self.inputs;
         let mut to = columns;
@@ -259,6 +319,7 @@ impl Window {
             let end = (self.width + self.before - x0).min(3) * self.inputs;
             for tap_line in 0..3 {
                 let y = (y0 + tap_line).wrapping_sub(self.before);
+                // SAFETY: `to` is the row's place for the taps of this line, of `line` floats.
                 unsafe {
                     if y < self.height {
                         let start =
@@ -278,8 +339,13 @@ impl Window {
 }
 
 /// A copy of what is mostly a few floats: a loop, not a call.
+///
+/// # Safety
+///
+/// `to` is writable for as many.
 #[inline(always)]
 unsafe fn copy(from: &[f32], to: *mut f32) {
+    // SAFETY: the caller's.
     unsafe {
         if from.len() > 64 {
             std::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len());
@@ -291,9 +357,13 @@ unsafe fn copy(from: &[f32], to: *mut f32) {
     }
 }
 
+/// # Safety
+///
+/// `to` is writable for `count` floats.
 #[inline(always)]
 unsafe fn fill(to: *mut f32, count: usize, value: f32) {
     for i in 0..count {
+        // SAFETY: the caller's.
         unsafe { *to.add(i) = value };
     }
 }
@@ -306,69 +376,54 @@ pub(crate) fn convolve_columns(
     addend: Addend,
 ) -> Vec<f32> {
     let (rows, inner, outputs) = (window.rows(), window.inner(), window.outputs);
-    let block = (COLUMN_BYTES / (4 * inner)).clamp(24, 384);
     let per_image = window.down * window.across;
-    let width = panel_width();
-    let work = |y: *mut f32| {
-        let y = Shared::new(y);
+    assert_eq!(weight.len(), inner * outputs, "weights");
+    addend.check(window.batch, per_image, outputs);
+    let block = (COLUMN_BYTES / (4 * inner)).clamp(24, 384);
+    let work = |y: Shared| {
         with_scratch(packed_len(inner, outputs), |panels| {
-            let panels = Shared::new(panels);
-            let b = Right {
-                pointer: weight.as_ptr(),
-                row: outputs,
-                column: 1,
-            };
-            // SAFETY: each task packs its own panel, and then writes its own rows.
-            for_each(
-                inner * outputs > 16 * 1024,
-                outputs.div_ceil(width),
-                |p| unsafe {
-                    pack_panel(inner, outputs, p * width, b, panels.at(p * inner * width));
-                },
-            );
-            for_each(
-                rows * inner * outputs > 64 * 1024,
-                rows.div_ceil(block),
-                |task| unsafe {
-                    let first = task * block;
-                    let count = block.min(rows - first);
-                    for row in first..first + count {
-                        let image = if addend.per_image { row / per_image } else { 0 };
-                        let bias = &addend.bias[image * outputs..(image + 1) * outputs];
+            let b = Right::plain(weight.as_ptr(), outputs);
+            // SAFETY: the weights have that size, and the scratch memory has room for them.
+            let panels = unsafe { pack(inner * outputs > 16 * 1024, inner, outputs, b, panels) };
+            let parallel = rows * inner * outputs > 64 * 1024;
+            for_each(parallel, rows.div_ceil(block), |task| {
+                let first = task * block;
+                let count = block.min(rows - first);
+                for row in first..first + count {
+                    let image = if addend.per_image { row / per_image } else { 0 };
+                    let bias = &addend.bias[image * outputs..(image + 1) * outputs];
+                    // SAFETY: each task writes its own rows.
+                    unsafe {
                         let to = y.at(row * outputs);
                         match addend.residual {
                             None => std::ptr::copy_nonoverlapping(bias.as_ptr(), to, outputs),
                             Some(residual) => {
-                                for (c, (bias, residual)) in
-                                    bias.iter().zip(&residual[row * outputs..]).enumerate()
-                                {
+                                let residual = &residual[row * outputs..];
+                                for (c, (bias, residual)) in bias.iter().zip(residual).enumerate() {
                                     *to.add(c) = bias + residual;
                                 }
                             }
                         }
                     }
-                    with_scratch(count * inner, |columns| {
-                        window.gather(x, first, count, columns);
-                        let a = Left {
-                            pointer: columns,
-                            row: inner,
-                            column: 1,
-                        };
-                        let (panels, y) = (panels.at(0), y.at(first * outputs));
-                        multiply(
-                            count,
-                            outputs,
+                }
+                with_scratch(count * inner, |columns| {
+                    // SAFETY: the scratch memory has room for the neighborhoods; each task has its own rows, which hold
+                    // the addend.
+                    unsafe {
+                        window.gather(x, first, count, columns.start());
+                        simd::run(Product {
+                            rows: count,
+                            columns: outputs,
                             inner,
-                            a,
-                            panels,
-                            inner * width,
-                            y,
-                            outputs,
-                            Start::Result,
-                        );
-                    });
-                },
-            );
+                            a: Left::plain(columns.start(), inner),
+                            b: panels,
+                            c: y.at(first * outputs),
+                            c_row: outputs,
+                            start: Start::Result,
+                        });
+                    }
+                });
+            });
         });
     };
     // SAFETY: the tasks cover every row.
@@ -378,46 +433,32 @@ pub(crate) fn convolve_columns(
 /// dw = columns(x)^T dy.
 pub(crate) fn weight_gradient_columns(window: &Window, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let (rows, inner, outputs) = (window.rows(), window.inner(), window.outputs);
+    assert_eq!(dy.len(), rows * outputs, "the result's gradient");
     let chunk = (SHARED_COLUMN_BYTES / (4 * inner)).clamp(64, 4096);
     let mut dw = vec![0.0f32; inner * outputs];
     with_scratch(chunk.min(rows) * inner, |columns| {
-        let columns = Shared::new(columns);
         for first in (0..rows).step_by(chunk) {
             const PIXELS: usize = 32;
             let count = chunk.min(rows - first);
-            // SAFETY: each task gathers its own pixels.
-            for_each(
-                count * inner > 16 * 1024,
-                count.div_ceil(PIXELS),
-                |s| unsafe {
-                    let from = s * PIXELS;
-                    let n = PIXELS.min(count - from);
-                    window.gather(x, first + from, n, columns.at(from * inner));
-                },
-            );
-            unsafe {
-                let a = Left {
-                    pointer: columns.at(0),
-                    row: 1,
-                    column: inner,
-                };
-                let b = Right {
-                    pointer: dy[first * outputs..].as_ptr(),
-                    row: outputs,
-                    column: 1,
-                };
-                matmul(
-                    true,
-                    inner,
-                    outputs,
-                    count,
-                    a,
-                    b,
-                    dw.as_mut_ptr(),
-                    outputs,
-                    Start::Result,
-                );
-            }
+            let parallel = count * inner > 16 * 1024;
+            for_each(parallel, count.div_ceil(PIXELS), |s| {
+                let from = s * PIXELS;
+                let n = PIXELS.min(count - from);
+                // SAFETY: each task gathers its own pixels.
+                unsafe { window.gather(x, first + from, n, columns.at(from * inner)) };
+            });
+            let product = Product {
+                rows: inner,
+                columns: outputs,
+                inner: count,
+                a: Left::turned(columns.start(), inner),
+                b: Right::plain(dy[first * outputs..].as_ptr(), outputs),
+                c: dw.as_mut_ptr(),
+                c_row: outputs,
+                start: Start::Result,
+            };
+            // SAFETY: `count` neighborhoods are gathered, and as many rows of `dy` follow.
+            unsafe { matmul(true, product) };
         }
     });
     dw
@@ -426,76 +467,59 @@ pub(crate) fn weight_gradient_columns(window: &Window, x: &[f32], dy: &[f32]) ->
 /// dx of a strided convolution: dy w^T, summed where neighborhoods overlap.
 pub(crate) fn input_gradient_columns(window: &Window, weight: &[f32], dy: &[f32]) -> Vec<f32> {
     let (inner, outputs, channels) = (window.inner(), window.outputs, window.inputs);
-    let width = panel_width();
+    assert_eq!(weight.len(), inner * outputs, "weights");
     let image = window.height * window.width * channels;
-    let work = |dx: *mut f32| {
-        let dx = Shared::new(dx);
+    let per_image = window.down * window.across;
+    let block = (COLUMN_BYTES / (4 * inner)).clamp(24, 384).min(per_image);
+    let work = |dx: Shared| {
         with_scratch(packed_len(outputs, inner), |panels| {
-            let panels = Shared::new(panels);
-            let b = Right {
-                pointer: weight.as_ptr(),
-                row: 1,
-                column: outputs,
-            };
-            // SAFETY: each task packs its own panel, and then writes its own image.
-            for_each(
-                inner * outputs > 16 * 1024,
-                inner.div_ceil(width),
-                |p| unsafe {
-                    pack_panel(
-                        outputs,
-                        inner,
-                        p * width,
-                        b.from(0),
-                        panels.at(p * outputs * width),
-                    );
-                },
-            );
-            for_each(
-                window.rows() * inner * outputs > 64 * 1024,
-                window.batch,
-                |i| unsafe {
+            let b = Right::turned(weight.as_ptr(), outputs);
+            // SAFETY: the weights have that size, and the scratch memory has room for them.
+            let panels = unsafe { pack(inner * outputs > 16 * 1024, outputs, inner, b, panels) };
+            let parallel = window.rows() * inner * outputs > 64 * 1024;
+            for_each(parallel, window.batch, |i| {
+                // SAFETY: each task writes its own image, and zeros are valid floats.
+                let dx = unsafe {
                     let dx = dx.at(i * image);
                     dx.write_bytes(0, image);
-                    let per_image = window.down * window.across;
-                    let block = (COLUMN_BYTES / (4 * inner)).clamp(24, 384).min(per_image);
-                    with_scratch(block * inner, |columns| {
-                        for at in (0..per_image).step_by(block) {
-                            let first = i * per_image + at;
-                            let count = block.min(per_image - at);
-                            let a = Left {
-                                pointer: dy[first * outputs..].as_ptr(),
-                                row: outputs,
-                                column: 1,
-                            };
-                            multiply(
-                                count,
-                                inner,
-                                outputs,
-                                a,
-                                panels.at(0),
-                                outputs * width,
-                                columns,
-                                inner,
-                                Start::Zero,
-                            );
-                            for r in 0..count {
-                                for tap in 0..9 {
-                                    if let Some(pixel) = window.source(first + r, tap) {
-                                        let to = dx.add(pixel * channels - i * image);
-                                        add_rows(
-                                            columns.add((r * 9 + tap) * channels),
-                                            1,
-                                            channels,
-                                            to,
-                                        );
-                                    }
+                    dx
+                };
+                with_scratch(block * inner, |columns| {
+                    for at in (0..per_image).step_by(block) {
+                        let first = i * per_image + at;
+                        let count = block.min(per_image - at);
+                        let dy = &dy[first * outputs..][..count * outputs];
+                        let product = Product {
+                            rows: count,
+                            columns: inner,
+                            inner: outputs,
+                            a: Left::plain(dy.as_ptr(), outputs),
+                            b: panels,
+                            c: columns.start(),
+                            c_row: inner,
+                            start: Start::Zero,
+                        };
+                        // SAFETY: the scratch memory has room for `count` rows.
+                        unsafe { simd::run(product) };
+                        for r in 0..count {
+                            for tap in 0..9 {
+                                let Some(pixel) = window.source(first + r, tap) else {
+                                    continue;
+                                };
+                                // SAFETY: the product has a row `r`, and the pixel is one of this image's.
+                                unsafe {
+                                    simd::run(AddRows {
+                                        from: columns.start().add((r * 9 + tap) * channels),
+                                        rows: 1,
+                                        channels,
+                                        to: dx.add(pixel * channels - i * image),
+                                    });
                                 }
                             }
                         }
-                    });
-                },
-            );
+                    }
+                });
+            });
         });
     };
     // SAFETY: the tasks cover every image.
@@ -511,6 +535,8 @@ fn convolve_taps(shape: &Shape, x: &[f32], weight: &[f32], addend: Addend) -> Ve
         inputs,
         outputs,
     } = *shape;
+    assert_eq!(x.len(), shape.pixels() * inputs, "pixels");
+    addend.check(batch, height * width, outputs);
     let columns = 9 * outputs;
     // [inputs, tap, outputs]
     let mut flat = vec![0.0f32; inputs * columns];
@@ -523,89 +549,58 @@ fn convolve_taps(shape: &Shape, x: &[f32], weight: &[f32], addend: Addend) -> Ve
         .clamp(4, 4096)
         .min(height);
     let strips = height.div_ceil(lines);
-    let panel_width = panel_width();
-    let work = |y: *mut f32| {
-        let y = Shared::new(y);
+    let work = |y: Shared| {
         with_scratch(packed_len(inputs, columns), |panels| {
-            let b = Right {
-                pointer: flat.as_ptr(),
-                row: columns,
-                column: 1,
-            };
-            for p in 0..columns.div_ceil(panel_width) {
-                // SAFETY: the panels fit the scratch memory.
-                unsafe {
-                    pack_panel(
-                        inputs,
-                        columns,
-                        p * panel_width,
-                        b,
-                        panels.add(p * inputs * panel_width),
-                    )
-                };
-            }
-            let panels = Shared::new(panels);
-            for_each(
-                shape.pixels() * inputs * columns > 64 * 1024,
-                batch * strips,
-                |task| {
-                    let (image, strip) = (task / strips, task % strips);
-                    let (top, end) = (strip * lines, height.min((strip + 1) * lines));
-                    // One line more above and below, where there is one.
-                    let (from, to) = (top.saturating_sub(1), height.min(end + 1));
-                    let pixels = (to - from) * width;
-                    with_scratch(pixels * columns, |z| {
-                        let x = &x[(image * height + from) * width * inputs..];
-                        let a = Left {
-                            pointer: x.as_ptr(),
-                            row: inputs,
-                            column: 1,
-                        };
-                        // SAFETY: `z` holds all products, and each task writes its own lines.
-                        let z = unsafe {
-                            multiply(
-                                pixels,
-                                columns,
-                                inputs,
-                                a,
-                                panels.at(0),
-                                inputs * panel_width,
-                                z,
-                                columns,
-                                Start::Zero,
-                            );
-                            std::slice::from_raw_parts(z, pixels * columns)
-                        };
-                        for py in top..end {
-                            for px in 0..width {
-                                let pixel = (image * height + py) * width + px;
-                                for o in 0..outputs {
-                                    let mut sum = addend.bias[if addend.per_image {
-                                        image * outputs + o
-                                    } else {
-                                        o
-                                    }];
-                                    for tap in 0..9 {
-                                        let (sy, sx) = (
-                                            (py + tap / 3).wrapping_sub(1),
-                                            (px + tap % 3).wrapping_sub(1),
-                                        );
-                                        if sy < height && sx < width {
-                                            sum += z[((sy - from) * width + sx) * columns
-                                                + tap * outputs
-                                                + o];
-                                        }
+            let b = Right::plain(flat.as_ptr(), columns);
+            // SAFETY: the weights have that size, and the scratch memory has room for them.
+            let panels = unsafe { pack(false, inputs, columns, b, panels) };
+            let parallel = shape.pixels() * inputs * columns > 64 * 1024;
+            for_each(parallel, batch * strips, |task| {
+                let (image, strip) = (task / strips, task % strips);
+                let (top, end) = (strip * lines, height.min((strip + 1) * lines));
+                // One line more above and below, where there is one.
+                let (from, to) = (top.saturating_sub(1), height.min(end + 1));
+                let pixels = (to - from) * width;
+                with_scratch(pixels * columns, |z| {
+                    let x = &x[(image * height + from) * width * inputs..][..pixels * inputs];
+                    // SAFETY: the scratch memory has room for all products, which are then only read.
+                    let z = unsafe {
+                        simd::run(Product {
+                            rows: pixels,
+                            columns,
+                            inner: inputs,
+                            a: Left::plain(x.as_ptr(), inputs),
+                            b: panels,
+                            c: z.start(),
+                            c_row: columns,
+                            start: Start::Zero,
+                        });
+                        std::slice::from_raw_parts(z.start(), pixels * columns)
+                    };
+                    for py in top..end {
+                        for px in 0..width {
+                            let pixel = (image * height + py) * width + px;
+                            for o in 0..outputs {
+                                let row = if addend.per_image { image } else { 0 };
+                                let mut sum = addend.bias[row * outputs + o];
+                                for tap in 0..9 {
+                                    let sy = (py + tap / 3).wrapping_sub(1);
+                                    let sx = (px + tap % 3).wrapping_sub(1);
+                                    if sy < height && sx < width {
+                                        let at = (sy - from) * width + sx;
+                                        sum += z[at * columns + tap * outputs + o];
                                     }
-                                    if let Some(residual) = addend.residual {
-                                        sum += residual[pixel * outputs + o];
-                                    }
-                                    unsafe { *y.at(pixel * outputs + o) = sum };
                                 }
+                                if let Some(residual) = addend.residual {
+                                    sum += residual[pixel * outputs + o];
+                                }
+                                // SAFETY: each task writes its own lines.
+                                unsafe { *y.at(pixel * outputs + o) = sum };
                             }
                         }
-                    });
-                },
-            );
+                    }
+                });
+            });
         });
     };
     // SAFETY: the tasks cover every line of every image.

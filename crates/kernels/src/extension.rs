@@ -20,7 +20,7 @@ use crate::{AdamWStep, Padding};
 
 /// The operations of the crate root on backend primitives.
 #[backend_extension(Autodiff, Flex)]
-pub trait DiffusionKernels: Backend {
+pub(crate) trait DiffusionKernels: Backend {
     fn conv3x3(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -484,7 +484,7 @@ impl<C: CheckpointStrategy> DiffusionKernels for Autodiff<Flex, C> {
 
     fn conv3x3_stride2(x: Tracked, weight: Tracked, bias: Tracked, padding: Padding) -> Tracked {
         let outputs = flex::dims::<4>(weight.primitive())[3];
-        let window = flex::stride2(flex::dims(x.primitive()), outputs, padding);
+        let window = Window::stride2(flex::dims(x.primitive()), outputs, padding);
         let [px, pw, pb] = primitives([&x, &weight, &bias]);
         record!(
             Conv3x3Stride2,

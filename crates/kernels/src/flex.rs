@@ -6,10 +6,9 @@ use burn::tensor::{Shape, TensorData};
 use crate::attention::{self, Attention};
 use crate::conv::{self, Window};
 use crate::gelu as exact;
-use crate::gemm::{Left, Right, Start, matmul};
 use crate::layout;
+use crate::linear::{self, Linear};
 use crate::norm::{self, Moments, Norm};
-use crate::simd::filled;
 use crate::winograd::{self, Addend};
 use crate::{AdamWStep, Padding, optim};
 
@@ -118,31 +117,9 @@ pub(crate) fn bias_gradient(dy: &Floats, rows: usize) -> Vec<f32> {
     conv::bias_gradient(slice(dy), rows, shape[shape.num_dims() - 1])
 }
 
-/// The neighborhoods of a stride-2 convolution of an image of these dimensions.
-pub(crate) fn stride2(x: [usize; 4], outputs: usize, padding: Padding) -> Window {
-    let [batch, height, width, inputs] = x;
-    let (before, both) = match padding {
-        Padding::Symmetric => (1, 2),
-        Padding::BottomRight => (0, 1),
-    };
-    let size = |n: usize| (n + both - 3) / 2 + 1;
-    let (down, across) = (size(height), size(width));
-    Window {
-        batch,
-        height,
-        width,
-        inputs,
-        outputs,
-        down,
-        across,
-        stride: 2,
-        before,
-    }
-}
-
 pub(crate) fn conv3x3_stride2(x: Floats, weight: Floats, bias: Floats, padding: Padding) -> Floats {
     let (x, weight, bias) = (whole(x), whole(weight), whole(bias));
-    let window = stride2(dims(&x), dims::<4>(&weight)[3], padding);
+    let window = Window::stride2(dims(&x), dims::<4>(&weight)[3], padding);
     let addend = Addend {
         bias: slice(&bias),
         per_image: false,
@@ -173,62 +150,38 @@ pub(crate) fn conv3x3_stride2_dw(window: &Window, x: Floats, dy: &Floats) -> Flo
 pub(crate) fn linear(x: Floats, weight: Floats, bias: Option<Floats>) -> Floats {
     let (x, weight, bias) = (whole(x), whole(weight), bias.map(whole));
     let ([rows, inputs], [_, outputs]) = (dims(&x), dims(&weight));
-    let left = Left {
-        pointer: slice(&x).as_ptr(),
-        row: inputs,
-        column: 1,
+    let sizes = Linear {
+        rows,
+        inputs,
+        outputs,
     };
-    let right = Right {
-        pointer: slice(&weight).as_ptr(),
-        row: outputs,
-        column: 1,
-    };
-    let start = bias
-        .as_ref()
-        .map_or(Start::Zero, |bias| Start::Row(slice(bias).as_ptr()));
-    product(rows, outputs, inputs, left, right, start)
+    let bias = bias.as_ref().map(slice);
+    let y = linear::forward(sizes, slice(&x), slice(&weight), bias);
+    tensor(y, [rows, outputs])
 }
 
 pub(crate) fn linear_dx(weight: Floats, dy: &Floats) -> Floats {
     let weight = whole(weight);
     let ([rows, outputs], [inputs, _]) = (dims(dy), dims(&weight));
-    let left = Left {
-        pointer: slice(dy).as_ptr(),
-        row: outputs,
-        column: 1,
+    let sizes = Linear {
+        rows,
+        inputs,
+        outputs,
     };
-    let right = Right {
-        pointer: slice(&weight).as_ptr(),
-        row: 1,
-        column: outputs,
-    };
-    product(rows, inputs, outputs, left, right, Start::Zero)
+    let dx = linear::input_gradient(sizes, slice(&weight), slice(dy));
+    tensor(dx, [rows, inputs])
 }
 
 pub(crate) fn linear_dw(x: Floats, dy: &Floats) -> Floats {
     let x = whole(x);
     let ([rows, inputs], [_, outputs]) = (dims(&x), dims(dy));
-    let left = Left {
-        pointer: slice(&x).as_ptr(),
-        row: 1,
-        column: inputs,
+    let sizes = Linear {
+        rows,
+        inputs,
+        outputs,
     };
-    let right = Right {
-        pointer: slice(dy).as_ptr(),
-        row: outputs,
-        column: 1,
-    };
-    product(inputs, outputs, rows, left, right, Start::Zero)
-}
-
-fn product(rows: usize, columns: usize, inner: usize, a: Left, b: Right, start: Start) -> Floats {
-    // SAFETY: the callers give the matrices' true sizes; every element is written.
-    let y = unsafe {
-        filled(rows * columns, |y| {
-            matmul(true, rows, columns, inner, a, b, y, columns, start)
-        })
-    };
-    tensor(y, [rows, columns])
+    let dw = linear::weight_gradient(sizes, slice(&x), slice(dy));
+    tensor(dw, [inputs, outputs])
 }
 
 /// Settings of a group normalisation of tensors of these shapes.

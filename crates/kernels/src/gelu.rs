@@ -5,7 +5,7 @@
 //! weighted least-squares fit to erfc(a/√2) exp(a²/2) / 2). Unlike 1 + erf it keeps its digits in the tail,
 //! and its exponential is the density that the derivative needs.
 
-use crate::simd::{self, Shared, Simd, filled, for_each, load, store, vectorized};
+use crate::simd::{self, Shared, Simd, Vectorized, filled, for_each, load, store};
 
 /// Elements that one task handles.
 const ELEMENTS: usize = 16 * 1024;
@@ -62,11 +62,16 @@ fn gelu_and_slope<S: Simd>(simd: S, x: S::f32s) -> (S::f32s, S::f32s) {
 
 /// GELU of every element.
 pub(crate) fn gelu(x: &[f32]) -> Vec<f32> {
-    let work = |y: *mut f32| {
-        let y = Shared::new(y);
-        // SAFETY: each task writes its own elements.
-        shares(x.len(), |first, count| unsafe {
-            gelu_part(x[first..].as_ptr(), count, y.at(first));
+    let work = |y: Shared| {
+        shares(x.len(), |first, count| {
+            // SAFETY: each task writes its own elements.
+            unsafe {
+                simd::run(Gelu {
+                    x: x[first..].as_ptr(),
+                    count,
+                    y: y.at(first),
+                });
+            }
         });
     };
     // SAFETY: every element is written.
@@ -75,16 +80,18 @@ pub(crate) fn gelu(x: &[f32]) -> Vec<f32> {
 
 /// dy times the derivative of [`gelu`] at x.
 pub(crate) fn gelu_gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
-    let work = |dx: *mut f32| {
-        let dx = Shared::new(dx);
-        // SAFETY: each task writes its own elements.
-        shares(x.len(), |first, count| unsafe {
-            gelu_gradient_part(
-                x[first..].as_ptr(),
-                dy[first..].as_ptr(),
-                count,
-                dx.at(first),
-            );
+    assert_eq!(x.len(), dy.len(), "gelu: the result's gradient");
+    let work = |dx: Shared| {
+        shares(x.len(), |first, count| {
+            // SAFETY: each task writes its own elements.
+            unsafe {
+                simd::run(GeluGradient {
+                    x: x[first..].as_ptr(),
+                    dy: dy[first..].as_ptr(),
+                    count,
+                    dx: dx.at(first),
+                });
+            }
         });
     };
     // SAFETY: every element is written.
@@ -93,12 +100,22 @@ pub(crate) fn gelu_gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
 
 /// The first half of each row of `[rows, 2 width]` times GELU of the second: `[rows, width]`.
 pub(crate) fn geglu(x: &[f32], width: usize) -> Vec<f32> {
-    let work = |y: *mut f32| {
-        let y = Shared::new(y);
-        // SAFETY: each task writes its own part of a row.
-        row_shares(x.len() / (2 * width), width, |row, first, count| unsafe {
-            let x = x[2 * row * width + first..].as_ptr();
-            geglu_part(x, x.add(width), count, y.at(row * width + first));
+    assert!(
+        x.len().is_multiple_of(2 * width),
+        "geglu: rows of 2 x {width}"
+    );
+    let work = |y: Shared| {
+        row_shares(x.len() / (2 * width), width, |row, first, count| {
+            let value = x[2 * row * width + first..].as_ptr();
+            // SAFETY: the gates are `width` floats behind the values; each task writes its own part of a row.
+            unsafe {
+                simd::run(Geglu {
+                    value,
+                    gate: value.add(width),
+                    count,
+                    y: y.at(row * width + first),
+                });
+            }
         });
     };
     // SAFETY: every row is written.
@@ -107,65 +124,150 @@ pub(crate) fn geglu(x: &[f32], width: usize) -> Vec<f32> {
 
 /// The gradient of [`geglu`]'s x for its result's, `dy`.
 pub(crate) fn geglu_gradient(x: &[f32], dy: &[f32], width: usize) -> Vec<f32> {
-    let work = |dx: *mut f32| {
-        let dx = Shared::new(dx);
-        // SAFETY: each task writes its own parts of a row.
-        row_shares(dy.len() / width, width, |row, first, count| unsafe {
+    assert!(
+        x.len() == 2 * dy.len() && dy.len().is_multiple_of(width),
+        "geglu: the result's gradient"
+    );
+    let work = |dx: Shared| {
+        row_shares(dy.len() / width, width, |row, first, count| {
             let at = 2 * row * width + first;
-            let x = x[at..].as_ptr();
-            let dy = dy[row * width + first..].as_ptr();
-            let dx = dx.at(at);
-            geglu_gradient_part(x, x.add(width), dy, count, dx, dx.add(width));
+            let value = x[at..].as_ptr();
+            // SAFETY: the gates are `width` floats behind the values; each task writes its own parts of a row.
+            unsafe {
+                let dvalue = dx.at(at);
+                simd::run(GegluGradient {
+                    value,
+                    gate: value.add(width),
+                    dy: dy[row * width + first..].as_ptr(),
+                    count,
+                    dvalue,
+                    dgate: dvalue.add(width),
+                });
+            }
         });
     };
     // SAFETY: both halves of every row are written.
     unsafe { filled(x.len(), work) }
 }
 
-vectorized! {
-    unsafe fn gelu_part(simd; x: *const f32, count: usize, y: *mut f32) {
+/// Of `count` floats each; `y` is writable.
+struct Gelu {
+    x: *const f32,
+    count: usize,
+    y: *mut f32,
+}
+
+impl Vectorized for Gelu {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) {
+        let Self { x, count, y } = self;
         let mut i = 0;
         while i < count {
-            store(simd, y.add(i), count - i, gelu_of(simd, load(simd, x.add(i), count - i)));
+            // SAFETY: `count - i` floats are left.
+            unsafe {
+                let value = gelu_of(simd, load(simd, x.add(i), count - i));
+                store(simd, y.add(i), count - i, value);
+            }
             i += S::F32_LANES;
         }
     }
 }
 
-vectorized! {
-    unsafe fn gelu_gradient_part(simd; x: *const f32, dy: *const f32, count: usize, dx: *mut f32) {
+/// Of `count` floats each; `dx` is writable.
+struct GeluGradient {
+    x: *const f32,
+    dy: *const f32,
+    count: usize,
+    dx: *mut f32,
+}
+
+impl Vectorized for GeluGradient {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) {
+        let Self { x, dy, count, dx } = self;
         let mut i = 0;
         while i < count {
-            let (_, slope) = gelu_and_slope(simd, load(simd, x.add(i), count - i));
-            store(simd, dx.add(i), count - i, simd.mul_f32s(load(simd, dy.add(i), count - i), slope));
+            // SAFETY: `count - i` floats are left.
+            unsafe {
+                let (_, slope) = gelu_and_slope(simd, load(simd, x.add(i), count - i));
+                let dy = load(simd, dy.add(i), count - i);
+                store(simd, dx.add(i), count - i, simd.mul_f32s(dy, slope));
+            }
             i += S::F32_LANES;
         }
     }
 }
 
-vectorized! {
-    unsafe fn geglu_part(simd; value: *const f32, gate: *const f32, count: usize, y: *mut f32) {
+/// Of `count` floats each; `y` is writable.
+struct Geglu {
+    value: *const f32,
+    gate: *const f32,
+    count: usize,
+    y: *mut f32,
+}
+
+impl Vectorized for Geglu {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) {
+        let Self {
+            value,
+            gate,
+            count,
+            y,
+        } = self;
         let mut i = 0;
         while i < count {
-            let gate = gelu_of(simd, load(simd, gate.add(i), count - i));
-            store(simd, y.add(i), count - i, simd.mul_f32s(load(simd, value.add(i), count - i), gate));
+            // SAFETY: `count - i` floats are left.
+            unsafe {
+                let gate = gelu_of(simd, load(simd, gate.add(i), count - i));
+                let value = load(simd, value.add(i), count - i);
+                store(simd, y.add(i), count - i, simd.mul_f32s(value, gate));
+            }
             i += S::F32_LANES;
         }
     }
 }
 
-vectorized! {
-    unsafe fn geglu_gradient_part(
-        simd; value: *const f32, gate: *const f32, dy: *const f32, count: usize, dvalue: *mut f32, dgate: *mut f32
-    ) {
+/// Of `count` floats each; `dvalue` and `dgate` are writable.
+struct GegluGradient {
+    value: *const f32,
+    gate: *const f32,
+    dy: *const f32,
+    count: usize,
+    dvalue: *mut f32,
+    dgate: *mut f32,
+}
+
+impl Vectorized for GegluGradient {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) {
+        let Self {
+            value,
+            gate,
+            dy,
+            count,
+            dvalue,
+            dgate,
+        } = self;
         let mut i = 0;
         while i < count {
             let rest = count - i;
-            let (gate, slope) = gelu_and_slope(simd, load(simd, gate.add(i), rest));
-            let dy = load(simd, dy.add(i), rest);
-            store(simd, dvalue.add(i), rest, simd.mul_f32s(dy, gate));
-            let dgate_of = simd.mul_f32s(simd.mul_f32s(dy, load(simd, value.add(i), rest)), slope);
-            store(simd, dgate.add(i), rest, dgate_of);
+            // SAFETY: `rest` floats are left.
+            unsafe {
+                let (gate, slope) = gelu_and_slope(simd, load(simd, gate.add(i), rest));
+                let dy = load(simd, dy.add(i), rest);
+                store(simd, dvalue.add(i), rest, simd.mul_f32s(dy, gate));
+                let weighted = simd.mul_f32s(dy, load(simd, value.add(i), rest));
+                store(simd, dgate.add(i), rest, simd.mul_f32s(weighted, slope));
+            }
             i += S::F32_LANES;
         }
     }

@@ -1,6 +1,6 @@
 //! Moves of whole pixels: joining and splitting channels, doubling an image, and SiLU on its own.
 
-use crate::simd::{self, Shared, filled, for_each, load, store, vectorized};
+use crate::simd::{self, Shared, Simd, Vectorized, filled, for_each, load, store};
 
 /// Pixels or lines that one task moves, in floats.
 const FLOATS: usize = 32 * 1024;
@@ -9,35 +9,27 @@ const FLOATS: usize = 32 * 1024;
 pub(crate) fn concat(a: &[f32], b: &[f32], m: usize, n: usize) -> Vec<f32> {
     let width = m + n;
     let rows = (a.len() + b.len()) / width;
-    let work = |y: *mut f32| {
-        let y = Shared::new(y);
+    assert!(a.len() == rows * m && b.len() == rows * n, "concat: rows");
+    let work = |y: Shared| {
         for_each_rows(rows, width, |first, end| {
             for r in first..end {
+                let (a, b) = (&a[r * m..(r + 1) * m], &b[r * n..(r + 1) * n]);
                 // SAFETY: each task writes its own rows.
                 unsafe {
-                    std::ptr::copy_nonoverlapping(
-                        a[r * m..(r + 1) * m].as_ptr(),
-                        y.at(r * width),
-                        m,
-                    );
-                    std::ptr::copy_nonoverlapping(
-                        b[r * n..(r + 1) * n].as_ptr(),
-                        y.at(r * width + m),
-                        n,
-                    );
+                    std::ptr::copy_nonoverlapping(a.as_ptr(), y.at(r * width), m);
+                    std::ptr::copy_nonoverlapping(b.as_ptr(), y.at(r * width + m), n);
                 }
             }
         });
     };
     // SAFETY: every row is written.
-    unsafe { filled(a.len() + b.len(), work) }
+    unsafe { filled(rows * width, work) }
 }
 
 /// `count` columns from `first` on of `[rows, width]`.
 pub(crate) fn columns(x: &[f32], width: usize, first: usize, count: usize) -> Vec<f32> {
     let rows = x.len() / width;
-    let work = |y: *mut f32| {
-        let y = Shared::new(y);
+    let work = |y: Shared| {
         for_each_rows(rows, count, |from, end| {
             for r in from..end {
                 let x = &x[r * width + first..][..count];
@@ -53,14 +45,12 @@ pub(crate) fn columns(x: &[f32], width: usize, first: usize, count: usize) -> Ve
 /// Each pixel of `[lines, width, channels]` four times: `[2 lines, 2 width, channels]`.
 pub(crate) fn double(x: &[f32], width: usize, channels: usize) -> Vec<f32> {
     let line = width * channels;
-    let work = |y: *mut f32| {
-        let y = Shared::new(y);
+    assert!(x.len().is_multiple_of(line), "upsample: lines of {line}");
+    let work = |y: Shared| {
         for_each_rows(x.len() / line, 4 * line, |first, end| {
             for r in first..end {
-                for (p, x) in x[r * line..(r + 1) * line]
-                    .chunks_exact(channels)
-                    .enumerate()
-                {
+                let pixels = x[r * line..(r + 1) * line].chunks_exact(channels);
+                for (p, x) in pixels.enumerate() {
                     for to in [4 * r * line, (4 * r + 2) * line] {
                         for copy in 0..2 {
                             // SAFETY: each task writes the lines that its own become.
@@ -81,13 +71,23 @@ pub(crate) fn double(x: &[f32], width: usize, channels: usize) -> Vec<f32> {
 /// The transpose of [`double`]: sums of four pixels, `dy` having `width` of them in a line of the result.
 pub(crate) fn double_gradient(dy: &[f32], width: usize, channels: usize) -> Vec<f32> {
     let line = width * channels;
-    let work = |dx: *mut f32| {
-        let dx = Shared::new(dx);
+    assert!(
+        dy.len().is_multiple_of(4 * line),
+        "upsample: pairs of lines of 2 x {line}"
+    );
+    let work = |dx: Shared| {
         for_each_rows(dy.len() / (4 * line), 4 * line, |first, end| {
             for r in first..end {
                 let dy = &dy[4 * r * line..][..4 * line];
                 // SAFETY: each task writes its own lines.
-                unsafe { add_squares(dy.as_ptr(), width, channels, dx.at(r * line)) };
+                unsafe {
+                    simd::run(AddSquares {
+                        dy: dy.as_ptr(),
+                        width,
+                        channels,
+                        dx: dx.at(r * line),
+                    });
+                }
             }
         });
     };
@@ -95,19 +95,40 @@ pub(crate) fn double_gradient(dy: &[f32], width: usize, channels: usize) -> Vec<
     unsafe { filled(dy.len() / 4, work) }
 }
 
-vectorized! {
-    unsafe fn add_squares(simd; dy: *const f32, width: usize, channels: usize, dx: *mut f32) {
+/// Sums the squares of four pixels in two lines of `dy` to one line of `dx`, `[width, channels]`, which is writable.
+struct AddSquares {
+    dy: *const f32,
+    width: usize,
+    channels: usize,
+    dx: *mut f32,
+}
+
+impl Vectorized for AddSquares {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) {
+        let Self {
+            dy,
+            width,
+            channels,
+            dx,
+        } = self;
         let below = 2 * width * channels;
         for p in 0..width {
-            let (dy, dx) = (dy.add(2 * p * channels), dx.add(p * channels));
             let mut c = 0;
             while c < channels {
                 let lanes = (channels - c).min(S::F32_LANES);
-                let a = load(simd, dy.add(c), lanes);
-let b = load(simd, dy.add(channels + c), lanes);
-let d = load(simd, dy.add(below + c), lanes);
-let e = load(simd, dy.add(below + channels + c), lanes);
-                store(simd, dx.add(c), lanes, simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(d, e)));
+                // SAFETY: `lanes` channels of pixel `p` are left, in the result and in each of the four.
+                unsafe {
+                    let (dy, dx) = (dy.add(2 * p * channels + c), dx.add(p * channels + c));
+                    let a = load(simd, dy, lanes);
+                    let b = load(simd, dy.add(channels), lanes);
+                    let d = load(simd, dy.add(below), lanes);
+                    let e = load(simd, dy.add(below + channels), lanes);
+                    let sum = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(d, e));
+                    store(simd, dx, lanes, sum);
+                }
                 c += S::F32_LANES;
             }
         }
@@ -116,11 +137,16 @@ let e = load(simd, dy.add(below + channels + c), lanes);
 
 /// x sigmoid(x).
 pub(crate) fn silu(x: &[f32]) -> Vec<f32> {
-    let work = |y: *mut f32| {
-        let y = Shared::new(y);
+    let work = |y: Shared| {
         for_each_rows(x.len(), 1, |first, end| {
             // SAFETY: each task writes its own elements.
-            unsafe { silu_part(x[first..end].as_ptr(), end - first, y.at(first)) };
+            unsafe {
+                simd::run(Silu {
+                    x: x[first..end].as_ptr(),
+                    count: end - first,
+                    y: y.at(first),
+                });
+            }
         });
     };
     // SAFETY: every element is written.
@@ -129,44 +155,75 @@ pub(crate) fn silu(x: &[f32]) -> Vec<f32> {
 
 /// dy times the derivative of [`silu`] at x.
 pub(crate) fn silu_gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
-    let work = |dx: *mut f32| {
-        let dx = Shared::new(dx);
+    assert_eq!(x.len(), dy.len(), "silu: the result's gradient");
+    let work = |dx: Shared| {
         for_each_rows(x.len(), 1, |first, end| {
             // SAFETY: each task writes its own elements.
             unsafe {
-                silu_gradient_part(
-                    x[first..end].as_ptr(),
-                    dy[first..end].as_ptr(),
-                    end - first,
-                    dx.at(first),
-                )
-            };
+                simd::run(SiluGradient {
+                    x: x[first..end].as_ptr(),
+                    dy: dy[first..end].as_ptr(),
+                    count: end - first,
+                    dx: dx.at(first),
+                });
+            }
         });
     };
     // SAFETY: every element is written.
     unsafe { filled(x.len(), work) }
 }
 
-vectorized! {
-    unsafe fn silu_part(simd; x: *const f32, count: usize, y: *mut f32) {
+/// Of `count` floats each; `y` is writable.
+struct Silu {
+    x: *const f32,
+    count: usize,
+    y: *mut f32,
+}
+
+impl Vectorized for Silu {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) {
+        let Self { x, count, y } = self;
         let mut i = 0;
         while i < count {
-            let v = load(simd, x.add(i), count - i);
-            store(simd, y.add(i), count - i, simd.mul_f32s(v, simd::sigmoid(simd, v)));
+            // SAFETY: `count - i` floats are left.
+            unsafe {
+                let v = load(simd, x.add(i), count - i);
+                let value = simd.mul_f32s(v, simd::sigmoid(simd, v));
+                store(simd, y.add(i), count - i, value);
+            }
             i += S::F32_LANES;
         }
     }
 }
 
-vectorized! {
-    unsafe fn silu_gradient_part(simd; x: *const f32, dy: *const f32, count: usize, dx: *mut f32) {
+/// Of `count` floats each; `dx` is writable.
+struct SiluGradient {
+    x: *const f32,
+    dy: *const f32,
+    count: usize,
+    dx: *mut f32,
+}
+
+impl Vectorized for SiluGradient {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) {
+        let Self { x, dy, count, dx } = self;
         let mut i = 0;
         while i < count {
-            let v = load(simd, x.add(i), count - i);
-            let s = simd::sigmoid(simd, v);
-            let rest = simd.mul_f32s(v, simd.sub_f32s(simd.splat_f32s(1.0), s));
-            let slope = simd.mul_add_e_f32s(s, rest, s);
-            store(simd, dx.add(i), count - i, simd.mul_f32s(load(simd, dy.add(i), count - i), slope));
+            // SAFETY: `count - i` floats are left.
+            unsafe {
+                let v = load(simd, x.add(i), count - i);
+                let s = simd::sigmoid(simd, v);
+                let rest = simd.mul_f32s(v, simd.sub_f32s(simd.splat_f32s(1.0), s));
+                let slope = simd.mul_add_e_f32s(s, rest, s);
+                let dy = load(simd, dy.add(i), count - i);
+                store(simd, dx.add(i), count - i, simd.mul_f32s(dy, slope));
+            }
             i += S::F32_LANES;
         }
     }

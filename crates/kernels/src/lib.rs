@@ -1,12 +1,5 @@
-//! The few tensor operations of diffusion networks that are worth hand-tuned CPU code.
-//!
-//! Tensors are channel-last, `[batch, height, width, channels]`. Every function here runs with and
-//! without autodiff and on every device. [`plain`] holds the same functions made of ordinary Burn
-//! operations: the reference of the tests.
-//!
-//! # Panics
-//!
-//! Shapes that do not fit each other are programming errors and panic with the shapes.
+#![doc = include_str!("../README.md")]
+#![warn(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks)]
 
 pub mod plain;
 
@@ -17,10 +10,14 @@ mod flex;
 mod gelu;
 mod gemm;
 mod layout;
+mod linear;
 mod norm;
 mod optim;
 mod simd;
+#[cfg(test)]
+mod small;
 mod transform;
+mod transform_gradients;
 mod winograd;
 
 use burn::backend::{Dispatch, DispatchTensorKind};
@@ -28,17 +25,9 @@ use burn::tensor::{DType, Tensor};
 
 use extension::DiffusionKernels;
 
+pub use conv::Padding;
 pub use optim::AdamWStep;
 pub use simd::simd_name;
-
-/// Where a stride-2 convolution reads zeros outside the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Padding {
-    /// One pixel on every side.
-    Symmetric,
-    /// None at the top and left, one at the bottom and right: diffusers' `downsample_padding` 0.
-    BottomRight,
-}
 
 /// 3x3 convolution, stride 1, zero padding 1, plus bias and an optional residual.
 ///
@@ -48,6 +37,10 @@ pub enum Padding {
 /// - `weight`: `[3, 3, inputs, outputs]`
 /// - `bias`: `[1 or batch, outputs]`; a row per image carries that image's time embedding
 /// - `residual` and result: `[batch, height, width, outputs]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
 pub fn conv3x3(
     x: Tensor<4>,
     weight: Tensor<4>,
@@ -85,6 +78,10 @@ pub fn conv3x3(
 /// - `bias`: `[outputs]`
 /// - result: `[batch, h, w, outputs]`, h = (height + 1) / 2 rounded down with [`Padding::Symmetric`],
 ///   (height - 2) / 2 + 1 rounded down with [`Padding::BottomRight`]; w likewise
+///
+/// # Panics
+///
+/// If the shapes do not fit each other, and for less than 2 x 2 pixels with [`Padding::BottomRight`].
 pub fn conv3x3_stride2(
     x: Tensor<4>,
     weight: Tensor<4>,
@@ -122,6 +119,10 @@ pub fn conv3x3_stride2(
 /// - `weight`: `[inputs, outputs]`
 /// - `bias`: `[outputs]`
 /// - result: `[rows, outputs]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let inputs = x.dims()[1];
     let outputs = weight.dims()[1];
@@ -139,13 +140,20 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
     })
 }
 
-/// Group normalisation over pixels and the channels of a group, then scale and shift, then optionally SiLU.
+/// Group normalisation over pixels and the channels of a group, then scale and shift, then with `silu` [`silu()`]
+/// (Wu and He 2018, [arXiv 1803.08494](https://arxiv.org/abs/1803.08494)).
+///
+/// `eps` is added to the variance, which is that of the population, as in PyTorch.
 ///
 /// # Shapes
 ///
 /// - `x` and result: `[batch, height, width, channels]`
 /// - `gamma`, `beta`: `[1 or batch, channels]`; a row per image serves networks whose time embedding
 ///   scales and shifts
+///
+/// # Panics
+///
+/// If the shapes do not fit each other, or the channels do not split into `groups`.
 pub fn group_norm(
     x: Tensor<4>,
     gamma: Tensor<2>,
@@ -194,6 +202,10 @@ pub fn upsample_nearest2x(x: Tensor<4>) -> Tensor<4> {
 /// - `a`: `[batch, height, width, m]`
 /// - `b`: `[batch, height, width, n]`
 /// - result: `[batch, height, width, m + n]`
+///
+/// # Panics
+///
+/// If batch or pixels differ.
 pub fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
     assert_eq!(
         a.dims()[..3],
@@ -209,7 +221,10 @@ pub fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
     ))
 }
 
-/// softmax(q kᵀ scale) v.
+/// softmax(q kᵀ scale) v (Vaswani et al. 2017, [arXiv 1706.03762](https://arxiv.org/abs/1706.03762)), a block of queries
+/// at a time, so that the scores never exist together.
+///
+/// `scale` is usually 1/√dim. The queries are scaled before the product.
 ///
 /// # Shapes
 ///
@@ -217,6 +232,10 @@ pub fn concat_channels(a: Tensor<4>, b: Tensor<4>) -> Tensor<4> {
 /// - `k`: `[batch * heads, keys, dim]`
 /// - `v`: `[batch * heads, keys, value dim]`
 /// - result: `[batch * heads, queries, value dim]`
+///
+/// # Panics
+///
+/// If the shapes do not fit each other.
 pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, scale: f64) -> Tensor<3> {
     let [heads, _, dim] = q.dims();
     let keys = k.dims()[1];
@@ -233,7 +252,7 @@ pub fn attention(q: Tensor<3>, k: Tensor<3>, v: Tensor<3>, scale: f64) -> Tensor
     ))
 }
 
-/// x / (1 + e⁻ˣ), element by element.
+/// x / (1 + e⁻ˣ), element by element (Elfwing et al. 2017, [arXiv 1702.03118](https://arxiv.org/abs/1702.03118)).
 pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !is_fast(&x) {
         return plain::silu(x);
@@ -241,7 +260,8 @@ pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::silu(x.into_dispatch()))
 }
 
-/// The exact GELU: x times the normal distribution's cumulative probability at x, element by element.
+/// The exact GELU: x times the normal distribution's cumulative probability at x, element by element (Hendrycks and
+/// Gimpel 2016, [arXiv 1606.08415](https://arxiv.org/abs/1606.08415)).
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !is_fast(&x) {
         return plain::gelu(x);
@@ -249,13 +269,17 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     Tensor::from_dispatch(Dispatch::gelu(x.into_dispatch()))
 }
 
-/// The first half of each row times [`gelu`] of the second (Shazeer 2020, "GLU variants improve
-/// transformer").
+/// The first half of each row times [`gelu`] of the second (Shazeer 2020, "GLU variants improve transformer",
+/// [arXiv 2002.05202](https://arxiv.org/abs/2002.05202)).
 ///
 /// # Shapes
 ///
 /// - `x`: `[rows, 2 width]`
 /// - result: `[rows, width]`
+///
+/// # Panics
+///
+/// If the columns do not split in two.
 pub fn geglu(x: Tensor<2>) -> Tensor<2> {
     let columns = x.dims()[1];
     assert!(
@@ -270,7 +294,12 @@ pub fn geglu(x: Tensor<2>) -> Tensor<2> {
 
 /// One AdamW step; returns the new parameter and both moments, outside any autodiff graph of theirs.
 ///
-/// The four tensors have one shape. In place when nothing else holds the tensors' storage.
+/// The four tensors have one shape. In place when nothing else holds the tensors' storage. The source of the formula is
+/// named at [`AdamWStep`].
+///
+/// # Panics
+///
+/// If the shapes differ, or the step's number is 0.
 pub fn adamw_step<const D: usize>(
     param: Tensor<D>,
     grad: Tensor<D>,

@@ -1,9 +1,9 @@
 //! The optimizer step and the gradient norm.
 
-use crate::simd::{Shared, for_each, load, store, vectorized};
+use crate::simd::{self, Shared, Simd, Vectorized, for_each, load, store};
 
-/// The numbers of one decoupled-weight-decay Adam step, the same for every parameter
-/// (Loshchilov and Hutter, arXiv 1711.05101, as `torch.optim.AdamW` computes it).
+/// The numbers of one decoupled-weight-decay Adam step, the same for every parameter (Loshchilov and Hutter 2017,
+/// [arXiv 1711.05101](https://arxiv.org/abs/1711.05101), as `torch.optim.AdamW` computes it).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamWStep {
     /// Learning rate of this step.
@@ -55,21 +55,21 @@ pub(crate) fn adamw(
         decay: (1.0 - step.learning_rate * step.weight_decay) as f32,
         rate: (step.learning_rate / correction1) as f32,
     };
-    let [param, moment1, moment2] = [param, moment1, moment2].map(|s| Shared::new(s.as_mut_ptr()));
+    let [param, moment1, moment2] = [param, moment1, moment2].map(Shared::new);
     for_each(count > ELEMENTS, count.div_ceil(ELEMENTS), |task| {
         let first = task * ELEMENTS;
         let here = &grad[first..count.min(first + ELEMENTS)];
         // SAFETY: the slices have one length, and each task writes its own part of them.
         unsafe {
-            adamw_part(
+            simd::run(AdamWPart {
                 numbers,
-                here.as_ptr(),
-                param.at(first),
-                moment1.at(first),
-                moment2.at(first),
-                here.len(),
-            )
-        };
+                grad: here.as_ptr(),
+                param: param.at(first),
+                moment1: moment1.at(first),
+                moment2: moment2.at(first),
+                count: here.len(),
+            });
+        }
     });
 }
 
@@ -87,31 +87,48 @@ struct AdamWNumbers {
     rate: f32,
 }
 
-vectorized! {
-    unsafe fn adamw_part(
-        simd;
-        numbers: AdamWNumbers,
-        grad: *const f32,
-        param: *mut f32,
-        moment1: *mut f32,
-        moment2: *mut f32,
-        count: usize,
-    ) {
+/// Of `count` floats each; all but `grad` are writable.
+struct AdamWPart {
+    numbers: AdamWNumbers,
+    grad: *const f32,
+    param: *mut f32,
+    moment1: *mut f32,
+    moment2: *mut f32,
+    count: usize,
+}
+
+impl Vectorized for AdamWPart {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) {
+        let Self {
+            numbers,
+            grad,
+            param,
+            moment1,
+            moment2,
+            count,
+        } = self;
         let f = |v: f32| simd.splat_f32s(v);
         let mut i = 0;
         while i < count {
             let left = count - i;
-            let g = simd.mul_f32s(load(simd, grad.add(i), left), f(numbers.gradient_scale));
-            let m = simd.mul_f32s(load(simd, moment1.add(i), left), f(numbers.beta1));
-            let m = simd.mul_add_e_f32s(g, f(numbers.rest1), m);
-            let v = simd.mul_f32s(load(simd, moment2.add(i), left), f(numbers.beta2));
-            let v = simd.mul_add_e_f32s(simd.mul_f32s(g, g), f(numbers.rest2), v);
-            let root = simd.mul_add_e_f32s(simd.sqrt_f32s(v), f(numbers.root_scale), f(numbers.epsilon));
-            let p = simd.mul_f32s(load(simd, param.add(i), left), f(numbers.decay));
-            let p = simd.mul_add_e_f32s(simd.div_f32s(m, root), f(-numbers.rate), p);
-            store(simd, param.add(i), left, p);
-            store(simd, moment1.add(i), left, m);
-            store(simd, moment2.add(i), left, v);
+            // SAFETY: `left` floats are left.
+            unsafe {
+                let g = simd.mul_f32s(load(simd, grad.add(i), left), f(numbers.gradient_scale));
+                let m = simd.mul_f32s(load(simd, moment1.add(i), left), f(numbers.beta1));
+                let m = simd.mul_add_e_f32s(g, f(numbers.rest1), m);
+                let v = simd.mul_f32s(load(simd, moment2.add(i), left), f(numbers.beta2));
+                let v = simd.mul_add_e_f32s(simd.mul_f32s(g, g), f(numbers.rest2), v);
+                let root = simd.sqrt_f32s(v);
+                let root = simd.mul_add_e_f32s(root, f(numbers.root_scale), f(numbers.epsilon));
+                let p = simd.mul_f32s(load(simd, param.add(i), left), f(numbers.decay));
+                let p = simd.mul_add_e_f32s(simd.div_f32s(m, root), f(-numbers.rate), p);
+                store(simd, param.add(i), left, p);
+                store(simd, moment1.add(i), left, m);
+                store(simd, moment2.add(i), left, v);
+            }
             i += S::F32_LANES;
         }
     }
@@ -120,16 +137,17 @@ vectorized! {
 /// Sum of squares: in f32 over short runs of each lane, then in f64 in the order of the elements.
 pub(crate) fn sum_squares(x: &[f32]) -> f64 {
     let mut parts = vec![0.0f32; x.len().div_ceil(RUN)];
-    let shared = Shared::new(parts.as_mut_ptr());
+    let shared = Shared::new(&mut parts);
     for_each(x.len() > ELEMENTS, x.len().div_ceil(ELEMENTS), |task| {
-        for (r, run) in x[task * ELEMENTS..x.len().min((task + 1) * ELEMENTS)]
-            .chunks(RUN)
-            .enumerate()
-        {
+        let here = &x[task * ELEMENTS..x.len().min((task + 1) * ELEMENTS)];
+        for (r, run) in here.chunks(RUN).enumerate() {
             // SAFETY: each run has its own part.
             unsafe {
-                *shared.at(task * (ELEMENTS / RUN) + r) = square_run(run.as_ptr(), run.len())
-            };
+                *shared.at(task * (ELEMENTS / RUN) + r) = simd::run(SumOfSquares {
+                    x: run.as_ptr(),
+                    count: run.len(),
+                });
+            }
         }
     });
     parts.iter().map(|part| *part as f64).sum()
@@ -138,12 +156,23 @@ pub(crate) fn sum_squares(x: &[f32]) -> f64 {
 /// Elements that [`sum_squares`] adds in f32.
 const RUN: usize = 256;
 
-vectorized! {
-    unsafe fn square_run(simd; x: *const f32, count: usize) -> f32 {
+/// Of `count` floats.
+struct SumOfSquares {
+    x: *const f32,
+    count: usize,
+}
+
+impl Vectorized for SumOfSquares {
+    type Output = f32;
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) -> f32 {
+        let Self { x, count } = self;
         let mut sum = simd.splat_f32s(0.0);
         let mut i = 0;
         while i < count {
-            let v = load(simd, x.add(i), count - i);
+            // SAFETY: `count - i` floats are left.
+            let v = unsafe { load(simd, x.add(i), count - i) };
             sum = simd.mul_add_e_f32s(v, v, sum);
             i += S::F32_LANES;
         }

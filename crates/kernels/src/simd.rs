@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 use std::sync::OnceLock;
 
-pub(crate) use pulp::{Arch, Simd, WithSimd};
+use pulp::{Arch, WithSimd};
+
+pub(crate) use pulp::Simd;
 
 /// Environment variable that lowers the choice to `avx2` or `scalar`, for tests and measurements.
 const OVERRIDE: &str = "RETRACK_SIMD";
@@ -26,7 +28,9 @@ fn arch() -> Arch {
     })
 }
 
-/// Name of the vector instructions that the fast paths use on this machine.
+/// Name of the vector instructions that the fast paths use on this machine: `avx512`, `avx2`, `neon` or `scalar`.
+///
+/// Chosen when it is first asked for. The environment variable `RETRACK_SIMD`, `avx2` or `scalar`, lowers the choice.
 pub fn simd_name() -> &'static str {
     match arch() {
         #[cfg(target_arch = "x86_64")]
@@ -39,50 +43,55 @@ pub fn simd_name() -> &'static str {
     }
 }
 
-/// Runs `op` compiled for the chosen instructions.
+/// A loop that is compiled once for each instruction set. Its fields are its arguments, pointers among them.
+///
+/// Every implementation and every function that it calls with `S` must be `#[inline(always)]`: only what is inlined into
+/// the function that [`run`] enters is compiled with the instructions switched on. A test looks after that.
+pub(crate) trait Vectorized {
+    type Output;
+
+    /// # Safety
+    ///
+    /// What the implementing type asks of its fields holds.
+    unsafe fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs `work` compiled for the chosen instructions.
+///
+/// # Safety
+///
+/// What the type of `work` asks of its fields holds.
 #[inline(always)]
-pub(crate) fn run<O: WithSimd>(op: O) -> O::Output {
-    arch().dispatch(op)
+pub(crate) unsafe fn run<V: Vectorized>(work: V) -> V::Output {
+    struct Call<V>(V);
+    impl<V: Vectorized> WithSimd for Call<V> {
+        type Output = V::Output;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, simd: S) -> V::Output {
+            // SAFETY: `Call` is only made here, where the caller promised it.
+            unsafe { self.0.run(simd) }
+        }
+    }
+    // Miri has no vector instructions. Eight lanes in plain Rust take the ways that a vector takes, rests included.
+    #[cfg(miri)]
+    return Call(work).with_simd(pulp::Scalar256b);
+    #[cfg(not(miri))]
+    arch().dispatch(Call(work))
 }
 
 /// f32 lanes of one vector.
 pub(crate) fn lanes() -> usize {
     struct Lanes;
-    impl WithSimd for Lanes {
+    impl Vectorized for Lanes {
         type Output = usize;
         #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) -> usize {
+        unsafe fn run<S: Simd>(self, _: S) -> usize {
             S::F32_LANES
         }
     }
-    run(Lanes)
+    // SAFETY: it asks for nothing.
+    unsafe { run(Lanes) }
 }
-
-/// Declares a function whose body is compiled once per instruction set.
-///
-/// Inside, `S` is the instruction set and the first name its token. The body is forced inline so that it
-/// is compiled with the instructions switched on; a closure would not be.
-macro_rules! vectorized {
-    ($(#[$meta:meta])* $vis:vis unsafe fn $name:ident($simd:ident; $($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
-        $(#[$meta])*
-        #[allow(clippy::too_many_arguments, unused_parens)]
-        $vis unsafe fn $name($($arg: $ty),*) $(-> $ret)? {
-            struct Call<A>(A);
-            impl crate::simd::WithSimd for Call<($($ty,)*)> {
-                type Output = ($($ret)?);
-                #[inline(always)]
-                fn with_simd<S: crate::simd::Simd>(self, $simd: S) -> Self::Output {
-                    let Call(($($arg,)*)) = self;
-                    // SAFETY: the caller of the declared function keeps its promises.
-                    #[allow(unused_unsafe)]
-                    unsafe { $body }
-                }
-            }
-            crate::simd::run(Call(($($arg,)*)))
-        }
-    };
-}
-pub(crate) use vectorized;
 
 /// Loads `count` floats, at most a vector of them; the other lanes are zero.
 ///
@@ -91,6 +100,7 @@ pub(crate) use vectorized;
 /// `count` floats are readable at `from`.
 #[inline(always)]
 pub(crate) unsafe fn load<S: Simd>(simd: S, from: *const f32, count: usize) -> S::f32s {
+    // SAFETY: `S::f32s` is `S::F32_LANES` floats, which are read only where there are as many.
     unsafe {
         if count >= S::F32_LANES {
             from.cast::<S::f32s>().read_unaligned()
@@ -107,6 +117,7 @@ pub(crate) unsafe fn load<S: Simd>(simd: S, from: *const f32, count: usize) -> S
 /// `count` floats are writable at `to`.
 #[inline(always)]
 pub(crate) unsafe fn store<S: Simd>(simd: S, to: *mut f32, count: usize, value: S::f32s) {
+    // SAFETY: `S::f32s` is `S::F32_LANES` floats; as many are written, or the fewer that there is room for.
     unsafe {
         if count >= S::F32_LANES {
             to.cast::<S::f32s>().write_unaligned(value);
@@ -180,7 +191,7 @@ pub(crate) fn padded(floats: usize) -> usize {
 
 /// Lends `floats` floats of this thread's reusable, cache-line-aligned scratch memory; their values are
 /// whatever the last use left. Calls may nest.
-pub(crate) fn with_scratch<R>(floats: usize, use_it: impl FnOnce(*mut f32) -> R) -> R {
+pub(crate) fn with_scratch<R>(floats: usize, use_it: impl FnOnce(Shared) -> R) -> R {
     // A stack of buffers, one for each level of nesting. Popped, not borrowed: while this thread waits for
     // others, rayon may run another kernel on it.
     thread_local! { static SCRATCH: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) }; }
@@ -189,36 +200,67 @@ pub(crate) fn with_scratch<R>(floats: usize, use_it: impl FnOnce(*mut f32) -> R)
     if lines.len() < needed {
         lines = vec![Line([0.0; 16]); needed];
     }
-    let result = use_it(lines.as_mut_ptr().cast());
+    let result = use_it(Shared::of(lines.as_mut_ptr().cast(), floats));
     SCRATCH.with_borrow_mut(|stack| stack.push(lines));
     result
 }
 
-/// A pointer that tasks share; each task writes only what is its own.
+/// Floats that tasks share; each task writes only what is its own.
 #[derive(Clone, Copy)]
-pub(crate) struct Shared(*mut f32);
+pub(crate) struct Shared {
+    pointer: *mut f32,
+    /// How many there are, for the check in [`Shared::at`].
+    #[cfg(debug_assertions)]
+    len: usize,
+}
 
-// SAFETY: every use states why the tasks' writes do not overlap.
+// SAFETY: every use states why what a task writes is not touched by the others.
 unsafe impl Send for Shared {}
+// SAFETY: as above.
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    pub(crate) fn new(pointer: *mut f32) -> Self {
-        Self(pointer)
+    /// The floats of a slice, which must not be used otherwise as long as this or a copy of it is.
+    pub(crate) fn new(floats: &mut [f32]) -> Self {
+        Self::of(floats.as_mut_ptr(), floats.len())
     }
 
+    /// `len` floats from `pointer` on.
+    pub(crate) fn of(pointer: *mut f32, len: usize) -> Self {
+        #[cfg(not(debug_assertions))]
+        let _ = len;
+        Self {
+            pointer,
+            #[cfg(debug_assertions)]
+            len,
+        }
+    }
+
+    /// The first of them.
+    #[inline(always)]
+    pub(crate) fn start(self) -> *mut f32 {
+        self.pointer
+    }
+
+    /// The one at `offset`, or the end.
+    ///
     /// # Safety
     ///
-    /// `offset` lies within the allocation.
+    /// There are that many, and they still exist.
     #[inline(always)]
     pub(crate) unsafe fn at(self, offset: usize) -> *mut f32 {
-        unsafe { self.0.add(offset) }
+        #[cfg(debug_assertions)]
+        assert!(offset <= self.len, "{offset} of {} floats", self.len);
+        // SAFETY: the caller's.
+        unsafe { self.pointer.add(offset) }
     }
 }
 
 /// Runs `task(0..count)`, over rayon's threads if `parallel`.
 pub(crate) fn for_each(parallel: bool, count: usize, task: impl Fn(usize) + Sync + Send) {
     use rayon::prelude::*;
+    // Miri watches for tasks that touch each other's floats, on its small cases too.
+    let parallel = parallel || cfg!(miri);
     if parallel && count > 1 && rayon::current_num_threads() > 1 {
         (0..count).into_par_iter().with_max_len(1).for_each(task);
     } else {
@@ -231,10 +273,10 @@ pub(crate) fn for_each(parallel: bool, count: usize, task: impl Fn(usize) + Sync
 /// # Safety
 ///
 /// `fill` writes all `count` floats.
-pub(crate) unsafe fn filled(count: usize, fill: impl FnOnce(*mut f32)) -> Vec<f32> {
+pub(crate) unsafe fn filled(count: usize, fill: impl FnOnce(Shared)) -> Vec<f32> {
     let mut values = Vec::with_capacity(count);
-    fill(values.as_mut_ptr());
-    // SAFETY: all are written.
+    fill(Shared::of(values.as_mut_ptr(), count));
+    // SAFETY: the caller's, and there is room for them.
     unsafe { values.set_len(count) };
     values
 }
@@ -243,21 +285,65 @@ pub(crate) unsafe fn filled(count: usize, fill: impl FnOnce(*mut f32)) -> Vec<f3
 mod tests {
     use super::*;
 
-    vectorized! {
-        unsafe fn exponentials(simd; from: *const f32, to: *mut f32, count: usize) {
+    /// `count` floats at `from` are readable, as many at `to` writable.
+    struct Exponentials {
+        from: *const f32,
+        to: *mut f32,
+        count: usize,
+    }
+
+    impl Vectorized for Exponentials {
+        type Output = ();
+
+        #[inline(always)]
+        unsafe fn run<S: Simd>(self, simd: S) {
+            let Self { from, to, count } = self;
             let mut i = 0;
             while i < count {
-                store(simd, to.add(i), count - i, exp(simd, load(simd, from.add(i), count - i)));
+                // SAFETY: `count - i` floats are left.
+                unsafe {
+                    let x = load(simd, from.add(i), count - i);
+                    store(simd, to.add(i), count - i, exp(simd, x));
+                }
                 i += S::F32_LANES;
+            }
+        }
+    }
+
+    fn exponentials(x: &[f32]) -> Vec<f32> {
+        let mut y = vec![0.0; x.len()];
+        let work = Exponentials {
+            from: x.as_ptr(),
+            to: y.as_mut_ptr(),
+            count: x.len(),
+        };
+        // SAFETY: both have that many.
+        unsafe { run(work) };
+        y
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "reads the sources")]
+    fn what_runs_on_vectors_is_inlined_into_the_function_that_has_the_instructions() {
+        let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        for file in std::fs::read_dir(sources).unwrap() {
+            let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            let lines: Vec<&str> = source.lines().collect();
+            for (at, line) in lines.iter().enumerate() {
+                let generic = line.contains("fn ") && line.contains("<S: Simd");
+                if generic && !line.ends_with(';') {
+                    assert_eq!(lines[at - 1].trim(), "#[inline(always)]", "{line}");
+                }
             }
         }
     }
 
     #[test]
     fn exp_is_within_two_units_in_the_last_place() {
-        let x: Vec<f32> = (0..20_001).map(|i| (i - 10_000) as f32 * 0.0086).collect();
-        let mut y = vec![0.0; x.len()];
-        unsafe { exponentials(x.as_ptr(), y.as_mut_ptr(), x.len()) };
+        let step = if cfg!(miri) { 200 } else { 1 };
+        let x = (0..20_001).step_by(step);
+        let x: Vec<f32> = x.map(|i| (i - 10_000) as f32 * 0.0086).collect();
+        let y = exponentials(&x);
         for (x, y) in x.iter().zip(&y) {
             let exact = (*x as f64).exp();
             let error = (*y as f64 - exact).abs() / exact;
@@ -275,8 +361,7 @@ mod tests {
             -inf, -3e38, -110.0, -104.0, -103.5, -100.0, -95.0, -89.0, -87.4, -1e-40, 0.0, 1e-40,
             88.7, 88.73, 89.0, 3e38, inf,
         ];
-        let mut y = vec![0.0; x.len()];
-        unsafe { exponentials(x.as_ptr(), y.as_mut_ptr(), x.len()) };
+        let y = exponentials(&x);
         for (x, y) in x.iter().zip(&y) {
             let exact = f64::from(*x).exp() as f32;
             let least = f32::from_bits(1);
@@ -285,8 +370,7 @@ mod tests {
                 "exp({x}) = {y:e}, {exact:e}"
             );
         }
-        let mut y = [0.0; 3];
-        unsafe { exponentials([0.0, f32::NAN, 1.0].as_ptr(), y.as_mut_ptr(), 3) };
+        let y = exponentials(&[0.0, f32::NAN, 1.0]);
         assert!(y[1].is_nan() && y[0] == 1.0 && y[2] > 2.7, "{y:?}");
     }
 }

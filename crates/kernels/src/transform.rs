@@ -1,18 +1,19 @@
-//! The transforms of Winograd's F(4x4, 3x3), vectorised over channels.
+//! The transforms of Winograd's F(4x4, 3x3), vectorised over channels. Those of the gradients are their transposes
+//! ([`crate::transform_gradients`]).
 //!
 //! `B`, `G` and `A` are the matrices of Lavin and Gray (arXiv 1509.09308) for the points 0, 1, -1, 2, -2.
 
 // The indices are those of the matrices in the formulas.
 #![allow(clippy::needless_range_loop)]
 
-use crate::simd::{Simd, load, store, vectorized};
+use crate::simd::{Simd, Vectorized, load, store};
 use crate::winograd::Shape;
 
 /// How an image is cut into tiles.
 #[derive(Clone, Copy)]
 pub(crate) struct Tiling {
-    height: usize,
-    width: usize,
+    pub height: usize,
+    pub width: usize,
     down: usize,
     across: usize,
 }
@@ -30,7 +31,7 @@ impl Tiling {
 
     /// Image, first row and first column of a tile's output.
     #[inline(always)]
-    fn place(&self, tile: usize) -> (usize, usize, usize) {
+    pub(crate) fn place(&self, tile: usize) -> (usize, usize, usize) {
         let row = tile / self.across;
         (row / self.down, row % self.down * 4, tile % self.across * 4)
     }
@@ -70,24 +71,6 @@ fn output_1d<S: Simd>(simd: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
     ]
 }
 
-/// A y: the transpose of [`output_1d`].
-#[inline(always)]
-fn gradient_1d<S: Simd>(simd: S, y: [S::f32s; 4]) -> [S::f32s; 6] {
-    let f = |v: f32| simd.splat_f32s(v);
-    let [y0, y1, y2, y3] = y;
-    let (a, b) = (simd.add_f32s(y0, y2), simd.add_f32s(y1, y3));
-    let c = simd.mul_add_e_f32s(f(4.0), y2, y0);
-    let d = simd.mul_f32s(f(2.0), simd.mul_add_e_f32s(f(4.0), y3, y1));
-    [
-        y0,
-        simd.add_f32s(a, b),
-        simd.sub_f32s(a, b),
-        simd.add_f32s(c, d),
-        simd.sub_f32s(c, d),
-        y3,
-    ]
-}
-
 /// G g: three weights along one direction.
 #[inline(always)]
 fn weight_1d<S: Simd>(simd: S, g: [S::f32s; 3]) -> [S::f32s; 6] {
@@ -107,39 +90,42 @@ fn weight_1d<S: Simd>(simd: S, g: [S::f32s; 3]) -> [S::f32s; 6] {
     ]
 }
 
-/// G^T u: the transpose of [`weight_1d`].
-#[inline(always)]
-fn weight_gradient_1d<S: Simd>(simd: S, u: [S::f32s; 6]) -> [S::f32s; 3] {
-    let f = |v: f32| simd.splat_f32s(v);
-    let [u0, u1, u2, u3, u4, u5] = u;
-    let (a, b) = (simd.add_f32s(u1, u2), simd.sub_f32s(u2, u1));
-    let (c, d) = (simd.add_f32s(u3, u4), simd.sub_f32s(u3, u4));
-    let sixths = simd.mul_f32s(simd.sub_f32s(c, a), f(1.0 / 6.0));
-    let first = simd.mul_add_e_f32s(c, f(1.0 / 24.0), simd.mul_f32s(u0, f(0.25)));
-    [
-        simd.mul_add_e_f32s(a, f(-1.0 / 6.0), first),
-        simd.mul_add_e_f32s(d, f(1.0 / 12.0), simd.mul_f32s(b, f(1.0 / 6.0))),
-        simd.add_f32s(sixths, u5),
-    ]
+/// Transforms the inputs of `count` tiles from `first` on into `to[36][count, row]`, `stride` floats from frequency to
+/// frequency.
+///
+/// `x` holds the images, `zeros` a pixel; `to` is writable, rows being whole vectors.
+pub(crate) struct TransformInput {
+    pub x: *const f32,
+    pub zeros: *const f32,
+    pub tiling: Tiling,
+    pub channels: usize,
+    pub first: usize,
+    pub count: usize,
+    pub to: *mut f32,
+    pub stride: usize,
+    pub row: usize,
 }
 
-vectorized! {
-    /// Transforms the inputs of `count` tiles from `first` on into `to[36][count, row]`.
-    pub(crate) unsafe fn transform_input(
-        simd;
-        x: *const f32,
-        zeros: *const f32,
-        tiling: Tiling,
-        channels: usize,
-        first: usize,
-        count: usize,
-        to: *mut f32,
-        stride: usize,
-        row: usize,
-    ) {
+impl Vectorized for TransformInput {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) {
+        let Self {
+            x,
+            zeros,
+            tiling,
+            channels,
+            first,
+            count,
+            to,
+            stride,
+            row,
+        } = self;
         for t in 0..count {
             let (image, y0, x0) = tiling.place(first + t);
-            let image = x.add(image * tiling.height * tiling.width * channels);
+            // SAFETY: the tile's image exists, and so does each of its pixels that is asked for.
+            let image = unsafe { x.add(image * tiling.height * tiling.width * channels) };
             // Pixels outside the image are read from a row of zeros; the offset -1 is added last.
             let mut from = [[zeros; 6]; 6];
             for i in 0..6 {
@@ -150,23 +136,31 @@ vectorized! {
                 for j in 0..6 {
                     let x = x0 + j;
                     if x > 0 && x <= tiling.width {
-                        from[i][j] = image.add(((y - 1) * tiling.width + x - 1) * channels);
+                        let pixel = (y - 1) * tiling.width + x - 1;
+                        // SAFETY: as above.
+                        from[i][j] = unsafe { image.add(pixel * channels) };
                     }
                 }
             }
-            let to = to.add(t * row);
             let mut c = 0;
-            while c + S::F32_LANES <= channels {
-                input_tile(simd, &from, c, S::F32_LANES, to.add(c), stride);
-                c += S::F32_LANES;
-            }
-            if c < channels {
-                input_tile(simd, &from, c, channels - c, to.add(c), stride);
+            // SAFETY: so many channels are left, of each pixel and of the tile's row.
+            unsafe {
+                let to = to.add(t * row);
+                while c + S::F32_LANES <= channels {
+                    input_tile(simd, &from, c, S::F32_LANES, to.add(c), stride);
+                    c += S::F32_LANES;
+                }
+                if c < channels {
+                    input_tile(simd, &from, c, channels - c, to.add(c), stride);
+                }
             }
         }
     }
 }
 
+/// # Safety
+///
+/// The 36 pixels have `count` channels from `c` on; a whole vector is writable at `to`, 36 times, `stride` floats apart.
 #[inline(always)]
 unsafe fn input_tile<S: Simd>(
     simd: S,
@@ -177,6 +171,7 @@ unsafe fn input_tile<S: Simd>(
     stride: usize,
 ) {
     let mut columns = [[simd.splat_f32s(0.0); 6]; 6];
+    // SAFETY: the caller's.
     unsafe {
         for j in 0..6 {
             let mut d = [simd.splat_f32s(0.0); 6];
@@ -198,39 +193,74 @@ unsafe fn input_tile<S: Simd>(
     }
 }
 
-vectorized! {
-    /// Transforms the products `m[36][count, row]` back into the pixels of `count` tiles from `first` on.
-    pub(crate) unsafe fn transform_output(
-        simd;
-        m: *const f32,
-        stride: usize,
-        row: usize,
-        tiling: Tiling,
-        channels: usize,
-        first: usize,
-        count: usize,
-        bias: *const f32,
-        bias_row: usize,
-        residual: *const f32,
-        y: *mut f32,
-    ) {
+/// Transforms the products `m[36][count, row]`, `stride` floats from frequency to frequency, back into the pixels of
+/// `count` tiles from `first` on, and adds bias and residual.
+///
+/// The rows of `m` are whole vectors. `bias` has `bias_row` floats from image to image, 0 where all share them;
+/// `residual` is null or as `y`, which holds the images and is writable.
+pub(crate) struct TransformOutput {
+    pub m: *const f32,
+    pub stride: usize,
+    pub row: usize,
+    pub tiling: Tiling,
+    pub channels: usize,
+    pub first: usize,
+    pub count: usize,
+    pub bias: *const f32,
+    pub bias_row: usize,
+    pub residual: *const f32,
+    pub y: *mut f32,
+}
+
+impl Vectorized for TransformOutput {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) {
+        let Self {
+            m,
+            stride,
+            row,
+            tiling,
+            channels,
+            first,
+            count,
+            bias,
+            bias_row,
+            residual,
+            y,
+        } = self;
         for t in 0..count {
             let (image, y0, x0) = tiling.place(first + t);
-            let down = (tiling.height - y0).min(4);
-            let across = (tiling.width - x0).min(4);
-            let bias = bias.add(image * bias_row);
             let origin = ((image * tiling.height + y0) * tiling.width + x0) * channels;
-            let m = m.add(t * row);
-            let place = OutputPlace { down, across, line: tiling.width * channels, channels };
-            let mut c = 0;
-            while c + S::F32_LANES <= channels {
-                let residual = if residual.is_null() { residual } else { residual.add(origin + c) };
-                output_tile(simd, m.add(c), stride, S::F32_LANES, place, bias.add(c), residual, y.add(origin + c));
-                c += S::F32_LANES;
-            }
-            if c < channels {
-                let residual = if residual.is_null() { residual } else { residual.add(origin + c) };
-                output_tile(simd, m.add(c), stride, channels - c, place, bias.add(c), residual, y.add(origin + c));
+            let place = OutputPlace {
+                down: (tiling.height - y0).min(4),
+                across: (tiling.width - x0).min(4),
+                line: tiling.width * channels,
+                channels,
+            };
+            // SAFETY: the image, its tile and so many channels of each pixel exist.
+            unsafe {
+                let tile = OutputTile {
+                    m: m.add(t * row),
+                    stride,
+                    place,
+                    bias: bias.add(image * bias_row),
+                    residual: if residual.is_null() {
+                        residual
+                    } else {
+                        residual.add(origin)
+                    },
+                    y: y.add(origin),
+                };
+                let mut c = 0;
+                while c + S::F32_LANES <= channels {
+                    tile.channels(simd, c, S::F32_LANES);
+                    c += S::F32_LANES;
+                }
+                if c < channels {
+                    tile.channels(simd, c, channels - c);
+                }
             }
         }
     }
@@ -245,157 +275,114 @@ struct OutputPlace {
     channels: usize,
 }
 
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-unsafe fn output_tile<S: Simd>(
-    simd: S,
+/// What [`TransformOutput`] reads and writes for one tile, from its first channel and pixel on.
+#[derive(Clone, Copy)]
+struct OutputTile {
     m: *const f32,
     stride: usize,
-    count: usize,
     place: OutputPlace,
     bias: *const f32,
     residual: *const f32,
     y: *mut f32,
-) {
-    let mut columns = [[simd.splat_f32s(0.0); 6]; 4];
-    unsafe {
-        let bias = load(simd, bias, count);
-        for j in 0..6 {
-            let mut d = [simd.splat_f32s(0.0); 6];
-            for (i, d) in d.iter_mut().enumerate() {
-                *d = load(simd, m.add((i * 6 + j) * stride), S::F32_LANES);
+}
+
+impl OutputTile {
+    /// `count` channels from `c` on.
+    ///
+    /// # Safety
+    ///
+    /// They exist.
+    #[inline(always)]
+    unsafe fn channels<S: Simd>(self, simd: S, c: usize, count: usize) {
+        let Self { m, stride, .. } = self;
+        let mut columns = [[simd.splat_f32s(0.0); 6]; 4];
+        // SAFETY: the caller's, for the pixels that `place` lets through; the rows of `m` are whole vectors.
+        unsafe {
+            let bias = load(simd, self.bias.add(c), count);
+            for j in 0..6 {
+                let mut d = [simd.splat_f32s(0.0); 6];
+                for (i, d) in d.iter_mut().enumerate() {
+                    *d = load(simd, m.add((i * 6 + j) * stride + c), S::F32_LANES);
+                }
+                let d = output_1d(simd, d);
+                for i in 0..4 {
+                    columns[i][j] = d[i];
+                }
             }
-            let d = output_1d(simd, d);
             for i in 0..4 {
-                columns[i][j] = d[i];
-            }
-        }
-        for i in 0..4 {
-            if i >= place.down {
-                break;
-            }
-            let d = output_1d(simd, columns[i]);
-            for j in 0..4 {
-                if j >= place.across {
+                if i >= self.place.down {
                     break;
                 }
-                let offset = i * place.line + j * place.channels;
-                let mut value = simd.add_f32s(d[j], bias);
-                if !residual.is_null() {
-                    value = simd.add_f32s(value, load(simd, residual.add(offset), count));
-                }
-                store(simd, y.add(offset), count, value);
-            }
-        }
-    }
-}
-
-vectorized! {
-    /// Transforms the output gradients of `count` tiles from `first` on into panels `[36][panels][tiles, width]`,
-    /// as tiles `at..` of them.
-    pub(crate) unsafe fn transform_gradient(
-        simd;
-        dy: *const f32,
-        zeros: *const f32,
-        tiling: Tiling,
-        channels: usize,
-        first: usize,
-        count: usize,
-        panels: *mut f32,
-        stride: usize,
-        panel_stride: usize,
-        at: usize,
-    ) {
-        let width = 2 * S::F32_LANES;
-        for t in 0..count {
-            let (image, y0, x0) = tiling.place(first + t);
-            let image = dy.add(image * tiling.height * tiling.width * channels);
-            let mut from = [[zeros; 4]; 4];
-            for i in 0..4 {
+                let d = output_1d(simd, columns[i]);
                 for j in 0..4 {
-                    if y0 + i < tiling.height && x0 + j < tiling.width {
-                        from[i][j] = image.add(((y0 + i) * tiling.width + x0 + j) * channels);
+                    if j >= self.place.across {
+                        break;
                     }
+                    let offset = i * self.place.line + j * self.place.channels + c;
+                    let mut value = simd.add_f32s(d[j], bias);
+                    if !self.residual.is_null() {
+                        let residual = load(simd, self.residual.add(offset), count);
+                        value = simd.add_f32s(value, residual);
+                    }
+                    store(simd, self.y.add(offset), count, value);
                 }
-            }
-            let mut c = 0;
-            while c < channels {
-                let left = channels - c;
-                let panel = panels.add(c / width * panel_stride);
-                // A last panel of at most one vector is packed that narrow.
-                let narrow = channels - c / width * width <= S::F32_LANES;
-                let row = if narrow { S::F32_LANES } else { width };
-                let to = panel.add((at + t) * row + c % width);
-                if left >= S::F32_LANES {
-                    gradient_tile(simd, &from, c, S::F32_LANES, to, stride);
-                } else {
-                    gradient_tile(simd, &from, c, left, to, stride);
-                }
-                c += S::F32_LANES;
             }
         }
     }
 }
 
-#[inline(always)]
-unsafe fn gradient_tile<S: Simd>(
-    simd: S,
-    from: &[[*const f32; 4]; 4],
-    c: usize,
-    count: usize,
-    to: *mut f32,
-    stride: usize,
-) {
-    let mut columns = [[simd.splat_f32s(0.0); 4]; 6];
-    unsafe {
-        for j in 0..4 {
-            let mut d = [simd.splat_f32s(0.0); 4];
-            for (i, d) in d.iter_mut().enumerate() {
-                *d = load(simd, from[i][j].add(c), count);
-            }
-            let d = gradient_1d(simd, d);
-            for i in 0..6 {
-                columns[i][j] = d[i];
-            }
-        }
-        for i in 0..6 {
-            let d = gradient_1d(simd, columns[i]);
-            for j in 0..6 {
-                store(simd, to.add((i * 6 + j) * stride), S::F32_LANES, d[j]);
-            }
-        }
-    }
+/// Transforms `count` inputs' weights for one panel of `columns` outputs, with `stride` floats from frequency to
+/// frequency.
+///
+/// `from` has `tap` floats from tap to tap and `row` from input to input, `columns` of them in a row; the panel is
+/// writable, as wide as those of `pack_panel`.
+pub(crate) struct TransformWeights {
+    pub from: *const f32,
+    pub tap: usize,
+    pub row: usize,
+    pub count: usize,
+    pub columns: usize,
+    pub panel: *mut f32,
+    pub stride: usize,
 }
 
-vectorized! {
-    /// Transforms `count` inputs' weights for one panel of `columns` outputs. `from` has `tap` floats from tap
-    /// to tap and `row` from input to input.
-    pub(crate) unsafe fn transform_weights(
-        simd;
-        from: *const f32,
-        tap: usize,
-        row: usize,
-        count: usize,
-        columns: usize,
-        panel: *mut f32,
-        stride: usize,
-    ) {
+impl Vectorized for TransformWeights {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, simd: S) {
+        let Self {
+            from,
+            tap,
+            row,
+            count,
+            columns,
+            panel,
+            stride,
+        } = self;
         let vectors = columns.div_ceil(S::F32_LANES);
         for i in 0..count {
             for v in 0..vectors {
-                let from = from.add(i * row + v * S::F32_LANES);
-                let to = panel.add((i * vectors + v) * S::F32_LANES);
                 let left = columns - v * S::F32_LANES;
-                if left >= S::F32_LANES {
-                    weight_tile(simd, from, tap, S::F32_LANES, to, stride);
-                } else {
-                    weight_tile(simd, from, tap, left, to, stride);
+                // SAFETY: `left` outputs of input `i` are left, and the panel has `vectors` for each input.
+                unsafe {
+                    let from = from.add(i * row + v * S::F32_LANES);
+                    let to = panel.add((i * vectors + v) * S::F32_LANES);
+                    if left >= S::F32_LANES {
+                        weight_tile(simd, from, tap, S::F32_LANES, to, stride);
+                    } else {
+                        weight_tile(simd, from, tap, left, to, stride);
+                    }
                 }
             }
         }
     }
 }
 
+/// # Safety
+///
+/// `count` floats are readable at `from`, 9 times, `tap` floats apart; a whole vector is writable at `to`, 36 times,
+/// `stride` floats apart.
 #[inline(always)]
 unsafe fn weight_tile<S: Simd>(
     simd: S,
@@ -406,6 +393,7 @@ unsafe fn weight_tile<S: Simd>(
     stride: usize,
 ) {
     let mut columns = [[simd.splat_f32s(0.0); 3]; 6];
+    // SAFETY: the caller's.
     unsafe {
         for j in 0..3 {
             let mut g = [simd.splat_f32s(0.0); 3];
@@ -426,82 +414,56 @@ unsafe fn weight_tile<S: Simd>(
     }
 }
 
-vectorized! {
-    /// Adds the `groups` parts of `u[36][rows, u_row]`, `group` floats apart, in their order and transforms the
-    /// sum back into `dw[9][rows, outputs]`, `tap` floats from tap to tap.
-    pub(crate) unsafe fn transform_weight_gradient(
-        simd;
-        u: *const f32,
-        groups: usize,
-        group: usize,
-        stride: usize,
-        u_row: usize,
-        rows: usize,
-        outputs: usize,
-        tap: usize,
-        dw: *mut f32,
-    ) {
-        for i in 0..rows {
-            let mut c = 0;
-            while c < outputs {
-                let from = u.add(i * u_row + c);
-                let to = dw.add(i * outputs + c);
-                let mut columns = [[simd.splat_f32s(0.0); 6]; 3];
-                for j in 0..6 {
-                    let mut g = [simd.splat_f32s(0.0); 6];
-for (i, g) in g.iter_mut().enumerate() {
- let from = from.add((i * 6 + j) * stride); *g = load(simd, from, S::F32_LANES);
- for n in 1..groups { *g = simd.add_f32s(*g, load(simd, from.add(n * group), S::F32_LANES)); } }
-                    let g = weight_gradient_1d(simd, g);
-                    for i in 0..3 {
-                        columns[i][j] = g[i];
-                    }
-                }
-                for i in 0..3 {
-                    let g = weight_gradient_1d(simd, columns[i]);
-                    for j in 0..3 {
-                        store(simd, to.add((i * 3 + j) * tap), outputs - c, g[j]);
-                    }
-                }
-                c += S::F32_LANES;
-            }
-        }
-    }
+/// `to[count, to_row]` = the transpose of `from[columns, from_row]`'s first `count` columns; `to` is writable.
+pub(crate) struct TurnBlock {
+    pub from: *const f32,
+    pub from_row: usize,
+    pub columns: usize,
+    pub count: usize,
+    pub to: *mut f32,
+    pub to_row: usize,
 }
 
-vectorized! {
-    /// `to[count, to_row]` = the transpose of `from[columns, from_row]`'s first `count` columns.
-    pub(crate) unsafe fn turn_block(
-        simd;
-        from: *const f32,
-        from_row: usize,
-        columns: usize,
-        count: usize,
-        to: *mut f32,
-        to_row: usize,
-    ) {
+impl Vectorized for TurnBlock {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self, _: S) {
         const SIDE: usize = 8;
-        let _ = simd;
+        let Self {
+            from,
+            from_row,
+            columns,
+            count,
+            to,
+            to_row,
+        } = self;
         let (whole_columns, whole_count) = (columns - columns % SIDE, count - count % SIDE);
-        for j in (0..whole_columns).step_by(SIDE) {
-            for i in (0..whole_count).step_by(SIDE) {
-                let mut square = [[0.0f32; SIDE]; SIDE];
-                for (r, line) in square.iter_mut().enumerate() {
-                    *line = from.add((j + r) * from_row + i).cast::<[f32; SIDE]>().read();
-                }
-                for c in 0..SIDE {
-                    let mut line = [0.0f32; SIDE];
-                    for r in 0..SIDE {
-                        line[r] = square[r][c];
+        // SAFETY: rows `j..j + SIDE` and `j` of the first matrix exist, and so do places `i..i + SIDE` and `i` in them;
+        // the second is its transpose. An array of floats is aligned as a float.
+        unsafe {
+            for j in (0..whole_columns).step_by(SIDE) {
+                for i in (0..whole_count).step_by(SIDE) {
+                    let mut square = [[0.0f32; SIDE]; SIDE];
+                    for (r, line) in square.iter_mut().enumerate() {
+                        let from = from.add((j + r) * from_row + i);
+                        *line = from.cast::<[f32; SIDE]>().read();
                     }
-                    to.add((i + c) * to_row + j).cast::<[f32; SIDE]>().write(line);
+                    for c in 0..SIDE {
+                        let mut line = [0.0f32; SIDE];
+                        for r in 0..SIDE {
+                            line[r] = square[r][c];
+                        }
+                        let to = to.add((i + c) * to_row + j);
+                        to.cast::<[f32; SIDE]>().write(line);
+                    }
                 }
             }
-        }
-        for j in 0..columns {
-            let start = if j < whole_columns { whole_count } else { 0 };
-            for i in start..count {
-                *to.add(i * to_row + j) = *from.add(j * from_row + i);
+            for j in 0..columns {
+                let start = if j < whole_columns { whole_count } else { 0 };
+                for i in start..count {
+                    *to.add(i * to_row + j) = *from.add(j * from_row + i);
+                }
             }
         }
     }

@@ -20,12 +20,10 @@
 //! above 3e36 may overflow in a transform. Nothing is hidden by that: whatever it reaches ends in a loss or a gradient that
 //! is not finite, which ends the step. `convolutions_keep_what_is_no_number` holds the direction.
 
-use crate::gemm::{Left, Start, multiply, packed_len, panel_width};
-use crate::simd::{Shared, filled, for_each, padded, with_scratch};
-use crate::transform::{
-    Tiling, transform_gradient, transform_input, transform_output, transform_weight_gradient,
-    transform_weights, turn_block,
-};
+use crate::gemm::{Left, Panels, Product, Start, packed_len, panel_width};
+use crate::simd::{self, Shared, filled, for_each, padded, with_scratch};
+use crate::transform::{Tiling, TransformInput, TransformOutput, TransformWeights, TurnBlock};
+use crate::transform_gradients::{TransformGradient, TransformWeightGradient};
 
 /// The 6x6 transformed values of a tile.
 const FREQUENCIES: usize = 36;
@@ -74,6 +72,17 @@ pub(crate) struct Addend<'a> {
     pub residual: Option<&'a [f32]>,
 }
 
+impl Addend<'_> {
+    /// What the pointers of a convolution to `[batch, pixels, outputs]` rely on.
+    pub(crate) fn check(&self, batch: usize, pixels: usize, outputs: usize) {
+        let rows = if self.per_image { batch } else { 1 };
+        assert_eq!(self.bias.len(), rows * outputs, "bias");
+        if let Some(residual) = self.residual {
+            assert_eq!(residual.len(), batch * pixels * outputs, "residual");
+        }
+    }
+}
+
 /// The weights of a convolution.
 #[derive(Clone, Copy)]
 pub(crate) struct Weights<'a> {
@@ -88,6 +97,9 @@ pub(crate) fn convolve(shape: &Shape, x: &[f32], weights: Weights, addend: Adden
     let Shape {
         inputs, outputs, ..
     } = *shape;
+    assert_eq!(x.len(), shape.pixels() * inputs, "pixels");
+    assert_eq!(weights.values.len(), 9 * inputs * outputs, "weights");
+    addend.check(shape.batch, shape.height * shape.width, outputs);
     let tiles = shape.tiles();
     let (v_row, m_row) = (padded(inputs), padded(outputs));
     let tile_bytes = FREQUENCIES * 4 * (v_row + m_row);
@@ -125,87 +137,71 @@ pub(crate) fn convolve(shape: &Shape, x: &[f32], weights: Weights, addend: Adden
     let zeros = vec![0.0f32; v_row];
     let (v_stride, m_stride) = (block * v_row + STAGGER, block * m_row + STAGGER);
     let bias_row = if addend.per_image { outputs } else { 0 };
-    let residual = addend.residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
-    let residual = Shared::new(residual.cast_mut());
     let multiply_panels = |count: usize, f: usize, panel: usize, n: usize, u: Shared, v: Shared| {
         let j = panel * width;
         let m = FREQUENCIES * v_stride + f * m_stride + j;
         // SAFETY: the matrices lie in the scratch memory, and each task has its own columns of the product.
         unsafe {
-            let a = Left {
-                pointer: v.at(f * v_stride),
-                row: v_row,
-                column: 1,
-            };
-            let packed = u.at(f * u_stride + panel * u_panel);
-            let columns = (n * width).min(outputs - j);
-            multiply(
-                count,
-                columns,
-                inputs,
-                a,
-                packed,
-                panel_len,
-                v.at(m),
-                m_row,
-                Start::Zero,
-            );
+            simd::run(Product {
+                rows: count,
+                columns: (n * width).min(outputs - j),
+                inner: inputs,
+                a: Left::plain(v.at(f * v_stride), v_row),
+                b: Panels {
+                    pointer: u.at(f * u_stride + panel * u_panel),
+                    stride: panel_len,
+                },
+                c: v.at(m),
+                c_row: m_row,
+                start: Start::Zero,
+            });
         }
     };
-    let work = |y: *mut f32| {
-        let y = Shared::new(y);
+    let work = |y: Shared| {
         with_scratch(if once { 0 } else { FREQUENCIES * u_stride }, |u| {
-            let u = Shared::new(u);
+            let strips = inputs.div_ceil(STRIP);
             if !once {
-                let strips = inputs.div_ceil(STRIP);
                 for_each(inputs * outputs >= 4096, panels * strips, |task| {
                     let (panel, strip) = (task / strips, task % strips);
                     // SAFETY: each task writes its own inputs of its own panel.
                     unsafe {
-                        transform_strip(
-                            shape,
-                            weights,
-                            panel,
-                            strip,
-                            u.at(panel * panel_len),
-                            u_stride,
-                        )
-                    };
+                        let to = u.at(panel * panel_len);
+                        transform_strip(shape, weights, panel, strip, to, u_stride);
+                    }
                 });
             }
             for_each(alone, blocks, |b| {
                 let first = b * block;
                 let count = block.min(tiles - first);
                 with_scratch(FREQUENCIES * (v_stride + m_stride), |v| {
-                    let v = Shared::new(v);
                     let share = if alone { count } else { TILES_PER_TASK };
-                    // SAFETY: each task writes its own tiles.
-                    for_each(!alone, count.div_ceil(share), |s| unsafe {
+                    for_each(!alone, count.div_ceil(share), |s| {
                         let (from, to) = (s * share, count.min((s + 1) * share));
-                        let v = v.at(from * v_row);
-                        let (x, zeros) = (x.as_ptr(), zeros.as_ptr());
-                        transform_input(
-                            x,
-                            zeros,
-                            tiling,
-                            inputs,
-                            first + from,
-                            to - from,
-                            v,
-                            v_stride,
-                            v_row,
-                        );
+                        // SAFETY: each task writes its own tiles, for which the scratch memory has room.
+                        unsafe {
+                            simd::run(TransformInput {
+                                x: x.as_ptr(),
+                                zeros: zeros.as_ptr(),
+                                tiling,
+                                channels: inputs,
+                                first: first + from,
+                                count: to - from,
+                                to: v.at(from * v_row),
+                                stride: v_stride,
+                                row: v_row,
+                            });
+                        }
                     });
                     if once {
                         for_each(true, panels, |panel| {
                             with_scratch(FREQUENCIES * u_stride, |u| {
-                                for strip in 0..inputs.div_ceil(STRIP) {
+                                for strip in 0..strips {
                                     // SAFETY: the scratch memory is this task's own.
                                     unsafe {
-                                        transform_strip(shape, weights, panel, strip, u, u_stride)
-                                    };
+                                        let to = u.start();
+                                        transform_strip(shape, weights, panel, strip, to, u_stride);
+                                    }
                                 }
-                                let u = Shared::new(u);
                                 (0..FREQUENCIES)
                                     .for_each(|f| multiply_panels(count, f, panel, 1, u, v));
                             });
@@ -214,34 +210,29 @@ pub(crate) fn convolve(shape: &Shape, x: &[f32], weights: Weights, addend: Adden
                         let group = if alone { panels } else { panels.div_ceil(4) };
                         let groups = panels.div_ceil(group);
                         for_each(!alone, FREQUENCIES * groups, |task| {
-                            multiply_panels(
-                                count,
-                                task / groups,
-                                task % groups * group,
-                                group,
-                                u,
-                                v,
-                            );
+                            let (f, first) = (task / groups, task % groups * group);
+                            multiply_panels(count, f, first, group, u, v);
                         });
                     }
-                    // SAFETY: each task writes its own tiles.
-                    for_each(!alone, count.div_ceil(share), |s| unsafe {
+                    for_each(!alone, count.div_ceil(share), |s| {
                         let (from, to) = (s * share, count.min((s + 1) * share));
-                        let m = v.at(FREQUENCIES * v_stride + from * m_row);
-                        let (bias, residual) = (addend.bias.as_ptr(), residual.at(0));
-                        transform_output(
-                            m,
-                            m_stride,
-                            m_row,
-                            tiling,
-                            outputs,
-                            first + from,
-                            to - from,
-                            bias,
-                            bias_row,
-                            residual,
-                            y.at(0),
-                        );
+                        let residual = addend.residual.map_or(std::ptr::null(), <[f32]>::as_ptr);
+                        // SAFETY: each task writes the pixels of its own tiles.
+                        unsafe {
+                            simd::run(TransformOutput {
+                                m: v.at(FREQUENCIES * v_stride + from * m_row),
+                                stride: m_stride,
+                                row: m_row,
+                                tiling,
+                                channels: outputs,
+                                first: first + from,
+                                count: to - from,
+                                bias: addend.bias.as_ptr(),
+                                bias_row,
+                                residual,
+                                y: y.start(),
+                            });
+                        }
                     });
                 });
             });
@@ -255,7 +246,7 @@ pub(crate) fn convolve(shape: &Shape, x: &[f32], weights: Weights, addend: Adden
 ///
 /// # Safety
 ///
-/// The panel is writable in every frequency, `stride` floats apart.
+/// The panel is writable in every frequency, `stride` floats apart, and the weights are those of the shape.
 unsafe fn transform_strip(
     shape: &Shape,
     weights: Weights,
@@ -278,27 +269,41 @@ unsafe fn transform_strip(
         width / 2
     };
     let tap = inputs * outputs;
-    unsafe {
-        let to = to.add(i * row);
-        if weights.turned {
-            with_scratch(9 * count * width, |block| {
-                for t in 0..9 {
-                    let from = weights.values[(8 - t) * tap + j * inputs + i..].as_ptr();
-                    turn_block(
-                        from,
-                        inputs,
+    let transform = |from: *const f32, tap: usize, row: usize, panel: *mut f32| TransformWeights {
+        from,
+        tap,
+        row,
+        count,
+        columns,
+        panel,
+        stride,
+    };
+    // SAFETY: the panel's inputs begin at `i`, `row` floats each.
+    let to = unsafe { to.add(i * row) };
+    if weights.turned {
+        with_scratch(9 * count * width, |block| {
+            for t in 0..9 {
+                let from = &weights.values[(8 - t) * tap + j * inputs + i..];
+                // SAFETY: the filters of `columns` outputs have `count` inputs from `i` on, and a tap of the scratch
+                // memory has room for them.
+                unsafe {
+                    simd::run(TurnBlock {
+                        from: from.as_ptr(),
+                        from_row: inputs,
                         columns,
                         count,
-                        block.add(t * count * width),
-                        width,
-                    );
+                        to: block.at(t * count * width),
+                        to_row: width,
+                    });
                 }
-                transform_weights(block, count * width, width, count, columns, to, stride);
-            });
-        } else {
-            let from = weights.values[i * outputs + j..].as_ptr();
-            transform_weights(from, tap, outputs, count, columns, to, stride);
-        }
+            }
+            // SAFETY: the block holds these weights, turned; the rest is the caller's.
+            unsafe { simd::run(transform(block.start(), count * width, width, to)) };
+        });
+    } else {
+        let from = &weights.values[i * outputs + j..];
+        // SAFETY: these inputs and outputs exist in each tap; the rest is the caller's.
+        unsafe { simd::run(transform(from.as_ptr(), tap, outputs, to)) };
     }
 }
 
@@ -307,6 +312,8 @@ pub(crate) fn weight_gradient(shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> 
     let Shape {
         inputs, outputs, ..
     } = *shape;
+    assert_eq!(x.len(), shape.pixels() * inputs, "pixels");
+    assert_eq!(dy.len(), shape.pixels() * outputs, "the result's gradient");
     let tiles = shape.tiles();
     let width = panel_width();
     let panels = outputs.div_ceil(width);
@@ -348,30 +355,26 @@ pub(crate) fn weight_gradient(shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> 
     let u_task = FREQUENCIES * u_stride;
     let group_len = tasks * u_task;
 
-    let work = |dw: *mut f32| {
-        let dw = Shared::new(dw);
+    let work = |dw: Shared| {
         let finish = |task: usize, u: *const f32| {
             let i = task * rows;
-            let here = rows.min(inputs - i);
-            // SAFETY: each task writes the gradients of its own input channels.
+            // SAFETY: `u` holds the task's sums, and each task writes the gradients of its own input channels.
             unsafe {
-                let dw = dw.at(i * outputs);
-                transform_weight_gradient(
+                simd::run(TransformWeightGradient {
                     u,
                     groups,
-                    group_len,
-                    u_stride,
+                    group: group_len,
+                    stride: u_stride,
                     u_row,
-                    here,
+                    rows: rows.min(inputs - i),
                     outputs,
-                    inputs * outputs,
-                    dw,
-                );
+                    tap: inputs * outputs,
+                    dw: dw.at(i * outputs),
+                });
             }
         };
         let kept = chunks > 1;
         with_scratch(if kept { groups * group_len } else { 0 }, |sums| {
-            let sums = Shared::new(sums);
             for_each(alone, groups, |group| {
                 let group_chunks =
                     group * chunks_per_group..chunks.min((group + 1) * chunks_per_group);
@@ -382,81 +385,74 @@ pub(crate) fn weight_gradient(shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> 
                 }
                 let first_chunk = group_chunks.start;
                 with_scratch(FREQUENCIES * (v_stride + p_stride), |v| {
-                    let v = Shared::new(v);
                     let p = FREQUENCIES * v_stride;
                     for chunk_index in group_chunks {
                         let first = chunk_index * chunk;
                         let count = chunk.min(tiles.saturating_sub(first));
                         let panel_stride = count * width;
                         let share = if alone { count.max(1) } else { TILES_PER_TASK };
-                        // SAFETY: each task transforms its own tiles.
-                        for_each(!alone, count.div_ceil(share), |s| unsafe {
+                        for_each(!alone, count.div_ceil(share), |s| {
                             let from = s * share;
                             let n = share.min(count - from);
-                            let (x, dy, zeros) = (x.as_ptr(), dy.as_ptr(), zeros.as_ptr());
-                            let to = v.at(from * v_row);
-                            transform_input(
-                                x,
-                                zeros,
-                                tiling,
-                                inputs,
-                                first + from,
-                                n,
-                                to,
-                                v_stride,
-                                v_row,
-                            );
-                            let to = v.at(p);
-                            transform_gradient(
-                                dy,
-                                zeros,
-                                tiling,
-                                outputs,
-                                first + from,
-                                n,
-                                to,
-                                p_stride,
-                                panel_stride,
-                                from,
-                            );
+                            // SAFETY: each task transforms its own tiles, for which the scratch memory has room.
+                            unsafe {
+                                simd::run(TransformInput {
+                                    x: x.as_ptr(),
+                                    zeros: zeros.as_ptr(),
+                                    tiling,
+                                    channels: inputs,
+                                    first: first + from,
+                                    count: n,
+                                    to: v.at(from * v_row),
+                                    stride: v_stride,
+                                    row: v_row,
+                                });
+                                simd::run(TransformGradient {
+                                    dy: dy.as_ptr(),
+                                    zeros: zeros.as_ptr(),
+                                    tiling,
+                                    channels: outputs,
+                                    first: first + from,
+                                    count: n,
+                                    panels: v.at(p),
+                                    stride: p_stride,
+                                    panel_stride,
+                                    at: from,
+                                });
+                            }
                         });
                         for_each(!alone, tasks, |task| {
                             let i = task * rows;
-                            let here = rows.min(inputs - i);
                             let start = if chunk_index == first_chunk {
                                 Start::Zero
                             } else {
                                 Start::Result
                             };
-                            // SAFETY: each task has the sums of its own input channels.
+                            // SAFETY: `u` has room for a task's sums, and the chunk's tiles are transformed.
                             let add = |u: *mut f32| unsafe {
                                 for f in 0..FREQUENCIES {
-                                    let a = Left {
-                                        pointer: v.at(f * v_stride + i),
-                                        row: 1,
-                                        column: v_row,
-                                    };
-                                    let b = v.at(p + f * p_stride);
-                                    multiply(
-                                        here,
-                                        outputs,
-                                        count,
-                                        a,
-                                        b,
-                                        panel_stride,
-                                        u.add(f * u_stride),
-                                        u_row,
+                                    simd::run(Product {
+                                        rows: rows.min(inputs - i),
+                                        columns: outputs,
+                                        inner: count,
+                                        a: Left::turned(v.at(f * v_stride + i), v_row),
+                                        b: Panels {
+                                            pointer: v.at(p + f * p_stride),
+                                            stride: panel_stride,
+                                        },
+                                        c: u.add(f * u_stride),
+                                        c_row: u_row,
                                         start,
-                                    );
+                                    });
                                 }
                             };
                             if kept {
-                                // SAFETY: as above.
+                                // SAFETY: each task has the sums of its own input channels.
                                 add(unsafe { sums.at(group * group_len + task * u_task) });
                             } else {
                                 with_scratch(u_task, |u| {
-                                    add(u);
-                                    finish(task, u);
+                                    add(u.start());
+                                    finish(task, u.start());
                                 });
                             }
                         });
@@ -464,8 +460,8 @@ pub(crate) fn weight_gradient(shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> 
                 });
             });
             if kept {
-                // SAFETY: the sums are complete.
                 for_each(true, tasks, |task| {
+                    // SAFETY: the sums are complete; each task reads its own.
                     finish(task, unsafe { sums.at(task * u_task) })
                 });
             }

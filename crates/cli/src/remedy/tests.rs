@@ -68,6 +68,11 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
         ],
     ),
     ("study/src/arch.rs", &["train"]),
+    // Help of `--metrics`, and what says which option was typed.
+    ("study/src/names.rs", &["evaluate", "experiment"]),
+    ("study/src/source.rs", &["evaluate"]),
+    ("study/src/task.rs", &["unlearn"]),
+    ("study/src/unlearn.rs", &["unlearn"]),
     (
         "study/src/folders.rs",
         &["sample", "neighbors", "predict", "gradient"],
