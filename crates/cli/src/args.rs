@@ -188,9 +188,9 @@ pub struct TrainArgs {
     /// Highest learning rate: reached after the warm-up, then half a cosine down to 0
     #[arg(long, default_value_t = 1e-4, value_name = "F")]
     pub lr: f64,
-    /// Steps over which the learning rate rises
-    #[arg(long, default_value_t = 500, value_name = "N", help_heading = heading::TRAINING)]
-    pub warmup: usize,
+    /// Steps over which the learning rate rises [default: a tenth of --steps, at most 500]
+    #[arg(long, value_name = "N", help_heading = heading::TRAINING)]
+    pub warmup: Option<usize>,
     /// Decides all random numbers
     #[arg(long, default_value_t = 0, value_name = "S")]
     pub seed: u64,

@@ -17,6 +17,7 @@ pub enum Speaker {
     Merge,
     Evaluate,
     Sample,
+    Neighbors,
     /// None of the situations below is one of theirs.
     Other,
 }
@@ -33,6 +34,7 @@ pub fn speak_for(command: &Command) {
         Command::Merge(_) => Speaker::Merge,
         Command::Evaluate(_) => Speaker::Evaluate,
         Command::Sample(_) => Speaker::Sample,
+        Command::Neighbors(_) => Speaker::Neighbors,
         _ => Speaker::Other,
     };
     let _ = SPEAKER.set(speaker);
@@ -43,9 +45,16 @@ pub fn advice(situation: Situation) -> Option<&'static str> {
     advice_of(situation, SPEAKER.get().copied().unwrap_or(Speaker::Other))
 }
 
+/// What may have been advised in a situation by the commands that write an unlearning run's report.
+pub fn advised_by_runs(situation: Situation) -> Vec<&'static str> {
+    [Speaker::Unlearn, Speaker::Demo]
+        .map(|speaker| advice_of(situation, speaker).unwrap_or_else(|| situation.advice()))
+        .to_vec()
+}
+
 /// What a command's options offer; `None` where none of them helps.
 fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
-    use Speaker::{Demo, Evaluate, Experiment, Merge, Sample, Train, Unlearn};
+    use Speaker::{Demo, Evaluate, Experiment, Merge, Neighbors, Sample, Train, Unlearn};
     let advice = match (situation, speaker) {
         (Situation::Diverged, Train | Unlearn) => "start again with a lower --lr or fewer --steps",
         (Situation::Diverged, Experiment) => {
@@ -78,6 +87,9 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
             "give --force to replace it, or choose another output folder"
         }
         (Situation::NothingToResume, Train | Unlearn) => "leave --resume out",
+        (Situation::NothingLeft, Train | Unlearn) => {
+            "for another run choose another --out, or give --force to replace this one"
+        }
         (Situation::NoClass, Sample) => "say which with --class",
         (Situation::ForeignScheduler, Sample | Evaluate) => "--scheduler chooses another",
         (Situation::ForeignScheduler, Experiment) => {
@@ -98,12 +110,14 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
         (Situation::TooManyNeighbors, Experiment) => {
             "ask for fewer by a smaller `neighbors` in a TOML file that --config names"
         }
-        (
-            Situation::BeyondHalf | Situation::BeyondItsType | Situation::BeyondFixedType,
-            Experiment,
-        ) => {
+        (Situation::TooManyNeighbors, Unlearn | Neighbors) => "give a smaller --neighbors",
+        (Situation::BeyondHalf, Experiment) => {
+            "start again in another folder with --dtype bf16 or --dtype f32"
+        }
+        (Situation::BeyondItsType, Experiment) => "start again in another folder with --dtype f32",
+        (Situation::BeyondFixedType, Experiment) => {
             "start again in another folder, with a base model that is saved in f32 or with a lower learning_rate in a \
-                 TOML file that --config names"
+             TOML file that --config names"
         }
         (Situation::BeyondHalf, Unlearn) => {
             "the trained network is kept: give the same command with --resume and --dtype bf16 or --dtype f32"

@@ -132,3 +132,23 @@ fn the_card_of_a_text_to_image_model_speaks_of_an_adapter_only_where_there_is_on
     let load = "pipeline.load_lora_weights(\"this folder\")  # without it the model has forgotten nothing\n";
     assert_eq!(script, format!("{opened}{load}{drawn}"));
 }
+
+#[test]
+fn the_card_says_the_verdict_with_its_reservations() {
+    let folder = Folder::with_model_and_photos();
+    folder.done(&format!(
+        "unlearn --model model --data photos {RUN} --out out"
+    ));
+    let card = String::from_utf8(folder.read("out/README.md")).unwrap();
+    let verdict = folder.read_json("out/run/report.json")["verdict"].clone();
+    let headline = verdict["headline"].as_str().unwrap();
+    assert!(card.contains(&format!("**{headline}.** ")), "{card}");
+    let notes = verdict["notes"].as_array().unwrap();
+    assert!(!notes.is_empty());
+    for note in notes {
+        assert!(
+            card.contains(&format!("\n- {}\n", note.as_str().unwrap())),
+            "{card}"
+        );
+    }
+}

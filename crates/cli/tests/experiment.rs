@@ -217,6 +217,77 @@ fn another_experiment_in_the_same_folder_is_refused() {
 }
 
 #[test]
+fn what_a_preset_or_a_file_forgets_and_the_data_lacks_is_not_said_to_be_typed() {
+    let folder = folder();
+    let line = EXPERIMENT.replace("--forget photos/03.png ", "");
+    // 16 photos without labels.
+    let rows = line.replace("mnist-tshirt", "cifar10");
+    folder.refused(
+        &rows,
+        &[
+            "the preset cifar10 has row:10000",
+            "give --forget for what this data set has",
+        ],
+    );
+    folder.refused(
+        &line,
+        &["the preset mnist-tshirt has label:10", "give --forget"],
+    );
+    let listing = |forget: &str| {
+        let said = format!("[experiment]\nforget = [{forget}]");
+        folder.write("small.toml", SMALL.replace("[experiment]", &said));
+    };
+    listing("\"row:99\"");
+    folder.refused(&line, &["small.toml has row:99", "give --forget"]);
+    listing("\"row:3\", \"photos/03.png\"");
+    folder.refused(
+        &line,
+        &["`forget` of small.toml: photos/03.png is the same as row:3"],
+    );
+    listing("\"row:3\", \"row:3\"");
+    folder.refused(&line, &["`forget` of small.toml: row:3 is listed twice"]);
+    folder.write("small.toml", SMALL);
+    // Typed, it is the user's own; and the remedy works.
+    folder.refused(
+        &format!("{rows} --forget row:99"),
+        &["error: \"row:99\" selects row 99"],
+    );
+    folder.done(&format!("{rows} --forget row:3 --dry-run"));
+}
+
+#[test]
+fn an_experiment_writes_its_models_in_the_type_that_was_asked_for_and_goes_on_with_the_same() {
+    let folder = folder();
+    let line = EXPERIMENT
+        .replace("retrack,neggrad", "neggrad")
+        .replace("0-1", "0")
+        .replace("--metrics frequency", "--metrics nll");
+    let narrow = format!("{line} --dtype bf16");
+    let said = folder.done(&narrow);
+    assert!(!said.stdout.contains("samples a run"), "{}", said.stdout);
+    assert_eq!(folder.read_json("out/experiment.json")["dtype"], "BF16");
+    let weights =
+        folder.read("out/models/neggrad-seed0-forget0/unet/diffusion_pytorch_model.safetensors");
+    let header = String::from_utf8_lossy(&weights[8..600]);
+    assert!(
+        header.contains("BF16") && !header.contains("\"F32\""),
+        "{header}"
+    );
+    folder.done(&narrow);
+    for other in [line.clone(), format!("{line} --dtype f32")] {
+        folder.refused(&other, &["out", "another dtype"]);
+    }
+    let plain = line.replace("--out out", "--out plain");
+    folder.done(&plain);
+    assert!(
+        folder
+            .read_json("plain/experiment.json")
+            .get("dtype")
+            .is_none()
+    );
+}
+
+#[test]
 fn what_a_metric_needs_is_said_and_used_when_it_is_given() {
     let folder = folder();
     let evaluate = "evaluate --model model --data photos --forget photos/03.png --metrics \
@@ -422,4 +493,146 @@ fn one_image_that_is_named_in_two_ways_is_not_forgotten_twice() {
     folder.write("photos/copy.png", support::photo_png(3));
     let twice = twice.replace("row:3", "row:16");
     folder.refused(&twice, &["row:16 is the same as photos/03.png"]);
+}
+
+#[test]
+fn a_run_that_diverges_is_named_and_the_others_go_on() {
+    let folder = folder();
+    folder.write(
+        "small.toml",
+        SMALL
+            .replace("neggrad = 1e-5", "neggrad = 1e30")
+            .replace("steps = 2\n", "steps = 4\n"),
+    );
+    let said = folder.ends(
+        &EXPERIMENT.replace("retrack,neggrad", "neggrad,finetune"),
+        1,
+    );
+    let named = "neggrad-seed0-forget0: unlearning failed: the loss is ";
+    assert!(said.stderr.contains(named), "{}", said.stderr);
+    let finetune = said
+        .stdout
+        .lines()
+        .find(|line| line.starts_with("finetune"));
+    assert!(
+        finetune.is_some_and(|line| line.ends_with(" 2")),
+        "{}",
+        said.stdout
+    );
+    let summary = folder.read_json("out/summary.json");
+    assert!(
+        summary["failed"][0].as_str().unwrap().starts_with(named),
+        "{summary}"
+    );
+    let page = String::from_utf8(folder.read("out/report.html")).unwrap();
+    assert!(page.contains(named) && page.contains("Of neggrad it is not known"));
+    let result = folder.read_json("out/results/neggrad-seed0-forget0.json");
+    assert_eq!(result["scores"], serde_json::json!([]));
+    // The same command does not train it again.
+    let again = folder.ends(
+        &EXPERIMENT.replace("retrack,neggrad", "neggrad,finetune"),
+        1,
+    );
+    assert!(
+        again.stderr.contains("neggrad-seed0-forget0 is complete"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(again.stdout, said.stdout);
+}
+
+#[test]
+fn a_model_that_lost_what_it_should_keep_is_named_in_result_and_verdict() {
+    let assets = support::parity()
+        .join("../../assets")
+        .canonicalize()
+        .unwrap();
+    let folder = Folder::new();
+    folder.write(
+        "wild.toml",
+        "steps = 8\nbatch_size = 4\naccumulate = 1\n[rate]\nneggrad = 5e-3\n[experiment]\nsampling_steps = 2\n",
+    );
+    let said = folder.done(&format!(
+        "experiment demo --model {0}/base-model --data {0}/digits.parquet --forget label:10 --methods neggrad,finetune \
+         --seeds 0 --metrics frequency --threshold 0.001 --samples 4 --config wild.toml --out out",
+        assets.display()
+    ));
+    let lost = "neggrad lost what it should keep in neggrad-seed0-forget0";
+    assert!(said.stdout.contains(lost), "{}", said.stdout);
+    assert!(!said.stdout.contains("finetune lost"), "{}", said.stdout);
+    let result = folder.read_json("out/results/neggrad-seed0-forget0.json");
+    let collapse = result["collapse"].as_str().unwrap();
+    assert!(
+        collapse.contains("the loss of the retained images"),
+        "{collapse}"
+    );
+    let summary = folder.read_json("out/summary.json");
+    assert_eq!(
+        summary["collapsed"].as_array().unwrap().len(),
+        1,
+        "{summary}"
+    );
+}
+
+#[test]
+fn controls_that_are_images_of_the_data_set_are_left_out_and_counted() {
+    let folder = folder();
+    for row in 0..6 {
+        // Rows 2 and 3 are photos of the data set, the second of them the forgotten one.
+        let photo = if (2..4).contains(&row) {
+            row
+        } else {
+            100 + row
+        };
+        folder.write(&format!("controls/{row}.png"), support::photo_png(photo));
+    }
+    let line = "evaluate --model model --data photos --forget photos/03.png --metrics membership --json --out";
+    let said = folder.done(&format!("{line} some --controls controls"));
+    let note = "2 of 6 controls are images of the data set, which the model may have seen: membership leaves them out";
+    assert!(said.stderr.contains(note), "{}", said.stderr);
+    let json = said.json();
+    assert_eq!(json["model"]["scores"][0]["count"], 1 + 4);
+    assert!(
+        json["verdict"]["notes"].to_string().contains(note),
+        "{json}"
+    );
+    for name in ["2.png", "3.png"] {
+        std::fs::remove_file(folder.path(&format!("controls/{name}"))).unwrap();
+    }
+    let alone = folder.done(&format!("{line} alone --controls controls"));
+    assert_eq!(alone.json()["model"]["scores"], json["model"]["scores"]);
+    assert!(
+        !alone.stderr.contains("of the data set"),
+        "{}",
+        alone.stderr
+    );
+    // Some of its images alone are no others than all of them.
+    folder.write("seen/a.png", support::photo_png(3));
+    folder.write("seen/b.png", support::photo_png(7));
+    let known = folder.done(&format!("{line} known --controls seen"));
+    let known = known.json();
+    let notes = known["verdict"]["notes"].to_string();
+    assert!(notes.contains("membership then tells nothing"), "{notes}");
+    assert!(!notes.contains("never seen"), "{notes}");
+}
+
+#[test]
+fn without_a_baseline_no_image_is_said_to_be_found_no_longer() {
+    let folder = folder();
+    let line = "evaluate --model model --data photos --forget photos/03.png --threshold 0.001 --metrics frequency \
+                --samples 2 --steps 2 --json";
+    let verdict = folder.done(&format!("{line} --out alone")).json()["verdict"].clone();
+    assert_eq!(verdict["headline"], "The forgotten image was not found");
+    assert!(
+        verdict["notes"].to_string().contains("Without --baseline"),
+        "{verdict}"
+    );
+    let beside = folder
+        .done(&format!("{line} --baseline model --out beside"))
+        .json();
+    assert!(
+        !beside["verdict"]["notes"]
+            .to_string()
+            .contains("--baseline nothing")
+    );
 }

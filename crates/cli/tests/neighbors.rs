@@ -118,7 +118,10 @@ fn what_cannot_be_searched_is_refused() {
     folder.photos("photos");
     for (options, says) in [
         ("--forget row:3 --neighbors 0", "--neighbors is 0"),
-        ("--forget row:3 --neighbors 16", "only 15 images"),
+        (
+            "--forget row:3 --neighbors 16",
+            "only 15 images are retained; give a smaller --neighbors",
+        ),
         ("--forget row:16", "0 to 15"),
         ("--forget row:3 --threads 0", "--threads is 0"),
     ] {

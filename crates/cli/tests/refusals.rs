@@ -194,7 +194,7 @@ fn more_neighbors_than_retained_images_are_refused() {
         &[
             "16 neighbors",
             "only 15 images are retained",
-            "ask for fewer",
+            "give a smaller --neighbors",
         ],
     );
     // A method that needs none does not ask.
@@ -680,5 +680,34 @@ fn a_name_that_is_there_twice_is_refused_where_tensors_are_read() {
     folder.refused(
         "predict --model model --input in.safetensors --output out.safetensors",
         &["in.safetensors", "there twice"],
+    );
+}
+
+#[test]
+fn a_picture_below_a_file_is_refused_before_anything_is_drawn() {
+    let folder = Folder::with_model_and_photos();
+    folder.write("mk.py", "print()");
+    let line = "sample --model model --count 100000 --out";
+    for out in ["mk.py/a.png", "mk.py/below/a.png"] {
+        let says = format!("{out}: mk.py is a file, and a folder is needed there");
+        folder.refused(&format!("{line} {out}"), &[&says]);
+    }
+    folder.refused(
+        "neighbors --data photos --forget row:3 --neighbors 2 --out mk.py/a.png",
+        &["mk.py is a file"],
+    );
+    folder.refused(&format!("{line} mk.py/samples"), &["mk.py/samples: "]);
+}
+
+#[test]
+fn a_schedule_that_a_sampler_cannot_walk_is_named_with_its_file() {
+    let folder = Folder::with_model_and_photos();
+    folder.refused(
+        "sample --model model --scheduler pndm --count 1 --out x.png",
+        &[
+            "model/scheduler/scheduler_config.json: not a schedule for PNDM: ",
+            "`skip_prk_steps`",
+            "DDIM",
+        ],
     );
 }

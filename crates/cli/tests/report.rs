@@ -394,3 +394,104 @@ fn samples_that_may_be_the_forgotten_image_are_covered_in_evaluations_too() {
     let note = report["samples"]["note"].as_str().unwrap();
     assert!(note.contains("4 are covered"), "{note}");
 }
+
+#[test]
+fn verify_makes_the_verdict_the_tables_and_the_pictures_of_a_report_again() {
+    let folder = unlearned("--show-forgotten");
+    assert!(folder.done("verify out").stdout.starts_with("same: "));
+    let original = folder.read("out/run/report.json");
+    let differs = |what: &str, change: &dyn Fn(&mut Value)| {
+        let mut report: Value = serde_json::from_slice(&original).unwrap();
+        change(&mut report);
+        folder.write("out/run/report.json", report.to_string());
+        // The page says the same: whoever edits one edits both.
+        let report: retrack_eval::report::Report = serde_json::from_value(report).unwrap();
+        folder.write("out/run/report.html", report.html());
+        let (code, stdout, stderr) = run(folder.command("verify out --json"));
+        assert_eq!(code, Some(1), "{what}\n{stdout}{stderr}");
+        let found: Value = serde_json::from_str(&stdout).unwrap();
+        let differences = found["differences"].as_array().unwrap();
+        assert_eq!(differences.len(), 1, "{what}: {stdout}");
+        let said = differences[0].as_str().unwrap();
+        assert!(said.contains(what), "{what}: {said}");
+    };
+    differs("the verdict", &|report| {
+        report["verdict"]["outcome"] = "not_found".into();
+        report["verdict"]["headline"] = "The forgotten image is no longer found".into();
+        report["verdict"]["next"] = "".into();
+    });
+    differs("the verdict", &|report| {
+        report["verdict"]["notes"] = json!([]);
+    });
+    differs("the title", &|report| {
+        report["title"] = "Forgetting 9 images with SISS".into();
+    });
+    differs("the table of scores", &|report| {
+        report["metrics"][0]["rows"][3]["values"][1]["value"] = json!(0.001);
+    });
+    differs("the chart of the errors", &|report| {
+        report["comparisons"][0]["rows"][0]["values"][0] = json!(0.001);
+    });
+    differs("what came back from noise", &|report| {
+        report["restoration"][0]["attempts"][1]["restored"] = json!(77);
+    });
+    differs("a curve over the steps", &|report| {
+        report["curves"][1]["series"][0]["points"][0][1] = json!(0.001);
+    });
+    differs("what is said of the samples", &|report| {
+        report["samples"]["note"] = "A thousand samples of each model.".into();
+    });
+    differs("\"Retained\" is not \"15 images\"", &|report| {
+        report["request"]["facts"][3]["value"] = "15000 images".into();
+    });
+    differs(
+        "its configuration is not that of run/config.json",
+        &|report| {
+            report["provenance"]["configuration"]["retained"] = json!(15_000);
+        },
+    );
+    for name in ["samples-after", "restored", "forgotten"] {
+        let what = format!("the picture {name} is not what the models draw");
+        differs(&what, &|report| {
+            report["pictures"][name]["png"] = report["pictures"]["neighbors"]["png"].clone();
+        });
+    }
+    differs("the caption of samples-before", &|report| {
+        report["pictures"]["samples-before"]["caption"] = "Before: 16 of 16".into();
+    });
+    folder.write("out/run/report.json", &original);
+    let report: retrack_eval::report::Report = serde_json::from_slice(&original).unwrap();
+    folder.write("out/run/report.html", report.html());
+    folder.done("verify out");
+}
+
+#[test]
+fn a_folder_whose_run_was_interrupted_says_so_to_whoever_wants_its_model() {
+    let folder = Folder::with_model_and_photos();
+    let line = UNLEARN.replace("--steps 4", "--steps 30");
+    folder.kill_after_two_checkpoints(&format!("{line} --checkpoint-every 1"), "out");
+    let says = ["out: the run there was interrupted", "--resume"];
+    folder.refused("verify out", &says);
+    folder.refused("sample --model out --count 1 --out new.png", &says);
+    folder.refused(
+        "evaluate --model out --data photos --forget row:3 --out found",
+        &says,
+    );
+}
+
+#[test]
+fn the_page_of_a_model_with_classes_says_which_its_samples_are_of() {
+    let folder = Folder::new();
+    let images = folder.idx(12, SIDE, 3);
+    folder.tiny_arch(json!({ "num_class_embeds": 3 }));
+    folder.done(&format!(
+        "train --data {images} --arch tiny.json --steps 1 --batch-size 4 --out model"
+    ));
+    folder.done(&format!(
+        "unlearn --model model --data {images} --forget row:4 --neighbors 2 --batch-size 2 --steps 1 --out out"
+    ));
+    let report = folder.read_json("out/run/report.json");
+    let note = report["samples"]["note"].as_str().unwrap();
+    assert!(note.contains("They are of class 1,"), "{note}");
+    folder.done("verify out");
+}

@@ -258,7 +258,12 @@ fn an_interrupted_run_resumes_only_as_it_was_started() {
     // What is finished cannot be resumed.
     folder.refused(
         &format!("{line} --resume"),
-        &["parts: ", "no interrupted run", "leave --resume out"],
+        &[
+            "parts: ",
+            "the run there is finished",
+            "another --out",
+            "--force",
+        ],
     );
 }
 
@@ -435,4 +440,36 @@ fn a_cache_that_cannot_be_written_costs_a_warning() {
         said.stderr
     );
     assert!(folder.path("out/model_index.json").exists());
+}
+
+#[test]
+fn a_model_that_waited_is_published_with_what_its_run_found() {
+    let folder = Folder::with_model_and_photos();
+    let line = format!("{} --out out", UNLEARN.replace("--no-report", ""));
+    let first = folder.done(&line);
+    folder.write("out/run/unfinished", "");
+    let mut mark = folder.read_json(&format!("out/{LIST}"));
+    let files = mark["files"].as_object_mut().unwrap();
+    files.retain(|name, _| !name.starts_with("run/"));
+    folder.write("out/run/moving", mark.to_string());
+    let index = folder.read("out/model_index.json");
+    folder.write("out/run/model/model_index.json", index);
+    std::fs::remove_file(folder.path("out/model_index.json")).unwrap();
+    let said = folder.done(&format!("{line} --resume"));
+    let found = |stdout: &str| stdout.split_once('\n').unwrap().1.to_string();
+    assert!(
+        said.stdout.contains("\nreport: out/run/report.html"),
+        "{}",
+        said.stdout
+    );
+    assert_eq!(found(&said.stdout), found(&first.stdout));
+}
+
+#[test]
+fn a_finished_run_is_said_to_be_finished_where_it_is_to_be_resumed() {
+    let folder = Folder::with_model_and_photos();
+    let line = format!("{UNLEARN} --out out");
+    folder.done(&line);
+    let says = ["out: the run there is finished", "another --out", "--force"];
+    folder.refused(&format!("{line} --resume"), &says);
 }

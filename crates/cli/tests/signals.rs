@@ -305,6 +305,17 @@ fn a_demo_says_how_to_start_again() {
         "{said}"
     );
     assert_clean(&folder, "demo");
+    // While it unlearns too: what is kept then is of no use to anybody.
+    let steps = folder.path("again/model/run/events.jsonl");
+    let (code, said) = interrupted(&folder, "demo --count 4 --out again", "INT", &|| {
+        fs::metadata(&steps).is_ok_and(|file| file.len() > 0)
+    });
+    assert_eq!(code, Some(130), "{said}");
+    assert!(
+        said.contains(": the same command with --force starts again") && !said.contains("kept"),
+        "{said}"
+    );
+    folder.refused("demo --count 4 --out again", &["again", "--force"]);
 }
 
 #[test]

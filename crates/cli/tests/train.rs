@@ -434,3 +434,38 @@ fn a_finished_run_goes_on_to_more_steps() {
         &["its last checkpoint is gone"],
     );
 }
+
+#[test]
+fn a_short_run_reaches_its_rate_and_one_that_cannot_says_so() {
+    let folder = Folder::new();
+    folder.photos("photos");
+    folder.tiny_arch(json!({}));
+    let line = "train --data photos --arch tiny.json --batch-size 4";
+    let said = folder.done(&format!("{line} --steps 20 --out out"));
+    assert!(!said.stderr.contains("never reaches"), "{}", said.stderr);
+    let highest = |out: &str| {
+        let rates = events(&folder, out).into_iter();
+        rates
+            .map(|event| event["learning_rate"].as_f64().unwrap())
+            .fold(0.0, f64::max)
+    };
+    assert!((highest("out") - 1e-4).abs() < 1e-12, "{}", highest("out"));
+    let warmup = |out: &str| {
+        folder.read_json(&format!("{out}/run/config.json"))["learning_rate"]["warmup"].clone()
+    };
+    assert_eq!(warmup("out"), 2);
+    let said = folder.done(&format!("{line} --steps 10 --warmup 500 --out cold"));
+    let says = "warning: the learning rate rises over 500 steps and only 10 are left: it never reaches 1e-4";
+    assert!(said.stderr.contains(says), "{}", said.stderr);
+    // What a run began with it keeps, whatever is usual now.
+    let said = folder.done(&format!("{line} --steps 17 --out cold --resume"));
+    assert!(said.stderr.contains("only 7 are left"), "{}", said.stderr);
+    assert!(
+        !said.stderr.contains("rises over 500 steps to where"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(warmup("cold"), 500);
+    folder.done(&format!("{line} --steps 60 --out out --resume"));
+    assert_eq!(warmup("out"), 2);
+}

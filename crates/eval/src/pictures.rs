@@ -99,6 +99,21 @@ fn encode(
     Ok(png)
 }
 
+/// How far two pictures are from each other: the root of the mean square over their values, 0 to 255. `None` of
+/// pictures of different size or kind, and of what is none.
+pub fn apart(one: &[u8], other: &[u8]) -> Option<f64> {
+    let read = |png| image::load_from_memory_with_format(png, image::ImageFormat::Png).ok();
+    let (one, other) = (read(one)?, read(other)?);
+    if one.color() != other.color()
+        || (one.width(), one.height()) != (other.width(), other.height())
+    {
+        return None;
+    }
+    let values = one.as_bytes().iter().zip(other.as_bytes());
+    let squares = values.map(|(&a, &b)| f64::from(a.abs_diff(b)).powi(2));
+    Some((squares.sum::<f64>() / one.as_bytes().len() as f64).sqrt())
+}
+
 /// Bytes of a PNG file's signature and of its header chunk.
 const HEADER: usize = 8 + 25;
 /// A PNG file's text chunk, whose keyword for the program that wrote it is the standard's.

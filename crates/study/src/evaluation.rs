@@ -81,8 +81,64 @@ pub struct Judges {
     clip: Option<ClipIqa>,
     /// With the file that it was read from.
     inception: Option<(Inception, PathBuf)>,
-    /// Images that the model never saw.
-    controls: Option<Dataset>,
+    controls: Option<Controls>,
+}
+
+/// Images like those of the data set, for comparison.
+#[derive(Debug)]
+pub struct Controls {
+    data: Dataset,
+    /// Rows of images that are not in the data set, which the model may have seen; where there are none, all.
+    rows: Vec<usize>,
+    /// How many images are.
+    shared: usize,
+}
+
+impl Controls {
+    /// # Errors
+    /// An image that cannot be read.
+    fn new(controls: Dataset, data: &Dataset) -> Result<Self, Failure> {
+        let _comparing =
+            progress::activity("looking for controls among the images of the data set");
+        let known = data.digests(&(0..data.len()).collect::<Vec<_>>())?;
+        let mut rows = Vec::new();
+        for row in 0..controls.len() {
+            if controls.digests(&[row])?.is_disjoint(&known) {
+                rows.push(row);
+            }
+        }
+        let shared = controls.len() - rows.len();
+        if rows.is_empty() {
+            rows = (0..controls.len()).collect();
+        }
+        Ok(Self {
+            data: controls,
+            rows,
+            shared,
+        })
+    }
+
+    /// All of them are images of the data set.
+    fn are_known(&self) -> bool {
+        self.shared == self.data.len()
+    }
+
+    /// What a reader of the score should know.
+    fn note(&self) -> Option<String> {
+        match self.shared {
+            0 => None,
+            _ if self.are_known() => Some(
+                "the controls are images of the data set itself, which the model may have seen: membership then tells \
+                 nothing; give images that it never saw, such as the test split"
+                    .into(),
+            ),
+            shared => Some(format!(
+                "{shared} of {} controls {} of the data set, which the model may have seen: membership leaves them out",
+                self.data.len(),
+                if shared == 1 { "is an image" } else { "are images" }
+            )),
+        }
+    }
 }
 
 /// A metric without a number, and why.
@@ -115,6 +171,9 @@ pub struct Evaluation {
     /// What a reader of the scores should know.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Membership compared with images that the model may have seen, because no others were given.
+    #[serde(skip)]
+    pub known_controls: bool,
     /// What was drawn: once, or for each prompt.
     #[serde(skip)]
     pub drawn: Vec<Drawn>,
@@ -203,12 +262,10 @@ impl Protocol {
             };
             let controls = model::read_data(path, &options, CONTROLS_SPLIT)?;
             check_shape(controls.shape(), data, path)?;
-            if controls.len() == data.len() && controls.digest()? == data.digest()? {
-                progress::warn(format!(
-                    "{}: the controls are the images of the data set itself, which the model may have seen: membership \
-                     then tells nothing; give images that it never saw, such as the test split",
-                    path.display()
-                ));
+            let controls = Controls::new(controls, data)?;
+            if controls.are_known() {
+                let note = controls.note().unwrap_or_default();
+                progress::warn(format!("{}: {note}", path.display()));
             }
             judges.controls = Some(controls);
         }
@@ -250,6 +307,11 @@ impl Protocol {
             ));
         }
         Ok(tried)
+    }
+
+    /// Whether samples are drawn, as the protocol says it, for any of these metrics: of prompts for all.
+    pub fn draws(&self, metrics: &[Metric]) -> bool {
+        self.guidance.is_some() || metrics.iter().any(|metric| metric.draws_samples())
     }
 
     fn without(&self, lacks: &[Missing]) -> Vec<Metric> {
@@ -491,7 +553,7 @@ impl Metric {
     }
 
     /// Whether it finds the forgotten image or does not.
-    fn looks_for_the_image(self) -> bool {
+    pub fn looks_for_the_image(self) -> bool {
         matches!(
             self,
             Self::Frequency | Self::Injection | Self::Copies | Self::Cluster

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io;
 
-use crate::run::RunError;
+use crate::run::{RunError, RunFolder};
 use crate::tensorboard::TensorboardError;
 use retrack_checkpoint::durable;
 use retrack_checkpoint::folder::FolderError;
@@ -30,6 +30,8 @@ pub struct Failure {
     /// 1: it failed. 2: the input or the usage is wrong. 3: `--fail-if-found`, and it was found. 130, 143: interrupted.
     pub code: u8,
     pub message: String,
+    /// A training came to nothing by its own settings: one with others may not.
+    pub diverged: bool,
 }
 
 impl Failure {
@@ -38,6 +40,7 @@ impl Failure {
         Self {
             code: 1,
             message: message.to_string(),
+            diverged: false,
         }
     }
 
@@ -46,6 +49,15 @@ impl Failure {
         Self {
             code: 3,
             message: message.to_string(),
+            diverged: false,
+        }
+    }
+
+    /// A training whose numbers left what can be computed or written.
+    pub fn diverged(message: impl Display) -> Self {
+        Self {
+            diverged: true,
+            ..Self::failed(message)
         }
     }
 
@@ -58,6 +70,7 @@ impl Failure {
         Self {
             code: 2,
             message: message.to_string(),
+            diverged: false,
         }
     }
 
@@ -209,6 +222,14 @@ impl From<RunError> for Failure {
         match &error {
             RunError::NotEmpty { .. } => advised(Situation::NotEmpty),
             RunError::Interrupted { .. } => advised(Situation::HoldsInterrupted),
+            // It need not be resumed, and without --resume its folder would be refused.
+            RunError::NothingToResume { path } if RunFolder::recorded(path).is_some() => {
+                Self::input(format!(
+                    "{}: the run there is finished; {}",
+                    path.display(),
+                    situation::advice(Situation::NothingLeft)
+                ))
+            }
             RunError::NothingToResume { .. } => advised(Situation::NothingToResume),
             RunError::Io { source, .. }
             | RunError::Tensorboard(TensorboardError::Io { source, .. }) => {
@@ -269,7 +290,7 @@ impl From<CheckpointError> for Failure {
 impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
         match error {
-            TrainError::NotFinite { .. } => Self::failed(format!(
+            TrainError::NotFinite { .. } => Self::diverged(format!(
                 "{error}; {}",
                 situation::advice(Situation::Diverged)
             )),

@@ -101,6 +101,13 @@ fn is_own(path: &Path) -> bool {
 /// Refuses to write a file over one that is there and was not written by a command like this, unless `force` says so.
 pub fn new_file(path: &Path, force: bool) -> Result<(), Failure> {
     let refused = |why: &str| Err(Failure::input(format!("{}: {why}", path.display())));
+    let above = path.ancestors().skip(1).find(|above| above.exists());
+    if let Some(file) = above.filter(|above| !above.is_dir()) {
+        return refused(&format!(
+            "{} is a file, and a folder is needed there; choose another name",
+            file.display()
+        ));
+    }
     match path.symlink_metadata() {
         Ok(found) if found.is_dir() => refused("a folder; give the name of a file"),
         Ok(_) if force => Ok(()),

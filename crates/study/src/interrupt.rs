@@ -9,6 +9,7 @@ static SIGNAL: OnceLock<Arc<AtomicUsize>> = OnceLock::new();
 static STATE: Mutex<State> = Mutex::new(State {
     kept: String::new(),
     goes_on: String::new(),
+    starts_again: false,
     finishes: None,
 });
 
@@ -19,6 +20,8 @@ pub struct State {
     pub kept: String,
     /// How to go on with it.
     pub goes_on: String,
+    /// Nothing is kept that could go on.
+    pub starts_again: bool,
     /// What is finished first. `None`: nothing, it may end at once.
     pub finishes: Option<String>,
 }
@@ -47,6 +50,18 @@ pub fn kept(words: impl Into<String>) {
 /// How to go on with what was interrupted, such as "the same command with --resume goes on".
 pub fn goes_on(words: impl Into<String>) {
     lock().goes_on = words.into();
+}
+
+/// How to do all of it again, such as "the same command with --force starts again": nothing of what was interrupted is of
+/// use.
+pub fn begins_again(words: impl Into<String>) {
+    goes_on(words);
+    lock().starts_again = true;
+}
+
+/// Whether [`begins_again`] said so.
+pub fn starts_again() -> bool {
+    lock().starts_again
 }
 
 /// The words of [`goes_on`].

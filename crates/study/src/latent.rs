@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_checkpoint::folder::{Class, ModelFolder};
+use retrack_checkpoint::folder::{Class, FolderError, ModelFolder, Weights};
 use retrack_checkpoint::words::counted;
 use retrack_data::{Dataset, ImageShape, MEMORIZED, captions, is_published};
 use retrack_networks::conditional::{Guided, UNet2DConditionModel};
@@ -12,12 +12,13 @@ use retrack_networks::model::Model;
 use retrack_networks::parameters::to_host;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
+use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
 use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
 
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
 use crate::names::SamplerName;
+use crate::run::{RunFolder, State};
 use crate::situation::{self, Situation};
 use crate::source::{DataSource, PromptOptions};
 use crate::{model, progress, space};
@@ -32,7 +33,7 @@ pub enum Opened {
 
 /// Opens a model of either kind and says what in its configuration means nothing.
 pub fn open(path: &Path) -> Result<Opened, Failure> {
-    let folder = ModelFolder::open(path).map_err(Failure::from)?;
+    let folder = ModelFolder::open(path).map_err(|error| unfinished(path, error))?;
     if folder.class == Class::Unconditional {
         return Ok(Opened::Image(Box::new(model::from_folder(folder)?)));
     }
@@ -47,11 +48,30 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
     Ok(Opened::Text(Box::new(opened)))
 }
 
+/// Why a folder is no model: a run there may not have come to its end.
+fn unfinished(path: &Path, error: FolderError) -> Failure {
+    match RunFolder::state(path) {
+        State::Interrupted => Failure::input(format!(
+            "{}: the run there was interrupted and has no model yet; finish it with `retrack unlearn --resume` or \
+             `retrack train --resume` and the options that began it",
+            path.display()
+        )),
+        _ => error.into(),
+    }
+}
+
 impl Opened {
     pub fn folder(&self) -> &ModelFolder {
         match self {
             Self::Image(opened) => &opened.folder,
             Self::Text(opened) => &opened.model.folder,
+        }
+    }
+
+    pub fn weights_mut(&mut self) -> &mut Weights {
+        match self {
+            Self::Image(opened) => opened.weights_mut(),
+            Self::Text(opened) => opened.model.weights_mut(),
         }
     }
 
@@ -162,7 +182,7 @@ pub enum Network {
 
 /// Opens a denoiser of either kind; a conditional one may lie alone.
 pub fn open_network(path: &Path) -> Result<Network, Failure> {
-    let folder = ModelFolder::open(path).map_err(Failure::from)?;
+    let folder = ModelFolder::open(path).map_err(|error| unfinished(path, error))?;
     if folder.class == Class::Unconditional {
         return Ok(Network::Image(Box::new(model::from_folder(folder)?)));
     }
@@ -293,7 +313,7 @@ impl PromptedSamples<'_> {
         }
         self.check_memory(opened, [height, width])?;
         let (kind, config) = opened.model.sampling(self.scheduler);
-        let sampler = Sampler::new(kind, config, self.steps)?;
+        let sampler = model::sampler(kind, config, self.steps, &opened.model.folder)?;
         let device = device.clone().without_autodiff();
         progress::detail(format_args!(
             "{} images by {} in {} steps, guidance {}, {} at a time, seed {}",

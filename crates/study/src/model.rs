@@ -12,7 +12,7 @@ use retrack_networks::config::{TimeEmbedding, UNet2DConfig};
 use retrack_networks::model::Model;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
-use retrack_networks::schedule::{Sampler, SchedulerConfig, SchedulerKind};
+use retrack_networks::schedule::{Sampler, ScheduleError, SchedulerConfig, SchedulerKind};
 use retrack_networks::unet2d::UNet2DModel;
 use serde_json::Value;
 
@@ -275,6 +275,26 @@ pub fn steps(kind: SchedulerKind, scheduler: &SchedulerConfig, wanted: usize) ->
     (1..=most).rev().find(allowed).unwrap_or(most)
 }
 
+/// A sampler by a model's scheduler.
+///
+/// # Errors
+/// What of the scheduler's file does not fit, with that file.
+pub fn sampler(
+    kind: SchedulerKind,
+    scheduler: &SchedulerConfig,
+    steps: usize,
+    folder: &ModelFolder,
+) -> Result<Sampler, Failure> {
+    Sampler::new(kind, scheduler, steps).map_err(|error| match error {
+        ScheduleError::Unsupported { .. } => Failure::input(format!(
+            "{}: not a schedule for {}: {error}",
+            folder.scheduler_path().display(),
+            format!("{kind:?}").to_uppercase()
+        )),
+        error => error.into(),
+    })
+}
+
 /// What to draw from a model.
 pub struct Samples {
     pub count: usize,
@@ -331,7 +351,7 @@ impl Samples {
             ));
         }
         let kind = self.scheduler.unwrap_or(model.scheduler.kind);
-        let sampler = Sampler::new(kind, &model.scheduler, self.steps)?;
+        let sampler = sampler(kind, &model.scheduler, self.steps, &model.folder)?;
         progress::detail(format_args!(
             "{} images by {} in {} steps, {} at a time, seed {}",
             self.count,

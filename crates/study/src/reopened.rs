@@ -185,5 +185,5 @@ pub fn failure(error: ModelError, convertible: bool) -> Failure {
         (true, _) => Situation::BeyondItsType,
         (false, _) => Situation::BeyondFixedType,
     };
-    Failure::failed(format!("{error}; {}", situation::advice(situation)))
+    Failure::diverged(format!("{error}; {}", situation::advice(situation)))
 }

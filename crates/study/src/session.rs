@@ -91,7 +91,11 @@ impl Session<'_> {
         log.complete(trainer.step, &scores)?;
         let bar = progress::bar(self.title, self.steps, "steps");
         bar.start_at(trainer.step);
-        interrupt::finish_first("after this step, which is kept");
+        let kept = match interrupt::starts_again() {
+            true => "",
+            false => ", which is kept",
+        };
+        interrupt::finish_first(&format!("after this step{kept}"));
         let mut last = None;
         while trainer.step < self.steps {
             let mut report = match trainer.step(feed) {
@@ -147,10 +151,11 @@ impl Session<'_> {
                 return Err(Failure {
                     code,
                     message: format!(
-                        "interrupted after step {}, which is kept: {}",
+                        "interrupted after step {}{kept}: {}",
                         trainer.step,
                         interrupt::how_to_go_on()
                     ),
+                    diverged: false,
                 });
             }
         }

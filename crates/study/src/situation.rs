@@ -22,6 +22,8 @@ pub enum Situation {
     HoldsInterrupted,
     /// The output folder holds no run that could go on.
     NothingToResume,
+    /// The output folder holds a run that came to its end.
+    NothingLeft,
     /// The network has classes and none was named.
     NoClass,
     /// The model's own scheduler is not built here.
@@ -66,7 +68,9 @@ impl Situation {
             Self::StepTooLarge => "close other programs, or use a machine with more",
             Self::SamplesTooLarge => "use a machine with more",
             Self::DiskFull => "free some space, or choose a folder on another disk",
-            Self::NotEmpty | Self::HoldsInterrupted | Self::NothingToResume => "choose another",
+            Self::NotEmpty | Self::HoldsInterrupted | Self::NothingToResume | Self::NothingLeft => {
+                "choose another"
+            }
             Self::NoClass => "`retrack sample --class` draws them one class at a time",
             Self::ForeignScheduler => "`retrack sample --scheduler` can choose another",
             Self::NearCopy => "it should leave with it if it is the same",

@@ -194,7 +194,7 @@ fn curve(losses: &[[f64; 2]]) -> LineChart {
     let high = values().fold(0.0, f64::max);
     let of = match stretch {
         1 => "squared error, summed over an image".into(),
-        stretch => format!("squared error, summed over an image; mean of {stretch} steps"),
+        stretch => format!("squared error of an image, mean of {stretch} steps"),
     };
     LineChart {
         title: "Loss".into(),

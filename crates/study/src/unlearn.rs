@@ -17,6 +17,7 @@ use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
 use crate::latent::{self, Opened};
+use crate::names::DtypeName;
 use crate::observer::Observer;
 use crate::reopened::{self, Reopened};
 use crate::settings;
@@ -92,7 +93,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
             );
         }
     };
-    let copied = copied + convert(args, &opened.folder.clone(), opened.weights_mut())?;
+    let copied = copied + convert(args.dtype, &opened.folder.clone(), opened.weights_mut())?;
     let network = opened.network(&device.clone().autodiff())?;
     let data = model::open_data(&args.data, &opened)?;
     let shape = data.shape();
@@ -159,7 +160,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
             args,
             &settings,
             &split,
-            Outcome::default(),
+            Outcome::of_waiting(&args.out),
             &run,
         )));
     }
@@ -194,8 +195,12 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
 ///
 /// # Errors
 /// Files whose form does not allow it.
-pub fn convert(args: &Task, folder: &ModelFolder, weights: &mut Weights) -> Result<u64, Failure> {
-    let Some(dtype) = args.dtype else {
+pub fn convert(
+    dtype: Option<DtypeName>,
+    folder: &ModelFolder,
+    weights: &mut Weights,
+) -> Result<u64, Failure> {
+    let Some(dtype) = dtype else {
         return Ok(0);
     };
     let before = weights.written_bytes();

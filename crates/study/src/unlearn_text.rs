@@ -77,7 +77,7 @@ pub fn unlearn(
     }
     if rank.is_none() {
         let folder = opened.model.folder.clone();
-        copied += convert(args, &folder, opened.model.weights_mut())?;
+        copied += convert(args.dtype, &folder, opened.model.weights_mut())?;
     }
     let opened = &opened;
     let data = latent::open_data(&args.data, opened)?;
@@ -146,7 +146,7 @@ pub fn unlearn(
             args,
             &settings,
             &split,
-            Outcome::default(),
+            Outcome::of_waiting(&args.out),
             run,
         )));
     }

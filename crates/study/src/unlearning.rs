@@ -204,20 +204,27 @@ impl Unlearning<'_> {
             }
             None => None,
         };
-        let verdict = report
-            .as_ref()
-            .map(|report| report.verdict.sentence.as_str());
+        let verdict = report.as_ref().map(|report| &report.verdict);
         evidence::card::write(staged, self.about, base_card.as_ref(), verdict)?;
         evidence::ignored::write(staged, &self.about.args.out)?;
         Ok(report)
     }
 }
 
-/// What a run leaves behind beside its model; nothing where an earlier command did all but publish it.
-#[derive(Default)]
+/// What a run leaves behind beside its model.
 pub struct Outcome {
     pub last: Option<StepReport>,
     pub report: Option<Report>,
+}
+
+impl Outcome {
+    /// Of a run whose model an earlier command made and could not publish: the report waited with it.
+    pub fn of_waiting(out: &Path) -> Self {
+        Self {
+            last: None,
+            report: evidence::read(&out.join("run")).ok(),
+        }
+    }
 }
 
 impl Summary {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
-use retrack_study::names::{Metric, SamplerName};
+use retrack_study::names::{DtypeName, Metric, SamplerName};
 use retrack_study::source::PromptOptions;
 use retrack_unlearn::objective::Method;
 
@@ -207,6 +207,9 @@ pub struct ExperimentArgs {
     /// Where models, results, the table and the report go
     #[arg(long, value_name = "DIR")]
     pub out: PathBuf,
+    /// Element type of the models' written weights: f32 keeps what 16 bits would round away [default: the model's own]
+    #[arg(long, value_name = "T", value_parser = one_of::<DtypeName>(), help_heading = heading::OUTPUT)]
+    pub dtype: Option<DtypeName>,
     /// Exit with 3 where a run of a method still shows a forgotten image
     #[arg(long, help_heading = heading::OUTPUT)]
     pub fail_if_found: bool,
@@ -228,7 +231,8 @@ const VERIFY_MORE: &str = "\
 Compared are the SHA-256 of the base model's weights, of every file of the written model (but its README.md) and of the \
 run's record, the data set's digest, the keyed digests of the forgotten images where the run's key is there, the page \
 with its report.json, the version of retrack, how many weights changed, and the scores of the report, measured again \
-on both folders with the recorded seeds.";
+on both folders with the recorded seeds. Verdict, tables, charts and pictures of the report are made again of that and \
+compared; what the report says of times, of the machine, of where files lie and of neighbors is not.";
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = VERIFY_EXAMPLES)]

@@ -97,7 +97,7 @@ pub fn run(args: &DemoArgs) -> Result<(), Failure> {
     let again = "the same command with --force starts again";
     let kept = format!("{} is not complete: {again}", args.out.display());
     interrupt::kept(&kept);
-    interrupt::goes_on(again);
+    interrupt::begins_again(again);
 
     let data_path = args.out.join(DATA);
     let base_path = args.out.join(BASE_MODEL);

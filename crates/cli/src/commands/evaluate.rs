@@ -192,6 +192,7 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
             name: found.name,
             scores: &found.evaluation.scores,
             drawn: &found.evaluation.drawn,
+            known_controls: found.evaluation.known_controls,
         })
         .collect();
     let mut facts = vec![
@@ -212,14 +213,16 @@ pub fn run(args: &EvaluateArgs) -> Result<(), Failure> {
         Fact::new("Data set", args.data.path.display()),
     ];
     facts.push(Fact::new("What counts as one", forgotten.rule()));
-    facts.push(Fact::new(
-        "Samples are drawn by",
-        format!(
-            "{} in {}",
-            format!("{kind:?}").to_uppercase(),
-            counted(protocol.sampling_steps, "step")
-        ),
-    ));
+    if protocol.draws(&metrics) {
+        facts.push(Fact::new(
+            "Samples are drawn by",
+            format!(
+                "{} in {}",
+                format!("{kind:?}").to_uppercase(),
+                counted(protocol.sampling_steps, "step")
+            ),
+        ));
+    }
     if let Some(classes) = &classes {
         let whose = match protocol.class {
             Some(_) => "as --class says",

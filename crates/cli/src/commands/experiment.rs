@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use burn::tensor::Device;
 use retrack_checkpoint::durable;
+use retrack_checkpoint::folder::Dtype;
 use retrack_checkpoint::lock::{self, Lock};
 use retrack_checkpoint::words::counted;
 use retrack_checkpoint::written::{self, Command, Output};
@@ -29,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use self::pace::Pace;
-use self::summary::{caption, failures, notes, summarize, table};
+use self::summary::{caption, collapses, failures, notes, summarize, table};
 use crate::args::ExperimentArgs;
 use crate::progress;
 use crate::progress::{Printed, say};
@@ -44,7 +45,7 @@ use retrack_study::settings::{self, Experiment};
 use retrack_study::situation::{self, Situation};
 use retrack_study::space::{LatentWork, Needs, Phases, Work};
 use retrack_study::task::Task;
-use retrack_study::unlearn::unlearn;
+use retrack_study::unlearn::{convert, unlearn};
 use retrack_study::{interrupt, latent, machine, model};
 
 /// The file that says what is compared.
@@ -120,6 +121,12 @@ struct Outcome {
     skipped: Vec<Missing>,
     #[serde(default)]
     failed: Vec<Missing>,
+    /// Why there is no model to measure: its training came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unlearning_failed: Option<String>,
+    /// How many times its start the loss of the retained images reached, where that was too much: a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    collapse: Option<String>,
     #[serde(default)]
     notes: Vec<String>,
 }
@@ -145,7 +152,9 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     outside_all(&args.out, inputs.chain(forget))?;
     let device = machine::device(&args.machine.device)?;
     let preset = Experiment::resolve(&args.preset, args.config.as_deref())?;
-    let opened = latent::open(&args.model)?;
+    let mut opened = latent::open(&args.model)?;
+    let folder = opened.folder().clone();
+    let wider = convert(args.dtype, &folder, opened.weights_mut())?;
     let prompts = opened.prompts(&args.prompts.options(), &args.data.path)?;
     let protocol = Protocol {
         metrics: args.metrics.clone().unwrap_or(preset.protocol.metrics),
@@ -174,6 +183,18 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     once("--methods", &args.methods, |&method| {
         Line::Method(method).name()
     })?;
+    // Who lists what nobody typed.
+    let listed_by = match &args.config {
+        _ if !args.forget.is_empty() || preset.forget.is_empty() => None,
+        Some(path) if Experiment::resolve(&args.preset, None)?.forget != preset.forget => {
+            Some(path.display().to_string())
+        }
+        _ => Some(format!("the preset {}", args.preset)),
+    };
+    let option = listed_by.as_ref().map_or_else(
+        || "--forget".to_string(),
+        |source| format!("`forget` of {source}"),
+    );
     let forget = if args.forget.is_empty() {
         preset.forget
     } else {
@@ -195,7 +216,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         None => preset.seeds,
     };
     once("--seeds", &seeds, u64::to_string)?;
-    once("--forget", &forget, String::clone)?;
+    once(&option, &forget, String::clone)?;
 
     let data = opened.open_data(&args.data.source())?;
     let judges = protocol.judges(&data, &device)?;
@@ -204,11 +225,22 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let mut rows = Vec::with_capacity(forget.len());
     for selection in &forget {
         let one = std::slice::from_ref(selection);
-        let found = model::select(one, &data)?;
+        let found = model::select(one, &data);
+        let found = found.map_err(|error| match &listed_by {
+            Some(source) => Failure {
+                message: format!(
+                    "{source} has {selection} as what to forget: {}; give --forget for what this data set has, once for \
+                     each run",
+                    error.message
+                ),
+                ..error
+            },
+            None => error,
+        })?;
         shown.push(evidence::selected(one, &found));
         rows.push(found);
     }
-    once_each(&data, &forget, &rows)?;
+    once_each(&data, &option, &forget, &rows)?;
     let subject = |place: usize| {
         let forget = std::slice::from_ref(&forget[place]);
         let subject = Subject::new(&data, forget, prompts.as_ref(), &judges, protocol.threshold);
@@ -216,8 +248,8 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     };
     let mut current = subject(0)?;
     let classes = protocol.classes(&opened, &current.1)?;
-    protocol.tried(&current.1, opened.scheduler(), args.fail_if_found)?;
-    let copied = opened.folder().check_copy()?;
+    let metrics = protocol.tried(&current.1, opened.scheduler(), args.fail_if_found)?;
+    let copied = opened.folder().check_copy()? + wider;
     let mut weights = json!({"original": digests(opened.folder())?});
     if let Some(path) = &args.retrained {
         let reference = latent::open(path)?;
@@ -245,6 +277,9 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     });
     if evidence::names_files(&forget) {
         identity["forget_rows"] = json!(rows);
+    }
+    if let Some(dtype) = args.dtype {
+        identity["dtype"] = Dtype::from(dtype).to_string().into();
     }
     if let Some(prompts) = &prompts {
         identity["prompts"] = prompts.count().into();
@@ -366,13 +401,14 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let summary = json!({
         "experiment": identity,
         "failed": failures(&outcomes),
+        "collapsed": collapses(&outcomes),
         "lines": lines.iter().map(|line| summarize(&line.name(), &outcomes)).collect::<Vec<_>>(),
     });
     let text = serde_json::to_string_pretty(&summary).expect("JSON has no unwritable values");
     let markdown = format!(
         "{}\n{}",
         table.markdown(),
-        caption(&protocol, &shown, &seeds, classes.is_some())
+        caption(&protocol, &metrics, &shown, &seeds, classes.is_some())
     );
     let runs = lines.iter().map(|line| compared::Line {
         name: line.name(),
@@ -380,6 +416,11 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             .iter()
             .filter(|outcome| outcome.line == line.name())
             .map(|outcome| outcome.scores.clone())
+            .collect(),
+        collapsed: outcomes
+            .iter()
+            .filter(|outcome| outcome.line == line.name() && outcome.collapse.is_some())
+            .map(|outcome| outcome.run.clone())
             .collect(),
     });
     let about = About {
@@ -391,7 +432,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
             Fact::new("Data set", args.data.path.display()),
             Fact::new(
                 "How it was measured",
-                caption(&protocol, &shown, &seeds, classes.is_some()).trim_end(),
+                caption(&protocol, &metrics, &shown, &seeds, classes.is_some()).trim_end(),
             ),
         ],
         device: &args.machine.device,
@@ -409,7 +450,7 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     files.extend(evidence::forms(&report));
     output.borrow_mut().put(&files)?;
     progress::table(&table);
-    progress::tell(caption(&protocol, &forget, &seeds, classes.is_some()).trim_end());
+    progress::tell(caption(&protocol, &metrics, &forget, &seeds, classes.is_some()).trim_end());
     say!();
     progress::tell(evidence::printed(&report.verdict, &said));
     progress::tell(format_args!(
@@ -434,11 +475,16 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     }
 }
 
-/// An image that is named in two ways would be two runs of one thing.
+/// An image that is named in two ways would be two runs of one thing. `option`: where they are named.
 ///
 /// # Errors
 /// Two selections of the same images, an image that cannot be read.
-fn once_each(data: &Dataset, forget: &[String], rows: &[Vec<usize>]) -> Result<(), Failure> {
+fn once_each(
+    data: &Dataset,
+    option: &str,
+    forget: &[String],
+    rows: &[Vec<usize>],
+) -> Result<(), Failure> {
     if rows.len() < 2 {
         return Ok(());
     }
@@ -447,7 +493,7 @@ fn once_each(data: &Dataset, forget: &[String], rows: &[Vec<usize>]) -> Result<(
         let images = data.digests(rows)?;
         if let Some(first) = known.iter().position(|one| *one == images) {
             return Err(Failure::input(format!(
-                "--forget: {selection} is the same as {}; leave one of them out",
+                "{option}: {selection} is the same as {}; leave one of them out",
                 forget[first]
             )));
         }
@@ -628,8 +674,19 @@ impl Comparison<'_> {
         }
         let (model, seconds) = match (&unlearning, run.line) {
             (Some(unlearning), _) => {
-                let seconds = self.unlearn(unlearning, &settings)?;
-                (unlearning.out.clone(), seconds)
+                match self.unlearn(unlearning, &settings) {
+                    // The others may do better.
+                    Err(failure) if failure.diverged => {
+                        let message = failure.message;
+                        progress::warn(format!("{}: unlearning failed: {message}", run.name()));
+                        interrupt::at_once(KEPT);
+                        return self.keep(Outcome {
+                            unlearning_failed: Some(message),
+                            ..self.nothing_of(run, settings)
+                        });
+                    }
+                    seconds => (unlearning.out.clone(), seconds?),
+                }
             }
             (None, Line::Retrained) => {
                 let path = self.args.retrained.clone();
@@ -641,21 +698,45 @@ impl Comparison<'_> {
         let found = self
             .protocol
             .evaluate(&model, subject, run.seed, self.device)?;
-        let outcome = Outcome {
-            run: run.name(),
-            line: run.line.name(),
-            seed: run.seed,
-            forget: self.shown[run.forget].clone(),
-            settings,
+        let collapse = match &unlearning {
+            Some(unlearning) => collapse(&unlearning.out)?,
+            None => None,
+        };
+        self.keep(Outcome {
             seconds,
             measuring_seconds: start.elapsed().as_secs_f64(),
             scores: found.scores,
             skipped: found.skipped,
             failed: found.failed,
+            collapse,
             notes: found.notes,
-        };
+            ..self.nothing_of(run, settings)
+        })
+    }
+
+    /// A run of which nothing is known yet.
+    fn nothing_of(&self, run: &Run, settings: Value) -> Outcome {
+        Outcome {
+            run: run.name(),
+            line: run.line.name(),
+            seed: run.seed,
+            forget: self.shown[run.forget].clone(),
+            settings,
+            seconds: None,
+            measuring_seconds: 0.0,
+            scores: Vec::new(),
+            skipped: Vec::new(),
+            failed: Vec::new(),
+            unlearning_failed: None,
+            collapse: None,
+            notes: Vec::new(),
+        }
+    }
+
+    /// Writes a result, so that its run is not repeated.
+    fn keep(&self, outcome: Outcome) -> Result<Outcome, Failure> {
         let text = serde_json::to_string_pretty(&outcome).expect("JSON has no unwritable values");
-        let name = result(Path::new(""), &run.name());
+        let name = result(Path::new(""), &outcome.run);
         let content = format!("{text}\n").into_bytes();
         self.output.borrow_mut().put(&[(name, content)])?;
         Ok(outcome)
@@ -702,12 +783,30 @@ impl Comparison<'_> {
     }
 }
 
+/// What an unlearning run recorded of retained images that it lost, in a sentence.
+///
+/// # Errors
+/// A record that cannot be read.
+fn collapse(out: &Path) -> Result<Option<String>, Failure> {
+    let events = evidence::read_events(&out.join("run").join("events.jsonl"))?;
+    let factor = events.iter().find_map(|event| event.get("collapse_factor"));
+    Ok(factor.map(|factor| {
+        let far = match factor.as_f64() {
+            Some(factor) => format!("reached {factor:.1} times what it was at first"),
+            // JSON has no other numbers.
+            None => "is not finite any more".into(),
+        };
+        format!("the loss of the retained images {far}: the model lost what it should keep")
+    }))
+}
+
 /// What the unlearning runs of an experiment have in common.
 fn unlearn_args(args: &ExperimentArgs, forget: &str, out: &Path) -> Task {
     Task {
         preset: Some(args.preset.clone()),
         config: args.config.clone(),
         checkpoint_every: Some(CHECKPOINT_EVERY),
+        dtype: args.dtype,
         no_report: true,
         prompt: args.prompts.prompt.clone(),
         captions: args.captions.clone(),

@@ -95,6 +95,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
 
     model::check_labels(&data, &rows, &config)?;
 
+    let warmup = warmup(args);
     let adamw = AdamWConfig::default();
     let ema = EmaConfig::default();
     let scheduler = SchedulerConfig::default();
@@ -102,7 +103,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     let of_steps = |steps: usize, ended_at: &[usize]| -> Result<(LearningRate, Value), Failure> {
         let learning_rate = LearningRate::Cosine {
             rate: args.lr,
-            warmup: args.warmup,
+            warmup,
             steps,
             ended_at: ended_at.last().copied().unwrap_or(0),
         };
@@ -186,7 +187,7 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
         report(args, rows.len());
         return Ok(());
     }
-    longer.say(args);
+    longer.say(args, warmup);
 
     let random = Random::new(args.seed);
     let network = parameters::initialize(config.init(&device), &random);
@@ -249,6 +250,15 @@ pub fn run(args: &TrainArgs) -> Result<(), Failure> {
     publish(&run, &args.out, true)?;
     report(args, rows.len());
     Ok(())
+}
+
+/// Steps over which the learning rate rises: as typed, as the run that goes on recorded them, or a tenth of all.
+fn warmup(args: &TrainArgs) -> usize {
+    const MOST: usize = 500;
+    let there = RunFolder::recorded(&args.out).filter(|_| args.resume);
+    let recorded = there.and_then(|(config, _)| config["learning_rate"]["warmup"].as_u64());
+    let usual = recorded.map_or((args.steps / 10).min(MOST), |steps| steps as usize);
+    args.warmup.unwrap_or(usual)
 }
 
 /// What a run that goes on has of the one that lies in its folder.
@@ -320,13 +330,23 @@ impl Longer {
     }
 
     /// What becomes of the learning rate.
-    fn say(&self, args: &TrainArgs) {
-        if let (true, Some(ended)) = (self.extends, self.ended_at.last()) {
+    fn say(&self, args: &TrainArgs, warmup: usize) {
+        let ended = self.ended_at.last().filter(|_| self.extends);
+        let left = args.steps.saturating_sub(ended.copied().unwrap_or(0));
+        if warmup >= left {
+            progress::warn(format!(
+                "the learning rate rises over {} and only {left} are left: it never reaches {:e}",
+                counted(warmup, "step"),
+                args.lr
+            ));
+            return;
+        }
+        if let Some(ended) = ended {
             progress::note(format!(
                 "the run that ended after {ended} steps goes on to {}: its learning rate, which had come down to 0, \
                  rises over {} steps to where a cosine over {} steps is by then, and follows that to its end; one run \
                  of {} steps would have become another model",
-                args.steps, args.warmup, args.steps, args.steps
+                args.steps, warmup, args.steps, args.steps
             ));
         }
     }

@@ -17,21 +17,27 @@ use retrack_networks::random::Random;
 use retrack_networks::schedule::SchedulerConfig;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_study::publish;
+use retrack_study::run::{RunFolder, State};
 use retrack_unlearn::images::Images;
+use retrack_unlearn::recipe::Recipe;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args::VerifyArgs;
 use crate::progress;
 use crate::progress::say;
+use crate::remedy;
 use retrack_study::evidence::{
-    CONTENT, Check, Forgotten, Numbers, OLD_KEY, PAGE, Private, Probe, RowTexts, output_files,
-    output_paths, record_files,
+    self, CONTENT, Check, Evidence, Forgotten, Measurement, Numbers, OLD_KEY, PAGE, Private, Probe,
+    RowTexts, alike, output_files, output_paths, read_events, record_files,
 };
 use retrack_study::failure::Failure;
 use retrack_study::folders::digests;
 use retrack_study::latent::{self, Opened};
 use retrack_study::reopened::{self, Reopened, WeightFacts};
+use retrack_study::situation::Situation;
 use retrack_study::source::{DataSource, Reading};
+use retrack_study::task::Task;
 use retrack_study::unlearn_text::encode;
 use retrack_study::{interrupt, machine, model};
 
@@ -85,6 +91,7 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
         if page != report.html() {
             found.differs(format!("run/{PAGE}: not the page of run/{CONTENT}"));
         }
+        record(&report, &check, &folder, &mut found)?;
     }
     let before = found.differences.len();
     found.equal("data set's SHA-256", &check.data_digest, &data.digest()?);
@@ -92,9 +99,13 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
         let private = key(args.key.as_deref(), out, &folder)?;
         images(&report, &check, &data, private.as_ref(), &mut found)?;
         let again = Again {
+            args,
+            report: (report.version == version).then_some(&report),
             check: &check,
+            folder: base.folder(),
             data: &data,
             out,
+            run: &folder,
             device: &device,
         };
         match &base {
@@ -195,6 +206,12 @@ fn run_folder(given: &Path) -> Result<PathBuf, Failure> {
     let found = candidates
         .into_iter()
         .find(|folder| folder.join(CONTENT).is_file() && folder.join("config.json").is_file());
+    if found.is_none() && RunFolder::state(given) == State::Interrupted {
+        return Err(Failure::input(format!(
+            "{}: the run there was interrupted; finish it with `retrack unlearn --resume` and the options that began it",
+            given.display()
+        )));
+    }
     found.ok_or_else(|| {
         Failure::input(format!(
             "{}: no unlearning run with a report; give the folder that `retrack unlearn` wrote (of a demo, its model \
@@ -233,6 +250,36 @@ fn read(path: &Path) -> Result<(Report, Check), Failure> {
         return Err(wrong(&"its plan makes no sense"));
     }
     Ok((report, check))
+}
+
+/// The run's configuration is in its record and in its report, and says what was to be forgotten.
+fn record(
+    report: &Report,
+    check: &Check,
+    folder: &Path,
+    found: &mut Comparison,
+) -> Result<(), Failure> {
+    let path = folder.join("config.json");
+    let text = fs::read_to_string(&path).map_err(|error| Failure::read(&path, error))?;
+    let mut config: Value = serde_json::from_str(&text).unwrap_or_default();
+    let of_check = [json!(check.forget_rows), json!(check.data_digest)];
+    let of_config = [&config["forget_rows"], &config["data_digest"]];
+    found.compared += 1;
+    if of_check.iter().collect::<Vec<_>>() != of_config {
+        found.differs(format!(
+            "run/{CONTENT}: what is computed again is about other images than run/config.json"
+        ));
+    }
+    if let Value::Object(keys) = &mut config {
+        // As the report leaves it out.
+        keys.remove("prompts_digest");
+    }
+    if !alike(&report.provenance.configuration, &config) {
+        found.differs(format!(
+            "run/{CONTENT}: its configuration is not that of run/config.json"
+        ));
+    }
+    Ok(())
 }
 
 /// Where something is now.
@@ -318,11 +365,11 @@ fn files(
         let names = others.iter().take(3).map(|path| path.display().to_string());
         let names: Vec<String> = names.collect();
         progress::warn(format!(
-            "{}: {} beside the model not of this run and not looked at: {}{}",
+            "{}: {} not of this run and not looked at: {}{}",
             out.display(),
             match others.len() {
-                1 => "1 file is".to_owned(),
-                many => format!("{many} files are"),
+                1 => "1 file beside the model is".to_owned(),
+                many => format!("{many} files beside the model are"),
             },
             names.join(", "),
             if others.len() > names.len() {
@@ -423,9 +470,16 @@ fn texts(
 
 /// The scores, measured again on both models as they lie in their folders.
 struct Again<'a> {
+    args: &'a VerifyArgs,
+    /// Of this version, which would write it again in the same words.
+    report: Option<&'a Report>,
     check: &'a Check,
+    /// The model's before.
+    folder: &'a ModelFolder,
     data: &'a Dataset,
     out: &'a Path,
+    /// The run's own folder.
+    run: &'a Path,
     device: &'a Device,
 }
 
@@ -496,8 +550,8 @@ impl Again<'_> {
         labels: bool,
         found: &mut Comparison,
     ) -> Result<(), Failure> {
-        let forgotten =
-            Forgotten::new(self.data, &split(self.check, self.data)?, self.check.rule())?;
+        let split = split(self.check, self.data)?;
+        let forgotten = Forgotten::new(self.data, &split, self.check.rule())?;
         let plan = &self.check.plan;
         if plan.controls.iter().any(|&row| row >= self.data.len()) {
             found.differs("the controls' rows are not in the data set");
@@ -511,32 +565,106 @@ impl Again<'_> {
             device: self.device.clone().without_autodiff(),
             labels,
         };
-        let mut rows = probe.looked_at().into_iter().flatten();
-        if texts.is_some_and(|texts| rows.any(|row| !texts.contains_key(row))) {
+        let rows = probe.looked_at().concat();
+        if texts.is_some_and(|texts| rows.iter().any(|row| !texts.contains_key(row))) {
             found.differs("images were measured whose texts were not kept");
             return Ok(());
         }
         progress::note("measuring the model before again");
         let stage = retrack_study::progress::stage(1, 2);
-        let before = probe.measure(base)?.numbers;
+        let before = probe.measure(base)?;
         drop(stage);
-        compare("before", &self.check.before, &before, found);
-        found.measured.insert("before".into(), json!(before));
+        compare("before", &self.check.before, &before.numbers, found);
+        found
+            .measured
+            .insert("before".into(), json!(before.numbers));
         let after = written().and_then(|written| {
             progress::note("measuring the model after again");
             let _stage = retrack_study::progress::stage(2, 2);
-            Ok((probe.measure(&*written.network)?.numbers, written.weights))
+            Ok((probe.measure(&*written.network)?, written.weights))
         });
         match after {
             Ok((after, weights)) => {
-                compare("after", &self.check.after, &after, found);
-                found.measured.insert("after".into(), json!(after));
+                compare("after", &self.check.after, &after.numbers, found);
+                found.measured.insert("after".into(), json!(after.numbers));
                 self.weights(&weights, found);
                 found.measured.insert("weights".into(), json!(weights));
+                let text_to_image = texts.is_some();
+                self.page(&split, probe, text_to_image, [before, after], found)?;
             }
             Err(failure) if failure.code == 2 => found.differs(failure.message),
             Err(failure) => return Err(failure),
         }
+        Ok(())
+    }
+
+    /// Makes the parts of the report again that follow from its numbers and from what both models draw.
+    fn page(
+        &self,
+        split: &Split,
+        probe: Probe,
+        text_to_image: bool,
+        measured: [Measurement; 2],
+        found: &mut Comparison,
+    ) -> Result<(), Failure> {
+        let Some(report) = self.report else {
+            return Ok(());
+        };
+        let config = &report.provenance.configuration;
+        let Ok(settings) = Recipe::deserialize(&config["settings"]) else {
+            found.differs(format!(
+                "run/{CONTENT}: its configuration has no settings that make sense"
+            ));
+            return Ok(());
+        };
+        let check = self.check;
+        let shown = ["forgotten", "restored"];
+        let args = Task {
+            show_forgotten: shown.iter().any(|name| report.pictures.contains_key(*name)),
+            ..Task::new(
+                &check.model,
+                &DataSource::at(&check.data),
+                "",
+                self.out,
+                &self.args.machine.device,
+            )
+        };
+        let run = evidence::Run {
+            args: &args,
+            settings: &settings,
+            folder: self.folder,
+            scheduler: probe.scheduler,
+            images: probe.images,
+            labels: probe.labels,
+            text_to_image,
+            texts: None,
+            private: None,
+            data: self.data,
+            split,
+            neighbors: None,
+            config,
+        };
+        // What is measured again was compared; the report speaks of what was recorded.
+        let [before, after] = measured;
+        let before = Measurement {
+            numbers: check.before.clone(),
+            ..before
+        };
+        let after = Measurement {
+            numbers: check.after.clone(),
+            ..after
+        };
+        let events = self.run.join("events.jsonl");
+        let events = match events.is_file() {
+            true => read_events(&events)?,
+            false => Vec::new(),
+        };
+        let evidence = Evidence::again(&run, probe, before);
+        let weights = check.weights.as_ref();
+        let advised = remedy::advised_by_runs(Situation::Diverged);
+        let differences = evidence.differences(report, &after, weights, &events, &advised)?;
+        found.compared += 1 + report.pictures.len();
+        found.differences.extend(differences);
         Ok(())
     }
 
@@ -557,6 +685,7 @@ fn compare(name: &str, recorded: &Numbers, now: &Numbers, found: &mut Comparison
             recorded.copies,
             now.copies,
         ),
+        ("samples", recorded.samples, now.samples),
         (
             "attempts that restored one",
             recorded.restored,

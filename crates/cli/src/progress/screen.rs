@@ -254,7 +254,12 @@ fn finish(id: u64) {
         )),
         None => detail(format_args!("{title}: {:.2} s", took.as_secs_f64())),
     }
-    if task.logged && !is_verbose() {
+    // What was stopped says so itself.
+    let is_done = task
+        .state
+        .total
+        .is_none_or(|total| task.state.done >= total);
+    if task.logged && is_done && !is_verbose() {
         note(format_args!("{title}: done after {}", duration(took)));
     }
 }

@@ -9,7 +9,7 @@ use clap::CommandFactory;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 15] = [
+const SITUATIONS: [Situation; 16] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -17,6 +17,7 @@ const SITUATIONS: [Situation; 15] = [
     Situation::NotEmpty,
     Situation::HoldsInterrupted,
     Situation::NothingToResume,
+    Situation::NothingLeft,
     Situation::NoClass,
     Situation::ForeignScheduler,
     Situation::NearCopy,
@@ -27,7 +28,7 @@ const SITUATIONS: [Situation; 15] = [
     Situation::BeyondFixedType,
 ];
 
-const SPEAKERS: [(Speaker, &str); 7] = [
+const SPEAKERS: [(Speaker, &str); 8] = [
     (Speaker::Train, "train"),
     (Speaker::Unlearn, "unlearn"),
     (Speaker::Experiment, "experiment"),
@@ -35,6 +36,7 @@ const SPEAKERS: [(Speaker, &str); 7] = [
     (Speaker::Merge, "merge"),
     (Speaker::Evaluate, "evaluate"),
     (Speaker::Sample, "sample"),
+    (Speaker::Neighbors, "neighbors"),
 ];
 
 /// Files whose messages several commands show, or another one than their name says. The longest path that fits counts.
@@ -141,7 +143,7 @@ const DATA: &[&str] = &[
 ];
 
 /// Messages of a file that only some of its commands show, by a part of them.
-const ONLY: [(&str, &[&str]); 9] = [
+const ONLY: [(&str, &[&str]); 10] = [
     ("--split", DATA),
     ("--alpha", DATA),
     // Of a network that takes texts, which `draw` samples from.
@@ -153,6 +155,7 @@ const ONLY: [(&str, &[&str]); 9] = [
     ),
     ("--fail-if-found", &["unlearn", "evaluate", "demo"]),
     ("draw more with a larger --samples", &["evaluate"]),
+    ("Without --baseline", &["evaluate"]),
     // It speaks of `retrack unlearn`, which it names.
     ("with this model as its --model", &["unlearn"]),
     // Adapters are trained there alone.

@@ -35,6 +35,13 @@ impl Scale {
             let room = ((high - low) * 0.04).max(0.04);
             (low, high) = (low - room, high + room);
         } else {
+            if low == high {
+                // Equal values are read from zero too.
+                (low, high) = match low {
+                    0.0 => (0.0, 1.0),
+                    value => (value.min(0.0), value.max(0.0)),
+                };
+            }
             // Lengths are read from zero, unless all lie far from it.
             if low > 0.0 && low < 0.6 * high {
                 low = 0.0;
@@ -81,6 +88,9 @@ impl Scale {
                 .map(within)
                 .find(|ticks| ticks.len() >= 3);
             let mut ticks = ticks.unwrap_or_else(|| within(choices[3]));
+            if ticks.len() < 2 {
+                ticks = linear(10f64.powf(self.low), 10f64.powf(self.high));
+            }
             while ticks.len() > 6 {
                 let mut place = 0;
                 ticks.retain(|_| {
@@ -90,19 +100,65 @@ impl Scale {
             }
             return ticks;
         }
-        let span = self.high - self.low;
-        let rough = span / 4.0;
-        let power = 10f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);
-        let step = step
-            .into_iter()
-            .find(|step| *step >= rough)
-            .unwrap_or(rough);
-        let first = (self.low / step).ceil() as i64;
-        let ticks = (first..first + 12).map(|number| number as f64 * step);
-        ticks
-            .take_while(|tick| *tick <= self.high + 1e-12 * span)
-            .collect()
+        linear(self.low, self.high)
+    }
+
+    /// The ticks, each with what stands beside it.
+    fn labels(&self) -> Vec<(f64, String)> {
+        let ticks = self.ticks();
+        let step = match (self.log, &ticks[..]) {
+            (_, []) | (_, [_]) => f64::INFINITY,
+            (_, [first, second, ..]) => second - first,
+        };
+        let text = |tick: f64| match self.log && ticks.len() > 2 && !is_even(&ticks) {
+            true => number(tick),
+            false => tick_text(tick, step),
+        };
+        ticks.iter().map(|&tick| (tick, text(tick))).collect()
+    }
+}
+
+/// Round numbers from `low` to `high`.
+fn linear(low: f64, high: f64) -> Vec<f64> {
+    let span = high - low;
+    let rough = span / 4.0;
+    let power = 10f64.powf(rough.log10().floor());
+    let step = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);
+    let step = step
+        .into_iter()
+        .find(|step| *step >= rough)
+        .unwrap_or(rough);
+    let first = (low / step).ceil() as i64;
+    let ticks = (first..first + 12).map(|number| number as f64 * step);
+    ticks
+        .take_while(|tick| *tick <= high + 1e-12 * span)
+        .collect()
+}
+
+/// Whether ticks are all as far from each other.
+fn is_even(ticks: &[f64]) -> bool {
+    let steps: Vec<f64> = ticks.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    steps
+        .iter()
+        .all(|step| (step / steps[0] - 1.0).abs() < 1e-6)
+}
+
+/// A tick of an axis, with the digits that tell it from its neighbors, a `step` away.
+fn tick_text(tick: f64, step: f64) -> String {
+    if tick == 0.0 || !step.is_finite() {
+        return number(tick);
+    }
+    // The exponent of the first digit, however the number was rounded.
+    let exponent = |value: f64| (value.abs() * (1.0 + 1e-9)).log10().floor() as i64;
+    if !(1e-3..1e6).contains(&tick.abs()) {
+        let digits = (exponent(tick) - exponent(step)).clamp(0, 9) as usize;
+        return format!("{tick:.digits$e}");
+    }
+    let digits = (-exponent(step)).clamp(0, 9) as usize;
+    let text = format!("{tick:.digits$}");
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').into(),
+        false => text,
     }
 }
 
@@ -167,14 +223,14 @@ fn canvas(height: f64, title: &str) -> Element {
 
 /// The horizontal axis with its ticks and name.
 fn x_axis(mut svg: Element, axis: &Axis, scale: &Scale, top: f64, bottom: f64) -> Element {
-    for tick in scale.ticks() {
+    for (tick, text) in scale.labels() {
         let Some(x) = scale.at(tick) else { continue };
         svg = svg.child(line("grid", [x, top, x, bottom])).child(words(
             "tick",
             x,
             bottom + 15.0,
             "middle",
-            &number(tick),
+            &text,
         ));
     }
     let middle = (scale.from + scale.to) / 2.0;
@@ -207,17 +263,11 @@ pub fn lines(chart: &LineChart) -> Element {
     );
     let y = Scale::new(&chart.y, points().map(|point| point[1]), bottom, top);
     let mut svg = canvas(bottom + 40.0, &describe_lines(chart));
-    for tick in y.ticks() {
+    for (tick, text) in y.labels() {
         let Some(place) = y.at(tick) else { continue };
         svg = svg
             .child(line("grid", [x.from, place, x.to, place]))
-            .child(words(
-                "tick",
-                x.from - 6.0,
-                place + 4.0,
-                "end",
-                &number(tick),
-            ));
+            .child(words("tick", x.from - 6.0, place + 4.0, "end", &text));
     }
     svg = svg.child(words("name", 2.0, 14.0, "start", &axis_name(&chart.y)));
     svg = x_axis(svg, &chart.x, &x, top, bottom);
@@ -410,6 +460,42 @@ mod tests {
                     "{low} {high} {log}: {tick} at {place}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn axes_of_equal_values_are_read_from_zero_and_no_two_ticks_look_alike() {
+        let labels = |log, low: f64, high: f64| -> Vec<String> {
+            let axis = Axis {
+                name: "x".into(),
+                log,
+            };
+            let scale = Scale::new(&axis, [low, high].into_iter(), 0.0, 100.0);
+            scale.labels().into_iter().map(|(_, text)| text).collect()
+        };
+        let unit = ["0", "0.5", "1"];
+        assert_eq!(labels(false, 0.0, 0.0), unit);
+        assert_eq!(labels(false, 1.0, 1.0), unit);
+        assert_eq!(labels(false, -4.0, -4.0), ["-4", "-2", "0"]);
+        for (log, low, high) in [
+            (false, 0.99999, 1.0),
+            (false, 1234567.0, 1234568.0),
+            (false, 0.003, 0.003),
+            (false, 1e-9, 1e-9),
+            (true, 2.0, 2.0),
+            (true, 0.0345, 0.0345),
+            (true, 6.4, 6.5),
+            (true, 1e-6, 1e3),
+            (true, 0.3, 40.0),
+        ] {
+            let found = labels(log, low, high);
+            let mut once = found.clone();
+            once.dedup();
+            assert!(
+                found == once && found.len() >= 2,
+                "{log} {low} {high}: {found:?}"
+            );
+            assert!(found.iter().all(|text| text.len() <= 9), "{found:?}");
         }
     }
 

@@ -88,6 +88,33 @@ pub fn render(report: &Report) -> String {
     format!("<!doctype html>\n{}\n", page.render())
 }
 
+/// Adds text whose commands stand between backticks, an option of one never broken in two.
+pub(super) fn prose(mut element: Element, text: &str) -> Element {
+    let parts: Vec<&str> = text.split('`').collect();
+    if parts.len().is_multiple_of(2) {
+        // A name with a backtick in it.
+        return element.text(text);
+    }
+    for (place, part) in parts.into_iter().enumerate() {
+        if place % 2 == 0 {
+            element = element.text(part);
+            continue;
+        }
+        let mut code = el("code");
+        for (place, word) in part.split(' ').enumerate() {
+            if place > 0 {
+                code = code.text(" ");
+            }
+            code = match word.starts_with('-') {
+                true => code.child(el("span").class("option").text(word)),
+                false => code.text(word),
+            };
+        }
+        element = element.child(code);
+    }
+    element
+}
+
 fn verdict(report: &Report) -> Element {
     let verdict = &report.verdict;
     let class = match verdict.outcome {
@@ -102,14 +129,14 @@ fn verdict(report: &Report) -> Element {
         .attr("role", "region")
         .attr("aria-labelledby", "verdict")
         .child(el("h2").attr("id", "verdict").text(&verdict.headline))
-        .child(el("p").class("sentence").text(&verdict.sentence));
+        .child(prose(el("p").class("sentence"), &verdict.sentence));
     if !verdict.notes.is_empty() {
-        let notes = verdict.notes.iter().map(|note| el("li").text(note));
+        let notes = verdict.notes.iter().map(|note| prose(el("li"), note));
         shown = shown.child(el("ul").children(notes));
     }
     if !verdict.next.is_empty() {
         let next = format!("What to do next: {}", verdict.next);
-        shown = shown.child(el("p").class("next").text(next));
+        shown = shown.child(prose(el("p").class("next"), &next));
     }
     shown.child(el("p").class("limits").text(
         "This is approximate unlearning, seen through the tests on this page. They are evidence, not a proof that no \

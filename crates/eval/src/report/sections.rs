@@ -7,6 +7,7 @@ use super::base64;
 use super::charts::{self, number};
 use super::content::*;
 use super::markup::{Element, el};
+use super::page::prose;
 
 pub struct Section {
     pub id: &'static str,
@@ -36,7 +37,7 @@ pub fn all(report: &Report) -> Vec<Section> {
 }
 
 fn paragraph(text: &str) -> Element {
-    el("p").text(text)
+    prose(el("p"), text)
 }
 
 fn note(text: &str) -> Element {

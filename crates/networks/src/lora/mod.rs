@@ -3,6 +3,7 @@
 //! An adapted weight is W + s B A with W frozen. The file holds, for every adapted layer, `unet.LAYER.lora_A.weight`
 //! (`[rank, in]`) and `unet.LAYER.lora_B.weight` (`[out, rank]`); what s is, [`settings`] says.
 
+mod python;
 mod remedy;
 mod settings;
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use fancy_regex::{Error, Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
+use super::python::{self, Fault};
 use super::{FUSE, LoraError, PREFIX};
 use retrack_checkpoint::folder::read_weight_file_metadata;
 use retrack_checkpoint::json;
@@ -219,93 +220,62 @@ fn first<T: Copy>(patterns: &[(Pattern, T)], layer: &str) -> Result<Option<T>, S
 /// A regular expression of PEFT: it matches from the start of a layer's name, or from behind one of its dots, to the
 /// end.
 #[derive(Debug)]
-struct Pattern(Regex);
+struct Pattern {
+    regex: Regex,
+    /// As PEFT reads it.
+    text: String,
+}
 
 impl Pattern {
     fn new(pattern: &str) -> Result<Self, String> {
-        let cannot = |problem: &str| {
-            let shown: String = pattern.chars().take(80).collect();
+        let cannot = |problem: &str, remedy: &str| {
             Err(format!(
-                "the pattern {shown:?} is not understood here: {problem}"
+                "the pattern {} is not understood here: {problem}; {remedy}",
+                shown(pattern)
             ))
         };
-        if has_nested_set(pattern) {
-            return cannot("a set within a set, which Python reads in another way");
-        }
-        if let Some(escape) = foreign_escape(pattern) {
-            return cannot(&format!("{escape}, which Python reads in another way"));
-        }
         // The groups are PEFT's too: a pattern may refer to them by number.
-        const BEFORE: &str = r"^(.*\.)?(";
-        let whole = format!("{BEFORE}{pattern})$");
-        match RegexBuilder::new(&whole)
+        const BEFORE: &str = r"(.*\.)?(";
+        let whole = match python::translated(&format!("{BEFORE}{pattern})$")) {
+            Ok(whole) => whole,
+            Err(Fault {
+                problem,
+                place,
+                remedy,
+            }) => {
+                let length = pattern.chars().count();
+                let place = place.saturating_sub(BEFORE.len()).min(length);
+                return cannot(
+                    &format!("{problem} (character {place} of {length})"),
+                    remedy,
+                );
+            }
+        };
+        match RegexBuilder::new(&format!(r"\A(?:{whole})"))
             .backtrack_limit(MOST_STEPS)
             .build()
         {
-            Ok(regex) => Ok(Self(regex)),
-            Err(Error::ParseError(place, error)) => {
-                let place = place.saturating_sub(BEFORE.len()).min(pattern.len());
-                cannot(&format!("{error} (byte {place} of {})", pattern.len()))
-            }
-            // What it says beyond its kind is about the whole expression.
-            Err(Error::CompileError(_)) => {
-                cannot("it is no regular expression, or too large a one")
-            }
-            Err(error) => cannot(&error.to_string()),
+            Ok(regex) => Ok(Self {
+                regex,
+                text: pattern.to_owned(),
+            }),
+            // What it says beyond its kind is about the expression that was made of it.
+            Err(Error::CompileError(_)) => cannot("it is too large", OTHERWISE),
+            Err(error) => cannot(&error.to_string(), OTHERWISE),
         }
     }
 
     fn matches(&self, layer: &str) -> Result<bool, String> {
-        let matched = self.0.is_match(layer);
-        matched.map_err(|error| format!("the pattern {:?}: {error}", self.0.as_str()))
+        let matched = self.regex.is_match(layer);
+        matched.map_err(|error| format!("the pattern {}: {error}; {OTHERWISE}", shown(&self.text)))
     }
 }
 
-/// Whether a set of characters holds what stands for an operation on sets here and for itself in Python.
-fn has_nested_set(pattern: &str) -> bool {
-    let (mut rest, mut inside) = (pattern, false);
-    while let Some(next) = rest.chars().next() {
-        if inside
-            && ["[", "&&", "--", "~~"]
-                .iter()
-                .any(|word| rest.starts_with(word))
-        {
-            return true;
-        }
-        let taken = match next {
-            '\\' => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
-            next => next.len_utf8(),
-        };
-        match next {
-            '[' => inside = true,
-            ']' => inside = false,
-            _ => {}
-        }
-        rest = &rest[taken..];
-    }
-    false
-}
+/// What always works.
+const OTHERWISE: &str = "write it otherwise: layers may be named in full, joined by |";
 
-/// The first escape that stands for something here and for something else, or for nothing, in Python: borders of words
-/// and classes of characters.
-fn foreign_escape(pattern: &str) -> Option<String> {
-    const PYTHON: &str = "AZBbDdSsWwafnrtvxuUN";
-    let mut rest = pattern.chars().peekable();
-    while let Some(next) = rest.next() {
-        if next != '\\' {
-            continue;
-        }
-        match rest.next() {
-            Some('b' | 'B') if rest.peek() == Some(&'{') => return Some("`\\b{`".into()),
-            Some('x' | 'u' | 'U') if rest.peek() == Some(&'{') => return Some("`\\x{`".into()),
-            Some(escaped @ ('<' | '>')) => return Some(format!("`\\{escaped}`")),
-            Some(escaped) if escaped.is_ascii_alphabetic() && !PYTHON.contains(escaped) => {
-                return Some(format!("`\\{escaped}`"));
-            }
-            _ => {}
-        }
-    }
-    None
+fn shown(pattern: &str) -> String {
+    format!("{:?}", pattern.chars().take(80).collect::<String>())
 }
 
 /// Refuses settings under which an adapter adds something else than s B A, and those that are not known.
@@ -428,25 +398,35 @@ mod tests {
             let found = Pattern::new(pattern).unwrap().matches(LAYER).unwrap();
             assert_eq!(found, matches, "{pattern}");
         }
-        for pattern in ["to_(q", "[a&&b]", "[[a]", "*"] {
+        for pattern in ["to_(q", "[a", "*"] {
             let error = Pattern::new(pattern).unwrap_err();
             assert!(error.contains(&format!("{pattern:?}")), "{error}");
         }
-        assert!(Pattern::new(r"[\[a]\[b").is_ok());
+        // Which stand for an operation on sets elsewhere.
+        for pattern in ["[a&&o]&?_q", "[[t]o_q", r"[\[a]o_q"] {
+            let pattern = Pattern::new(pattern).unwrap();
+            assert_eq!(pattern.matches("a.to_q"), Ok(pattern.text == "[[t]o_q"));
+        }
     }
 
     #[test]
-    fn escapes_that_python_reads_in_another_way_are_refused_and_not_misread() {
-        for escape in [r"\<", r"\>", r"\h", r"\K", r"\G", r"\p", r"\z"] {
+    fn escapes_that_python_reads_in_another_way_are_refused_or_read_as_python_does() {
+        for escape in [r"\h", r"\K", r"\G", r"\p", r"\z"] {
             let error = Pattern::new(&format!(r".*{escape}to_q")).unwrap_err();
             assert!(
                 error.contains(&format!("`{escape}`, which Python")),
                 "{error}"
             );
         }
-        for escape in [r"\b{start}", r"\b{end-half}"] {
-            let error = Pattern::new(&format!(r".*{escape}to_q")).unwrap_err();
-            assert!(error.contains(r"`\b{`, which Python"), "{error}");
+        // Borders of words elsewhere.
+        for (pattern, name) in [
+            (r"\<to_q", "<to_q"),
+            (r"to_q\>", "to_q>"),
+            (r".*\b{end}", "a{end}"),
+        ] {
+            let pattern = Pattern::new(pattern).unwrap();
+            assert_eq!(pattern.matches(name), Ok(true), "{name}");
+            assert_eq!(pattern.matches("to_q"), Ok(false), "{name}");
         }
         for pattern in [
             r".*\bto_q",
@@ -462,16 +442,69 @@ mod tests {
     #[test]
     fn the_place_of_a_fault_is_counted_in_the_pattern_itself() {
         let error = Pattern::new("to_q(?<").unwrap_err();
-        let place = error.split("(byte ").nth(1).unwrap();
+        let place = error.split("(character ").nth(1).unwrap();
         let place: usize = place.split(' ').next().unwrap().parse().unwrap();
         assert!(
             (4..=7).contains(&place) && error.contains("of 7)"),
             "{error}"
         );
-        let error = Pattern::new("a{2}{999999999}{999999999}")
-            .map(|_| ())
-            .unwrap_err();
-        assert!(!error.contains(r"^(.*\.)?("), "{error}");
+        for pattern in ["a{2}{999999999}", "(?:a{999999}){999999}"] {
+            let error = Pattern::new(pattern).map(|_| ()).unwrap_err();
+            assert!(!error.contains(r"(.*\.)?("), "{error}");
+        }
+    }
+
+    /// `fixtures/parity/lora_expressions/patterns.json`: which names each pattern matches as PEFT has it, if Python reads it.
+    #[test]
+    fn a_pattern_means_what_python_reads_or_is_refused_with_what_to_write() {
+        /// Valid there and not read here, with what to write.
+        const NOT_HERE: [(&str, &str); 9] = [
+            (r"\N{", "write the letter itself"),
+            ("(?(", "write the cases one by one"),
+            ("x", "write the pattern without it"),
+            ("(?<", "write what it stands for"),
+            ("é", "write both its forms"),
+            ("ſ", "write both its forms"),
+            ("ı", "write both its forms"),
+            ("(?P<é", "write a name of ASCII letters"),
+            (r"\ud8", "leave it out"),
+        ];
+        let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../fixtures/parity/lora_expressions/patterns.json");
+        let file = json::parse(&std::fs::read(path).unwrap()).unwrap();
+        let names: Vec<String> = serde_json::from_value(file["names"].clone()).unwrap();
+        let (mut read, mut refused, mut wrong) = (0, 0, Vec::new());
+        for case in file["cases"].as_array().unwrap() {
+            let text = case[0].as_str().unwrap();
+            match (Pattern::new(text), &case[1]) {
+                (Ok(pattern), Value::Array(expected)) => {
+                    read += 1;
+                    let matched = |name: &String| pattern.matches(name).map(u8::from);
+                    let found: Result<Vec<u8>, String> = names.iter().map(matched).collect();
+                    let expected = expected.iter().map(|one| one.as_u64().unwrap() as u8);
+                    if found != Ok(expected.collect()) {
+                        wrong.push(format!("{text:?} matches {found:?}, not {}", case[1]));
+                    }
+                }
+                (Ok(_), _) => wrong.push(format!("{text:?} is read, which Python refuses")),
+                (Err(error), Value::Array(_)) => {
+                    let known = NOT_HERE
+                        .iter()
+                        .any(|(part, way)| text.contains(part) && error.contains(way));
+                    if !known {
+                        wrong.push(error);
+                    }
+                }
+                (Err(error), _) => {
+                    refused += 1;
+                    if !(error.contains("correct the pattern") || error.contains("write ")) {
+                        wrong.push(error);
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
+        assert!(read > 200 && refused > 100, "{read} {refused}");
     }
 
     /// `fixtures/parity/lora_patterns/scales.json`: what PEFT gives every layer of a network.

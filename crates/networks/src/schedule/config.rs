@@ -1,7 +1,7 @@
 //! `scheduler_config.json`, validated.
 
 use super::classes::{self, Class};
-use super::{Clip, ScheduleError};
+use super::{Clip, NoiseSchedule, ScheduleError};
 use serde_json::{Map, Value, json};
 
 /// More timesteps than any published model by a factor of 100; bounds what a broken file can make us allocate.
@@ -154,8 +154,8 @@ impl SchedulerConfig {
                 _ => None,
             },
         )?;
-        // Files written before `prediction_type` existed.
-        if !keys.flag("predict_epsilon", true)? {
+        // Files written before `prediction_type` existed; one that has both may say the same twice.
+        if !keys.flag("predict_epsilon", true)? && prediction != Prediction::Sample {
             return Err(ScheduleError::Unsupported {
                 key: "predict_epsilon",
                 value: "false".into(),
@@ -215,7 +215,7 @@ impl SchedulerConfig {
                 expected: "false where `num_train_timesteps` is 1".into(),
             });
         }
-        Ok(Self {
+        let config = Self {
             kind,
             foreign,
             num_train_timesteps,
@@ -234,7 +234,9 @@ impl SchedulerConfig {
             set_alpha_to_one: keys.flag("set_alpha_to_one", kind != SchedulerKind::Pndm)?,
             skip_prk_steps: keys.flag("skip_prk_steps", default.skip_prk_steps)?,
             rescale_betas_zero_snr,
-        })
+        };
+        keys.refuse_lost_signal(&config)?;
+        Ok(config)
     }
 
     /// The file's sampler where it has no betas of its own: those in the file were left by the scheduler that it was made
@@ -318,33 +320,45 @@ impl SchedulerConfig {
     }
 }
 
-/// `trained_betas`, else `beta_schedule` with its range. Betas must lie strictly between 0 and 1: at 0 the first
-/// step divides by zero, at 1 the last one does.
+/// `trained_betas`, else `beta_schedule` with its range. Betas must lie strictly between 0 and 1 as the f32 that they
+/// become: at 0 the first step divides by zero, at 1 the last one does.
 fn beta_schedule(
     keys: &Keys,
     class: &Class,
     timesteps: usize,
 ) -> Result<BetaSchedule, ScheduleError> {
-    const BETA: &str = "a number between 0 and 1";
-    let is_beta = |beta: f64| beta > 0.0 && beta < 1.0;
+    const BETA: &str =
+        "a number between 0 and 1, from 3e-8 to 0.99999997: beyond, f32 takes it for 0 or 1";
+    let is_beta = |beta: f64| {
+        let left = 1.0 - beta as f32;
+        left > 0.0 && left < 1.0
+    };
 
     if let Some(value) = keys.get("trained_betas") {
-        let betas: Option<Vec<f64>> = value.as_array().and_then(|betas| {
-            betas
-                .iter()
-                .map(|beta| beta.as_f64().filter(|&beta| is_beta(beta)))
-                .collect()
-        });
-        return match betas {
-            Some(betas) if betas.len() == timesteps => Ok(BetaSchedule::Trained(betas)),
-            _ => Err(ScheduleError::Invalid {
-                key: "trained_betas",
-                value: shown(value),
-                expected: format!(
-                    "{timesteps} numbers between 0 and 1, as many as `num_train_timesteps`"
-                ),
-            }),
+        let invalid = |value, expected: &str| ScheduleError::Invalid {
+            key: "trained_betas",
+            value,
+            expected: expected.to_owned(),
         };
+        let betas = value
+            .as_array()
+            .ok_or_else(|| invalid(shown(value), "a list of numbers"))?;
+        if betas.len() != timesteps {
+            let expected = format!(
+                "{timesteps}, as many as `num_train_timesteps`{}",
+                match keys.get("num_train_timesteps") {
+                    Some(_) => "",
+                    None => ", whose default that is",
+                }
+            );
+            return Err(invalid(shown(value), &expected));
+        }
+        let beta = |(place, value): (usize, &Value)| {
+            let beta = value.as_f64().filter(|&beta| is_beta(beta));
+            beta.ok_or_else(|| invalid(format!("number {}, {}", place + 1, shown(value)), BETA))
+        };
+        let betas: Result<_, _> = betas.iter().enumerate().map(beta).collect();
+        return Ok(BetaSchedule::Trained(betas?));
     }
     let start = || keys.number("beta_start", class.beta_start, BETA, is_beta);
     let end = || keys.number("beta_end", class.beta_end, BETA, is_beta);
@@ -404,6 +418,49 @@ impl Keys<'_> {
                 key: "timestep_type",
                 value: "\"continuous\"".into(),
                 supported: "\"discrete\"",
+            });
+        }
+        Ok(())
+    }
+
+    /// Refuses betas of which f32, in which diffusers multiplies them up, loses the last signal: then a sampling divides
+    /// zero by zero. Rescaled ones have one timestep without, the last.
+    fn refuse_lost_signal(&self, config: &SchedulerConfig) -> Result<(), ScheduleError> {
+        let rescaled = config.rescale_betas_zero_snr;
+        let plain = SchedulerConfig {
+            rescale_betas_zero_snr: false,
+            ..config.clone()
+        };
+        let schedule = NoiseSchedule::new(&plain);
+        if let Some(timestep) = schedule.abar.iter().position(|&abar| abar == 0.0) {
+            // Those that are in the file: the others have defaults, with which alone no signal is lost.
+            let decide: &[&str] = match config.beta_schedule {
+                BetaSchedule::Trained(_) => &["num_train_timesteps", "trained_betas"],
+                _ => &[
+                    "num_train_timesteps",
+                    "beta_schedule",
+                    "beta_start",
+                    "beta_end",
+                ],
+            };
+            let there = decide.iter().filter_map(|&key| {
+                let value = self.get(key)?;
+                Some(format!("`{key}`: {}", shown(value)))
+            });
+            return Err(ScheduleError::LostSignal {
+                keys: there.collect::<Vec<_>>().join(", "),
+                timestep,
+            });
+        }
+        let abar = NoiseSchedule::new(config).abar;
+        let lost = abar[..abar.len() - 1]
+            .iter()
+            .any(|&abar| abar.is_nan() || abar <= 0.0);
+        if rescaled && lost {
+            return Err(ScheduleError::Invalid {
+                key: "rescale_betas_zero_snr",
+                value: "true".into(),
+                expected: "false where the last betas are too small to be told apart in f32".into(),
             });
         }
         Ok(())

@@ -25,7 +25,7 @@ impl Ddim {
     pub fn new(config: &SchedulerConfig, inference_steps: usize) -> Result<Self, ScheduleError> {
         let schedule = NoiseSchedule::new(config);
         let timesteps = timesteps(config, inference_steps)?;
-        check_signal(&schedule, &timesteps)?;
+        check_signal(config, &schedule, &timesteps, false)?;
         Ok(Self {
             clip: config.clip,
             last_abar: if config.set_alpha_to_one {

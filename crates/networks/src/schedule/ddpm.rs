@@ -21,7 +21,7 @@ impl Ddpm {
     pub fn new(config: &SchedulerConfig, inference_steps: usize) -> Result<Self, ScheduleError> {
         let schedule = NoiseSchedule::new(config);
         let timesteps = timesteps(config, inference_steps)?;
-        check_signal(&schedule, &timesteps)?;
+        check_signal(config, &schedule, &timesteps, false)?;
         Ok(Self {
             schedule,
             clip: config.clip,

@@ -52,13 +52,30 @@ pub enum ScheduleError {
         value: String,
         expected: String,
     },
+    /// The betas leave no signal that f32 can hold.
+    #[error(
+        "scheduler config: {keys}: with that, nothing of the image is left in f32 from timestep {timestep} on; expected \
+         smaller betas or a smaller `num_train_timesteps`"
+    )]
+    LostSignal {
+        /// The keys that decide it, with their values.
+        keys: String,
+        timestep: usize,
+    },
     /// More steps than the network was trained with, or none.
     #[error("{steps} sampling steps asked for, but the scheduler allows 1 to {train_steps}")]
     InferenceSteps { steps: usize, train_steps: usize },
     /// `steps_offset` moves the first timestep past the trained ones.
     #[error(
-        "scheduler config: `steps_offset`: {offset} moves the first of {steps} sampling steps to timestep {timestep}, \
-         but the last trained one is {last}; use fewer steps"
+        "`steps_offset` {offset}{} moves the first of {steps} sampling steps to timestep {timestep}, but the last trained \
+         one is {last}; {}",
+        // `StableDiffusionPipeline` sets it, whatever the file says.
+        if *.offset == 1 { " (which a pipeline of latents always has)" } else { "" },
+        if .offset > .last {
+            format!("put a `steps_offset` of {last} at most into the scheduler's configuration")
+        } else {
+            "use fewer steps".to_owned()
+        }
     )]
     OffsetOutOfRange {
         offset: usize,
@@ -66,12 +83,16 @@ pub enum ScheduleError {
         timestep: usize,
         last: usize,
     },
-    /// The first step starts from pure noise, whose predicted noise says nothing about the image.
+    /// The first step starts from pure noise, which says nothing about the image.
     #[error(
-        "scheduler config: `prediction_type`: \"epsilon\" cannot start at timestep {timestep}, where \
-         `rescale_betas_zero_snr` leaves no signal; use fewer steps with \"leading\" spacing"
+        "scheduler config: `rescale_betas_zero_snr`: true leaves no signal at timestep {timestep}, where {asked} cannot \
+         start; {remedy}"
     )]
-    NoSignal { timestep: usize },
+    NoSignal {
+        timestep: usize,
+        asked: &'static str,
+        remedy: &'static str,
+    },
     /// DDIM's weight of fresh noise.
     #[error("eta is {eta}, expected 0 (deterministic) to 1 (as noisy as DDPM)")]
     Eta { eta: f64 },

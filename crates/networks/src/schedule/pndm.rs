@@ -36,7 +36,8 @@ impl Pndm {
         if !config.skip_prk_steps {
             return Err(ScheduleError::Unsupported {
                 key: "skip_prk_steps",
-                value: "false".into(),
+                // Its default too.
+                value: "false, or no such key,".into(),
                 supported: "true (without Runge-Kutta steps), or sampling by DDIM or DDPM",
             });
         }
@@ -49,7 +50,7 @@ impl Pndm {
         }
         let schedule = NoiseSchedule::new(config);
         let timesteps = timesteps(config, inference_steps)?;
-        check_signal(&schedule, &timesteps)?;
+        check_signal(config, &schedule, &timesteps, true)?;
         Ok(Self {
             last_abar: if config.set_alpha_to_one {
                 1.0

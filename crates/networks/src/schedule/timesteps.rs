@@ -57,19 +57,32 @@ pub(super) fn timesteps(
     Ok(timesteps)
 }
 
-/// Refuses a start from which the predicted noise cannot be turned into an image.
+/// Refuses a start at the last timestep of rescaled betas, from which the predicted noise cannot be turned into an image.
+/// PNDM divides by its signal whatever is predicted.
 pub(super) fn check_signal(
+    config: &SchedulerConfig,
     schedule: &NoiseSchedule,
     timesteps: &[usize],
+    pndm: bool,
 ) -> Result<(), ScheduleError> {
-    match timesteps
+    let lost = timesteps
         .iter()
-        .find(|&&timestep| schedule.abar[timestep] == 0.0)
-    {
-        Some(&timestep) if schedule.prediction == Prediction::Epsilon => {
-            Err(ScheduleError::NoSignal { timestep })
-        }
-        _ => Ok(()),
+        .find(|&&timestep| schedule.abar[timestep] == 0.0);
+    let asked = match schedule.prediction {
+        _ if pndm => "PNDM",
+        Prediction::Epsilon => "`prediction_type`: \"epsilon\"",
+        _ => return Ok(()),
+    };
+    match lost {
+        None => Ok(()),
+        Some(&timestep) => Err(ScheduleError::NoSignal {
+            timestep,
+            asked,
+            remedy: match config.timestep_spacing {
+                TimestepSpacing::Leading => "use fewer steps",
+                _ => "set `timestep_spacing` to \"leading\" there and use fewer steps",
+            },
+        }),
     }
 }
 
@@ -150,7 +163,10 @@ mod tests {
             ..SchedulerConfig::default()
         };
         let message = timesteps(&config, 1000).unwrap_err().to_string();
-        assert!(message.contains("`steps_offset`: 1 moves"), "{message}");
+        assert!(
+            message.contains("`steps_offset` 1 (which a pipeline of latents always has) moves"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -160,7 +176,11 @@ mod tests {
             timestep_spacing: TimestepSpacing::Trailing,
             ..SchedulerConfig::default()
         };
-        let refused = ScheduleError::NoSignal { timestep: 999 };
+        let refused = ScheduleError::NoSignal {
+            timestep: 999,
+            asked: "`prediction_type`: \"epsilon\"",
+            remedy: "set `timestep_spacing` to \"leading\" there and use fewer steps",
+        };
         assert_eq!(
             crate::schedule::Ddpm::new(&config, 10).unwrap_err(),
             refused

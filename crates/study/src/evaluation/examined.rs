@@ -192,10 +192,13 @@ impl<'a> Examined<'a, '_> {
     fn membership(&mut self) -> Result<(), Failure> {
         let controls = self.subject.judges.controls.as_ref();
         let controls = controls.ok_or_else(|| Failure::failed("the controls were not read"))?;
+        self.found.known_controls = controls.are_known();
+        self.found.notes.extend(controls.note());
+        let stride = controls.rows.len().div_ceil(CONTROLS).max(1);
+        let rows: Vec<usize> = controls.rows.iter().copied().step_by(stride).collect();
+        let controls = &controls.data;
         let mut image = vec![0; controls.shape().bytes()];
         let mut unseen = Vec::new();
-        let stride = controls.len().div_ceil(CONTROLS).max(1);
-        let rows: Vec<usize> = (0..controls.len()).step_by(stride).collect();
         for &row in &rows {
             controls.read(row, &mut image)?;
             unseen.extend(image.iter().map(|&byte| to_unit(byte)));

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use retrack_checkpoint::folder::Kind;
 use retrack_checkpoint::words::counted;
+use retrack_eval::report::Verdict;
 use retrack_networks::lora;
 use retrack_unlearn::recipe::Recipe;
 use serde_json::Value;
@@ -90,7 +91,7 @@ pub fn write(
     folder: &Path,
     run: &Run,
     base: Option<&BaseCard>,
-    verdict: Option<&str>,
+    verdict: Option<&Verdict>,
 ) -> Result<(), Failure> {
     let card = card(run, base, verdict);
     model::write_for(
@@ -100,7 +101,7 @@ pub fn write(
     )
 }
 
-fn card(run: &Run, base_card: Option<&BaseCard>, verdict: Option<&str>) -> String {
+fn card(run: &Run, base_card: Option<&BaseCard>, verdict: Option<&Verdict>) -> String {
     let head = base_card.map_or(&[][..], |base| &base.head[..]);
     let task = match run.text_to_image {
         true => "text-to-image",
@@ -151,7 +152,16 @@ fn card(run: &Run, base_card: Option<&BaseCard>, verdict: Option<&str>) -> Strin
         if left == 1 { "was" } else { "were" },
     ));
     if let Some(verdict) = verdict {
-        text.push_str(&format!("What the run's own tests found: {verdict}\n\n"));
+        text.push_str(&format!(
+            "What the run's own tests found: **{}.** {}\n\n",
+            verdict.headline, verdict.sentence
+        ));
+        for note in &verdict.notes {
+            text.push_str(&format!("- {note}\n"));
+        }
+        if !verdict.notes.is_empty() {
+            text.push('\n');
+        }
     }
     if adapter.is_some() {
         text.push_str(&format!(

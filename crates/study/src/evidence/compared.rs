@@ -1,6 +1,6 @@
 //! The report of `experiment`: methods side by side over their runs.
 
-use retrack_checkpoint::words::counted;
+use retrack_checkpoint::words::{counted, listed};
 use retrack_eval::report::*;
 use retrack_eval::score::{Score, Spread};
 
@@ -31,6 +31,8 @@ pub struct Line {
     pub name: String,
     /// The scores of each run.
     pub runs: Vec<Vec<Score>>,
+    /// Names of the runs whose model lost what it should keep.
+    pub collapsed: Vec<String>,
 }
 
 impl Line {
@@ -55,12 +57,20 @@ pub fn compared(lines: &[Line], seeds: usize, about: About) -> Report {
         counted(methods, "method"),
         counted(seeds, "seed")
     );
+    let lacks = lines.iter().any(|line| {
+        let mut values = names.iter().map(|name| line.values(name));
+        values.any(|values| values.len() < line.runs.len())
+    });
     let mut report = about.report("experiment", title, verdict);
     report.metrics.push(MetricTable {
         caption: "Mean and standard deviation over the runs of each method".into(),
-        note: "Each value rests on as many runs as it says, each with the samples that the configuration names; a run \
-               whose metric failed is named above."
-            .into(),
+        note: format!(
+            "Each value rests on as many runs as it says, each with the samples that the configuration names{}.",
+            match lacks {
+                true => "; a run that lacks one is named above",
+                false => "",
+            }
+        ),
         columns: lines.iter().map(|line| line.name.clone()).collect(),
         rows: names
             .iter()
@@ -119,10 +129,15 @@ fn nothing_to_forget(lines: &[Line], tests: &[&str]) -> Option<String> {
         .iter()
         .flat_map(|test| original.values(test))
         .collect();
+    let more = match tests.contains(&"restored") {
+        true => "more samples may",
+        false => "more samples may, or `injection` among the metrics",
+    };
     (!values.is_empty() && values.iter().all(|value| *value == 0.0)).then(|| {
-        "The original model did not show a forgotten image in these tests either, so they say nothing about forgetting: \
-         more samples may, or `injection` among the metrics."
-            .into()
+        format!(
+            "The original model did not show a forgotten image in these tests either, so they say nothing about \
+             forgetting: {more}."
+        )
     })
 }
 
@@ -158,21 +173,40 @@ fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
         );
     } else {
         let list: Vec<&str> = clean.iter().map(|line| line.name.as_str()).collect();
+        let seeds = counted(seeds, "seed");
+        if !list.is_empty() {
+            sentences.push(format!(
+                "{} of {} never showed a forgotten image over {seeds}: {}.",
+                clean.len(),
+                counted(methods.len(), "method"),
+                list.join(", ")
+            ));
+        }
+        if list.is_empty() && !found.is_empty() {
+            sentences.push(format!(
+                "A forgotten image is still found with {} over {seeds}.",
+                listed(&found)
+            ));
+        }
+    }
+    let (collapsed, clean): (Vec<&Line>, Vec<&Line>) = clean
+        .into_iter()
+        .partition(|line| !line.collapsed.is_empty());
+    let lost: Vec<&Line> = methods
+        .iter()
+        .copied()
+        .filter(|line| !line.collapsed.is_empty())
+        .collect();
+    for line in &lost {
         sentences.push(format!(
-            "{} of {} never showed a forgotten image over {}{}.",
-            clean.len(),
-            counted(methods.len(), "method"),
-            counted(seeds, "seed"),
-            if list.is_empty() {
-                String::new()
-            } else {
-                format!(": {}", list.join(", "))
-            }
+            "{} lost what it should keep in {}, so it is no success.",
+            line.name,
+            listed(&line.collapsed)
         ));
     }
     if !tests.is_empty() && !unknown.is_empty() {
         sentences.push(format!(
-            "Of {} it is not known: a test failed in some runs.",
+            "Of {} it is not known: a run or a test failed.",
             unknown.join(", ")
         ));
     }
@@ -181,8 +215,13 @@ fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
         .find(|(name, _, _)| names.iter().any(|known| known == name));
     if let Some((name, words, end)) = quality {
         let mean = |line: &Line| Spread::of(&line.values(name)).map(|spread| spread.mean);
+        let kept: Vec<&Line> = methods
+            .iter()
+            .copied()
+            .filter(|line| line.collapsed.is_empty())
+            .collect();
         let among = if clean.is_empty() || tests.is_empty() {
-            &methods
+            &kept
         } else {
             &clean
         };
@@ -219,7 +258,8 @@ fn comparison(lines: &[Line], seeds: usize, names: &[String]) -> Verdict {
         sentence: sentences.join(" "),
         notes: nothing_to_forget(lines, &tests).into_iter().collect(),
         next: match (found.as_slice(), clean.as_slice()) {
-            ([], _) => String::new(),
+            ([], _) if collapsed.is_empty() => String::new(),
+            ([], [_, ..]) => String::new(),
             (_, []) => "give a --config FILE with more `steps` or a higher `learning_rate`, or other --methods, and \
                         another --out."
                 .into(),
@@ -246,6 +286,7 @@ mod tests {
         Line {
             name: name.into(),
             runs: repeats.iter().map(run).collect(),
+            collapsed: Vec::new(),
         }
     }
 
@@ -304,16 +345,54 @@ mod tests {
         lines[1].runs[1].remove(0);
         let report = compared(&lines, 2, about());
         assert!(
-            report.verdict.sentence.starts_with(
-                "0 of 1 method never showed a forgotten image over 2 seeds. Of siss it is not known: a test failed in \
-                 some runs."
-            ),
+            report
+                .verdict
+                .sentence
+                .starts_with("Of siss it is not known: a run or a test failed."),
             "{}",
             report.verdict.sentence
         );
         let value = report.metrics[0].rows[0].values[1].unwrap();
         assert_eq!((value.value, value.count), (0.0, 1));
         assert!(still_found(&lines).is_empty());
+    }
+
+    #[test]
+    fn a_model_that_lost_what_it_should_keep_is_named_and_never_the_best() {
+        let mut lines = [
+            line("original", &[3.0], 10.0),
+            line("retrack", &[0.0], 11.0),
+            line("neggrad", &[0.0], 5.0),
+        ];
+        lines[2].collapsed = vec!["neggrad-seed0-forget0".into()];
+        let said = compared(&lines, 1, about()).verdict.sentence;
+        assert!(
+            said.contains("neggrad lost what it should keep in neggrad-seed0-forget0"),
+            "{said}"
+        );
+        assert!(said.contains("is lowest with retrack"), "{said}");
+        // Where it is the only one, nothing is best.
+        lines[1].collapsed = vec!["retrack-seed0-forget0".into()];
+        let verdict = compared(&lines, 1, about()).verdict;
+        assert!(!verdict.sentence.contains("lowest"), "{verdict:?}");
+        assert!(verdict.next.contains("--config"), "{verdict:?}");
+    }
+
+    #[test]
+    fn what_was_measured_is_not_advised() {
+        let run = |name: &str| Line {
+            name: name.into(),
+            runs: vec![vec![
+                Score::new("repeats", 0.0, 4),
+                Score::new("restored", 0.0, 4),
+            ]],
+            collapsed: Vec::new(),
+        };
+        let note = compared(&[run("original"), run("siss")], 1, about())
+            .verdict
+            .notes[0]
+            .clone();
+        assert!(note.ends_with("forgetting: more samples may."), "{note}");
     }
 
     #[test]
@@ -341,7 +420,7 @@ mod tests {
             found
                 .verdict
                 .sentence
-                .starts_with("0 of 1 method never showed"),
+                .starts_with("A forgotten image is still found with siss over 1 seed."),
             "{}",
             found.verdict.sentence
         );

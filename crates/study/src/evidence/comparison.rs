@@ -20,6 +20,8 @@ pub struct Column<'a> {
     pub scores: &'a [Score],
     /// Its first samples.
     pub drawn: &'a [Drawn],
+    /// Its membership was compared with images that the model may have seen.
+    pub known_controls: bool,
 }
 
 /// What both commands know.
@@ -103,8 +105,9 @@ fn findings(columns: &[Column], several: bool) -> Findings {
         let after = tally(last.scores, name)?;
         Some((before.and_then(|scores| tally(scores, name)), after))
     };
-    let membership =
-        find(last.scores, "membership_auc").and_then(|score| Some((score.value, score.interval?)));
+    let membership = find(last.scores, "membership_auc")
+        .filter(|_| !last.known_controls)
+        .and_then(|score| Some((score.value, score.interval?)));
     let quality = QUALITY.iter().filter_map(|(name, words, _)| {
         let after = find(last.scores, name)?;
         Some(match before.and_then(|scores| find(scores, name)) {
@@ -328,7 +331,7 @@ pub fn evaluated(
         let covered = match hidden {
             0 => String::new(),
             many => format!(
-                " {} covered, being as near to a forgotten image as no retained one is; --show-forgotten shows them.",
+                " {} covered, being nearer to a forgotten image than retained images are; --show-forgotten shows them.",
                 if many == 1 {
                     "1 is".into()
                 } else {
@@ -349,6 +352,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn controls_that_the_model_may_have_seen_are_not_called_unseen() {
+        let interval = Score::new("membership_auc", 0.02, 100).with_interval([0.0, 0.1]);
+        let scores = [Score::new("repeats", 0.0, 100), interval];
+        for (known_controls, said) in [(false, true), (true, false)] {
+            let column = Column {
+                name: "model",
+                scores: &scores,
+                drawn: &[],
+                known_controls,
+            };
+            let notes = findings(&[column], false).verdict().notes.join(" ");
+            assert_eq!(notes.contains("never seen"), said, "{notes}");
+        }
+    }
+
+    #[test]
     fn copies_of_a_forgotten_image_are_looked_at_too() {
         let scores = [
             Score::new("repeats", 0.0, 100),
@@ -358,6 +377,7 @@ mod tests {
             name: "model",
             scores,
             drawn: &[],
+            known_controls: false,
         };
         let verdict = findings(&[column(&scores)], false).verdict();
         assert_eq!(verdict.outcome, Outcome::Reservations);

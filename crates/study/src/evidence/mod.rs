@@ -30,9 +30,9 @@ pub use self::forgotten::{Forgotten, Rule};
 pub use self::machine_facts::peak_memory_bytes;
 pub use self::pictures::{covered, show_samples};
 pub use self::private::{OLD_KEY, Private, RowTexts};
-pub use self::probe::{Numbers, Probe};
+pub use self::probe::{Measurement, Numbers, Probe};
 pub use self::selected::{names_files, selected};
-pub use self::unlearning::{Check, Evidence, Run};
+pub use self::unlearning::{Check, Evidence, Run, alike};
 pub use self::verdict::{Findings, Tally, fail_if_found, printed};
 
 use crate::failure::Failure;

@@ -1,5 +1,6 @@
 //! The evidence of an unlearning run: looked for before, now and then on the way, and after.
 
+mod again;
 mod shown;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use retrack_unlearn::trainer::Trainer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::again::alike;
 use super::curves::{curves, read_events};
 use super::files::{output_files, output_paths, record_files};
 use super::forgotten::{Forgotten, Rule};
@@ -165,17 +167,10 @@ impl<'a> Evidence<'a> {
     pub fn finish(mut self, staged: &Path, run: &RunFolder) -> Result<Report, Failure> {
         let folder = &run.folder();
         let (after, weights) = self.after.take().expect("the last step was looked at");
-        let (args, split) = (self.run.args, self.run.split);
-        let forgotten = self.probe.forgotten;
+        let args = self.run.args;
         let events = read_events(&folder.join("events.jsonl"))?;
-        let several = forgotten.len() > 1;
         let before = &self.before.numbers;
-        let mut findings = Findings {
-            advice: Advice::of_unlearning(args, self.run.settings),
-            ..findings(before, &after.numbers, several)
-        };
-        findings.doubts.extend(weights.reservation());
-        let verdict = findings.verdict();
+        let verdict = self.verdict(&after.numbers, Some(&weights));
         let check = Check {
             model: args.model.clone(),
             data: args.data.path.clone(),
@@ -194,11 +189,7 @@ impl<'a> Evidence<'a> {
         let mut report = Report {
             format: FORMAT,
             command: "unlearn".into(),
-            title: format!(
-                "Forgetting {} with {}",
-                counted(split.forget.len() + split.duplicates.len(), "image"),
-                card::method_name(self.run.settings)
-            ),
+            title: self.title(),
             made: now(),
             version: env!("CARGO_PKG_VERSION").into(),
             verdict,
@@ -216,6 +207,44 @@ impl<'a> Evidence<'a> {
         };
         self.show(&mut report, &after)?;
         Ok(report)
+    }
+
+    fn title(&self) -> String {
+        let split = self.run.split;
+        format!(
+            "Forgetting {} with {}",
+            counted(split.forget.len() + split.duplicates.len(), "image"),
+            card::method_name(self.run.settings)
+        )
+    }
+
+    fn verdict(&self, after: &Numbers, weights: Option<&WeightFacts>) -> Verdict {
+        let several = self.probe.forgotten.len() > 1;
+        let mut findings = Findings {
+            advice: Advice::of_unlearning(self.run.args, self.run.settings),
+            ..findings(&self.before.numbers, after, several)
+        };
+        findings
+            .doubts
+            .extend(weights.and_then(WeightFacts::reservation));
+        findings.verdict()
+    }
+
+    /// How many images leave and how many stay.
+    fn counts(&self) -> Vec<Fact> {
+        let split = self.run.split;
+        vec![
+            Fact::new(
+                "To be forgotten",
+                format!(
+                    "{}, {} distinct",
+                    counted(split.forget.len(), "row"),
+                    self.probe.forgotten.len()
+                ),
+            ),
+            Fact::new("Exact copies that left too", split.duplicates.len()),
+            Fact::new("Retained", counted(split.retain.len(), "image")),
+        ]
     }
 
     /// Puts the texts of the measured images where the key is. Returns their keyed digest.
@@ -238,19 +267,8 @@ impl<'a> Evidence<'a> {
             // Names of files say whose picture it was.
             false => selected(&run.args.forget, &split.forget),
         };
-        let mut facts = vec![
-            Fact::new("Selected by", selection),
-            Fact::new(
-                "To be forgotten",
-                format!(
-                    "{}, {} distinct",
-                    counted(split.forget.len(), "row"),
-                    forgotten.len()
-                ),
-            ),
-            Fact::new("Exact copies that left too", split.duplicates.len()),
-            Fact::new("Retained", counted(split.retain.len(), "image")),
-        ];
+        let mut facts = vec![Fact::new("Selected by", selection)];
+        facts.extend(self.counts());
         if run.neighbors.is_some() {
             facts.push(Fact::new(
                 "Near copies among the retained",

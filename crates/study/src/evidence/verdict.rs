@@ -149,20 +149,28 @@ impl Findings {
                 format!("The model before did not show {image} in these tests either, so they say nothing about forgetting."),
             );
             (Outcome::Inconclusive, "These tests cannot tell".into())
-        } else if reserved {
-            (
-                Outcome::Reservations,
-                format!(
-                    "{} {} no longer found, with reservations",
-                    capital(image),
-                    self.are()
-                ),
-            )
         } else {
-            (
-                Outcome::NotFound,
-                format!("{} {} no longer found", capital(image), self.are()),
-            )
+            if !known_before {
+                let (it, was) = if self.several {
+                    ("they", "were")
+                } else {
+                    ("it", "was")
+                };
+                notes.push(format!(
+                    "Without --baseline nothing shows that {it} ever {was}."
+                ));
+            }
+            let found = match (known_before, self.several) {
+                (true, false) => "is no longer found",
+                (true, true) => "are no longer found",
+                (false, false) => "was not found",
+                (false, true) => "were not found",
+            };
+            let (outcome, with) = match reserved {
+                true => (Outcome::Reservations, ", with reservations"),
+                false => (Outcome::NotFound, ""),
+            };
+            (outcome, format!("{} {found}{with}", capital(image)))
         };
         if worst == 0
             && let Some(of) = tests
@@ -483,6 +491,26 @@ mod tests {
         assert_eq!(fail_if_found(true, &found).unwrap_err().code, 3);
         assert!(fail_if_found(false, &found).is_ok());
         assert!(fail_if_found(true, &gone).is_ok());
+    }
+
+    #[test]
+    fn of_a_model_without_one_before_nothing_is_no_longer_found() {
+        let alone = |several| {
+            verdict(8, 0, |findings| {
+                findings.several = several;
+                findings.restored = Some((None, tally(0)));
+                findings.copies = None;
+                findings.retained = None;
+            })
+        };
+        let found = alone(false);
+        assert_eq!(found.outcome, Outcome::NotFound);
+        assert_eq!(found.headline, "The forgotten image was not found");
+        assert_eq!(
+            found.notes[0],
+            "Without --baseline nothing shows that it ever was."
+        );
+        assert_eq!(alone(true).headline, "The forgotten images were not found");
     }
 
     #[test]

@@ -6,12 +6,14 @@ use serde_json::{Value, json};
 
 use super::{Line, Outcome};
 use retrack_study::evaluation::{Protocol, sentences};
+use retrack_study::names::Metric;
 
 /// What a reader of the table should know, each thing once: with the runs that it holds for, where these are not all.
 pub(super) fn notes(outcomes: &[Outcome]) -> Vec<String> {
     let said = |outcome: &Outcome| {
         let skipped = sentences(&outcome.skipped, "was skipped");
-        [skipped, outcome.notes.clone()].concat()
+        let collapse = outcome.collapse.iter().cloned().collect();
+        [skipped, outcome.notes.clone(), collapse].concat()
     };
     // Of many runs a note says the same with other numbers.
     let kind = |note: &str| -> String { note.chars().filter(|c| !c.is_numeric()).collect() };
@@ -50,12 +52,21 @@ fn named(runs: &[String]) -> String {
 pub(super) fn failures(outcomes: &[Outcome]) -> Vec<String> {
     let of_run = |outcome: &Outcome| {
         let name = &outcome.run;
-        let sentences = sentences(&outcome.failed, "failed").into_iter();
-        sentences
+        let unlearning = outcome.unlearning_failed.iter();
+        let unlearning = unlearning.map(|reason| format!("unlearning failed: {reason}"));
+        unlearning
+            .chain(sentences(&outcome.failed, "failed"))
             .map(|sentence| format!("{name}: {sentence}"))
             .collect::<Vec<_>>()
     };
     outcomes.iter().flat_map(of_run).collect()
+}
+
+/// The runs whose model lost what it should keep, with what was seen.
+pub(super) fn collapses(outcomes: &[Outcome]) -> Vec<String> {
+    let of_run =
+        |outcome: &Outcome| Some(format!("{}: {}", outcome.run, outcome.collapse.as_ref()?));
+    outcomes.iter().filter_map(of_run).collect()
 }
 
 /// Names of the scores, in the order in which they were found.
@@ -119,9 +130,10 @@ pub(super) fn summarize(line: &str, outcomes: &[Outcome]) -> Value {
     json!({"line": line, "runs": runs.count(), "scores": scores})
 }
 
-/// What the numbers of a table rest on. `classes`: the model has some.
+/// What the numbers of a table rest on. `metrics`: those that are measured; `classes`: the model has some.
 pub(super) fn caption(
     protocol: &Protocol,
+    metrics: &[Metric],
     forget: &[String],
     seeds: &[u64],
     classes: bool,
@@ -133,8 +145,10 @@ pub(super) fn caption(
             name.as_str().unwrap_or_default().to_uppercase()
         },
     );
+    let looks = metrics.iter().any(|metric| metric.looks_for_the_image());
     let counts = match (protocol.guidance, protocol.threshold) {
         (Some(_), _) => String::new(),
+        _ if !looks => String::new(),
         (None, Some(threshold)) => format!(
             " A picture counts as a forgotten image when it is nearer to it than {threshold} (Euclidean, pixels in [0, 1])."
         ),
@@ -142,21 +156,29 @@ pub(super) fn caption(
                          distance to its nearest retained image that is no copy."
             .into(),
     };
+    let draws = protocol.draws(metrics);
     let class = match protocol.class {
+        _ if !draws => String::new(),
         Some(class) => format!(" Samples are of class {class}."),
         None if classes => " Samples are of the forgotten images' classes.".into(),
         None => String::new(),
     };
+    let drawn = match draws {
+        true => format!(
+            " {} a run, {scheduler} with {}.",
+            counted(protocol.samples, "sample"),
+            counted(protocol.sampling_steps, "step"),
+        ),
+        false => String::new(),
+    };
     format!(
-        "Mean ± standard deviation over runs: seeds {}, forgotten {}. {} a run, {scheduler} with {}.{counts}{class}\n",
+        "Mean ± standard deviation over runs: seeds {}, forgotten {}.{drawn}{counts}{class}\n",
         seeds
             .iter()
             .map(u64::to_string)
             .collect::<Vec<_>>()
             .join(", "),
         forget.join(", "),
-        counted(protocol.samples, "sample"),
-        counted(protocol.sampling_steps, "step"),
     )
 }
 
@@ -166,6 +188,7 @@ mod tests {
     use retrack_eval::score::Score;
     use retrack_study::evaluation::Missing;
     use retrack_study::names::Metric;
+    use retrack_study::settings::Experiment;
     use retrack_unlearn::objective::{Method, NegGrad, Siss};
 
     fn outcome(line: &str, seed: u64, nll: Option<f64>) -> Outcome {
@@ -187,6 +210,8 @@ mod tests {
                 Some(_) => Vec::new(),
                 None => vec![missing("not finite")],
             },
+            unlearning_failed: None,
+            collapse: None,
             notes: Vec::new(),
         }
     }
@@ -228,6 +253,47 @@ mod tests {
             (&siss["runs"], &siss["scores"]["nll"]["count"]),
             (&json!(2), &json!(1))
         );
+    }
+
+    #[test]
+    fn a_caption_speaks_of_samples_where_a_metric_draws_some_and_of_copies_where_one_looks_for_them()
+     {
+        let preset = Experiment::resolve("cifar10", None).unwrap().protocol;
+        let said = |metrics: &[Metric], protocol: &Protocol| {
+            let protocol = Protocol {
+                metrics: metrics.to_vec(),
+                ..protocol.clone()
+            };
+            caption(&protocol, metrics, &["row:1".into()], &[0], true)
+        };
+        for metrics in [&[Metric::Nll][..], &[Metric::Nll, Metric::Membership]] {
+            let said = said(metrics, &preset);
+            assert_eq!(
+                said,
+                "Mean ± standard deviation over runs: seeds 0, forgotten row:1.\n"
+            );
+        }
+        let injection = said(&[Metric::Injection, Metric::Nll], &preset);
+        assert!(
+            injection.contains("A picture counts") && !injection.contains("DDIM"),
+            "{injection}"
+        );
+        assert!(!injection.contains("ample"), "{injection}");
+        let fid = said(&[Metric::Nll, Metric::Fid], &preset);
+        assert!(
+            fid.contains("50000 samples a run, DDIM with 50 steps."),
+            "{fid}"
+        );
+        assert!(
+            fid.contains("Samples are of the forgotten") && !fid.contains("A picture"),
+            "{fid}"
+        );
+        let prompted = Protocol {
+            guidance: Some(7.5),
+            ..preset
+        };
+        let prompted = said(&[Metric::Sscd], &prompted);
+        assert!(prompted.contains("samples a run, DDIM"), "{prompted}");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! The pictures of an unlearning run's report, and what stands in for those that may not be shown.
 
-use retrack_checkpoint::words::counted;
+use retrack_checkpoint::words::{counted, listed};
 use retrack_eval::report::*;
 
 use super::Evidence;
+use crate::evaluation::each_once;
 use crate::evidence::pictures::{covered, grid, show_samples};
 use crate::evidence::probe::{Measurement, Numbers};
 use crate::failure::Failure;
@@ -63,7 +64,7 @@ impl Evidence<'_> {
                     false => "in place of the model's own scheduler, which is not built here",
                 },
                 forgotten.rule(),
-                covered_note(hidden) + &broken_note([&self.before, after])
+                self.classes_note() + &covered_note(hidden) + &broken_note([&self.before, after])
             ),
             pictures: names,
         });
@@ -89,6 +90,23 @@ impl Evidence<'_> {
         }
         report.restoration = vec![restoration];
         Ok(())
+    }
+
+    /// Of a network with classes: those that its samples are of.
+    fn classes_note(&self) -> String {
+        let rows = self.probe.forgotten.rows.iter();
+        let labels = rows.take(self.probe.plan.samples);
+        let labels: Vec<i64> = labels
+            .map(|&row| self.run.data.label(row).unwrap_or(0))
+            .collect();
+        match (self.run.labels, &each_once(&labels)[..]) {
+            (false, _) => String::new(),
+            (true, [one]) => format!(" They are of class {one}, that of what is to be forgotten."),
+            (true, several) => format!(
+                " They are of the classes {}, those of what is to be forgotten.",
+                listed(several)
+            ),
+        }
     }
 
     fn show_forgotten(&self, report: &mut Report) -> Result<(), Failure> {
@@ -195,7 +213,7 @@ impl Evidence<'_> {
 
 /// Of samples that are no images.
 fn broken_note(measured: [&Measurement; 2]) -> String {
-    let broken = measured.map(|one| one.sights.len() - one.numbers.samples);
+    let broken = measured.map(|one| one.sights.len().saturating_sub(one.numbers.samples));
     match broken {
         [0, 0] => String::new(),
         [before, after] => format!(
@@ -208,10 +226,10 @@ fn broken_note(measured: [&Measurement; 2]) -> String {
 fn covered_note(hidden: usize) -> String {
     match hidden {
         0 => String::new(),
-        1 => " One is covered: it is as near to a forgotten image as no retained one is (--show-forgotten shows it)."
+        1 => " One is covered: it is nearer to a forgotten image than retained images are (--show-forgotten shows it)."
             .into(),
         many => format!(
-            " {many} are covered: they are as near to a forgotten image as no retained one is (--show-forgotten shows \
+            " {many} are covered: they are nearer to a forgotten image than retained images are (--show-forgotten shows \
              them)."
         ),
     }
