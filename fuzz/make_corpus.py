@@ -98,7 +98,7 @@ for name, content in [("images", images), ("color", color), ("labels", labels)]:
 
 put("cifar", "two.bin", bytes([3]) + pixels[:1024] * 3 + bytes([9]) + pixels[100:1124] * 3)
 
-for preset in sorted((ROOT / "presets").glob("*.toml")):
+for preset in sorted((ROOT / "crates/unlearn/presets").glob("*.toml")):
     put("settings", preset.name, preset.read_bytes())
 
 put("selection", "row.txt", "row:1")

@@ -8,18 +8,21 @@ mod choice;
 mod command;
 mod data;
 mod measure;
+mod strengths;
 mod unlearn;
 
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
-use retrack_study::names::{DtypeName, MethodName, SamplerName};
+use retrack_study::names::{DtypeName, SamplerName};
+use retrack_unlearn::objective::Method;
 
 pub use self::bench::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
 use self::choice::one_of;
 pub use self::command::{command, parse};
 pub use self::data::{DataArgs, ReadingArgs};
 pub use self::measure::{EvaluateArgs, ExperimentArgs, VerifyArgs};
+pub use self::strengths::StrengthArgs;
 pub use self::unlearn::UnlearnArgs;
 
 /// What options are about that `--help` leaves to `--help-all`.
@@ -360,8 +363,8 @@ pub struct GradientArgs {
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// Whose loss
-    #[arg(long, value_name = "M", value_parser = one_of::<MethodName>())]
-    pub method: MethodName,
+    #[arg(long, value_name = "M", value_parser = one_of::<Method>())]
+    pub method: Method,
     /// Tensors: a batch; keys below
     #[arg(long, value_name = "BATCH.safetensors")]
     pub input: PathBuf,
@@ -371,15 +374,8 @@ pub struct GradientArgs {
     /// Replace the file if it is there
     #[arg(long)]
     pub force: bool,
-    /// Weight of forgetting against keeping (retrack, siss)
-    #[arg(long, value_name = "L", help_heading = heading::METHOD)]
-    pub lambda: Option<f64>,
-    /// Length of the subtracted gradient (siss)
-    #[arg(long, value_name = "R", help_heading = heading::METHOD)]
-    pub rescale: Option<f64>,
-    /// How strongly the forgetting gradient is kept (erasediff)
-    #[arg(long, value_name = "E", help_heading = heading::METHOD)]
-    pub eta: Option<f64>,
+    #[command(flatten)]
+    pub strengths: StrengthArgs,
     #[command(flatten)]
     pub machine: MachineArgs,
 }

@@ -1,6 +1,7 @@
 //! Methods, samplers and types by the names under which they are asked for and recorded.
 
 use retrack_checkpoint::folder::Dtype;
+use retrack_unlearn::objective::{METHODS, Method};
 use serde::{Deserialize, Serialize};
 
 use crate::choice::Choice;
@@ -61,46 +62,15 @@ impl From<DtypeName> for Dtype {
     }
 }
 
-/// The methods.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MethodName {
-    Retrack,
-    Finetune,
-    Neggrad,
-    Erasediff,
-    Siss,
-}
-
-impl Choice for MethodName {
-    const ALL: &'static [Self] = &[
-        Self::Retrack,
-        Self::Finetune,
-        Self::Neggrad,
-        Self::Erasediff,
-        Self::Siss,
-    ];
+impl Choice for Method {
+    const ALL: &'static [Self] = METHODS;
 
     fn name(self) -> &'static str {
-        match self {
-            Self::Retrack => "retrack",
-            Self::Finetune => "finetune",
-            Self::Neggrad => "neggrad",
-            Self::Erasediff => "erasediff",
-            Self::Siss => "siss",
-        }
+        self.about().name
     }
 
     fn help(self) -> Option<&'static str> {
-        Some(match self {
-            Self::Retrack => {
-                "Lead the image's trajectory to its retained neighbors (arXiv 2509.13007)"
-            }
-            Self::Finetune => "Train on the retained images alone",
-            Self::Neggrad => "Ascend the forgotten images' loss",
-            Self::Erasediff => "Push the forgotten images towards uniform noise (arXiv 2401.05779)",
-            Self::Siss => "Subtracted importance-sampled scores (ICLR 2025)",
-        })
+        Some(self.about().summary)
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use retrack_data::neighbors::Neighbors;
+use retrack_unlearn::recipe::Layer;
 
-use crate::names::{DtypeName, MethodName, TrainedPart};
+use crate::names::{DtypeName, TrainedPart};
 use crate::source::DataSource;
 
 /// A model, images of which some are to be forgotten, and where the new model goes. `None`: as the preset or the model
@@ -29,18 +29,8 @@ pub struct Task {
     pub train: Option<TrainedPart>,
     /// Rank of the adapters that are trained.
     pub rank: Option<usize>,
-    pub method: Option<MethodName>,
-    pub neighbors: Option<Neighbors>,
-    pub lambda: Option<f64>,
-    pub rescale: Option<f64>,
-    pub eta: Option<f64>,
-    pub steps: Option<usize>,
-    /// Images of each stream in a micro-batch.
-    pub batch_size: Option<usize>,
-    /// Micro-batches in a step.
-    pub accumulate: Option<usize>,
-    pub lr: Option<f64>,
-    pub seed: Option<u64>,
+    /// How to forget, where it is not to be as preset and `config` say.
+    pub recipe: Layer,
     pub preset: Option<String>,
     /// A TOML file whose values replace the preset's.
     pub config: Option<PathBuf>,
@@ -80,16 +70,7 @@ impl Task {
             captions: None,
             train: None,
             rank: None,
-            method: None,
-            neighbors: None,
-            lambda: None,
-            rescale: None,
-            eta: None,
-            steps: None,
-            batch_size: None,
-            accumulate: None,
-            lr: None,
-            seed: None,
+            recipe: Layer::default(),
             preset: None,
             config: None,
             checkpoint_every: None,

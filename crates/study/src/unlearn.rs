@@ -6,6 +6,7 @@ use retrack_data::neighbors::{Neighbors, prepare, prepare_split};
 use retrack_data::{Dataset, Split};
 use retrack_networks::cost::Training;
 use retrack_networks::diffusion::{Condition, Diffusion};
+use retrack_unlearn::recipe::Recipe;
 use retrack_unlearn::texts::Texts;
 use serde_json::{Value, json};
 
@@ -15,7 +16,7 @@ use crate::failure::Failure;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
 use crate::names::DtypeName;
 use crate::observer::Observer;
-use crate::settings::{self, Settings};
+use crate::settings;
 use crate::space::{Needs, Work};
 use crate::task::Task;
 use crate::unlearning::{Outcome, Summary, Unlearning, fits, planned, publish, report_split};
@@ -92,9 +93,9 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     let network = opened.network(&device.clone().autodiff())?;
     let data = model::open_data(&args.data, opened)?;
     let shape = data.shape();
-    let settings = Settings::resolve(args, shape.height, shape.width)?;
+    let settings = settings::resolve(args, shape.height, shape.width)?;
     settings::note_source(args, false, shape.height, shape.width);
-    let objective = settings.method.objective();
+    let objective = settings.objective();
 
     let rows = model::select(&args.forget, &data)?;
     let nearest = match settings.neighbors {
@@ -196,19 +197,18 @@ pub fn convert(dtype: Option<DtypeName>, model: &mut dyn Diffusion) -> Result<u6
 pub(crate) fn needs(
     model: &dyn Diffusion,
     args: &Task,
-    settings: &Settings,
+    settings: &Recipe,
     data: &Dataset,
     split: &Split,
     texts: Option<&Texts>,
     copied: u64,
 ) -> Result<Needs, Failure> {
     let shape = data.shape();
-    let draws = settings.method.objective().draws();
     let training = Training {
         size: [shape.height, shape.width],
         batch_size: settings.batch_size,
         ema: false,
-        two_gradients: draws.uniform || draws.mixture.is_some(),
+        two_gradients: settings.objective().two_gradients(),
         rank: args.adapter_rank().map_err(Failure::input)?,
         images: split.forget.len() + split.retain.len(),
         texts: texts.map_or(0, |texts| texts.known.len()),
@@ -229,7 +229,7 @@ pub(crate) fn needs(
 /// told any.
 pub(crate) fn resolved(
     args: &Task,
-    settings: &Settings,
+    settings: &Recipe,
     model: &dyn Diffusion,
     data: &Dataset,
     split: &Split,

@@ -13,6 +13,7 @@ use retrack_networks::lora;
 use retrack_networks::random::Random;
 use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
+use retrack_unlearn::recipe::TEXT_TO_IMAGE;
 use retrack_unlearn::texts::{Prompts, Texts};
 
 use crate::delivery::Delivery;
@@ -21,7 +22,7 @@ use crate::failure::Failure;
 use crate::latent::Opened;
 use crate::names::DtypeName;
 use crate::observer::Observer;
-use crate::settings::{self, Settings, TEXT_TO_IMAGE};
+use crate::settings;
 use crate::task::Task;
 use crate::unlearn::{convert, interrupted_before_the_first_step, needs, resolved};
 use crate::unlearning::{Outcome, Summary, Unlearning, fits, publish, report_split};
@@ -91,9 +92,9 @@ pub fn unlearn(
         preset: args.preset.clone().or(Some(TEXT_TO_IMAGE.into())),
         ..args.clone()
     };
-    let settings = Settings::resolve(&with_preset, shape.height, shape.width)?;
+    let settings = settings::resolve(&with_preset, shape.height, shape.width)?;
     settings::note_source(args, true, shape.height, shape.width);
-    let objective = settings.method.objective();
+    let objective = settings.objective();
 
     let rows = model::select(&args.forget, &data)?;
     let mut split = Split::new(&data, &rows, model::BUDGET)?;

@@ -14,6 +14,7 @@ use retrack_networks::network::Network;
 use retrack_networks::random::Random;
 use retrack_unlearn::feed::{BatchSize, Feed};
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
+use retrack_unlearn::recipe::Recipe;
 use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
@@ -24,7 +25,6 @@ use crate::failure::Failure;
 use crate::observer::Observer;
 use crate::progress;
 use crate::session::{Look, Session, Unobserved, keep};
-use crate::settings::Settings;
 use crate::situation::{self, Situation};
 use crate::space::{self, Needs};
 use crate::task::Task;
@@ -126,7 +126,7 @@ impl Unlearning<'_> {
             network,
             process,
             device.clone().autodiff(),
-            settings.method.objective(),
+            settings.objective(),
             AdamW::new(settings.adamw.clone()),
             LearningRate::Constant {
                 rate: settings.learning_rate,
@@ -213,7 +213,7 @@ impl Outcome {
 impl Summary {
     pub fn new(
         args: &Task,
-        settings: &Settings,
+        settings: &Recipe,
         split: &Split,
         Outcome { last, report }: Outcome,
         folder: &RunFolder,

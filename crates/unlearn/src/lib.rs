@@ -1,12 +1,14 @@
-//! Data sets, nearest neighbors, unlearning objectives and the trainer.
+//! Unlearning objectives, the recipe of a run, and the trainer.
 
 pub mod batch;
 pub mod checkpoint;
 pub mod feed;
 pub mod images;
+mod keys;
 pub mod latents;
 pub mod objective;
 pub mod optimizer;
+pub mod recipe;
 pub mod texts;
 pub mod trainer;
 pub mod watch;

@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use retrack_eval::metric::Metric;
-use retrack_study::names::{DtypeName, MethodName, SamplerName};
+use retrack_study::names::{DtypeName, SamplerName};
 use retrack_study::source::PromptOptions;
+use retrack_unlearn::objective::Method;
 
+use super::strengths::all_methods;
 use super::{DataArgs, MachineArgs, SEL, SEL_LONG, heading, one_of};
 use crate::metric_words::parser;
 
@@ -180,10 +182,10 @@ pub struct ExperimentArgs {
         long,
         value_name = "LIST",
         value_delimiter = ',',
-        value_parser = one_of::<MethodName>(),
-        default_value = "retrack,finetune,neggrad,erasediff,siss"
+        value_parser = one_of::<Method>(),
+        default_value = all_methods()
     )]
-    pub methods: Vec<MethodName>,
+    pub methods: Vec<Method>,
     /// Seeds, such as 0,1,2 or 0-9 [default: the preset's]
     #[arg(long, value_name = "LIST")]
     pub seeds: Option<String>,

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use retrack_data::neighbors::Neighbors;
-use retrack_study::names::{DtypeName, MethodName, TrainedPart};
+use retrack_study::names::{DtypeName, TrainedPart};
 use retrack_study::task::Task;
+use retrack_unlearn::objective::Method;
+use retrack_unlearn::recipe::Layer;
 
-use super::{DataArgs, MachineArgs, SEL, SEL_LONG, heading, one_of};
+use super::{DataArgs, MachineArgs, SEL, SEL_LONG, StrengthArgs, heading, one_of};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -58,20 +60,13 @@ pub struct UnlearnArgs {
     #[arg(long, value_name = "R", help_heading = heading::TEXT_TO_IMAGE)]
     pub rank: Option<usize>,
     /// How to forget [default: retrack]
-    #[arg(long, value_name = "M", value_parser = one_of::<MethodName>())]
-    pub method: Option<MethodName>,
+    #[arg(long, value_name = "M", value_parser = one_of::<Method>())]
+    pub method: Option<Method>,
     /// Nearest retained images that take the forgotten one's place, or all: every retained one, weighed at each step
     #[arg(long, value_name = "K|all", help_heading = heading::METHOD)]
     pub neighbors: Option<Neighbors>,
-    /// Weight of forgetting against keeping, 0 to 1 (retrack, siss)
-    #[arg(long, value_name = "L", help_heading = heading::METHOD)]
-    pub lambda: Option<f64>,
-    /// Length of the subtracted gradient (siss)
-    #[arg(long, value_name = "R", help_heading = heading::METHOD)]
-    pub rescale: Option<f64>,
-    /// How strongly the forgetting gradient is kept (erasediff)
-    #[arg(long, value_name = "E", help_heading = heading::METHOD)]
-    pub eta: Option<f64>,
+    #[command(flatten)]
+    pub strengths: StrengthArgs,
     /// Fine-tuning steps
     #[arg(long, value_name = "N")]
     pub steps: Option<usize>,
@@ -139,6 +134,19 @@ impl UnlearnArgs {
     /// What the command is to do.
     pub fn task(&self) -> Task {
         let args = self.clone();
+        let mut recipe = Layer {
+            method: args.method,
+            neighbors: args.neighbors,
+            steps: args.steps,
+            batch_size: args.batch_size,
+            accumulate: args.accumulate,
+            learning_rate: args.lr,
+            seed: args.seed,
+            ..Layer::default()
+        };
+        for (name, value) in args.strengths.iter() {
+            recipe.set_strength(name, value);
+        }
         Task {
             model: args.model,
             data: args.data.source(),
@@ -150,16 +158,7 @@ impl UnlearnArgs {
             captions: args.captions,
             train: args.train,
             rank: args.rank,
-            method: args.method,
-            neighbors: args.neighbors,
-            lambda: args.lambda,
-            rescale: args.rescale,
-            eta: args.eta,
-            steps: args.steps,
-            batch_size: args.batch_size,
-            accumulate: args.accumulate,
-            lr: args.lr,
-            seed: args.seed,
+            recipe,
             preset: args.preset,
             config: args.config,
             checkpoint_every: args.checkpoint_every,

@@ -75,11 +75,12 @@ fn step(args: &BenchNetworkArgs) -> Result<Value, Failure> {
     let parameters = bench.parameters();
     let device = bench.device.clone();
     let line = bench.line("step", args);
+    let method = Method::default();
     let mut trainer = Trainer::new(
         bench.network,
         process,
         device.clone(),
-        Method::default().objective(),
+        method.objective(&method.defaults()),
         AdamW::new(AdamWConfig::default()),
         LearningRate::Constant {
             rate: LEARNING_RATE,

@@ -35,6 +35,7 @@ use retrack_study::source::DataSource;
 use retrack_study::task::Task;
 use retrack_study::unlearn::unlearn;
 use retrack_study::{interrupt, machine};
+use retrack_unlearn::recipe::Layer;
 
 const DIGITS: &[u8] = include_bytes!("../../../../assets/digits.parquet");
 
@@ -246,7 +247,10 @@ fn mine() -> Vec<PathBuf> {
 /// The demo's own settings: the published ones suit a network eight times as large.
 fn unlearn_args(args: &DemoArgs, base: &Path, data: &Path, out: &Path) -> Task {
     Task {
-        seed: Some(args.seed),
+        recipe: Layer {
+            seed: Some(args.seed),
+            ..Layer::default()
+        },
         force: args.force,
         preset: Some("demo".into()),
         // Fashion-MNIST's, for anybody to see.

@@ -25,6 +25,8 @@ use retrack_eval::score::Score;
 use retrack_eval::subject::Subject;
 use retrack_networks::cost::Training;
 use retrack_study::run::{Difference, RunFolder, State, recorded_seconds};
+use retrack_unlearn::objective::Method;
+use retrack_unlearn::recipe::Layer;
 use retrack_unlearn::texts;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -41,8 +43,7 @@ use retrack_study::evidence::comparison::About;
 use retrack_study::failure::Failure;
 use retrack_study::folders::{as_path, digests, outside_all};
 use retrack_study::latent::Opened;
-use retrack_study::names::MethodName;
-use retrack_study::settings::{Experiment, Settings};
+use retrack_study::settings::{self, Experiment};
 use retrack_study::situation::{self, Situation};
 use retrack_study::space::{Needs, Work};
 use retrack_study::task::Task;
@@ -66,7 +67,7 @@ const KEPT: &str = "the runs that are complete are kept: the same command goes o
 enum Line {
     Original,
     Retrained,
-    Method(MethodName),
+    Method(Method),
 }
 
 impl Line {
@@ -74,10 +75,7 @@ impl Line {
         match self {
             Self::Original => "original".into(),
             Self::Retrained => "retrained".into(),
-            Self::Method(method) => {
-                let name = serde_json::to_value(method).expect("a name");
-                name.as_str().unwrap_or_default().to_string()
-            }
+            Self::Method(method) => method.name().into(),
         }
     }
 }
@@ -316,8 +314,12 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
     let mut neighbors = 0;
     for run in &missing {
         if let Line::Method(method) = run.line {
-            let unlearning = Task {
+            let recipe = Layer {
                 method: Some(method),
+                ..Layer::default()
+            };
+            let unlearning = Task {
+                recipe,
                 ..unlearn_args(args, &forget[run.forget], &args.out)
             };
             neighbors = neighbors.max(neighbors_of_one(&data, &unlearning)?);
@@ -505,9 +507,9 @@ fn once_each(
 /// Neighbors that one unlearning run looks for; 0 where it looks for none.
 fn neighbors_of_one(data: &Dataset, args: &Task) -> Result<usize, Failure> {
     let shape = data.shape();
-    let settings = Settings::resolve(args, shape.height, shape.width)?;
+    let settings = settings::resolve(args, shape.height, shape.width)?;
     Ok(match settings.neighbors {
-        Neighbors::Nearest(k) if settings.method.objective().draws().neighbors => k,
+        Neighbors::Nearest(k) if settings.objective().draws().neighbors => k,
         _ => 0,
     })
 }
@@ -647,7 +649,7 @@ impl Comparison<'_> {
         let settings = match &unlearning {
             Some(unlearning) => {
                 let shape = self.data.shape();
-                json!(Settings::resolve(unlearning, shape.height, shape.width)?)
+                json!(settings::resolve(unlearning, shape.height, shape.width)?)
             }
             None => Value::Null,
         };
@@ -770,11 +772,15 @@ impl Comparison<'_> {
         Ok(seconds)
     }
 
-    fn unlearn_args(&self, run: &Run, method: MethodName) -> Task {
+    fn unlearn_args(&self, run: &Run, method: Method) -> Task {
         let out = self.args.out.join("models").join(run.name());
-        Task {
+        let recipe = Layer {
             method: Some(method),
             seed: Some(run.seed),
+            ..Layer::default()
+        };
+        Task {
+            recipe,
             ..unlearn_args(self.args, &self.forget[run.forget], &out)
         }
     }
@@ -830,13 +836,12 @@ fn needs_of_one(
     copied: u64,
 ) -> Result<Needs, Failure> {
     let shape = data.shape();
-    let settings = Settings::resolve(args, shape.height, shape.width)?;
-    let draws = settings.method.objective().draws();
+    let settings = settings::resolve(args, shape.height, shape.width)?;
     let training = Training {
         size: [shape.height, shape.width],
         batch_size: settings.batch_size,
         ema: false,
-        two_gradients: draws.uniform || draws.mixture.is_some(),
+        two_gradients: settings.objective().two_gradients(),
         rank: None,
         images: data.len(),
         texts: match args.captions {

@@ -7,7 +7,7 @@ use retrack_networks::conditional::Captioned;
 use retrack_networks::parameters;
 use retrack_networks::process::Process;
 use retrack_unlearn::batch::{Batch, Candidates, Draws, Noised};
-use retrack_unlearn::objective::{Method, Pass, Sums};
+use retrack_unlearn::objective::{Objective, Pass, Sums};
 
 use super::tensors::{self, Tensors};
 use crate::args::GradientArgs;
@@ -15,7 +15,6 @@ use retrack_study::failure::Failure;
 use retrack_study::folders::{new_file_beside, outside};
 use retrack_study::latent::{self, Network};
 use retrack_study::machine;
-use retrack_study::names::MethodName;
 
 pub fn run(args: &GradientArgs) -> Result<(), Failure> {
     new_file_beside(&args.output, &args.input, args.force)?;
@@ -50,7 +49,7 @@ pub fn run(args: &GradientArgs) -> Result<(), Failure> {
             )?;
             let process = opened.scheduler.process();
             let input = Tensors::read(&args.input)?;
-            let texts = Texts::read(&input, &method(args)?.objective().draws())?;
+            let texts = Texts::read(&input, &objective(args)?.draws())?;
             let labels = |stream: &str, images| texts.labels(&input, stream, images).map(Some);
             let batch = batch(args, &input, &*process, &labels)?;
             let states = TensorData::new(texts.states.clone(), texts.shape);
@@ -131,7 +130,7 @@ fn batch(
     process: &dyn Process,
     labels: Labels,
 ) -> Result<Batch<'static>, Failure> {
-    let draws = method(args)?.objective().draws();
+    let draws = objective(args)?.draws();
     let noised = |stream: &str| noised(input, stream, process, labels);
     let forget = draws.forget.then(|| noised("forget")).transpose()?;
     let retain = draws.retain.then(|| noised("retain")).transpose()?;
@@ -188,7 +187,7 @@ fn write(
     device: &Device,
     batch: &Batch,
 ) -> Result<(), Failure> {
-    let objective = method(args)?.objective();
+    let objective = objective(args)?;
     let pass = Pass {
         network,
         process,
@@ -212,44 +211,20 @@ fn write(
     tensors::write(&args.output, &output)
 }
 
-/// The method with its options, the paper's where none is given.
-fn method(args: &GradientArgs) -> Result<Method, Failure> {
-    let finite = |name: &str, value: Option<f64>| match value {
-        Some(value) if !value.is_finite() => Err(Failure::input(format!(
-            "--{name} is {value}; give a number"
-        ))),
-        value => Ok(value),
-    };
-    let lambda = finite("lambda", args.lambda)?;
-    let rescale = finite("rescale", args.rescale)?;
-    let eta = finite("eta", args.eta)?;
-    let mut method: Method = to_default(args.method);
-    match &mut method {
-        Method::Retrack { lambda: own } => *own = lambda.unwrap_or(*own),
-        Method::Erasediff { eta: own } => *own = eta.unwrap_or(*own),
-        Method::Siss {
-            lambda: own,
-            rescale: length,
-        } => {
-            *own = lambda.unwrap_or(*own);
-            *length = rescale.unwrap_or(*length);
+/// The method's objective with the strengths that are given, the paper's where none is.
+fn objective(args: &GradientArgs) -> Result<Box<dyn Objective>, Failure> {
+    let method = args.method;
+    let mut strengths = method.defaults();
+    for (name, value) in args.strengths.iter() {
+        if !value.is_finite() {
+            return Err(Failure::input(format!(
+                "--{name} is {value}; give a number"
+            )));
         }
-        Method::Finetune | Method::Neggrad => {}
+        strengths.set(name, value);
     }
-    method.check().map_err(Failure::input)?;
-    Ok(method)
-}
-
-/// The method with the paper's options.
-fn to_default(name: MethodName) -> Method {
-    let name = match name {
-        MethodName::Retrack => "retrack",
-        MethodName::Finetune => "finetune",
-        MethodName::Neggrad => "neggrad",
-        MethodName::Erasediff => "erasediff",
-        MethodName::Siss => "siss",
-    };
-    name.parse().expect("every name is a method's")
+    method.check(&strengths).map_err(Failure::input)?;
+    Ok(method.objective(&strengths))
 }
 
 fn noised(

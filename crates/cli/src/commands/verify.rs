@@ -19,6 +19,8 @@ use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_study::publish;
 use retrack_study::run::{RunFolder, State};
 use retrack_unlearn::images::Images;
+use retrack_unlearn::recipe::Recipe;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args::VerifyArgs;
@@ -33,7 +35,6 @@ use retrack_study::failure::Failure;
 use retrack_study::folders::digests;
 use retrack_study::latent::{self, Opened};
 use retrack_study::reopened::{self, Reopened, WeightFacts};
-use retrack_study::settings::Settings;
 use retrack_study::situation::Situation;
 use retrack_study::source::{DataSource, Reading};
 use retrack_study::task::Task;
@@ -616,7 +617,7 @@ impl Again<'_> {
             return Ok(());
         };
         let config = &report.provenance.configuration;
-        let Some(settings) = Settings::recorded(&config["settings"]) else {
+        let Ok(settings) = Recipe::deserialize(&config["settings"]) else {
             found.differs(format!(
                 "run/{CONTENT}: its configuration has no settings that make sense"
             ));

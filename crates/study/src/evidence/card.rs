@@ -11,13 +11,12 @@ use retrack_checkpoint::folder::Kind;
 use retrack_checkpoint::words::counted;
 use retrack_eval::report::Verdict;
 use retrack_networks::lora;
-use retrack_unlearn::objective::Method;
+use retrack_unlearn::recipe::Recipe;
 use serde_json::Value;
 
 use super::unlearning::Run;
 use crate::failure::Failure;
 use crate::model;
-use crate::settings::Settings;
 
 pub const NAME: &str = "README.md";
 
@@ -33,23 +32,8 @@ const KEPT: [&str; 5] = [
 const LONGEST: u64 = 1 << 20;
 
 /// The method's name in sentences.
-pub fn method_name(settings: &Settings) -> &'static str {
-    match settings.method {
-        Method::Retrack { .. } => "ReTrack",
-        Method::Finetune => "fine-tuning on the retained images",
-        Method::Neggrad => "NegGrad",
-        Method::Erasediff { .. } => "EraseDiff",
-        Method::Siss { .. } => "SISS",
-    }
-}
-
-fn citation(settings: &Settings) -> Option<&'static str> {
-    match settings.method {
-        Method::Retrack { .. } => Some("arXiv:2509.13007 (ReTrack)"),
-        Method::Erasediff { .. } => Some("arXiv:2401.05779 (EraseDiff)"),
-        Method::Siss { .. } => Some("SISS: subtracted importance-sampled scores, ICLR 2025"),
-        Method::Finetune | Method::Neggrad => None,
-    }
+pub fn method_name(settings: &Recipe) -> &'static str {
+    settings.method.about().title
 }
 
 /// Where a base model's card goes, in a folder of these files.
@@ -203,10 +187,8 @@ fn card(run: &Run, base_card: Option<&BaseCard>, verdict: Option<&Verdict>) -> S
         ("seed".into(), settings.seed.to_string()),
         ("retained images".into(), split.retain.len().to_string()),
     ];
-    if let Ok(Value::Object(options)) = serde_json::to_value(settings.method) {
-        let options = options.into_iter().filter(|(_, value)| value.is_number());
-        rows.extend(options.map(|(key, value)| (key, value.to_string())));
-    }
+    let strengths = settings.strengths.iter();
+    rows.extend(strengths.map(|(name, value)| (name.into(), Value::from(value).to_string())));
     if run.neighbors.is_some() {
         let neighbors = serde_json::to_value(settings.neighbors).unwrap_or_default();
         rows.push(("neighbors".into(), neighbors.to_string()));
@@ -253,15 +235,10 @@ fn card(run: &Run, base_card: Option<&BaseCard>, verdict: Option<&Verdict>) -> S
         ));
     }
     text.push_str(&format!("## Use\n\n```python\n{}```\n", script(run)));
-    if let Some(citation) = citation(settings) {
-        text.push_str(&format!("\n## Citation\n\n{citation}\n"));
-        if matches!(settings.method, Method::Retrack { .. }) {
-            text.push_str(
-                "\n```bibtex\n@misc{shi2025retrack,\n  title = {ReTrack: Data Unlearning in Diffusion Models through \
-                 Redirecting the Denoising Trajectory},\n  author = {Shi, Qitan and Jin, Cheng and Zhang, Jiawei and Gu, \
-                 Yuantao},\n  eprint = {2509.13007},\n  archivePrefix = {arXiv},\n  \
-                 year = {2025}\n}\n```\n",
-            );
+    if let Some(citation) = settings.method.about().citation {
+        text.push_str(&format!("\n## Citation\n\n{}\n", citation.line));
+        if let Some(bibtex) = citation.bibtex {
+            text.push_str(&format!("\n```bibtex\n{bibtex}\n```\n"));
         }
     }
     text

@@ -17,6 +17,7 @@ use retrack_eval::report::*;
 use retrack_networks::network::Network;
 use retrack_networks::schedule::SchedulerConfig;
 use retrack_unlearn::images::Images;
+use retrack_unlearn::recipe::Recipe;
 use retrack_unlearn::texts::Texts;
 use retrack_unlearn::trainer::Trainer;
 use serde::{Deserialize, Serialize};
@@ -33,13 +34,13 @@ use super::{Private, RowTexts, card, selected};
 use crate::failure::Failure;
 use crate::progress;
 use crate::reopened::{Reopened, WeightFacts};
-use crate::settings::{self, Settings};
+use crate::settings;
 use crate::task::Task;
 
 /// What a run is about.
 pub struct Run<'a> {
     pub args: &'a Task,
-    pub settings: &'a Settings,
+    pub settings: &'a Recipe,
     /// The model's.
     pub folder: &'a ModelFolder,
     pub scheduler: &'a SchedulerConfig,
@@ -432,7 +433,7 @@ impl<'a> Evidence<'a> {
             .iter()
             .filter_map(|event| event["seconds"].as_f64())
             .sum();
-        let draws = settings.method.objective().draws();
+        let draws = settings.objective().draws();
         let streams = usize::from(draws.retain) + usize::from(draws.forget);
         let mut facts = vec![
             Fact::new("Steps", format!("{} in {seconds:.1} s", settings.steps)),

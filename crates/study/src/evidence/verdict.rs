@@ -2,10 +2,9 @@
 
 use retrack_eval::distance::mean;
 use retrack_eval::report::{Outcome, Verdict};
-use retrack_unlearn::objective::Method;
+use retrack_unlearn::recipe::Recipe;
 
 use crate::failure::Failure;
-use crate::settings::Settings;
 use crate::situation::{self, Situation};
 use crate::task::Task;
 
@@ -288,20 +287,15 @@ impl Findings {
 
 impl Advice {
     /// Of an unlearning run.
-    pub fn of_unlearning(args: &Task, settings: &Settings) -> Self {
-        let stronger = match settings.method {
-            Method::Finetune => {
-                "with --method retrack, because fine-tuning alone seldom forgets".to_string()
-            }
-            _ => format!(
+    pub fn of_unlearning(args: &Task, settings: &Recipe) -> Self {
+        let stronger = match settings.objective().draws().forget {
+            true => format!(
                 "with more --steps than {} or a higher --lr than {:e}",
                 settings.steps, settings.learning_rate
             ),
+            false => "with --method retrack, because fine-tuning alone seldom forgets".into(),
         };
-        let softer = match settings.method {
-            Method::Retrack { .. } | Method::Siss { .. } => "fewer steps or a lower lambda",
-            _ => "fewer steps or a lower learning rate",
-        };
+        let gentler = settings.method.about().gentler.unwrap_or("learning rate");
         Self {
             found: format!(
                 "unlearn again {stronger}, into another --out; what stays retained and is nearly a copy teaches the \
@@ -314,7 +308,7 @@ impl Advice {
                 args.model.display()
             ),
             broken: format!("{}.", situation::advice(Situation::Diverged)),
-            softer: softer.into(),
+            softer: format!("fewer steps or a lower {gentler}"),
         }
     }
 

@@ -2,7 +2,10 @@
 
 use retrack_networks::gradients::GradientSet;
 
-use super::{Losses, NotFinite, Objective, Pass, PassError, Sums};
+use super::{
+    About, Citation, Losses, NotFinite, Objective, Parameter, Pass, PassError, Range, Strengths,
+    Sums,
+};
 use crate::batch::{Batch, Draws};
 
 /// g_main + max(eta - <g_main, g_corr> / |g_corr|^2, 0) g_corr
@@ -16,7 +19,34 @@ pub struct EraseDiff {
     pub eta: f64,
 }
 
+const ABOUT: About = About {
+    name: "erasediff",
+    title: "EraseDiff",
+    summary: "Push the forgotten images towards uniform noise (arXiv 2401.05779)",
+    citation: Some(Citation {
+        line: "arXiv:2401.05779 (EraseDiff)",
+        bibtex: None,
+    }),
+    parameters: &[Parameter {
+        name: "eta",
+        default: 1e-3,
+        range: Range::AtLeast(0.0),
+        meaning: "How strongly the forgetting gradient is kept",
+    }],
+    gentler: None,
+};
+
 impl Objective for EraseDiff {
+    fn about() -> &'static About {
+        &ABOUT
+    }
+
+    fn new(strengths: &Strengths) -> Self {
+        Self {
+            eta: strengths["eta"],
+        }
+    }
+
     fn draws(&self) -> Draws {
         Draws {
             retain: true,
@@ -24,6 +54,10 @@ impl Objective for EraseDiff {
             uniform: true,
             ..Draws::default()
         }
+    }
+
+    fn two_gradients(&self) -> bool {
+        true
     }
 
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {

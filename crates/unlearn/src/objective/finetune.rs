@@ -1,13 +1,30 @@
 //! Fine-tuning on the retained images alone (the paper's "Vanilla").
 
-use super::{Losses, Objective, Pass, PassError, Sums};
+use super::{About, Losses, Objective, Pass, PassError, Strengths, Sums};
 use crate::batch::{Batch, Draws};
 
 /// E_retain[ |e_theta - e|^2 ]: the forgotten images fade because nothing repeats them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finetune;
 
+const ABOUT: About = About {
+    name: "finetune",
+    title: "fine-tuning on the retained images",
+    summary: "Train on the retained images alone",
+    citation: None,
+    parameters: &[],
+    gentler: None,
+};
+
 impl Objective for Finetune {
+    fn about() -> &'static About {
+        &ABOUT
+    }
+
+    fn new(_: &Strengths) -> Self {
+        Self
+    }
+
     fn draws(&self) -> Draws {
         Draws {
             retain: true,

@@ -1,232 +1,225 @@
-//! Which method a run uses, as configuration files and the command line name it.
+//! What is known of a method before it runs: what it is called, which numbers it takes, and how its objective is made.
 
+use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{EnumAccess, VariantAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{EraseDiff, Finetune, NegGrad, Objective, ReTrack, Siss};
+use super::{METHODS, Objective, Parameter, Strengths};
+use crate::keys::OneOf;
 
-/// A method with its options. Options that a file leaves out have the paper's values for MNIST with a
-/// T-shirt, the values of [`Method::ALL`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "method", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Method {
-    /// See [`ReTrack`].
-    Retrack {
-        #[serde(default = "retrack_lambda")]
-        lambda: f64,
-    },
-    /// See [`Finetune`].
-    #[serde(deserialize_with = "no_options")]
-    Finetune,
-    /// See [`NegGrad`].
-    #[serde(deserialize_with = "no_options")]
-    Neggrad,
-    /// See [`EraseDiff`].
-    Erasediff {
-        #[serde(default = "erasediff_eta")]
-        eta: f64,
-    },
-    /// See [`Siss`].
-    Siss {
-        #[serde(default = "siss_lambda")]
-        lambda: f64,
-        #[serde(default = "siss_rescale")]
-        rescale: f64,
-    },
+/// What a method says of itself.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct About {
+    /// What files and the command line call it: lowercase letters and digits, different from every other method's.
+    pub name: &'static str,
+    /// What sentences call it.
+    pub title: &'static str,
+    /// What it does, in a few words that start with a capital.
+    pub summary: &'static str,
+    /// Where it was published.
+    pub citation: Option<Citation>,
+    /// The numbers that it is tuned by, in the order in which they are written.
+    pub parameters: &'static [Parameter],
+    /// The one of these that should be lower where a run forgot at the cost of other images; without one, the learning
+    /// rate should.
+    pub gentler: Option<&'static str>,
 }
 
-const fn retrack_lambda() -> f64 {
-    0.005
+/// Where a method was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Citation {
+    /// In one line.
+    pub line: &'static str,
+    /// As an entry of BibTeX.
+    pub bibtex: Option<&'static str>,
 }
 
-const fn erasediff_eta() -> f64 {
-    1e-3
-}
-
-const fn siss_lambda() -> f64 {
-    0.5
-}
-
-const fn siss_rescale() -> f64 {
-    5.0
-}
-
-/// serde lets any key pass beside the tag of a variant without fields.
-fn no_options<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-    #[derive(Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Nothing {}
-    Nothing::deserialize(deserializer).map(|Nothing {}| ())
+/// A kind of objective, as files, the command line and [`Recipe`](crate::recipe::Recipe)s name it.
+///
+/// What is read from a file is one of [`METHODS`]. An objective that is not listed there is used in the same way, by
+/// [`of`](Self::of).
+#[derive(Clone, Copy)]
+pub struct Method {
+    about: fn() -> &'static About,
+    make: fn(&Strengths) -> Box<dyn Objective>,
 }
 
 /// Why a method cannot be used.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum MethodError {
-    #[error("there is no method {name:?}; the methods are {}", Method::names())]
-    Unknown { name: String },
+    /// A name that none of [`METHODS`] has.
+    #[error("there is no method {name:?}; the methods are {}", NAMES.join(", "))]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// A parameter whose value makes no sense.
     #[error("{method}: {option} is {value}, expected {expected}")]
     OutOfRange {
+        /// The method's name.
         method: &'static str,
+        /// The parameter's name.
         option: &'static str,
+        /// Its value.
         value: f64,
-        expected: &'static str,
+        /// Which values make sense, in words.
+        expected: String,
     },
 }
 
+/// The names of [`METHODS`].
+pub(crate) static NAMES: LazyLock<Vec<&'static str>> =
+    LazyLock::new(|| METHODS.iter().map(Method::name).collect());
+
 impl Method {
-    /// Every method, with the paper's options.
-    pub const ALL: [Self; 5] = [
-        Self::Retrack {
-            lambda: retrack_lambda(),
-        },
-        Self::Finetune,
-        Self::Neggrad,
-        Self::Erasediff {
-            eta: erasediff_eta(),
-        },
-        Self::Siss {
-            lambda: siss_lambda(),
-            rescale: siss_rescale(),
-        },
-    ];
+    /// The method of an objective.
+    pub const fn of<O: Objective + 'static>() -> Self {
+        Self {
+            about: O::about,
+            make: |strengths| Box::new(O::new(strengths)),
+        }
+    }
+
+    /// What it says of itself.
+    pub fn about(&self) -> &'static About {
+        (self.about)()
+    }
 
     /// What files and the command line call it.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Retrack { .. } => "retrack",
-            Self::Finetune => "finetune",
-            Self::Neggrad => "neggrad",
-            Self::Erasediff { .. } => "erasediff",
-            Self::Siss { .. } => "siss",
-        }
+        self.about().name
     }
 
-    fn names() -> String {
-        Self::ALL.map(|method| method.name()).join(", ")
+    /// Every parameter at its default.
+    pub fn defaults(&self) -> Strengths {
+        Strengths::defaults(self.about().parameters)
     }
 
-    pub fn objective(&self) -> Box<dyn Objective> {
-        match *self {
-            Self::Retrack { lambda } => Box::new(ReTrack { lambda }),
-            Self::Finetune => Box::new(Finetune),
-            Self::Neggrad => Box::new(NegGrad),
-            Self::Erasediff { eta } => Box::new(EraseDiff { eta }),
-            Self::Siss { lambda, rescale } => Box::new(Siss { lambda, rescale }),
-        }
+    /// Its objective with these strengths.
+    ///
+    /// # Panics
+    /// They lack one of its parameters.
+    pub fn objective(&self, strengths: &Strengths) -> Box<dyn Objective> {
+        (self.make)(strengths)
     }
 
-    /// Whether the options make sense.
+    /// Whether these strengths make sense.
     ///
     /// # Errors
-    /// The first option that does not.
-    pub fn check(&self) -> Result<(), MethodError> {
-        let require = |holds: bool, option, value, expected| {
-            if holds {
-                return Ok(());
-            }
-            Err(MethodError::OutOfRange {
-                method: self.name(),
-                option,
-                value,
-                expected,
-            })
-        };
-        // Written so that a NaN fails.
-        let length = |x: f64| x >= 0.0 && x.is_finite();
-        match *self {
-            Self::Retrack { lambda } => require(
-                (0.0..=1.0).contains(&lambda),
-                "lambda",
-                lambda,
-                "a number from 0 to 1",
-            ),
-            Self::Finetune | Self::Neggrad => Ok(()),
-            Self::Erasediff { eta } => {
-                require(length(eta), "eta", eta, "a number that is 0 or more")
-            }
-            Self::Siss { lambda, rescale } => {
-                // At 0 or 1 the weight of the side that is never drawn has no bound.
-                require(
-                    lambda > 0.0 && lambda < 1.0,
-                    "lambda",
-                    lambda,
-                    "a number between 0 and 1",
-                )?;
-                require(
-                    length(rescale),
-                    "rescale",
-                    rescale,
-                    "a number that is 0 or more",
-                )
+    /// The first one that does not.
+    ///
+    /// # Panics
+    /// They lack one of its parameters.
+    pub fn check(&self, strengths: &Strengths) -> Result<(), MethodError> {
+        for parameter in self.about().parameters {
+            let value = strengths[parameter.name];
+            if !parameter.range.contains(value) {
+                return Err(MethodError::OutOfRange {
+                    method: self.name(),
+                    option: parameter.name,
+                    value,
+                    expected: parameter.range.to_string(),
+                });
             }
         }
+        Ok(())
     }
 }
 
 impl Default for Method {
+    /// The first of [`METHODS`].
     fn default() -> Self {
-        Self::ALL[0]
+        METHODS[0]
+    }
+}
+
+impl PartialEq for Method {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Eq for Method {}
+
+impl fmt::Debug for Method {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
 impl FromStr for Method {
     type Err = MethodError;
 
-    /// A method by its name, with the paper's options.
+    /// The one of [`METHODS`] with this name.
     fn from_str(name: &str) -> Result<Self, MethodError> {
         let unknown = || MethodError::Unknown { name: name.into() };
-        Self::ALL
-            .into_iter()
-            .find(|method| method.name() == name)
-            .ok_or_else(unknown)
+        let found = METHODS.iter().find(|method| method.name() == name);
+        found.copied().ok_or_else(unknown)
+    }
+}
+
+impl Serialize for Method {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// As an enum of the names is read: formats then say which there are, and where another one stands.
+impl<'de> Deserialize<'de> for Method {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+
+        impl<'de> Visitor<'de> for Name {
+            type Value = Method;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("the name of a method")
+            }
+
+            fn visit_enum<A: EnumAccess<'de>>(self, data: A) -> Result<Method, A::Error> {
+                let (name, nothing) = data.variant_seed(OneOf::Variants(&NAMES))?;
+                nothing.unit_variant()?;
+                Ok(name.parse().expect("one of the names"))
+            }
+        }
+
+        deserializer.deserialize_enum("Method", &NAMES, Name)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
 
+    use super::*;
+
     #[test]
-    fn a_name_alone_takes_the_options_of_the_paper() {
-        for method in Method::ALL {
-            let read: Method = serde_json::from_value(json!({"method": method.name()})).unwrap();
+    fn a_name_alone_takes_the_strengths_of_the_paper() {
+        for &method in METHODS {
+            let read: Method = serde_json::from_value(json!(method.name())).unwrap();
             assert_eq!(read, method);
             assert_eq!(method.name().parse(), Ok(method));
-            assert_eq!(method.check(), Ok(()));
+            assert_eq!(method.check(&method.defaults()), Ok(()));
         }
         assert_eq!(Method::default().name(), "retrack");
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
-        let method = Method::Siss {
-            lambda: 0.25,
-            rescale: 500.0,
+    fn names_and_parameters_are_what_files_and_options_can_be_called() {
+        let plain = |name: &str| {
+            let mut letters = name.chars();
+            letters.all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit())
         };
-        let json = serde_json::to_value(method).unwrap();
-        assert_eq!(
-            json,
-            json!({"method": "siss", "lambda": 0.25, "rescale": 500.0})
-        );
-        assert_eq!(serde_json::from_value::<Method>(json).unwrap(), method);
-        let json = serde_json::to_value(Method::Finetune).unwrap();
-        assert_eq!(json, json!({"method": "finetune"}));
-    }
-
-    #[test]
-    fn an_option_of_another_method_is_refused() {
-        for json in [
-            json!({"method": "retrack", "eta": 1.0}),
-            json!({"method": "finetune", "lambda": 0.5}),
-            json!({"method": "neggrad", "rescale": 5.0}),
-        ] {
-            let error = serde_json::from_value::<Method>(json.clone()).unwrap_err();
-            assert!(
-                error.to_string().contains("unknown field"),
-                "{json}: {error}"
-            );
+        for (place, method) in METHODS.iter().enumerate() {
+            let about = method.about();
+            assert!(plain(about.name) && !NAMES[..place].contains(&about.name));
+            let parameters = about.parameters.iter();
+            let names: Vec<&str> = parameters.map(|parameter| parameter.name).collect();
+            assert!(names.iter().all(|name| plain(name)), "{names:?}");
+            assert!(about.gentler.is_none_or(|name| names.contains(&name)));
         }
     }
 
@@ -242,17 +235,19 @@ mod tests {
 
     #[test]
     fn options_out_of_range_are_refused_by_name() {
-        let siss = |lambda, rescale| Method::Siss { lambda, rescale };
-        for (method, option) in [
-            (Method::Retrack { lambda: 1.5 }, "lambda is 1.5"),
-            (Method::Retrack { lambda: f64::NAN }, "lambda is NaN"),
-            (Method::Erasediff { eta: -1.0 }, "eta is -1"),
-            (siss(0.0, 5.0), "lambda is 0"),
-            (siss(1.0, 5.0), "lambda is 1"),
-            (siss(0.5, f64::INFINITY), "rescale is inf"),
+        for (method, option, value, says) in [
+            ("retrack", "lambda", 1.5, "lambda is 1.5"),
+            ("retrack", "lambda", f64::NAN, "lambda is NaN"),
+            ("erasediff", "eta", -1.0, "eta is -1"),
+            ("siss", "lambda", 0.0, "lambda is 0"),
+            ("siss", "lambda", 1.0, "lambda is 1"),
+            ("siss", "rescale", f64::INFINITY, "rescale is inf"),
         ] {
-            let error = method.check().unwrap_err().to_string();
-            assert!(error.contains(option), "{error}");
+            let method: Method = method.parse().unwrap();
+            let mut strengths = method.defaults();
+            assert!(strengths.set(option, value));
+            let error = method.check(&strengths).unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
         }
     }
 }

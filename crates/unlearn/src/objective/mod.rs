@@ -1,4 +1,4 @@
-//! The losses of unlearning. Each file is one method; this one says what a method is.
+//! The losses of unlearning. Each file is one method; this one says what a method is, and which there are.
 
 mod erasediff;
 mod finetune;
@@ -7,6 +7,7 @@ mod neggrad;
 mod redirect;
 mod retrack;
 mod siss;
+mod strengths;
 
 use std::cell::RefCell;
 
@@ -21,15 +22,47 @@ use retrack_data::DataError;
 
 pub use erasediff::EraseDiff;
 pub use finetune::Finetune;
-pub use method::{Method, MethodError};
+pub use method::{About, Citation, Method, MethodError};
 pub use neggrad::NegGrad;
 pub use retrack::ReTrack;
 pub use siss::Siss;
+pub use strengths::{Parameter, Range, Shared, Strengths, parameters};
 
-/// A way to unlearn: which data it draws, what it minimizes, and how its gradients combine.
+pub(crate) use method::NAMES;
+
+/// The methods that files and the command line know, in the order in which these list them; the first one is taken where
+/// none is named.
+pub const METHODS: &[Method] = &[
+    Method::of::<ReTrack>(),
+    Method::of::<Finetune>(),
+    Method::of::<NegGrad>(),
+    Method::of::<EraseDiff>(),
+    Method::of::<Siss>(),
+];
+
+/// A way to unlearn: what it is called, which numbers it takes, which data it draws, what it minimizes, and how its
+/// gradients combine.
+///
+/// An objective that stands in [`METHODS`] is a `--method` of the command line. Any other runs too, in a
+/// [`Trainer`](crate::trainer::Trainer) or as the [`Method::of`] a recipe.
 pub trait Objective: std::fmt::Debug {
+    /// What it is called, and which parameters it has.
+    fn about() -> &'static About
+    where
+        Self: Sized;
+
+    /// The objective with these strengths. They have every parameter of [`about`](Self::about), each in its range.
+    fn new(strengths: &Strengths) -> Self
+    where
+        Self: Sized;
+
     /// Which parts of a batch [`backward`](Self::backward) reads.
     fn draws(&self) -> Draws;
+
+    /// Whether it adds to [`Sums::correction`] too: a second gradient, as large as the network.
+    fn two_gradients(&self) -> bool {
+        false
+    }
 
     /// Adds the gradient of one micro-batch to `sums` and reports its loss.
     ///
@@ -102,7 +135,10 @@ impl Sums {
     }
 
     /// Main gradient and correction of a method that has both.
-    fn both(self) -> (GradientSet, GradientSet) {
+    ///
+    /// # Panics
+    /// One of them is missing.
+    pub fn both(self) -> (GradientSet, GradientSet) {
         let missing = "a step has at least one micro-batch";
         (self.main.expect(missing), self.correction.expect(missing))
     }
@@ -220,7 +256,13 @@ impl Pass<'_> {
 
     /// Mean over images of the squared distance between prediction and `target`, each image's times its
     /// own constant of `weights`. The gradient of `factor` times that is added to `sum`.
-    fn squared_error(
+    ///
+    /// # Shapes
+    /// `target` has that of `images`; `weights` has one number for each image.
+    ///
+    /// # Errors
+    /// Images that do not fit the network.
+    pub fn squared_error(
         &self,
         images: &Noised,
         target: Tensor<4>,

@@ -1,13 +1,30 @@
 //! Gradient ascent on the forgotten images ("NegGrad").
 
-use super::{Losses, Objective, Pass, PassError, Sums};
+use super::{About, Losses, Objective, Pass, PassError, Strengths, Sums};
 use crate::batch::{Batch, Draws};
 
 /// -E_forget[ |e_theta - e|^2 ]: the network unlearns to predict, with nothing that holds the rest in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NegGrad;
 
+const ABOUT: About = About {
+    name: "neggrad",
+    title: "NegGrad",
+    summary: "Ascend the forgotten images' loss",
+    citation: None,
+    parameters: &[],
+    gentler: None,
+};
+
 impl Objective for NegGrad {
+    fn about() -> &'static About {
+        &ABOUT
+    }
+
+    fn new(_: &Strengths) -> Self {
+        Self
+    }
+
     fn draws(&self) -> Draws {
         Draws {
             forget: true,

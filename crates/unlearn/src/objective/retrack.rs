@@ -1,7 +1,9 @@
 //! ReTrack (arXiv 2509.13007): the trajectory of a forgotten image is led to its neighbors.
 
 use super::redirect::{to_all, to_nearest};
-use super::{Losses, Objective, Pass, PassError, Sums};
+use super::{
+    About, Citation, Losses, Objective, Parameter, Pass, PassError, Range, Strengths, Sums,
+};
 use crate::batch::{Batch, Candidates, Draws};
 
 /// lambda E_forget[ sum_k p_k |e_theta(x_t) - v_k|^2 ] + (1 - lambda) E_retain[ |e_theta(x_t) - e|^2 ]
@@ -18,7 +20,42 @@ pub struct ReTrack {
     pub lambda: f64,
 }
 
+const ABOUT: About = About {
+    name: "retrack",
+    title: "ReTrack",
+    summary: "Lead the image's trajectory to its retained neighbors (arXiv 2509.13007)",
+    citation: Some(Citation {
+        line: "arXiv:2509.13007 (ReTrack)",
+        bibtex: Some(
+            "@misc{shi2025retrack,
+  title = {ReTrack: Data Unlearning in Diffusion Models through Redirecting the Denoising Trajectory},
+  author = {Shi, Qitan and Jin, Cheng and Zhang, Jiawei and Gu, Yuantao},
+  eprint = {2509.13007},
+  archivePrefix = {arXiv},
+  year = {2025}
+}",
+        ),
+    }),
+    parameters: &[Parameter {
+        name: "lambda",
+        default: 0.005,
+        range: Range::Closed(0.0, 1.0),
+        meaning: "Weight of forgetting against keeping",
+    }],
+    gentler: Some("lambda"),
+};
+
 impl Objective for ReTrack {
+    fn about() -> &'static About {
+        &ABOUT
+    }
+
+    fn new(strengths: &Strengths) -> Self {
+        Self {
+            lambda: strengths["lambda"],
+        }
+    }
+
     fn draws(&self) -> Draws {
         Draws {
             retain: true,

@@ -3,7 +3,10 @@
 use retrack_networks::gradients::GradientSet;
 use retrack_networks::process::Process;
 
-use super::{Losses, NotFinite, Objective, Pass, PassError, Sums, half_square_excess};
+use super::{
+    About, Citation, Losses, NotFinite, Objective, Parameter, Pass, PassError, Range, Strengths,
+    Sums, half_square_excess,
+};
 use crate::batch::{Batch, Draws, Noised};
 
 /// g_main - (rescale / |g_corr|) g_corr
@@ -24,7 +27,44 @@ pub struct Siss {
     pub rescale: f64,
 }
 
+const ABOUT: About = About {
+    name: "siss",
+    title: "SISS",
+    summary: "Subtracted importance-sampled scores (ICLR 2025)",
+    citation: Some(Citation {
+        line: "SISS: subtracted importance-sampled scores, ICLR 2025",
+        bibtex: None,
+    }),
+    parameters: &[
+        Parameter {
+            name: "lambda",
+            default: 0.5,
+            // At 0 or 1 the weight of the side that is never drawn has no bound.
+            range: Range::Open(0.0, 1.0),
+            meaning: "Weight of forgetting against keeping",
+        },
+        Parameter {
+            name: "rescale",
+            default: 5.0,
+            range: Range::AtLeast(0.0),
+            meaning: "Length of the subtracted gradient",
+        },
+    ],
+    gentler: Some("lambda"),
+};
+
 impl Objective for Siss {
+    fn about() -> &'static About {
+        &ABOUT
+    }
+
+    fn new(strengths: &Strengths) -> Self {
+        Self {
+            lambda: strengths["lambda"],
+            rescale: strengths["rescale"],
+        }
+    }
+
     fn draws(&self) -> Draws {
         Draws {
             retain: true,
@@ -32,6 +72,10 @@ impl Objective for Siss {
             mixture: Some(1.0 - self.lambda),
             ..Draws::default()
         }
+    }
+
+    fn two_gradients(&self) -> bool {
+        true
     }
 
     fn reports_retain(&self) -> bool {

@@ -188,8 +188,8 @@ mod tests {
     use retrack_eval::metrics::named;
     use retrack_eval::score::Score;
     use retrack_study::evaluation::Missing;
-    use retrack_study::names::MethodName;
     use retrack_study::settings::Experiment;
+    use retrack_unlearn::objective::{Method, NegGrad, Siss};
 
     fn outcome(line: &str, seed: u64, nll: Option<f64>) -> Outcome {
         let missing = |reason: &str| Missing {
@@ -239,8 +239,8 @@ mod tests {
         assert_eq!(notes(&outcomes), failed);
         let lines = [
             Line::Original,
-            Line::Method(MethodName::Siss),
-            Line::Method(MethodName::Neggrad),
+            Line::Method(Method::of::<Siss>()),
+            Line::Method(Method::of::<NegGrad>()),
         ];
         let table = table(&lines, &outcomes);
         let cells: Vec<&str> = table.rows.iter().map(|row| row[1].as_str()).collect();
