@@ -147,11 +147,6 @@ impl<'a> Forgotten<'a> {
         self.rows.len()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
-
     /// Each of them: bytes.
     pub fn images(&self) -> impl Iterator<Item = &[u8]> {
         self.pixels.chunks_exact(self.data.shape().bytes())
