@@ -251,15 +251,11 @@ mod tests {
         for preset in presets::preset_names() {
             let preset = Layer::<IgnoredAny>::preset(preset).unwrap();
             for &method in objective::METHODS {
-                let method = Some(method);
                 let typed = Layer {
-                    method,
+                    method: Some(method),
                     ..Layer::default()
                 };
-                assert_eq!(
-                    typed.over(preset.clone()).recipe().unwrap().method,
-                    method.unwrap()
-                );
+                assert_eq!(typed.over(preset.clone()).recipe().unwrap().method, method);
             }
         }
     }
