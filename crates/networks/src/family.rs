@@ -18,9 +18,11 @@ use crate::network::Network;
 type Read = fn(&Value) -> Result<PixelConfig, ConfigError>;
 
 /// Every family. The first one is meant where a configuration names none.
-const FAMILIES: &[(&str, Read)] = &[("UNet2DModel", |json| {
+const FAMILIES: &[(&str, Read)] = &[("UNet2DModel", unet2d)];
+
+fn unet2d(json: &Value) -> Result<PixelConfig, ConfigError> {
     UNet2DConfig::from_json(json).map(PixelConfig::from)
-})];
+}
 
 /// What a family computes, as one configuration describes it.
 pub trait Architecture: fmt::Debug + Send + Sync {
