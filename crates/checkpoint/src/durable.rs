@@ -38,10 +38,10 @@ pub fn write(
     write_then(path, content, || Ok(()))
 }
 
-/// As [`write`], with something to do once the content is durable and before it has its name.
+/// As [`write`](fn@write), with something to do once the content is durable and before it has its name.
 ///
 /// # Errors
-/// As [`write`]; those of `before_named`, after which `path` is as it was too.
+/// As [`write`](fn@write); those of `before_named`, after which `path` is as it was too.
 pub fn write_then(
     path: &Path,
     content: impl FnOnce(&mut dyn Write) -> io::Result<()>,

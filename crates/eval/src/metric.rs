@@ -1,7 +1,7 @@
 //! What a metric is: its names and words, what it needs, and how it measures a model.
 //!
 //! A metric of this crate is a file of [`metrics`](crate::metrics) with two lines in its `mod.rs`, one that names the
-//! file and one of [`METRICS`](crate::metrics::METRICS). From there the command line takes its name and help, README its table, the
+//! file and one of [`METRICS`]. From there the command line takes its name and help, README its table, the
 //! page its words, an experiment its verdict, and the sentence of what was skipped what was lacking.
 
 use std::error::Error;

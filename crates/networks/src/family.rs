@@ -1,7 +1,7 @@
 //! The families of networks that denoise images themselves, by the `_class_name` of their configuration.
 //!
 //! A family is one file: a configuration read from `config.json`, its [`Architecture`], and the network. It is added by its
-//! line in [`FAMILIES`], and in the list of classes that `retrack_checkpoint` reads.
+//! line in `FAMILIES`, and in the list of classes that `retrack_checkpoint` reads.
 
 use std::fmt;
 use std::sync::Arc;

@@ -87,7 +87,7 @@ pub fn prepare(
     })
 }
 
-/// Splits `data` as [`prepare`] does where no neighbors are needed, and finds near copies among the [`LOOKED_FOR`]
+/// Splits `data` as [`prepare`] does where no neighbors are needed, and finds near copies among the `LOOKED_FOR`
 /// nearest retained images of each forgotten one: the price of one search, whatever else a method does with all images.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Low-rank adapters (Hu et al. 2021, arXiv 2106.09685) of attention layers, in the file layout of diffusers and PEFT.
 //!
 //! An adapted weight is W + s B A with W frozen. The file holds, for every adapted layer, `unet.LAYER.lora_A.weight`
-//! (`[rank, in]`) and `unet.LAYER.lora_B.weight` (`[out, rank]`); what s is, [`settings`] says.
+//! (`[rank, in]`) and `unet.LAYER.lora_B.weight` (`[out, rank]`); what s is, `settings` says.
 
 mod python;
 mod remedy;

@@ -2,7 +2,7 @@
 //!
 //! A folder keeps it as `vocab.json` with `merges.txt` or, since transformers 5, as `tokenizer.json`; what pads a short
 //! prompt is in `special_tokens_map.json` and `tokenizer_config.json`. The pieces between (normalization, how words
-//! are cut) are CLIP's and not configurable. Words that were added later, by textual inversion, are in [`added`].
+//! are cut) are CLIP's and not configurable. Words that were added later, by textual inversion, are in `added`.
 
 mod added;
 

@@ -1,4 +1,4 @@
-//! Evidence of what a command did: measured cheaply, put into a [`Report`](retrack_eval::report::Report), written
+//! Evidence of what a command did: measured cheaply, put into a [`Report`], written
 //! beside the results.
 //!
 //! What a forgotten image looks like stays out of it, unless `--show-forgotten` says otherwise: [`Forgotten`] decides
