@@ -87,7 +87,7 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     // Another type is asked for there alone.
     ("checkpoint/src/folder/error.rs", &["unlearn"]),
     (
-        "data/src/published.rs",
+        "data/src/sources/published.rs",
         &["unlearn", "evaluate", "experiment"],
     ),
     (
