@@ -23,6 +23,18 @@ pub enum Speaker {
     Other,
 }
 
+/// Those with advice of their own, by name.
+const SPEAKERS: [(Speaker, &str); 8] = [
+    (Speaker::Train, "train"),
+    (Speaker::Unlearn, "unlearn"),
+    (Speaker::Experiment, "experiment"),
+    (Speaker::Demo, "demo"),
+    (Speaker::Merge, "merge"),
+    (Speaker::Evaluate, "evaluate"),
+    (Speaker::Sample, "sample"),
+    (Speaker::Neighbors, "neighbors"),
+];
+
 static SPEAKER: OnceLock<Speaker> = OnceLock::new();
 
 /// Says once, at the start, which command speaks.
@@ -44,6 +56,23 @@ pub fn speak_for(command: &Command) {
 /// What to do, as the end of a sentence; `None`: in words that fit anywhere.
 pub fn advice(situation: Situation) -> Option<&'static str> {
     advice_of(situation, SPEAKER.get().copied().unwrap_or(Speaker::Other))
+}
+
+/// The option by which a field's value is given.
+pub fn option(field: &str) -> String {
+    match field {
+        "learning_rate" => "--lr".into(),
+        field => format!("--{}", field.replace('_', "-")),
+    }
+}
+
+/// What the command with this name advises; `None`: as above.
+pub fn advice_by(command: &str, situation: Situation) -> Option<&'static str> {
+    let speaker = SPEAKERS.into_iter().find(|(_, name)| *name == command);
+    advice_of(
+        situation,
+        speaker.map_or(Speaker::Other, |(speaker, _)| speaker),
+    )
 }
 
 /// What may have been advised in a situation by the commands that write an unlearning run's report.
@@ -137,6 +166,3 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
     };
     Some(advice)
 }
-
-#[cfg(test)]
-mod tests;

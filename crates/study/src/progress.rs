@@ -54,6 +54,8 @@ pub trait Front: Send + Sync {
     fn place(&self, level: Level, place: Option<String>) -> Option<String>;
     /// What to do in a situation, in words that fit the command that runs, as the end of a sentence.
     fn advice(&self, situation: Situation) -> Option<&'static str>;
+    /// How a value is given whose field has this name, such as `--seeds`.
+    fn called(&self, field: &str) -> String;
 }
 
 static FRONT: OnceLock<Box<dyn Front>> = OnceLock::new();

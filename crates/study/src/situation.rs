@@ -1,5 +1,5 @@
-//! What a user may find themselves in, and what to do about it. A front end knows its own way out ([`crate::progress::Front`]);
-//! the words here fit anywhere.
+//! What a user may find themselves in, and what to do about it. A front end knows its own way out and what it calls things
+//! ([`crate::progress::Front`]); the words here fit anywhere.
 
 use std::path::Path;
 
@@ -53,6 +53,12 @@ pub fn advice(situation: Situation) -> &'static str {
     progress::front()
         .and_then(|front| front.advice(situation))
         .unwrap_or_else(|| situation.advice())
+}
+
+/// What a message calls a value that a user gave, by the name of its field: `seeds` in backticks, or as a front end has it
+/// typed.
+pub fn called(field: &str) -> String {
+    progress::front().map_or_else(|| format!("`{field}`"), |front| front.called(field))
 }
 
 /// What to do where samples need more memory than there is. A single one is as large as the model's `config` says.

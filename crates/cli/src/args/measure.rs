@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use retrack_eval::metric::Metric;
+use retrack_study::measuring::Measuring;
 use retrack_study::names::{DtypeName, SamplerName};
 use retrack_study::source::PromptOptions;
 use retrack_unlearn::objective::Method;
@@ -45,6 +46,21 @@ pub struct ProtocolArgs {
 }
 
 impl ProtocolArgs {
+    /// As it was typed.
+    pub fn measuring(&self, metrics: Option<Vec<&'static dyn Metric>>) -> Measuring {
+        Measuring {
+            metrics,
+            samples: self.samples,
+            threshold: self.threshold,
+            inception: self.inception.clone(),
+            sscd: self.sscd.clone(),
+            clip: self.clip.clone(),
+            controls: self.controls.clone(),
+            controls_split: self.controls_split.clone(),
+            class: self.class,
+        }
+    }
+
     /// The files and folders that it reads, with what each is.
     pub fn inputs(&self) -> [(&'static str, Option<&Path>); 4] {
         [

@@ -38,6 +38,10 @@ impl Front for Terminal {
     fn advice(&self, situation: Situation) -> Option<&'static str> {
         remedy::advice(situation)
     }
+
+    fn called(&self, field: &str) -> String {
+        remedy::option(field)
+    }
 }
 
 /// Prints what a dry run would do.
