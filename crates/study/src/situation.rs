@@ -26,6 +26,12 @@ pub enum Situation {
     NothingToResume,
     /// The output folder holds a run that came to its end.
     NothingLeft,
+    /// The run that is to be verified was interrupted.
+    Unfinished,
+    /// The run in a model's folder was interrupted before it wrote one.
+    NoModelYet,
+    /// A folder holds no run that could be verified.
+    NothingToVerify,
     /// The network has classes and none was named.
     NoClass,
     /// The network has classes and an image has no label.
@@ -55,6 +61,14 @@ pub fn advice(situation: Situation) -> &'static str {
         .unwrap_or_else(|| situation.advice())
 }
 
+/// What may have been advised to whoever had an unlearning run made.
+pub fn advised_by_runs(situation: Situation) -> Vec<&'static str> {
+    match progress::front() {
+        Some(front) => front.advised_by_runs(situation),
+        None => vec![situation.advice()],
+    }
+}
+
 /// What to do where samples need more memory than there is. A single one is as large as the model's `config` says.
 pub fn smaller_samples(count: usize, config: &Path) -> String {
     if count > 1 {
@@ -77,6 +91,8 @@ impl Situation {
             Self::NotEmpty | Self::HoldsInterrupted | Self::NothingToResume | Self::NothingLeft => {
                 "choose another"
             }
+            Self::Unfinished | Self::NoModelYet => "finish it first",
+            Self::NothingToVerify => "give the folder that an unlearning run wrote",
             Self::NoClass => "`retrack sample --class` draws them one class at a time",
             Self::NoLabel => {
                 "give images with labels, such as a Parquet file with a `label` column"

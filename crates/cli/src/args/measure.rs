@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 use retrack_eval::metric::Metric;
 use retrack_study::names::{DtypeName, SamplerName};
 use retrack_study::source::PromptOptions;
+use retrack_study::verify::Verify;
 use retrack_unlearn::objective::Method;
 
 use super::strengths::all_methods;
@@ -260,4 +261,19 @@ pub struct VerifyArgs {
     pub json: bool,
     #[command(flatten)]
     pub machine: MachineArgs,
+}
+
+impl VerifyArgs {
+    /// What the command is to do.
+    pub fn verify(&self) -> Verify {
+        let args = self.clone();
+        Verify {
+            run: args.run,
+            model: args.model,
+            data: args.data,
+            split: args.split,
+            key: args.key,
+            device: args.machine.device,
+        }
+    }
 }
