@@ -111,6 +111,13 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
             "give the folder that `retrack unlearn` wrote (of a demo, its model folder). Runs of `retrack unlearn \
              --no-report` cannot be verified"
         }
+        (Situation::LoneAdapter, _) => {
+            "`retrack merge --model DIR --adapter {} --out DIR` folds it into the model that it was trained for"
+        }
+        (Situation::WeightsAlone, _) => {
+            "give the model's folder (an adapter is for `retrack merge --model DIR --adapter FILE --out DIR`)"
+        }
+        (Situation::MissingTensor, _) => "--help lists the keys",
         (Situation::NoClass, Sample) => "say which with --class",
         (Situation::NoLabel, Evaluate) => {
             "say with --class which one all samples and attempts are of"

@@ -1,6 +1,7 @@
 //! What a user may find themselves in, and what to do about it. A front end knows its own way out ([`crate::progress::Front`]);
 //! the words here fit anywhere.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use retrack_eval::metric::Need;
@@ -32,6 +33,12 @@ pub enum Situation {
     NoModelYet,
     /// A folder holds no run that could be verified.
     NothingToVerify,
+    /// A folder holds an adapter, in the file `{}`, and no model.
+    LoneAdapter,
+    /// A file of weights was given where a model is asked for.
+    WeightsAlone,
+    /// A file of tensors lacks one.
+    MissingTensor,
     /// The network has classes and none was named.
     NoClass,
     /// The network has classes and an image has no label.
@@ -59,6 +66,11 @@ pub fn advice(situation: Situation) -> &'static str {
     progress::front()
         .and_then(|front| front.advice(situation))
         .unwrap_or_else(|| situation.advice())
+}
+
+/// The same, where `{}` in it stands for `what`.
+pub fn advice_on(situation: Situation, what: impl Display) -> String {
+    advice(situation).replace("{}", &what.to_string())
 }
 
 /// What may have been advised to whoever had an unlearning run made.
@@ -93,6 +105,9 @@ impl Situation {
             }
             Self::Unfinished | Self::NoModelYet => "finish it first",
             Self::NothingToVerify => "give the folder that an unlearning run wrote",
+            Self::LoneAdapter => "it belongs to the model that it was trained for",
+            Self::WeightsAlone => "give the model's folder",
+            Self::MissingTensor => "give it",
             Self::NoClass => "`retrack sample --class` draws them one class at a time",
             Self::NoLabel => {
                 "give images with labels, such as a Parquet file with a `label` column"

@@ -10,7 +10,7 @@ use retrack_eval::metric::Need;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 24] = [
+const SITUATIONS: [Situation; 27] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -22,6 +22,9 @@ const SITUATIONS: [Situation; 24] = [
     Situation::Unfinished,
     Situation::NoModelYet,
     Situation::NothingToVerify,
+    Situation::LoneAdapter,
+    Situation::WeightsAlone,
+    Situation::MissingTensor,
     Situation::NoClass,
     Situation::NoLabel,
     Situation::ForeignScheduler,
@@ -52,8 +55,13 @@ const SPEAKERS: [(Speaker, &str); 8] = [
 const SHOWN_BY: &[(&str, &[&str])] = &[
     ("study/src/unlearn_text.rs", &["unlearn"]),
     ("study/src/verify", &["verify"]),
-    ("cli/src/commands/tensors.rs", &["predict", "gradient"]),
-    ("cli/src/commands/bench.rs", &["bench"]),
+    ("study/src/evaluate", &["evaluate"]),
+    ("study/src/tensors/predict.rs", &["predict"]),
+    ("study/src/tensors/gradient.rs", &["gradient"]),
+    ("study/src/tensors", &["predict", "gradient"]),
+    ("study/src/bench.rs", &["bench"]),
+    ("study/src/inspect.rs", &["inspect"]),
+    ("study/src/sample.rs", &["sample"]),
     ("cli/src/metric_words.rs", &["evaluate", "experiment"]),
     ("study/src/evaluation", &["evaluate", "experiment"]),
     ("study/src/evidence/comparison.rs", &["evaluate"]),
