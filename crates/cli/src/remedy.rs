@@ -118,10 +118,12 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
             "give the model's folder (an adapter is for `retrack merge --model DIR --adapter FILE --out DIR`)"
         }
         (Situation::MissingTensor, _) => "--help lists the keys",
-        (Situation::FixedTypes, _) => {
+        (Situation::FixedTypes, Unlearn | Merge | Experiment) => {
             "leave --dtype out, or save the model as one .safetensors file first"
         }
-        (Situation::NoSizes, _) => "docs/train.md has an example, and `--arch small` needs no file",
+        (Situation::NoSizes, Train) => {
+            "docs/train.md has an example, and `--arch small` needs no file"
+        }
         (Situation::NothingLooks, _) => {
             "leave it out, and give it to `retrack evaluate` afterwards"
         }

@@ -10,7 +10,7 @@ use retrack_eval::metric::Need;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 29] = [
+const SITUATIONS: [Situation; 30] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -25,6 +25,7 @@ const SITUATIONS: [Situation; 29] = [
     Situation::LoneAdapter,
     Situation::WeightsAlone,
     Situation::MissingTensor,
+    Situation::FixedTypes,
     Situation::NoSizes,
     Situation::NothingLooks,
     Situation::NoClass,
