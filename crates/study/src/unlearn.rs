@@ -25,9 +25,9 @@ use crate::unlearning::{Outcome, Summary, Unlearning, fits, planned, publish, re
 use crate::{interrupt, latent, machine, model, progress, unlearn_text};
 
 /// What is there now, if a signal ends the command.
-pub(crate) fn interrupted_before_the_first_step(args: &Task) {
+pub(crate) fn interrupted_before_the_first_step(resumes: bool) {
     let how = interrupt::how_to_go_on();
-    interrupt::kept(match args.resume {
+    interrupt::kept(match resumes {
         true => format!("the steps that were done before are kept: {how}"),
         false => format!("no step was done: {how}"),
     });
@@ -142,7 +142,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     progress::detail(format_args!("settings {}", config["settings"]));
     let private = key.map(Private::open_or_create).transpose()?;
     let run = RunFolder::begin(&args.out, existing, &config, &planned)?;
-    interrupted_before_the_first_step(args);
+    interrupted_before_the_first_step(args.resume);
     if run.is_moving() {
         publish(&run, &args.out, false)?;
         return Ok(Some(Summary::new(

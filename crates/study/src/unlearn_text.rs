@@ -136,7 +136,7 @@ pub fn unlearn(
     };
     let resumed = (existing == Existing::Resume).then(begin).transpose()?;
     if resumed.is_some() {
-        interrupted_before_the_first_step(args);
+        interrupted_before_the_first_step(args.resume);
     }
     if let Some((run, _)) = resumed.as_ref().filter(|(run, _)| run.is_moving()) {
         publish(run, &args.out, false)?;
@@ -178,7 +178,7 @@ pub fn unlearn(
             (run.started(start), private)
         }
     };
-    interrupted_before_the_first_step(args);
+    interrupted_before_the_first_step(args.resume);
     let about = evidence::Run {
         args,
         settings: &settings,
