@@ -119,8 +119,8 @@ fn open_data(
     let open = |split: Option<String>| {
         let alpha = check.alpha;
         base.open_data(&DataSource {
-            path: path.clone(),
             reading: Reading { split, alpha },
+            ..DataSource::at(&path)
         })
     };
     let recorded = match (&args.split, &check.split) {
