@@ -4,17 +4,13 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use retrack_checkpoint::folder::{Dtype, ModelFolder};
 use serde_json::{Value, json};
 use support::{Folder, decode_base64, events, noise, png};
 
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
-
-fn assets() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets")
-}
 
 /// Copies a model folder with its weights in another element type.
 fn convert(from: &Path, to: &Path, dtype: Dtype) {
