@@ -12,6 +12,7 @@ mod remedy;
 
 use std::process::ExitCode;
 
+use retrack_study::field::Field;
 use retrack_study::interrupt::kept;
 use retrack_study::settings;
 use retrack_study::situation::Situation;
@@ -50,7 +51,7 @@ pub fn advice(command: &str, situation: Situation) -> Option<&'static str> {
 
 /// The option by which a field's value is given, for the same test.
 #[doc(hidden)]
-pub fn option(field: &str) -> String {
+pub fn option(field: Field) -> String {
     remedy::option(field)
 }
 

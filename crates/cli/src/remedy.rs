@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use retrack_study::field::Field;
 use retrack_study::situation::Situation;
 
 use crate::args::Command;
@@ -58,14 +59,6 @@ pub fn advice(situation: Situation) -> Option<&'static str> {
     advice_of(situation, SPEAKER.get().copied().unwrap_or(Speaker::Other))
 }
 
-/// The option by which a field's value is given.
-pub fn option(field: &str) -> String {
-    match field {
-        "learning_rate" => "--lr".into(),
-        field => format!("--{}", field.replace('_', "-")),
-    }
-}
-
 /// What the command with this name advises; `None`: as above.
 pub fn advice_by(command: &str, situation: Situation) -> Option<&'static str> {
     let speaker = SPEAKERS.into_iter().find(|(_, name)| *name == command);
@@ -80,6 +73,16 @@ pub fn advised_by_runs(situation: Situation) -> Vec<&'static str> {
     [Speaker::Unlearn, Speaker::Demo]
         .map(|speaker| advice_of(situation, speaker).unwrap_or_else(|| situation.advice()))
         .to_vec()
+}
+
+/// The option that sets a field.
+pub fn option(field: Field) -> String {
+    let name = match field {
+        Field::LearningRate => "lr",
+        Field::MustLook => "fail_if_found",
+        field => field.name(),
+    };
+    format!("--{}", name.replace('_', "-"))
 }
 
 /// What a command's options offer; `None` where none of them helps.
@@ -119,6 +122,32 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
         (Situation::NothingToResume, Train | Unlearn) => "leave --resume out",
         (Situation::NothingLeft, Train | Unlearn) => {
             "for another run choose another --out, or give --force to replace this one"
+        }
+        (Situation::Unfinished, _) => {
+            "finish it with `retrack unlearn --resume` and the options that began it"
+        }
+        (Situation::NoModelYet, _) => {
+            "finish it with `retrack unlearn --resume` or `retrack train --resume` and the options that began it"
+        }
+        (Situation::NothingToVerify, _) => {
+            "give the folder that `retrack unlearn` wrote (of a demo, its model folder). Runs of `retrack unlearn \
+             --no-report` cannot be verified"
+        }
+        (Situation::LoneAdapter, _) => {
+            "`retrack merge --model DIR --adapter {} --out DIR` folds it into the model that it was trained for"
+        }
+        (Situation::WeightsAlone, _) => {
+            "give the model's folder (an adapter is for `retrack merge --model DIR --adapter FILE --out DIR`)"
+        }
+        (Situation::MissingTensor, _) => "--help lists the keys",
+        (Situation::FixedTypes, Unlearn | Merge | Experiment) => {
+            "leave --dtype out, or save the model as one .safetensors file first"
+        }
+        (Situation::NoSizes, Train) => {
+            "docs/train.md has an example, and `--arch small` needs no file"
+        }
+        (Situation::NothingLooks, _) => {
+            "leave it out, and give it to `retrack evaluate` afterwards"
         }
         (Situation::NoClass, Sample) => "say which with --class",
         (Situation::NoLabel, Evaluate) => {
@@ -161,6 +190,11 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
         }
         (Situation::BeyondFixedType, Unlearn) => {
             "save the base model as one .safetensors file and start again with --dtype f32, or with a lower --lr"
+        }
+        (Situation::NoClass, _) => "`retrack sample --class` draws them one class at a time",
+        (Situation::ForeignScheduler, _) => "`retrack sample --scheduler` can choose another",
+        (Situation::BeyondHalf | Situation::BeyondItsType | Situation::BeyondFixedType, _) => {
+            "`retrack unlearn --dtype f32` can hold it"
         }
         _ => return None,
     };

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use retrack_cli::{advice, command_line, option};
 use retrack_eval::metric::Need;
+use retrack_study::field::Field;
 use retrack_study::situation::Situation;
 
-const SITUATIONS: [Situation; 21] = [
+const SITUATIONS: [Situation; 30] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -17,6 +18,15 @@ const SITUATIONS: [Situation; 21] = [
     Situation::HoldsInterrupted,
     Situation::NothingToResume,
     Situation::NothingLeft,
+    Situation::Unfinished,
+    Situation::NoModelYet,
+    Situation::NothingToVerify,
+    Situation::LoneAdapter,
+    Situation::WeightsAlone,
+    Situation::MissingTensor,
+    Situation::FixedTypes,
+    Situation::NoSizes,
+    Situation::NothingLooks,
     Situation::NoClass,
     Situation::NoLabel,
     Situation::ForeignScheduler,
@@ -47,8 +57,10 @@ const SPEAKERS: [&str; 8] = [
 /// Files whose messages several commands show, or one that their name does not say. The longest path that fits counts.
 const SHOWN_BY: &[(&str, &[&str])] = &[
     ("study/src/unlearn_text.rs", &["unlearn"]),
-    ("cli/src/commands/tensors.rs", &["predict", "gradient"]),
-    ("cli/src/commands/bench.rs", &["bench"]),
+    ("study/src/tensors/predict.rs", &["predict"]),
+    ("study/src/tensors/gradient.rs", &["gradient"]),
+    ("study/src/tensors", &["predict", "gradient"]),
+    ("study/src/bench.rs", &["bench"]),
     ("cli/src/metric_words.rs", &["evaluate", "experiment"]),
     ("study/src/evaluation", &["evaluate", "experiment"]),
     ("study/src/evidence/comparison.rs", &["evaluate"]),
@@ -82,12 +94,6 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ("study/src/settings.rs", &["unlearn"]),
     // What it says in a report, which only `unlearn` makes of a base that rounds.
     ("study/src/reopened.rs", &["unlearn"]),
-    // Another type is asked for there alone.
-    ("checkpoint/src/folder/error.rs", &["unlearn"]),
-    (
-        "data/src/sources/published.rs",
-        &["unlearn", "evaluate", "experiment"],
-    ),
     (
         "data/src",
         &[
@@ -143,24 +149,52 @@ const DATA: &[&str] = &[
 ];
 
 /// Messages of a file that only some of its commands show, by a part of them.
-const ONLY: [(&str, &[&str]); 11] = [
-    ("--split", DATA),
-    ("--alpha", DATA),
-    // Of a network that takes texts, which `draw` samples from.
-    ("--guidance is", &["sample", "evaluate", "experiment"]),
-    ("give --threshold", &["evaluate", "experiment"]),
-    ("in [experiment]; give it in --config", &["experiment"]),
-    (
-        "choose another folder, or give --force to replace it",
-        &["sample", "evaluate", "demo"],
-    ),
+const ONLY: [(&str, &[&str]); 4] = [
     ("--fail-if-found", &["unlearn", "evaluate", "demo"]),
     ("draw more with a larger --samples", &["evaluate"]),
     ("Without --baseline", &["evaluate"]),
     // It speaks of `retrack unlearn`, which it names.
     ("with this model as its --model", &["unlearn"]),
-    // Adapters are trained there alone.
-    ("--rank", &["unlearn"]),
+];
+
+/// Fields that a file names to some of its commands only.
+const ONLY_FIELDS: &[(&str, Field, &[&str])] = &[
+    ("study/src/model.rs", Field::Split, DATA),
+    ("study/src/model.rs", Field::Alpha, DATA),
+    ("study/src/failure.rs", Field::Split, DATA),
+    (
+        "study/src/failure.rs",
+        Field::ControlsSplit,
+        &["evaluate", "experiment"],
+    ),
+    (
+        "study/src/failure.rs",
+        Field::Threshold,
+        &["evaluate", "experiment"],
+    ),
+    // Of folders that hold no run.
+    (
+        "study/src/failure.rs",
+        Field::Force,
+        &["sample", "evaluate", "demo"],
+    ),
+    (
+        "study/src/samples.rs",
+        Field::Guidance,
+        &["sample", "evaluate", "experiment"],
+    ),
+    (
+        "study/src/failure.rs",
+        Field::Prompt,
+        &["unlearn", "evaluate", "experiment"],
+    ),
+    ("study/src/evaluation", Field::MustLook, &["evaluate"]),
+    ("study/src/settings.rs", Field::Config, &["experiment"]),
+    (
+        "study/src/evidence/verdict.rs",
+        Field::MustLook,
+        &["unlearn", "evaluate", "demo"],
+    ),
 ];
 
 /// The long options of a command and of those below it; `bench step` is one below another.
@@ -260,11 +294,34 @@ fn without_tests(source: &str) -> &str {
     source.split("#[cfg(test)]\nmod").next().unwrap_or_default()
 }
 
-/// The options by which a source file calls fields.
-fn fields(source: &str) -> Vec<String> {
-    let calls = without_tests(source).split("called(\"").skip(1);
-    let names = calls.filter_map(|rest| rest.split('"').next());
-    names.map(option).collect()
+/// The fields that a source file names, outside of comments and tests.
+fn fields(source: &str) -> Vec<Field> {
+    let code = without_tests(source)
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    code.flat_map(|line| line.split("Field::").skip(1))
+        .filter_map(|rest| {
+            let is_name = |letter: &char| letter.is_ascii_alphanumeric();
+            let name: String = rest.chars().take_while(is_name).collect();
+            let mut all = Field::ALL.iter();
+            all.find(|field| format!("{field:?}") == name).copied()
+        })
+        .collect()
+}
+
+/// The commands that show the messages of a file: by its own name, or as [`SHOWN_BY`] says.
+fn shown_by(path: &str) -> Vec<&str> {
+    let by_name = ["cli/src/commands/", "study/src/"]
+        .iter()
+        .find_map(|above| path.strip_prefix(above))
+        .map(|rest| rest.split(['/', '.']).next().unwrap_or_default())
+        .filter(|name| is_command(name) && *name != "bench");
+    if let Some(name) = by_name {
+        return vec![name];
+    }
+    let fits = SHOWN_BY.iter().filter(|(start, _)| path.starts_with(start));
+    let best = fits.max_by_key(|(start, _)| start.len());
+    best.map_or(Vec::new(), |(_, commands)| commands.to_vec())
 }
 
 /// The text literals of a source file, without comments and tests.
@@ -356,25 +413,35 @@ fn messages_name_only_options_of_the_commands_that_show_them() {
     let (mut wrong, mut seen, mut lines) = (Vec::new(), 0, 0);
     for file in files {
         let path = file.strip_prefix(&crates).unwrap().display().to_string();
-        if path == "cli/src/remedy.rs" || path == "cli/src/args.rs" {
+        if path == "cli/src/remedy.rs" || path == "study/src/field.rs" || path == "cli/src/args.rs"
+        {
             continue;
         }
-        let by_name = ["cli/src/commands/", "study/src/"]
-            .iter()
-            .find_map(|above| path.strip_prefix(above))
-            .map(|rest| rest.split(['/', '.']).next().unwrap_or_default())
-            .filter(|name| is_command(name) && *name != "bench");
         let source = fs::read_to_string(&file).unwrap();
-        for text in literals(&source).into_iter().chain(fields(&source)) {
-            let only = ONLY.iter().find(|(part, _)| text.contains(part));
-            let shown: Vec<&str> = match (only, by_name) {
-                (Some((_, commands)), _) => commands.to_vec(),
-                (None, Some(name)) => vec![name],
-                (None, None) => {
-                    let fits = SHOWN_BY.iter().filter(|(start, _)| path.starts_with(start));
-                    let best = fits.max_by_key(|(start, _)| start.len());
-                    best.map_or(Vec::new(), |(_, commands)| commands.to_vec())
+        for field in fields(&source) {
+            seen += 1;
+            let is_only =
+                |(start, of, _): &&(&str, Field, _)| path.starts_with(start) && *of == field;
+            let commands = match ONLY_FIELDS.iter().find(is_only) {
+                Some((_, _, commands)) => commands.to_vec(),
+                None => shown_by(&path),
+            };
+            if commands.is_empty() {
+                wrong.push(format!(
+                    "{path}: which commands show {field:?}? say so in SHOWN_BY"
+                ));
+            }
+            for command in commands {
+                if !options(command).contains(&option(field)) {
+                    wrong.push(format!("{path}: `{command}` has no {field:?}"));
                 }
+            }
+        }
+        for text in literals(&source) {
+            let only = ONLY.iter().find(|(part, _)| text.contains(part));
+            let shown = match only {
+                Some((_, commands)) => commands.to_vec(),
+                None => shown_by(&path),
             };
             for (line, missing) in incomplete(&text) {
                 lines += 1;
@@ -449,6 +516,8 @@ fn help_names_only_options_of_its_command() {
 fn a_scan_sees_what_it_should() {
     let source = "// \"--not-this\"\nlet a = \"give --lr\"; let b = '\"'; let c = r#\"say \"--seed\"\"#;\nlet d = \"x \\\"--out\\\"\";\n\
                   #[cfg(test)]\nmod tests { \"--nor-this\" }";
+    let found = fields("// Field::Model\nif a { Field::Forget } else { Field::Alpha };\n");
+    assert_eq!(found, [Field::Forget, Field::Alpha]);
     let found: Vec<String> = literals(source)
         .iter()
         .flat_map(|text| options_in(text))
@@ -461,10 +530,8 @@ fn a_scan_sees_what_it_should() {
             ("--lr".into(), None)
         ]
     );
-    let called = fields(
-        "let a = called(\"batch_size\"); let b = (called(\"learning_rate\"), called(name));",
-    );
-    assert_eq!(called, ["--batch-size", "--lr"]);
+    let typed: Vec<String> = [Field::BatchSize, Field::LearningRate].map(option).to_vec();
+    assert_eq!(typed, ["--batch-size", "--lr"]);
     let line = "run `retrack evaluate --model {} --samples 9`, not `retrack evaluate --metrics`";
     let found = incomplete(line);
     assert_eq!(found.len(), 1, "{found:?}");

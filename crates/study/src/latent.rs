@@ -15,8 +15,10 @@ use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffu
 
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::names::SamplerName;
 use crate::run::{RunFolder, State};
+use crate::situation::{self, Situation};
 use crate::source::{DataSource, PromptOptions};
 use crate::{model, progress};
 
@@ -58,9 +60,9 @@ pub fn open(path: &Path) -> Result<Opened, Failure> {
 fn unfinished(path: &Path, error: FolderError) -> Failure {
     match RunFolder::state(path) {
         State::Interrupted => Failure::input(format!(
-            "{}: the run there was interrupted and has no model yet; finish it with `retrack unlearn --resume` or \
-             `retrack train --resume` and the options that began it",
-            path.display()
+            "{}: the run there was interrupted and has no model yet; {}",
+            path.display(),
+            situation::advice(Situation::NoModelYet)
         )),
         _ => error.into(),
     }
@@ -90,11 +92,11 @@ impl Opened {
     /// # Errors
     /// Prompts for a model that takes none; none for one that needs them.
     pub fn prompts(&self, typed: &PromptOptions, data: &Path) -> Result<Option<Prompts>, Failure> {
-        match (self.condition(), typed.typed()) {
+        match (self.condition(), typed.given()) {
             (Condition::Text, _) => Ok(Some(Prompts::read(typed, data)?)),
             (_, None) => Ok(None),
-            (_, Some(option)) => Err(Failure::input(format!(
-                "{}: this model takes no text; leave {option} out",
+            (_, Some(field)) => Err(Failure::input(format!(
+                "{}: this model takes no text; leave {field} out",
                 self.folder().root().display()
             ))),
         }
@@ -107,9 +109,10 @@ impl Opened {
     pub fn selection(&self, typed: &[String], data: &Path) -> Result<Vec<String>, Failure> {
         match (self.condition(), typed) {
             (Condition::Text, []) if is_published(data) => Ok(vec![format!("cluster:{MEMORIZED}")]),
-            (_, []) => Err(Failure::input(
-                "--forget is missing; say what to forget: an image file, row:5, rows:10-19, label:10 or @list.txt",
-            )),
+            (_, []) => Err(Failure::input(format!(
+                "{} is missing; say what to forget: an image file, row:5, rows:10-19, label:10 or @list.txt",
+                Field::Forget
+            ))),
             (_, typed) => Ok(typed.to_vec()),
         }
     }

@@ -4,15 +4,19 @@
 //! What is said on the way goes to a [front end](progress::Front).
 
 pub mod arch;
+pub mod bench;
 pub mod choice;
 pub mod delivery;
 pub mod demo;
+pub mod evaluate;
 pub mod evaluation;
 pub mod event_log;
 pub mod evidence;
 pub mod experiment;
 pub mod failure;
+pub mod field;
 pub mod folders;
+pub mod inspect;
 pub mod interrupt;
 pub mod latent;
 pub mod machine;
@@ -26,6 +30,7 @@ pub mod progress;
 pub mod publish;
 pub mod reopened;
 pub mod run;
+pub mod sample;
 pub mod samples;
 pub mod session;
 pub mod settings;
@@ -34,8 +39,10 @@ pub mod source;
 pub mod space;
 pub mod task;
 pub mod tensorboard;
+pub mod tensors;
 pub mod train;
 pub mod training_view;
 pub mod unlearn;
 pub mod unlearn_text;
 pub mod unlearning;
+pub mod verify;

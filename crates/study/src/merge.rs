@@ -12,10 +12,10 @@ use retrack_networks::model::check_size;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::folders::{digests, existing, outside, outside_all};
 use crate::names::DtypeName;
 use crate::run::{BUILDING, Existing, RunFolder};
-use crate::situation::called;
 use crate::unlearning::publish;
 use crate::{interrupt, model, progress, reopened};
 
@@ -111,7 +111,7 @@ fn say_rounded(changes: &Changes, convertible: bool) {
     }
     let share = reopened::percent(changes.rounded_back, changes.moved);
     let way = match convertible {
-        true => format!("; with {} f32 nothing rounds back", called("dtype")),
+        true => format!("; with {} f32 nothing rounds back", Field::Dtype),
         false => String::new(),
     };
     let text = format!(
@@ -135,7 +135,7 @@ fn beyond(error: FolderError, adapter: &Path, convertible: bool) -> Failure {
         return error.into();
     };
     let way = match convertible {
-        true => format!("; give {} f32", called("dtype")),
+        true => format!("; give {} f32", Field::Dtype),
         false => String::new(),
     };
     Failure::input(format!(
@@ -153,7 +153,7 @@ fn adapter_file(asked: &Merge) -> Result<PathBuf, Failure> {
             false => Err(Failure::input(format!(
                 "{}: no such file; name the adapter with {}",
                 own.display(),
-                called("adapter")
+                Field::Adapter
             ))),
         };
     };
@@ -176,7 +176,7 @@ fn adapter_file(asked: &Merge) -> Result<PathBuf, Failure> {
         "{}: a folder without {}; name the adapter's file with {}",
         path.display(),
         lora::FILE_NAME,
-        called("adapter")
+        Field::Adapter
     )))
 }
 

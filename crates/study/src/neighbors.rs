@@ -9,8 +9,8 @@ use retrack_eval::pictures::Grid;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::folders::{new_file_beside, outside};
-use crate::situation::called;
 use crate::source::DataSource;
 use crate::unlearning::report_split;
 use crate::{machine, model, progress};
@@ -51,7 +51,7 @@ pub fn search(asked: &Search) -> Result<Found, Failure> {
     if asked.neighbors == 0 {
         return Err(Failure::input(format!(
             "{} is 0; give at least 1",
-            called("neighbors")
+            Field::Neighbors
         )));
     }
     let source = &asked.data;

@@ -15,6 +15,7 @@ use retrack_networks::schedule::{Sampler, SchedulerKind};
 use retrack_networks::stable_diffusion::StableDiffusion;
 
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::latent::embed;
 use crate::model::{check_denoises, check_images, sampler, to_bytes};
 use crate::situation::{self, Situation};
@@ -143,7 +144,8 @@ impl Samples<'_> {
         let guidance = prompt.guidance;
         if !guidance.is_finite() {
             return Err(Failure::input(format!(
-                "--guidance is {guidance}; give a number"
+                "{} is {guidance}; give a number",
+                Field::Guidance
             )));
         }
         self.warn_of_foreign(model);

@@ -1,6 +1,7 @@
 //! What a user may find themselves in, and what to do about it. A front end knows its own way out and what it calls things
 //! ([`crate::progress::Front`]); the words here fit anywhere.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use retrack_eval::metric::Need;
@@ -26,6 +27,24 @@ pub enum Situation {
     NothingToResume,
     /// The output folder holds a run that came to its end.
     NothingLeft,
+    /// The run that is to be verified was interrupted.
+    Unfinished,
+    /// The run in a model's folder was interrupted before it wrote one.
+    NoModelYet,
+    /// A folder holds no run that could be verified.
+    NothingToVerify,
+    /// A folder holds an adapter, in the file `{}`, and no model.
+    LoneAdapter,
+    /// A file of weights was given where a model is asked for.
+    WeightsAlone,
+    /// A file of tensors lacks one.
+    MissingTensor,
+    /// Weights are to be written in another type, in a form that keeps theirs.
+    FixedTypes,
+    /// A file of a network's configuration does not say how large it is.
+    NoSizes,
+    /// A run was to say whether the image is found no more, and nothing of it looks.
+    NothingLooks,
     /// The network has classes and none was named.
     NoClass,
     /// The network has classes and an image has no label.
@@ -55,10 +74,17 @@ pub fn advice(situation: Situation) -> &'static str {
         .unwrap_or_else(|| situation.advice())
 }
 
-/// What a message calls a value that a user gave, by the name of its field: `seeds` in backticks, or as a front end has it
-/// typed.
-pub fn called(field: &str) -> String {
-    progress::front().map_or_else(|| format!("`{field}`"), |front| front.called(field))
+/// The same, where `{}` in it stands for `what`.
+pub fn advice_on(situation: Situation, what: impl Display) -> String {
+    advice(situation).replace("{}", &what.to_string())
+}
+
+/// What may have been advised to whoever had an unlearning run made.
+pub fn advised_by_runs(situation: Situation) -> Vec<&'static str> {
+    match progress::front() {
+        Some(front) => front.advised_by_runs(situation),
+        None => vec![situation.advice()],
+    }
 }
 
 /// What to do where samples need more memory than there is. A single one is as large as the model's `config` says.
@@ -83,11 +109,19 @@ impl Situation {
             Self::NotEmpty | Self::HoldsInterrupted | Self::NothingToResume | Self::NothingLeft => {
                 "choose another"
             }
-            Self::NoClass => "`retrack sample --class` draws them one class at a time",
+            Self::Unfinished | Self::NoModelYet => "finish it first",
+            Self::NothingToVerify => "give the folder that an unlearning run wrote",
+            Self::LoneAdapter => "it belongs to the model that it was trained for",
+            Self::WeightsAlone => "give the model's folder",
+            Self::MissingTensor => "give it",
+            Self::FixedTypes => "save the model as one .safetensors file first",
+            Self::NoSizes => "one that is built in needs no file",
+            Self::NothingLooks => "evaluate the model afterwards",
+            Self::NoClass => "name one of its classes",
             Self::NoLabel => {
                 "give images with labels, such as a Parquet file with a `label` column"
             }
-            Self::ForeignScheduler => "`retrack sample --scheduler` can choose another",
+            Self::ForeignScheduler => "another can be chosen",
             Self::NearCopy => "it should leave with it if it is the same",
             Self::Transparent => "the model may have seen them otherwise",
             Self::TooManyNeighbors => "ask for fewer",
@@ -96,9 +130,7 @@ impl Situation {
             Self::Lacks(Need::Clip) => "a folder of CLIP was not given",
             Self::Lacks(Need::Inception) => "Inception's weights were not given",
             Self::Lacks(Need::Controls) => "images that the model never saw were not given",
-            Self::BeyondHalf | Self::BeyondItsType | Self::BeyondFixedType => {
-                "`retrack unlearn --dtype f32` can hold it"
-            }
+            Self::BeyondHalf | Self::BeyondItsType | Self::BeyondFixedType => "f32 can hold it",
         }
     }
 }

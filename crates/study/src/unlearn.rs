@@ -13,10 +13,12 @@ use serde_json::{Value, json};
 use crate::delivery::Delivery;
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
 use crate::names::DtypeName;
 use crate::observer::Observer;
 use crate::settings;
+use crate::situation::{self, Situation};
 use crate::space::{Needs, Work};
 use crate::task::Task;
 use crate::unlearning::{Outcome, Summary, Unlearning, fits, planned, publish, report_split};
@@ -38,9 +40,10 @@ pub(crate) fn interrupted_before_the_first_step(resumes: bool) {
 pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summary>, Failure> {
     let existing = existing(args.force, args.resume);
     if args.checkpoint_every == Some(0) {
-        return Err(Failure::input(
-            "--checkpoint-every is 0; give at least 1, or leave it out",
-        ));
+        return Err(Failure::input(format!(
+            "{} is 0; give at least 1, or leave it out",
+            Field::CheckpointEvery
+        )));
     }
     let captions = args.captions.as_deref().and_then(as_path);
     let forget = args.forget.iter().map(|one| ("selection", as_path(one)));
@@ -75,10 +78,11 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     }
     if opened.condition() == Condition::Text {
         if args.must_look {
-            return Err(Failure::input(
-                "--fail-if-found: nothing is drawn of a text-to-image model here; leave it out, and give it to `retrack \
-                 evaluate` afterwards",
-            ));
+            return Err(Failure::input(format!(
+                "{}: nothing is drawn of a text-to-image model here; {}",
+                Field::MustLook,
+                situation::advice(Situation::NothingLooks)
+            )));
         }
         let destination = unlearn_text::Destination {
             existing,
@@ -179,7 +183,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     unlearning.run(network, &delivery, observer).map(Some)
 }
 
-/// Has the weights written as `--dtype` says. Returns the bytes that this takes beyond what they are.
+/// Has the weights written in another type. Returns the bytes that this takes beyond what they are.
 ///
 /// # Errors
 /// Files whose form does not allow it.

@@ -19,6 +19,7 @@ use retrack_unlearn::texts::{Prompts, Texts};
 use crate::delivery::Delivery;
 use crate::evidence::{self, Private};
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::latent::Opened;
 use crate::names::DtypeName;
 use crate::observer::Observer;
@@ -31,20 +32,22 @@ use crate::{latent, model, progress};
 /// Refuses what only text-to-image models take.
 pub fn refuse_texts(args: &Task) -> Result<(), Failure> {
     let texts = [
-        ("--prompt", &args.prompt),
-        ("--forget-prompt", &args.forget_prompt),
-        ("--retain-prompt", &args.retain_prompt),
-        ("--captions", &args.captions),
+        (Field::Prompt, &args.prompt),
+        (Field::ForgetPrompt, &args.forget_prompt),
+        (Field::RetainPrompt, &args.retain_prompt),
+        (Field::Captions, &args.captions),
     ];
     if args.train.is_some() || args.rank.is_some() {
         return Err(Failure::input(format!(
-            "{}: adapters are for text-to-image models; leave --train and --rank out",
-            args.model.display()
+            "{}: adapters are for text-to-image models; leave {} and {} out",
+            args.model.display(),
+            Field::Train,
+            Field::Rank
         )));
     }
-    if let Some((option, _)) = texts.iter().find(|(_, text)| text.is_some()) {
+    if let Some((field, _)) = texts.iter().find(|(_, text)| text.is_some()) {
         return Err(Failure::input(format!(
-            "{}: this model takes no text; leave {option} out",
+            "{}: this model takes no text; leave {field} out",
             args.model.display()
         )));
     }
@@ -78,9 +81,11 @@ pub fn unlearn(
     } = destination;
     let rank = args.adapter_rank().map_err(Failure::input)?;
     if rank.is_some() && !matches!(args.dtype, None | Some(DtypeName::F32)) {
-        return Err(Failure::input(
-            "--dtype: adapters are written in f32; leave it out with --train lora",
-        ));
+        return Err(Failure::input(format!(
+            "{}: adapters are written in f32; leave it out with {} lora",
+            Field::Dtype,
+            Field::Train
+        )));
     }
     if rank.is_none() {
         copied += convert(args.dtype, &mut *opened)?;
@@ -222,13 +227,15 @@ fn read_texts(args: &Task, data: &Dataset, split: &Split) -> Result<Texts, Failu
         },
     };
     Texts::assign(&prompts, split, data.len()).map_err(|missing| {
-        let option = match missing.forgotten {
-            true => "--forget-prompt",
-            false => "--retain-prompt",
+        let own = match missing.forgotten {
+            true => Field::ForgetPrompt,
+            false => Field::RetainPrompt,
         };
         Failure::input(format!(
-            "{} has no prompt; give one for all images with --prompt, one for each with --captions, or {option}",
-            data.name(missing.row)
+            "{} has no prompt; give one for all images with {}, one for each with {}, or {own}",
+            data.name(missing.row),
+            Field::Prompt,
+            Field::Captions
         ))
     })
 }

@@ -24,9 +24,9 @@ pub use self::outcome::{Digits, Outcome};
 use self::side::Side;
 use crate::evidence::{self, Forgotten, Rule};
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::observer::Observer;
 use crate::run::{Existing, RunError, RunFolder};
-use crate::situation::called;
 use crate::source::DataSource;
 use crate::task::Task;
 use crate::train::FILES;
@@ -107,7 +107,7 @@ pub fn run(demo: &Demo, observer: &mut dyn Observer) -> Result<Shown, Failure> {
     if demo.count == 0 {
         return Err(Failure::input(format!(
             "{} is 0; give at least 1",
-            called("count")
+            Field::Count
         )));
     }
     let start = Instant::now();
@@ -219,8 +219,8 @@ fn next(found: Finding, base: &Path, data: &Path) -> String {
         ),
         Finding::Inconclusive => format!(
             "draw more with a larger {}, and {}.",
-            called("count"),
-            called("force")
+            Field::Count,
+            Field::Force
         ),
         _ => String::new(),
     }

@@ -10,9 +10,9 @@ use super::targets::Found;
 use crate::evaluation::{Prompts, Protocol};
 use crate::evidence;
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::folders::digests;
 use crate::latent::{self, Opened};
-use crate::situation::called;
 
 /// Where the digest of the prompts is, which may say whose the forgotten images are.
 const PROMPTS_DIGEST: &str = "prompts_digest";
@@ -75,7 +75,7 @@ fn weights(asked: &Comparison, opened: &Opened) -> Result<Value, Failure> {
             return Err(Failure::input(format!(
                 "{}: not a model of the same kind as {} ({}); give one that was trained alike",
                 path.display(),
-                called("model"),
+                Field::Model,
                 asked.model.display()
             )));
         }

@@ -34,13 +34,14 @@ use self::run::Runs;
 use self::targets::Targets;
 use crate::evaluation::{GUIDANCE, Protocol, once};
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::folders::{as_path, outside_all};
 use crate::latent::{self, Opened};
 use crate::measuring::Measuring;
 use crate::names::DtypeName;
 use crate::observer::Observer;
 use crate::settings::Experiment;
-use crate::situation::{self, Situation, called};
+use crate::situation::{self, Situation};
 use crate::source::{DataSource, PromptOptions};
 use crate::task::Task;
 use crate::unlearn::convert;
@@ -116,10 +117,10 @@ pub fn compare(
     let prompts = prompts.as_ref();
     let protocol = asked.protocol(preset.protocol, &opened, prompts.is_some())?;
     let method = |method: &Method| method.name().to_string();
-    once(&called("methods"), &asked.methods, method)?;
+    once(Field::Methods, &asked.methods, method)?;
     let targets = Targets::choose(asked, preset.forget, &opened, prompts.is_some())?;
     let seeds = asked.seeds.clone().unwrap_or(preset.seeds);
-    once(&called("seeds"), &seeds, u64::to_string)?;
+    once(Field::Seeds, &seeds, u64::to_string)?;
     targets.check()?;
 
     let data = opened.open_data(&asked.data)?;

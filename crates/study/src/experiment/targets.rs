@@ -9,10 +9,10 @@ use super::Comparison;
 use crate::evaluation::once;
 use crate::evidence;
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::latent::Opened;
 use crate::model;
 use crate::settings::Experiment;
-use crate::situation::called;
 
 /// What is to be forgotten, before the data is read.
 pub(super) struct Targets {
@@ -54,7 +54,7 @@ impl Targets {
         };
         let list = match &listed_by {
             Some(source) => format!("`forget` of {source}"),
-            None => called("forget"),
+            None => Field::Forget.to_string(),
         };
         let forget = match asked.forget.as_slice() {
             [] => preset,
@@ -69,7 +69,7 @@ impl Targets {
             return Err(Failure::input(format!(
                 "the preset {} does not say what to forget; give {}, once for each run",
                 asked.preset,
-                called("forget")
+                Field::Forget
             )));
         }
         Ok(Self {
@@ -115,7 +115,7 @@ impl Targets {
             message: format!(
                 "{source} has {selection} as what to forget: {}; give {} for what this data set has, once for each run",
                 error.message,
-                called("forget")
+                Field::Forget
             ),
             ..error
         }

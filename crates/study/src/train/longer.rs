@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::Training;
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::progress;
 use crate::run::{Existing, RunFolder};
-use crate::situation::called;
 
 /// What a run that goes on has of the one that lies in its folder.
 #[derive(Default)]
@@ -48,7 +48,7 @@ impl Longer {
             return Err(Failure::input(format!(
                 "{out}: the run there ended after {steps} steps and its last checkpoint is gone, so that it cannot \
                  go on; leave {} out and choose another output folder",
-                called("resume")
+                Field::Resume
             )));
         };
         // A run that was to take more steps, and was killed after its configuration was written and before its mark, has
@@ -57,7 +57,7 @@ impl Longer {
         if asked.steps <= ended_after {
             return Err(Failure::input(format!(
                 "{out}: the run there ended after {ended_after} steps; give a larger {} to go on from there",
-                called("steps")
+                Field::Steps
             )));
         }
         // Somebody else's file is no damaged checkpoint of this run.
@@ -71,7 +71,7 @@ impl Longer {
             Failure::input(format!(
                 "{error}; the run there ended after {ended_after} steps and its model is whole, but it cannot go on: leave \
                  {} out and choose another output folder",
-                called("resume")
+                Field::Resume
             ))
         })?;
         if ended_after == steps {

@@ -24,11 +24,12 @@ use serde_json::{Value, json};
 use self::longer::{Longer, warmup};
 use crate::arch::Arch;
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::folders::{as_path, existing, outside_all};
 use crate::observer::Observer;
 use crate::run::{Difference, Existing, RunError, RunFolder};
 use crate::session::Session;
-use crate::situation::{self, Situation, called};
+use crate::situation::{self, Situation};
 use crate::source::DataSource;
 use crate::space::{self, Needs, Work};
 use crate::training_view::{self, Plan, TrainingView};
@@ -161,21 +162,21 @@ impl Training {
         if self.steps == 0 || self.batch_size == 0 || self.accumulate == 0 {
             return Err(Failure::input(format!(
                 "{}, {} and {} need at least 1",
-                called("steps"),
-                called("batch_size"),
-                called("accumulate")
+                Field::Steps,
+                Field::BatchSize,
+                Field::Accumulate
             )));
         }
         if self.checkpoint_every == 0 {
             return Err(Failure::input(format!(
                 "{} is 0; give at least 1",
-                called("checkpoint_every")
+                Field::CheckpointEvery
             )));
         }
         if !(self.learning_rate > 0.0 && self.learning_rate.is_finite()) {
             return Err(Failure::input(format!(
                 "{} is {}; give a number above 0",
-                called("learning_rate"),
+                Field::LearningRate,
                 self.learning_rate
             )));
         }
