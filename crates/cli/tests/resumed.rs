@@ -61,15 +61,15 @@ fn collapses(folder: &Folder, out: &str) -> Vec<(Value, Value)> {
 #[cfg(unix)]
 #[test]
 fn a_run_that_is_interrupted_again_and_again_compares_with_its_own_start_and_warns_once() {
-    for (method, collapses_at) in [
-        ("retrack --lambda 1 --lr 5e-4", Some(15)),
-        ("erasediff --eta 50 --lr 3e-4", Some(15)),
-        ("finetune --lr 1e-3", None),
-        ("neggrad --lr 5e-3", Some(5)),
-        ("siss --lr 5e-3", Some(5)),
+    for (method, collapses_at, steps) in [
+        ("retrack --lambda 1 --lr 5e-4", Some(15), 20),
+        ("erasediff --eta 50 --lr 3e-4", Some(15), 20),
+        ("finetune --lr 1e-3", None, 14),
+        ("neggrad --lr 5e-3", Some(5), 14),
+        ("siss --lr 5e-3", Some(5), 14),
     ] {
         let folder = Folder::new();
-        let line = format!("{} --steps 20 --method {method}", shipped());
+        let line = format!("{} --steps {steps} --method {method}", shipped());
         let whole = folder.done(&format!("{line} --out whole"));
         let expected = collapses(&folder, "whole");
         let warned = expected.iter().find(|(_, factor)| factor.is_f64());
@@ -80,9 +80,10 @@ fn a_run_that_is_interrupted_again_and_again_compares_with_its_own_start_and_war
         let parts = format!("{line} --out parts");
         let mut said = vec![stop_after(&folder, &parts, "parts", 2)];
         let resumed = format!("{parts} --resume");
-        for steps in [6, 11, 17] {
-            if steps > recorded(&folder, "parts") {
-                said.push(stop_after(&folder, &resumed, "parts", steps));
+        for stop in [6, 11, 17] {
+            // Some steps are left while it is asked to stop.
+            if stop + 3 <= steps && stop > recorded(&folder, "parts") {
+                said.push(stop_after(&folder, &resumed, "parts", stop));
             }
         }
         said.push(folder.done(&resumed).stderr);

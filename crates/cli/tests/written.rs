@@ -4,17 +4,13 @@
 mod support;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use retrack_checkpoint::folder::{Dtype, ModelFolder};
 use serde_json::{Value, json};
 use support::{Folder, decode_base64, events, noise, png};
 
 const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
-
-fn assets() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets")
-}
 
 /// Copies a model folder with its weights in another element type.
 fn convert(from: &Path, to: &Path, dtype: Dtype) {
@@ -81,20 +77,14 @@ fn agrees(folder: &Folder, out: &str) -> Value {
 
 #[test]
 fn the_page_speaks_of_the_folder_that_was_written_in_f32_f16_and_bf16() {
-    let folder = Folder::new();
-    fs::copy(
-        assets().join("digits.parquet"),
-        folder.path("digits.parquet"),
-    )
-    .unwrap();
-    let run =
-        "--data digits.parquet --forget label:10 --preset demo --steps 3 --batch-size 8 --lr 1e-5";
+    let folder = Folder::with_model_and_photos();
+    let run = format!("{TINY} --steps 3 --lr 1e-5");
     for (name, dtype) in [
         ("F32", Dtype::F32),
         ("F16", Dtype::F16),
         ("BF16", Dtype::BF16),
     ] {
-        convert(&assets().join("base-model"), &folder.path(name), dtype);
+        convert(&folder.path("model"), &folder.path(name), dtype);
         let out = format!("out-{name}");
         let said = folder.done(&format!("unlearn --model {name} {run} --json --out {out}"));
         assert_eq!(dtypes(&folder, &out), [name]);
