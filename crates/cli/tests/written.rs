@@ -78,7 +78,7 @@ fn agrees(folder: &Folder, out: &str) -> Value {
 #[test]
 fn the_page_speaks_of_the_folder_that_was_written_in_f32_f16_and_bf16() {
     let folder = Folder::with_model_and_photos();
-    let run = format!("{TINY} --steps 3 --lr 1e-5");
+    let run = format!("{TINY} --steps 3 --lr 3e-5");
     for (name, dtype) in [
         ("F32", Dtype::F32),
         ("F16", Dtype::F16),
@@ -96,7 +96,7 @@ fn the_page_speaks_of_the_folder_that_was_written_in_f32_f16_and_bf16() {
         let (moved, back) = (number("moved"), number("rounded_back"));
         assert!(moved > number("count") / 2, "{weights}");
         assert_eq!(number("changed"), moved - back, "{weights}");
-        // Three steps of 1e-5 are far below half a step of bf16, at all but the smallest weights.
+        // Three steps of 3e-5 are below half a step of bf16 at all but the smaller weights, and of f16 at few.
         let mostly_lost = 2 * back > moved;
         assert_eq!(mostly_lost, name == "BF16", "{name}: {weights}");
         let notes = report["verdict"]["notes"].to_string();
