@@ -4,9 +4,9 @@ use std::path::Path;
 
 use retrack_data::{modified_prompts, original_prompt};
 use retrack_eval::examined::Drawn;
+use retrack_networks::diffusion::Diffusion;
 use retrack_networks::network::Network;
 use retrack_networks::schedule::SchedulerKind;
-use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::texts;
 
 use super::{Drawing, check_shape, once};
@@ -81,7 +81,7 @@ impl Drawing<'_> {
     pub(super) fn prompts(
         &self,
         prompts: &Prompts,
-        opened: &StableDiffusion,
+        opened: &dyn Diffusion,
         network: &Network,
     ) -> Result<Vec<Drawn>, Failure> {
         let protocol = self.protocol;
