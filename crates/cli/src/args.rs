@@ -15,9 +15,11 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
 use retrack_study::names::{DtypeName, SamplerName};
+use retrack_study::sample::Sample;
+use retrack_study::tensors::{Gradient, Predict};
 use retrack_unlearn::objective::Method;
 
-pub use self::bench::{BenchCommand, BenchNeighborsArgs, BenchNetworkArgs, BenchSampleArgs};
+pub use self::bench::BenchCommand;
 use self::choice::one_of;
 pub use self::command::{command, parse};
 pub use self::data::{DataArgs, ReadingArgs};
@@ -389,4 +391,56 @@ Examples:
 pub struct CompletionsArgs {
     /// Whose script
     pub shell: clap_complete::Shell,
+}
+
+impl SampleArgs {
+    /// What the command is to do.
+    pub fn sample(&self) -> Sample {
+        let args = self.clone();
+        Sample {
+            model: args.model,
+            count: args.count,
+            steps: args.steps,
+            scheduler: args.scheduler,
+            seed: args.seed,
+            batch_size: args.batch_size,
+            class: args.class,
+            prompt: args.prompt,
+            negative_prompt: args.negative_prompt,
+            guidance: args.guidance,
+            out: args.out,
+            force: args.force,
+            device: args.machine.device,
+        }
+    }
+}
+
+impl PredictArgs {
+    /// What the command is to do.
+    pub fn predict(&self) -> Predict {
+        let args = self.clone();
+        Predict {
+            model: args.model,
+            input: args.input,
+            output: args.output,
+            force: args.force,
+            device: args.machine.device,
+        }
+    }
+}
+
+impl GradientArgs {
+    /// What the command is to do.
+    pub fn gradient(&self) -> Gradient {
+        let args = self.clone();
+        Gradient {
+            model: args.model,
+            method: args.method,
+            strengths: args.strengths.iter().collect(),
+            input: args.input,
+            output: args.output,
+            force: args.force,
+            device: args.machine.device,
+        }
+    }
 }

@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use retrack_study::field::Field;
 use retrack_study::situation::Situation;
 
 use crate::args::Command;
@@ -53,6 +54,15 @@ pub fn advised_by_runs(situation: Situation) -> Vec<&'static str> {
         .to_vec()
 }
 
+/// The option that sets a field.
+pub fn option(field: Field) -> String {
+    let name = match field {
+        Field::MustLook => "fail_if_found",
+        field => field.name(),
+    };
+    format!("--{}", name.replace('_', "-"))
+}
+
 /// What a command's options offer; `None` where none of them helps.
 fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
     use Speaker::{Demo, Evaluate, Experiment, Merge, Neighbors, Sample, Train, Unlearn};
@@ -91,6 +101,23 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
         (Situation::NothingLeft, Train | Unlearn) => {
             "for another run choose another --out, or give --force to replace this one"
         }
+        (Situation::Unfinished, _) => {
+            "finish it with `retrack unlearn --resume` and the options that began it"
+        }
+        (Situation::NoModelYet, _) => {
+            "finish it with `retrack unlearn --resume` or `retrack train --resume` and the options that began it"
+        }
+        (Situation::NothingToVerify, _) => {
+            "give the folder that `retrack unlearn` wrote (of a demo, its model folder). Runs of `retrack unlearn \
+             --no-report` cannot be verified"
+        }
+        (Situation::LoneAdapter, _) => {
+            "`retrack merge --model DIR --adapter {} --out DIR` folds it into the model that it was trained for"
+        }
+        (Situation::WeightsAlone, _) => {
+            "give the model's folder (an adapter is for `retrack merge --model DIR --adapter FILE --out DIR`)"
+        }
+        (Situation::MissingTensor, _) => "--help lists the keys",
         (Situation::NoClass, Sample) => "say which with --class",
         (Situation::NoLabel, Evaluate) => {
             "say with --class which one all samples and attempts are of"

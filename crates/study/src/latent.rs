@@ -17,6 +17,7 @@ use crate::evaluation::Prompts;
 use crate::failure::Failure;
 use crate::names::SamplerName;
 use crate::run::{RunFolder, State};
+use crate::situation::{self, Situation};
 use crate::source::{DataSource, PromptOptions};
 use crate::{model, progress};
 
@@ -96,9 +97,9 @@ fn say(model: &Model, wrappings: &[(PathBuf, String)]) {
 fn unfinished(path: &Path, error: FolderError) -> Failure {
     match RunFolder::state(path) {
         State::Interrupted => Failure::input(format!(
-            "{}: the run there was interrupted and has no model yet; finish it with `retrack unlearn --resume` or \
-             `retrack train --resume` and the options that began it",
-            path.display()
+            "{}: the run there was interrupted and has no model yet; {}",
+            path.display(),
+            situation::advice(Situation::NoModelYet)
         )),
         _ => error.into(),
     }

@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::sync::OnceLock;
 
+use crate::field::Field;
 use crate::situation::Situation;
 
 /// How a line is meant.
@@ -54,6 +55,10 @@ pub trait Front: Send + Sync {
     fn place(&self, level: Level, place: Option<String>) -> Option<String>;
     /// What to do in a situation, in words that fit the command that runs, as the end of a sentence.
     fn advice(&self, situation: Situation) -> Option<&'static str>;
+    /// What may have been advised in a situation to whoever had an unlearning run made, whose report holds it.
+    fn advised_by_runs(&self, situation: Situation) -> Vec<&'static str>;
+    /// What a field is called here.
+    fn field(&self, field: Field) -> String;
 }
 
 static FRONT: OnceLock<Box<dyn Front>> = OnceLock::new();

@@ -1,6 +1,7 @@
 //! What a user may find themselves in, and what to do about it. A front end knows its own way out ([`crate::progress::Front`]);
 //! the words here fit anywhere.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use retrack_eval::metric::Need;
@@ -26,6 +27,18 @@ pub enum Situation {
     NothingToResume,
     /// The output folder holds a run that came to its end.
     NothingLeft,
+    /// The run that is to be verified was interrupted.
+    Unfinished,
+    /// The run in a model's folder was interrupted before it wrote one.
+    NoModelYet,
+    /// A folder holds no run that could be verified.
+    NothingToVerify,
+    /// A folder holds an adapter, in the file `{}`, and no model.
+    LoneAdapter,
+    /// A file of weights was given where a model is asked for.
+    WeightsAlone,
+    /// A file of tensors lacks one.
+    MissingTensor,
     /// The network has classes and none was named.
     NoClass,
     /// The network has classes and an image has no label.
@@ -55,6 +68,19 @@ pub fn advice(situation: Situation) -> &'static str {
         .unwrap_or_else(|| situation.advice())
 }
 
+/// The same, where `{}` in it stands for `what`.
+pub fn advice_on(situation: Situation, what: impl Display) -> String {
+    advice(situation).replace("{}", &what.to_string())
+}
+
+/// What may have been advised to whoever had an unlearning run made.
+pub fn advised_by_runs(situation: Situation) -> Vec<&'static str> {
+    match progress::front() {
+        Some(front) => front.advised_by_runs(situation),
+        None => vec![situation.advice()],
+    }
+}
+
 /// What to do where samples need more memory than there is. A single one is as large as the model's `config` says.
 pub fn smaller_samples(count: usize, config: &Path) -> String {
     if count > 1 {
@@ -77,6 +103,11 @@ impl Situation {
             Self::NotEmpty | Self::HoldsInterrupted | Self::NothingToResume | Self::NothingLeft => {
                 "choose another"
             }
+            Self::Unfinished | Self::NoModelYet => "finish it first",
+            Self::NothingToVerify => "give the folder that an unlearning run wrote",
+            Self::LoneAdapter => "it belongs to the model that it was trained for",
+            Self::WeightsAlone => "give the model's folder",
+            Self::MissingTensor => "give it",
             Self::NoClass => "`retrack sample --class` draws them one class at a time",
             Self::NoLabel => {
                 "give images with labels, such as a Parquet file with a `label` column"

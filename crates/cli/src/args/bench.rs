@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
+use retrack_study::bench::{NetworkWork, SearchWork};
 
 use super::{MachineArgs, heading};
 
@@ -68,4 +69,30 @@ pub struct BenchNeighborsArgs {
     /// Threads on the CPU [default: all cores]
     #[arg(long, value_name = "T", help_heading = heading::MACHINE)]
     pub threads: Option<usize>,
+}
+
+impl BenchNetworkArgs {
+    /// What is timed.
+    pub fn work(&self) -> NetworkWork {
+        let args = self.clone();
+        NetworkWork {
+            arch: args.arch,
+            batch_size: args.batch_size,
+            repeat: args.repeat,
+            device: args.machine.device,
+        }
+    }
+}
+
+impl BenchNeighborsArgs {
+    /// What is timed.
+    pub fn work(&self) -> SearchWork {
+        SearchWork {
+            rows: self.rows,
+            bytes: self.bytes,
+            queries: self.queries,
+            neighbors: self.neighbors,
+            repeat: self.repeat,
+        }
+    }
 }

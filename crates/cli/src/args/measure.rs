@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use retrack_eval::metric::Metric;
+use retrack_study::evaluate::Evaluate;
+use retrack_study::measuring::Measuring;
 use retrack_study::names::{DtypeName, SamplerName};
 use retrack_study::source::PromptOptions;
+use retrack_study::verify::Verify;
 use retrack_unlearn::objective::Method;
 
 use super::strengths::all_methods;
@@ -45,6 +48,22 @@ pub struct ProtocolArgs {
 }
 
 impl ProtocolArgs {
+    /// As it was typed, with the metrics.
+    pub fn measuring(&self, metrics: Option<Vec<&'static dyn Metric>>) -> Measuring {
+        let args = self.clone();
+        Measuring {
+            metrics,
+            samples: args.samples,
+            threshold: args.threshold,
+            inception: args.inception,
+            sscd: args.sscd,
+            clip: args.clip,
+            controls: args.controls,
+            controls_split: args.controls_split,
+            class: args.class,
+        }
+    }
+
     /// The files and folders that it reads, with what each is.
     pub fn inputs(&self) -> [(&'static str, Option<&Path>); 4] {
         [
@@ -260,4 +279,42 @@ pub struct VerifyArgs {
     pub json: bool,
     #[command(flatten)]
     pub machine: MachineArgs,
+}
+
+impl EvaluateArgs {
+    /// What the command is to do.
+    pub fn evaluate(&self) -> Evaluate {
+        let args = self.clone();
+        Evaluate {
+            model: args.model,
+            baseline: args.baseline,
+            data: args.data.source(),
+            forget: args.forget,
+            prompts: args.prompts.options(),
+            measuring: args.protocol.measuring(args.metrics),
+            sampling_steps: args.steps,
+            scheduler: args.scheduler,
+            seed: args.seed,
+            out: args.out,
+            show_forgotten: args.show_forgotten,
+            must_look: args.fail_if_found,
+            force: args.force,
+            device: args.machine.device,
+        }
+    }
+}
+
+impl VerifyArgs {
+    /// What the command is to do.
+    pub fn verify(&self) -> Verify {
+        let args = self.clone();
+        Verify {
+            run: args.run,
+            model: args.model,
+            data: args.data,
+            split: args.split,
+            key: args.key,
+            device: args.machine.device,
+        }
+    }
 }

@@ -11,7 +11,6 @@ mod merge;
 mod neighbors;
 mod predict;
 mod sample;
-mod tensors;
 mod train;
 mod unlearn;
 mod verify;

@@ -1,5 +1,6 @@
 //! What a study says, on the terminal.
 
+use retrack_study::field::Field;
 use retrack_study::observer::Observer;
 use retrack_study::progress::{Change, Front, Level, Tone};
 use retrack_study::situation::Situation;
@@ -37,6 +38,14 @@ impl Front for Terminal {
 
     fn advice(&self, situation: Situation) -> Option<&'static str> {
         remedy::advice(situation)
+    }
+
+    fn advised_by_runs(&self, situation: Situation) -> Vec<&'static str> {
+        remedy::advised_by_runs(situation)
+    }
+
+    fn field(&self, field: Field) -> String {
+        remedy::option(field)
     }
 }
 

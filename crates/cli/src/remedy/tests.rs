@@ -10,7 +10,7 @@ use retrack_eval::metric::Need;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 21] = [
+const SITUATIONS: [Situation; 27] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -19,6 +19,12 @@ const SITUATIONS: [Situation; 21] = [
     Situation::HoldsInterrupted,
     Situation::NothingToResume,
     Situation::NothingLeft,
+    Situation::Unfinished,
+    Situation::NoModelYet,
+    Situation::NothingToVerify,
+    Situation::LoneAdapter,
+    Situation::WeightsAlone,
+    Situation::MissingTensor,
     Situation::NoClass,
     Situation::NoLabel,
     Situation::ForeignScheduler,
@@ -48,8 +54,14 @@ const SPEAKERS: [(Speaker, &str); 8] = [
 /// Files whose messages several commands show, or another one than their name says. The longest path that fits counts.
 const SHOWN_BY: &[(&str, &[&str])] = &[
     ("study/src/unlearn_text.rs", &["unlearn"]),
-    ("cli/src/commands/tensors.rs", &["predict", "gradient"]),
-    ("cli/src/commands/bench.rs", &["bench"]),
+    ("study/src/verify", &["verify"]),
+    ("study/src/evaluate", &["evaluate"]),
+    ("study/src/tensors/predict.rs", &["predict"]),
+    ("study/src/tensors/gradient.rs", &["gradient"]),
+    ("study/src/tensors", &["predict", "gradient"]),
+    ("study/src/bench.rs", &["bench"]),
+    ("study/src/inspect.rs", &["inspect"]),
+    ("study/src/sample.rs", &["sample"]),
     ("cli/src/metric_words.rs", &["evaluate", "experiment"]),
     ("study/src/evaluation", &["evaluate", "experiment"]),
     ("study/src/evidence/comparison.rs", &["evaluate"]),
@@ -165,6 +177,9 @@ const ONLY: [(&str, &[&str]); 11] = [
     ("--rank", &["unlearn"]),
 ];
 
+/// Fields that a file names to some of its commands only.
+const ONLY_FIELDS: &[(&str, Field, &[&str])] = &[];
+
 /// The long options of a command and of those below it; `bench step` is one below another.
 fn options(name: &str) -> BTreeSet<String> {
     let mut command = Args::command();
@@ -258,6 +273,36 @@ fn options_in(text: &str) -> Vec<String> {
     found
 }
 
+/// The fields that a source file names, outside of comments and tests.
+fn fields(source: &str) -> Vec<Field> {
+    let source = source.split("#[cfg(test)]\nmod").next().unwrap_or_default();
+    let code = source
+        .lines()
+        .filter(|line| !line.trim_start().starts_with("//"));
+    code.flat_map(|line| line.split("Field::").skip(1))
+        .filter_map(|rest| {
+            let is_name = |letter: &char| letter.is_ascii_alphanumeric();
+            let name: String = rest.chars().take_while(is_name).collect();
+            let mut all = Field::ALL.iter();
+            all.find(|field| format!("{field:?}") == name).copied()
+        })
+        .collect()
+}
+
+/// The commands that show the messages of a file: by its own name, or as [`SHOWN_BY`] says.
+fn shown_by(path: &str) -> Vec<&str> {
+    let by_name = path
+        .strip_prefix("cli/src/commands/")
+        .map(|rest| rest.split(['/', '.']).next().unwrap_or_default())
+        .filter(|name| is_command(name) && *name != "bench");
+    if let Some(name) = by_name {
+        return vec![name];
+    }
+    let fits = SHOWN_BY.iter().filter(|(start, _)| path.starts_with(start));
+    let best = fits.max_by_key(|(start, _)| start.len());
+    best.map_or(Vec::new(), |(_, commands)| commands.to_vec())
+}
+
 /// The text literals of a source file, without comments and tests.
 fn literals(source: &str) -> Vec<String> {
     let source = source.split("#[cfg(test)]\nmod").next().unwrap_or_default();
@@ -347,23 +392,35 @@ fn messages_name_only_options_of_the_commands_that_show_them() {
     let (mut wrong, mut seen, mut lines) = (Vec::new(), 0, 0);
     for file in files {
         let path = file.strip_prefix(&crates).unwrap().display().to_string();
-        if path == "cli/src/remedy.rs" || path == "cli/src/args.rs" {
+        if path == "cli/src/remedy.rs" || path == "study/src/field.rs" || path == "cli/src/args.rs"
+        {
             continue;
         }
-        let by_name = path
-            .strip_prefix("cli/src/commands/")
-            .map(|rest| rest.split(['/', '.']).next().unwrap_or_default())
-            .filter(|name| is_command(name) && *name != "bench");
-        for text in literals(&fs::read_to_string(&file).unwrap()) {
-            let only = ONLY.iter().find(|(part, _)| text.contains(part));
-            let shown: Vec<&str> = match (only, by_name) {
-                (Some((_, commands)), _) => commands.to_vec(),
-                (None, Some(name)) => vec![name],
-                (None, None) => {
-                    let fits = SHOWN_BY.iter().filter(|(start, _)| path.starts_with(start));
-                    let best = fits.max_by_key(|(start, _)| start.len());
-                    best.map_or(Vec::new(), |(_, commands)| commands.to_vec())
+        let source = fs::read_to_string(&file).unwrap();
+        for field in fields(&source) {
+            seen += 1;
+            let is_only =
+                |(start, of, _): &&(&str, Field, _)| path.starts_with(start) && *of == field;
+            let commands = match ONLY_FIELDS.iter().find(is_only) {
+                Some((_, _, commands)) => commands.to_vec(),
+                None => shown_by(&path),
+            };
+            if commands.is_empty() {
+                wrong.push(format!(
+                    "{path}: which commands show {field:?}? say so in SHOWN_BY"
+                ));
+            }
+            for command in commands {
+                if !options(command).contains(&option(field)) {
+                    wrong.push(format!("{path}: `{command}` has no {field:?}"));
                 }
+            }
+        }
+        for text in literals(&source) {
+            let only = ONLY.iter().find(|(part, _)| text.contains(part));
+            let shown = match only {
+                Some((_, commands)) => commands.to_vec(),
+                None => shown_by(&path),
             };
             for (line, missing) in incomplete(&text) {
                 lines += 1;
@@ -438,6 +495,8 @@ fn help_names_only_options_of_its_command() {
 fn a_scan_sees_what_it_should() {
     let source = "// \"--not-this\"\nlet a = \"give --lr\"; let b = '\"'; let c = r#\"say \"--seed\"\"#;\nlet d = \"x \\\"--out\\\"\";\n\
                   #[cfg(test)]\nmod tests { \"--nor-this\" }";
+    let found = fields("// Field::Model\nif a { Field::Forget } else { Field::Alpha };\n");
+    assert_eq!(found, [Field::Forget, Field::Alpha]);
     let found: Vec<String> = literals(source)
         .iter()
         .flat_map(|text| options_in(text))

@@ -1,24 +1,32 @@
-//! Tensors that come from and go to safetensors files, in PyTorch's layout.
+//! Networks and objectives on tensors that come from and go to safetensors files, in PyTorch's layout, for comparison from
+//! outside.
+
+mod gradient;
+mod predict;
 
 use std::path::{Path, PathBuf};
 
 use retrack_checkpoint::files;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use retrack_study::failure::Failure;
-use retrack_study::folders::MADE_BY;
+pub use self::gradient::{Gradient, gradient};
+pub use self::predict::{Predict, predict};
+use crate::failure::Failure;
+use crate::folders::MADE_BY;
+use crate::model;
+use crate::situation::{self, Situation};
 
 /// Tensors of a larger file would not fit beside the network that is to take them.
 const LARGEST: u64 = 64 << 30;
 
 /// The tensors of one input file.
-pub struct Tensors {
+struct Tensors {
     path: PathBuf,
     bytes: Vec<u8>,
 }
 
 impl Tensors {
-    pub fn read(path: &Path) -> Result<Self, Failure> {
+    fn read(path: &Path) -> Result<Self, Failure> {
         let bytes =
             files::read_bounded(path, LARGEST).map_err(|error| Failure::read(path, error))?;
         retrack_checkpoint::folder::check_safetensors_names(&bytes)
@@ -35,20 +43,18 @@ impl Tensors {
         SafeTensors::deserialize(&self.bytes).map_err(|error| self.fail(error))
     }
 
-    pub fn fail(&self, problem: impl std::fmt::Display) -> Failure {
+    fn fail(&self, problem: impl std::fmt::Display) -> Failure {
         Failure::input(format!("{}: {problem}", self.path.display()))
     }
 
-    pub fn has(&self, key: &str) -> Result<bool, Failure> {
+    fn has(&self, key: &str) -> Result<bool, Failure> {
         Ok(self.parsed()?.tensor(key).is_ok())
     }
 
     /// Numbers and shape of `key`, whatever its type.
     fn numbers(&self, key: &str) -> Result<(Vec<f64>, Vec<usize>), Failure> {
         let tensors = self.parsed()?;
-        let view = tensors
-            .tensor(key)
-            .map_err(|_| self.fail(format!("`{key}` is missing; --help lists the keys")))?;
+        let view = tensors.tensor(key).map_err(|_| self.fail(missing(key)))?;
         let data = view.data();
         macro_rules! read {
             ($type:ty) => {{
@@ -73,7 +79,7 @@ impl Tensors {
     }
 
     /// Images `[..., C, H, W]` as `[..., H, W, C]`, with the shape in the file's order.
-    pub fn images(&self, key: &str, dims: usize) -> Result<(Vec<f32>, Vec<usize>), Failure> {
+    fn images(&self, key: &str, dims: usize) -> Result<(Vec<f32>, Vec<usize>), Failure> {
         let (numbers, shape) = self.numbers(key)?;
         if shape.len() != dims || shape.contains(&0) {
             return Err(self.fail(format!(
@@ -88,7 +94,7 @@ impl Tensors {
     }
 
     /// A text encoder's hidden states, `[texts, tokens, width]`.
-    pub fn states(&self, key: &str) -> Result<(Vec<f32>, [usize; 3]), Failure> {
+    fn states(&self, key: &str) -> Result<(Vec<f32>, [usize; 3]), Failure> {
         let (numbers, shape) = self.numbers(key)?;
         match shape[..] {
             [texts, tokens, width] if !shape.contains(&0) => {
@@ -102,7 +108,7 @@ impl Tensors {
     }
 
     /// Whole numbers, one for each of `images`.
-    pub fn integers(&self, key: &str, images: usize) -> Result<Vec<i64>, Failure> {
+    fn integers(&self, key: &str, images: usize) -> Result<Vec<i64>, Failure> {
         let (numbers, shape) = self.numbers(key)?;
         if shape != [images] {
             return Err(self.fail(format!(
@@ -114,6 +120,13 @@ impl Tensors {
         }
         Ok(numbers.into_iter().map(|n| n as i64).collect())
     }
+}
+
+fn missing(key: &str) -> String {
+    format!(
+        "`{key}` is missing; {}",
+        situation::advice(Situation::MissingTensor)
+    )
 }
 
 /// `[images, C, pixels]` to `[images, pixels, C]`.
@@ -128,12 +141,12 @@ fn channel_last(values: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
 }
 
 /// `[images, pixels, C]` to `[images, C, pixels]`.
-pub fn channel_first(values: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
+fn channel_first(values: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
     channel_last(values, pixels, channels)
 }
 
 /// Writes tensors of f32.
-pub fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<(), Failure> {
+fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<(), Failure> {
     let bytes: Vec<Vec<u8>> = tensors
         .iter()
         .map(|(_, _, values)| values.iter().flat_map(|v| v.to_le_bytes()).collect())
@@ -145,5 +158,5 @@ pub fn write(path: &Path, tensors: &[(String, Vec<usize>, Vec<f32>)]) -> Result<
     let (key, value) = MADE_BY;
     let metadata = [(key.into(), value.into())].into();
     let content = safetensors::serialize(views, Some(metadata)).map_err(Failure::failed)?;
-    retrack_study::model::write(path, &content)
+    model::write(path, &content)
 }

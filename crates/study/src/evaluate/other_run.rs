@@ -1,0 +1,85 @@
+//! What an unlearning run recorded beside the model that is measured.
+
+use std::collections::BTreeSet;
+
+use retrack_checkpoint::words::counted;
+use retrack_data::{Dataset, Split};
+use serde_json::{Value, json};
+
+use super::Evaluate;
+use crate::failure::Failure;
+use crate::field::Field;
+use crate::run::RunFolder;
+
+/// What the model's own record, where an unlearning run left one beside it, says otherwise than this command: then
+/// another image is looked for than the one that was forgotten.
+///
+/// # Errors
+/// Images that cannot be read.
+pub(super) fn other_run(
+    args: &Evaluate,
+    data: &Dataset,
+    split: &Split,
+) -> Result<Option<String>, Failure> {
+    let Some((recorded, _)) = RunFolder::recorded(&args.model) else {
+        return Ok(None);
+    };
+    if recorded["command"] != "unlearn" || recorded.get("data_digest").is_none() {
+        return Ok(None);
+    }
+    let record = args.model.join("run").join("config.json");
+    let says = |what: String| Some(format!("{}: {what}", record.display()));
+    let same = recorded["data_digest"] == data.digest()?;
+    let now = json!({"split": args.data.reading.split, "alpha": data.alpha()});
+    for (key, field) in [("split", Field::Split), ("alpha", Field::Alpha)] {
+        if !same && recorded.get(key).is_some_and(|then| *then != now[key]) {
+            let shown = |value: &Value| value.as_str().unwrap_or("none").to_owned();
+            return Ok(says(format!(
+                "this model was unlearned with {field} {}, and is measured with {field} {}: rows and pixels may be \
+                 others",
+                shown(&recorded[key]),
+                shown(&now[key])
+            )));
+        }
+    }
+    if !same {
+        return Ok(says(format!(
+            "this model was unlearned on other images than those of {}: rows may be others",
+            data.path().display()
+        )));
+    }
+    let rows = |key: &str| -> Vec<usize> {
+        serde_json::from_value(recorded[key].clone()).unwrap_or_default()
+    };
+    // Exact copies were forgotten too, whichever was named.
+    let then: BTreeSet<usize> = [rows("forget_rows"), rows("duplicate_rows")]
+        .concat()
+        .into_iter()
+        .collect();
+    let now: BTreeSet<usize> = split
+        .forget
+        .iter()
+        .chain(&split.duplicates)
+        .copied()
+        .collect();
+    if recorded.get("forget_rows").is_none() || then == now {
+        return Ok(None);
+    }
+    let other = now.difference(&then).next();
+    Ok(says(match other {
+        Some(row) => format!(
+            "this model did not forget row {row} of what {} selects",
+            Field::Forget
+        ),
+        None => format!(
+            "this model forgot {} more than {} selects, which {} not looked for",
+            counted(then.len() - now.len(), "image"),
+            Field::Forget,
+            if then.len() - now.len() == 1 {
+                "is"
+            } else {
+                "are"
+            }
+        ),
+    }))
+}

@@ -1,0 +1,243 @@
+//! The scores of a run, measured again on both models as they lie in their folders.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use retrack_checkpoint::folder::ModelFolder;
+use retrack_data::{Dataset, Split};
+use retrack_eval::report::Report;
+use retrack_networks::conditional::Captioned;
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::model::Model;
+use retrack_networks::random::Random;
+use retrack_networks::schedule::SchedulerConfig;
+use retrack_networks::stable_diffusion::StableDiffusion;
+use retrack_unlearn::images::Images;
+use retrack_unlearn::recipe::Recipe;
+use serde::Deserialize;
+
+use super::{Verification, split};
+use crate::evidence::{
+    self, CONTENT, Check, Evidence, Forgotten, Measurement, Probe, RowTexts, read_events,
+};
+use crate::failure::Failure;
+use crate::reopened::{self, Reopened, WeightFacts};
+use crate::situation::{self, Situation};
+use crate::source::DataSource;
+use crate::task::Task;
+use crate::unlearn_text::encode;
+use crate::{latent, model, progress};
+
+/// The scores, measured again on both models as they lie in their folders.
+pub(super) struct Again<'a> {
+    /// As it is called.
+    pub device_name: &'a str,
+    /// Of this version, which would write it again in the same words.
+    pub report: Option<&'a Report>,
+    pub check: &'a Check,
+    /// The model's before.
+    pub folder: &'a ModelFolder,
+    pub data: &'a Dataset,
+    pub out: &'a Path,
+    /// The run's own folder.
+    pub run: &'a Path,
+    pub device: &'a Device,
+}
+
+impl Again<'_> {
+    pub(super) fn image(&self, base: &Model, found: &mut Verification) -> Result<(), Failure> {
+        let written = || reopened::image(base, self.out, None, self.device);
+        let labels = base.config.num_class_embeds.is_some();
+        let measured = [&self.check.forget_rows, &self.check.plan.controls];
+        let measured = measured.into_iter().flatten().copied();
+        // Those beyond the data are reported below.
+        let there: Vec<usize> = measured.filter(|&row| row < self.data.len()).collect();
+        model::check_labels(self.data, &there, &base.config)?;
+        let network = base.network(self.device)?;
+        let scheduler = &base.scheduler;
+        self.measure(
+            &network,
+            written,
+            (self.data, None),
+            scheduler,
+            labels,
+            found,
+        )
+    }
+
+    pub(super) fn text(
+        &self,
+        base: &StableDiffusion,
+        texts: &RowTexts,
+        adapted: bool,
+        found: &mut Verification,
+    ) -> Result<(), Failure> {
+        let mut known: Vec<&str> = Vec::new();
+        let mut of_row = vec![0; self.data.len()];
+        for (&row, text) in texts {
+            let number = known.iter().position(|known| known == text);
+            let number = number.unwrap_or_else(|| {
+                known.push(text);
+                known.len() - 1
+            });
+            if let Some(place) = of_row.get_mut(row) {
+                *place = number as i64;
+            }
+        }
+        let rows: Vec<usize> = texts
+            .keys()
+            .copied()
+            .filter(|&row| row < self.data.len())
+            .collect();
+        let states = latent::embed(base, &known, self.device)?;
+        let random = Random::new(self.check.plan.seed);
+        let latents = encode(base, self.data, &rows, of_row, random, self.device)?;
+        let written = || {
+            let states = states.clone();
+            reopened::conditional(&base.model, self.out, None, adapted, states, self.device)
+        };
+        let network = base
+            .model
+            .network(&self.device.clone().without_autodiff())?;
+        let network = Captioned::new(network, states.clone());
+        let images: (&dyn Images, _) = (&latents, Some(texts));
+        let scheduler = &base.model.scheduler;
+        self.measure(&network, written, images, scheduler, true, found)
+    }
+
+    /// `written`: opens what the run made. A file that was tampered with may be no model any more. `texts`: those that
+    /// the images have, where they need any.
+    fn measure(
+        &self,
+        base: &dyn Denoiser,
+        written: impl FnOnce() -> Result<Reopened, Failure>,
+        (images, texts): (&dyn Images, Option<&RowTexts>),
+        scheduler: &SchedulerConfig,
+        labels: bool,
+        found: &mut Verification,
+    ) -> Result<(), Failure> {
+        let split = split(self.check, self.data)?;
+        let forgotten = Forgotten::new(self.data, &split, self.check.rule())?;
+        let plan = &self.check.plan;
+        if plan.controls.iter().any(|&row| row >= self.data.len()) {
+            found.differs("the controls' rows are not in the data set");
+            return Ok(());
+        }
+        let probe = Probe {
+            plan: plan.clone(),
+            forgotten: &forgotten,
+            images,
+            scheduler,
+            device: self.device.clone().without_autodiff(),
+            labels,
+        };
+        let rows = probe.looked_at().concat();
+        if texts.is_some_and(|texts| rows.iter().any(|row| !texts.contains_key(row))) {
+            found.differs("images were measured whose texts were not kept");
+            return Ok(());
+        }
+        progress::note("measuring the model before again");
+        let stage = progress::stage(1, 2);
+        let before = probe.measure(base)?;
+        drop(stage);
+        found.numbers("before", &self.check.before, &before.numbers);
+        found.measured.before = Some(before.numbers.clone());
+        let after = written().and_then(|written| {
+            progress::note("measuring the model after again");
+            let _stage = progress::stage(2, 2);
+            Ok((probe.measure(&*written.network)?, written.weights))
+        });
+        match after {
+            Ok((after, weights)) => {
+                found.numbers("after", &self.check.after, &after.numbers);
+                found.measured.after = Some(after.numbers.clone());
+                self.weights(&weights, found);
+                found.measured.weights = Some(weights.clone());
+                let text_to_image = texts.is_some();
+                self.page(&split, probe, text_to_image, [before, after], found)?;
+            }
+            Err(failure) if failure.code == 2 => found.differs(failure.message),
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
+    /// Makes the parts of the report again that follow from its numbers and from what both models draw.
+    fn page(
+        &self,
+        split: &Split,
+        probe: Probe,
+        text_to_image: bool,
+        measured: [Measurement; 2],
+        found: &mut Verification,
+    ) -> Result<(), Failure> {
+        let Some(report) = self.report else {
+            return Ok(());
+        };
+        let config = &report.provenance.configuration;
+        let Ok(settings) = Recipe::deserialize(&config["settings"]) else {
+            found.differs(format!(
+                "run/{CONTENT}: its configuration has no settings that make sense"
+            ));
+            return Ok(());
+        };
+        let check = self.check;
+        let shown = ["forgotten", "restored"];
+        let args = Task {
+            show_forgotten: shown.iter().any(|name| report.pictures.contains_key(*name)),
+            ..Task::new(
+                &check.model,
+                &DataSource::at(&check.data),
+                "",
+                self.out,
+                self.device_name,
+            )
+        };
+        let run = evidence::Run {
+            args: &args,
+            settings: &settings,
+            folder: self.folder,
+            scheduler: probe.scheduler,
+            images: probe.images,
+            labels: probe.labels,
+            text_to_image,
+            texts: None,
+            private: None,
+            data: self.data,
+            split,
+            neighbors: None,
+            config,
+        };
+        // What is measured again was compared; the report speaks of what was recorded.
+        let [before, after] = measured;
+        let before = Measurement {
+            numbers: check.before.clone(),
+            ..before
+        };
+        let after = Measurement {
+            numbers: check.after.clone(),
+            ..after
+        };
+        let events = self.run.join("events.jsonl");
+        let events = match events.is_file() {
+            true => read_events(&events)?,
+            false => Vec::new(),
+        };
+        let evidence = Evidence::again(&run, probe, before);
+        let weights = check.weights.as_ref();
+        let advised = situation::advised_by_runs(Situation::Diverged);
+        let differences = evidence.differences(report, &after, weights, &events, &advised)?;
+        found.compared += 1 + report.pictures.len();
+        found.differences.extend(differences);
+        Ok(())
+    }
+
+    fn weights(&self, now: &WeightFacts, found: &mut Verification) {
+        let Some(then) = &self.check.weights else {
+            return;
+        };
+        let count = |of: &WeightFacts| format!("{} of {}", of.changed, of.count);
+        found.equal("weights that are not the base's", &count(then), &count(now));
+        found.equal("the weights' type", &then.dtype, &now.dtype);
+    }
+}

@@ -1,0 +1,217 @@
+//! Computes again what a run's report says, and lists what differs.
+
+mod again;
+mod files;
+mod key;
+mod verification;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use retrack_data::{Dataset, NearCopy, Split};
+use retrack_eval::report::{FORMAT, Report};
+
+use self::again::Again;
+pub use self::verification::{Measured, Verification};
+use crate::evidence::{CONTENT, Check, PAGE};
+use crate::failure::Failure;
+use crate::field::Field;
+use crate::latent::{self, Opened};
+use crate::run::{RunFolder, State};
+use crate::situation::{self, Situation};
+use crate::source::{DataSource, Reading};
+use crate::{interrupt, machine, model, progress};
+
+/// A run, and where what it read is now. `None`: where it was.
+#[derive(Debug, Clone)]
+pub struct Verify {
+    /// What the run wrote.
+    pub run: PathBuf,
+    /// The base model.
+    pub model: Option<PathBuf>,
+    pub data: Option<PathBuf>,
+    /// The split's name in `data`.
+    pub split: Option<String>,
+    /// The run's key.
+    pub key: Option<PathBuf>,
+    /// `cpu`, or `cuda`, `vulkan`, `metal` with an optional `:NUMBER`.
+    pub device: String,
+}
+
+/// Compares a run with its record: its files, its forgotten images, and its scores, measured again.
+///
+/// # Errors
+/// A folder without a run that can be verified, a model or images that cannot be read. What differs is none.
+pub fn verify(args: &Verify) -> Result<Verification, Failure> {
+    interrupt::kept("nothing was changed");
+    let device = machine::device(&args.device)?;
+    let folder = run_folder(&args.run)?;
+    let path = folder.join(CONTENT);
+    let (report, check) = read(&path)?;
+    let out = folder
+        .parent()
+        .filter(|parent| *parent != Path::new(""))
+        .unwrap_or(Path::new("."));
+
+    let input = moved(args.model.as_ref(), &check.model, Field::Model)?;
+    let source = moved(args.data.as_ref(), &check.data, Field::Data)?;
+    let mut found = Verification::of(folder.clone());
+    let version = env!("CARGO_PKG_VERSION");
+    found.equal("version of retrack", &report.version, version);
+    let base = latent::open(&input)?;
+    let data = open_data(args, &base, source, &check)?;
+    files::files(&report, out, &folder, base.folder(), &mut found)?;
+    if report.version == version {
+        let page = fs::read_to_string(folder.join(PAGE)).unwrap_or_default();
+        found.compared += 1;
+        if page != report.html() {
+            found.differs(format!("run/{PAGE}: not the page of run/{CONTENT}"));
+        }
+        files::record(&report, &check, &folder, &mut found)?;
+    }
+    let before = found.differences.len();
+    found.equal("data set's SHA-256", &check.data_digest, &data.digest()?);
+    if found.differences.len() == before {
+        let private = key::key(args.key.as_deref(), out, &folder)?;
+        key::images(&report, &check, &data, private.as_ref(), &mut found)?;
+        let again = Again {
+            device_name: &args.device,
+            report: (report.version == version).then_some(&report),
+            check: &check,
+            folder: base.folder(),
+            data: &data,
+            out,
+            run: &folder,
+            device: &device,
+        };
+        match (base.as_pixels(), base.as_latents()) {
+            (Some(base), _) => again.image(base, &mut found)?,
+            (_, None) => unreachable!("a model is of one of these kinds"),
+            (_, Some(base)) => {
+                let adapted = report
+                    .provenance
+                    .configuration
+                    .get("adapter_rank")
+                    .is_some();
+                match key::texts(&check, private.as_ref(), out)? {
+                    Some(texts) => again.text(base, &texts, adapted, &mut found)?,
+                    None => progress::warn(
+                        "this run, of an earlier version, did not keep its texts: its denoising errors are not \
+                         measured again",
+                    ),
+                }
+            }
+        }
+    } else {
+        progress::warn("with another data set the images and scores are not compared");
+    }
+    Ok(found)
+}
+
+/// Opens the images of the run. Where they were moved, their split may have become a folder of its own: one without
+/// splits is opened as it is, and its digest says whether it is the one.
+fn open_data(
+    args: &Verify,
+    base: &Opened,
+    path: PathBuf,
+    check: &Check,
+) -> Result<Dataset, Failure> {
+    let open = |split: Option<String>| {
+        let alpha = check.alpha;
+        base.open_data(&DataSource {
+            path: path.clone(),
+            reading: Reading { split, alpha },
+        })
+    };
+    let recorded = match (&args.split, &check.split) {
+        (None, Some(recorded)) if args.data.is_some() => recorded,
+        (typed, recorded) => return open(typed.clone().or(recorded.clone())),
+    };
+    open(Some(recorded.clone())).or_else(|failure| {
+        let data = match failure.code {
+            2 => open(None).map_err(|_| failure)?,
+            _ => return Err(failure),
+        };
+        progress::note(format!(
+            "{}: no split \"{recorded}\" there, in which the run's images were; all of it is compared",
+            path.display()
+        ));
+        Ok(data)
+    })
+}
+
+/// The run's own folder, whether it or the model's is given.
+fn run_folder(given: &Path) -> Result<PathBuf, Failure> {
+    let candidates = [given.join("run"), given.to_path_buf()];
+    let found = candidates
+        .into_iter()
+        .find(|folder| folder.join(CONTENT).is_file() && folder.join("config.json").is_file());
+    if found.is_none() && RunFolder::state(given) == State::Interrupted {
+        return Err(Failure::input(format!(
+            "{}: the run there was interrupted; {}",
+            given.display(),
+            situation::advice(Situation::Unfinished)
+        )));
+    }
+    found.ok_or_else(|| {
+        Failure::input(format!(
+            "{}: no unlearning run with a report; {}",
+            given.display(),
+            situation::advice(Situation::NothingToVerify)
+        ))
+    })
+}
+
+fn read(path: &Path) -> Result<(Report, Check), Failure> {
+    let wrong = |why: &dyn std::fmt::Display| {
+        Failure::input(format!(
+            "{}: not a report that can be verified: {why}",
+            path.display()
+        ))
+    };
+    let text = fs::read_to_string(path).map_err(|error| Failure::read(path, error))?;
+    let report: Report = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
+    if report.format != FORMAT {
+        return Err(wrong(&format!(
+            "its format is {}, this version reads {FORMAT}",
+            report.format
+        )));
+    }
+    let check = report
+        .check
+        .clone()
+        .ok_or_else(|| wrong(&"it holds nothing to compute again"))?;
+    let check: Check = serde_json::from_value(check).map_err(|error| wrong(&error))?;
+    let plan = &check.plan;
+    let sane = plan.samples <= 1024
+        && plan.tries <= 1024
+        && plan.draws <= 1024
+        && plan.controls.len() <= 65_536;
+    if !sane || check.forget_rows.is_empty() || plan.batch_size == 0 {
+        return Err(wrong(&"its plan makes no sense"));
+    }
+    Ok((report, check))
+}
+
+/// Where something is now.
+fn moved(given: Option<&PathBuf>, recorded: &Path, field: Field) -> Result<PathBuf, Failure> {
+    match given {
+        Some(path) => Ok(path.clone()),
+        None if recorded.exists() => Ok(recorded.to_path_buf()),
+        None => Err(Failure::input(format!(
+            "{}: not found from here; say with {field} where it is now",
+            recorded.display()
+        ))),
+    }
+}
+
+fn split(check: &Check, data: &Dataset) -> Result<Split, Failure> {
+    let mut split = Split::new(data, &check.forget_rows, model::BUDGET)?;
+    let near = |&row: &usize| NearCopy {
+        row,
+        of: check.forget_rows[0],
+        distance: 0.0,
+    };
+    split.near = check.near_rows.iter().map(near).collect();
+    Ok(split)
+}
