@@ -83,10 +83,7 @@ impl StableDiffusion {
             path: folder.config_path(),
             source: ConfigError::Inconsistent(problem),
         };
-        let (width, states) = (
-            config.cross_attention_dim,
-            text_config.encoder.hidden_size,
-        );
+        let (width, states) = (config.cross_attention_dim, text_config.encoder.hidden_size);
         if width != states {
             return Err(disagree(format!(
                 "`cross_attention_dim` is {width}, but the text encoder's `hidden_size` {states}"

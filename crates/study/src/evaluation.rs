@@ -265,7 +265,7 @@ impl Protocol {
             }
             (Some(_), Some(class)) => Ok(Some(vec![class; rows.len()])),
             (Some(_), None) => {
-                model::check_labels(subject.data, rows, opened.condition())?;
+                model::check_labels(subject.data, rows, &opened.denoiser().config)?;
                 let labels = rows.iter().filter_map(|&row| subject.data.label(row));
                 Ok(Some(labels.collect()))
             }

@@ -112,41 +112,12 @@ impl Opened {
         model::steps(kind, config, wanted)
     }
 
-    /// Opens the data set that this model was, or could have been, trained on.
+    /// See [`open_data`].
     ///
     /// # Errors
     /// What cannot be read, images that the model does not take.
     pub fn open_data(&self, source: &DataSource) -> Result<Dataset, Failure> {
-        let model = self.denoiser();
-        model::check_images(model)?;
-        let path = &source.path;
-        let data = model::open_images(path, &source.reading, Some(self.channels()))?;
-        let shape = data.shape();
-        let [height, width] = [shape.height, shape.width];
-        let found = format!("{}: images of {height} x {width} pixels", path.display());
-        // An autoencoder halves them, and so may the denoiser.
-        let multiple = self.side_multiple();
-        if !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
-            return Err(Failure::input(format!(
-                "{found}; this model takes multiples of {multiple}; crop or resize them first"
-            )));
-        }
-        if let Some([own_height, own_width]) = self.image_size()
-            && [own_height, own_width] != [height, width]
-        {
-            let other = format!("{found}, but the model was made for {own_height} x {own_width}");
-            // What denoises latents is used for other sizes too.
-            match self.latent_factor() {
-                Some(_) => progress::warn(other),
-                None => {
-                    return Err(Failure::input(format!(
-                        "{other}; give the data it was trained on, scaled as it was"
-                    )));
-                }
-            }
-        }
-        model.config.check_size(height, width)?;
-        Ok(data)
+        open_data(&**self, source)
     }
 
     /// What to draw, where it is a text-to-image model.
@@ -179,7 +150,47 @@ impl Opened {
     }
 }
 
+/// Opens the data set that a model was, or could have been, trained on.
+///
+/// # Errors
+/// What cannot be read, images that the model does not take.
+pub fn open_data(opened: &dyn Diffusion, source: &DataSource) -> Result<Dataset, Failure> {
+    let model = opened.denoiser();
+    model::check_images(model)?;
+    let path = &source.path;
+    let data = model::open_images(path, &source.reading, Some(opened.channels()))?;
+    let shape = data.shape();
+    let [height, width] = [shape.height, shape.width];
+    let found = format!("{}: images of {height} x {width} pixels", path.display());
+    // An autoencoder halves them, and so may the denoiser.
+    let multiple = opened.side_multiple();
+    if !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
+        return Err(Failure::input(format!(
+            "{found}; this model takes multiples of {multiple}; crop or resize them first"
+        )));
+    }
+    if let Some([own_height, own_width]) = opened.image_size()
+        && [own_height, own_width] != [height, width]
+    {
+        let other = format!("{found}, but the model was made for {own_height} x {own_width}");
+        // What denoises latents is used for other sizes too.
+        match opened.latent_factor() {
+            Some(_) => progress::warn(other),
+            None => {
+                return Err(Failure::input(format!(
+                    "{other}; give the data it was trained on, scaled as it was"
+                )));
+            }
+        }
+    }
+    model.config.check_size(height, width)?;
+    Ok(data)
+}
+
 /// The caption of each image, and a word where an image has several.
+///
+/// # Errors
+/// Captions that cannot be read.
 pub fn read_captions(data: &Dataset, from: &str) -> Result<Vec<String>, Failure> {
     let captions = captions(data, from)?;
     if captions.several > 0 {

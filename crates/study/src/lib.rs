@@ -5,8 +5,10 @@
 
 pub mod arch;
 pub mod bench;
+pub mod captions;
 pub mod choice;
 pub mod delivery;
+pub mod encoded;
 pub mod evaluate;
 pub mod evaluation;
 pub mod event_log;
@@ -38,6 +40,5 @@ pub mod tensorboard;
 pub mod tensors;
 pub mod training_view;
 pub mod unlearn;
-pub mod unlearn_text;
 pub mod unlearning;
 pub mod verify;

@@ -6,7 +6,6 @@ use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
 use retrack_data::{Alpha, Dataset, OpenOptions, Selection};
 use retrack_eval::images;
-use retrack_networks::diffusion::Condition;
 use retrack_networks::family::PixelConfig;
 use retrack_networks::model::Model;
 use retrack_networks::schedule::{Sampler, ScheduleError, SchedulerConfig, SchedulerKind};
@@ -160,8 +159,8 @@ pub fn check_denoises(config: &PixelConfig, path: &Path) -> Result<(), Failure> 
 }
 
 /// Checks that each of `rows` has a label that a network with classes knows.
-pub fn check_labels(data: &Dataset, rows: &[usize], condition: Condition) -> Result<(), Failure> {
-    match condition.classes() {
+pub fn check_labels(data: &Dataset, rows: &[usize], config: &PixelConfig) -> Result<(), Failure> {
+    match config.condition().classes() {
         Some(classes) => Ok(data.check_labels(rows, classes)?),
         None => Ok(()),
     }

@@ -29,12 +29,12 @@ use crate::progress;
 use crate::progress::{Printed, say};
 use retrack_study::evidence::{self, Findings, Forgotten, Rule, Tally, show_samples};
 use retrack_study::failure::Failure;
-use retrack_study::model;
 use retrack_study::samples::{Of, Samples};
 use retrack_study::source::DataSource;
 use retrack_study::task::Task;
 use retrack_study::unlearn::unlearn;
 use retrack_study::{interrupt, machine};
+use retrack_study::{latent, model};
 use retrack_unlearn::recipe::Layer;
 
 const DIGITS: &[u8] = include_bytes!("../../../../assets/digits.parquet");
@@ -273,7 +273,7 @@ struct Side {
 
 impl Side {
     fn open(path: &Path, device: &Device) -> Result<Self, Failure> {
-        let model = model::open(path)?;
+        let model = latent::open_denoiser(path)?;
         let network = model.network(device)?;
         Ok(Self { model, network })
     }

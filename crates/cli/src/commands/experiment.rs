@@ -523,12 +523,9 @@ fn check_retained(
     neighbors: usize,
 ) -> Result<(), Failure> {
     let enough = |split: &Split| split.retain.len() >= neighbors.max(1);
-    let check_labels = |split: &Split| match opened.as_pixels() {
-        Some(model) => {
-            model::check_labels(data, &split.retain, &model.config)?;
-            model::check_labels(data, &split.forget, &model.config)
-        }
-        None => Ok(()),
+    let check_labels = |split: &Split| {
+        model::check_labels(data, &split.retain, &opened.denoiser().config)?;
+        model::check_labels(data, &split.forget, &opened.denoiser().config)
     };
     // Each run retains at least what all together do: one pass where that is enough.
     let all: BTreeSet<usize> = rows.iter().flatten().copied().collect();

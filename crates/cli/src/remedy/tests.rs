@@ -53,7 +53,7 @@ const SPEAKERS: [(Speaker, &str); 8] = [
 
 /// Files whose messages several commands show, or another one than their name says. The longest path that fits counts.
 const SHOWN_BY: &[(&str, &[&str])] = &[
-    ("study/src/unlearn_text.rs", &["unlearn"]),
+    ("study/src/captions.rs", &["unlearn"]),
     ("study/src/verify", &["verify"]),
     ("study/src/evaluate", &["evaluate"]),
     ("study/src/tensors/predict.rs", &["predict"]),
