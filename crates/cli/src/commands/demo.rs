@@ -302,7 +302,7 @@ impl Side {
             unreachable!("the shipped model has a size")
         };
         let generator = Generator {
-            network: &network,
+            network: &*network,
             sampler: &sampler,
             random: Random::new(seed),
             shape: [height, width, 1],
