@@ -364,7 +364,7 @@ pub struct GradientArgs {
     /// The model: a diffusers pipeline or UNet folder
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// Whose loss
+    /// The method whose loss and gradient are computed
     #[arg(long, value_name = "M", value_parser = one_of::<Method>())]
     pub method: Method,
     /// Tensors: a batch; keys below

@@ -118,6 +118,13 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
             "give the model's folder (an adapter is for `retrack merge --model DIR --adapter FILE --out DIR`)"
         }
         (Situation::MissingTensor, _) => "--help lists the keys",
+        (Situation::FixedTypes, _) => {
+            "leave --dtype out, or save the model as one .safetensors file first"
+        }
+        (Situation::NoSizes, _) => "docs/train.md has an example, and `--arch small` needs no file",
+        (Situation::NothingLooks, _) => {
+            "leave it out, and give it to `retrack evaluate` afterwards"
+        }
         (Situation::NoClass, Sample) => "say which with --class",
         (Situation::NoLabel, Evaluate) => {
             "say with --class which one all samples and attempts are of"
@@ -159,6 +166,11 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
         }
         (Situation::BeyondFixedType, Unlearn) => {
             "save the base model as one .safetensors file and start again with --dtype f32, or with a lower --lr"
+        }
+        (Situation::NoClass, _) => "`retrack sample --class` draws them one class at a time",
+        (Situation::ForeignScheduler, _) => "`retrack sample --scheduler` can choose another",
+        (Situation::BeyondHalf | Situation::BeyondItsType | Situation::BeyondFixedType, _) => {
+            "`retrack unlearn --dtype f32` can hold it"
         }
         _ => return None,
     };

@@ -78,6 +78,14 @@ pub enum DataError {
         /// What is wrong, with the numbers.
         problem: String,
     },
+    /// A file of prompts has none for these images.
+    #[error("{}: no prompt for {images:?}", path.display())]
+    NoPrompt {
+        /// The file.
+        path: PathBuf,
+        /// The name of the images' folder.
+        images: String,
+    },
     /// One image cannot be decoded.
     #[error("{name}: {problem}")]
     Image {

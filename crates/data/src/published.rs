@@ -141,10 +141,10 @@ fn prompts(folder: &Path, name: &str) -> Result<Option<Vec<String>>, DataError> 
     };
     match texts {
         Some(texts) if !texts.is_empty() => Ok(Some(texts.into_iter().map(String::from).collect())),
-        _ => Err(DataError::format(
-            &path,
-            format!("no prompt for {own:?}; give --prompt"),
-        )),
+        _ => Err(DataError::NoPrompt {
+            path,
+            images: own.into_owned(),
+        }),
     }
 }
 
@@ -212,10 +212,7 @@ mod tests {
         assert_eq!(original_prompt(&folder).unwrap().unwrap(), "on a horse");
         fs::write(&above, json!({"other": "x"}).to_string()).unwrap();
         let error = original_prompt(&folder).unwrap_err().to_string();
-        assert!(
-            error.contains("astronaut") && error.contains("--prompt"),
-            "{error}"
-        );
+        assert!(error.contains("no prompt for \"astronaut\""), "{error}");
         fs::write(folder.join(ORIGINAL), json!(["on the moon"]).to_string()).unwrap();
         assert_eq!(original_prompt(&folder).unwrap().unwrap(), "on the moon");
     }

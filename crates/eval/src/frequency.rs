@@ -19,32 +19,32 @@ pub struct Frequency {
 }
 
 /// What one sample is to the images.
-struct Seen {
+struct Nearness {
     /// Places of the images that it counts as.
     near: Vec<usize>,
     /// Distance to the nearest image.
     nearest: f64,
 }
 
-impl Seen {
+impl Nearness {
     fn of(sample: &[u8], images: &[&[u8]], thresholds: &[f64]) -> Self {
-        let mut seen = Self {
+        let mut found = Self {
             near: Vec::new(),
             nearest: f64::INFINITY,
         };
         for (place, (image, &threshold)) in images.iter().zip(thresholds).enumerate() {
             let distance = euclidean(sample, image);
-            seen.nearest = seen.nearest.min(distance);
+            found.nearest = found.nearest.min(distance);
             if distance < threshold {
-                seen.near.push(place);
+                found.near.push(place);
             }
         }
-        seen
+        found
     }
 }
 
 /// Samples lie one after another, all of the images' length.
-fn see(samples: &[u8], images: &[&[u8]], thresholds: &[f64]) -> Vec<Seen> {
+fn nearness(samples: &[u8], images: &[&[u8]], thresholds: &[f64]) -> Vec<Nearness> {
     assert_eq!(images.len(), thresholds.len(), "a threshold for each image");
     let len = images.first().map_or(0, |image| image.len());
     if len == 0 {
@@ -52,15 +52,15 @@ fn see(samples: &[u8], images: &[&[u8]], thresholds: &[f64]) -> Vec<Seen> {
     }
     samples
         .par_chunks_exact(len)
-        .map(|sample| Seen::of(sample, images, thresholds))
+        .map(|sample| Nearness::of(sample, images, thresholds))
         .collect()
 }
 
 /// Distance of each of `samples` to the nearest of `images`: bytes, of the same length, one after another.
 pub fn to_nearest_image(samples: &[u8], images: &[&[u8]]) -> Vec<f64> {
     let thresholds = vec![0.0; images.len()];
-    let seen = see(samples, images, &thresholds);
-    seen.into_iter().map(|seen| seen.nearest).collect()
+    let all = nearness(samples, images, &thresholds);
+    all.into_iter().map(|one| one.nearest).collect()
 }
 
 impl Frequency {
@@ -77,18 +77,18 @@ impl Frequency {
     /// # Panics
     /// As many thresholds as images are needed.
     pub fn of_any(samples: &[u8], images: &[&[u8]], thresholds: &[f64]) -> Self {
-        let seen = see(samples, images, thresholds);
+        let all = nearness(samples, images, thresholds);
         let mut counts = vec![0; images.len()];
-        for &place in seen.iter().flat_map(|seen| &seen.near) {
+        for &place in all.iter().flat_map(|one| &one.near) {
             counts[place] += 1;
         }
         Self {
-            repeats: seen.iter().filter(|seen| !seen.near.is_empty()).count(),
+            repeats: all.iter().filter(|one| !one.near.is_empty()).count(),
             of_one: counts.into_iter().max().unwrap_or(0),
-            samples: seen.len(),
-            nearest: seen
+            samples: all.len(),
+            nearest: all
                 .iter()
-                .map(|seen| seen.nearest)
+                .map(|one| one.nearest)
                 .fold(f64::INFINITY, f64::min),
         }
     }
@@ -107,9 +107,9 @@ pub fn others(samples: &[u8], images: &[&[u8]], thresholds: &[f64]) -> Vec<u8> {
     let Some(len) = images.first().map(|image| image.len()) else {
         return samples.to_vec();
     };
-    let seen = see(samples, images, thresholds);
-    let others = samples.chunks_exact(len).zip(seen);
-    let others = others.filter(|(_, seen)| seen.near.is_empty());
+    let all = nearness(samples, images, thresholds);
+    let others = samples.chunks_exact(len).zip(all);
+    let others = others.filter(|(_, one)| one.near.is_empty());
     others.flat_map(|(sample, _)| sample).copied().collect()
 }
 

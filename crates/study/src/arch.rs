@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::model;
+use crate::situation::{self, Situation};
 
 /// The shapes by name. Input size and channels are those of the data.
 pub const NAMED: [(&str, &str); 4] = [
@@ -65,10 +66,10 @@ impl<'a> Arch<'a> {
         let unet = family::class_name(&arch.json) == "UNet2DModel";
         if unet && arch.json.is_object() && !missing.is_empty() {
             return Err(arch.fail(format!(
-                "{} {} missing: the file must say how large the network is; docs/train.md has an example, and `--arch \
-                 small` needs no file",
+                "{} {} missing: the file must say how large the network is; {}",
                 listed(&missing),
-                if missing.len() == 1 { "is" } else { "are" }
+                if missing.len() == 1 { "is" } else { "are" },
+                situation::advice(Situation::NoSizes)
             )));
         }
         // What is wrong whatever the data is, before the data is read.

@@ -4,6 +4,7 @@ use retrack_data::{Dataset, Split, original_prompt};
 use retrack_unlearn::texts::{Prompts, Texts};
 
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::latent;
 use crate::task::Task;
 
@@ -13,20 +14,22 @@ use crate::task::Task;
 /// Some of it is given.
 pub fn refuse(args: &Task) -> Result<(), Failure> {
     let texts = [
-        ("--prompt", &args.prompt),
-        ("--forget-prompt", &args.forget_prompt),
-        ("--retain-prompt", &args.retain_prompt),
-        ("--captions", &args.captions),
+        (Field::Prompt, &args.prompt),
+        (Field::ForgetPrompt, &args.forget_prompt),
+        (Field::RetainPrompt, &args.retain_prompt),
+        (Field::Captions, &args.captions),
     ];
     if args.train.is_some() || args.rank.is_some() {
         return Err(Failure::input(format!(
-            "{}: adapters are for text-to-image models; leave --train and --rank out",
-            args.model.display()
+            "{}: adapters are for text-to-image models; leave {} and {} out",
+            args.model.display(),
+            Field::Train,
+            Field::Rank
         )));
     }
-    if let Some((option, _)) = texts.iter().find(|(_, text)| text.is_some()) {
+    if let Some((field, _)) = texts.iter().find(|(_, text)| text.is_some()) {
         return Err(Failure::input(format!(
-            "{}: this model takes no text; leave {option} out",
+            "{}: this model takes no text; leave {field} out",
             args.model.display()
         )));
     }
@@ -54,13 +57,15 @@ pub fn read(args: &Task, data: &Dataset, split: &Split) -> Result<Texts, Failure
         },
     };
     Texts::assign(&prompts, split, data.len()).map_err(|missing| {
-        let option = match missing.forgotten {
-            true => "--forget-prompt",
-            false => "--retain-prompt",
+        let own = match missing.forgotten {
+            true => Field::ForgetPrompt,
+            false => Field::RetainPrompt,
         };
         Failure::input(format!(
-            "{} has no prompt; give one for all images with --prompt, one for each with --captions, or {option}",
-            data.name(missing.row)
+            "{} has no prompt; give one for all images with {}, one for each with {}, or {own}",
+            data.name(missing.row),
+            Field::Prompt,
+            Field::Captions
         ))
     })
 }

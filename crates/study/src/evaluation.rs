@@ -5,6 +5,7 @@
 
 mod prompted;
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -27,15 +28,13 @@ use serde::{Deserialize, Serialize};
 
 pub use self::prompted::{GUIDANCE, Prompts};
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::latent::{self, Opened};
 use crate::model;
 use crate::names::SamplerName;
 use crate::samples::{Of, Samples};
 use crate::situation::{self, Situation};
 use crate::{machine, progress};
-
-/// The option that names the split of the controls.
-pub const CONTROLS_SPLIT: &str = "--controls-split";
 
 /// What is measured, and how. Everything here decides the numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -119,9 +118,12 @@ impl Protocol {
     /// Numbers that make no sense.
     pub fn check(&self) -> Result<(), Failure> {
         if self.metrics.is_empty() {
-            return Err(Failure::input("--metrics names nothing to measure"));
+            return Err(Failure::input(format!(
+                "{} names nothing to measure",
+                Field::Metrics
+            )));
         }
-        once("--metrics", &self.metrics, |metric| metric.name().into())?;
+        once(Field::Metrics, &self.metrics, |metric| metric.name().into())?;
         if self.samples == 0 || self.sampling_steps == 0 {
             return Err(Failure::input(
                 "the numbers of samples and of sampling steps need to be at least 1",
@@ -129,12 +131,13 @@ impl Protocol {
         }
         if let Some(guidance) = self.guidance.filter(|guidance| !guidance.is_finite()) {
             return Err(Failure::input(format!(
-                "--guidance is {guidance}; give a number"
+                "{} is {guidance}; give a number",
+                Field::Guidance
             )));
         }
         match self.threshold {
             Some(threshold) if !(threshold > 0.0 && threshold.is_finite()) => Err(Failure::input(
-                format!("--threshold is {threshold}; give a number above 0"),
+                format!("{} is {threshold}; give a number above 0", Field::Threshold),
             )),
             _ => Ok(()),
         }
@@ -164,7 +167,7 @@ impl Protocol {
                 split: self.controls_split.clone(),
                 alpha: data.alpha(),
             };
-            let controls = model::read_data(path, &options, CONTROLS_SPLIT)?;
+            let controls = model::read_data(path, &options, Field::ControlsSplit)?;
             check_shape(controls.shape(), data, path)?;
             let comparing =
                 progress::activity("looking for controls among the images of the data set");
@@ -227,7 +230,8 @@ impl Protocol {
         }
         if must_look && !tried.iter().any(|metric| metric.looks_for_the_image()) {
             return Err(Failure::input(format!(
-                "--fail-if-found needs a metric that looks for the image: {}",
+                "{} needs a metric that looks for the image: {}",
+                Field::MustLook,
                 looking()
             )));
         }
@@ -255,11 +259,13 @@ impl Protocol {
         match (opened.condition().classes(), self.class) {
             (None, None) => Ok(None),
             (None, Some(_)) => Err(Failure::input(format!(
-                "{path}: this model has no classes; leave --class out"
+                "{path}: this model has no classes; leave {} out",
+                Field::Class
             ))),
             (Some(classes), Some(class)) if !(0..classes as i64).contains(&class) => {
                 Err(Failure::input(format!(
-                    "{path}: --class {class} is not among the model's 0 to {}",
+                    "{path}: {} {class} is not among the model's 0 to {}",
+                    Field::Class,
                     classes - 1
                 )))
             }
@@ -291,8 +297,9 @@ impl Protocol {
             (Some(_), Condition::Text) => {}
             (Some(_), _) => {
                 return Err(Failure::input(format!(
-                    "{}: not a text-to-image model, as --model is",
-                    path.display()
+                    "{}: not a text-to-image model, as {} is",
+                    path.display(),
+                    Field::Model
                 )));
             }
             (None, _) => check_class(opened.folder(), Class::Unconditional)?,
@@ -473,19 +480,19 @@ pub fn sentences(missing: &[Missing], what: &str) -> Vec<String> {
     missing.iter().map(sentence).collect()
 }
 
-/// Refuses a list that holds something twice: its runs or numbers would count double.
+/// Refuses a list that holds something twice: its runs or numbers would count double. `field`: where it was given.
 ///
 /// # Errors
 /// The first that is listed again.
 pub fn once<T: PartialEq>(
-    option: &str,
+    field: impl Display,
     list: &[T],
     name: impl Fn(&T) -> String,
 ) -> Result<(), Failure> {
     for (place, one) in list.iter().enumerate() {
         if list[..place].contains(one) {
             return Err(Failure::input(format!(
-                "{option}: {} is listed twice; list it once",
+                "{field}: {} is listed twice; list it once",
                 name(one)
             )));
         }

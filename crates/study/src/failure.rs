@@ -22,13 +22,13 @@ use retrack_unlearn::checkpoint::CheckpointError;
 use retrack_unlearn::objective::PassError;
 use retrack_unlearn::trainer::TrainError;
 
-use crate::evaluation::CONTROLS_SPLIT;
+use crate::field::Field;
 use crate::situation::{self, Situation};
 
 /// The command did not do what was asked.
 #[derive(Debug)]
 pub struct Failure {
-    /// 1: it failed. 2: the input or the usage is wrong. 3: `--fail-if-found`, and it was found. 130, 143: interrupted.
+    /// 1: it failed. 2: the input or the usage is wrong. 3: the image is still found, which it was to say. 130, 143: interrupted.
     pub code: u8,
     pub message: String,
     /// A training came to nothing by its own settings: one with others may not.
@@ -45,7 +45,7 @@ impl Failure {
         }
     }
 
-    /// The forgotten image is still found, and `--fail-if-found` asked to say so by the exit code.
+    /// The forgotten image is still found, and the exit code is to say so.
     pub fn found(message: impl Display) -> Self {
         Self {
             code: 3,
@@ -75,12 +75,13 @@ impl Failure {
         }
     }
 
-    /// A data set that cannot be read; `split`: the option that names its split.
-    pub fn of_data(error: DataError, split: &str) -> Self {
+    /// A data set that cannot be read; `split`: the field that names its split.
+    pub fn of_data(error: DataError, split: Field) -> Self {
         let remedy = match &error {
             DataError::Splits {
                 found, together, ..
             } => remedy_of_splits(found, *together, split),
+            DataError::NoPrompt { .. } => format!("; give {}", Field::Prompt),
             _ => String::new(),
         };
         Self::input(format!("{error}{remedy}"))
@@ -105,11 +106,11 @@ impl Failure {
     }
 }
 
-/// Which of these splits to give. `split`: the option.
-fn remedy_of_splits(found: &[Found], together: bool, split: &str) -> String {
+/// Which of these splits to give. `split`: the field.
+fn remedy_of_splits(found: &[Found], together: bool, split: Field) -> String {
     let named: Vec<&Found> = found.iter().filter(|one| !one.name.is_empty()).collect();
     let meaning = |means: &str| named.iter().find(|one| one.means == Some(means));
-    if split == CONTROLS_SPLIT {
+    if split == Field::ControlsSplit {
         // Controls are what the model never saw.
         let unseen = meaning("test").or_else(|| meaning("validation"));
         return match (unseen, named.as_slice()) {
@@ -168,7 +169,7 @@ input!(
 
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
-        Self::of_data(error, "--split")
+        Self::of_data(error, Field::Split)
     }
 }
 
@@ -202,7 +203,9 @@ impl From<ForgottenError> for Failure {
         match error {
             ForgottenError::Data(error) => error.into(),
             ForgottenError::Search(error) => error.into(),
-            ForgottenError::NoDistance => Self::input(format!("{error}; give --threshold")),
+            ForgottenError::NoDistance => {
+                Self::input(format!("{error}; give {}", Field::Threshold))
+            }
             ForgottenError::NoOthers => Self::input(error),
         }
     }
@@ -210,10 +213,13 @@ impl From<ForgottenError> for Failure {
 
 impl From<FolderError> for Failure {
     fn from(error: FolderError) -> Self {
-        if error.is_environment() {
-            Self::failed(error)
-        } else {
-            Self::input(error)
+        match error {
+            FolderError::FixedTypes { .. } => Self::input(format!(
+                "{error}; {}",
+                situation::advice(Situation::FixedTypes)
+            )),
+            error if error.is_environment() => Self::failed(error),
+            error => Self::input(error),
         }
     }
 }
@@ -297,7 +303,8 @@ impl From<OutputError> for Failure {
     fn from(error: OutputError) -> Self {
         match error {
             OutputError::Earlier { .. } => Self::input(format!(
-                "{error}; choose another folder, or give --force to replace it"
+                "{error}; choose another folder, or give {} to replace it",
+                Field::Force
             )),
             OutputError::Written(error) => error.into(),
         }

@@ -1,5 +1,6 @@
 //! What commands ask of the folders that they read and write.
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use retrack_eval::pictures;
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::field::Field;
 
 /// What to do with an output folder that is not empty.
 pub fn existing(force: bool, resume: bool) -> Existing {
@@ -100,21 +102,22 @@ fn is_own(path: &Path) -> bool {
 
 /// Refuses to write a file over one that is there and was not written by a command like this, unless `force` says so.
 pub fn new_file(path: &Path, force: bool) -> Result<(), Failure> {
-    let refused = |why: &str| Err(Failure::input(format!("{}: {why}", path.display())));
+    let refused = |why: &dyn Display| Err(Failure::input(format!("{}: {why}", path.display())));
     let above = path.ancestors().skip(1).find(|above| above.exists());
     if let Some(file) = above.filter(|above| !above.is_dir()) {
-        return refused(&format!(
+        return refused(&format_args!(
             "{} is a file, and a folder is needed there; choose another name",
             file.display()
         ));
     }
     match path.symlink_metadata() {
-        Ok(found) if found.is_dir() => refused("a folder; give the name of a file"),
+        Ok(found) if found.is_dir() => refused(&"a folder; give the name of a file"),
         Ok(_) if force => Ok(()),
         Ok(found) if found.is_file() && is_own(path) => Ok(()),
-        Ok(_) => refused(
-            "there already, and not written by retrack; choose another name, or give --force to replace it",
-        ),
+        Ok(_) => refused(&format_args!(
+            "there already, and not written by retrack; choose another name, or give {} to replace it",
+            Field::Force
+        )),
         Err(_) => Ok(()),
     }
 }

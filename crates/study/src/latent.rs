@@ -15,6 +15,7 @@ use retrack_networks::schedule::SchedulerKind;
 
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::names::SamplerName;
 use crate::run::{RunFolder, State};
 use crate::situation::{self, Situation};
@@ -125,11 +126,11 @@ impl Opened {
     /// # Errors
     /// Prompts for a model that takes none; none for one that needs them.
     pub fn prompts(&self, typed: &PromptOptions, data: &Path) -> Result<Option<Prompts>, Failure> {
-        match (self.condition(), typed.typed()) {
+        match (self.condition(), typed.given()) {
             (Condition::Text, _) => Ok(Some(Prompts::read(typed, data)?)),
             (_, None) => Ok(None),
-            (_, Some(option)) => Err(Failure::input(format!(
-                "{}: this model takes no text; leave {option} out",
+            (_, Some(field)) => Err(Failure::input(format!(
+                "{}: this model takes no text; leave {field} out",
                 self.folder().root().display()
             ))),
         }
@@ -142,9 +143,10 @@ impl Opened {
     pub fn selection(&self, typed: &[String], data: &Path) -> Result<Vec<String>, Failure> {
         match (self.condition(), typed) {
             (Condition::Text, []) if is_published(data) => Ok(vec![format!("cluster:{MEMORIZED}")]),
-            (_, []) => Err(Failure::input(
-                "--forget is missing; say what to forget: an image file, row:5, rows:10-19, label:10 or @list.txt",
-            )),
+            (_, []) => Err(Failure::input(format!(
+                "{} is missing; say what to forget: an image file, row:5, rows:10-19, label:10 or @list.txt",
+                Field::Forget
+            ))),
             (_, typed) => Ok(typed.to_vec()),
         }
     }

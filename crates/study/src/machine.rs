@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 
 use crate::failure::Failure;
+use crate::field::Field;
 
 /// The device with this name: `cpu`, or `cuda`, `vulkan`, `metal` with an optional `:INDEX`.
 ///
@@ -16,7 +17,8 @@ pub fn device(name: &str) -> Result<Device, Failure> {
             Ok(index) => (kind, index),
             Err(_) => {
                 return Err(Failure::input(format!(
-                    "--device {name}: {index} is not a device's number"
+                    "{} {name}: {index} is not a device's number",
+                    Field::Device
                 )));
             }
         },
@@ -32,11 +34,13 @@ pub fn device(name: &str) -> Result<Device, Failure> {
         #[cfg(feature = "metal")]
         "metal" => Ok(Device::metal(gpu(name, index))),
         "cuda" | "vulkan" | "metal" => Err(Failure::input(format!(
-            "--device {name}: this binary was built without it; build with \
-             `cargo build --release --features {kind}`"
+            "{} {name}: this binary was built without it; build with \
+             `cargo build --release --features {kind}`",
+            Field::Device
         ))),
         _ => Err(Failure::input(format!(
-            "--device {name}: unknown; give cpu, cuda, vulkan or metal"
+            "{} {name}: unknown; give cpu, cuda, vulkan or metal",
+            Field::Device
         ))),
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::evidence::names_files;
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::progress;
 use crate::situation::{self, Situation};
 use crate::source::Reading;
@@ -31,7 +32,7 @@ pub fn open_images(
     channels: Option<usize>,
 ) -> Result<Dataset, Failure> {
     let options = reading.options(channels, 4 * BUDGET as u64);
-    read_data(path, &options, "--split")
+    read_data(path, &options, Field::Split)
 }
 
 /// Says how many images are transparent or deeper than 8 bits, and what becomes of that.
@@ -48,8 +49,8 @@ fn warn_of_lossy(data: &Dataset) -> Result<(), Failure> {
                 "their transparency is dropped and the color below it kept, as Pillow's convert(\"RGB\") does; {}",
                 situation::advice(Situation::Transparent)
             ),
-            Alpha::White => "they are laid over white, as --alpha says".into(),
-            Alpha::Black => "they are laid over black, as --alpha says".into(),
+            Alpha::White => format!("they are laid over white, as {} says", Field::Alpha),
+            Alpha::Black => format!("they are laid over black, as {} says", Field::Alpha),
         };
         progress::warn(format!(
             "{} transparent pixels: {what}",
@@ -65,11 +66,11 @@ fn warn_of_lossy(data: &Dataset) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens a data set, whose split the option `split` names.
+/// Opens a data set, whose split the field `split` names.
 ///
 /// # Errors
 /// What cannot be read.
-pub fn read_data(path: &Path, options: &OpenOptions, split: &str) -> Result<Dataset, Failure> {
+pub fn read_data(path: &Path, options: &OpenOptions, split: Field) -> Result<Dataset, Failure> {
     let _activity = progress::activity("reading the data");
     let data = Dataset::open(path, options).map_err(|error| Failure::of_data(error, split))?;
     warn_of_lossy(&data)?;

@@ -14,6 +14,7 @@ use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerKind};
 
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::latent::embed;
 use crate::model::{check_images, sampler, to_bytes};
 use crate::situation::{self, Situation};
@@ -134,7 +135,8 @@ impl Samples<'_> {
                 Ok((&[], format!(", guidance {guidance}")))
             }
             (Of::Prompt(Prompt { guidance, .. }), Condition::Text) => Err(Failure::input(format!(
-                "--guidance is {guidance}; give a number"
+                "{} is {guidance}; give a number",
+                Field::Guidance
             ))),
             _ => panic!("what is asked for is of another kind than the model"),
         }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::evaluation::Protocol;
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::names::SamplerName;
 use crate::progress;
 use crate::task::Task;
@@ -64,7 +65,8 @@ impl Experiment {
         let (_, file) = layers(preset, "", config)?.split();
         let missing = |key: &str| {
             Failure::input(format!(
-                "the preset {preset} has no `{key}` in [experiment]; give it in --config"
+                "the preset {preset} has no `{key}` in [experiment]; give it in {}",
+                Field::Config
             ))
         };
         Ok(Self {
@@ -124,7 +126,8 @@ fn warn_of_strengths_of_others(typed: &Layer, method: Method) {
         let name = shared.parameter.name;
         if typed.has_strength(name) && !shared.methods.contains(&method) {
             progress::warn(format!(
-                "--{name} means nothing to this method and is ignored"
+                "{} means nothing to this method and is ignored",
+                Field::Strength(name)
             ));
         }
     }
@@ -152,7 +155,10 @@ pub fn source(args: &Task, text_to_image: bool, height: usize, width: usize) -> 
 pub fn note_source(args: &Task, text_to_image: bool, height: usize, width: usize) {
     if args.preset.is_none() {
         let source = source(args, text_to_image, height, width);
-        progress::note(format!("settings: {source} (--preset names another)"));
+        progress::note(format!(
+            "settings: {source} ({} names another)",
+            Field::Preset
+        ));
     }
 }
 
@@ -163,7 +169,12 @@ pub fn note_source(args: &Task, text_to_image: bool, height: usize, width: usize
 pub fn resolve(args: &Task, height: usize, width: usize) -> Result<Recipe, Failure> {
     let preset = args.preset.as_deref();
     let preset = preset.unwrap_or_else(|| preset_for(height, width));
-    let (file, _) = layers(preset, "--preset ", args.config.as_deref())?.split();
+    let (file, _) = layers(
+        preset,
+        &format!("{} ", Field::Preset),
+        args.config.as_deref(),
+    )?
+    .split();
     let typed = &args.recipe;
     let layers = typed.clone().over(file);
     warn_of_strengths_of_others(typed, layers.method.unwrap_or_default());

@@ -39,6 +39,12 @@ pub enum Situation {
     WeightsAlone,
     /// A file of tensors lacks one.
     MissingTensor,
+    /// Weights are to be written in another type, in a form that keeps theirs.
+    FixedTypes,
+    /// A file of a network's configuration does not say how large it is.
+    NoSizes,
+    /// A run was to say whether the image is found no more, and nothing of it looks.
+    NothingLooks,
     /// The network has classes and none was named.
     NoClass,
     /// The network has classes and an image has no label.
@@ -108,11 +114,14 @@ impl Situation {
             Self::LoneAdapter => "it belongs to the model that it was trained for",
             Self::WeightsAlone => "give the model's folder",
             Self::MissingTensor => "give it",
-            Self::NoClass => "`retrack sample --class` draws them one class at a time",
+            Self::FixedTypes => "save the model as one .safetensors file first",
+            Self::NoSizes => "one that is built in needs no file",
+            Self::NothingLooks => "evaluate the model afterwards",
+            Self::NoClass => "name one of its classes",
             Self::NoLabel => {
                 "give images with labels, such as a Parquet file with a `label` column"
             }
-            Self::ForeignScheduler => "`retrack sample --scheduler` can choose another",
+            Self::ForeignScheduler => "another can be chosen",
             Self::NearCopy => "it should leave with it if it is the same",
             Self::Transparent => "the model may have seen them otherwise",
             Self::TooManyNeighbors => "ask for fewer",
@@ -121,9 +130,7 @@ impl Situation {
             Self::Lacks(Need::Clip) => "a folder of CLIP was not given",
             Self::Lacks(Need::Inception) => "Inception's weights were not given",
             Self::Lacks(Need::Controls) => "images that the model never saw were not given",
-            Self::BeyondHalf | Self::BeyondItsType | Self::BeyondFixedType => {
-                "`retrack unlearn --dtype f32` can hold it"
-            }
+            Self::BeyondHalf | Self::BeyondItsType | Self::BeyondFixedType => "f32 can hold it",
         }
     }
 }

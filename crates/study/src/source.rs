@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use retrack_data::{Alpha, OpenOptions};
 
+use crate::field::Field;
+
 /// A data set.
 #[derive(Debug, Clone)]
 pub struct DataSource {
@@ -53,14 +55,14 @@ pub struct PromptOptions {
 }
 
 impl PromptOptions {
-    /// The first option that was given, for models that take no text.
-    pub fn typed(&self) -> Option<&'static str> {
+    /// The first field that was given, for models that take no text.
+    pub fn given(&self) -> Option<Field> {
         [
-            ("--prompt", self.prompt.is_some()),
-            ("--modified-prompt", !self.modified_prompt.is_empty()),
-            ("--guidance", self.guidance.is_some()),
+            (Field::Prompt, self.prompt.is_some()),
+            (Field::ModifiedPrompt, !self.modified_prompt.is_empty()),
+            (Field::Guidance, self.guidance.is_some()),
         ]
         .into_iter()
-        .find_map(|(option, typed)| typed.then_some(option))
+        .find_map(|(field, given)| given.then_some(field))
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use retrack_unlearn::recipe::Layer;
 
+use crate::field::Field;
 use crate::names::{DtypeName, TrainedPart};
 use crate::source::DataSource;
 
@@ -90,11 +91,15 @@ impl Task {
     ///
     /// # Errors
     /// A rank of 0 or without adapters, in words.
-    pub fn adapter_rank(&self) -> Result<Option<usize>, &'static str> {
+    pub fn adapter_rank(&self) -> Result<Option<usize>, String> {
         match (self.train, self.rank) {
-            (_, Some(0)) => Err("--rank is 0; give at least 1"),
+            (_, Some(0)) => Err(format!("{} is 0; give at least 1", Field::Rank)),
             (Some(TrainedPart::Lora), rank) => Ok(Some(rank.unwrap_or(4))),
-            (_, Some(_)) => Err("--rank is that of adapters; give --train lora with it"),
+            (_, Some(_)) => Err(format!(
+                "{} is that of adapters; give {} lora with it",
+                Field::Rank,
+                Field::Train
+            )),
             (_, None) => Ok(None),
         }
     }

@@ -17,6 +17,7 @@ use crate::delivery::Delivery;
 use crate::encoded::{distances, encode};
 use crate::evidence::{self, Private, selected};
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
 use crate::latent::open_data;
 use crate::names::DtypeName;
@@ -24,6 +25,7 @@ use crate::observer::Observer;
 use crate::reopened::Base;
 use crate::run::{Existing, RunFolder};
 use crate::settings;
+use crate::situation::{self, Situation};
 use crate::space::{Needs, Work};
 use crate::task::Task;
 use crate::unlearning::{Outcome, Summary, Unlearning, fits, planned, publish, report_split};
@@ -45,9 +47,10 @@ pub(crate) fn interrupted_before_the_first_step(resumes: bool) {
 pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summary>, Failure> {
     let existing = existing(args.force, args.resume);
     if args.checkpoint_every == Some(0) {
-        return Err(Failure::input(
-            "--checkpoint-every is 0; give at least 1, or leave it out",
-        ));
+        return Err(Failure::input(format!(
+            "{} is 0; give at least 1, or leave it out",
+            Field::CheckpointEvery
+        )));
     }
     let captions_file = args.captions.as_deref().and_then(as_path);
     let forget = args.forget.iter().map(|one| ("selection", as_path(one)));
@@ -81,16 +84,19 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         RunFolder::check(&args.out, Command::Unlearn, existing, &planned)?;
     }
     if told_texts && args.must_look {
-        return Err(Failure::input(
-            "--fail-if-found: nothing is drawn of a text-to-image model here; leave it out, and give it to `retrack \
-             evaluate` afterwards",
-        ));
+        return Err(Failure::input(format!(
+            "{}: nothing is drawn of a text-to-image model here; {}",
+            Field::MustLook,
+            situation::advice(Situation::NothingLooks)
+        )));
     }
     let rank = args.adapter_rank().map_err(Failure::input)?;
     if rank.is_some() && !matches!(args.dtype, None | Some(DtypeName::F32)) {
-        return Err(Failure::input(
-            "--dtype: adapters are written in f32; leave it out with --train lora",
-        ));
+        return Err(Failure::input(format!(
+            "{}: adapters are written in f32; leave it out with {} lora",
+            Field::Dtype,
+            Field::Train
+        )));
     }
     if rank.is_none() {
         copied += convert(args.dtype, &mut *opened)?;
@@ -281,7 +287,7 @@ fn search(
     Ok((prepared.split, nearest.map(|_| prepared.neighbors)))
 }
 
-/// Has the weights written as `--dtype` says. Returns the bytes that this takes beyond what they are.
+/// Has the weights written in another type. Returns the bytes that this takes beyond what they are.
 ///
 /// # Errors
 /// Files whose form does not allow it.

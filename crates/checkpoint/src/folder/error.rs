@@ -16,8 +16,7 @@ pub enum FolderError {
         source: io::Error,
     },
     #[error(
-        "{}: weights in this form (.bin, or shards with an index) keep their element type; leave --dtype out, or save \
-         the model as one .safetensors file first",
+        "{}: weights in this form (.bin, or shards with an index) keep their element type",
         path.display()
     )]
     FixedTypes { path: PathBuf },

@@ -10,7 +10,7 @@ use retrack_eval::metric::Need;
 use super::*;
 use crate::args::Args;
 
-const SITUATIONS: [Situation; 27] = [
+const SITUATIONS: [Situation; 29] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -25,6 +25,8 @@ const SITUATIONS: [Situation; 27] = [
     Situation::LoneAdapter,
     Situation::WeightsAlone,
     Situation::MissingTensor,
+    Situation::NoSizes,
+    Situation::NothingLooks,
     Situation::NoClass,
     Situation::NoLabel,
     Situation::ForeignScheduler,
@@ -96,12 +98,6 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ("study/src/settings.rs", &["unlearn"]),
     // What it says in a report, which only `unlearn` makes of a base that rounds.
     ("study/src/reopened.rs", &["unlearn"]),
-    // Another type is asked for there alone.
-    ("checkpoint/src/folder/error.rs", &["unlearn"]),
-    (
-        "data/src/published.rs",
-        &["unlearn", "evaluate", "experiment"],
-    ),
     (
         "data/src",
         &[
@@ -157,28 +153,53 @@ const DATA: &[&str] = &[
 ];
 
 /// Messages of a file that only some of its commands show, by a part of them.
-const ONLY: [(&str, &[&str]); 11] = [
-    ("--split", DATA),
-    ("--alpha", DATA),
-    // Of a network that takes texts, which `draw` samples from.
-    ("--guidance is", &["sample", "evaluate", "experiment"]),
-    ("give --threshold", &["evaluate", "experiment"]),
-    ("in [experiment]; give it in --config", &["experiment"]),
-    (
-        "choose another folder, or give --force to replace it",
-        &["sample", "evaluate", "demo"],
-    ),
+const ONLY: [(&str, &[&str]); 4] = [
     ("--fail-if-found", &["unlearn", "evaluate", "demo"]),
     ("draw more with a larger --samples", &["evaluate"]),
     ("Without --baseline", &["evaluate"]),
     // It speaks of `retrack unlearn`, which it names.
     ("with this model as its --model", &["unlearn"]),
-    // Adapters are trained there alone.
-    ("--rank", &["unlearn"]),
 ];
 
 /// Fields that a file names to some of its commands only.
-const ONLY_FIELDS: &[(&str, Field, &[&str])] = &[];
+const ONLY_FIELDS: &[(&str, Field, &[&str])] = &[
+    ("study/src/model.rs", Field::Split, DATA),
+    ("study/src/model.rs", Field::Alpha, DATA),
+    ("study/src/failure.rs", Field::Split, DATA),
+    (
+        "study/src/failure.rs",
+        Field::ControlsSplit,
+        &["evaluate", "experiment"],
+    ),
+    (
+        "study/src/failure.rs",
+        Field::Threshold,
+        &["evaluate", "experiment"],
+    ),
+    // Of folders that hold no run.
+    (
+        "study/src/failure.rs",
+        Field::Force,
+        &["sample", "evaluate", "demo"],
+    ),
+    (
+        "study/src/samples.rs",
+        Field::Guidance,
+        &["sample", "evaluate", "experiment"],
+    ),
+    (
+        "study/src/failure.rs",
+        Field::Prompt,
+        &["unlearn", "evaluate", "experiment"],
+    ),
+    ("study/src/evaluation", Field::MustLook, &["evaluate"]),
+    ("study/src/settings.rs", Field::Config, &["experiment"]),
+    (
+        "study/src/evidence/verdict.rs",
+        Field::MustLook,
+        &["unlearn", "evaluate", "demo"],
+    ),
+];
 
 /// The long options of a command and of those below it; `bench step` is one below another.
 fn options(name: &str) -> BTreeSet<String> {

@@ -15,8 +15,8 @@ use crate::random::Draw;
 /// 512 x 512 pixels makes Stable Diffusion 1.x keep four times this.
 pub(super) const KEPT_AT_MOST: f64 = (1u64 << 30) as f64;
 
-/// What a stage was given.
-struct Given {
+/// What of a stage is kept until it is computed again.
+struct Kept {
     input: Input,
     /// As it was before the stage drew its masks.
     dropout: Option<Draw>,
@@ -81,10 +81,10 @@ impl UNet2DConditionModel {
             context: &context,
         };
         let mut skips = vec![x.clone()];
-        let mut given = Vec::new();
+        let mut kept = Vec::new();
         for stage in plain.stages() {
             let input = stage.input(x, &mut skips);
-            given.push(Given {
+            kept.push(Kept {
                 input: input.clone(),
                 dropout: dropout.as_deref().cloned(),
             });
@@ -102,21 +102,21 @@ impl UNet2DConditionModel {
 
         let mut dskips: Vec<Tensor<4>> = Vec::new();
         let mut dtemb: Option<Tensor<2>> = None;
-        for (stage, mut given) in self.stages().into_iter().zip(given).rev() {
+        for (stage, mut kept) in self.stages().into_iter().zip(kept).rev() {
             if stage.leaves_skip() {
                 dx = dx + dskips.pop().expect("the way up takes each skip");
             }
             let input = Input {
-                x: leaf(given.input.x),
-                skip: given.input.skip.map(leaf),
-                ..given.input
+                x: leaf(kept.input.x),
+                skip: kept.input.skip.map(leaf),
+                ..kept.input
             };
             let temb = leaf(temb.clone());
             let condition = Condition {
                 temb: &temb,
                 context: &context,
             };
-            let y = stage.forward(input.clone(), condition, given.dropout.as_mut());
+            let y = stage.forward(input.clone(), condition, kept.dropout.as_mut());
             // The gradient of this product's sum for y is the given one.
             let mut gradients = sum_by_part.backward(self, (y * dx.autodiff()).sum());
             dx = input

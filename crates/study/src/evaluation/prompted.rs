@@ -11,6 +11,7 @@ use retrack_unlearn::texts;
 
 use super::{Drawing, check_shape, once};
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::latent;
 use crate::progress;
 use crate::samples::{Of, Prompt, Samples};
@@ -41,9 +42,12 @@ impl Prompts {
             None => None,
         };
         let forgotten = original.ok_or_else(|| {
-            Failure::input("say with --prompt what the images to forget are drawn for")
+            Failure::input(format!(
+                "say with {} what the images to forget are drawn for",
+                Field::Prompt
+            ))
         })?;
-        once("--modified-prompt", &typed.modified_prompt, String::clone)?;
+        once(Field::ModifiedPrompt, &typed.modified_prompt, String::clone)?;
         let others = match typed.modified_prompt.as_slice() {
             [] if published => modified_prompts(source)?,
             typed => typed.to_vec(),

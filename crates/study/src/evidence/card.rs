@@ -14,7 +14,7 @@ use retrack_networks::lora;
 use retrack_unlearn::recipe::Recipe;
 use serde_json::Value;
 
-use super::unlearning::Run;
+use super::Run;
 use crate::failure::Failure;
 use crate::model;
 

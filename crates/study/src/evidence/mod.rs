@@ -9,14 +9,15 @@ pub mod compared;
 pub mod comparison;
 pub mod ignored;
 
+mod check;
 mod curves;
 mod files;
+mod gathering;
 mod machine_facts;
 mod pictures;
 mod private;
 mod probe;
 mod selected;
-mod unlearning;
 mod verdict;
 
 use std::path::{Path, PathBuf};
@@ -25,14 +26,15 @@ use retrack_eval::forgotten;
 pub use retrack_eval::forgotten::{Forgotten, Rule};
 use retrack_eval::report::Report;
 
+pub use self::check::Check;
 pub use self::curves::read_events;
 pub use self::files::{output_files, output_paths, record_files};
+pub use self::gathering::{Evidence, Run, alike};
 pub use self::machine_facts::peak_memory_bytes;
 pub use self::pictures::{covered, show_samples};
 pub use self::private::{OLD_KEY, Private, RowTexts};
 pub use self::probe::{Measurement, Numbers, Probe};
 pub use self::selected::{names_files, selected};
-pub use self::unlearning::{Check, Evidence, Run, alike};
 pub use self::verdict::{Findings, Tally, fail_if_found, printed};
 
 use crate::failure::Failure;

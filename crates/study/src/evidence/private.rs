@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use retrack_data::digest::DigestKey;
 
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::folders::is_inside;
 use crate::task::Task;
 
@@ -42,8 +43,9 @@ impl Private {
         };
         let Some(name) = named.file_name() else {
             return Err(Failure::input(format!(
-                "{}: has no folder beside it for the key of the report's digests; say with --key where that goes",
-                out.display()
+                "{}: has no folder beside it for the key of the report's digests; say with {} where that goes",
+                out.display(),
+                Field::Key
             )));
         };
         let mut name = name.to_os_string();
@@ -69,7 +71,8 @@ impl Private {
         ] {
             if is_inside(&path, folder) {
                 return Err(Failure::input(format!(
-                    "{shown}: the key of the report's digests would lie in {what}; give another place with --key"
+                    "{shown}: the key of the report's digests would lie in {what}; give another place with {}",
+                    Field::Key
                 )));
             }
         }
@@ -79,7 +82,8 @@ impl Private {
             Err(error) => {
                 return Err(Failure::input(format!(
                     "{shown}: the key of the report's digests would go here, but what is there is none ({error}); give \
-                     another place with --key"
+                     another place with {}",
+                    Field::Key
                 )));
             }
         }
@@ -89,7 +93,8 @@ impl Private {
             && !parent.is_dir()
         {
             return Err(Failure::input(format!(
-                "{shown}: its folder does not exist; make it, or give another place with --key"
+                "{shown}: its folder does not exist; make it, or give another place with {}",
+                Field::Key
             )));
         }
         Ok(path)
@@ -108,8 +113,9 @@ impl Private {
         };
         let key = make().map_err(|error| {
             Failure::failed(format!(
-                "{}: cannot put the key of the report's digests here: {error}; give another place with --key",
-                path.display()
+                "{}: cannot put the key of the report's digests here: {error}; give another place with {}",
+                path.display(),
+                Field::Key
             ))
         })?;
         Ok(Self {
@@ -174,7 +180,7 @@ mod tests {
         let Err(error) = Private::open_or_create(&file.join("out.digest-key")) else {
             panic!("made");
         };
-        assert!(error.message.contains("give another place with --key"));
+        assert!(error.message.contains("give another place with `key`"));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use retrack_eval::report::{Outcome, Verdict};
 use retrack_unlearn::recipe::Recipe;
 
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::situation::{self, Situation};
 use crate::task::Task;
 
@@ -341,14 +342,15 @@ pub fn printed(verdict: &Verdict, said: &[String]) -> String {
     text
 }
 
-/// The error of `--fail-if-found`, where that was given and the image is still found.
+/// The error of a study that was to say whether the image is found no more, where it is still found.
 ///
 /// # Errors
 /// It is.
 pub fn fail_if_found(asked: bool, verdict: &Verdict) -> Result<(), Failure> {
     if asked && verdict.outcome == Outcome::StillFound {
         return Err(Failure::found(format!(
-            "--fail-if-found: {}",
+            "{}: {}",
+            Field::MustLook,
             verdict.headline
         )));
     }

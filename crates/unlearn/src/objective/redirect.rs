@@ -75,7 +75,7 @@ const DECODED: usize = 64 << 20;
 const SQUARED_UNIT: f64 = 127.5 * 127.5;
 
 /// The sums over the retained images that were seen so far, relative to the most likely of them.
-struct Seen {
+struct RunningSums {
     /// The least |v_k|^2 / 2, less what all k share.
     least: f64,
     /// sum_k exp(least - |v_k|^2 / 2)
@@ -136,8 +136,8 @@ pub(super) fn to_all(
         Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), &device)
     };
     let noise = matrix(forget.noise.clone(), batch);
-    let mut seen: Vec<Seen> = (0..batch)
-        .map(|_| Seen {
+    let mut running: Vec<RunningSums> = (0..batch)
+        .map(|_| RunningSums {
             least: f64::INFINITY,
             total: 0.0,
             images: vec![0.0; len],
@@ -164,10 +164,11 @@ pub(super) fn to_all(
             let dots = kernels::linear(noise.clone(), images.clone().transpose(), None);
             let dots = to_host(dots);
             let mut weights = vec![0f32; batch * count];
-            seen.par_iter_mut()
+            running
+                .par_iter_mut()
                 .zip(weights.par_chunks_exact_mut(count))
                 .enumerate()
-                .for_each(|(image, (seen, weights))| {
+                .for_each(|(image, (running, weights))| {
                     let t = forget.timesteps[image];
                     let ratio = process.ratio(t);
                     let squared: Vec<f64> = (0..count)
@@ -183,29 +184,29 @@ pub(super) fn to_all(
                             0.5 * ratio * ratio * square + ratio * (along[image] - f64::from(dot))
                         })
                         .collect();
-                    seen.add(&half_squares, &squared, weights);
+                    running.add(&half_squares, &squared, weights);
                 });
             let sums = to_host(kernels::linear(matrix(weights, batch), images, None));
-            for (seen, sums) in seen.iter_mut().zip(sums.chunks_exact(len)) {
-                for (sum, &value) in seen.images.iter_mut().zip(sums) {
+            for (running, sums) in running.iter_mut().zip(sums.chunks_exact(len)) {
+                for (sum, &value) in running.images.iter_mut().zip(sums) {
                     *sum += f64::from(value);
                 }
             }
         }
         Ok(())
     })?;
-    Ok(seen
+    Ok(running
         .into_iter()
         .enumerate()
-        .map(|(image, seen)| {
+        .map(|(image, running)| {
             let clean = forget.image(&forget.clean, image);
             let slope = process.target_slope(forget.timesteps[image]);
-            seen.redirection(clean, slope)
+            running.redirection(clean, slope)
         })
         .collect())
 }
 
-impl Seen {
+impl RunningSums {
     /// Adds images by their |v_k|^2 / 2 and |x - n_k|^2, and returns the weights with which their pixels are to be
     /// added.
     fn add(&mut self, half_squares: &[f64], squared: &[f64], weights: &mut [f32]) {
@@ -317,7 +318,7 @@ mod tests {
         let squared = [3.0, 1.0, 2.0, 8.0];
         let half_squares = [500.0, 2.0, 3.0, 1.5];
         let weigh = |parts: &[std::ops::Range<usize>]| {
-            let mut seen = Seen {
+            let mut running = RunningSums {
                 least: f64::INFINITY,
                 total: 0.0,
                 images: Vec::new(),
@@ -325,13 +326,13 @@ mod tests {
             };
             for part in parts {
                 let mut weights = vec![0.0; part.len()];
-                seen.add(
+                running.add(
                     &half_squares[part.clone()],
                     &squared[part.clone()],
                     &mut weights,
                 );
             }
-            seen.squares / seen.total
+            running.squares / running.total
         };
         let whole = weigh(std::slice::from_ref(&(0..4)));
         let parts = weigh(&[0..1, 1..3, 3..4]);

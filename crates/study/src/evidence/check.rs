@@ -1,0 +1,48 @@
+//! What a report keeps so that its scores can be computed again.
+
+use std::path::PathBuf;
+
+use retrack_data::Alpha;
+use serde::{Deserialize, Serialize};
+
+use super::forgotten::Rule;
+use super::probe::{Numbers, Plan};
+use crate::reopened::WeightFacts;
+
+/// What `retrack verify` computes again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// As typed.
+    pub model: PathBuf,
+    pub data: PathBuf,
+    #[serde(default)]
+    pub split: Option<String>,
+    #[serde(default)]
+    pub alpha: Alpha,
+    pub data_digest: String,
+    pub forget_rows: Vec<usize>,
+    /// Retained rows that are nearly copies.
+    pub near_rows: Vec<usize>,
+    /// Pictures were counted by [`Rule::Half`], in earlier versions by [`Rule::Nearest`].
+    #[serde(default)]
+    pub half_way: bool,
+    pub plan: Plan,
+    pub before: Numbers,
+    /// Of the folder as it was written.
+    pub after: Numbers,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<WeightFacts>,
+    /// The keyed digest of the texts of the images that were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub texts: Option<String>,
+}
+
+impl Check {
+    /// What counted as a forgotten image.
+    pub fn rule(&self) -> Rule<'static> {
+        match self.half_way {
+            true => Rule::Half,
+            false => Rule::Nearest,
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The evidence of an unlearning run: looked for before, now and then on the way, and after.
+
+mod again;
+mod findings;
+mod parts;
+mod shown;
+
+use std::path::Path;
+use std::time::Instant;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use retrack_checkpoint::folder::ModelFolder;
+use retrack_checkpoint::words::counted;
+use retrack_data::neighbors::Neighbor;
+use retrack_data::{Dataset, Split};
+use retrack_eval::report::{FORMAT, Report, Verdict};
+use retrack_networks::network::Network;
+use retrack_networks::schedule::SchedulerConfig;
+use retrack_unlearn::images::Images;
+use retrack_unlearn::recipe::Recipe;
+use retrack_unlearn::texts::Texts;
+use retrack_unlearn::trainer::Trainer;
+use serde_json::Value;
+
+pub use self::again::alike;
+use self::findings::findings;
+use super::curves::{curves, read_events};
+use super::forgotten::Forgotten;
+use super::machine_facts::now;
+use super::probe::{Measurement, Numbers, Plan, Probe};
+use super::verdict::{Advice, Findings};
+use super::{Check, Private, RowTexts, card};
+use crate::failure::Failure;
+use crate::progress;
+use crate::reopened::{Reopened, WeightFacts};
+use crate::run::{EventLog, RunFolder};
+use crate::task::Task;
+
+/// What a run is about.
+pub struct Run<'a> {
+    pub args: &'a Task,
+    pub settings: &'a Recipe,
+    /// The model's.
+    pub folder: &'a ModelFolder,
+    pub scheduler: &'a SchedulerConfig,
+    /// What the network sees of the data set.
+    pub images: &'a dyn Images,
+    /// The network has classes or texts.
+    pub labels: bool,
+    /// A text-to-image model: it is looked at without drawing.
+    pub text_to_image: bool,
+    /// Its images' texts.
+    pub texts: Option<&'a Texts>,
+    /// What stays outside of the folder; unless `--no-report`.
+    pub private: Option<&'a Private>,
+    pub data: &'a Dataset,
+    pub split: &'a Split,
+    /// Of each forgotten row, where the method has any.
+    pub neighbors: Option<&'a [Vec<Neighbor>]>,
+    /// As `run/config.json` holds it.
+    pub config: &'a Value,
+}
+
+/// Evidence being gathered.
+pub struct Evidence<'a> {
+    run: &'a Run<'a>,
+    probe: Probe<'a>,
+    before: Measurement,
+    /// What the written folder was found to be.
+    after: Option<(Measurement, WeightFacts)>,
+    /// Steps between two looks at the errors.
+    every: usize,
+    /// Seconds spent on evidence.
+    seconds: f64,
+}
+
+impl<'a> Evidence<'a> {
+    /// Looks at the model before it changes.
+    ///
+    /// # Errors
+    /// Data that cannot be read, a network that does not fit.
+    pub fn begin(
+        run: &'a Run<'a>,
+        forgotten: &'a Forgotten<'a>,
+        network: &Network,
+        device: &Device,
+    ) -> Result<Self, Failure> {
+        progress::note("looking at the model before it changes");
+        let start = Instant::now();
+        let settings = run.settings;
+        // A step runs two streams of images forward and backward, and backward is worth two forward.
+        let work = settings.steps * settings.batch_size * settings.accumulate * 6;
+        let plan = Plan::new(
+            settings.seed,
+            work,
+            run.scheduler,
+            forgotten,
+            settings.batch_size,
+        );
+        let plan = match run.text_to_image {
+            true => plan.without_pictures(),
+            false => plan,
+        };
+        let probe = Probe {
+            plan,
+            forgotten,
+            images: run.images,
+            scheduler: run.scheduler,
+            device: device.clone().without_autodiff(),
+            labels: run.labels,
+        };
+        let network = network.valid();
+        let before = probe.measure(&*network)?;
+        Ok(Self {
+            run,
+            every: settings.steps.div_ceil(probe.plan.glances(work)).max(1),
+            probe,
+            before,
+            after: None,
+            seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// The report of the finished `run`. `staged`: the complete model, not yet in its place.
+    ///
+    /// # Errors
+    /// Files that cannot be read or written.
+    pub fn finish(mut self, staged: &Path, run: &RunFolder) -> Result<Report, Failure> {
+        let folder = &run.folder();
+        let (after, weights) = self.after.take().expect("the last step was looked at");
+        let args = self.run.args;
+        let events = read_events(&folder.join("events.jsonl"))?;
+        let before = &self.before.numbers;
+        let verdict = self.verdict(&after.numbers, Some(&weights));
+        let check = Check {
+            model: args.model.clone(),
+            data: args.data.path.clone(),
+            split: args.data.reading.split.clone(),
+            alpha: self.run.data.alpha(),
+            data_digest: self.run.data.digest()?,
+            forget_rows: self.run.split.forget.clone(),
+            near_rows: self.run.split.near.iter().map(|near| near.row).collect(),
+            half_way: true,
+            plan: self.probe.plan.clone(),
+            before: before.clone(),
+            after: after.numbers.clone(),
+            weights: Some(weights.clone()),
+            texts: self.keep_texts()?,
+        };
+        let mut report = Report {
+            format: FORMAT,
+            command: "unlearn".into(),
+            title: self.title(),
+            made: now(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            verdict,
+            request: Some(self.request()?),
+            samples: None,
+            restoration: Vec::new(),
+            metrics: vec![self.scores(&after.numbers)],
+            comparisons: vec![self.errors(&after.numbers)],
+            curves: curves(&events, before.mean_errors()),
+            neighbors: self.neighbors(),
+            cost: self.cost(&events, run),
+            provenance: self.provenance(staged, folder, &weights)?,
+            check: Some(serde_json::to_value(check).expect("plain data")),
+            pictures: Default::default(),
+        };
+        self.show(&mut report, &after)?;
+        Ok(report)
+    }
+
+    fn title(&self) -> String {
+        let split = self.run.split;
+        format!(
+            "Forgetting {} with {}",
+            counted(split.forget.len() + split.duplicates.len(), "image"),
+            card::method_name(self.run.settings)
+        )
+    }
+
+    fn verdict(&self, after: &Numbers, weights: Option<&WeightFacts>) -> Verdict {
+        let several = self.probe.forgotten.len() > 1;
+        let mut findings = Findings {
+            advice: Advice::of_unlearning(self.run.args, self.run.settings),
+            ..findings(&self.before.numbers, after, several)
+        };
+        findings
+            .doubts
+            .extend(weights.and_then(WeightFacts::reservation));
+        findings.verdict()
+    }
+
+    /// Puts the texts of the measured images where the key is. Returns their keyed digest.
+    fn keep_texts(&self) -> Result<Option<String>, Failure> {
+        let (Some(texts), Some(private)) = (self.run.texts, self.run.private) else {
+            return Ok(None);
+        };
+        let rows = self.probe.looked_at().concat().into_iter();
+        let text = |row: usize| texts.known[texts.of_row[row] as usize].clone();
+        let of_rows: RowTexts = rows.map(|row| (row, text(row))).collect();
+        private.keep(&of_rows).map(Some)
+    }
+}
+
+impl Evidence<'_> {
+    /// Looks at the network after `step` steps, and after the last one at the folder that `deliver` makes of it and
+    /// opens again. Returns what belongs into the step's record.
+    ///
+    /// # Errors
+    /// Data that cannot be read, a network that does not fit, what `deliver` returns.
+    pub fn look(
+        &mut self,
+        trainer: &Trainer,
+        log: &mut EventLog,
+        deliver: &mut dyn FnMut(&Network) -> Result<Reopened, Failure>,
+    ) -> Result<Vec<(&'static str, f64)>, Failure> {
+        let (step, network) = (trainer.step, trainer.network());
+        let start = Instant::now();
+        if step == 0
+            && let Some(png) = self.picture(&self.before)?
+        {
+            log.picture(0, "samples", &png)?;
+        }
+        let mut errors = None;
+        if step == self.run.settings.steps && self.after.is_none() {
+            let written = deliver(network)?;
+            progress::note("looking at the folder that was written");
+            let after = self.probe.measure(&*written.network)?;
+            if let Some(png) = self.picture(&after)? {
+                log.picture(step, "samples", &png)?;
+            }
+            errors = Some(after.numbers.mean_errors());
+            self.after = Some((after, written.weights));
+        } else if step > 0 && step.is_multiple_of(self.every) {
+            errors = Some(self.probe.glance(&*network.valid())?);
+        }
+        self.seconds += start.elapsed().as_secs_f64();
+        Ok(errors.map_or_else(Vec::new, |[forgotten, retained]| {
+            vec![("forgotten_error", forgotten), ("retained_error", retained)]
+        }))
+    }
+}
