@@ -1,6 +1,7 @@
-//! How messages count and list.
+//! How messages count and list, and say how long something took.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 /// "1 image", "2 images"; `one`: a noun whose plural ends with s.
 pub fn counted(count: usize, one: &str) -> String {
@@ -18,6 +19,19 @@ pub fn listed<T: Display>(items: impl IntoIterator<Item = T>) -> String {
     }
 }
 
+/// A length of time for people, such as `47 s`, `3 min 20 s`, `2 h 5 min`.
+pub fn duration(time: Duration) -> String {
+    let seconds = time.as_secs_f64().round() as u64;
+    let (minutes, hours) = (seconds / 60, seconds / 3600);
+    match seconds {
+        0..90 => format!("{seconds} s"),
+        90..600 => format!("{minutes} min {} s", seconds % 60),
+        600..5400 => format!("{} min", (seconds + 30) / 60),
+        5400..172_800 => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{} d {} h", hours / 24, hours % 24),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -30,5 +44,22 @@ mod tests {
         assert_eq!(listed(["a"]), "a");
         assert_eq!(listed(["a", "b"]), "a and b");
         assert_eq!(listed([1, 2, 3]), "1, 2 and 3");
+    }
+
+    #[test]
+    fn lengths_of_time_are_for_people() {
+        let said = [0.2, 59.7, 200.0, 1500.0, 7500.0, 200_000.0];
+        let said = said.map(|seconds| duration(Duration::from_secs_f64(seconds)));
+        assert_eq!(
+            said,
+            [
+                "0 s",
+                "60 s",
+                "3 min 20 s",
+                "25 min",
+                "2 h 5 min",
+                "2 d 7 h"
+            ]
+        );
     }
 }

@@ -12,8 +12,10 @@ mod remedy;
 
 use std::process::ExitCode;
 
+use retrack_study::field::Field;
 use retrack_study::interrupt::kept;
 use retrack_study::settings;
+use retrack_study::situation::Situation;
 
 /// Does what the command line says; the process's exit code.
 pub fn run() -> ExitCode {
@@ -33,6 +35,24 @@ pub fn run() -> ExitCode {
 #[doc(hidden)]
 pub fn metrics_table() -> String {
     metric_words::readme()
+}
+
+/// The command line as clap knows it, for the test that compares messages with its options.
+#[doc(hidden)]
+pub fn command_line() -> clap::Command {
+    args::command()
+}
+
+/// What the command with this name advises in a situation, for the same test.
+#[doc(hidden)]
+pub fn advice(command: &str, situation: Situation) -> Option<&'static str> {
+    remedy::advice_by(command, situation)
+}
+
+/// The option by which a field's value is given, for the same test.
+#[doc(hidden)]
+pub fn option(field: Field) -> String {
+    remedy::option(field)
 }
 
 /// Reads a settings file as `--config` does, for the tests that feed it damaged ones.

@@ -12,7 +12,6 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
-pub use self::line::duration;
 pub use self::screen::clear;
 use self::screen::{SCREEN, Screen};
 pub use self::terminal::Printed;

@@ -24,6 +24,18 @@ pub enum Speaker {
     Other,
 }
 
+/// Those with advice of their own, by name.
+const SPEAKERS: [(Speaker, &str); 8] = [
+    (Speaker::Train, "train"),
+    (Speaker::Unlearn, "unlearn"),
+    (Speaker::Experiment, "experiment"),
+    (Speaker::Demo, "demo"),
+    (Speaker::Merge, "merge"),
+    (Speaker::Evaluate, "evaluate"),
+    (Speaker::Sample, "sample"),
+    (Speaker::Neighbors, "neighbors"),
+];
+
 static SPEAKER: OnceLock<Speaker> = OnceLock::new();
 
 /// Says once, at the start, which command speaks.
@@ -47,6 +59,15 @@ pub fn advice(situation: Situation) -> Option<&'static str> {
     advice_of(situation, SPEAKER.get().copied().unwrap_or(Speaker::Other))
 }
 
+/// What the command with this name advises; `None`: as above.
+pub fn advice_by(command: &str, situation: Situation) -> Option<&'static str> {
+    let speaker = SPEAKERS.into_iter().find(|(_, name)| *name == command);
+    advice_of(
+        situation,
+        speaker.map_or(Speaker::Other, |(speaker, _)| speaker),
+    )
+}
+
 /// What may have been advised in a situation by the commands that write an unlearning run's report.
 pub fn advised_by_runs(situation: Situation) -> Vec<&'static str> {
     [Speaker::Unlearn, Speaker::Demo]
@@ -57,6 +78,7 @@ pub fn advised_by_runs(situation: Situation) -> Vec<&'static str> {
 /// The option that sets a field.
 pub fn option(field: Field) -> String {
     let name = match field {
+        Field::LearningRate => "lr",
         Field::MustLook => "fail_if_found",
         field => field.name(),
     };
@@ -118,10 +140,12 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
             "give the model's folder (an adapter is for `retrack merge --model DIR --adapter FILE --out DIR`)"
         }
         (Situation::MissingTensor, _) => "--help lists the keys",
-        (Situation::FixedTypes, _) => {
+        (Situation::FixedTypes, Unlearn | Merge | Experiment) => {
             "leave --dtype out, or save the model as one .safetensors file first"
         }
-        (Situation::NoSizes, _) => "docs/train.md has an example, and `--arch small` needs no file",
+        (Situation::NoSizes, Train) => {
+            "docs/train.md has an example, and `--arch small` needs no file"
+        }
         (Situation::NothingLooks, _) => {
             "leave it out, and give it to `retrack evaluate` afterwards"
         }
@@ -176,6 +200,3 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
     };
     Some(advice)
 }
-
-#[cfg(test)]
-mod tests;

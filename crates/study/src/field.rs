@@ -31,6 +31,8 @@ macro_rules! fields {
 }
 
 fields! {
+    Accumulate "accumulate",
+    Adapter "adapter",
     Alpha "alpha",
     Baseline "baseline",
     BatchSize "batch_size",
@@ -49,6 +51,8 @@ fields! {
     ForgetPrompt "forget_prompt",
     Guidance "guidance",
     Key "key",
+    LearningRate "learning_rate",
+    Methods "methods",
     Metrics "metrics",
     Model "model",
     ModifiedPrompt "modified_prompt",
@@ -59,10 +63,13 @@ fields! {
     Queries "queries",
     Rank "rank",
     Repeat "repeat",
+    Resume "resume",
     RetainPrompt "retain_prompt",
     Rows "rows",
+    Seeds "seeds",
     ShowForgotten "show_forgotten",
     Split "split",
+    Steps "steps",
     Threshold "threshold",
     Train "train",
 }

@@ -1,5 +1,5 @@
-//! What a user may find themselves in, and what to do about it. A front end knows its own way out ([`crate::progress::Front`]);
-//! the words here fit anywhere.
+//! What a user may find themselves in, and what to do about it. A front end knows its own way out and what it calls things
+//! ([`crate::progress::Front`]); the words here fit anywhere.
 
 use std::fmt::Display;
 use std::path::Path;

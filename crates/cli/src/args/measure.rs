@@ -1,6 +1,6 @@
 //! `retrack evaluate`, `experiment` and `verify` as they are typed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use retrack_eval::metric::Metric;
@@ -48,30 +48,19 @@ pub struct ProtocolArgs {
 }
 
 impl ProtocolArgs {
-    /// As it was typed, with the metrics.
+    /// As it was typed.
     pub fn measuring(&self, metrics: Option<Vec<&'static dyn Metric>>) -> Measuring {
-        let args = self.clone();
         Measuring {
             metrics,
-            samples: args.samples,
-            threshold: args.threshold,
-            inception: args.inception,
-            sscd: args.sscd,
-            clip: args.clip,
-            controls: args.controls,
-            controls_split: args.controls_split,
-            class: args.class,
+            samples: self.samples,
+            threshold: self.threshold,
+            inception: self.inception.clone(),
+            sscd: self.sscd.clone(),
+            clip: self.clip.clone(),
+            controls: self.controls.clone(),
+            controls_split: self.controls_split.clone(),
+            class: self.class,
         }
-    }
-
-    /// The files and folders that it reads, with what each is.
-    pub fn inputs(&self) -> [(&'static str, Option<&Path>); 4] {
-        [
-            ("Inception", self.inception.as_deref()),
-            ("SSCD", self.sscd.as_deref()),
-            ("CLIP", self.clip.as_deref()),
-            ("controls", self.controls.as_deref()),
-        ]
     }
 }
 

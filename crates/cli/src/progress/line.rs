@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use console::{measure_text_width, truncate_str};
+use retrack_checkpoint::words::duration;
 
 /// Columns of the bar itself, the widest that fits; narrower ones say nothing.
 const BARS: [usize; 4] = [32, 24, 16, 10];
@@ -124,19 +125,6 @@ impl State {
     }
 }
 
-/// A length of time for people, such as `47 s`, `3 min 20 s`, `2 h 5 min`.
-pub fn duration(time: Duration) -> String {
-    let seconds = time.as_secs_f64().round() as u64;
-    let (minutes, hours) = (seconds / 60, seconds / 3600);
-    match seconds {
-        0..90 => format!("{seconds} s"),
-        90..600 => format!("{minutes} min {} s", seconds % 60),
-        600..5400 => format!("{} min", (seconds + 30) / 60),
-        5400..172_800 => format!("{hours} h {} min", minutes % 60),
-        _ => format!("{} d {} h", hours / 24, hours % 24),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,23 +189,6 @@ mod tests {
             ..state(31, 5.0)
         };
         assert_eq!(resumed.left(), Some(Duration::from_secs(145)));
-    }
-
-    #[test]
-    fn lengths_of_time_are_for_people() {
-        let said = [0.2, 59.7, 200.0, 1500.0, 7500.0, 200_000.0];
-        let said = said.map(|seconds| duration(Duration::from_secs_f64(seconds)));
-        assert_eq!(
-            said,
-            [
-                "0 s",
-                "60 s",
-                "3 min 20 s",
-                "25 min",
-                "2 h 5 min",
-                "2 d 7 h"
-            ]
-        );
     }
 
     #[test]

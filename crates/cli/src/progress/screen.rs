@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
+use retrack_checkpoint::words::duration;
 use retrack_study::progress::{Change, Level};
 
 use super::line::State;
-use super::{detail, duration, is_verbose, note, visible, volume};
+use super::{detail, is_verbose, note, visible, volume};
 
 /// Between two looks at what goes on.
 const TICK: Duration = Duration::from_millis(250);

@@ -4,13 +4,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
+use retrack_cli::{advice, command_line, option};
 use retrack_eval::metric::Need;
+use retrack_study::field::Field;
+use retrack_study::situation::Situation;
 
-use super::*;
-use crate::args::Args;
-
-const SITUATIONS: [Situation; 29] = [
+const SITUATIONS: [Situation; 30] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -25,6 +24,7 @@ const SITUATIONS: [Situation; 29] = [
     Situation::LoneAdapter,
     Situation::WeightsAlone,
     Situation::MissingTensor,
+    Situation::FixedTypes,
     Situation::NoSizes,
     Situation::NothingLooks,
     Situation::NoClass,
@@ -42,28 +42,25 @@ const SITUATIONS: [Situation; 29] = [
     Situation::BeyondFixedType,
 ];
 
-const SPEAKERS: [(Speaker, &str); 8] = [
-    (Speaker::Train, "train"),
-    (Speaker::Unlearn, "unlearn"),
-    (Speaker::Experiment, "experiment"),
-    (Speaker::Demo, "demo"),
-    (Speaker::Merge, "merge"),
-    (Speaker::Evaluate, "evaluate"),
-    (Speaker::Sample, "sample"),
-    (Speaker::Neighbors, "neighbors"),
+/// The commands that advise something of their own.
+const SPEAKERS: [&str; 8] = [
+    "train",
+    "unlearn",
+    "experiment",
+    "demo",
+    "merge",
+    "evaluate",
+    "sample",
+    "neighbors",
 ];
 
-/// Files whose messages several commands show, or another one than their name says. The longest path that fits counts.
+/// Files whose messages several commands show, or one that their name does not say. The longest path that fits counts.
 const SHOWN_BY: &[(&str, &[&str])] = &[
     ("study/src/captions.rs", &["unlearn"]),
-    ("study/src/verify", &["verify"]),
-    ("study/src/evaluate", &["evaluate"]),
     ("study/src/tensors/predict.rs", &["predict"]),
     ("study/src/tensors/gradient.rs", &["gradient"]),
     ("study/src/tensors", &["predict", "gradient"]),
     ("study/src/bench.rs", &["bench"]),
-    ("study/src/inspect.rs", &["inspect"]),
-    ("study/src/sample.rs", &["sample"]),
     ("cli/src/metric_words.rs", &["evaluate", "experiment"]),
     ("study/src/evaluation", &["evaluate", "experiment"]),
     ("study/src/evidence/comparison.rs", &["evaluate"]),
@@ -90,7 +87,6 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     // What says which option was typed.
     ("study/src/source.rs", &["evaluate"]),
     ("study/src/task.rs", &["unlearn"]),
-    ("study/src/unlearn.rs", &["unlearn"]),
     (
         "study/src/folders.rs",
         &["sample", "neighbors", "predict", "gradient"],
@@ -203,7 +199,7 @@ const ONLY_FIELDS: &[(&str, Field, &[&str])] = &[
 
 /// The long options of a command and of those below it; `bench step` is one below another.
 fn options(name: &str) -> BTreeSet<String> {
-    let mut command = Args::command();
+    let mut command = command_line();
     command.build();
     let mut found = &command;
     for part in name.split(' ') {
@@ -224,7 +220,7 @@ fn options(name: &str) -> BTreeSet<String> {
 }
 
 fn is_command(name: &str) -> bool {
-    Args::command().find_subcommand(name).is_some()
+    command_line().find_subcommand(name).is_some()
 }
 
 /// The options that a text names, each with the command that the text itself says has it: `retrack CMD --option` and
@@ -251,7 +247,7 @@ fn named(text: &str) -> Vec<(String, Option<String>)> {
 /// The commands in backticks that a text gives to be run, as they are: with a value for an option that they require. Each with
 /// the required options that the text nowhere names.
 fn incomplete(text: &str) -> Vec<(String, Vec<String>)> {
-    let mut all = Args::command();
+    let mut all = command_line();
     all.build();
     let given = options_in(text);
     let code = text.split('`').skip(1).step_by(2);
@@ -294,10 +290,13 @@ fn options_in(text: &str) -> Vec<String> {
     found
 }
 
+fn without_tests(source: &str) -> &str {
+    source.split("#[cfg(test)]\nmod").next().unwrap_or_default()
+}
+
 /// The fields that a source file names, outside of comments and tests.
 fn fields(source: &str) -> Vec<Field> {
-    let source = source.split("#[cfg(test)]\nmod").next().unwrap_or_default();
-    let code = source
+    let code = without_tests(source)
         .lines()
         .filter(|line| !line.trim_start().starts_with("//"));
     code.flat_map(|line| line.split("Field::").skip(1))
@@ -312,8 +311,9 @@ fn fields(source: &str) -> Vec<Field> {
 
 /// The commands that show the messages of a file: by its own name, or as [`SHOWN_BY`] says.
 fn shown_by(path: &str) -> Vec<&str> {
-    let by_name = path
-        .strip_prefix("cli/src/commands/")
+    let by_name = ["cli/src/commands/", "study/src/"]
+        .iter()
+        .find_map(|above| path.strip_prefix(above))
         .map(|rest| rest.split(['/', '.']).next().unwrap_or_default())
         .filter(|name| is_command(name) && *name != "bench");
     if let Some(name) = by_name {
@@ -326,7 +326,7 @@ fn shown_by(path: &str) -> Vec<&str> {
 
 /// The text literals of a source file, without comments and tests.
 fn literals(source: &str) -> Vec<String> {
-    let source = source.split("#[cfg(test)]\nmod").next().unwrap_or_default();
+    let source = without_tests(source);
     let letters: Vec<char> = source.chars().collect();
     let (mut found, mut at) = (Vec::new(), 0);
     while at < letters.len() {
@@ -378,10 +378,10 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
 
 #[test]
 fn advice_names_only_options_of_the_command_that_gives_it() {
-    for (speaker, command) in SPEAKERS {
+    for command in SPEAKERS {
         let has = options(command);
         for situation in SITUATIONS {
-            let text = advice_of(situation, speaker).unwrap_or_else(|| situation.advice());
+            let text = advice(command, situation).unwrap_or_else(|| situation.advice());
             assert!(!text.is_empty() && !text.ends_with('.'), "{text}");
             for (option, of) in named(text) {
                 let has = of.map_or_else(|| has.clone(), |of| options(&of));
@@ -455,7 +455,7 @@ fn messages_name_only_options_of_the_commands_that_show_them() {
                 seen += 1;
                 // Help is looked at command by command below; here its parts, of which some are put together later.
                 if path.starts_with("cli/src/args/") {
-                    let mut all = Args::command();
+                    let mut all = command_line();
                     all.build();
                     let has = |one: &clap::Command| options(one.get_name()).contains(&option);
                     if !all.get_subcommands().any(has) {
@@ -484,7 +484,7 @@ fn messages_name_only_options_of_the_commands_that_show_them() {
 
 #[test]
 fn help_names_only_options_of_its_command() {
-    let mut all = Args::command();
+    let mut all = command_line();
     all.build();
     let mut seen = 0;
     for command in all.get_subcommands().filter(|one| one.get_name() != "help") {
@@ -530,6 +530,8 @@ fn a_scan_sees_what_it_should() {
             ("--lr".into(), None)
         ]
     );
+    let typed: Vec<String> = [Field::BatchSize, Field::LearningRate].map(option).to_vec();
+    assert_eq!(typed, ["--batch-size", "--lr"]);
     let line = "run `retrack evaluate --model {} --samples 9`, not `retrack evaluate --metrics`";
     let found = incomplete(line);
     assert_eq!(found.len(), 1, "{found:?}");

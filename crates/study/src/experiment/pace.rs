@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::progress::duration;
+use retrack_checkpoint::words::duration;
 
 /// What the runs took that were made here. A run that trains takes longer than a reference, which is only measured.
 #[derive(Debug, Default)]

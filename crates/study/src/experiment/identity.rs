@@ -1,0 +1,85 @@
+//! What an experiment is: everything that decides its numbers, as its folder records it.
+
+use retrack_checkpoint::folder::Dtype;
+use retrack_data::Dataset;
+use retrack_unlearn::texts;
+use serde_json::{Value, json};
+
+use super::Comparison;
+use super::targets::Found;
+use crate::evaluation::{Prompts, Protocol};
+use crate::evidence;
+use crate::failure::Failure;
+use crate::field::Field;
+use crate::folders::digests;
+use crate::latent::{self, Opened};
+
+/// Where the digest of the prompts is, which may say whose the forgotten images are.
+const PROMPTS_DIGEST: &str = "prompts_digest";
+
+/// What is compared on what, and how it is measured.
+///
+/// # Errors
+/// A retrained model of another kind, files that cannot be read.
+pub(super) fn identity(
+    asked: &Comparison,
+    opened: &Opened,
+    data: &Dataset,
+    targets: &Found,
+    protocol: &Protocol,
+    prompts: Option<&Prompts>,
+) -> Result<Value, Failure> {
+    let mut identity = json!({
+        "command": "experiment",
+        "version": env!("CARGO_PKG_VERSION"),
+        "preset": asked.preset,
+        "weights_sha256": weights(asked, opened)?,
+        "data_digest": data.digest()?,
+        "split": asked.data.reading.split,
+        "alpha": data.alpha(),
+        // What is left behind names no file of the data.
+        "forget": targets.shown,
+        "protocol": protocol,
+        "device": asked.device,
+    });
+    if evidence::names_files(&targets.forget) {
+        identity["forget_rows"] = json!(targets.rows);
+    }
+    if let Some(dtype) = asked.dtype {
+        identity["dtype"] = Dtype::from(dtype).to_string().into();
+    }
+    if let Some(prompts) = prompts {
+        identity["prompts"] = prompts.count().into();
+        identity[PROMPTS_DIGEST] = prompts.digest().into();
+    }
+    if let Some(from) = &asked.captions {
+        identity["captions_digest"] = texts::digest(&latent::read_captions(data, from)?).into();
+    }
+    Ok(identity)
+}
+
+/// The same as it is shown to others: who guesses a prompt could test it.
+pub(super) fn shown(mut identity: Value) -> Value {
+    if let Value::Object(keys) = &mut identity {
+        keys.remove(PROMPTS_DIGEST);
+    }
+    identity
+}
+
+/// Digests of the weights that the references are measured with.
+fn weights(asked: &Comparison, opened: &Opened) -> Result<Value, Failure> {
+    let mut weights = json!({"original": digests(opened.folder())?});
+    if let Some(path) = &asked.retrained {
+        let reference = latent::open(path)?;
+        if reference.folder().class != opened.folder().class {
+            return Err(Failure::input(format!(
+                "{}: not a model of the same kind as {} ({}); give one that was trained alike",
+                path.display(),
+                Field::Model,
+                asked.model.display()
+            )));
+        }
+        weights["retrained"] = digests(reference.folder())?.into();
+    }
+    Ok(weights)
+}
