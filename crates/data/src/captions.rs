@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::Dataset;
 use super::error::DataError;
-use super::published::read_text;
+use super::sources::published::read_text;
 use super::table;
 
 /// What an entry of a captions file may call its caption, as Hugging Face's image folders and others do.

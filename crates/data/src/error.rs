@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use retrack_checkpoint::words::{counted, listed};
 
-use super::ImageShape;
+use super::{ImageShape, sources};
 
 /// Why a data set could not be opened or one of its images could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -26,11 +26,7 @@ pub enum DataError {
         path: PathBuf,
     },
     /// The path exists and is not one of the supported sources.
-    #[error(
-        "{}: {found}; expected a folder of images, a Parquet file or folder, an IDX pair \
-         (*-images-idx3-ubyte[.gz]) or CIFAR-10 binary batches",
-        path.display()
-    )]
+    #[error("{}: {found}; expected {}", path.display(), sources::expected())]
     Unrecognized {
         /// The path as it was given.
         path: PathBuf,
@@ -162,6 +158,21 @@ impl DataError {
         Self::Io {
             path: path.to_owned(),
             source,
+        }
+    }
+
+    pub(crate) fn unrecognized(path: &Path, found: &str) -> Self {
+        Self::Unrecognized {
+            path: path.to_owned(),
+            found: found.to_owned(),
+        }
+    }
+
+    pub(crate) fn ambiguous(path: &Path, first: &str, second: &str) -> Self {
+        Self::Ambiguous {
+            path: path.to_owned(),
+            first: first.to_owned(),
+            second: second.to_owned(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use retrack_checkpoint::files::open_regular;
 use retrack_checkpoint::folder::{is_training_state, training_checkpoint};
 
-use super::published::read_json;
+use super::sources::published::read_json;
 
 /// What to do with most of them.
 const SAVE: &str = "save its images as PNG files and name their folder, or as a Parquet file with a Hugging Face image \

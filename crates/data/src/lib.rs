@@ -10,43 +10,39 @@
 //! | CIFAR-100's binary version | of `train.bin` or `test.bin`, in order |
 //!
 //! Where several splits of one of these are found, [`OpenOptions::split`] says which is meant. Parquet files, pairs and
-//! batches may lie some folders further down; other formats are named in the error.
+//! batches may lie some folders further down; other formats are named in the error. A [`Source`] of your own needs none of
+//! these: [`Dataset::from_source`] takes it.
 //!
 //! Rows count from 0. How gray, transparent, 16-bit, CMYK and rotated images become bytes is said in
 //! the documentation of `data/image.rs`; nothing is ever resized.
 
 mod alpha;
 mod captions;
-mod cifar;
-mod columns;
 mod complete;
 pub mod digest;
 mod error;
-mod folder;
 mod foreign;
-mod idx;
 mod image;
 mod labels;
+mod listing;
 pub mod neighbors;
 mod open;
-mod parquet;
 mod pillow;
 pub mod pixels;
-mod published;
 mod quiet;
 mod raw;
 mod select;
 mod source;
+mod sources;
 mod split;
 mod subsets;
 mod table;
-mod texts;
 
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 use retrack_checkpoint::hex::hex;
@@ -56,9 +52,11 @@ pub use self::alpha::Alpha;
 pub use self::captions::{Captions, captions};
 pub use self::error::{DataError, Found, Size};
 pub use self::labels::LabelError;
-pub use self::published::{MEMORIZED, is_published, modified_prompts, original_prompt};
 pub use self::select::{Resolved, Selection, SelectionError, SelectionWarning};
-use self::source::{Form, Source};
+pub use self::source::{Form, Source};
+use self::sources::images;
+pub use self::sources::published::{MEMORIZED, is_published, modified_prompts, original_prompt};
+pub use self::sources::{formats, formats_at_length};
 pub use self::split::{NEAR_COPY_RMS, NearCopy, Split};
 
 /// Memory for images while they are searched, in bytes.
@@ -161,7 +159,7 @@ impl Counts {
 /// Images of one shape, with labels where the source has them. Reading is safe from many threads.
 pub struct Dataset {
     path: PathBuf,
-    source: Box<dyn Source>,
+    source: Arc<dyn Source>,
     shape: ImageShape,
     /// All images, decoded, if they fit the budget and the source does not hold these very bytes already.
     pixels: Option<Vec<u8>>,
@@ -190,14 +188,10 @@ impl Dataset {
     /// [`DataError`], which names the file. A data set larger than the budget is decoded later, all but its first
     /// image, and one that is damaged inside is then found by [`read`](Self::read) or [`digest`](Self::digest).
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, DataError> {
-        if let Some(channels) = options.channels
-            && !(1..=4).contains(&channels)
-        {
-            return Err(DataError::Channels { channels });
-        }
+        check_channels(options)?;
         let source = open::detect(path, options)?;
         let beside = open::images_beside(path, source.as_ref());
-        let opened = Self::from_source(path, source, options)?;
+        let opened = Self::from_source(path, source.into(), options)?;
         Ok(Self { beside, ..opened })
     }
 
@@ -224,7 +218,7 @@ impl Dataset {
                 found,
             });
         }
-        let source = Box::new(raw::RawImages::in_memory(
+        let source = Arc::new(raw::RawImages::in_memory(
             "pixels in memory",
             shape,
             pixels,
@@ -240,12 +234,24 @@ impl Dataset {
         )
     }
 
-    fn from_source(
+    /// A data set of a source that no file of this crate opens: images that are computed, or of another format. `path`
+    /// stands for it in messages and records. [`OpenOptions::split`] means nothing to it.
+    ///
+    /// # Errors
+    /// No rows, images without pixels or of a shape that they do not fill, images that cannot be read.
+    pub fn from_source(
         path: &Path,
-        source: Box<dyn Source>,
+        source: Arc<dyn Source>,
         options: &OpenOptions,
     ) -> Result<Self, DataError> {
+        check_channels(options)?;
+        if source.len() == 0 {
+            return Err(DataError::format(path, "it holds no rows"));
+        }
         let shape = source::shape(source.as_ref(), options.channels)?;
+        if shape.bytes() == 0 {
+            return Err(DataError::format(path, format!("its images are {shape}")));
+        }
         let mut dataset = Self {
             path: path.to_owned(),
             source,
@@ -407,6 +413,11 @@ impl Dataset {
     fn decode(&self, row: usize, stored: &[u8], out: &mut [u8]) -> Result<Lossy, DataError> {
         let shape = self.shape;
         match self.source.form() {
+            Form::Pixels(native) if stored.len() != native.bytes() => Err(DataError::Length {
+                shape: native,
+                expected: native.bytes(),
+                found: stored.len(),
+            }),
             Form::Pixels(native) => Ok(self.convert(stored, native.channels, out)),
             Form::Encoded => {
                 let name = self.source.full_name(row);
@@ -543,7 +554,7 @@ impl Dataset {
     /// # Errors
     /// [`DataError`]: the file cannot be read, or its size is not the data set's.
     pub fn read_file(&self, path: &Path) -> Result<Vec<u8>, DataError> {
-        let bytes = folder::read_whole(path)?;
+        let bytes = images::read_whole(path)?;
         let name = path.display().to_string();
         match image::decode(&name, &bytes, Some(self.shape.size()))? {
             Ok(decoded) => {
@@ -605,6 +616,13 @@ impl Dataset {
             })?;
         }
         Ok(())
+    }
+}
+
+fn check_channels(options: &OpenOptions) -> Result<(), DataError> {
+    match options.channels {
+        Some(channels) if !(1..=4).contains(&channels) => Err(DataError::Channels { channels }),
+        _ => Ok(()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every kind of source can do, and how its images' shape is found.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -10,65 +11,145 @@ use super::{ImageShape, image};
 
 /// How a source stores its images.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Form {
-    /// Encoded image files (PNG, JPEG, ...).
+pub enum Form {
+    /// Encoded image files (PNG, JPEG, ...), all of one size in pixels.
     Encoded,
-    /// Bytes in height, width, channel order.
+    /// Bytes in height, width, channel order, as many as the shape says: 0 is black, 255 white.
     Pixels(ImageShape),
 }
 
-/// A list of stored images. `row` is always below `len`, which is at least 1.
-pub(crate) trait Source: Send + Sync {
+/// A list of stored images, asked from many threads at once. `row` is always below [`len`](Self::len).
+///
+/// What is stored is what a data set's digest is made of: the same images must be the same bytes in the same order
+/// whenever they are read.
+///
+/// ```
+/// use std::borrow::Cow;
+/// use std::path::Path;
+/// use std::sync::Arc;
+/// use retrack_data::{DataError, Dataset, Form, ImageShape, OpenOptions, Source};
+///
+/// /// Each row is all of one gray.
+/// struct Grays(usize);
+///
+/// impl Source for Grays {
+///     fn kind(&self) -> &'static str {
+///         "grays"
+///     }
+///     fn form(&self) -> Form {
+///         Form::Pixels(ImageShape { height: 8, width: 8, channels: 1 })
+///     }
+///     fn len(&self) -> usize {
+///         self.0
+///     }
+///     fn stored(&self, row: usize) -> Result<Cow<'_, [u8]>, DataError> {
+///         Ok(Cow::Owned(vec![row as u8; 64]))
+///     }
+/// }
+///
+/// let options = OpenOptions::default();
+/// let data = Dataset::from_source(Path::new("grays"), Arc::new(Grays(5)), &options)?;
+/// let mut image = vec![0; 64];
+/// data.read(3, &mut image)?;
+/// assert_eq!((data.len(), data.name(3), image[0]), (5, "row 3".to_owned(), 3));
+/// # Ok::<(), DataError>(())
+/// ```
+#[expect(clippy::len_without_is_empty, reason = "a source is never empty")]
+pub trait Source: Send + Sync {
+    /// What it is, for people, in the singular: "folder of images", "Parquet".
     fn kind(&self) -> &'static str;
+
+    /// How its images are stored, all alike.
     fn form(&self) -> Form;
+
+    /// Number of images; at least 1.
     fn len(&self) -> usize;
-    /// For people: a path below the source's folder, or "row 5".
-    fn name(&self, row: usize) -> String;
+
+    /// What a row is called, for people: a path below the source's folder, or "row 5".
+    fn name(&self, row: usize) -> String {
+        format!("row {row}")
+    }
+
     /// For errors: the whole path, with the row where a file holds many.
-    fn full_name(&self, row: usize) -> String;
-    fn label(&self, _row: usize) -> Option<i64> {
+    fn full_name(&self, row: usize) -> String {
+        format!("{}, {}", self.kind(), self.name(row))
+    }
+
+    /// The class of an image, or whatever else it is sorted by.
+    fn label(&self, row: usize) -> Option<i64> {
+        let _ = row;
         None
     }
+
+    /// One stored image: a whole encoded file, or pixels, as [`form`](Self::form) says.
+    ///
+    /// # Errors
+    /// What cannot be read, with its file.
     fn stored(&self, row: usize) -> Result<Cow<'_, [u8]>, DataError>;
+
     /// Size and whether there is color, without decoding pixels. Called for encoded images only.
+    ///
+    /// # Errors
+    /// What cannot be read, or is no image.
     fn header(&self, row: usize) -> Result<(Size, bool), DataError> {
         image::header(&self.full_name(row), &self.stored(row)?)
     }
-    /// Headers are cheap to read without the images: check all of them before anything else.
+
+    /// Whether headers are cheap to read without the images: all of them are checked before anything else then.
     fn has_cheap_headers(&self) -> bool {
         false
     }
+
     /// What label 0, 1, ... is called; empty where labels are just numbers.
     fn label_names(&self) -> &[String] {
         &[]
     }
+
     /// Where the labels are from or why there are none, where that may surprise.
     fn label_note(&self) -> Option<&str> {
         None
     }
+
     /// The texts of each row in a column, where the source has columns and one of that name.
-    fn texts(&self, _column: &str) -> Result<Option<Vec<Vec<String>>>, DataError> {
+    ///
+    /// # Errors
+    /// The column holds something else, or cannot be read.
+    fn texts(&self, column: &str) -> Result<Option<Vec<Vec<String>>>, DataError> {
+        let _ = column;
         Ok(None)
     }
+
     /// Names of the columns, where the source has any.
     fn columns(&self) -> Vec<String> {
         Vec::new()
     }
-    /// Stored images are read in windows of neighbors: take them in order, from one thread.
+
+    /// Whether stored images are read in windows of neighbors: they are taken in order, from one thread, then.
     fn in_windows(&self) -> bool {
         false
     }
+
     /// All pixels in row order, if the source holds them so.
     fn memory(&self) -> Option<&[u8]> {
         None
     }
+
     /// The row of a file of this source, `path` being absolute and free of links.
-    fn row_of(&self, _path: &Path) -> Option<usize> {
+    fn row_of(&self, path: &Path) -> Option<usize> {
+        let _ = path;
         None
     }
+
     /// Rows called `name`: by the path below the folder, else by the file name alone.
-    fn rows_named(&self, _name: &str) -> Vec<usize> {
+    fn rows_named(&self, name: &str) -> Vec<usize> {
+        let _ = name;
         Vec::new()
+    }
+}
+
+impl fmt::Debug for dyn Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {}", self.kind(), self.len())
     }
 }
 

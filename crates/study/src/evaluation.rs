@@ -114,6 +114,25 @@ impl Evaluation {
 }
 
 impl Protocol {
+    /// So many samples in so many steps of the model's own sampler, with a threshold that the data gives, and without any
+    /// of the files that some metrics need.
+    pub fn new(metrics: Vec<&'static dyn Metric>, samples: usize, sampling_steps: usize) -> Self {
+        Self {
+            metrics,
+            samples,
+            scheduler: None,
+            sampling_steps,
+            threshold: None,
+            inception: None,
+            sscd: None,
+            clip: None,
+            controls: None,
+            controls_split: None,
+            guidance: None,
+            class: None,
+        }
+    }
+
     /// # Errors
     /// Numbers that make no sense.
     pub fn check(&self) -> Result<(), Failure> {

@@ -35,6 +35,12 @@ pub fn open_images(
     read_data(path, &options, Field::Split)
 }
 
+/// The same of a source, which may be one's own.
+pub fn open_source(source: &DataSource, channels: Option<usize>) -> Result<Dataset, Failure> {
+    let options = source.reading.options(channels, 4 * BUDGET as u64);
+    read(source, &options, Field::Split)
+}
+
 /// Says how many images are transparent or deeper than 8 bits, and what becomes of that.
 fn warn_of_lossy(data: &Dataset) -> Result<(), Failure> {
     let lossy = data.lossy()?;
@@ -71,8 +77,14 @@ fn warn_of_lossy(data: &Dataset) -> Result<(), Failure> {
 /// # Errors
 /// What cannot be read.
 pub fn read_data(path: &Path, options: &OpenOptions, split: Field) -> Result<Dataset, Failure> {
+    read(&DataSource::at(path), options, split)
+}
+
+fn read(source: &DataSource, options: &OpenOptions, split: Field) -> Result<Dataset, Failure> {
     let _activity = progress::activity("reading the data");
-    let data = Dataset::open(path, options).map_err(|error| Failure::of_data(error, split))?;
+    let path = &source.path;
+    let opened = source.open(options);
+    let data = opened.map_err(|error| Failure::of_data(error, split))?;
     warn_of_lossy(&data)?;
     if let Some(note) = data.label_note() {
         progress::warn(format!("{}: {note}", path.display()));

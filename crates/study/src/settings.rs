@@ -76,20 +76,14 @@ impl Experiment {
                 .filter(|seeds| !seeds.is_empty())
                 .ok_or_else(|| missing("seeds"))?,
             protocol: Protocol {
-                metrics: file.metrics.ok_or_else(|| missing("metrics"))?,
-                samples: file.samples.ok_or_else(|| missing("samples"))?,
                 scheduler: file.scheduler,
-                sampling_steps: file
-                    .sampling_steps
-                    .ok_or_else(|| missing("sampling_steps"))?,
                 threshold: file.threshold,
-                inception: None,
-                sscd: None,
-                clip: None,
-                guidance: None,
-                controls: None,
-                controls_split: None,
-                class: None,
+                ..Protocol::new(
+                    file.metrics.ok_or_else(|| missing("metrics"))?,
+                    file.samples.ok_or_else(|| missing("samples"))?,
+                    file.sampling_steps
+                        .ok_or_else(|| missing("sampling_steps"))?,
+                )
             },
         })
     }

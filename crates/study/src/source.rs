@@ -1,16 +1,20 @@
 //! Where the images are, and how they are read.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use retrack_data::{Alpha, OpenOptions};
+use retrack_data::{Alpha, DataError, Dataset, OpenOptions, Source};
 
 use crate::field::Field;
 
 /// A data set.
 #[derive(Debug, Clone)]
 pub struct DataSource {
+    /// Where it is; of a source of one's own, what records and messages call it.
     pub path: PathBuf,
     pub reading: Reading,
+    /// Images that no format of the path's would give.
+    pub own: Option<Arc<dyn Source>>,
 }
 
 /// How a data set is read.
@@ -27,6 +31,27 @@ impl DataSource {
         Self {
             path: path.to_owned(),
             reading: Reading::default(),
+            own: None,
+        }
+    }
+
+    /// Images of one's own source, which `name` stands for. What reads a record of them later, `retrack verify` for one,
+    /// looks for a data set at that path.
+    pub fn of(name: &Path, source: impl Source + 'static) -> Self {
+        Self {
+            own: Some(Arc::new(source)),
+            ..Self::at(name)
+        }
+    }
+
+    /// Opens the images.
+    ///
+    /// # Errors
+    /// What cannot be read.
+    pub fn open(&self, options: &OpenOptions) -> Result<Dataset, DataError> {
+        match &self.own {
+            None => Dataset::open(&self.path, options),
+            Some(own) => Dataset::from_source(&self.path, own.clone(), options),
         }
     }
 }

@@ -3,19 +3,20 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use retrack_data::Alpha;
+use retrack_data::{Alpha, formats, formats_at_length};
 use retrack_study::source::{DataSource, Reading};
 
 use super::heading;
 
-const SRC_LONG: &str = "Images: a folder, a Parquet file or folder (Hugging Face image column), an IDX pair \
-                        (*-images-idx3-ubyte[.gz]), or CIFAR-10 or CIFAR-100 in the binary version";
-
 /// A data set.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct DataArgs {
-    /// Images: a folder, Parquet, an IDX pair or CIFAR-10 batches
-    #[arg(long = "data", value_name = "SRC", long_help = SRC_LONG)]
+    #[arg(
+        long = "data",
+        value_name = "SRC",
+        help = format!("Images: {}", formats()),
+        long_help = format!("Images: {}", formats_at_length())
+    )]
     pub path: PathBuf,
     #[command(flatten)]
     pub reading: ReadingArgs,
@@ -37,8 +38,8 @@ impl DataArgs {
     /// The data set that was typed.
     pub fn source(&self) -> DataSource {
         DataSource {
-            path: self.path.clone(),
             reading: self.reading.reading(),
+            ..DataSource::at(&self.path)
         }
     }
 }

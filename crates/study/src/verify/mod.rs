@@ -114,8 +114,8 @@ fn open_data(
     let open = |split: Option<String>| {
         let alpha = check.alpha;
         base.open_data(&DataSource {
-            path: path.clone(),
             reading: Reading { split, alpha },
+            ..DataSource::at(&path)
         })
     };
     let recorded = match (&args.split, &check.split) {

@@ -13,8 +13,8 @@ use parquet::file::metadata::ParquetMetaData;
 use parquet::schema::types::{ColumnDescriptor, SchemaDescriptor, Type as Field};
 use serde_json::Value;
 
-use super::error::DataError;
-use super::parquet::pages;
+use super::rows::pages;
+use crate::error::DataError;
 
 /// What a row group says of a row.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,8 +8,12 @@ use std::path::Path;
 use retrack_checkpoint::words::counted;
 use serde_json::Value;
 
-use super::error::DataError;
-use super::folder::Folder;
+use super::images::Folder;
+use super::{Certainty, Format, Found, Opened, Words};
+use crate::OpenOptions;
+use crate::error::DataError;
+use crate::listing::Listing;
+use crate::subsets::ALL;
 
 const LABELS: &str = "kmeans_labels.json";
 const IMAGES: &str = "images";
@@ -18,7 +22,44 @@ const MODIFIED: &str = "modified_prompts.json";
 /// What memorized images are labeled.
 pub const MEMORIZED: i64 = 1;
 /// A JSON file of a data set: names, labels and captions.
-pub(super) const LARGEST_JSON: u64 = 256 << 20;
+pub(crate) const LARGEST_JSON: u64 = 256 << 20;
+
+/// Images of prompts, labeled by cluster.
+pub(crate) struct Published;
+
+impl Format for Published {
+    fn words(&self) -> Option<Words> {
+        None
+    }
+
+    fn open_file(&self, _: &Path, _: &str, _: &OpenOptions) -> Option<Opened> {
+        None
+    }
+
+    fn certainty(&self) -> Certainty {
+        Certainty::Layout
+    }
+
+    fn at_hand(&self, folder: &Listing) -> Result<Option<Found>, DataError> {
+        let found = || Found {
+            names: vec![IMAGES.to_owned()],
+            called: IMAGES.to_owned(),
+        };
+        Ok(is_published(folder.root).then(found))
+    }
+
+    fn open_folder(&self, path: &Path, _: Vec<String>, options: &OpenOptions) -> Opened {
+        match options.split.as_deref() {
+            Some(wanted) if wanted != ALL => Err(DataError::Splits {
+                path: path.to_owned(),
+                wanted: Some(wanted.to_owned()),
+                found: Vec::new(),
+                together: false,
+            }),
+            _ => Ok(Box::new(open(path)?)),
+        }
+    }
+}
 
 /// Whether the folder has this layout.
 pub fn is_published(folder: &Path) -> bool {
@@ -26,7 +67,7 @@ pub fn is_published(folder: &Path) -> bool {
 }
 
 /// The images, labeled by cluster.
-pub(super) fn open(folder: &Path) -> Result<Folder, DataError> {
+fn open(folder: &Path) -> Result<Folder, DataError> {
     let images = folder.join(IMAGES);
     let found = Folder::open(&images)?
         .ok_or_else(|| DataError::format(&images, "the folder holds no images"))?;
@@ -148,13 +189,13 @@ fn prompts(folder: &Path, name: &str) -> Result<Option<Vec<String>>, DataError> 
     }
 }
 
-pub(super) fn read_json(path: &Path) -> Result<Value, DataError> {
+pub(crate) fn read_json(path: &Path) -> Result<Value, DataError> {
     serde_json::from_str(&read_text(path)?)
         .map_err(|error| DataError::format(path, format!("not valid JSON: {error}")))
 }
 
 /// A text file of bounded size.
-pub(super) fn read_text(path: &Path) -> Result<String, DataError> {
+pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
     let size = fs::metadata(path).map_err(|error| DataError::io(path, error))?;
     if size.len() > LARGEST_JSON {
         let problem = format!("larger than the {LARGEST_JSON} bytes that such a file may have");

@@ -1,4 +1,4 @@
-//! Parquet files with a Hugging Face image column: a struct of `bytes` and `path`, or plain binary.
+//! The rows of Parquet files with an image column: a struct of `bytes` and `path`, or plain binary.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -21,12 +21,12 @@ use retrack_checkpoint::files::open_regular;
 use super::columns::{
     Labels, holds, label_column, label_names, read_column, read_labels, read_texts, text_column,
 };
-use super::error::DataError;
-use super::foreign::typed;
-use super::image::MAX_ENCODED;
-use super::quiet::quietly;
-use super::source::{Form, Source};
 use super::texts;
+use crate::error::DataError;
+use crate::foreign::typed;
+use crate::image::MAX_ENCODED;
+use crate::quiet::quietly;
+use crate::source::{Form, Source};
 
 /// Encoded bytes that are read at once, at least: a few pages, so that one random read does not cost a whole row
 /// group. A window is made of whole pages: a page is unpacked as a whole, and some writers make pages of 100 MB.

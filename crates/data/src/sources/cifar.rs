@@ -9,10 +9,13 @@ use std::sync::Mutex;
 
 use retrack_checkpoint::files::open_regular;
 
-use super::error::DataError;
-use super::raw::{RawImages, RecordFile};
-use super::subsets::{Subset, choose, keyword};
-use super::{ImageShape, OpenOptions};
+use super::{Certainty, Format, Found, Opened, Words, check_split};
+use crate::error::DataError;
+use crate::foreign;
+use crate::listing::Listing;
+use crate::raw::{RawImages, RecordFile};
+use crate::subsets::{Subset, choose, keyword};
+use crate::{ImageShape, OpenOptions};
 
 const SHAPE: ImageShape = ImageShape {
     height: 32,
@@ -21,7 +24,7 @@ const SHAPE: ImageShape = ImageShape {
 };
 const PIXELS: u64 = 32 * 32 * 3;
 /// What the archives unpack to.
-pub(crate) const FOLDERS: [&str; 2] = ["cifar-10-batches-bin", "cifar-100-binary"];
+const FOLDERS: [&str; 2] = ["cifar-10-batches-bin", "cifar-100-binary"];
 const BATCHES: [&str; 5] = [
     "data_batch_1.bin",
     "data_batch_2.bin",
@@ -30,6 +33,67 @@ const BATCHES: [&str; 5] = [
     "data_batch_5.bin",
 ];
 const TEST: &str = "test_batch.bin";
+
+/// Batches of records.
+pub(crate) struct Batches;
+
+impl Format for Batches {
+    fn words(&self) -> Option<Words> {
+        Some(Words {
+            short: "CIFAR-10 batches",
+            expected: "CIFAR-10 binary batches",
+            long: "CIFAR-10 or CIFAR-100 in the binary version",
+        })
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        name.ends_with(".bin")
+    }
+
+    fn open_file(&self, path: &Path, name: &str, options: &OpenOptions) -> Option<Opened> {
+        // Weights of networks end so too.
+        if !self.knows(name) || foreign::file(path).is_some() {
+            return None;
+        }
+        let opened = || -> Opened {
+            check_split(path, name, split(name), options, || rows(path))?;
+            let paths = [path.to_owned()];
+            Ok(Box::new(open(path, &paths, options.memory_budget)?))
+        };
+        Some(opened())
+    }
+
+    fn certainty(&self) -> Certainty {
+        Certainty::Content
+    }
+
+    fn at_hand(&self, folder: &Listing) -> Result<Option<Found>, DataError> {
+        let files = folder.files()?;
+        let mut places = places(folder.root, files).into_iter();
+        let near = |place: &String| place.is_empty() || FOLDERS.contains(&place.as_str());
+        Ok(places.find(near).map(|place| {
+            let is_batch = |name: &&String| name.starts_with(&place) && self.knows(name);
+            let batch = files.iter().find(is_batch);
+            Found {
+                called: batch.unwrap_or(&place).clone(),
+                names: vec![place],
+            }
+        }))
+    }
+
+    fn below(&self, folder: &Listing) -> Result<Option<Found>, DataError> {
+        let places = places(folder.root, folder.files()?);
+        Ok(Found::named_by_first(places))
+    }
+
+    fn open_folder(&self, path: &Path, names: Vec<String>, options: &OpenOptions) -> Opened {
+        match names.as_slice() {
+            [place] => Ok(Box::new(open_folder(path, place, options)?)),
+            [first, .., last] => Err(DataError::ambiguous(path, first, last)),
+            [] => unreachable!("a place was found"),
+        }
+    }
+}
 
 /// The two data sets that come in this form.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,7 +142,7 @@ impl Version {
 }
 
 /// Folders that hold batches, below `root`; `files` are all paths below it.
-pub(crate) fn places(root: &Path, files: &[String]) -> Vec<String> {
+fn places(root: &Path, files: &[String]) -> Vec<String> {
     let places: BTreeSet<&str> = files
         .iter()
         .filter_map(|file| {
@@ -97,11 +161,7 @@ pub(crate) fn places(root: &Path, files: &[String]) -> Vec<String> {
 
 /// The five training batches of a folder are its data set, unless another split is asked for; CIFAR-100 has a file for
 /// each split.
-pub(crate) fn open_folder(
-    root: &Path,
-    place: &str,
-    options: &OpenOptions,
-) -> Result<RawImages, DataError> {
+fn open_folder(root: &Path, place: &str, options: &OpenOptions) -> Result<RawImages, DataError> {
     let folder = root.join(place);
     let missing: Vec<&str> = BATCHES
         .into_iter()
@@ -130,14 +190,14 @@ pub(crate) fn open_folder(
 }
 
 /// The split that a file holds, by its name.
-pub(crate) fn split(name: &str) -> Option<String> {
+fn split(name: &str) -> Option<String> {
     match name.strip_prefix("data_batch_") {
         Some(_) => Some("train".to_owned()),
         None => keyword(name).map(|(word, _)| word.to_owned()),
     }
 }
 
-pub(crate) fn rows(path: &Path) -> Result<usize, DataError> {
+fn rows(path: &Path) -> Result<usize, DataError> {
     let length = fs::metadata(path)
         .map_err(|error| DataError::io(path, error))?
         .len();
@@ -157,7 +217,7 @@ fn version(path: &Path, length: u64) -> Result<Version, DataError> {
 }
 
 /// Opens batch files of one version, in the order given.
-pub(crate) fn open(name: &Path, paths: &[PathBuf], budget: u64) -> Result<RawImages, DataError> {
+fn open(name: &Path, paths: &[PathBuf], budget: u64) -> Result<RawImages, DataError> {
     let mut files = Vec::new();
     let mut labels = Vec::new();
     let mut known = None;

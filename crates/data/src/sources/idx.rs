@@ -1,5 +1,6 @@
 //! IDX files, the format of MNIST: a big-endian header and plain bytes, often packed with gzip.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -8,16 +9,99 @@ use flate2::read::MultiGzDecoder;
 use retrack_checkpoint::files::open_regular;
 use retrack_checkpoint::words::counted;
 
-use super::ImageShape;
-use super::error::DataError;
-use super::raw::{RawImages, RecordFile};
+use super::{Format, Found, Opened, Words, check_split};
+use crate::error::DataError;
+use crate::listing::{Listing, plain};
+use crate::raw::{RawImages, RecordFile};
+use crate::subsets::{Subset, choose};
+use crate::{ImageShape, OpenOptions};
 
 const KIND: &str = "IDX pair";
 /// gzip cannot pack better: a header that promises more than this times the file is lying.
 const MAX_RATIO: u64 = 1032;
 
+/// Images, and the labels beside them.
+pub(crate) struct IdxPair;
+
+impl Format for IdxPair {
+    fn words(&self) -> Option<Words> {
+        Some(Words {
+            short: "an IDX pair",
+            expected: "an IDX pair (*-images-idx3-ubyte[.gz])",
+            long: "an IDX pair (*-images-idx3-ubyte[.gz])",
+        })
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        is_images_name(name)
+    }
+
+    fn open_file(&self, path: &Path, name: &str, options: &OpenOptions) -> Option<Opened> {
+        if is_labels_name(name) {
+            let found = "this is the labels file of an IDX pair; name the images file beside it";
+            return Some(Err(DataError::unrecognized(path, found)));
+        }
+        let opened = || -> Opened {
+            check_split(path, name, split(name), options, || rows(path))?;
+            Ok(Box::new(open(path, options.memory_budget)?))
+        };
+        self.knows(name).then(opened)
+    }
+
+    fn at_hand(&self, folder: &Listing) -> Result<Option<Found>, DataError> {
+        let mut names = self.pairs(folder)?;
+        names.retain(|name| !name.contains('/'));
+        Ok(Found::named_by_first(names))
+    }
+
+    fn below(&self, folder: &Listing) -> Result<Option<Found>, DataError> {
+        Ok(Found::named_by_first(self.pairs(folder)?))
+    }
+
+    fn open_folder(&self, path: &Path, names: Vec<String>, options: &OpenOptions) -> Opened {
+        let places: BTreeSet<&str> = names
+            .iter()
+            .map(|name| name.rsplit_once('/').map_or("", |(folder, _)| folder))
+            .collect();
+        if places.len() > 1 {
+            return Err(DataError::ambiguous(
+                path,
+                &names[0],
+                &names[names.len() - 1],
+            ));
+        }
+        let subsets = Subset::group(names, split);
+        let one = |names: &[String]| rows(&path.join(&names[0]));
+        let wanted = options.split.as_deref();
+        let chosen = choose(path, subsets, wanted, false, one)?;
+        match chosen.as_slice() {
+            [only] => Ok(Box::new(open(&path.join(only), options.memory_budget)?)),
+            several => Err(DataError::ambiguous(
+                path,
+                &several[0],
+                &several[several.len() - 1],
+            )),
+        }
+    }
+}
+
+impl IdxPair {
+    fn pairs(&self, folder: &Listing) -> Result<Vec<String>, DataError> {
+        let mut names = folder.called(is_images_name)?;
+        // A file beside its own packed copy is one data set.
+        names.dedup_by(|packed, plain| *packed == format!("{plain}.gz"));
+        Ok(names)
+    }
+}
+
+/// The split that an IDX pair belongs to: `train-images-idx3-ubyte`.
+fn split(name: &str) -> Option<String> {
+    let (before, _) = plain(name).split_once("images")?;
+    Some(before.trim_end_matches(['-', '.', '_']).to_owned())
+}
+
 /// `train-images-idx3-ubyte`, `t10k-images.idx3-ubyte.gz`, `images-idx4-ubyte`, ...
-pub(crate) fn is_images_name(name: &str) -> bool {
+fn is_images_name(name: &str) -> bool {
     let name = name.strip_suffix(".gz").unwrap_or(name);
     ["-idx3-ubyte", ".idx3-ubyte", "-idx4-ubyte", ".idx4-ubyte"]
         .iter()
@@ -28,7 +112,7 @@ pub(crate) fn is_images_name(name: &str) -> bool {
 }
 
 /// The labels file's name says so.
-pub(crate) fn is_labels_name(name: &str) -> bool {
+fn is_labels_name(name: &str) -> bool {
     let name = name.strip_suffix(".gz").unwrap_or(name);
     name.ends_with("labels-idx1-ubyte") || name.ends_with("labels.idx1-ubyte")
 }
@@ -51,7 +135,7 @@ fn labels_beside(images: &Path) -> Option<PathBuf> {
 }
 
 /// Opens an images file and the labels beside it. Without a labels file the data set has no labels.
-pub(crate) fn open(path: &Path, budget: u64) -> Result<RawImages, DataError> {
+fn open(path: &Path, budget: u64) -> Result<RawImages, DataError> {
     let mut images = Idx::open(path)?;
     let (rows, shape) = match *images.dimensions {
         [rows, height, width] => (
@@ -113,7 +197,7 @@ pub(crate) fn open(path: &Path, budget: u64) -> Result<RawImages, DataError> {
 }
 
 /// Images that the header of an images file promises.
-pub(crate) fn rows(path: &Path) -> Result<usize, DataError> {
+fn rows(path: &Path) -> Result<usize, DataError> {
     Ok(Idx::open(path)?.dimensions[0])
 }
 

@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 
 use retrack_checkpoint::files::open_regular;
 
-use super::error::{DataError, Size};
-use super::image::{self, MAX_ENCODED};
-use super::source::{Form, Source};
-use super::subsets::{choose, of_folders};
+use super::{Format, Found, Opened, Words};
+use crate::OpenOptions;
+use crate::error::{DataError, Size};
+use crate::image::{self, MAX_ENCODED};
+use crate::listing::Listing;
+use crate::source::{Form, Source};
+use crate::subsets::{choose, of_folders};
 
 /// What a folder of images is called.
 pub(crate) const KIND: &str = "folder of images";
@@ -25,6 +28,45 @@ const REFUSED: [&str; 12] = [
 const PREFIX: usize = 64 << 10;
 /// Deeper folders than people make: a loop of links.
 const MAX_DEPTH: usize = 32;
+
+/// Images as files.
+pub(crate) struct Images;
+
+impl Format for Images {
+    fn words(&self) -> Option<Words> {
+        Some(Words {
+            short: "a folder",
+            expected: "a folder of images",
+            long: "a folder",
+        })
+    }
+
+    fn open_file(&self, path: &Path, _: &str, _: &OpenOptions) -> Option<Opened> {
+        let found = "this is a single image; name the folder that holds the images";
+        is_image_name(path).then(|| Err(DataError::unrecognized(path, found)))
+    }
+
+    fn below(&self, folder: &Listing) -> Result<Option<Found>, DataError> {
+        let images = Folder::find(folder.root)?;
+        Ok(images.map(|images| {
+            let first = &images.names[0];
+            let called = first.split_once('/').map_or(first.as_str(), |(top, _)| top);
+            Found {
+                called: called.to_owned(),
+                names: images.names,
+            }
+        }))
+    }
+
+    fn open_folder(&self, root: &Path, names: Vec<String>, options: &OpenOptions) -> Opened {
+        let images = Folder {
+            root: root.to_owned(),
+            names,
+            labels: Vec::new(),
+        };
+        Ok(Box::new(images.of_split(options.split.as_deref())?))
+    }
+}
 
 /// Image files below a folder, ordered by relative path, byte by byte with `/` between the parts (so `10.png`
 /// comes before `9.png`). Subfolders are read too; files and folders whose name starts with a dot are not, nor are

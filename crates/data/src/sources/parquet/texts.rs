@@ -6,10 +6,10 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 
 use super::columns::read_texts;
-use super::error::DataError;
-use super::folder::is_image_name;
-use super::foreign::typed;
-use super::parquet::guarded;
+use super::rows::guarded;
+use crate::error::DataError;
+use crate::foreign::typed;
+use crate::sources::images::is_image_name;
 
 /// Rows in which a text is looked for.
 const MOST_ROWS: usize = 100;
