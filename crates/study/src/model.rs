@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::field::Field;
 use crate::progress;
 use crate::situation::{self, Situation};
-use crate::source::Reading;
+use crate::source::{DataSource, Reading};
 use crate::space::Bytes;
 
 /// No more is held of a whole data set than four times this.
