@@ -121,7 +121,7 @@ impl Opened {
 /// Opens the images that the model was trained on or draws, as RGB.
 pub fn open_data(source: &DataSource, opened: &StableDiffusion) -> Result<Dataset, Failure> {
     let path = &source.path;
-    let data = model::open_source(source, Some(opened.vae_config.in_channels))?;
+    let data = model::open_images(source, Some(opened.vae_config.in_channels))?;
     let shape = data.shape();
     // Halved by the autoencoder, and again by a denoiser that takes no odd sides.
     let multiple = opened.latent_factor() * opened.model.config.side_multiple();

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::field::Field;
 use crate::progress;
 use crate::situation::{self, Situation};
-use crate::source::{DataSource, Reading};
+use crate::source::DataSource;
 use crate::space::Bytes;
 
 /// No more is held of a whole data set than four times this.
@@ -55,17 +55,10 @@ pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
 }
 
 /// Opens a data set for images of `channels` (`None`: of their own).
-pub fn open_images(
-    path: &Path,
-    reading: &Reading,
-    channels: Option<usize>,
-) -> Result<Dataset, Failure> {
-    let options = reading.options(channels, 4 * BUDGET as u64);
-    read_data(path, &options, Field::Split)
-}
-
-/// The same of a source, which may be one's own.
-pub fn open_source(source: &DataSource, channels: Option<usize>) -> Result<Dataset, Failure> {
+///
+/// # Errors
+/// What cannot be read.
+pub fn open_images(source: &DataSource, channels: Option<usize>) -> Result<Dataset, Failure> {
     let options = source.reading.options(channels, 4 * BUDGET as u64);
     read(source, &options, Field::Split)
 }
@@ -186,7 +179,7 @@ pub fn open_data(source: &DataSource, model: &Model) -> Result<Dataset, Failure>
     check_images(model)?;
     check_denoises(config, &model.folder.config_path())?;
     let path = &source.path;
-    let data = open_source(source, Some(config.in_channels))?;
+    let data = open_images(source, Some(config.in_channels))?;
     let shape = data.shape();
     if let Some([height, width]) = config.sample_size
         && [height, width] != [shape.height, shape.width]
