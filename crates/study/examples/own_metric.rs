@@ -10,7 +10,7 @@ use retrack_eval::metrics;
 use retrack_study::evaluation::Protocol;
 use retrack_study::failure::Failure;
 use retrack_study::machine;
-use retrack_study::model::open_source;
+use retrack_study::model::open_images;
 use retrack_study::source::DataSource;
 
 struct Ink;
@@ -45,7 +45,7 @@ fn measure() -> Result<(), Failure> {
     let frequency = metrics::named("frequency").expect("one of the list");
     let protocol = Protocol::new(vec![&Ink, frequency], samples, 10);
     let device = machine::device("cpu")?;
-    let data = open_source(&DataSource::at(&assets.join("digits.parquet")), Some(1))?;
+    let data = open_images(&DataSource::at(&assets.join("digits.parquet")), Some(1))?;
     let judges = protocol.judges(&data, &device)?;
     let subject = protocol.subject(&data, &["label:10".into()], None, &judges)?;
     let found = protocol.evaluate(&model, &subject, None, 0, &device)?;

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::latent;
 use crate::model;
 use crate::situation::{self, Situation};
-use crate::source::Reading;
+use crate::source::{DataSource, Reading};
 
 /// Names and values, in the order in which they are worth reading.
 pub type Facts = serde_json::Map<String, Value>;
@@ -151,7 +151,11 @@ fn model_facts(path: &Path) -> Result<Facts, Failure> {
 }
 
 fn data_facts(path: &Path, reading: &Reading) -> Result<Facts, Failure> {
-    let data = model::open_images(path, reading, None)?;
+    let source = DataSource {
+        reading: reading.clone(),
+        ..DataSource::at(path)
+    };
+    let data = model::open_images(&source, None)?;
     let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
     for label in (0..data.len()).filter_map(|row| data.label(row)) {
         *counts.entry(label).or_default() += 1;

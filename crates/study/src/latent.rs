@@ -160,7 +160,7 @@ pub fn open_data(opened: &dyn Diffusion, source: &DataSource) -> Result<Dataset,
     let model = opened.denoiser();
     model::check_images(model)?;
     let path = &source.path;
-    let data = model::open_source(source, Some(opened.channels()))?;
+    let data = model::open_images(source, Some(opened.channels()))?;
     let shape = data.shape();
     let [height, width] = [shape.height, shape.width];
     let found = format!("{}: images of {height} x {width} pixels", path.display());

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::field::Field;
 use crate::progress;
 use crate::situation::{self, Situation};
-use crate::source::{DataSource, Reading};
+use crate::source::DataSource;
 use crate::space::Bytes;
 
 /// No more is held of a whole data set than four times this.
@@ -26,17 +26,10 @@ pub use retrack_data::BUDGET;
 pub const STEPS: usize = 50;
 
 /// Opens a data set for images of `channels` (`None`: of their own).
-pub fn open_images(
-    path: &Path,
-    reading: &Reading,
-    channels: Option<usize>,
-) -> Result<Dataset, Failure> {
-    let options = reading.options(channels, 4 * BUDGET as u64);
-    read_data(path, &options, Field::Split)
-}
-
-/// The same of a source, which may be one's own.
-pub fn open_source(source: &DataSource, channels: Option<usize>) -> Result<Dataset, Failure> {
+///
+/// # Errors
+/// What cannot be read.
+pub fn open_images(source: &DataSource, channels: Option<usize>) -> Result<Dataset, Failure> {
     let options = source.reading.options(channels, 4 * BUDGET as u64);
     read(source, &options, Field::Split)
 }

@@ -61,7 +61,7 @@ pub fn search(asked: &Search) -> Result<Found, Failure> {
         }
         new_file_beside(path, &source.path, asked.force)?;
     }
-    let data = model::open_images(&source.path, &source.reading, None)?;
+    let data = model::open_images(source, None)?;
     let rows = model::select(&asked.forget, &data)?;
     let cache = machine::cache_folder();
     let searching = progress::activity("searching");

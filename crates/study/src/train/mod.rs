@@ -214,7 +214,7 @@ impl Input {
     fn open(asked: &Training) -> Result<Self, Failure> {
         let given = Arch::read(&asked.arch)?;
         let source = &asked.data;
-        let data = model::open_images(&source.path, &source.reading, given.channels())?;
+        let data = model::open_images(source, given.channels())?;
         let (arch, config) = given.fit(data.shape())?;
         if config.num_class_embeds.is_some() && (0..data.len()).all(|row| data.label(row).is_none())
         {
