@@ -69,7 +69,7 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ("study/src/evidence/verdict.rs", &["unlearn"]),
     ("study/src/evidence", &["unlearn"]),
     (
-        "study/src/latent.rs",
+        "study/src/opened.rs",
         &["unlearn", "evaluate", "experiment"],
     ),
     (

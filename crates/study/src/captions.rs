@@ -5,7 +5,7 @@ use retrack_unlearn::texts::{Prompts, Texts};
 
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::latent;
+use crate::opened;
 use crate::task::Task;
 
 /// Refuses what only text-to-image models take.
@@ -45,7 +45,7 @@ pub fn read(args: &Task, data: &Dataset, split: &Split) -> Result<Texts, Failure
         forget: args.forget_prompt.clone(),
         retain: args.retain_prompt.clone(),
         captions: match &args.captions {
-            Some(from) => Some(latent::read_captions(data, from)?),
+            Some(from) => Some(opened::read_captions(data, from)?),
             None => None,
         },
         all: match &args.prompt {

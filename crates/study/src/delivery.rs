@@ -6,10 +6,10 @@ use burn::tensor::Device;
 use retrack_networks::lora;
 use retrack_networks::network::Network;
 
+use crate::execution::warn_of_copied;
 use crate::failure::Failure;
 use crate::progress;
 use crate::reopened::{self, Base, Reopened};
-use crate::unlearning::warn_of_copied;
 
 /// Folders of networks that no training of a text-to-image model's denoiser reaches.
 const UNTRAINED: [&str; 4] = ["text_encoder", "vae", "safety_checker", "image_encoder"];

@@ -29,9 +29,9 @@ use serde::{Deserialize, Serialize};
 pub use self::prompted::{GUIDANCE, Prompts};
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::latent::{self, Opened};
 use crate::model;
 use crate::names::SamplerName;
+use crate::opened::{self, Opened};
 use crate::samples::{Of, Samples};
 use crate::situation::{self, Situation};
 use crate::{machine, progress};
@@ -311,7 +311,7 @@ impl Protocol {
         seed: u64,
         device: &Device,
     ) -> Result<Evaluation, Failure> {
-        let opened = latent::open(path)?;
+        let opened = opened::open(path)?;
         match (prompts, opened.condition()) {
             (Some(_), Condition::Text) => {}
             (Some(_), _) => {

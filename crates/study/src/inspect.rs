@@ -10,8 +10,8 @@ use retrack_networks::lora;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::latent;
 use crate::model;
+use crate::opened;
 use crate::situation::{self, Situation};
 use crate::source::{DataSource, Reading};
 
@@ -101,7 +101,7 @@ fn check_weight_file(path: &Path) -> Result<(), Failure> {
 }
 
 fn model_facts(path: &Path) -> Result<Facts, Failure> {
-    let opened = latent::open(path)?;
+    let opened = opened::open(path)?;
     let (folder, scheduler) = (opened.folder(), opened.scheduler());
     let config = &opened.denoiser().config;
     let class = &folder.class_name;

@@ -15,8 +15,8 @@ use retrack_networks::schedule::{Sampler, SchedulerKind};
 
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::latent::embed;
 use crate::model::{check_images, sampler, to_bytes};
+use crate::opened::embed;
 use crate::situation::{self, Situation};
 use crate::{progress, space};
 

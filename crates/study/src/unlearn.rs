@@ -16,20 +16,20 @@ use serde_json::{Value, json};
 use crate::delivery::Delivery;
 use crate::encoded::{distances, encode};
 use crate::evidence::{self, Private, selected};
+use crate::execution::{Outcome, Summary, Unlearning, fits, planned, publish, report_split};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
-use crate::latent::open_data;
 use crate::names::DtypeName;
 use crate::observer::Observer;
+use crate::opened::open_data;
 use crate::reopened::Base;
 use crate::run::{Existing, RunFolder};
 use crate::settings;
 use crate::situation::{self, Situation};
 use crate::space::{Needs, Work};
 use crate::task::Task;
-use crate::unlearning::{Outcome, Summary, Unlearning, fits, planned, publish, report_split};
-use crate::{captions, interrupt, latent, machine, model, progress};
+use crate::{captions, interrupt, machine, model, opened, progress};
 
 /// What is there now, if a signal ends the command.
 pub(crate) fn interrupted_before_the_first_step(resumes: bool) {
@@ -64,7 +64,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         RunFolder::check(&args.out, Command::Unlearn, existing, &[])?;
     }
     let device = machine::device(&args.device)?;
-    let mut opened = latent::open(&args.model)?;
+    let mut opened = opened::open(&args.model)?;
     let told_texts = opened.condition() == Condition::Text;
     if !told_texts {
         captions::refuse(args)?;
@@ -192,7 +192,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     let told = match &texts {
         Some(texts) => {
             let known: Vec<&str> = texts.known.iter().map(String::as_str).collect();
-            Some(latent::embed(opened, &known, &device)?)
+            Some(opened::embed(opened, &known, &device)?)
         }
         None => None,
     };

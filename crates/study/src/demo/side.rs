@@ -14,7 +14,7 @@ use retrack_networks::schedule::{Sampler, SchedulerKind};
 use super::{Demo, HALF_WAY, PROBES, SCHEDULER, STEPS};
 use crate::failure::Failure;
 use crate::samples::{Of, Samples};
-use crate::{latent, model};
+use crate::{model, opened};
 
 /// One of the two models.
 pub(super) struct Side {
@@ -24,7 +24,7 @@ pub(super) struct Side {
 
 impl Side {
     pub fn open(path: &Path, device: &Device) -> Result<Self, Failure> {
-        let model = latent::open_denoiser(path)?;
+        let model = opened::open_denoiser(path)?;
         let network = model.network(device)?;
         Ok(Self { model, network })
     }

@@ -11,7 +11,7 @@ use retrack_unlearn::objective::Method;
 use super::Comparison;
 use super::folder;
 use crate::failure::Failure;
-use crate::latent::Opened;
+use crate::opened::Opened;
 use crate::space::{Needs, Work};
 use crate::task::Task;
 use crate::{model, settings};

@@ -15,7 +15,7 @@ use super::{Tensors, write as write_tensors};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{new_file_beside, outside};
-use crate::{latent, machine};
+use crate::{machine, opened};
 
 /// Which gradient of which network, and on what.
 #[derive(Debug, Clone)]
@@ -43,7 +43,7 @@ pub fn gradient(args: &Gradient) -> Result<(), Failure> {
     new_file_beside(&args.output, &args.input, args.force)?;
     outside(&args.output, &args.model, "model")?;
     let device = machine::device(&args.device)?.autodiff();
-    let opened = latent::open_denoiser(&args.model)?;
+    let opened = opened::open_denoiser(&args.model)?;
     let config = &opened.config;
     check_variances(
         config.in_channels == config.out_channels,

@@ -11,7 +11,7 @@ use retrack_networks::process::Time;
 use super::{Tensors, channel_first, write};
 use crate::failure::Failure;
 use crate::folders::{new_file_beside, outside};
-use crate::{latent, machine};
+use crate::{machine, opened};
 
 /// Which network, on what.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub fn predict(args: &Predict) -> Result<(), Failure> {
     new_file_beside(&args.output, &args.input, args.force)?;
     outside(&args.output, &args.model, "model")?;
     let device = machine::device(&args.device)?;
-    let opened = latent::open_denoiser(&args.model)?;
+    let opened = opened::open_denoiser(&args.model)?;
 
     let input = Tensors::read(&args.input)?;
     let (values, shape) = input.images("sample", 4)?;

@@ -24,7 +24,7 @@ use crate::reopened::{self, Base, Reopened, WeightFacts};
 use crate::situation::{self, Situation};
 use crate::source::DataSource;
 use crate::task::Task;
-use crate::{latent, model, progress};
+use crate::{model, opened, progress};
 
 /// The scores, measured again on both models as they lie in their folders.
 pub(super) struct Again<'a> {
@@ -64,7 +64,7 @@ impl Again<'_> {
         model::check_labels(self.data, &there, &base.denoiser().config)?;
         let (known, of_row) = numbered(texts, self.data.len());
         let told = match texts {
-            Some(_) => Some(latent::embed(base, &known, &device)?),
+            Some(_) => Some(opened::embed(base, &known, &device)?),
             None => None,
         };
         let random = Random::new(self.check.plan.seed);

@@ -17,7 +17,7 @@ pub use self::verification::{Measured, Verification};
 use crate::evidence::{CONTENT, Check, PAGE};
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::latent::{self, Opened};
+use crate::opened::{self, Opened};
 use crate::run::{RunFolder, State};
 use crate::situation::{self, Situation};
 use crate::source::{DataSource, Reading};
@@ -59,7 +59,7 @@ pub fn verify(args: &Verify) -> Result<Verification, Failure> {
     let mut found = Verification::of(folder.clone());
     let version = env!("CARGO_PKG_VERSION");
     found.equal("version of retrack", &report.version, version);
-    let base = latent::open(&input)?;
+    let base = opened::open(&input)?;
     let data = open_data(args, &base, source, &check)?;
     files::files(&report, out, &folder, base.folder(), &mut found)?;
     if report.version == version {
