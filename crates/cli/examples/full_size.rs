@@ -11,9 +11,11 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_networks::conditional::UNet2DConditionModel;
+use retrack_networks::denoiser::Embeddings;
 use retrack_networks::gradients::GradientSet;
 use retrack_networks::lora;
+use retrack_networks::network::Network;
+use retrack_networks::process::Time;
 use retrack_networks::random::{Random, Stream};
 use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::optimizer::{AdamW, AdamWConfig};
@@ -49,35 +51,35 @@ fn report(part: &str, start: Instant) {
 
 /// What a step does for one image: its loss, whose gradient joins `sum`.
 fn pass(
-    network: &UNet2DConditionModel,
-    states: Tensor<3>,
+    network: &Network,
+    device: &Device,
     image: u64,
     whole: bool,
     sum: &mut Option<GradientSet>,
 ) {
-    let device = states.device();
-    let sample = normal([1, 64, 64, 4], image, &device);
-    let target = normal([1, 64, 64, 4], image + 20, &device);
+    let sample = normal([1, 64, 64, 4], image, device);
+    let target = normal([1, 64, 64, 4], image + 20, device);
+    let times = [Time::timestep(500)];
     let mut loss = |prediction: Tensor<4>| (prediction - target.clone()).square().sum() * 0.5;
     if whole {
-        let prediction = network.forward(sample, &[500.0], states, None);
+        let prediction = network.predict(sample, &times, None, None);
         let loss = loss(prediction.expect("it fits"));
-        GradientSet::add_to(sum, GradientSet::of(network, loss));
+        GradientSet::add_to(sum, network.gradients(loss));
     } else {
-        let done = network.backward(sample, &[500.0], states, None, &mut loss, sum);
+        let done = network.backward(sample, &times, None, None, &mut loss, sum);
         done.expect("it fits");
     }
 }
 
 /// Two steps of a forgotten and a retained image each, the second with all memory in place.
-fn steps(part: &str, mut network: UNet2DConditionModel, states: Tensor<3>) {
+fn steps(part: &str, mut network: Network, device: &Device) {
     let mut optimizer = AdamW::new(AdamWConfig::default());
     for _ in 0..2 {
         let start = Instant::now();
         let mut sum = None;
         for image in 0..2 {
             let whole = part == "whole-graph";
-            pass(&network, states.clone(), image, whole, &mut sum);
+            pass(&network, device, image, whole, &mut sum);
             report("one image", start);
         }
         let gradient = sum.expect("two passes");
@@ -101,10 +103,13 @@ fn main() {
     report("open", start);
     let plain = Device::flex();
     let device = Device::flex().autodiff();
-    let width = model.model.config.cross_attention_dim;
+    let width = model.config.cross_attention_dim;
     let load = |device: &Device| {
         let start = Instant::now();
-        let network = model.model.network(device).expect("weights that fit");
+        let mut network = model.model.network(device).expect("weights that fit");
+        network.tell(Embeddings {
+            states: normal([1, 77, width], 1, &plain),
+        });
         report("load", start);
         network
     };
@@ -115,18 +120,17 @@ fn main() {
             for _ in 0..2 {
                 let start = Instant::now();
                 let sample = normal([1, 64, 64, 4], 0, &plain);
-                let states = normal([1, 77, width], 1, &plain);
-                let prediction = network.forward(sample, &[500.0], states, None);
+                let prediction = network.predict(sample, &[Time::timestep(500)], None, None);
                 drop(prediction.expect("it fits"));
                 report("predict", start);
             }
         }
         "step" | "whole-graph" => {
-            steps(part, load(&device), normal([1, 77, width], 1, &device));
+            steps(part, load(&device), &device);
         }
         "lora" => {
             let network = lora::attach(load(&device), 4, &Random::new(0));
-            steps(part, network, normal([1, 77, width], 1, &device));
+            steps(part, network, &device);
         }
         "write" => {
             let network = load(&plain);

@@ -5,10 +5,11 @@ mod support;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_checkpoint::folder::{Dtype, RawTensor, read_weight_file};
+use retrack_networks::conditional::UNet2DConditionConfig;
 use retrack_networks::lora;
+use retrack_networks::model::Model;
 use retrack_networks::parameters;
 use retrack_networks::random::{Random, Stream};
-use retrack_networks::stable_diffusion::ConditionalModel;
 use support::{Folder, noise, parity, png};
 
 const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
@@ -22,7 +23,7 @@ fn with_model() -> Folder {
 #[test]
 fn an_adapter_beside_a_model_becomes_its_weights_and_nothing_else_changes() {
     let folder = with_model();
-    let model = ConditionalModel::open(&folder.path("model")).unwrap();
+    let model = Model::open(&folder.path("model")).unwrap();
     let network = model.network(&Device::flex()).unwrap();
     let mut number = 0;
     let network = parameters::map(
@@ -57,7 +58,7 @@ fn an_adapter_beside_a_model_becomes_its_weights_and_nothing_else_changes() {
     assert_ne!(merged[UNET], beside[UNET]);
     merged.insert(UNET.into(), beside[UNET].clone());
     support::assert_same_files(&beside, &merged, "merged");
-    let back = ConditionalModel::open(&folder.path("merged")).unwrap();
+    let back = Model::open(&folder.path("merged")).unwrap();
     let back = parameters::export(&back.network(&Device::flex()).unwrap());
     let folded = parameters::export(&network.materialize());
     for ((parameter, found), (_, expected)) in back.iter().zip(&folded) {
@@ -176,7 +177,7 @@ fn diffusers_predicts_with_a_trained_adapter_what_the_merged_model_predicts() {
 
 /// The folder `model` as `name`, with an adapter beside it whose second factors have this standard deviation.
 fn beside(folder: &Folder, name: &str, deviation: f32) {
-    let model = ConditionalModel::open(&folder.path("model")).unwrap();
+    let model = Model::open(&folder.path("model")).unwrap();
     let network = model.network(&Device::flex()).unwrap();
     let mut number = 0;
     let network = parameters::map(
@@ -203,7 +204,7 @@ fn beside(folder: &Folder, name: &str, deviation: f32) {
 fn with_half_model() -> Folder {
     let folder = Folder::new();
     folder.model("pipeline_sd1", "whole");
-    let model = ConditionalModel::open(&folder.path("whole")).unwrap();
+    let model = Model::open(&folder.path("whole")).unwrap();
     let mut weights = model.folder.weights().unwrap();
     weights.write_as(Dtype::F16);
     model
@@ -226,7 +227,7 @@ fn a_merge_says_what_half_precision_takes_of_a_small_adapter_and_dtype_keeps_all
         .done("merge --model small --out wide --dtype f32")
         .stderr;
     assert!(!said.contains("rounded back"), "{said}");
-    let wide = ConditionalModel::open(&folder.path("wide")).unwrap();
+    let wide = Model::open(&folder.path("wide")).unwrap();
     let weights = wide.weights();
     assert!(
         weights
@@ -288,8 +289,8 @@ fn an_adapters_folder_may_be_given_for_its_file() {
 fn predict_says_that_a_folders_adapter_is_not_applied() {
     let folder = with_model();
     beside(&folder, "beside", 1.0);
-    let opened = ConditionalModel::open(&folder.path("model")).unwrap();
-    let config = &opened.config;
+    let opened = Model::open(&folder.path("model")).unwrap();
+    let config = UNet2DConditionConfig::from_json(&opened.folder.config).unwrap();
     let (channels, width) = (config.in_channels, config.cross_attention_dim);
     let zeros = |shape: Vec<usize>| {
         let values = vec![0.0; shape.iter().product()];

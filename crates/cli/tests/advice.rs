@@ -56,7 +56,7 @@ const SPEAKERS: [&str; 8] = [
 
 /// Files whose messages several commands show, or one that their name does not say. The longest path that fits counts.
 const SHOWN_BY: &[(&str, &[&str])] = &[
-    ("study/src/unlearn_text.rs", &["unlearn"]),
+    ("study/src/captions.rs", &["unlearn"]),
     ("study/src/tensors/predict.rs", &["predict"]),
     ("study/src/tensors/gradient.rs", &["gradient"]),
     ("study/src/tensors", &["predict", "gradient"]),
@@ -69,7 +69,7 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ("study/src/evidence/verdict.rs", &["unlearn"]),
     ("study/src/evidence", &["unlearn"]),
     (
-        "study/src/latent.rs",
+        "study/src/opened.rs",
         &["unlearn", "evaluate", "experiment"],
     ),
     (

@@ -8,8 +8,8 @@ use std::io::Write;
 use burn::tensor::Device;
 use retrack_checkpoint::written::{NAME as LIST, digest};
 use retrack_networks::lora;
+use retrack_networks::model::Model;
 use retrack_networks::random::Random;
-use retrack_networks::stable_diffusion::ConditionalModel;
 use support::Folder;
 
 const UNLEARN: &str =
@@ -143,7 +143,7 @@ fn no_command_replaces_what_another_one_wrote() {
     let folder = Folder::with_all_to_train();
     short(&folder);
     folder.model("pipeline_sd1", "adapted");
-    let model = ConditionalModel::open(&folder.path("adapted")).unwrap();
+    let model = Model::open(&folder.path("adapted")).unwrap();
     let network = lora::attach(model.network(&Device::flex()).unwrap(), 2, &Random::new(5));
     let tensors = lora::export(&network).unwrap();
     let adapter = folder.path("adapter");

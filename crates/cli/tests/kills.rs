@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use retrack_networks::lora;
+use retrack_networks::model::Model;
 use retrack_networks::random::Random;
-use retrack_networks::stable_diffusion::ConditionalModel;
 use support::{Folder, Guard, assert_same_files};
 
 /// Whether a run has come to where it is to be killed.
@@ -359,7 +359,7 @@ impl Drop for Small {
 fn merging_into_a_link_or_a_mount_point_replaces_the_model_there() {
     let folder = Folder::new();
     folder.model("pipeline_sd1", "plain");
-    let model = ConditionalModel::open(&folder.path("plain")).unwrap();
+    let model = Model::open(&folder.path("plain")).unwrap();
     let network = lora::attach(model.network(&Device::flex()).unwrap(), 2, &Random::new(5));
     let tensors = lora::export(&network).unwrap();
     let with_adapter = folder.path("model");

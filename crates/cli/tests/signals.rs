@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use retrack_networks::lora;
+use retrack_networks::model::Model;
 use retrack_networks::random::Random;
-use retrack_networks::stable_diffusion::ConditionalModel;
 use support::{Folder, Guard};
 
 /// Starts a command, sends it a signal once `ready`, and returns its exit code and what it said.
@@ -364,7 +364,7 @@ fn a_search_for_neighbors_stops_at_once() {
 fn a_merge_that_is_stopped_leaves_nothing_behind() {
     let folder = Folder::new();
     folder.model("pipeline_sd1", "plain");
-    let model = ConditionalModel::open(&folder.path("plain")).unwrap();
+    let model = Model::open(&folder.path("plain")).unwrap();
     let network = lora::attach(model.network(&Device::flex()).unwrap(), 2, &Random::new(5));
     let tensors = lora::export(&network).unwrap();
     let beside = folder.path("model");

@@ -143,7 +143,7 @@ impl<'a, 'b> Examined<'a, 'b> {
         } = self.pixels()?;
         let sampler = injection::sampler(&model.scheduler)?;
         let generator = Generator {
-            network,
+            network: &**network,
             sampler: &sampler,
             random: Random::new(self.seed),
             shape: self.shape(),

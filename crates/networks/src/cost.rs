@@ -3,7 +3,7 @@
 
 use crate::config::{Resample, TimeEmbedding, TimeScaleShift, UNet2DConfig};
 
-/// What a [`UNet2DConfig`] costs.
+/// What a network costs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cost {
     /// Numbers in all parameters, exactly.

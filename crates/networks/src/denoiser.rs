@@ -48,6 +48,13 @@ pub enum InputError {
     },
 }
 
+/// What texts say to a network, as text encoders put it.
+#[derive(Debug, Clone)]
+pub struct Embeddings {
+    /// Hidden states, `[texts, tokens, width]`, on a device without autodiff.
+    pub states: Tensor<3>,
+}
+
 /// A network that looks at a noisy image and predicts what the schedule's prediction type says.
 pub trait Denoiser {
     /// # Shapes
@@ -65,10 +72,7 @@ pub trait Denoiser {
     ) -> Result<Tensor<4>, InputError>;
 
     /// Gives a network that looks at texts those that labels from now on are the numbers of; nothing to any other.
-    ///
-    /// # Shapes
-    /// `texts`: hidden states of the text encoder, `[texts, tokens, width]`.
-    fn tell(&mut self, texts: Tensor<3>) {
+    fn tell(&mut self, texts: Embeddings) {
         let _ = texts;
     }
 

@@ -1,4 +1,4 @@
-//! The families of networks that denoise images themselves, by the `_class_name` of their configuration.
+//! The families of denoising networks, by the `_class_name` of their configuration.
 //!
 //! A family is one file: a configuration read from `config.json`, its [`Architecture`], and the network. It is added by its
 //! line in `FAMILIES`, and in the list of classes that `retrack_checkpoint` reads.
@@ -7,21 +7,31 @@ use std::fmt;
 use std::sync::Arc;
 
 use burn::tensor::Device;
+use retrack_checkpoint::folder::Class;
 use serde_json::Value;
 
+use crate::conditional::UNet2DConditionConfig;
 use crate::config::{ConfigError, UNet2DConfig};
 use crate::cost::{Cost, Footprint, Training};
 use crate::denoiser::InputError;
+use crate::diffusion::Condition;
 use crate::network::Network;
 
 /// The configuration of a network of a family.
 type Read = fn(&Value) -> Result<PixelConfig, ConfigError>;
 
 /// Every family. The first one is meant where a configuration names none.
-const FAMILIES: &[(&str, Read)] = &[("UNet2DModel", unet2d)];
+const FAMILIES: &[(&str, Read)] = &[
+    ("UNet2DModel", unet2d),
+    ("UNet2DConditionModel", unet2d_condition),
+];
 
 fn unet2d(json: &Value) -> Result<PixelConfig, ConfigError> {
     UNet2DConfig::from_json(json).map(PixelConfig::from)
+}
+
+fn unet2d_condition(json: &Value) -> Result<PixelConfig, ConfigError> {
+    UNet2DConditionConfig::from_json(json).map(PixelConfig::from)
 }
 
 /// What a family computes, as one configuration describes it.
@@ -32,6 +42,11 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     /// What the network costs on images of this size.
     fn cost(&self, height: usize, width: usize) -> Cost;
 
+    /// What divides height and width of all that passes.
+    fn side_multiple(&self) -> usize {
+        1
+    }
+
     /// Whether images of this size pass.
     ///
     /// # Errors
@@ -39,6 +54,11 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     fn check_size(&self, height: usize, width: usize) -> Result<(), InputError> {
         let _ = (height, width);
         Ok(())
+    }
+
+    /// Whether the network is told texts: [`Denoiser::tell`](crate::denoiser::Denoiser::tell).
+    fn takes_texts(&self) -> bool {
+        false
     }
 
     /// The setting for which the network has no time 0, where it has none.
@@ -52,10 +72,10 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     }
 }
 
-/// The configuration of a network that denoises images, of any family: what the rest asks of it.
+/// The configuration of a denoising network of any family: what the rest asks of it.
 #[derive(Debug, Clone)]
 pub struct PixelConfig {
-    /// Height and width in pixels; `None` where the file does not say.
+    /// Height and width of what it denoises; `None` where the file does not say.
     pub sample_size: Option<[usize; 2]>,
     pub in_channels: usize,
     pub out_channels: usize,
@@ -66,9 +86,10 @@ pub struct PixelConfig {
     pub architecture: Arc<dyn Architecture>,
 }
 
-/// The family that a configuration names, the first where it names none of them.
+/// The family of networks that denoise pixels that a configuration names, the first where it names none of them.
 pub fn class_name(json: &Value) -> &'static str {
     let named = json.get("_class_name").and_then(Value::as_str);
+    let named = named.filter(|name| Class::named(name) == Some(Class::Unconditional));
     named.and_then(find).unwrap_or(&FAMILIES[0]).0
 }
 
@@ -99,7 +120,16 @@ impl PixelConfig {
         self.architecture.cost(height, width)
     }
 
-    /// What training the network costs.
+    /// What the network is told beside a noisy image and its time.
+    pub fn condition(&self) -> Condition {
+        match self.num_class_embeds {
+            _ if self.architecture.takes_texts() => Condition::Text,
+            Some(classes) => Condition::Class(classes),
+            None => Condition::Nothing,
+        }
+    }
+
+    /// What training the network on pixels costs.
     pub fn footprint(&self, training: &Training) -> Footprint {
         let [height, width] = training.size;
         let values = height * width * self.in_channels;
@@ -118,14 +148,11 @@ impl PixelConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use retrack_checkpoint::folder::{CLASSES, Class};
+    use retrack_checkpoint::folder::CLASSES;
 
     #[test]
-    fn every_class_of_folders_that_denoises_images_has_its_family() {
-        let classes = CLASSES
-            .iter()
-            .filter(|(_, class)| *class == Class::Unconditional);
-        let classes: Vec<&str> = classes.map(|(name, _)| *name).collect();
+    fn every_class_of_folders_has_its_family() {
+        let classes: Vec<&str> = CLASSES.iter().map(|(name, _)| *name).collect();
         let families: Vec<&str> = FAMILIES.iter().map(|(name, _)| *name).collect();
         assert_eq!(classes, families);
     }

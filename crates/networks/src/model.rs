@@ -5,17 +5,20 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 
-use crate::conditional::UNet2DConditionConfig;
 use crate::config::ConfigError;
 use crate::cost::{Footprint, Training};
-use crate::diffusion::{Condition, Diffusion};
+use crate::diffusion::Diffusion;
 use crate::family::PixelConfig;
+use crate::lora::Adapters;
 use crate::network::Network;
 use crate::parameters::{self, Mismatch};
-use crate::schedule::{ScheduleError, SchedulerConfig};
+use crate::schedule::{ScheduleError, SchedulerConfig, SchedulerKind};
 use crate::text::TextError;
 use crate::tokenizer::TokenizerError;
-use retrack_checkpoint::folder::{Class, FolderError, ModelFolder, Weights, Written};
+use retrack_checkpoint::folder::{Class, FolderError, Kind, ModelFolder, Weights, Written};
+
+/// Part of what training keeps of an image that is held at once where nothing is trained, about.
+const PREDICTED: f64 = 0.25;
 
 /// Why a model folder could not become a network.
 #[derive(Debug, thiserror::Error)]
@@ -53,12 +56,14 @@ pub enum ModelError {
     NotClip { path: PathBuf, found: String },
 }
 
-/// A denoising model read from a folder.
+/// A denoiser of any family as it lies in a folder, alone or with a pipeline around it.
 pub struct Model {
     pub folder: ModelFolder,
     pub config: PixelConfig,
-    /// The folder's scheduler; diffusers' DDPM defaults where a bare folder has none.
+    /// The folder's scheduler as a pipeline uses it; diffusers' DDPM defaults where a bare folder has none.
     pub scheduler: SchedulerConfig,
+    /// The same for a sampler that is put in its place.
+    replacing: SchedulerConfig,
     weights: Weights,
 }
 
@@ -76,17 +81,18 @@ impl Model {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_folder(folder: ModelFolder) -> Result<Self, ModelError> {
-        if folder.class != Class::Unconditional {
-            return Err(ModelError::Conditional {
-                path: folder.root().to_path_buf(),
-            });
-        }
         let at = |source| ModelError::Config {
             path: folder.config_path(),
             source,
         };
         let config = PixelConfig::from_json(&folder.class_name, &folder.config).map_err(at)?;
-        let scheduler = scheduler(&folder)?;
+        let mut scheduler = scheduler(&folder)?;
+        let mut replacing = scheduler.clone();
+        let in_pipeline = matches!(folder.kind, Kind::Pipeline { .. });
+        if in_pipeline && folder.class == Class::Conditional {
+            scheduler = scheduler.for_latents();
+            replacing = replacing.unclipped();
+        }
         let weights = folder.weights()?;
         let expected = config.cost(1, 1).parameters;
         check_parameters(expected, stored(&weights), folder.config_path())?;
@@ -94,21 +100,49 @@ impl Model {
             folder,
             config,
             scheduler,
+            replacing,
             weights,
         })
     }
 
-    /// See [`Weights::wrapping`].
-    pub fn wrapping(&self) -> &str {
-        self.weights.wrapping()
+    /// How to sample: by the folder's own scheduler, or by another one that is put in its place.
+    pub fn sampling(&self, other: Option<SchedulerKind>) -> (SchedulerKind, &SchedulerConfig) {
+        match other {
+            Some(kind) => (kind, &self.replacing),
+            None => (self.scheduler.kind, &self.scheduler),
+        }
     }
 
-    /// The network with the folder's weights, in f32.
+    /// The network's own folder, and what a wrapper of PyTorch put before each name of its weights: see
+    /// [`Weights::wrapping`].
+    pub fn wrapping(&self) -> (PathBuf, &str) {
+        let folder = self.folder.config_path().with_file_name("");
+        (folder, self.weights.wrapping())
+    }
+
+    /// The network with the folder's weights, in f32. One that is told texts has none yet.
     ///
     /// # Errors
     /// All tensors that are missing, unexpected or of another shape.
     pub fn network(&self, device: &Device) -> Result<Network, ModelError> {
         fill(self.config.init(device), &self.weights, self.folder.root())
+    }
+
+    /// The network with the folder's weights and what adapters add to them, in f32.
+    ///
+    /// # Errors
+    /// As [`network`](Self::network). Adapters of layers that the network lacks are left out.
+    pub fn adapted_network(
+        &self,
+        adapters: &Adapters,
+        device: &Device,
+    ) -> Result<Network, ModelError> {
+        let network = self.network(device)?;
+        Ok(parameters::try_fill(network, |parameter| {
+            let tensor = self.weights.get(&parameter.name).expect("filled above");
+            let values = tensor.read()?.to_f32();
+            Ok::<_, FolderError>(adapters.added_to(&parameter.name, values))
+        })?)
     }
 
     /// The folder's weights; see [`Weights::write_as`] for the element type in which [`write`](Self::write) writes them.
@@ -126,67 +160,44 @@ impl Model {
     /// # Errors
     /// As [`ModelFolder::write_with`].
     pub fn write(&self, network: &impl Module, out: &Path) -> Result<Written, ModelError> {
-        write(&self.folder, &self.weights, network, out)
+        let mut weights = self.weights.clone();
+        parameters::set_weights(network, &mut weights)?;
+        Ok(self.folder.write_with(out, &weights)?)
     }
 }
 
+/// Refuses a folder whose network is of the other class than it is to be.
+///
+/// # Errors
+/// It is.
+pub fn check_class(folder: &ModelFolder, class: Class) -> Result<(), ModelError> {
+    let path = || folder.root().to_path_buf();
+    match class {
+        _ if folder.class == class => Ok(()),
+        Class::Unconditional => Err(ModelError::Conditional { path: path() }),
+        Class::Conditional => Err(ModelError::Unconditional { path: path() }),
+    }
+}
+
+/// The model that denoises pixels: its network is all that there is.
 impl Diffusion for Model {
-    fn folder(&self) -> &ModelFolder {
-        &self.folder
+    fn denoiser(&self) -> &Model {
+        self
     }
 
-    fn scheduler(&self) -> &SchedulerConfig {
-        &self.scheduler
-    }
-
-    fn condition(&self) -> Condition {
-        match self.config.num_class_embeds {
-            Some(classes) => Condition::Class(classes),
-            None => Condition::Nothing,
-        }
-    }
-
-    fn channels(&self) -> usize {
-        self.config.in_channels
-    }
-
-    fn image_size(&self) -> Option<[usize; 2]> {
-        self.config.sample_size
-    }
-
-    fn unknown_keys(&self) -> &[String] {
-        &self.config.unknown_keys
-    }
-
-    fn wrappings(&self) -> Result<Vec<(PathBuf, String)>, ModelError> {
-        let folder = self.folder.config_path().with_file_name("");
-        let mut all = vec![(folder, self.wrapping().to_owned())];
-        all.retain(|(_, prefix)| !prefix.is_empty());
-        Ok(all)
-    }
-
-    fn weights(&self) -> &Weights {
-        &self.weights
-    }
-
-    fn weights_mut(&mut self) -> &mut Weights {
-        &mut self.weights
+    fn denoiser_mut(&mut self) -> &mut Model {
+        self
     }
 
     fn footprint(&self, training: &Training) -> Footprint {
         self.config.footprint(training)
     }
 
-    fn network(&self, device: &Device) -> Result<Network, ModelError> {
-        self.network(device)
-    }
-
-    fn write(&self, network: &Network, out: &Path) -> Result<Written, ModelError> {
-        self.write(network, out)
-    }
-
-    fn as_pixels(&self) -> Option<&Model> {
-        Some(self)
+    /// The images, and what a pass holds of those that are drawn together.
+    fn drawing(&self, [height, width]: [usize; 2], count: usize, together: usize) -> f64 {
+        let pixels = (height * width * self.config.out_channels) as f64;
+        let passing = 4.0 * PREDICTED * self.config.cost(height, width).activations;
+        count as f64 * pixels + together as f64 * passing
     }
 }
 
@@ -220,14 +231,11 @@ pub(crate) fn check_parameters(
 /// # Errors
 /// The key, or the numbers of both.
 pub fn check_size(folder: &ModelFolder, weights: &Weights) -> Result<(), ModelError> {
-    let expected = match folder.class {
-        Class::Unconditional => PixelConfig::from_json(&folder.class_name, &folder.config)
-            .map(|config| config.cost(1, 1).parameters),
-        Class::Conditional => UNet2DConditionConfig::from_json(&folder.config)
-            .map(|config| config.cost(1, 1).parameters),
-    };
-    match expected {
-        Ok(expected) => check_parameters(expected, stored(weights), folder.config_path()),
+    match PixelConfig::from_json(&folder.class_name, &folder.config) {
+        Ok(config) => {
+            let expected = config.cost(1, 1).parameters;
+            check_parameters(expected, stored(weights), folder.config_path())
+        }
         Err(ConfigError::Unsupported { .. }) => Ok(()),
         Err(source) => Err(ModelError::Config {
             path: folder.config_path(),
@@ -271,16 +279,4 @@ pub(crate) fn fill_shapes<M: Module>(
         let tensor = weights.get(&parameter.name).expect("checked");
         Ok::<_, FolderError>(tensor.read()?.to_f32())
     })?)
-}
-
-/// Writes `folder` again with a network's trained weights.
-pub(crate) fn write(
-    folder: &ModelFolder,
-    weights: &Weights,
-    network: &impl Module,
-    out: &Path,
-) -> Result<Written, ModelError> {
-    let mut weights = weights.clone();
-    parameters::set_weights(network, &mut weights)?;
-    Ok(folder.write_with(out, &weights)?)
 }

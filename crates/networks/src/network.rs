@@ -4,14 +4,12 @@
 //! caller's visitor and a network that nobody knows the type of, as [`Any`], and takes its type again on the other side.
 
 use std::any::Any;
+use std::ops::{Deref, DerefMut};
 
 use burn::module::{Devices, Flag, Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Bool, Device, Int, Tensor};
 
-use crate::denoiser::{Denoiser, InputError};
-use crate::gradients::GradientSet;
-use crate::process::Time;
-use crate::random::Draw;
+use crate::denoiser::Denoiser;
 
 /// A denoising network: a module with its parameters under their checkpoint names, whatever its family.
 ///
@@ -33,35 +31,18 @@ impl Clone for Network {
     }
 }
 
-impl Denoiser for Network {
-    fn predict(
-        &self,
-        x: Tensor<4>,
-        times: &[Time],
-        labels: Option<&[i64]>,
-        dropout: Option<&mut Draw>,
-    ) -> Result<Tensor<4>, InputError> {
-        self.0.predict(x, times, labels, dropout)
-    }
+/// What a network computes needs no more of it than [`Denoiser`] says.
+impl Deref for Network {
+    type Target = dyn Denoiser;
 
-    fn tell(&mut self, texts: Tensor<3>) {
-        self.0.tell(texts);
+    fn deref(&self) -> &Self::Target {
+        &*self.0
     }
+}
 
-    fn gradients(&self, loss: Tensor<1>) -> GradientSet {
-        self.0.gradients(loss)
-    }
-
-    fn backward(
-        &self,
-        x: Tensor<4>,
-        times: &[Time],
-        labels: Option<&[i64]>,
-        dropout: Option<&mut Draw>,
-        loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
-        sum: &mut Option<GradientSet>,
-    ) -> Result<(), InputError> {
-        self.0.backward(x, times, labels, dropout, loss, sum)
+impl DerefMut for Network {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut *self.0
     }
 }
 
@@ -319,6 +300,7 @@ mod tests {
     use super::*;
     use crate::config::UNet2DConfig;
     use crate::parameters;
+    use crate::process::Time;
     use crate::random::Random;
     use burn::tensor::Device;
     use serde_json::json;
@@ -346,7 +328,7 @@ mod tests {
             let gradients = network.gradients(prediction.unwrap().square().sum());
             gradients.0.into_iter().map(parameters::to_host).collect()
         };
-        assert_eq!(gradients(&unseen), gradients(&seen));
+        assert_eq!(gradients(&*unseen), gradients(&seen));
         let doubled = |values: Tensor<1>| values.mul_scalar(2.0);
         let unseen = parameters::map(unseen, |_, values| doubled(values));
         let seen = parameters::map(seen, |_, values| doubled(values));

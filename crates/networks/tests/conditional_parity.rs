@@ -4,8 +4,8 @@
 mod support;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_networks::conditional::{Prompted, UNet2DConditionConfig, UNet2DConditionModel};
-use retrack_networks::denoiser::Denoiser;
+use retrack_networks::conditional::{Captioned, UNet2DConditionConfig, UNet2DConditionModel};
+use retrack_networks::denoiser::{Denoiser, Embeddings};
 use retrack_networks::gradients::GradientSet;
 use retrack_networks::parameters::{self, to_host};
 use retrack_networks::process::Time;
@@ -78,11 +78,7 @@ fn assert_agrees(name: &str) {
     let expected = case.scalar("loss");
     assert!((found / expected - 1.0).abs() <= GRADIENT_TOLERANCE);
 
-    let gradient = Prompted {
-        encoder_hidden_states: states(&case, &device),
-        network: network.clone(),
-    }
-    .gradients(loss);
+    let gradient = GradientSet::of(&network, loss);
     let listed = parameters::list(&network);
     assert!(listed.iter().all(|parameter| parameter.trained));
     assert_eq!(gradient.0.len(), listed.len());
@@ -244,11 +240,7 @@ fn one_text_serves_all_images() {
             None,
         )
         .unwrap();
-    let prompted = Prompted {
-        network,
-        encoder_hidden_states: shared,
-    };
-    let together = prompted
+    let together = Captioned::new(network, Embeddings { states: shared })
         .predict(sample, &[3, 4, 5].map(Time::timestep), None, None)
         .unwrap();
     assert_eq!(to_host(together), to_host(each));

@@ -5,8 +5,8 @@ mod support;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_checkpoint::folder::{ModelFolder, read_weight_file};
-use retrack_networks::conditional::{Prompted, UNet2DConditionConfig, UNet2DConditionModel};
-use retrack_networks::denoiser::Denoiser;
+use retrack_networks::conditional::{Captioned, UNet2DConditionConfig, UNet2DConditionModel};
+use retrack_networks::denoiser::{Denoiser, Embeddings};
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::parameters::{self, to_host};
 use retrack_networks::process::Time;
@@ -40,20 +40,25 @@ fn adapted(case: &Case, device: &Device) -> UNet2DConditionModel {
     })
 }
 
-fn prompted(case: &Case, network: UNet2DConditionModel, device: &Device) -> Prompted {
+/// Each image has a text of its own.
+const TEXTS: Option<&[i64]> = Some(&[0, 1]);
+
+fn captioned(case: &Case, network: UNet2DConditionModel, device: &Device) -> Captioned {
+    let states = states(case, device);
+    Captioned::new(network, Embeddings { states })
+}
+
+fn states(case: &Case, device: &Device) -> Tensor<3> {
     let shape: [usize; 3] = case.shape("encoder_hidden_states").try_into().unwrap();
     let values = case.floats("encoder_hidden_states");
-    Prompted {
-        network,
-        encoder_hidden_states: Tensor::from_data(TensorData::new(values, shape), device),
-    }
+    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 fn predict(case: &Case, network: UNet2DConditionModel, device: &Device) -> Tensor<4> {
     let sample = case.image_tensor("sample", device);
-    let prompted = prompted(case, network, device);
-    prompted
-        .predict(sample, &[10, 700].map(Time::timestep), None, None)
+    let captioned = captioned(case, network, device);
+    captioned
+        .predict(sample, &[10, 700].map(Time::timestep), TEXTS, None)
         .unwrap()
 }
 
@@ -131,20 +136,21 @@ fn new_adapters_change_nothing_and_are_all_that_is_trained() {
     let trained: Vec<_> = trained.filter(|parameter| parameter.trained).collect();
     assert_eq!(trained.len(), 96);
     assert!(trained.iter().all(|p| p.name.contains(".weight.lora.")));
-    let prompted = prompted(&case, network, &device);
+    let states = states(&case, &device);
+    let captioned = captioned(&case, network, &device);
     let (mut whole, mut by_stages) = (None, None);
     let mut loss = |prediction: Tensor<4>| prediction.square().sum();
     let sample = || case.image_tensor("sample", &device);
     let timesteps = [10, 700].map(Time::timestep);
-    prompted
-        .backward(sample(), &timesteps, None, None, &mut loss, &mut whole)
+    captioned
+        .backward(sample(), &timesteps, TEXTS, None, &mut loss, &mut whole)
         .unwrap();
-    prompted
+    captioned
         .network
         .backward_by_stages(
             sample(),
             &[10.0, 700.0],
-            prompted.encoder_hidden_states.clone(),
+            states,
             None,
             &mut loss,
             &mut by_stages,

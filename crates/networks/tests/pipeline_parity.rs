@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::conditional::Guided;
-use retrack_networks::denoiser::Denoiser;
+use retrack_networks::denoiser::{Denoiser, Embeddings};
 use retrack_networks::diffusion::Diffusion;
 use retrack_networks::parameters::to_host;
 use retrack_networks::schedule::{Sampler, SchedulerKind};
@@ -30,17 +30,18 @@ fn assert_agrees(name: &str) {
     let device = Device::flex();
     let opened = open(name);
     let texts = opened.embed(&[PROMPT, ""], &device).unwrap();
+    let states = texts.texts.states;
     assert_eq!(texts.cut, [None, None]);
     let ids = case.integers("input_ids");
     assert_eq!(opened.tokenizer.encode(PROMPT).unwrap().ids, ids[..77]);
-    let far = worst(&to_host(texts.states.clone()), &case.floats("states"), 2);
+    let far = worst(&to_host(states.clone()), &case.floats("states"), 2);
     println!("{name} states: {:.1e}", far.error);
     assert!(far.error <= STATES, "{name}: {far:?}");
 
     let network = opened.network(&device).unwrap();
     let autoencoder = opened.autoencoder(&device).unwrap();
-    let negative = opened.embed(&[NEGATIVE], &device).unwrap().states;
-    let empty = texts.states.clone().narrow(0, 1, 1);
+    let negative = opened.embed(&[NEGATIVE], &device).unwrap().texts.states;
+    let empty = states.clone().narrow(0, 1, 1);
     for (run, kind, guidance, negative) in [
         ("pndm", SchedulerKind::Pndm, 7.5, &empty),
         ("ddim", SchedulerKind::Ddim, 7.5, &empty),
@@ -48,8 +49,10 @@ fn assert_agrees(name: &str) {
         ("plain", SchedulerKind::Ddim, 1.0, &empty),
         ("negative", SchedulerKind::Pndm, 3.0, &negative),
     ] {
-        let prompt = texts.states.clone().narrow(0, 0, 1);
-        let told = Tensor::cat(vec![prompt, negative.clone()], 0);
+        let prompt = states.clone().narrow(0, 0, 1);
+        let told = Embeddings {
+            states: Tensor::cat(vec![prompt, negative.clone()], 0),
+        };
         let guided = Guided::new(&network, told, guidance);
         let sampler = Sampler::new(kind, &opened.model.scheduler, 6).unwrap();
         let mut walk = sampler.walk();

@@ -10,7 +10,6 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use retrack_data::neighbors::nearest;
 use retrack_data::{Dataset, ImageShape};
-use retrack_networks::denoiser::Denoiser;
 use retrack_networks::family::{self, PixelConfig};
 use retrack_networks::network::Network;
 use retrack_networks::parameters;
@@ -164,7 +163,7 @@ pub fn sample(args: &NetworkWork, steps: usize) -> Result<Value, Failure> {
     let [height, width] = bench.size;
     let sampler = Sampler::new(SchedulerKind::Ddpm, &SchedulerConfig::default(), steps)?;
     let generator = Generator {
-        network: &bench.network,
+        network: &*bench.network,
         sampler: &sampler,
         random: bench.random,
         shape: [height, width, bench.config.in_channels],

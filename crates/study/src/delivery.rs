@@ -2,27 +2,22 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
-use retrack_networks::diffusion::Diffusion;
+use burn::tensor::Device;
 use retrack_networks::lora;
 use retrack_networks::network::Network;
 
+use crate::execution::warn_of_copied;
 use crate::failure::Failure;
 use crate::progress;
-use crate::reopened::{self, Reopened};
-use crate::unlearning::warn_of_copied;
+use crate::reopened::{self, Base, Reopened};
 
 /// Folders of networks that no training of a text-to-image model's denoiser reaches.
 const UNTRAINED: [&str; 4] = ["text_encoder", "vae", "safety_checker", "image_encoder"];
 
 /// Where a network comes from, and where it goes.
 pub struct Delivery<'a> {
-    /// The model that training began with.
-    pub base: &'a dyn Diffusion,
-    /// An adapter was trained, not the network.
-    pub adapted: bool,
-    /// The hidden states of the run's texts, of a network that is told texts.
-    pub texts: Option<Tensor<3>>,
+    /// The model that training began with, and what was trained of it.
+    pub base: Base<'a>,
     /// Where the new folder will be.
     pub out: &'a Path,
     pub device: &'a Device,
@@ -34,8 +29,8 @@ impl Delivery<'_> {
     /// # Errors
     /// The system's; a value that the folder's type cannot hold.
     pub fn write(&self, network: &Network, staged: &Path) -> Result<(), Failure> {
-        let folder = self.base.folder();
-        if self.adapted {
+        let folder = self.base.model.folder();
+        if self.base.adapted {
             // The model as it was, and what it has to be taken with.
             folder.write_beside(staged, lora::FILE_NAME, &lora::export(network)?)?;
             progress::note(format!(
@@ -45,10 +40,10 @@ impl Delivery<'_> {
             ));
             return Ok(());
         }
-        let written = self.base.write(network, staged);
+        let written = self.base.model.write(network, staged);
         let written = written.map_err(|error| reopened::failure(error, folder.can_convert()))?;
         // Other weights of a folder may hold the old network.
-        let untrained = match self.texts {
+        let untrained = match self.base.model.latent_factor() {
             Some(_) => &UNTRAINED[..],
             None => &[],
         };
@@ -61,13 +56,6 @@ impl Delivery<'_> {
     /// # Errors
     /// What is wrong with the folder.
     pub fn reopen(&self, network: &Network, staged: &Path) -> Result<Reopened, Failure> {
-        let trained = Some(network);
-        match (self.base.as_latents(), &self.texts) {
-            (Some(base), Some(texts)) => {
-                let (base, texts) = (&base.model, texts.clone());
-                reopened::conditional(base, staged, trained, self.adapted, texts, self.device)
-            }
-            _ => reopened::image(self.base, staged, trained, self.device),
-        }
+        reopened::reopen(&self.base, staged, Some(network), self.device)
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
-use retrack_checkpoint::folder::ModelFolder;
+use retrack_checkpoint::folder::Class;
 use retrack_data::{Dataset, ImageShape, LabelError, OpenOptions};
 use retrack_eval::controls::Controls;
 use retrack_eval::examined::{Drawn, Examined, Pixels, each_once};
@@ -20,8 +20,8 @@ use retrack_eval::metrics::METRICS;
 use retrack_eval::score::Score;
 use retrack_eval::subject::Subject;
 use retrack_eval::watch::{Task, Watch};
-use retrack_networks::diffusion::Diffusion;
-use retrack_networks::model::Model;
+use retrack_networks::diffusion::{Condition, Diffusion};
+use retrack_networks::model::check_class;
 use retrack_networks::network::Network;
 use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
 use serde::{Deserialize, Serialize};
@@ -29,9 +29,9 @@ use serde::{Deserialize, Serialize};
 pub use self::prompted::{GUIDANCE, Prompts};
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::latent::{self, Opened};
 use crate::model;
 use crate::names::SamplerName;
+use crate::opened::{self, Opened};
 use crate::samples::{Of, Samples};
 use crate::situation::{self, Situation};
 use crate::{machine, progress};
@@ -273,19 +273,14 @@ impl Protocol {
     /// # Errors
     /// A class for a network without any, one that it does not have, an image without a class.
     pub fn classes(&self, opened: &Opened, subject: &Subject) -> Result<Option<Vec<i64>>, Failure> {
-        match opened.as_pixels() {
-            Some(model) => self.classes_of(model, subject),
-            None if self.class.is_none() => Ok(None),
-            None => Err(no_classes(opened.folder())),
-        }
-    }
-
-    fn classes_of(&self, model: &Model, subject: &Subject) -> Result<Option<Vec<i64>>, Failure> {
-        let (config, path) = (&model.config, model.folder.root().display());
+        let path = opened.folder().root().display();
         let rows = &subject.forgotten.rows;
-        match (config.num_class_embeds, self.class) {
+        match (opened.condition().classes(), self.class) {
             (None, None) => Ok(None),
-            (None, Some(_)) => Err(no_classes(&model.folder)),
+            (None, Some(_)) => Err(Failure::input(format!(
+                "{path}: this model has no classes; leave {} out",
+                Field::Class
+            ))),
             (Some(classes), Some(class)) if !(0..classes as i64).contains(&class) => {
                 Err(Failure::input(format!(
                     "{path}: {} {class} is not among the model's 0 to {}",
@@ -295,7 +290,7 @@ impl Protocol {
             }
             (Some(_), Some(class)) => Ok(Some(vec![class; rows.len()])),
             (Some(_), None) => {
-                model::check_labels(subject.data, rows, config)?;
+                model::check_labels(subject.data, rows, &opened.denoiser().config)?;
                 let labels = rows.iter().filter_map(|&row| subject.data.label(row));
                 Ok(Some(labels.collect()))
             }
@@ -316,51 +311,48 @@ impl Protocol {
         seed: u64,
         device: &Device,
     ) -> Result<Evaluation, Failure> {
-        let mut found = Evaluation::default();
-        let drawing = |metrics: &[&'static dyn Metric]| Drawing {
-            protocol: self,
-            path,
-            data: subject.data,
-            phases: phases(metrics, prompts).len(),
-            seed,
-            device,
-        };
-        if let Some(prompts) = prompts {
-            let opened = latent::open(path)?;
-            let Some(opened) = opened.as_latents() else {
+        let opened = opened::open(path)?;
+        match (prompts, opened.condition()) {
+            (Some(_), Condition::Text) => {}
+            (Some(_), _) => {
                 return Err(Failure::input(format!(
                     "{}: not a text-to-image model, as {} is",
                     path.display(),
                     Field::Model
                 )));
-            };
-            found.skipped = self.lacks(subject, &opened.model.scheduler);
-            let metrics = self.without(&found.skipped);
-            let network = opened.network(device)?;
-            let drawing = drawing(&metrics);
-            let drawn = match metrics.is_empty() {
-                true => Ok(Vec::new()),
-                false => drawing.prompts(prompts, opened, &network),
-            };
-            let examined = Examined::new(subject, None, device, seed, &Listener);
-            return measure(examined, drawn, metrics, drawing.phases, found);
+            }
+            (None, _) => check_class(opened.folder(), Class::Unconditional)?,
         }
-        let opened = model::open(path)?;
-        let classes = self.classes_of(&opened, subject)?;
+        let classes = self.classes(&opened, subject)?;
         let network = opened.network(device)?;
-        found.skipped = self.lacks(subject, &opened.scheduler);
-        let metrics = self.without(&found.skipped);
-        let drawing = drawing(&metrics);
-        let drawn = match needed(&metrics, Need::Samples) {
-            true => drawing.pixels(&opened, &network, classes.as_deref()),
-            false => Ok(Vec::new()),
+        let skipped = self.lacks(subject, opened.scheduler());
+        let metrics = self.without(&skipped);
+        let drawing = Drawing {
+            protocol: self,
+            path,
+            data: subject.data,
+            phases: phases(&metrics, prompts).len(),
+            seed,
+            device,
         };
-        let pixels = Pixels {
-            model: &opened,
+        let drawn = match prompts {
+            Some(_) if metrics.is_empty() => Ok(Vec::new()),
+            Some(prompts) => drawing.prompts(prompts, &*opened, &network),
+            None if needed(&metrics, Need::Samples) => {
+                drawing.pixels(&*opened, &network, classes.as_deref())
+            }
+            None => Ok(Vec::new()),
+        };
+        let pixels = opened.latent_factor().is_none().then(|| Pixels {
+            model: opened.denoiser(),
             network: network.valid(),
             classes,
+        });
+        let examined = Examined::new(subject, pixels, device, seed, &Listener);
+        let found = Evaluation {
+            skipped,
+            ..Evaluation::default()
         };
-        let examined = Examined::new(subject, Some(pixels), device, seed, &Listener);
         measure(examined, drawn, metrics, drawing.phases, found)
     }
 }
@@ -381,7 +373,7 @@ impl Drawing<'_> {
     /// Draws from a model that denoises pixels, in the first of the phases.
     fn pixels(
         &self,
-        opened: &Model,
+        opened: &dyn Diffusion,
         network: &Network,
         classes: Option<&[i64]>,
     ) -> Result<Vec<Drawn>, Failure> {
@@ -487,14 +479,6 @@ fn either(names: &[&str]) -> String {
         [before @ .., last] if !before.is_empty() => format!("{} or {last}", before.join(", ")),
         names => names.concat(),
     }
-}
-
-fn no_classes(folder: &ModelFolder) -> Failure {
-    Failure::input(format!(
-        "{}: this model has no classes; leave {} out",
-        folder.root().display(),
-        Field::Class
-    ))
 }
 
 /// What a measurement goes through, in this order, by name.

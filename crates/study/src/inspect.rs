@@ -7,12 +7,11 @@ use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::{Kind, training_checkpoint};
 use retrack_networks::lora;
-use retrack_networks::stable_diffusion::StableDiffusion;
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::latent;
 use crate::model;
+use crate::opened;
 use crate::situation::{self, Situation};
 use crate::source::{DataSource, Reading};
 
@@ -102,81 +101,52 @@ fn check_weight_file(path: &Path) -> Result<(), Failure> {
 }
 
 fn model_facts(path: &Path) -> Result<Facts, Failure> {
-    let opened = latent::open(path)?;
-    if let Some(opened) = opened.as_latents() {
-        return text_to_image_facts(opened);
-    }
-    let opened = opened.as_pixels().expect("the other kind");
-    let network = opened.network(&Device::flex())?;
-    let config = &opened.config;
-    let files: Vec<String> = opened
-        .folder
-        .weight_files()
-        .iter()
-        .map(|file| file.display().to_string())
-        .collect();
-    let class = &opened.folder.class_name;
-    let network_facts = config.architecture.facts().into_iter();
-    let facts = [
-        json!({
-        "kind": match &opened.folder.kind {
-            Kind::Pipeline { class_name } => format!("{class_name} with a {class}"),
-            Kind::Bare => class.clone(),
-        },
-        "parameters": network.num_params(),
-        "image": match config.sample_size {
-            Some([height, width]) => format!("{height} x {width} x {}", config.in_channels),
-            None => format!("{} channels", config.in_channels),
-        },
-        }),
-        network_facts
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect(),
-        json!({
-        "classes": config.num_class_embeds,
-        "prediction": format!("{:?}", opened.scheduler.prediction),
-        "timesteps": opened.scheduler.num_train_timesteps,
-        "weight_files": files.join(", "),
-        }),
-    ];
-    let objects = facts.into_iter().map(|facts| match facts {
-        Value::Object(facts) => facts,
-        _ => unreachable!("written as objects"),
-    });
-    Ok(objects.flatten().collect())
-}
-
-fn text_to_image_facts(opened: &StableDiffusion) -> Result<Facts, Failure> {
-    let device = Device::flex();
-    let (config, scheduler) = (&opened.model.config, &opened.model.scheduler);
-    let files = opened.model.folder.weight_files();
+    let opened = opened::open(path)?;
+    let (folder, scheduler) = (opened.folder(), opened.scheduler());
+    let config = &opened.denoiser().config;
+    let class = &folder.class_name;
+    let files = folder.weight_files();
     let files: Vec<String> = files
         .iter()
         .map(|file| file.display().to_string())
         .collect();
-    let facts = json!({
-        "kind": "StableDiffusionPipeline with a UNet2DConditionModel",
-        "parameters": opened.model.network(&device)?.num_params(),
-        "text_encoder_parameters": opened.text_encoder(&device)?.num_params(),
-        "autoencoder_parameters": opened.autoencoder(&device)?.num_params(),
-        "image": match opened.image_size() {
-            Some([height, width]) => format!("{height} x {width} x 3"),
-            None => "3 channels".to_string(),
-        },
-        "latent": match config.sample_size {
-            Some([height, width]) => format!("{height} x {width} x {}", config.in_channels),
-            None => format!("{} channels", config.in_channels),
-        },
-        "channels": config.block_out_channels,
-        "layers_per_block": config.layers_per_block,
-        "prompt_tokens": opened.tokenizer.max_length(),
-        "prediction": format!("{:?}", scheduler.prediction),
-        "timesteps": scheduler.num_train_timesteps,
-        "weight_files": files.join(", "),
-    });
-    let Value::Object(facts) = facts else {
-        unreachable!("written as an object")
+    let sized = |size: Option<[usize; 2]>, channels: usize| match size {
+        Some([height, width]) => format!("{height} x {width} x {channels}"),
+        None => format!("{channels} channels"),
     };
+    let mut facts = Facts::new();
+    let mut add = |key: &str, value: Value| facts.insert(key.to_owned(), value);
+    let kind = match &folder.kind {
+        Kind::Pipeline { class_name } => format!("{class_name} with a {class}"),
+        Kind::Bare => class.clone(),
+    };
+    add("kind", kind.into());
+    let network = opened.network(&Device::flex())?;
+    add("parameters", network.num_params().into());
+    drop(network);
+    for (part, parameters) in opened.other_parameters()? {
+        add(&format!("{part}_parameters"), parameters.into());
+    }
+    add(
+        "image",
+        sized(opened.image_size(), opened.channels()).into(),
+    );
+    if opened.latent_factor().is_some() {
+        add(
+            "latent",
+            sized(config.sample_size, config.in_channels).into(),
+        );
+    }
+    for (key, value) in config.architecture.facts() {
+        add(key, value);
+    }
+    match opened.prompt_tokens() {
+        Some(most) => add("prompt_tokens", most.into()),
+        None => add("classes", json!(opened.condition().classes())),
+    };
+    add("prediction", format!("{:?}", scheduler.prediction).into());
+    add("timesteps", scheduler.num_train_timesteps.into());
+    add("weight_files", files.join(", ").into());
     Ok(facts)
 }
 

@@ -11,12 +11,12 @@ use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::check_size;
 use serde_json::{Value, json};
 
+use crate::execution::publish;
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{digests, existing, outside, outside_all};
 use crate::names::DtypeName;
 use crate::run::{BUILDING, Existing, RunFolder};
-use crate::unlearning::publish;
 use crate::{interrupt, model, progress, reopened};
 
 /// Which adapter, and into what.

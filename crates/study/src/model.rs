@@ -25,35 +25,6 @@ pub use retrack_data::BUDGET;
 /// Denoising steps of a sample where nothing is said.
 pub const STEPS: usize = 50;
 
-/// Opens a model and says what in its configuration means nothing.
-pub fn open(path: &Path) -> Result<Model, Failure> {
-    from_folder(ModelFolder::open(path)?)
-}
-
-/// The same for a folder that is open.
-pub fn from_folder(folder: ModelFolder) -> Result<Model, Failure> {
-    say_weights(&folder);
-    let model = Model::from_folder(folder)?;
-    note_wrapping(
-        &model.folder.config_path().with_file_name(""),
-        model.wrapping(),
-    );
-    warn_of_betas(&model.folder, &model.scheduler);
-    for key in &model.config.unknown_keys {
-        progress::warn(format!(
-            "{}: `{key}` means nothing to this network and is ignored",
-            model.folder.config_path().display()
-        ));
-    }
-    if model.folder.scheduler.is_none() {
-        progress::warn(format!(
-            "{}: no scheduler_config.json; taking diffusers' DDPM defaults (linear betas 1e-4 to 0.02, 1000 steps)",
-            model.folder.root().display()
-        ));
-    }
-    Ok(model)
-}
-
 /// Opens a data set for images of `channels` (`None`: of their own).
 ///
 /// # Errors
@@ -161,39 +132,17 @@ pub fn warn_of_betas(folder: &ModelFolder, scheduler: &SchedulerConfig) {
     }
 }
 
-/// Refuses a network that lies in a pipeline whose other parts make something else than images of what it denoises.
+/// Refuses a network that lies in a pipeline whose other parts make something else than images of what it denoises, and one
+/// that [does not predict](check_denoises) it.
 pub(crate) fn check_images(model: &Model) -> Result<(), Failure> {
     match model.folder.around() {
-        None => Ok(()),
+        None => check_denoises(&model.config, &model.folder.config_path()),
         Some(pipeline) => Err(Failure::input(format!(
             "{}: this network belongs to {pipeline}, so it does not denoise images; supported here: a UNet2DModel that \
              denoises images; predict and gradient take this one too",
             model.folder.root().display()
         ))),
     }
-}
-
-/// Opens the data set that this model was, or could have been, trained on.
-pub fn open_data(source: &DataSource, model: &Model) -> Result<Dataset, Failure> {
-    let config = &model.config;
-    check_images(model)?;
-    check_denoises(config, &model.folder.config_path())?;
-    let path = &source.path;
-    let data = open_images(source, Some(config.in_channels))?;
-    let shape = data.shape();
-    if let Some([height, width]) = config.sample_size
-        && [height, width] != [shape.height, shape.width]
-    {
-        return Err(Failure::input(format!(
-            "{}: images of {} x {} pixels, but the model was made for {height} x {width}; give the data it was \
-             trained on, scaled as it was",
-            path.display(),
-            shape.height,
-            shape.width
-        )));
-    }
-    config.check_size(shape.height, shape.width)?;
-    Ok(data)
 }
 
 /// Checks that a network (its configuration read from `path`) predicts what it takes, at every timestep.
@@ -217,10 +166,10 @@ pub fn check_denoises(config: &PixelConfig, path: &Path) -> Result<(), Failure> 
 
 /// Checks that each of `rows` has a label that a network with classes knows.
 pub fn check_labels(data: &Dataset, rows: &[usize], config: &PixelConfig) -> Result<(), Failure> {
-    let Some(classes) = config.num_class_embeds else {
-        return Ok(());
-    };
-    Ok(data.check_labels(rows, classes)?)
+    match config.condition().classes() {
+        Some(classes) => Ok(data.check_labels(rows, classes)?),
+        None => Ok(()),
+    }
 }
 
 /// The rows that any of the selections means.

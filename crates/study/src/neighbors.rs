@@ -8,11 +8,11 @@ use retrack_data::neighbors::{Neighbor, Prepared, prepare, root_mean_square};
 use retrack_eval::pictures::Grid;
 use serde_json::{Value, json};
 
+use crate::execution::report_split;
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{new_file_beside, outside};
 use crate::source::DataSource;
-use crate::unlearning::report_split;
 use crate::{machine, model, progress};
 
 /// Rows of the picture.

@@ -5,17 +5,15 @@
 
 use std::path::Path;
 
-use burn::tensor::{Device, Tensor};
-use retrack_checkpoint::folder::{Dtype, FolderError, TensorError, Weights};
+use burn::tensor::Device;
+use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, TensorError, Weights};
 use retrack_checkpoint::words::listed;
 use retrack_networks::changes::Changes;
-use retrack_networks::conditional::Captioned;
-use retrack_networks::denoiser::Denoiser;
+use retrack_networks::denoiser::Embeddings;
 use retrack_networks::diffusion::Diffusion;
 use retrack_networks::lora::{self, Adapters};
-use retrack_networks::model::{Model, ModelError};
+use retrack_networks::model::{Model, ModelError, check_class};
 use retrack_networks::network::Network;
-use retrack_networks::stable_diffusion::ConditionalModel;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -23,7 +21,7 @@ use crate::situation::{self, Situation};
 
 /// A network that was read from a folder, in f32 and without autodiff.
 pub struct Reopened {
-    pub network: Box<dyn Denoiser>,
+    pub network: Network,
     pub weights: WeightFacts,
 }
 
@@ -45,25 +43,51 @@ pub struct WeightFacts {
     pub adapter: bool,
 }
 
-/// Reads an image model from `folder`. `trained`: the network whose weights were to be written, where it is at hand.
+/// What a model's folder is opened beside.
+pub struct Base<'a> {
+    /// The model that it was made of.
+    pub model: &'a dyn Diffusion,
+    /// The adapter beside the folder's weights is what was trained.
+    pub adapted: bool,
+    /// What the network is told, if it is told texts.
+    pub texts: Option<&'a Embeddings>,
+}
+
+/// Reads a model's denoiser from `folder`. `trained`: the network whose weights were to be written, where it is at hand.
 ///
 /// # Errors
 /// Whatever is wrong with the folder.
-pub fn image(
-    base: &dyn Diffusion,
+pub fn reopen(
+    base: &Base,
     folder: &Path,
     trained: Option<&Network>,
     device: &Device,
 ) -> Result<Reopened, Failure> {
-    let written = Model::open(folder)?;
-    let changes = match trained {
-        Some(trained) => Changes::of(trained, base.weights(), written.weights())?,
-        None => Changes::between(base.weights(), written.weights())?,
+    let device = device.clone().without_autodiff();
+    let folder = ModelFolder::open(folder)?;
+    check_class(&folder, base.model.folder().class)?;
+    let written = Model::from_folder(folder)?;
+    let (mut network, weights) = if base.adapted {
+        let adapters = Adapters::open(&written.folder.root().join(lora::FILE_NAME))?;
+        let changes = Changes::by_adapters(written.weights(), &adapters)?;
+        let weights = WeightFacts {
+            adapter: true,
+            ..WeightFacts::of(Dtype::F32.to_string(), changes, false)
+        };
+        (written.adapted_network(&adapters, &device)?, weights)
+    } else {
+        let before = base.model.weights();
+        let changes = match trained {
+            Some(trained) => Changes::of(trained, before, written.weights())?,
+            None => Changes::between(before, written.weights())?,
+        };
+        let weights = WeightFacts::of(dtypes(written.weights()), changes, trained.is_some());
+        (written.network(&device)?, weights)
     };
-    Ok(Reopened {
-        weights: WeightFacts::of(dtypes(written.weights()), changes, trained.is_some()),
-        network: Box::new(written.network(&device.clone().without_autodiff())?),
-    })
+    if let Some(texts) = base.texts {
+        network.tell(texts.clone());
+    }
+    Ok(Reopened { network, weights })
 }
 
 impl WeightFacts {
@@ -122,44 +146,6 @@ pub fn percent(part: u64, of: u64) -> String {
         part if part == of => "100%".into(),
         _ => format!("{:.1}%", share.clamp(0.1, 99.9)),
     }
-}
-
-/// Reads a text-to-image model's denoiser from `folder`, with the adapter beside it where that is what was trained.
-/// `states`: the hidden states of the texts.
-///
-/// # Errors
-/// Whatever is wrong with the folder.
-pub fn conditional(
-    base: &ConditionalModel,
-    folder: &Path,
-    trained: Option<&Network>,
-    adapted: bool,
-    states: Tensor<3>,
-    device: &Device,
-) -> Result<Reopened, Failure> {
-    let device = device.clone().without_autodiff();
-    let written = ConditionalModel::open(folder)?;
-    let (network, weights) = if adapted {
-        let path = folder.join(lora::FILE_NAME);
-        let adapters = Adapters::open(&path)?;
-        let changes = Changes::by_adapters(written.weights(), &adapters)?;
-        let weights = WeightFacts {
-            adapter: true,
-            ..WeightFacts::of(Dtype::F32.to_string(), changes, false)
-        };
-        (written.adapted_network(&adapters, &device)?, weights)
-    } else {
-        let changes = match trained {
-            Some(trained) => Changes::of(trained, base.weights(), written.weights())?,
-            None => Changes::between(base.weights(), written.weights())?,
-        };
-        let weights = WeightFacts::of(dtypes(written.weights()), changes, trained.is_some());
-        (written.network(&device)?, weights)
-    };
-    Ok(Reopened {
-        network: Box::new(Captioned::new(network, states)),
-        weights,
-    })
 }
 
 fn dtypes(weights: &Weights) -> String {

@@ -18,7 +18,7 @@ use crate::field::Field;
 use crate::folders::{new_file, outside};
 use crate::names::SamplerName;
 use crate::samples::{Of, Prompt, Samples};
-use crate::{interrupt, latent, machine, model, progress};
+use crate::{interrupt, machine, model, opened, progress};
 
 /// What to draw from which model, and where it goes. `None`: as the model says.
 #[derive(Debug, Clone)]
@@ -153,7 +153,7 @@ fn only_samples(out: &Path) -> Result<(), Failure> {
 
 fn draw(args: &Sample, device: &Device) -> Result<(Vec<u8>, ImageShape), Failure> {
     let scheduler = args.scheduler.map(SchedulerKind::from);
-    let opened = latent::open(&args.model)?;
+    let opened = opened::open(&args.model)?;
     let steps = args
         .steps
         .unwrap_or(opened.steps(args.scheduler, model::STEPS));

@@ -5,24 +5,20 @@ use burn::tensor::{Device, Tensor, TensorData};
 use retrack_checkpoint::words::counted;
 use retrack_data::ImageShape;
 use retrack_networks::conditional::Guided;
-use retrack_networks::diffusion::Diffusion;
-use retrack_networks::model::Model;
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::diffusion::{Autoencoder, Condition, Diffusion};
 use retrack_networks::network::Network;
 use retrack_networks::parameters::to_host;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{Sampler, SchedulerKind};
-use retrack_networks::stable_diffusion::StableDiffusion;
 
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::latent::embed;
-use crate::model::{check_denoises, check_images, sampler, to_bytes};
+use crate::model::{check_images, sampler, to_bytes};
+use crate::opened::embed;
 use crate::situation::{self, Situation};
 use crate::{progress, space};
-
-/// Part of what training keeps of an image that is held at once where nothing is trained, about.
-const PREDICTED: f64 = 0.25;
 
 /// What to draw from a model.
 pub struct Samples<'a> {
@@ -68,111 +64,82 @@ impl Samples<'_> {
         title: &str,
     ) -> Result<(Vec<u8>, ImageShape), Failure> {
         let device = &device.clone().without_autodiff();
-        match (&self.of, model.as_pixels(), model.as_latents()) {
-            (Of::Classes(classes), Some(model), _) => {
-                self.draw_pixels(model, network, classes, device, title)
-            }
-            (Of::Prompt(prompt), _, Some(model)) => {
-                self.draw_latents(model, network, prompt, device, title)
-            }
-            _ => panic!("what is asked for is of another kind than the model"),
-        }
-    }
-
-    fn draw_pixels(
-        &self,
-        model: &Model,
-        network: &Network,
-        classes: &[i64],
-        device: &Device,
-        title: &str,
-    ) -> Result<(Vec<u8>, ImageShape), Failure> {
-        let Some([height, width]) = model.config.sample_size else {
-            return Err(no_size(model, "images"));
-        };
-        model.config.check_size(height, width)?;
-        check_images(model)?;
-        check_denoises(&model.config, &model.folder.config_path())?;
-        if let (Some(number), []) = (model.config.num_class_embeds, classes) {
-            return Err(Failure::input(format!(
-                "the network has {}; {}",
-                match number {
-                    1 => "1 class, 0".to_owned(),
-                    many => format!("{many} classes"),
-                },
-                situation::advice(Situation::NoClass)
-            )));
-        }
-        let shape = ImageShape {
-            height,
-            width,
-            channels: model.config.out_channels,
-        };
-        self.warn_of_foreign(model);
-        let sampler = self.sampler(model, String::new())?;
-        let together = self.batch_size.clamp(1, self.count.max(1)) as f64;
-        let of_batch = together * 4.0 * PREDICTED * model.config.cost(height, width).activations;
-        let images = self.count as f64 * shape.bytes() as f64;
-        self.check_memory(model, images + of_batch, together)?;
-        let generator = Generator {
-            network: &network.valid(),
-            sampler: &sampler,
-            random: Random::new(self.seed),
-            shape: [height, width, shape.channels],
-            device,
-        };
-        let mut bytes = Vec::with_capacity(self.count * shape.bytes());
-        self.generate(&generator, classes, title, &mut |images| {
-            bytes.extend(to_bytes(&images, "samples")?);
-            Ok(())
-        })?;
-        Ok((bytes, shape))
-    }
-
-    fn draw_latents(
-        &self,
-        model: &StableDiffusion,
-        network: &Network,
-        prompt: &Prompt,
-        device: &Device,
-        title: &str,
-    ) -> Result<(Vec<u8>, ImageShape), Failure> {
-        let config = &model.model.config;
+        let config = &model.denoiser().config;
         let Some([height, width]) = config.sample_size else {
-            return Err(no_size(model, "latents"));
+            return Err(no_size(model));
         };
-        let guidance = prompt.guidance;
-        if !guidance.is_finite() {
-            return Err(Failure::input(format!(
-                "{} is {guidance}; give a number",
-                Field::Guidance
-            )));
-        }
+        config.check_size(height, width)?;
+        check_images(model.denoiser())?;
+        let (classes, how) = self.asked(model.condition())?;
         self.warn_of_foreign(model);
-        // Refuses latents of an absurd size before they take any memory: counts them, the images, and what a pass with
-        // and without the prompt begins with, which is less than all of it.
-        let pixels = height as f64 * width as f64;
-        let together = self.batch_size.min(self.count) as f64;
-        let latents = self.count as f64 * pixels * config.in_channels as f64 * 4.0;
-        let images = self.count as f64 * pixels * (model.latent_factor().pow(2) * 3) as f64;
-        let pass = together * 2.0 * pixels * config.block_out_channels[0] as f64 * 4.0;
-        self.check_memory(model, latents + images + pass, together)?;
-        let sampler = self.sampler(model, format!(", guidance {guidance}"))?;
-        let texts = embed(model, &[prompt.prompt, prompt.negative], device)?;
+        // Refuses images of an absurd size before they take any memory.
+        let together = self.batch_size.clamp(1, self.count.max(1));
+        let bytes = model.drawing([height, width], self.count, together);
+        self.check_memory(model, bytes, together)?;
+        let sampler = self.sampler(model, how)?;
+        let network = network.valid();
+        let guided;
+        let denoiser: &dyn Denoiser = match &self.of {
+            Of::Classes(_) => &*network,
+            Of::Prompt(asked) => {
+                let texts = embed(model, &[asked.prompt, asked.negative], device)?;
+                guided = Guided::new(&network, texts, asked.guidance);
+                &guided
+            }
+        };
         let shape = [height, width, config.in_channels];
         let generator = Generator {
-            network: &Guided::new(network, texts, guidance),
+            network: denoiser,
             sampler: &sampler,
             random: Random::new(self.seed),
             shape,
             device,
         };
-        let mut latents = Vec::new();
-        self.generate(&generator, &[], title, &mut |some| {
-            latents.extend(some);
+        let factor = model.latent_factor();
+        let image = ImageShape {
+            height: height * factor.unwrap_or(1),
+            width: width * factor.unwrap_or(1),
+            channels: model.channels(),
+        };
+        let (mut latents, mut bytes) = (Vec::new(), Vec::new());
+        self.generate(&generator, classes, title, &mut |drawn| {
+            match factor {
+                Some(_) => latents.extend(drawn),
+                None => bytes.extend(to_bytes(&drawn, "samples")?),
+            }
             Ok(())
         })?;
-        decode(model, &latents, shape, device)
+        if let Some(autoencoder) = model.autoencoder(device)? {
+            bytes = decode(&*autoencoder, &latents, shape, device)?;
+        }
+        Ok((bytes, image))
+    }
+
+    /// The classes that are asked for, and what else than those is said of how to draw.
+    fn asked(&self, condition: Condition) -> Result<(&[i64], String), Failure> {
+        match (&self.of, condition) {
+            (Of::Classes(classes), Condition::Class(number)) if classes.is_empty() => {
+                Err(Failure::input(format!(
+                    "the network has {}; {}",
+                    match number {
+                        1 => "1 class, 0".to_owned(),
+                        many => format!("{many} classes"),
+                    },
+                    situation::advice(Situation::NoClass)
+                )))
+            }
+            (Of::Classes(classes), Condition::Nothing | Condition::Class(_)) => {
+                Ok((classes, String::new()))
+            }
+            (Of::Prompt(Prompt { guidance, .. }), Condition::Text) if guidance.is_finite() => {
+                Ok((&[], format!(", guidance {guidance}")))
+            }
+            (Of::Prompt(Prompt { guidance, .. }), Condition::Text) => Err(Failure::input(format!(
+                "{} is {guidance}; give a number",
+                Field::Guidance
+            ))),
+            _ => panic!("what is asked for is of another kind than the model"),
+        }
     }
 
     /// Says that the folder's own sampler is another, where it would be taken.
@@ -205,7 +172,7 @@ impl Samples<'_> {
         &self,
         model: &dyn Diffusion,
         bytes: f64,
-        together: f64,
+        together: usize,
     ) -> Result<(), Failure> {
         space::check_memory(
             bytes,
@@ -238,38 +205,34 @@ impl Samples<'_> {
     }
 }
 
-/// `of`: what the network's own size is one of.
-fn no_size(model: &dyn Diffusion, of: &str) -> Failure {
+fn no_size(model: &dyn Diffusion) -> Failure {
     Failure::input(format!(
-        "{}: `sample_size` is missing; add the height and width of its {of}",
-        model.folder().config_path().display()
+        "{}: `sample_size` is missing; add the height and width of its {}",
+        model.folder().config_path().display(),
+        match model.latent_factor() {
+            Some(_) => "latents",
+            None => "images",
+        }
     ))
 }
 
-/// The images of latents, one at a time: an autoencoder's layers are large.
+/// The images of latents of this shape, one at a time: an autoencoder's layers are large.
 fn decode(
-    opened: &StableDiffusion,
+    autoencoder: &dyn Autoencoder,
     latents: &[f32],
     [height, width, channels]: [usize; 3],
     device: &Device,
-) -> Result<(Vec<u8>, ImageShape), Failure> {
-    let autoencoder = opened.autoencoder(device)?;
-    let factor = opened.latent_factor();
-    let shape = ImageShape {
-        height: height * factor,
-        width: width * factor,
-        channels: 3,
-    };
+) -> Result<Vec<u8>, Failure> {
     let len = height * width * channels;
     let bar = progress::bar("decoding", latents.len() / len, "images");
-    let mut bytes = Vec::with_capacity(latents.len() / len * shape.bytes());
+    let mut bytes = Vec::new();
     for latent in latents.chunks_exact(len) {
         let latent = TensorData::new(latent.to_vec(), [1, height, width, channels]);
         let image = autoencoder
-            .to_images(Tensor::from_data(latent, device))
+            .images_of(Tensor::from_data(latent, device))
             .map_err(Failure::input)?;
         bytes.extend(to_bytes(&to_host(image), "samples")?);
         bar.inc(1);
     }
-    Ok((bytes, shape))
+    Ok(bytes)
 }

@@ -117,7 +117,7 @@ impl TrainingView<'_> {
         let sampler = Sampler::new(self.scheduler.kind, self.scheduler, SAMPLING_STEPS)?;
         let device = self.device.clone().without_autodiff();
         let generator = Generator {
-            network,
+            network: &**network,
             sampler: &sampler,
             random: Random::new(self.seed),
             shape: [height, width, self.config.out_channels],

@@ -1,28 +1,35 @@
 //! A model folder in, one that forgot out.
 
-use crate::run::RunFolder;
+use std::time::Instant;
+
 use retrack_checkpoint::written::Command;
-use retrack_data::neighbors::{Neighbors, prepare, prepare_split};
+use retrack_data::neighbors::{Neighbor, NeighborError, Neighbors, prepare, prepare_split};
 use retrack_data::{Dataset, Split};
 use retrack_networks::cost::Training;
 use retrack_networks::diffusion::{Condition, Diffusion};
-use retrack_unlearn::recipe::Recipe;
+use retrack_networks::lora;
+use retrack_networks::random::Random;
+use retrack_unlearn::recipe::{Recipe, TEXT_TO_IMAGE};
 use retrack_unlearn::texts::Texts;
 use serde_json::{Value, json};
 
 use crate::delivery::Delivery;
+use crate::encoded::{distances, encode};
 use crate::evidence::{self, Private, selected};
+use crate::execution::{Outcome, Summary, Unlearning, fits, planned, publish, report_split};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
 use crate::names::DtypeName;
 use crate::observer::Observer;
+use crate::opened::open_data;
+use crate::reopened::Base;
+use crate::run::{Existing, RunFolder};
 use crate::settings;
 use crate::situation::{self, Situation};
 use crate::space::{Needs, Work};
 use crate::task::Task;
-use crate::unlearning::{Outcome, Summary, Unlearning, fits, planned, publish, report_split};
-use crate::{interrupt, latent, machine, model, progress, unlearn_text};
+use crate::{captions, interrupt, machine, model, opened, progress};
 
 /// What is there now, if a signal ends the command.
 pub(crate) fn interrupted_before_the_first_step(resumes: bool) {
@@ -45,11 +52,11 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
             Field::CheckpointEvery
         )));
     }
-    let captions = args.captions.as_deref().and_then(as_path);
+    let captions_file = args.captions.as_deref().and_then(as_path);
     let forget = args.forget.iter().map(|one| ("selection", as_path(one)));
     let inputs = [
         ("data", Some(args.data.path.as_path())),
-        ("captions", captions),
+        ("captions", captions_file),
         ("settings", args.config.as_deref()),
     ];
     outside_all(&args.out, inputs.into_iter().chain(forget))?;
@@ -57,9 +64,10 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         RunFolder::check(&args.out, Command::Unlearn, existing, &[])?;
     }
     let device = machine::device(&args.device)?;
-    let mut opened = latent::open(&args.model)?;
-    if opened.condition() != Condition::Text {
-        unlearn_text::refuse_texts(args)?;
+    let mut opened = opened::open(&args.model)?;
+    let told_texts = opened.condition() == Condition::Text;
+    if !told_texts {
+        captions::refuse(args)?;
     }
     let args = &Task {
         forget: opened.selection(&args.forget, &args.data.path)?,
@@ -70,35 +78,45 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         true => None,
         false => Some(Private::check(args)?),
     };
-    let key = key.as_deref();
-    let copied = opened.folder().check_copy()?;
+    let mut copied = opened.folder().check_copy()?;
     let planned = planned(opened.folder(), matches!(args.adapter_rank(), Ok(Some(_))))?;
     if !args.dry_run {
         RunFolder::check(&args.out, Command::Unlearn, existing, &planned)?;
     }
-    if opened.condition() == Condition::Text {
-        if args.must_look {
-            return Err(Failure::input(format!(
-                "{}: nothing is drawn of a text-to-image model here; {}",
-                Field::MustLook,
-                situation::advice(Situation::NothingLooks)
-            )));
-        }
-        let destination = unlearn_text::Destination {
-            existing,
-            planned: &planned,
-            copied,
-            key,
-        };
-        return unlearn_text::unlearn(args, destination, &device, opened, observer);
+    if told_texts && args.must_look {
+        return Err(Failure::input(format!(
+            "{}: nothing is drawn of a text-to-image model here; {}",
+            Field::MustLook,
+            situation::advice(Situation::NothingLooks)
+        )));
     }
-    let copied = copied + convert(args.dtype, &mut *opened)?;
-    let opened = opened.as_pixels().expect("the other kind");
-    let network = opened.network(&device.clone().autodiff())?;
-    let data = model::open_data(&args.data, opened)?;
+    let rank = args.adapter_rank().map_err(Failure::input)?;
+    if rank.is_some() && !matches!(args.dtype, None | Some(DtypeName::F32)) {
+        return Err(Failure::input(format!(
+            "{}: adapters are written in f32; leave it out with {} lora",
+            Field::Dtype,
+            Field::Train
+        )));
+    }
+    if rank.is_none() {
+        copied += convert(args.dtype, &mut *opened)?;
+    }
+    let opened = &*opened;
+    // Text encoder, autoencoder and denoiser are in memory one after another; a denoiser alone is read at once.
+    let encodes = opened.latent_factor().is_some();
+    let read = || opened.network(&device.clone().autodiff());
+    let network = (!encodes).then(read).transpose()?;
+    let data = open_data(opened, &args.data)?;
     let shape = data.shape();
-    let settings = settings::resolve(args, shape.height, shape.width)?;
-    settings::note_source(args, false, shape.height, shape.width);
+    let with_preset = Task {
+        preset: args
+            .preset
+            .clone()
+            .or(told_texts.then(|| TEXT_TO_IMAGE.into())),
+        ..args.clone()
+    };
+    let settings = settings::resolve(&with_preset, shape.height, shape.width)?;
+    settings::note_source(args, told_texts, shape.height, shape.width);
     let objective = settings.objective();
 
     let rows = model::select(&args.forget, &data)?;
@@ -106,11 +124,155 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
         _ => None,
     };
-    let cache = machine::cache_folder().filter(|_| !args.dry_run);
+    let (mut split, mut neighbors) = match encodes {
+        true => (Split::new(&data, &rows, model::BUDGET)?, None),
+        false => {
+            let found = search(&data, &rows, nearest, args.dry_run)?;
+            report_split(&found.0, &data);
+            found
+        }
+    };
+    if split.retain.is_empty() {
+        return Err(Failure::input(
+            "all images are selected or exact copies of the selected ones; nothing would be retained",
+        ));
+    }
+    if let Some(wanted) = nearest.filter(|&k| k > split.retain.len()) {
+        let retained = split.retain.len();
+        return Err(NeighborError::TooFew { wanted, retained }.into());
+    }
+    model::check_labels(&data, &split.retain, &opened.denoiser().config)?;
+    model::check_labels(&data, &split.forget, &opened.denoiser().config)?;
+    let texts = match told_texts {
+        true => Some(captions::read(args, &data, &split)?),
+        false => None,
+    };
+
+    let config = resolved(args, &settings, opened, &data, &split, texts.as_ref())?;
+    let needs = needs(
+        opened,
+        args,
+        &settings,
+        &data,
+        &split,
+        texts.as_ref(),
+        copied,
+    )?;
+    if encodes && args.dry_run {
+        report_split(&split, &data);
+    }
+    if !fits(args, config.clone(), &needs, observer)? {
+        return Ok(None);
+    }
+
+    let start = Instant::now();
+    progress::detail(format_args!("settings {}", config["settings"]));
+    let begin = || -> Result<_, Failure> {
+        let private = key.as_deref().map(Private::open_or_create).transpose()?;
+        let run = RunFolder::begin(&args.out, existing, &config, &planned)?;
+        Ok((run, private))
+    };
+    // A new run begins once all that it needs is read; one that goes on is compared with this command first.
+    let ready = network.is_some() || existing == Existing::Resume;
+    let begun = ready.then(begin).transpose()?;
+    if begun.is_some() {
+        interrupted_before_the_first_step(args.resume);
+    }
+    if let Some((run, _)) = begun.as_ref().filter(|(run, _)| run.is_moving()) {
+        publish(run, &args.out, false)?;
+        return Ok(Some(Summary::new(
+            args,
+            &settings,
+            &split,
+            Outcome::of_waiting(&args.out),
+            run,
+        )));
+    }
+    let random = Random::new(settings.seed);
+    let told = match &texts {
+        Some(texts) => {
+            let known: Vec<&str> = texts.known.iter().map(String::as_str).collect();
+            Some(opened::embed(opened, &known, &device)?)
+        }
+        None => None,
+    };
+    let numbers = texts
+        .as_ref()
+        .map_or_else(Vec::new, |texts| texts.of_row.clone());
+    let rows: Vec<usize> = split.forget.iter().chain(&split.retain).copied().collect();
+    let latents = encode(opened, &data, &rows, numbers, random, &device)?;
+    if let Some(latents) = &latents {
+        if let Some(k) = nearest {
+            let found = latents.nearest(&split.retain, &split.forget, k)?;
+            let distances = distances(&data, &split.forget, &found)?;
+            split.report_near(&distances, shape.bytes());
+            neighbors = Some(distances);
+        }
+        report_split(&split, &data);
+    }
+    let mut network = network.map_or_else(read, Ok)?;
+    if let Some(rank) = rank {
+        network = lora::attach(network, rank, &random);
+    }
+    if let Some(told) = &told {
+        network.tell(told.clone());
+    }
+    let (run, private) = match begun {
+        Some(begun) => begun,
+        None => {
+            let (run, private) = begin()?;
+            (run.started(start), private)
+        }
+    };
+    interrupted_before_the_first_step(args.resume);
+    let about = evidence::Run {
+        args,
+        settings: &settings,
+        folder: opened.folder(),
+        scheduler: opened.scheduler(),
+        images: match &latents {
+            Some(latents) => latents,
+            None => &data,
+        },
+        labels: opened.condition() != Condition::Nothing,
+        text_to_image: told_texts,
+        texts: texts.as_ref(),
+        private: private.as_ref(),
+        data: &data,
+        split: &split,
+        neighbors: neighbors.as_deref(),
+        config: &config,
+    };
+    let unlearning = Unlearning {
+        about: &about,
+        folder: &run,
+        device: &device,
+    };
+    let delivery = Delivery {
+        base: Base {
+            model: opened,
+            adapted: rank.is_some(),
+            texts: told.as_ref(),
+        },
+        out: &args.out,
+        device: &device,
+    };
+    unlearning.run(network, &delivery, observer).map(Some)
+}
+
+/// The split of the rows to forget, with the `nearest` retained images of each where so many are wanted. `dry`: what is
+/// found is not kept for the next run.
+fn search(
+    data: &Dataset,
+    rows: &[usize],
+    nearest: Option<usize>,
+    dry: bool,
+) -> Result<(Split, Option<Vec<Vec<Neighbor>>>), Failure> {
+    let cache = machine::cache_folder().filter(|_| !dry);
     let searching = progress::activity("searching for neighbors and copies");
     let prepared = match nearest {
-        Some(k) => prepare(&data, &rows, k, model::BUDGET, cache.as_deref())?,
-        None => prepare_split(&data, &rows, model::BUDGET, cache.as_deref())?,
+        Some(k) => prepare(data, rows, k, model::BUDGET, cache.as_deref())?,
+        None => prepare_split(data, rows, model::BUDGET, cache.as_deref())?,
     };
     drop(searching);
     if prepared.from_cache {
@@ -122,65 +284,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
             path.display()
         ));
     }
-    let nearest = nearest.map(|_| prepared.neighbors);
-    let split = prepared.split;
-    report_split(&split, &data);
-    if split.retain.is_empty() {
-        return Err(Failure::input(
-            "all images are selected or exact copies of the selected ones; nothing would be retained",
-        ));
-    }
-    model::check_labels(&data, &split.retain, &opened.config)?;
-    model::check_labels(&data, &split.forget, &opened.config)?;
-
-    let config = resolved(args, &settings, opened, &data, &split, None)?;
-    let needs = needs(opened, args, &settings, &data, &split, None, copied)?;
-    if !fits(args, config.clone(), &needs, observer)? {
-        return Ok(None);
-    }
-
-    progress::detail(format_args!("settings {}", config["settings"]));
-    let private = key.map(Private::open_or_create).transpose()?;
-    let run = RunFolder::begin(&args.out, existing, &config, &planned)?;
-    interrupted_before_the_first_step(args.resume);
-    if run.is_moving() {
-        publish(&run, &args.out, false)?;
-        return Ok(Some(Summary::new(
-            args,
-            &settings,
-            &split,
-            Outcome::of_waiting(&args.out),
-            &run,
-        )));
-    }
-    let about = evidence::Run {
-        args,
-        settings: &settings,
-        folder: &opened.folder,
-        scheduler: &opened.scheduler,
-        images: &data,
-        labels: opened.config.num_class_embeds.is_some(),
-        text_to_image: false,
-        texts: None,
-        private: private.as_ref(),
-        data: &data,
-        split: &split,
-        neighbors: nearest.as_deref(),
-        config: &config,
-    };
-    let unlearning = Unlearning {
-        about: &about,
-        folder: &run,
-        device: &device,
-    };
-    let delivery = Delivery {
-        base: opened,
-        adapted: false,
-        texts: None,
-        out: &args.out,
-        device: &device,
-    };
-    unlearning.run(network, &delivery, observer).map(Some)
+    Ok((prepared.split, nearest.map(|_| prepared.neighbors)))
 }
 
 /// Has the weights written in another type. Returns the bytes that this takes beyond what they are.

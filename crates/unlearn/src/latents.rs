@@ -7,9 +7,10 @@ use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
+use retrack_networks::diffusion::Autoencoder;
 use retrack_networks::parameters::to_host;
 use retrack_networks::random::Random;
-use retrack_networks::vae::{AutoencoderKL, VaeError};
+use retrack_networks::vae::VaeError;
 
 use crate::images::{Drawn, Images};
 use retrack_data::neighbors::NeighborError;
@@ -26,14 +27,12 @@ pub enum LatentError {
 
 /// What makes latents of images.
 pub struct Encoder<'a> {
-    pub autoencoder: &'a AutoencoderKL,
-    /// Latents are multiplied by it.
-    pub scaling_factor: f64,
+    pub autoencoder: &'a dyn Autoencoder,
     /// The autoencoder's.
     pub device: &'a Device,
 }
 
-/// Latents of some rows of a data set, times the autoencoder's scaling factor.
+/// Latents of some rows of a data set.
 pub struct Latents {
     shape: [usize; 3],
     /// Where a row's values are.
@@ -78,21 +77,16 @@ impl Latents {
             let image = TensorData::new(image, [1, pixels[0], pixels[1], pixels[2]]);
             let found = encoder
                 .autoencoder
-                .encode(Tensor::from_data(image, encoder.device))
+                .latents_of(Tensor::from_data(image, encoder.device))
                 .map_err(|source| LatentError::Vae {
                     name: data.name(row),
                     source,
                 })?;
             let [_, height, width, channels] = found.mean.dims();
             latents.shape = [height, width, channels];
-            let scale = encoder.scaling_factor as f32;
-            let mean = to_host(found.mean).into_iter();
-            let deviation = to_host((found.log_variance * 0.5).exp()).into_iter();
             latents.places.insert(row, latents.places.len());
-            latents.mean.extend(mean.map(|value| scale * value));
-            latents
-                .deviation
-                .extend(deviation.map(|value| scale.abs() * value));
+            latents.mean.extend(to_host(found.mean));
+            latents.deviation.extend(to_host(found.deviation));
             progress();
         }
         Ok(latents)

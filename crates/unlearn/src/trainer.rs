@@ -120,7 +120,7 @@ impl Trainer {
             let batch = feed.batch(self.step, micro, self.objective.draws())?;
             let masks = (self.step * feed.accumulate() + micro) as u64;
             let pass = Pass {
-                network: self.network(),
+                network: &**self.network(),
                 process: &*self.process,
                 device: &self.device,
                 dropout: Some(RefCell::new(feed.random().stream(Stream::Dropout, masks))),

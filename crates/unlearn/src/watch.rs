@@ -163,7 +163,7 @@ impl RetainedWatch {
     fn loss(&self, trainer: &Trainer) -> Result<f64, TrainError> {
         let network = trainer.network().valid();
         let pass = Pass {
-            network: &network,
+            network: &*network,
             process: &*trainer.process,
             device: &trainer.device.clone().without_autodiff(),
             dropout: None,

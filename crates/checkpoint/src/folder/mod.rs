@@ -83,7 +83,7 @@ pub enum Class {
 
 impl Class {
     /// That of the networks with this `_class_name`.
-    fn named(name: &str) -> Option<Self> {
+    pub fn named(name: &str) -> Option<Self> {
         let mut classes = CLASSES.iter();
         classes
             .find(|(class, _)| *class == name)

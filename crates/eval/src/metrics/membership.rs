@@ -73,7 +73,7 @@ impl Metric for Membership {
         let process = pixels.model.scheduler.process();
         let random = Random::new(model.seed);
         let scoring = Scoring {
-            network: &pixels.network,
+            network: &*pixels.network,
             process: &*process,
             random,
             device: model.device,

@@ -49,7 +49,7 @@ impl Metric for Nll {
         let network = pixels.model.network(&tracked)?.no_grad();
         let process = pixels.model.scheduler.process();
         let likelihood = Likelihood {
-            network: &network,
+            network: &*network,
             process: &*process,
             device: &tracked,
         };

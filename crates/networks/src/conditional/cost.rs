@@ -4,7 +4,7 @@ use super::UNet2DConditionConfig;
 use super::recompute::KEPT_AT_MOST;
 use super::stages::kept_bytes;
 use crate::config::TimeScaleShift;
-use crate::cost::{TRANSFORMED, conv, linear, norm};
+use crate::cost::{Cost, TRANSFORMED, conv, linear, norm};
 
 /// Numbers that a transformer's backward pass makes beside what was kept, in images of its width: the gradients of the
 /// feed-forward's two layers, the widest.
@@ -83,6 +83,14 @@ impl ConditionalCost {
         match rank {
             Some(rank) => self.adapters as f64 * rank as f64,
             None => self.parameters as f64,
+        }
+    }
+
+    /// Parameters, and what the forward pass of one image leaves where no stage is computed twice.
+    pub fn whole_graph(&self) -> Cost {
+        Cost {
+            parameters: self.parameters,
+            activations: self.stages.iter().map(|stage| stage.kept).sum(),
         }
     }
 

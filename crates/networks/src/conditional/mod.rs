@@ -13,4 +13,4 @@ pub mod unet;
 pub use config::UNet2DConditionConfig;
 pub use cost::{ConditionalCost, StepCost};
 pub use texts::{Captioned, Guided};
-pub use unet::{Prompted, UNet2DConditionModel};
+pub use unet::UNet2DConditionModel;

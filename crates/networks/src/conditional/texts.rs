@@ -4,7 +4,7 @@ use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::unet::UNet2DConditionModel;
-use crate::denoiser::{Denoiser, InputError};
+use crate::denoiser::{Denoiser, Embeddings, InputError};
 use crate::gradients::GradientSet;
 use crate::network::Network;
 use crate::process::Time;
@@ -21,21 +21,19 @@ pub struct Captioned {
 }
 
 impl Captioned {
-    /// # Shapes
-    /// `texts`: `[texts, tokens, cross_attention_dim]`.
-    pub fn new(network: UNet2DConditionModel, texts: Tensor<3>) -> Self {
-        Self {
-            network,
-            texts: Some(texts.inner()),
-        }
-    }
-
     /// A network that is told its texts later: [`Denoiser::tell`].
     pub fn untold(network: UNet2DConditionModel) -> Self {
         Self {
             network,
             texts: None,
         }
+    }
+
+    /// One that is told them now.
+    pub fn new(network: UNet2DConditionModel, texts: Embeddings) -> Self {
+        let mut captioned = Self::untold(network);
+        captioned.tell(texts);
+        captioned
     }
 
     /// The texts of images with these labels.
@@ -78,8 +76,8 @@ impl Denoiser for Captioned {
         self.network.forward(x, &timesteps, states, dropout)
     }
 
-    fn tell(&mut self, texts: Tensor<3>) {
-        self.texts = Some(texts.inner());
+    fn tell(&mut self, texts: Embeddings) {
+        self.texts = Some(texts.states.inner());
     }
 
     fn gradients(&self, loss: Tensor<1>) -> GradientSet {
@@ -165,11 +163,8 @@ pub struct Guided {
 }
 
 impl Guided {
-    /// A copy of `network` that shares its weights.
-    ///
-    /// # Shapes
-    /// `texts`: `[2, tokens, cross_attention_dim]`, what is asked for and what is avoided, often the empty text.
-    pub fn new(network: &Network, texts: Tensor<3>, guidance: f64) -> Self {
+    /// A copy of `network` that shares its weights. `texts`: what is asked for, and what is avoided, often the empty text.
+    pub fn new(network: &Network, texts: Embeddings, guidance: f64) -> Self {
         let mut network = network.clone();
         network.tell(texts);
         Self { network, guidance }

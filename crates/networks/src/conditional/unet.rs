@@ -1,17 +1,22 @@
 //! diffusers' `UNet2DConditionModel`, channel-last.
 
+use std::sync::Arc;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use retrack_kernels as kernels;
+use serde_json::{Value, json};
 
 use super::blocks::{Condition, CrossAttnDownBlock2D, CrossAttnUpBlock2D, MidBlock2DCrossAttn};
 use super::config::{UNet2DConditionConfig, side_multiple};
+use super::texts::Captioned;
 use super::transformer::{Transformer2DModel, TransformerConfig};
-use crate::denoiser::{Denoiser, InputError};
+use crate::cost::Cost;
+use crate::denoiser::InputError;
 use crate::embeddings::{TimestepEmbedding, sinusoidal};
-use crate::gradients::GradientSet;
+use crate::family::{Architecture, PixelConfig};
 use crate::layers::{Conv3x3, ConvStride2, GroupNorm};
-use crate::process::Time;
+use crate::network::Network;
 use crate::random::Draw;
 use crate::resnet::{Downsample2D, Resize, ResnetBlock2D, ResnetConfig, Upsample2D};
 
@@ -34,6 +39,44 @@ pub struct UNet2DConditionModel {
     sinusoid_dim: usize,
     flip_sin_to_cos: bool,
     freq_shift: f64,
+}
+
+impl From<UNet2DConditionConfig> for PixelConfig {
+    fn from(config: UNet2DConditionConfig) -> Self {
+        Self {
+            sample_size: config.sample_size,
+            in_channels: config.in_channels,
+            out_channels: config.out_channels,
+            num_class_embeds: None,
+            unknown_keys: config.unknown_keys.clone(),
+            architecture: Arc::new(config),
+        }
+    }
+}
+
+impl Architecture for UNet2DConditionConfig {
+    fn init(&self, device: &Device) -> Network {
+        Network::new(Captioned::untold(self.init(device)))
+    }
+
+    fn cost(&self, height: usize, width: usize) -> Cost {
+        self.cost(height, width).whole_graph()
+    }
+
+    fn takes_texts(&self) -> bool {
+        true
+    }
+
+    fn side_multiple(&self) -> usize {
+        self.side_multiple()
+    }
+
+    fn facts(&self) -> Vec<(&'static str, Value)> {
+        vec![
+            ("channels", json!(self.block_out_channels)),
+            ("layers_per_block", json!(self.layers_per_block)),
+        ]
+    }
 }
 
 impl UNet2DConditionConfig {
@@ -279,57 +322,9 @@ impl UNet2DConditionModel {
     }
 }
 
-/// A conditional network with the one text that all images of a run share.
-#[derive(Debug, Clone)]
-pub struct Prompted {
-    pub network: UNet2DConditionModel,
-    /// The text encoder's hidden states, `[1, tokens, cross_attention_dim]`.
-    pub encoder_hidden_states: Tensor<3>,
-}
-
-impl Denoiser for Prompted {
-    fn predict(
-        &self,
-        x: Tensor<4>,
-        times: &[Time],
-        labels: Option<&[i64]>,
-        dropout: Option<&mut Draw>,
-    ) -> Result<Tensor<4>, InputError> {
-        if labels.is_some() {
-            return Err(InputError::LabelsUnexpected);
-        }
-        let timesteps = Time::embedded(times);
-        let states = self.encoder_hidden_states.clone();
-        self.network.forward(x, &timesteps, states, dropout)
-    }
-
-    fn gradients(&self, loss: Tensor<1>) -> GradientSet {
-        GradientSet::of(&self.network, loss)
-    }
-
-    fn backward(
-        &self,
-        x: Tensor<4>,
-        times: &[Time],
-        labels: Option<&[i64]>,
-        dropout: Option<&mut Draw>,
-        loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
-        sum: &mut Option<GradientSet>,
-    ) -> Result<(), InputError> {
-        if labels.is_some() {
-            return Err(InputError::LabelsUnexpected);
-        }
-        let timesteps = Time::embedded(times);
-        let states = self.encoder_hidden_states.clone();
-        self.network
-            .backward(x, &timesteps, states, dropout, loss, sum)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn network(padding: usize) -> UNet2DConditionModel {
         let config = UNet2DConditionConfig::from_json(&json!({

@@ -8,6 +8,7 @@ use super::config::AutoencoderConfig;
 use crate::attention::AttentionConfig;
 use crate::blocks::MidBlock2D;
 use crate::config::TimeScaleShift;
+use crate::diffusion::{Autoencoder, Encoded};
 use crate::layers::{Conv1x1, Conv3x3, ConvStride2, GroupNorm};
 use crate::resnet::{Downsample2D, Resize, ResnetBlock2D, ResnetConfig, Upsample2D};
 
@@ -285,6 +286,21 @@ impl AutoencoderKL {
     /// As `decode`.
     pub fn to_images(&self, latents: Tensor<4>) -> Result<Tensor<4>, VaeError> {
         self.decode(latents / self.scaling_factor)
+    }
+}
+
+impl Autoencoder for AutoencoderKL {
+    /// Distributions of [`encode`](Self::encode) times the scaling factor.
+    fn latents_of(&self, images: Tensor<4>) -> Result<Encoded, VaeError> {
+        let Gaussian { mean, log_variance } = self.encode(images)?;
+        Ok(Encoded {
+            mean: mean * self.scaling_factor,
+            deviation: (log_variance * 0.5).exp() * self.scaling_factor.abs(),
+        })
+    }
+
+    fn images_of(&self, latents: Tensor<4>) -> Result<Tensor<4>, VaeError> {
+        self.to_images(latents)
     }
 }
 

@@ -31,7 +31,7 @@ use crate::source::DataSource;
 use crate::task::Task;
 use crate::train::FILES;
 use crate::unlearn::unlearn;
-use crate::{interrupt, machine, model, progress};
+use crate::{interrupt, machine, model, opened, progress};
 
 const DATA: &str = "digits.parquet";
 const BASE_MODEL: &str = "base-model";
@@ -141,7 +141,7 @@ pub fn run(demo: &Demo, observer: &mut dyn Observer) -> Result<Shown, Failure> {
     let after = new.sample(demo, &device)?;
 
     progress::note("4/4  noising the T-shirt half-way and denoising it with both models");
-    let data = model::open_data(&DataSource::at(data_path), &base.model)?;
+    let data = opened::open_data(&base.model, &DataSource::at(data_path))?;
     let image_len = data.shape().bytes();
     let mut shirt = vec![0; image_len];
     data.read(unlearning.forget[0], &mut shirt)?;

@@ -13,8 +13,8 @@ use retrack_networks::schedule::{Sampler, SchedulerKind};
 
 use super::{Demo, HALF_WAY, PROBES, SCHEDULER, STEPS};
 use crate::failure::Failure;
-use crate::model;
 use crate::samples::{Of, Samples};
+use crate::{model, opened};
 
 /// One of the two models.
 pub(super) struct Side {
@@ -24,7 +24,7 @@ pub(super) struct Side {
 
 impl Side {
     pub fn open(path: &Path, device: &Device) -> Result<Self, Failure> {
-        let model = model::open(path)?;
+        let model = opened::open_denoiser(path)?;
         let network = model.network(device)?;
         Ok(Self { model, network })
     }
@@ -53,7 +53,7 @@ impl Side {
             unreachable!("the shipped model has a size")
         };
         let generator = Generator {
-            network: &network,
+            network: &*network,
             sampler: &sampler,
             random: Random::new(seed),
             shape: [height, width, 1],

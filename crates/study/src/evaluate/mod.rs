@@ -24,9 +24,9 @@ use crate::evidence::comparison::{self, About, Column};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{as_path, outside_all};
-use crate::latent::{self, Opened};
 use crate::measuring::Measuring;
 use crate::names::SamplerName;
+use crate::opened::{self, Opened};
 use crate::source::{DataSource, PromptOptions};
 use crate::{interrupt, machine, model, progress};
 
@@ -187,7 +187,7 @@ pub fn evaluate(args: &Evaluate) -> Result<Evaluated, Failure> {
     let inputs = inputs.into_iter().chain(args.measuring.inputs());
     outside_all(&args.out, inputs.chain(forget))?;
     let device = machine::device(&args.device)?;
-    let opened = latent::open(&args.model)?;
+    let opened = opened::open(&args.model)?;
     let prompts = opened.prompts(&args.prompts, &args.data.path)?;
     let forget = opened.selection(&args.forget, &args.data.path)?;
     let protocol = args.protocol(&opened, prompts.is_some());
@@ -198,7 +198,7 @@ pub fn evaluate(args: &Evaluate) -> Result<Evaluated, Failure> {
     output.remove_temporaries();
     interrupt::kept("nothing is kept: the same command starts again");
     if let Some(baseline) = &args.baseline {
-        latent::open(baseline)?;
+        opened::open(baseline)?;
     }
     let data = opened.open_data(&args.data)?;
     let judges = protocol.judges(&data, &device)?;

@@ -4,15 +4,15 @@ use std::path::Path;
 
 use retrack_data::{modified_prompts, original_prompt};
 use retrack_eval::examined::Drawn;
+use retrack_networks::diffusion::Diffusion;
 use retrack_networks::network::Network;
 use retrack_networks::schedule::SchedulerKind;
-use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::texts;
 
 use super::{Drawing, check_shape, once};
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::latent;
+use crate::opened;
 use crate::progress;
 use crate::samples::{Of, Prompt, Samples};
 use crate::source::PromptOptions;
@@ -74,7 +74,7 @@ impl Prompts {
 /// The phases of drawing, by name: one for each prompt.
 pub(super) fn drawn(prompts: &Prompts) -> Vec<String> {
     let names = prompts.all().map(|(prompt, _)| {
-        let prompt = latent::shortened(prompt);
+        let prompt = opened::shortened(prompt);
         format!("drawing \"{prompt}\"")
     });
     names.collect()
@@ -85,7 +85,7 @@ impl Drawing<'_> {
     pub(super) fn prompts(
         &self,
         prompts: &Prompts,
-        opened: &StableDiffusion,
+        opened: &dyn Diffusion,
         network: &Network,
     ) -> Result<Vec<Drawn>, Failure> {
         let protocol = self.protocol;
@@ -104,7 +104,7 @@ impl Drawing<'_> {
                     guidance: protocol.guidance.unwrap_or(GUIDANCE),
                 }),
             };
-            let title = latent::shortened(prompt);
+            let title = opened::shortened(prompt);
             let (samples, shape) = samples.draw(opened, network, self.device, &title)?;
             check_shape(shape, self.data, self.path)?;
             all.push(Drawn {

@@ -14,7 +14,7 @@ use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::pictures::show_samples;
 use super::verdict::{Advice, Findings, Tally};
 use crate::failure::Failure;
-use crate::latent::shortened;
+use crate::opened::shortened;
 
 /// One model that was measured.
 pub struct Column<'a> {

@@ -12,7 +12,7 @@ use crate::evidence;
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::digests;
-use crate::latent::{self, Opened};
+use crate::opened::{self, Opened};
 
 /// Where the digest of the prompts is, which may say whose the forgotten images are.
 const PROMPTS_DIGEST: &str = "prompts_digest";
@@ -53,7 +53,7 @@ pub(super) fn identity(
         identity[PROMPTS_DIGEST] = prompts.digest().into();
     }
     if let Some(from) = &asked.captions {
-        identity["captions_digest"] = texts::digest(&latent::read_captions(data, from)?).into();
+        identity["captions_digest"] = texts::digest(&opened::read_captions(data, from)?).into();
     }
     Ok(identity)
 }
@@ -70,7 +70,7 @@ pub(super) fn shown(mut identity: Value) -> Value {
 fn weights(asked: &Comparison, opened: &Opened) -> Result<Value, Failure> {
     let mut weights = json!({"original": digests(opened.folder())?});
     if let Some(path) = &asked.retrained {
-        let reference = latent::open(path)?;
+        let reference = opened::open(path)?;
         if reference.folder().class != opened.folder().class {
             return Err(Failure::input(format!(
                 "{}: not a model of the same kind as {} ({}); give one that was trained alike",

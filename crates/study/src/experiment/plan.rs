@@ -11,7 +11,7 @@ use retrack_unlearn::objective::Method;
 use super::Comparison;
 use super::folder;
 use crate::failure::Failure;
-use crate::latent::Opened;
+use crate::opened::Opened;
 use crate::space::{Needs, Work};
 use crate::task::Task;
 use crate::{model, settings};
@@ -149,12 +149,10 @@ impl Missing {
         }
         let wanted = self.neighbors.max(1);
         let enough = |split: &Split| split.retain.len() >= wanted;
-        let check_labels = |split: &Split| match opened.as_pixels() {
-            Some(model) => {
-                model::check_labels(data, &split.retain, &model.config)?;
-                model::check_labels(data, &split.forget, &model.config)
-            }
-            None => Ok(()),
+        let check_labels = |split: &Split| {
+            let config = &opened.denoiser().config;
+            model::check_labels(data, &split.retain, config)?;
+            model::check_labels(data, &split.forget, config)
         };
         // Each run retains at least what all together do: one pass where that is enough.
         let all: BTreeSet<usize> = rows.iter().flatten().copied().collect();

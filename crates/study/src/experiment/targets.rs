@@ -10,8 +10,8 @@ use crate::evaluation::once;
 use crate::evidence;
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::latent::Opened;
 use crate::model;
+use crate::opened::Opened;
 use crate::settings::Experiment;
 
 /// What is to be forgotten, before the data is read.

@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_networks::conditional::Captioned;
+use retrack_networks::denoiser::Embeddings;
+use retrack_networks::diffusion::Condition;
+use retrack_networks::network::Network;
 use retrack_networks::parameters;
 use retrack_networks::process::Process;
 use retrack_unlearn::batch::{Batch, Candidates, Draws, Noised};
@@ -13,8 +15,7 @@ use super::{Tensors, write as write_tensors};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{new_file_beside, outside};
-use crate::latent::{self, Network};
-use crate::machine;
+use crate::{machine, opened};
 
 /// Which gradient of which network, and on what.
 #[derive(Debug, Clone)]
@@ -42,45 +43,35 @@ pub fn gradient(args: &Gradient) -> Result<(), Failure> {
     new_file_beside(&args.output, &args.input, args.force)?;
     outside(&args.output, &args.model, "model")?;
     let device = machine::device(&args.device)?.autodiff();
-    match latent::open_network(&args.model)? {
-        Network::Image(opened) => {
-            let config = &opened.config;
-            check_variances(
-                config.in_channels == config.out_channels,
-                &opened.folder.config_path(),
-            )?;
-            let process = opened.scheduler.process();
-            let input = Tensors::read(&args.input)?;
-            let classes = config.num_class_embeds.is_some();
-            let labels = |stream: &str, images| {
-                classes
-                    .then(|| input.integers(&format!("{stream}_labels"), images))
-                    .transpose()
-            };
-            let batch = batch(args, &input, &*process, &labels)?;
-            for images in [&batch.forget, &batch.retain].into_iter().flatten() {
-                config.check_size(images.shape[1], images.shape[2])?;
-            }
-            write(args, &opened.network(&device)?, &*process, &device, &batch)
+    let opened = opened::open_denoiser(&args.model)?;
+    let config = &opened.config;
+    check_variances(
+        config.in_channels == config.out_channels,
+        &opened.folder.config_path(),
+    )?;
+    let process = opened.scheduler.process();
+    let input = Tensors::read(&args.input)?;
+    let texts = match config.condition() {
+        Condition::Text => Some(Texts::read(&input, &objective(args)?.draws())?),
+        _ => None,
+    };
+    let labels = |stream: &str, images| match (&texts, config.condition()) {
+        (Some(texts), _) => texts.labels(&input, stream, images).map(Some),
+        (None, Condition::Class(_)) => {
+            let labels = input.integers(&format!("{stream}_labels"), images);
+            labels.map(Some)
         }
-        Network::Text(opened) => {
-            let config = &opened.config;
-            check_variances(
-                config.in_channels == config.out_channels,
-                &opened.folder.config_path(),
-            )?;
-            let process = opened.scheduler.process();
-            let input = Tensors::read(&args.input)?;
-            let texts = Texts::read(&input, &objective(args)?.draws())?;
-            let labels = |stream: &str, images| texts.labels(&input, stream, images).map(Some);
-            let batch = batch(args, &input, &*process, &labels)?;
-            let states = TensorData::new(texts.states.clone(), texts.shape);
-            let states = Tensor::from_data(states, &device.clone().without_autodiff());
-            let network = Captioned::new(opened.network(&device)?, states);
-            let network = retrack_networks::network::Network::new(network);
-            write(args, &network, &*process, &device, &batch)
-        }
+        (None, _) => Ok(None),
+    };
+    let batch = batch(args, &input, &*process, &labels)?;
+    for images in [&batch.forget, &batch.retain].into_iter().flatten() {
+        config.check_size(images.shape[1], images.shape[2])?;
     }
+    let mut network = opened.network(&device)?;
+    if let Some(texts) = &texts {
+        network.tell(texts.embeddings(&device));
+    }
+    write(args, &network, &*process, &device, &batch)
 }
 
 fn check_variances(none: bool, config: &Path) -> Result<(), Failure> {
@@ -127,6 +118,13 @@ impl Texts {
             texts.states.extend(states);
         }
         Ok(texts)
+    }
+
+    fn embeddings(&self, device: &Device) -> Embeddings {
+        let states = TensorData::new(self.states.clone(), self.shape);
+        Embeddings {
+            states: Tensor::from_data(states, &device.clone().without_autodiff()),
+        }
     }
 
     /// The number of each image's text.
@@ -204,14 +202,14 @@ fn batch(
 /// Computes loss and gradient, and writes them.
 fn write(
     args: &Gradient,
-    network: &retrack_networks::network::Network,
+    network: &Network,
     process: &dyn Process,
     device: &Device,
     batch: &Batch,
 ) -> Result<(), Failure> {
     let objective = objective(args)?;
     let pass = Pass {
-        network,
+        network: &**network,
         process,
         device,
         dropout: None,

@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Tensor, TensorData};
-use retrack_networks::denoiser::{Denoiser, InputError};
+use retrack_networks::denoiser::{Embeddings, InputError};
+use retrack_networks::diffusion::Condition;
 use retrack_networks::parameters::to_host;
 use retrack_networks::process::Time;
 
 use super::{Tensors, channel_first, write};
 use crate::failure::Failure;
 use crate::folders::{new_file_beside, outside};
-use crate::latent::{self, Network};
-use crate::machine;
+use crate::{machine, opened};
 
 /// Which network, on what.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ pub fn predict(args: &Predict) -> Result<(), Failure> {
     new_file_beside(&args.output, &args.input, args.force)?;
     outside(&args.output, &args.model, "model")?;
     let device = machine::device(&args.device)?;
-    let opened = latent::open_network(&args.model)?;
+    let opened = opened::open_denoiser(&args.model)?;
 
     let input = Tensors::read(&args.input)?;
     let (values, shape) = input.images("sample", 4)?;
@@ -50,22 +50,21 @@ pub fn predict(args: &Predict) -> Result<(), Failure> {
     } else {
         None
     };
-    let prediction = match opened {
-        Network::Image(opened) => {
-            let network = opened.network(&device)?;
-            opened.config.check_size(height, width)?;
-            network.predict(sample, &times, labels.as_deref(), None)?
-        }
-        Network::Text(opened) => {
-            if labels.is_some() {
-                return Err(InputError::LabelsUnexpected.into());
-            }
+    let mut network = opened.network(&device)?;
+    let labels = match opened.config.condition() {
+        Condition::Text if labels.is_some() => return Err(InputError::LabelsUnexpected.into()),
+        Condition::Text => {
             let (states, shape) = input.states("encoder_hidden_states")?;
-            let states = Tensor::from_data(TensorData::new(states, shape), &device);
-            let network = opened.network(&device)?;
-            network.forward(sample, &Time::embedded(&times), states, None)?
+            network.tell(Embeddings {
+                states: Tensor::from_data(TensorData::new(states, shape), &device),
+            });
+            // One is for all images.
+            (shape[0] > 1).then(|| (0..shape[0] as i64).collect())
         }
+        Condition::Nothing | Condition::Class(_) => labels,
     };
+    opened.config.check_size(height, width)?;
+    let prediction = network.predict(sample, &times, labels.as_deref(), None)?;
     let channels = prediction.dims()[3];
     let values = channel_first(&to_host(prediction), channels, height * width);
     let shape = vec![images, channels, height, width];

@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 
 use self::longer::{Longer, warmup};
 use crate::arch::Arch;
+use crate::execution::{publish, report_split};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{as_path, existing, outside_all};
@@ -34,7 +35,6 @@ use crate::source::DataSource;
 use crate::space::{self, Needs, Work};
 use crate::training_view::{self, Plan, TrainingView};
 use crate::unlearn::interrupted_before_the_first_step;
-use crate::unlearning::{publish, report_split};
 use crate::{machine, model, progress};
 
 /// Where the files of a new pipeline are.

@@ -6,27 +6,25 @@ use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_data::{Dataset, Split};
 use retrack_eval::report::Report;
-use retrack_networks::conditional::Captioned;
 use retrack_networks::denoiser::Denoiser;
-use retrack_networks::model::Model;
+use retrack_networks::diffusion::{Condition, Diffusion};
 use retrack_networks::random::Random;
 use retrack_networks::schedule::SchedulerConfig;
-use retrack_networks::stable_diffusion::StableDiffusion;
 use retrack_unlearn::images::Images;
 use retrack_unlearn::recipe::Recipe;
 use serde::Deserialize;
 
 use super::{Verification, split};
+use crate::encoded::encode;
 use crate::evidence::{
     self, CONTENT, Check, Evidence, Forgotten, Measurement, Probe, RowTexts, read_events,
 };
 use crate::failure::Failure;
-use crate::reopened::{self, Reopened, WeightFacts};
+use crate::reopened::{self, Base, Reopened, WeightFacts};
 use crate::situation::{self, Situation};
 use crate::source::DataSource;
 use crate::task::Task;
-use crate::unlearn_text::encode;
-use crate::{latent, model, progress};
+use crate::{model, opened, progress};
 
 /// The scores, measured again on both models as they lie in their folders.
 pub(super) struct Again<'a> {
@@ -45,64 +43,58 @@ pub(super) struct Again<'a> {
 }
 
 impl Again<'_> {
-    pub(super) fn image(&self, base: &Model, found: &mut Verification) -> Result<(), Failure> {
-        let written = || reopened::image(base, self.out, None, self.device);
-        let labels = base.config.num_class_embeds.is_some();
+    /// Measures the model before and the model after. `texts`: those that the measured images had, of a network that is
+    /// told any; `adapted`: an adapter was trained.
+    pub(super) fn model(
+        &self,
+        base: &dyn Diffusion,
+        texts: Option<&RowTexts>,
+        adapted: bool,
+        found: &mut Verification,
+    ) -> Result<(), Failure> {
+        let device = self.device.clone().without_autodiff();
         let measured = [&self.check.forget_rows, &self.check.plan.controls];
-        let measured = measured.into_iter().flatten().copied();
+        let measured: Vec<usize> = match texts {
+            Some(texts) => texts.keys().copied().collect(),
+            None => measured.into_iter().flatten().copied().collect(),
+        };
         // Those beyond the data are reported below.
-        let there: Vec<usize> = measured.filter(|&row| row < self.data.len()).collect();
-        model::check_labels(self.data, &there, &base.config)?;
-        let network = base.network(self.device)?;
-        let scheduler = &base.scheduler;
+        let there = measured.into_iter().filter(|&row| row < self.data.len());
+        let there: Vec<usize> = there.collect();
+        model::check_labels(self.data, &there, &base.denoiser().config)?;
+        let (known, of_row) = numbered(texts, self.data.len());
+        let told = match texts {
+            Some(_) => Some(opened::embed(base, &known, &device)?),
+            None => None,
+        };
+        let random = Random::new(self.check.plan.seed);
+        let latents = encode(base, self.data, &there, of_row, random, &device)?;
+        let written = || {
+            let base = Base {
+                model: base,
+                adapted,
+                texts: told.as_ref(),
+            };
+            reopened::reopen(&base, self.out, None, &device)
+        };
+        let mut network = base.network(&device)?;
+        if let Some(told) = &told {
+            network.tell(told.clone());
+        }
+        let images: &dyn Images = match &latents {
+            Some(latents) => latents,
+            None => self.data,
+        };
+        let labels = base.condition() != Condition::Nothing;
+        let scheduler = base.scheduler();
         self.measure(
-            &network,
+            &*network,
             written,
-            (self.data, None),
+            (images, texts),
             scheduler,
             labels,
             found,
         )
-    }
-
-    pub(super) fn text(
-        &self,
-        base: &StableDiffusion,
-        texts: &RowTexts,
-        adapted: bool,
-        found: &mut Verification,
-    ) -> Result<(), Failure> {
-        let mut known: Vec<&str> = Vec::new();
-        let mut of_row = vec![0; self.data.len()];
-        for (&row, text) in texts {
-            let number = known.iter().position(|known| known == text);
-            let number = number.unwrap_or_else(|| {
-                known.push(text);
-                known.len() - 1
-            });
-            if let Some(place) = of_row.get_mut(row) {
-                *place = number as i64;
-            }
-        }
-        let rows: Vec<usize> = texts
-            .keys()
-            .copied()
-            .filter(|&row| row < self.data.len())
-            .collect();
-        let states = latent::embed(base, &known, self.device)?;
-        let random = Random::new(self.check.plan.seed);
-        let latents = encode(base, self.data, &rows, of_row, random, self.device)?;
-        let written = || {
-            let states = states.clone();
-            reopened::conditional(&base.model, self.out, None, adapted, states, self.device)
-        };
-        let network = base
-            .model
-            .network(&self.device.clone().without_autodiff())?;
-        let network = Captioned::new(network, states.clone());
-        let images: (&dyn Images, _) = (&latents, Some(texts));
-        let scheduler = &base.model.scheduler;
-        self.measure(&network, written, images, scheduler, true, found)
     }
 
     /// `written`: opens what the run made. A file that was tampered with may be no model any more. `texts`: those that
@@ -240,4 +232,21 @@ impl Again<'_> {
         found.equal("weights that are not the base's", &count(then), &count(now));
         found.equal("the weights' type", &then.dtype, &now.dtype);
     }
+}
+
+/// Different texts, and the number of each row's; all 0 where none are given.
+fn numbered(texts: Option<&RowTexts>, rows: usize) -> (Vec<&str>, Vec<i64>) {
+    let mut known: Vec<&str> = Vec::new();
+    let mut of_row = vec![0; rows];
+    for (&row, text) in texts.into_iter().flatten() {
+        let number = known.iter().position(|known| known == text);
+        let number = number.unwrap_or_else(|| {
+            known.push(text);
+            known.len() - 1
+        });
+        if let Some(place) = of_row.get_mut(row) {
+            *place = number as i64;
+        }
+    }
+    (known, of_row)
 }

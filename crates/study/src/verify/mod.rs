@@ -10,13 +10,14 @@ use std::path::{Path, PathBuf};
 
 use retrack_data::{Dataset, NearCopy, Split};
 use retrack_eval::report::{FORMAT, Report};
+use retrack_networks::diffusion::Condition;
 
 use self::again::Again;
 pub use self::verification::{Measured, Verification};
 use crate::evidence::{CONTENT, Check, PAGE};
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::latent::{self, Opened};
+use crate::opened::{self, Opened};
 use crate::run::{RunFolder, State};
 use crate::situation::{self, Situation};
 use crate::source::{DataSource, Reading};
@@ -58,7 +59,7 @@ pub fn verify(args: &Verify) -> Result<Verification, Failure> {
     let mut found = Verification::of(folder.clone());
     let version = env!("CARGO_PKG_VERSION");
     found.equal("version of retrack", &report.version, version);
-    let base = latent::open(&input)?;
+    let base = opened::open(&input)?;
     let data = open_data(args, &base, source, &check)?;
     files::files(&report, out, &folder, base.folder(), &mut found)?;
     if report.version == version {
@@ -84,23 +85,17 @@ pub fn verify(args: &Verify) -> Result<Verification, Failure> {
             run: &folder,
             device: &device,
         };
-        match (base.as_pixels(), base.as_latents()) {
-            (Some(base), _) => again.image(base, &mut found)?,
-            (_, None) => unreachable!("a model is of one of these kinds"),
-            (_, Some(base)) => {
-                let adapted = report
-                    .provenance
-                    .configuration
-                    .get("adapter_rank")
-                    .is_some();
-                match key::texts(&check, private.as_ref(), out)? {
-                    Some(texts) => again.text(base, &texts, adapted, &mut found)?,
-                    None => progress::warn(
-                        "this run, of an earlier version, did not keep its texts: its denoising errors are not \
-                         measured again",
-                    ),
-                }
-            }
+        let texts = match base.condition() {
+            Condition::Text => key::texts(&check, private.as_ref(), out)?,
+            Condition::Nothing | Condition::Class(_) => None,
+        };
+        if base.condition() == Condition::Text && texts.is_none() {
+            progress::warn(
+                "this run, of an earlier version, did not keep its texts: its denoising errors are not measured again",
+            );
+        } else {
+            let adapter = report.provenance.configuration.get("adapter_rank");
+            again.model(&*base, texts.as_ref(), adapter.is_some(), &mut found)?;
         }
     } else {
         progress::warn("with another data set the images and scores are not compared");

@@ -111,7 +111,7 @@ impl<'a> Evidence<'a> {
             labels: run.labels,
         };
         let network = network.valid();
-        let before = probe.measure(&network)?;
+        let before = probe.measure(&*network)?;
         Ok(Self {
             run,
             every: settings.steps.div_ceil(probe.plan.glances(work)).max(1),
@@ -234,7 +234,7 @@ impl Evidence<'_> {
             errors = Some(after.numbers.mean_errors());
             self.after = Some((after, written.weights));
         } else if step > 0 && step.is_multiple_of(self.every) {
-            errors = Some(self.probe.glance(&network.valid())?);
+            errors = Some(self.probe.glance(&*network.valid())?);
         }
         self.seconds += start.elapsed().as_secs_f64();
         Ok(errors.map_or_else(Vec::new, |[forgotten, retained]| {

@@ -1,17 +1,17 @@
-//! What several commands do with text-to-image models.
+//! What several commands do with models of any kind.
 
 use std::ops::{Deref, DerefMut};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 use retrack_checkpoint::folder::{Class, FolderError, ModelFolder};
 use retrack_checkpoint::words::counted;
 use retrack_data::{Dataset, MEMORIZED, captions, is_published};
-use retrack_networks::diffusion::{Condition, Diffusion};
+use retrack_networks::denoiser::Embeddings;
+use retrack_networks::diffusion::{self, Condition, Diffusion};
 use retrack_networks::lora;
 use retrack_networks::model::Model;
 use retrack_networks::schedule::SchedulerKind;
-use retrack_networks::stable_diffusion::{ConditionalModel, Embedded, StableDiffusion};
 
 use crate::evaluation::Prompts;
 use crate::failure::Failure;
@@ -40,20 +40,58 @@ impl DerefMut for Opened {
 }
 
 /// Opens a model of any kind and says what in its configuration means nothing.
+///
+/// # Errors
+/// Whatever is wrong with the folder.
 pub fn open(path: &Path) -> Result<Opened, Failure> {
+    let opened = diffusion::from_folder(folder(path)?)?;
+    say(opened.denoiser(), &opened.wrappings()?);
+    Ok(Opened(opened))
+}
+
+/// Opens the denoiser of a model of any kind, which may lie alone.
+///
+/// # Errors
+/// Whatever is wrong with the folder.
+pub fn open_denoiser(path: &Path) -> Result<Model, Failure> {
+    let opened = Model::from_folder(folder(path)?)?;
+    say(&opened, &Diffusion::wrappings(&opened)?);
+    Ok(opened)
+}
+
+fn folder(path: &Path) -> Result<ModelFolder, Failure> {
     let folder = ModelFolder::open(path).map_err(|error| unfinished(path, error))?;
-    if folder.class == Class::Unconditional {
-        return Ok(Opened(Box::new(model::from_folder(folder)?)));
-    }
     model::say_weights(&folder);
-    let opened = StableDiffusion::from_folder(folder)?;
-    warn_of_unknown_keys(&opened.model);
-    model::warn_of_betas(&opened.model.folder, &opened.model.scheduler);
-    for (folder, prefix) in opened.wrappings()? {
-        model::note_wrapping(&folder, &prefix);
+    Ok(folder)
+}
+
+/// Says what of a model is not taken as it stands there.
+fn say(model: &Model, wrappings: &[(PathBuf, String)]) {
+    for (folder, prefix) in wrappings {
+        model::note_wrapping(folder, prefix);
     }
-    warn_of_adapter(path, &opened.model);
-    Ok(Opened(Box::new(opened)))
+    let folder = &model.folder;
+    model::warn_of_betas(folder, &model.scheduler);
+    for key in &model.config.unknown_keys {
+        progress::warn(format!(
+            "{}: `{key}` means nothing to this network and is ignored",
+            folder.config_path().display()
+        ));
+    }
+    let (root, class) = (folder.root(), folder.class);
+    if class == Class::Unconditional && folder.scheduler.is_none() {
+        progress::warn(format!(
+            "{}: no scheduler_config.json; taking diffusers' DDPM defaults (linear betas 1e-4 to 0.02, 1000 steps)",
+            root.display()
+        ));
+    }
+    if class == Class::Conditional && root.join(lora::FILE_NAME).is_file() {
+        progress::warn(format!(
+            "{}: its adapter {} is not applied, so this is the model without it; `retrack merge` folds it in",
+            root.display(),
+            lora::FILE_NAME
+        ));
+    }
 }
 
 /// Why a folder is no model: a run there may not have come to its end.
@@ -75,16 +113,12 @@ impl Opened {
         model::steps(kind, config, wanted)
     }
 
-    /// Opens the data set that this model was, or could have been, trained on.
+    /// See [`open_data`].
     ///
     /// # Errors
     /// What cannot be read, images that the model does not take.
     pub fn open_data(&self, source: &DataSource) -> Result<Dataset, Failure> {
-        match (self.as_pixels(), self.as_latents()) {
-            (Some(opened), _) => model::open_data(source, opened),
-            (_, Some(opened)) => open_data(source, opened),
-            _ => unreachable!("a model is of one of these kinds"),
-        }
+        open_data(&**self, source)
     }
 
     /// What to draw, where it is a text-to-image model.
@@ -118,35 +152,47 @@ impl Opened {
     }
 }
 
-/// Opens the images that the model was trained on or draws, as RGB.
-pub fn open_data(source: &DataSource, opened: &StableDiffusion) -> Result<Dataset, Failure> {
+/// Opens the data set that a model was, or could have been, trained on.
+///
+/// # Errors
+/// What cannot be read, images that the model does not take.
+pub fn open_data(opened: &dyn Diffusion, source: &DataSource) -> Result<Dataset, Failure> {
+    let model = opened.denoiser();
+    model::check_images(model)?;
     let path = &source.path;
-    let data = model::open_images(source, Some(opened.vae_config.in_channels))?;
+    let data = model::open_images(source, Some(opened.channels()))?;
     let shape = data.shape();
-    // Halved by the autoencoder, and again by a denoiser that takes no odd sides.
-    let multiple = opened.latent_factor() * opened.model.config.side_multiple();
-    if !shape.height.is_multiple_of(multiple) || !shape.width.is_multiple_of(multiple) {
+    let [height, width] = [shape.height, shape.width];
+    let found = format!("{}: images of {height} x {width} pixels", path.display());
+    // An autoencoder halves them, and so may the denoiser.
+    let multiple = opened.side_multiple();
+    if !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
         return Err(Failure::input(format!(
-            "{}: images of {} x {} pixels; this model takes multiples of {multiple}; crop or resize them first",
-            path.display(),
-            shape.height,
-            shape.width
+            "{found}; this model takes multiples of {multiple}; crop or resize them first"
         )));
     }
-    if let Some([height, width]) = opened.image_size()
-        && [height, width] != [shape.height, shape.width]
+    if let Some([own_height, own_width]) = opened.image_size()
+        && [own_height, own_width] != [height, width]
     {
-        progress::warn(format!(
-            "{}: images of {} x {} pixels, but the model was made for {height} x {width}",
-            path.display(),
-            shape.height,
-            shape.width
-        ));
+        let other = format!("{found}, but the model was made for {own_height} x {own_width}");
+        // What denoises latents is used for other sizes too.
+        match opened.latent_factor() {
+            Some(_) => progress::warn(other),
+            None => {
+                return Err(Failure::input(format!(
+                    "{other}; give the data it was trained on, scaled as it was"
+                )));
+            }
+        }
     }
+    model.config.check_size(height, width)?;
     Ok(data)
 }
 
 /// The caption of each image, and a word where an image has several.
+///
+/// # Errors
+/// Captions that cannot be read.
 pub fn read_captions(data: &Dataset, from: &str) -> Result<Vec<String>, Failure> {
     let captions = captions(data, from)?;
     if captions.several > 0 {
@@ -159,68 +205,27 @@ pub fn read_captions(data: &Dataset, from: &str) -> Result<Vec<String>, Failure>
     Ok(captions.texts)
 }
 
-/// A denoiser of either kind, without what may lie around it.
-pub enum Network {
-    Image(Box<Model>),
-    Text(Box<ConditionalModel>),
-}
-
-/// Opens a denoiser of either kind; a conditional one may lie alone.
-pub fn open_network(path: &Path) -> Result<Network, Failure> {
-    let folder = ModelFolder::open(path).map_err(|error| unfinished(path, error))?;
-    if folder.class == Class::Unconditional {
-        return Ok(Network::Image(Box::new(model::from_folder(folder)?)));
-    }
-    model::say_weights(&folder);
-    let opened = ConditionalModel::from_folder(folder)?;
-    warn_of_unknown_keys(&opened);
-    model::warn_of_betas(&opened.folder, &opened.scheduler);
-    model::note_wrapping(
-        &opened.folder.config_path().with_file_name(""),
-        opened.wrapping(),
-    );
-    warn_of_adapter(path, &opened);
-    Ok(Network::Text(Box::new(opened)))
-}
-
-/// Says that a folder's adapter is no part of what is read of it.
-fn warn_of_adapter(path: &Path, model: &ConditionalModel) {
-    if model.folder.root().join(lora::FILE_NAME).is_file() {
-        progress::warn(format!(
-            "{}: its adapter {} is not applied, so this is the model without it; `retrack merge` folds it in",
-            path.display(),
-            lora::FILE_NAME
-        ));
-    }
-}
-
-fn warn_of_unknown_keys(model: &ConditionalModel) {
-    for key in &model.config.unknown_keys {
-        progress::warn(format!(
-            "{}: `{key}` means nothing to this network and is ignored",
-            model.folder.config_path().display()
-        ));
-    }
-}
-
 /// Encodes texts and says which were too long.
+///
+/// # Errors
+/// As [`Diffusion::embed`].
 pub fn embed(
-    opened: &StableDiffusion,
+    opened: &dyn Diffusion,
     texts: &[&str],
     device: &Device,
-) -> Result<Tensor<3>, Failure> {
-    let Embedded { states, cut } = opened.embed(texts, &device.clone().without_autodiff())?;
-    for (text, cut) in texts.iter().zip(cut) {
+) -> Result<Embeddings, Failure> {
+    let found = opened.embed(texts, &device.clone().without_autodiff())?;
+    for (text, cut) in texts.iter().zip(found.cut) {
         if let Some(cut) = cut {
             progress::warn(format!(
                 "the prompt \"{}\" has more than the {} tokens that the model reads; \"{}\" is ignored",
                 shortened(text),
-                opened.tokenizer.max_length(),
+                opened.prompt_tokens().unwrap_or(0),
                 shortened(&cut)
             ));
         }
     }
-    Ok(states)
+    Ok(found.texts)
 }
 
 /// A text for a message.

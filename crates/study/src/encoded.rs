@@ -1,0 +1,75 @@
+//! A run's images as the latents of its model's autoencoder.
+
+use burn::tensor::Device;
+use retrack_data::Dataset;
+use retrack_data::neighbors::Neighbor;
+use retrack_networks::diffusion::Diffusion;
+use retrack_networks::random::Random;
+use retrack_unlearn::latents::{Encoder, LatentError, Latents};
+
+use crate::failure::Failure;
+use crate::progress;
+
+/// The latents of some rows; `None` of a model whose network denoises pixels. `texts`: the number of each row's text. The
+/// autoencoder is dropped at the end.
+///
+/// # Errors
+/// An autoencoder or an image that cannot be read or does not fit.
+pub fn encode(
+    opened: &dyn Diffusion,
+    data: &Dataset,
+    rows: &[usize],
+    texts: Vec<i64>,
+    random: Random,
+    device: &Device,
+) -> Result<Option<Latents>, Failure> {
+    let device = device.clone().without_autodiff();
+    let Some(autoencoder) = opened.autoencoder(&device)? else {
+        return Ok(None);
+    };
+    let encoder = Encoder {
+        autoencoder: &*autoencoder,
+        device: &device,
+    };
+    let bar = progress::bar("encoding", rows.len(), "images");
+    let latents = Latents::encode(&encoder, data, rows, texts, random, || bar.inc(1));
+    drop(bar);
+    latents.map(Some).map_err(|error| match error {
+        LatentError::Data(error) => error.into(),
+        error => Failure::input(error),
+    })
+}
+
+/// How far apart the pixels of neighbors are.
+///
+/// # Errors
+/// An image that cannot be read.
+pub fn distances(
+    data: &Dataset,
+    forget: &[usize],
+    neighbors: &[Vec<usize>],
+) -> Result<Vec<Vec<Neighbor>>, Failure> {
+    let read = |row| {
+        let mut image = vec![0; data.shape().bytes()];
+        data.read(row, &mut image)?;
+        Ok::<_, Failure>(image)
+    };
+    let pairs = forget.iter().zip(neighbors);
+    pairs
+        .map(|(&of, rows)| {
+            let own = read(of)?;
+            rows.iter()
+                .map(|&row| {
+                    let squares = own.iter().zip(read(row)?).map(|(&a, b)| {
+                        let difference = i64::from(a) - i64::from(b);
+                        (difference * difference) as u64
+                    });
+                    Ok(Neighbor {
+                        row,
+                        distance_squared: squares.sum(),
+                    })
+                })
+                .collect()
+        })
+        .collect()
+}
