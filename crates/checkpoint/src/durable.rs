@@ -69,6 +69,9 @@ pub fn write_then(
 }
 
 /// Makes the names in a folder durable, where the system can.
+///
+/// # Errors
+/// The system's.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     if cfg!(unix) {
         File::open(folder)?.sync_all()?;

@@ -1,7 +1,9 @@
-//! Files of models: safetensors and PyTorch's, folders of diffusers, and what keeps every written file whole: durable
-//! writes, locks, digests, and lists of what was written.
-//!
-//! Tensors are bytes with a type and a shape here, in PyTorch's layout; nothing in this crate computes with them.
+#![doc = include_str!("../README.md")]
+#![warn(unreachable_pub)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)
+)]
 
 pub mod durable;
 pub mod files;

@@ -18,14 +18,34 @@ const OURS: &str = "retrack ";
 /// Why a folder could not be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
+    /// Another process writes there.
     #[error("{}: process {process} is writing here; wait until it ends, or choose another output folder", folder.display())]
-    Busy { folder: PathBuf, process: String },
+    Busy {
+        /// The folder.
+        folder: PathBuf,
+        /// The number of the process.
+        process: String,
+    },
+    /// The path is no folder.
     #[error("{}: not a folder; choose another output folder", folder.display())]
-    NotAFolder { folder: PathBuf },
+    NotAFolder {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// A file of the lock's name is somebody else's.
     #[error("{}: not a lock of retrack, which would have this name; move it away, or choose another output folder", path.display())]
-    NotALock { path: PathBuf },
+    NotALock {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system refuses the folder.
     #[error("{}: cannot be the output folder: {source}; choose another", folder.display())]
-    Unusable { folder: PathBuf, source: io::Error },
+    Unusable {
+        /// The folder.
+        folder: PathBuf,
+        /// The system's own error.
+        source: io::Error,
+    },
 }
 
 /// A folder that nobody else writes to while this lives. What it made for itself goes with it.

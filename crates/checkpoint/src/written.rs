@@ -32,14 +32,36 @@ const LONGEST: u64 = 64 << 20;
 /// Why an output folder's files cannot be replaced.
 #[derive(Debug, thiserror::Error)]
 pub enum WrittenError {
+    /// A file that is not known would be replaced.
     #[error("{}: not written by retrack, or changed since, and it would be replaced; move it away, or choose another output folder", path.display())]
-    InTheWay { path: PathBuf },
+    InTheWay {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The list is damaged, or is none.
     #[error("{}: not retrack's list of the files that it wrote: {problem}; move it away, or choose another output folder", path.display())]
-    List { path: PathBuf, problem: String },
+    List {
+        /// The file or folder.
+        path: PathBuf,
+        /// How.
+        problem: String,
+    },
+    /// The folder is another command's.
     #[error("{}: holds what `retrack {command}` wrote, which no other command replaces; choose another output folder", path.display())]
-    OtherCommand { path: PathBuf, command: Command },
+    OtherCommand {
+        /// The file or folder.
+        path: PathBuf,
+        /// The one that wrote it.
+        command: Command,
+    },
+    /// The system refused a file.
     #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own error.
+        source: io::Error,
+    },
 }
 
 impl WrittenError {
@@ -54,7 +76,9 @@ impl WrittenError {
 /// Whose a path in an output folder is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
+    /// Nothing is there.
     Nobody,
+    /// In the list, with the content that it says.
     Ours,
     /// Not in the list, changed since, a folder, a link, or below a link or a file.
     Other,
@@ -64,12 +88,19 @@ pub enum Owner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Command {
+    /// `retrack demo`
     Demo,
+    /// `retrack evaluate`
     Evaluate,
+    /// `retrack experiment`
     Experiment,
+    /// `retrack merge`
     Merge,
+    /// `retrack sample`
     Sample,
+    /// `retrack train`
     Train,
+    /// `retrack unlearn`
     Unlearn,
 }
 
@@ -107,6 +138,10 @@ impl Written {
         Self::read_file(&out.join(NAME))
     }
 
+    /// The list in this file; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// A file that is no such list.
     pub fn read_file(path: &Path) -> Result<Option<Self>, WrittenError> {
         let problem = |problem: &str| WrittenError::List {
             path: path.to_path_buf(),
@@ -129,10 +164,17 @@ impl Written {
     }
 
     /// Writes the list into the folder.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
     pub fn save(&self, out: &Path) -> Result<(), WrittenError> {
         self.save_file(&out.join(NAME))
     }
 
+    /// Writes the list into this file.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
     pub fn save_file(&self, path: &Path) -> Result<(), WrittenError> {
         let text = serde_json::to_string_pretty(self).expect("JSON has no unwritable values");
         durable::write(path, |file| writeln!(file, "{text}")).map_err(WrittenError::io(path))
@@ -152,6 +194,7 @@ impl Written {
         }
     }
 
+    /// Adds the digests of another list.
     pub fn extend(&mut self, other: &Self) {
         for (name, digests) in &other.files {
             let known = self.files.entry(name.clone()).or_default();
@@ -159,20 +202,24 @@ impl Written {
         }
     }
 
+    /// Takes a file out of the list.
     pub fn forget(&mut self, path: &Path) {
         if let Some(name) = name(path) {
             self.files.remove(&name);
         }
     }
 
+    /// Takes the files out for which `keep` is false.
     pub fn retain(&mut self, keep: impl Fn(&Path) -> bool) {
         self.files.retain(|name, _| keep(Path::new(name)));
     }
 
+    /// Whether the file is in the list.
     pub fn has(&self, path: &Path) -> bool {
         name(path).is_some_and(|name| self.files.contains_key(&name))
     }
 
+    /// The files, relative to the folder, sorted.
     pub fn paths(&self) -> Vec<PathBuf> {
         self.files.keys().map(PathBuf::from).collect()
     }
@@ -250,6 +297,9 @@ impl Written {
     }
 
     /// Removes a file if it is ours, and the folders around it that are empty then. Either way it leaves the list.
+    ///
+    /// # Errors
+    /// A file that cannot be looked at or removed.
     pub fn remove(&mut self, out: &Path, path: &Path) -> Result<(), WrittenError> {
         if self.owner(out, path)? == Owner::Ours {
             let file = out.join(path);
@@ -284,6 +334,10 @@ pub fn digest(content: &[u8]) -> String {
     hex(&Sha256::digest(content))
 }
 
+/// SHA-256 of a file, in hexadecimal.
+///
+/// # Errors
+/// A file that cannot be read.
 pub fn sha256(path: &Path) -> Result<String, WrittenError> {
     sha256_file(path).map_err(|error| WrittenError::io(path)(io::Error::other(error)))
 }
@@ -330,6 +384,9 @@ pub fn belongs_to_git(file: &Path) -> bool {
 }
 
 /// Files (and links) below a folder, sorted; links are not followed.
+///
+/// # Errors
+/// The system's.
 pub fn files_below(root: &Path) -> io::Result<Vec<PathBuf>> {
     let (mut files, mut folders) = (Vec::new(), vec![PathBuf::new()]);
     while let Some(folder) = folders.pop() {
@@ -361,7 +418,11 @@ pub struct Output {
 pub enum OutputError {
     /// Files that an earlier command wrote.
     #[error("{}: was written by an earlier command", path.display())]
-    Earlier { path: PathBuf },
+    Earlier {
+        /// One of them.
+        path: PathBuf,
+    },
+    /// A file of somebody else, or of another command.
     #[error(transparent)]
     Written(#[from] WrittenError),
 }

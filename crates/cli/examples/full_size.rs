@@ -92,7 +92,10 @@ fn steps(part: &str, mut network: Network, device: &Device) {
 
 fn main() {
     // SAFETY: an option that exists, set before there are other threads.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) };
+    #[expect(unsafe_code, reason = "the allocator is a C library")]
+    unsafe {
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, -1)
+    };
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, part] = arguments.as_slice() else {
         eprintln!("usage: full_size MODEL PART");

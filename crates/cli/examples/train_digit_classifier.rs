@@ -22,16 +22,16 @@ const EPOCHS: usize = 16;
 const MOVE: i64 = 2;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let out = std::env::args().nth(1).map_or_else(
-        || root.join("digit-classifier.safetensors"),
+        || root.join("crates/eval/assets/digit-classifier.safetensors"),
         std::path::PathBuf::from,
     );
     let options = OpenOptions {
         channels: Some(1),
         ..OpenOptions::default()
     };
-    let data = Dataset::open(&root.join("digits.parquet"), &options)?;
+    let data = Dataset::open(&root.join("assets/digits.parquet"), &options)?;
     let digits = (0..data.len()).filter(|&row| matches!(data.label(row), Some(0..=9)));
     let (held_out, seen): (Vec<usize>, Vec<usize>) = digits.partition(|row| row % 10 == 9);
 

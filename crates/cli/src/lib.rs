@@ -2,6 +2,11 @@
 //!
 //! A library so that tests can reach it; its interface is the binary's.
 
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)
+)]
+
 mod args;
 mod commands;
 mod interrupt;
@@ -37,7 +42,7 @@ pub fn metrics_table() -> String {
     metric_words::readme()
 }
 
-/// The command line as clap knows it, for the test that compares messages with its options.
+/// The command line as clap knows it, for the tests that compare messages with its options and write docs/reference.md.
 #[doc(hidden)]
 pub fn command_line() -> clap::Command {
     args::command()

@@ -33,22 +33,27 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 static ONE: Mutex<()> = Mutex::new(());
 
 // SAFETY: the system's allocator does the work.
+#[expect(unsafe_code, reason = "an allocator that counts")]
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
+        // SAFETY: the caller's promises are the system allocator's.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         grow(layout.size());
+        // SAFETY: the caller's promises are the system allocator's.
         unsafe { System.alloc_zeroed(layout) }
     }
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are the system allocator's.
         unsafe { System.dealloc(pointer, layout) }
     }
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // Both at once, as a moving reallocation holds them.
         grow(size);
+        // SAFETY: the caller's promises are the system allocator's.
         let moved = unsafe { System.realloc(pointer, layout, size) };
         HELD.fetch_sub(layout.size(), Ordering::Relaxed);
         moved

@@ -218,7 +218,7 @@ fn the_networks_known_by_name_are_the_published_ones() {
             "benchmarks/arch/ddpm-ema-celebahq-256.json",
         ),
     ] {
-        let mut arch = read(&format!("presets/arch/{name}.json"));
+        let mut arch = read(&format!("crates/study/presets/arch/{name}.json"));
         let published = read(published);
         for key in ["sample_size", "in_channels", "out_channels"] {
             assert!(arch.get(key).is_none(), "{name}: {key}");

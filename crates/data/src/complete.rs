@@ -349,12 +349,12 @@ pub(crate) fn tiff_samples(bytes: &[u8]) -> Option<Samples> {
 
 impl Samples {
     /// Whether they are no bytes that stand for black to white.
-    pub fn are_clipped(&self) -> bool {
+    pub(crate) fn are_clipped(&self) -> bool {
         self.bits > 8 || matches!(self.format, 2 | 3)
     }
 
     /// Which value is white, for a remedy, where anything is known.
-    pub fn white(&self) -> String {
+    pub(crate) fn white(&self) -> String {
         match self.format {
             3 => " (1, where they are of 0 to 1)".into(),
             1 if self.bits < 32 => {

@@ -10,16 +10,25 @@ pub enum LabelError {
     /// There is no such class.
     #[error("{name}: label {label} is not among the network's 0 to {last}")]
     Unknown {
+        /// The image.
         name: String,
+        /// Its label.
         label: i64,
+        /// The network's last class.
         last: usize,
     },
     /// It has none.
     #[error("{name}: no label, but the network has classes")]
-    Missing { name: String },
+    Missing {
+        /// The image.
+        name: String,
+    },
     /// No image has one.
     #[error("{}: the model has classes, but the data set has no labels", path.display())]
-    NoLabels { path: PathBuf },
+    NoLabels {
+        /// The data set.
+        path: PathBuf,
+    },
 }
 
 impl Dataset {

@@ -1,20 +1,9 @@
-//! Data sets: images of one size, read as bytes, from several kinds of source.
-//!
-//! | source | rows |
-//! |---|---|
-//! | a folder of images (subfolders too) | by relative path, byte by byte |
-//! | a Parquet file, or a folder of them, with a Hugging Face image column | files by name, rows in order |
-//! | an IDX pair, `*-images-idx3-ubyte[.gz]` and the labels beside it | in order |
-//! | a folder `images` beside `kmeans_labels.json`, as memorized prompts were published | by name, labeled by cluster |
-//! | CIFAR-10 binary batches | `data_batch_1.bin` to `data_batch_5.bin`, in order |
-//! | CIFAR-100's binary version | of `train.bin` or `test.bin`, in order |
-//!
-//! Where several splits of one of these are found, [`OpenOptions::split`] says which is meant. Parquet files, pairs and
-//! batches may lie some folders further down; other formats are named in the error. A [`Source`] of your own needs none of
-//! these: [`Dataset::from_source`] takes it.
-//!
-//! Rows count from 0. How gray, transparent, 16-bit, CMYK and rotated images become bytes is said in
-//! the documentation of `data/image.rs`; nothing is ever resized.
+#![doc = include_str!("../README.md")]
+#![warn(unreachable_pub)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)
+)]
 
 mod alpha;
 mod captions;
@@ -583,6 +572,9 @@ impl Dataset {
 
     /// Hands `rows` to `work` in blocks of consecutive entries. A block that has to be decoded takes at most `budget`
     /// bytes (or one image) and is decoded by all threads; images that are in memory are not copied.
+    ///
+    /// # Errors
+    /// A row that does not exist, an image that cannot be read, and those of `work`.
     pub fn blocks<E: From<DataError>>(
         &self,
         rows: &[usize],
@@ -628,6 +620,7 @@ fn check_channels(options: &OpenOptions) -> Result<(), DataError> {
 
 /// Some images in memory, with their rows.
 pub struct Block<'a> {
+    /// Their rows, in the order of [`image`](Self::image).
     pub rows: &'a [usize],
     pixels: &'a [u8],
     length: usize,
@@ -636,6 +629,7 @@ pub struct Block<'a> {
 }
 
 impl<'a> Block<'a> {
+    /// The bytes of image `index`, in height, width, channel order.
     pub fn image(&self, index: usize) -> &'a [u8] {
         let place = if self.gathered {
             index

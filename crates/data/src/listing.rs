@@ -21,7 +21,7 @@ pub(crate) struct Listing<'a> {
 }
 
 impl<'a> Listing<'a> {
-    pub fn new(root: &'a Path) -> Self {
+    pub(crate) fn new(root: &'a Path) -> Self {
         Self {
             root,
             files: OnceCell::new(),
@@ -32,7 +32,7 @@ impl<'a> Listing<'a> {
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn files(&self) -> Result<&[String], DataError> {
+    pub(crate) fn files(&self) -> Result<&[String], DataError> {
         match self.files.get() {
             Some(files) => Ok(files),
             None => {
@@ -46,13 +46,13 @@ impl<'a> Listing<'a> {
     ///
     /// # Errors
     /// As [`files`](Self::files).
-    pub fn called(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, DataError> {
+    pub(crate) fn called(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, DataError> {
         let files = self.files()?.iter();
         Ok(files.filter(|file| wanted(plain(file))).cloned().collect())
     }
 
     /// Whether folders lie [`DEPTH`] levels down, in which nobody looked.
-    pub fn is_deeper(&self) -> bool {
+    pub(crate) fn is_deeper(&self) -> bool {
         let mut level = vec![self.root.to_owned()];
         for _ in 0..=DEPTH {
             let below = |folder: &PathBuf| {

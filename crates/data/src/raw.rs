@@ -53,7 +53,7 @@ pub(crate) struct RawImages {
 }
 
 impl RawImages {
-    pub fn in_memory(
+    pub(crate) fn in_memory(
         kind: &'static str,
         shape: ImageShape,
         pixels: Vec<u8>,
@@ -72,7 +72,7 @@ impl RawImages {
     }
 
     /// Keeps the pixels in memory if they fit `budget`, else reads each image when it is asked for.
-    pub fn open(
+    pub(crate) fn open(
         kind: &'static str,
         name: &Path,
         shape: ImageShape,

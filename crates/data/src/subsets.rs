@@ -93,7 +93,7 @@ pub(crate) struct Subset {
 
 impl Subset {
     /// Groups files by split, in the order of the splits' first files.
-    pub fn group(files: Vec<String>, split: impl Fn(&str) -> Option<String>) -> Vec<Self> {
+    pub(crate) fn group(files: Vec<String>, split: impl Fn(&str) -> Option<String>) -> Vec<Self> {
         let mut subsets: Vec<Self> = Vec::new();
         let mut places: BTreeMap<String, usize> = BTreeMap::new();
         for file in files {

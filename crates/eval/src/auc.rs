@@ -5,7 +5,7 @@ use retrack_networks::random::{Draw, Random, Stream};
 
 /// The probability that a score of `higher` exceeds one of `lower`, ties counted one half: the area under the
 /// receiver operating characteristic, the Mann-Whitney U divided by the number of pairs. NaN of an empty group.
-pub fn auc(lower: &[f64], higher: &[f64]) -> f64 {
+pub(crate) fn auc(lower: &[f64], higher: &[f64]) -> f64 {
     let mut sorted = lower.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
     let wins: f64 = higher
@@ -20,7 +20,7 @@ pub fn auc(lower: &[f64], higher: &[f64]) -> f64 {
 }
 
 /// The same for a watcher who may take high scores for either sign: at least one half.
-pub fn two_sided(auc: f64) -> f64 {
+pub(crate) fn two_sided(auc: f64) -> f64 {
     auc.max(1.0 - auc)
 }
 
@@ -47,10 +47,12 @@ impl Scores {
         Self { draws, values }
     }
 
+    /// Number of images.
     pub fn images(&self) -> usize {
         self.values.len() / self.draws
     }
 
+    /// Scores of each image.
     pub fn draws(&self) -> usize {
         self.draws
     }
@@ -83,9 +85,11 @@ impl Scores {
 /// How an interval is found.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bootstrap {
+    /// How many.
     pub resamples: usize,
     /// The share of resamples in the interval, such as 0.95.
     pub level: f64,
+    /// What they are drawn with.
     pub random: Random,
 }
 

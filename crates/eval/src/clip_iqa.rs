@@ -35,17 +35,29 @@ const AT_ONCE: usize = 8;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClipIqaError {
+    /// A folder that is no CLIP of this kind.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Bytes that are no images.
     #[error(transparent)]
     Images(#[from] ImagesError),
+    /// An embedding without a direction.
     #[error(
         "{}: what the network makes of {of} has no direction (all zero, or not finite); these weights cannot be used",
         path.display()
     )]
-    Direction { path: PathBuf, of: String },
+    Direction {
+        /// CLIP's folder.
+        path: PathBuf,
+        /// Of what.
+        of: String,
+    },
+    /// A scale beyond the range of numbers.
     #[error("{}: `logit_scale` is so large that its exponential is none; these weights cannot be used", path.display())]
-    Scale { path: PathBuf },
+    Scale {
+        /// CLIP's folder.
+        path: PathBuf,
+    },
 }
 
 /// CLIP with both prompts embedded, ready to judge images.

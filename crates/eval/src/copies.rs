@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use crate::distance::mean;
 
 /// Neighbors that a sample's nearest training image is measured by, as published.
-pub const NEIGHBORS: usize = 50;
+pub(crate) const NEIGHBORS: usize = 50;
 
 /// One half: the sample is at most half as far from its nearest training image as from its neighbors on average.
 /// Carlini et al. divide by this number and compare with 1.
-pub const THRESHOLD: f64 = 0.5;
+pub(crate) const THRESHOLD: f64 = 0.5;
 
 /// A sample and the training image nearest to it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -30,18 +30,42 @@ pub struct Nearest {
 /// Why samples cannot be compared with a training set.
 #[derive(Debug, thiserror::Error)]
 pub enum CopiesError {
+    /// Fewer than two neighbors were asked for.
     #[error("{k} neighbors: the ratio needs at least 2")]
-    Neighbors { k: usize },
+    Neighbors {
+        /// How many.
+        k: usize,
+    },
+    /// The data set has fewer different images than neighbors are needed.
     #[error(
         "a sample is measured by its {k} nearest training images, and this data set has only {distinct} different ones"
     )]
-    Few { k: usize, distinct: usize },
+    Few {
+        /// How many.
+        k: usize,
+        /// Its different images.
+        distinct: usize,
+    },
+    /// A row that the training set does not have.
     #[error("forgotten row {row} is not among the training set's {len}")]
-    Forgotten { row: usize, len: usize },
+    Forgotten {
+        /// The row.
+        row: usize,
+        /// Its images.
+        len: usize,
+    },
+    /// No whole number of samples.
     #[error("{found} bytes of samples are not whole images of {image_len}")]
-    Length { image_len: usize, found: usize },
+    Length {
+        /// Bytes of an image.
+        image_len: usize,
+        /// Bytes given.
+        found: usize,
+    },
+    /// The search failed.
     #[error(transparent)]
     Search(#[from] NeighborError),
+    /// An image that cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
 }

@@ -19,15 +19,21 @@ pub const FEATURES: usize = 48;
 /// Classes.
 pub const DIGITS: usize = 10;
 
-const SHIPPED: &[u8] = include_bytes!("../../../assets/digit-classifier.safetensors");
+const SHIPPED: &[u8] = include_bytes!("../assets/digit-classifier.safetensors");
 
 /// Why weights are not a digit classifier's.
 #[derive(Debug, thiserror::Error)]
 pub enum ClassifierError {
+    /// No safetensors file.
     #[error("not a safetensors file: {0}")]
     Format(#[from] safetensors::SafeTensorError),
+    /// A tensor of another type than f32.
     #[error("{name}: not f32")]
-    Dtype { name: String },
+    Dtype {
+        /// The tensor's name.
+        name: String,
+    },
+    /// Other tensors than the classifier has.
     #[error("not the digit classifier's weights\n{0}")]
     Mismatch(#[from] Mismatch),
 }

@@ -127,7 +127,7 @@ impl<'a, 'b> Examined<'a, 'b> {
         self.subject.images().take(LOOKED_AT)
     }
 
-    /// What [`injection::restore`] gives for each of the first [`LOOKED_AT`] forgotten images, bytes one after another.
+    /// Attempts to bring back, from their noised form, each of the first [`LOOKED_AT`] forgotten images, bytes one after another.
     ///
     /// # Errors
     /// The model denoises no pixels, or comes to values that are not finite.

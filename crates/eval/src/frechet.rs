@@ -14,12 +14,24 @@ use nalgebra::{DMatrix, DVector};
 /// Why there is no distance.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum FrechetError {
+    /// Fewer than two samples.
     #[error("{count} samples: a covariance needs at least 2")]
-    TooFew { count: u64 },
+    TooFew {
+        /// How many.
+        count: u64,
+    },
+    /// Features of two kinds.
     #[error("features of {left} and of {right} dimensions cannot be compared")]
-    Dimensions { left: usize, right: usize },
+    Dimensions {
+        /// Features of one.
+        left: usize,
+        /// Features of the other.
+        right: usize,
+    },
+    /// A feature that is no number.
     #[error("a feature is NaN or infinite: the network or its input is broken")]
     NonFinite,
+    /// The singular values were not found.
     #[error("the singular values were not found: the features may be beyond the range of numbers")]
     NoConvergence,
 }
@@ -71,6 +83,7 @@ impl FeatureStatistics {
         self.scatter.as_slice()
     }
 
+    /// Features of a sample.
     pub fn dimensions(&self) -> usize {
         self.mean.len()
     }
@@ -137,6 +150,7 @@ impl FeatureStatistics {
         self.count += count;
     }
 
+    /// The mean of each feature.
     pub fn mean(&self) -> &[f64] {
         self.mean.as_slice()
     }

@@ -5,16 +5,24 @@ use retrack_data::pixels::to_byte;
 /// Why bytes are no images that a network can judge.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImagesError {
+    /// Other than 1 or 3 channels.
     #[error("images of {channels} channels cannot be judged by {judge}, only those of 1 or 3")]
     Channels {
+        /// Channels of an image.
         channels: usize,
+        /// The network that would look at them.
         judge: &'static str,
     },
+    /// No whole number of images.
     #[error("{bytes} bytes are no whole images of {height} x {width} x {channels}")]
     Size {
+        /// Bytes given.
         bytes: usize,
+        /// Pixels from top to bottom.
         height: usize,
+        /// Pixels from left to right.
         width: usize,
+        /// Channels of an image.
         channels: usize,
     },
 }

@@ -35,6 +35,7 @@ const FILE_NAMES: [&str; 2] = [
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InceptionError {
+    /// A file that cannot be read.
     #[error(transparent)]
     File(#[from] FolderError),
     /// All tensors that are missing or have another shape.
@@ -45,11 +46,15 @@ pub enum InceptionError {
         listed(problems)
     )]
     Weights {
+        /// The file.
         path: PathBuf,
+        /// A sentence each.
         problems: Vec<String>,
     },
+    /// Bytes that are no images.
     #[error(transparent)]
     Images(#[from] ImagesError),
+    /// The device gave no results.
     #[error("Inception's results cannot be read from the device: {0}")]
     Device(String),
 }

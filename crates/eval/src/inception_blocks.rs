@@ -20,7 +20,7 @@ pub(crate) struct Parts<'a> {
 
 impl Parts<'_> {
     /// A tensor's values; zeros after a problem.
-    pub fn values(&mut self, name: &str, shape: &[usize]) -> Vec<f32> {
+    pub(crate) fn values(&mut self, name: &str, shape: &[usize]) -> Vec<f32> {
         let count = shape.iter().product();
         match (self.take)(name, shape) {
             Ok(values) if values.len() == count => values,
@@ -37,7 +37,13 @@ impl Parts<'_> {
     }
 
     /// The convolution NAME.conv with its batch normalisation NAME.bn.
-    pub fn conv(&mut self, name: &str, inputs: usize, outputs: usize, window: Window) -> Conv {
+    pub(crate) fn conv(
+        &mut self,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        window: Window,
+    ) -> Conv {
         let [height, width] = window.kernel;
         let shape = [outputs, inputs, height, width];
         let mut weight = self.values(&format!("{name}.conv.weight"), &shape);
@@ -116,7 +122,7 @@ pub(crate) struct Conv {
 impl Conv {
     /// # Shapes
     /// `[batch, in, height, width]` to `[batch, out, ..]`.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let Window {
             stride, padding, ..
         } = self.window;
@@ -142,7 +148,7 @@ pub(crate) enum Pool {
 }
 
 impl Pool {
-    pub fn forward(self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn forward(self, x: Tensor<4>) -> Tensor<4> {
         let max = MaxPoolOptions::new([3, 3]);
         match self {
             Self::Average => {
@@ -187,7 +193,7 @@ pub(crate) struct Block(Vec<Branch>);
 impl Block {
     /// # Shapes
     /// `[batch, in, height, width]` to `[batch, sum of the branches' out, ..]`.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let branches = self.0.iter().map(|branch| branch.forward(x.clone()));
         Tensor::cat(branches.collect(), 1)
     }
@@ -220,7 +226,7 @@ impl Block {
     }
 
     /// Mixed_5b to Mixed_5d: 1x1, 5x5, two 3x3, average pool.
-    pub fn a(parts: &mut Parts, name: &str, inputs: usize, pooled: usize) -> Self {
+    pub(crate) fn a(parts: &mut Parts, name: &str, inputs: usize, pooled: usize) -> Self {
         let one = same(1, 1);
         let three = same(3, 3);
         let mut chain = |convs: &[_]| parts.chain(name, inputs, convs);
@@ -239,7 +245,7 @@ impl Block {
     }
 
     /// Mixed_6a: halves the size.
-    pub fn b(parts: &mut Parts, name: &str, inputs: usize) -> Self {
+    pub(crate) fn b(parts: &mut Parts, name: &str, inputs: usize) -> Self {
         let halve = valid(3, 2);
         let mut chain = |convs: &[_]| parts.chain(name, inputs, convs);
         Self(Vec::new())
@@ -253,7 +259,7 @@ impl Block {
     }
 
     /// Mixed_6b to Mixed_6e: 1x1, 7x7 in two steps, twice that, average pool. `c` channels between.
-    pub fn c(parts: &mut Parts, name: &str, inputs: usize, c: usize) -> Self {
+    pub(crate) fn c(parts: &mut Parts, name: &str, inputs: usize, c: usize) -> Self {
         let one = same(1, 1);
         let (wide, high) = (same(1, 7), same(7, 1));
         let mut chain = |convs: &[_]| parts.chain(name, inputs, convs);
@@ -275,7 +281,7 @@ impl Block {
     }
 
     /// Mixed_7a: halves the size.
-    pub fn d(parts: &mut Parts, name: &str, inputs: usize) -> Self {
+    pub(crate) fn d(parts: &mut Parts, name: &str, inputs: usize) -> Self {
         let one = same(1, 1);
         let halve = valid(3, 2);
         let mut chain = |convs: &[_]| parts.chain(name, inputs, convs);
@@ -294,7 +300,7 @@ impl Block {
     }
 
     /// Mixed_7b with an average pool and Mixed_7c with a maximum pool, a slip of the original that its features have.
-    pub fn e(parts: &mut Parts, name: &str, inputs: usize, pool: Pool) -> Self {
+    pub(crate) fn e(parts: &mut Parts, name: &str, inputs: usize, pool: Pool) -> Self {
         let one = same(1, 1);
         let fork = |parts: &mut Parts, stem: &str| {
             let (wide, high) = (format!("{name}.{stem}a"), format!("{name}.{stem}b"));

@@ -18,9 +18,11 @@ pub const SPLITS: usize = 10;
 /// Mean and spread over the parts.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct InceptionScore {
+    /// The score: the mean over the parts.
     pub mean: f64,
     /// Population standard deviation over the parts; 0 of one part.
     pub sd: f64,
+    /// Parts.
     pub splits: usize,
     /// Images looked at.
     pub samples: usize,
@@ -29,12 +31,28 @@ pub struct InceptionScore {
 /// Why there is no score.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ScoreError {
+    /// No whole number of samples.
     #[error("{numbers} numbers are no whole samples of {classes} classes")]
-    Shape { numbers: usize, classes: usize },
+    Shape {
+        /// Numbers given.
+        numbers: usize,
+        /// Numbers of a sample.
+        classes: usize,
+    },
+    /// Fewer samples than parts.
     #[error("{samples} samples do not fill {splits} parts; take more samples or fewer parts")]
-    TooFew { samples: usize, splits: usize },
+    TooFew {
+        /// Samples given.
+        samples: usize,
+        /// Parts asked for.
+        splits: usize,
+    },
+    /// A sample whose probabilities are none.
     #[error("sample {sample} has a number that is NaN, infinite or no probability")]
-    NoNumber { sample: usize },
+    NoNumber {
+        /// The sample, counted from 0.
+        sample: usize,
+    },
 }
 
 impl InceptionScore {

@@ -13,11 +13,11 @@ use crate::distance::mean;
 use crate::frequency::{Frequency, to_nearest_image};
 
 /// How often that is tried with each image. The published number rests on one try.
-pub const REPEATS: usize = 16;
+pub(crate) const REPEATS: usize = 16;
 
 /// Where an image is noised to before the model denoises it again: a quarter of the way, which is timestep 250 of the
 /// published 1,000.
-pub fn time(process: &dyn Process) -> Time {
+pub(crate) fn time(process: &dyn Process) -> Time {
     process.quantile(1, 4)
 }
 
@@ -28,7 +28,7 @@ pub fn time(process: &dyn Process) -> Time {
 ///
 /// # Errors
 /// None that a schedule of at least one timestep has.
-pub fn sampler(config: &SchedulerConfig) -> Result<Sampler, ScheduleError> {
+pub(crate) fn sampler(config: &SchedulerConfig) -> Result<Sampler, ScheduleError> {
     let every = SchedulerConfig {
         timestep_spacing: TimestepSpacing::Leading,
         steps_offset: 0,
@@ -44,7 +44,7 @@ pub fn sampler(config: &SchedulerConfig) -> Result<Sampler, ScheduleError> {
 ///
 /// # Errors
 /// An image or label that does not fit the network.
-pub fn restore(
+pub(crate) fn restore(
     generator: &Generator,
     image: &[u8],
     label: Option<i64>,
@@ -62,18 +62,19 @@ pub fn restore(
 
 /// How near restored images come to forgotten ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Restored {
+pub(crate) struct Restored {
     /// Of the tries: those nearer to any of the images than its threshold.
     pub share: f64,
     /// Mean Euclidean distance to the nearest of the images, pixels in [0, 1].
     pub distance: f64,
+    /// How many.
     pub tries: usize,
 }
 
 impl Restored {
     /// `restored` holds tries, one after another; all are bytes of one shape. A try that began with one of `images` and
     /// led to another has brought a forgotten image back.
-    pub fn of(images: &[&[u8]], thresholds: &[f64], restored: &[u8]) -> Self {
+    pub(crate) fn of(images: &[&[u8]], thresholds: &[f64], restored: &[u8]) -> Self {
         let found = Frequency::of_any(restored, images, thresholds);
         Self {
             share: found.repeats as f64 / found.samples as f64,

@@ -1,10 +1,15 @@
-//! Metrics of forgetting and of quality, and pictures of both.
+#![doc = include_str!("../README.md")]
+#![warn(unreachable_pub)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)
+)]
 
-pub mod auc;
+mod auc;
 pub mod clip_iqa;
-pub mod clusters;
+mod clusters;
 pub mod controls;
-pub mod copies;
+mod copies;
 pub mod digits;
 pub mod distance;
 pub mod examined;
@@ -15,13 +20,13 @@ pub mod images;
 pub mod inception;
 mod inception_blocks;
 pub mod inception_score;
-pub mod injection;
+mod injection;
 pub mod judges;
 pub mod membership;
 pub mod metric;
 pub mod metrics;
 pub mod nll;
-pub mod ode;
+mod ode;
 mod onnx;
 pub mod pictures;
 mod pillow;
@@ -29,6 +34,6 @@ pub mod report;
 mod resize;
 pub mod score;
 pub mod sscd;
-pub mod statistics_file;
+mod statistics_file;
 pub mod subject;
 pub mod watch;

@@ -21,13 +21,17 @@ use crate::distance::mean;
 pub struct Scoring<'a> {
     /// On a device without autodiff.
     pub network: &'a dyn Denoiser,
+    /// The network's way to noise.
     pub process: &'a dyn Process,
+    /// What the draws come from.
     pub random: Random,
+    /// Where the network is.
     pub device: &'a Device,
     /// Height, width, channels.
     pub shape: [usize; 3],
     /// Pairs of timestep and noise for each image.
     pub draws: usize,
+    /// Where the timesteps lie.
     pub timesteps: Timesteps,
     /// Pairs that the network looks at together.
     pub batch_size: usize,
@@ -46,23 +50,56 @@ pub enum Timesteps {
 /// Why images cannot be scored or compared.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum MembershipError {
+    /// Images that do not fit the network.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// No whole number of images.
     #[error("{found} values are not whole images of {image_len}")]
-    Length { image_len: usize, found: usize },
+    Length {
+        /// Values of an image.
+        image_len: usize,
+        /// Values given.
+        found: usize,
+    },
+    /// Not one label an image.
     #[error("{images} images but {labels} class labels")]
-    Labels { images: usize, labels: usize },
+    Labels {
+        /// Images given.
+        images: usize,
+        /// Labels given.
+        labels: usize,
+    },
+    /// No draws were asked for.
     #[error("membership is a matter of at least one draw")]
     NoDraws,
+    /// A group is empty.
     #[error("there are no {group} images to compare")]
-    NoImages { group: &'static str },
+    NoImages {
+        /// Which: "forgotten" or "control".
+        group: &'static str,
+    },
+    /// The two groups were scored with different draws.
     #[error("the forgotten images were scored with {forgotten} draws, the controls with {control}")]
-    Draws { forgotten: usize, control: usize },
+    Draws {
+        /// Draws of the forgotten images.
+        forgotten: usize,
+        /// Draws of the controls.
+        control: usize,
+    },
+    /// A loss that is no number.
     #[error("the loss of {group} image {image} is not finite")]
-    NotFinite { group: &'static str, image: usize },
+    NotFinite {
+        /// Which: "forgotten" or "control".
+        group: &'static str,
+        /// Its number in the group.
+        image: usize,
+    },
+    /// The network answers with another shape.
     #[error("the network's output has shape {found:?}, its input {expected:?}")]
     Output {
+        /// The output's.
         found: [usize; 4],
+        /// The input's.
         expected: [usize; 4],
     },
 }
@@ -225,9 +262,13 @@ pub struct Membership {
     pub level: f64,
     /// Mean squared error of the noise, over images and draws.
     pub forgotten_loss: f64,
+    /// The same of the controls.
     pub control_loss: f64,
+    /// Forgotten images.
     pub forgotten_images: usize,
+    /// Controls.
     pub control_images: usize,
+    /// Pairs of timestep and noise for each image.
     pub draws: usize,
 }
 

@@ -64,32 +64,47 @@ pub struct Nll {
 /// Why a likelihood cannot be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum NllError {
+    /// Images that do not fit the network.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// The integration failed.
     #[error("the probability flow cannot be followed: {0}")]
     Ode(#[from] OdeError),
+    /// No whole number of images.
     #[error("{what} have {found} values; {expected} make images of this shape")]
     Length {
+        /// Which: images or probes.
         what: &'static str,
+        /// Values given.
         found: usize,
+        /// Values that would fit.
         expected: usize,
     },
+    /// The network answers with another shape.
     #[error("the network's output has shape {found:?}, its input {expected:?}")]
     Output {
+        /// The output's.
         found: [usize; 4],
+        /// The input's.
         expected: [usize; 4],
     },
+    /// The divergence needs a gradient.
     #[error("the network is on a device without autodiff, which gives no divergence")]
     NoAutodiff,
+    /// Another process than discrete betas.
     #[error("the equation is known of processes of discrete betas only")]
     NoBetas,
+    /// Too few steps for an equation in continuous time.
     #[error(
         "the schedule's steps are too coarse for an equation in continuous time: at timestep {timestep} the network knows \
          noise of deviation {network:.3}, where the equation has {equation:.3}"
     )]
     Coarse {
+        /// Where.
         timestep: usize,
+        /// Deviation of the network's noise.
         network: f64,
+        /// Deviation of the equation's.
         equation: f64,
     },
 }

@@ -2,14 +2,16 @@
 
 /// How far one step may be off: `absolute + relative * |y|` for each value, in the root mean square.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Tolerance {
+pub(crate) struct Tolerance {
+    /// Times the value.
     pub relative: f64,
+    /// Of every value.
     pub absolute: f64,
 }
 
 /// Where an integration ended.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Solution {
+pub(crate) struct Solution {
     /// The state at the end of the interval.
     pub state: Vec<f64>,
     /// How often the derivative was asked for, scipy's `nfev`.
@@ -19,20 +21,38 @@ pub struct Solution {
 /// Why an integration failed.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum OdeError {
+    /// The derivative is no number.
     #[error("the derivative at t = {t} holds a number that is not finite")]
-    NotFinite { t: f64 },
+    NotFinite {
+        /// Where.
+        t: f64,
+    },
+    /// The derivative has another length than the state.
     #[error("the derivative at t = {t} has {found} values, the state {expected}")]
     Length {
+        /// Where.
         t: f64,
+        /// Its values.
         found: usize,
+        /// The state's values.
         expected: usize,
     },
+    /// The step vanished.
     #[error("the step at t = {t} would have to be shorter than numbers can tell apart")]
-    StepTooSmall { t: f64 },
+    StepTooSmall {
+        /// Where.
+        t: f64,
+    },
+    /// A tolerance that is none.
     #[error(
         "a tolerance of {relative} relative and {absolute} absolute: both must be numbers of at least 0"
     )]
-    Tolerance { relative: f64, absolute: f64 },
+    Tolerance {
+        /// The relative one.
+        relative: f64,
+        /// The absolute one.
+        absolute: f64,
+    },
 }
 
 const STAGES: usize = 6;
@@ -99,7 +119,7 @@ const MAX_FACTOR: f64 = 10.0;
 /// What `derivative` returns; [`OdeError`] for a first derivative that is not finite (later, a step that meets such
 /// a number is tried again, shorter), for one of another length than the state, and for a step that would have to
 /// be shorter than the spacing of numbers.
-pub fn rk45<F: From<OdeError>>(
+pub(crate) fn rk45<F: From<OdeError>>(
     mut derivative: impl FnMut(f64, &[f64]) -> Result<Vec<f64>, F>,
     [start, end]: [f64; 2],
     mut state: Vec<f64>,

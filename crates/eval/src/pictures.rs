@@ -7,6 +7,7 @@ use image::{ExtendedColorType, ImageEncoder, codecs::png::PngEncoder};
 pub struct Grid {
     /// Height, width and channels (1 or 3) of each image.
     pub shape: [usize; 3],
+    /// Images in a row.
     pub columns: usize,
     /// Each pixel becomes a square of this side.
     pub zoom: usize,
@@ -15,12 +16,24 @@ pub struct Grid {
 /// Why images do not make a picture.
 #[derive(Debug, thiserror::Error)]
 pub enum PictureError {
+    /// Other than 1 or 3 channels.
     #[error("{channels} channels cannot be shown, only 1 or 3")]
-    Channels { channels: usize },
+    Channels {
+        /// Channels of an image.
+        channels: usize,
+    },
+    /// No images.
     #[error("there are no images to show")]
     Empty,
+    /// More pixels than a picture should have.
     #[error("the picture would have {width} x {height} pixels; show fewer images")]
-    TooLarge { width: usize, height: usize },
+    TooLarge {
+        /// Pixels from left to right.
+        width: usize,
+        /// Pixels from top to bottom.
+        height: usize,
+    },
+    /// The PNG encoder failed.
     #[error("the picture cannot be encoded: {0}")]
     Encode(#[from] image::ImageError),
 }

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 /// One number that a metric found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
+    /// As its metric records it.
     pub name: String,
+    /// In the unit that its metric says.
     pub value: f64,
     /// Samples, images or draws that it was computed from.
     pub count: usize,
@@ -15,6 +17,7 @@ pub struct Score {
 }
 
 impl Score {
+    /// A score without an interval.
     pub fn new(name: &str, value: f64, count: usize) -> Self {
         Self {
             name: name.into(),
@@ -24,6 +27,7 @@ impl Score {
         }
     }
 
+    /// The score with the interval in which the true value lies with 95% confidence.
     pub fn with_interval(self, interval: [f64; 2]) -> Self {
         Self {
             interval: Some(interval),
@@ -35,6 +39,7 @@ impl Score {
 /// Mean and sample standard deviation (n - 1) of repeated runs.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
+    /// Over the runs.
     pub mean: f64,
     /// `None` of a single run.
     pub deviation: Option<f64>,
@@ -80,7 +85,9 @@ pub fn plain(value: f64) -> String {
 /// Rows of cells under headings.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Table {
+    /// One for each column.
     pub headings: Vec<String>,
+    /// One cell for each heading.
     pub rows: Vec<Vec<String>>,
 }
 

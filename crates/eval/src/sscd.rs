@@ -32,9 +32,12 @@ const CONVERT: &str = "python -c \"import torch; m = torch.jit.load('sscd_disc_m
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SscdError {
+    /// The system refused the file.
     #[error("{}: cannot be read: {source}", path.display())]
     Read {
+        /// The file.
         path: PathBuf,
+        /// The system's own error.
         source: std::io::Error,
     },
     /// A zip archive, as `torch.save` and TorchScript write them.
@@ -43,29 +46,57 @@ pub enum SscdError {
         path.display(),
         CONVERT
     )]
-    PyTorch { path: PathBuf },
+    PyTorch {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No whole ONNX network.
     #[error(
         "{}: no whole ONNX network ({reason}); copy the file again, or make it anew: {}",
         path.display(),
         CONVERT
     )]
-    Onnx { path: PathBuf, reason: String },
+    Onnx {
+        /// The file.
+        path: PathBuf,
+        /// What the ONNX runtime says.
+        reason: String,
+    },
+    /// The network takes something else than images.
     #[error(
         "{}: takes {found} instead of f32 [N, 3, 288, 288] or u8 [N, 288, 288, 3], N being 1 or open; make it anew: {}",
         path.display(),
         CONVERT
     )]
-    Input { path: PathBuf, found: String },
+    Input {
+        /// The file.
+        path: PathBuf,
+        /// What it takes.
+        found: String,
+    },
+    /// The network gives something else than embeddings.
     #[error(
         "{}: gives {found} instead of one embedding an image, f32 [N, D]; make it anew: {}",
         path.display(),
         CONVERT
     )]
-    Output { path: PathBuf, found: String },
+    Output {
+        /// The file.
+        path: PathBuf,
+        /// What it gives.
+        found: String,
+    },
+    /// Bytes that are no images.
     #[error(transparent)]
     Images(#[from] ImagesError),
+    /// The network failed on an image.
     #[error("{}: fails on an image: {reason}", path.display())]
-    Run { path: PathBuf, reason: String },
+    Run {
+        /// The file.
+        path: PathBuf,
+        /// What the ONNX runtime says.
+        reason: String,
+    },
 }
 
 /// An image's descriptor, of length 1.
@@ -86,6 +117,7 @@ impl Embedding {
         Some(Self(values))
     }
 
+    /// Its numbers; their squares add up to 1.
     pub fn values(&self) -> &[f32] {
         &self.0
     }

@@ -19,7 +19,7 @@ const VERSION: u32 = 1;
 
 /// Where the statistics of some rows of a data set are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StatisticsFile {
+pub(crate) struct StatisticsFile {
     path: PathBuf,
     key: String,
     dimensions: usize,
@@ -28,7 +28,7 @@ pub struct StatisticsFile {
 impl StatisticsFile {
     /// In `folder`, of `rows` of the data with digest `data`, by the network whose file has digest `network` and gives
     /// `dimensions` features.
-    pub fn new(
+    pub(crate) fn new(
         folder: &Path,
         data: &str,
         rows: &[usize],
@@ -50,12 +50,13 @@ impl StatisticsFile {
         }
     }
 
-    pub fn path(&self) -> &Path {
+    /// Where it lies.
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// What was kept; `None` where there is nothing, or a file that is not as this program writes it.
-    pub fn read(&self) -> Option<FeatureStatistics> {
+    pub(crate) fn read(&self) -> Option<FeatureStatistics> {
         let file = std::fs::read(&self.path).ok()?;
         let (_, header) = SafeTensors::read_metadata(&file).ok()?;
         let said = header.metadata().as_ref()?;
@@ -83,7 +84,7 @@ impl StatisticsFile {
     ///
     /// # Errors
     /// The disk's.
-    pub fn write(&self, statistics: &FeatureStatistics) -> io::Result<()> {
+    pub(crate) fn write(&self, statistics: &FeatureStatistics) -> io::Result<()> {
         let n = self.dimensions;
         let bytes = |values: &[f64]| -> Vec<u8> {
             let values = values.iter();

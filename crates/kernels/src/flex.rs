@@ -26,8 +26,10 @@ pub(crate) fn whole(tensor: Floats) -> Floats {
 
 /// The primitive of a float tensor on the CPU backend, out of its autodiff graph if it is in one.
 pub(crate) fn primitive(kind: DispatchTensorKind) -> Floats {
-    // With other backends compiled in there are other kinds.
-    #[allow(unreachable_patterns)]
+    #[allow(
+        unreachable_patterns,
+        reason = "with other backends compiled in there are other kinds"
+    )]
     match kind {
         DispatchTensorKind::Flex(BackendTensor::Autodiff(tensor)) => tensor.into_primitive(),
         DispatchTensorKind::Flex(tensor) => tensor.float(),

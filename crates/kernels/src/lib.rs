@@ -1,5 +1,13 @@
 #![doc = include_str!("../README.md")]
-#![warn(missing_docs, unreachable_pub, clippy::undocumented_unsafe_blocks)]
+#![warn(unreachable_pub)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)
+)]
+#![allow(
+    unsafe_code,
+    reason = "vector instructions, and tasks that share a result of which each writes its own part"
+)]
 
 pub mod plain;
 
@@ -340,8 +348,10 @@ pub fn sum_squares<const D: usize>(x: Tensor<D>) -> f64 {
 /// Whether a tensor's operations take the fast path: f32 on the CPU backend, with or without autodiff.
 fn is_fast<const D: usize>(tensor: &Tensor<D>) -> bool {
     fn is_flex(kind: &DispatchTensorKind) -> bool {
-        // With other backends compiled in there are other kinds.
-        #[allow(unreachable_patterns)]
+        #[allow(
+            unreachable_patterns,
+            reason = "with other backends compiled in there are other kinds"
+        )]
         match kind {
             DispatchTensorKind::Flex(_) => true,
             DispatchTensorKind::Autodiff(inner) => is_flex(inner),

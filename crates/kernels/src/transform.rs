@@ -3,8 +3,10 @@
 //!
 //! `B`, `G` and `A` are the matrices of Lavin and Gray (arXiv 1509.09308) for the points 0, 1, -1, 2, -2.
 
-// The indices are those of the matrices in the formulas.
-#![allow(clippy::needless_range_loop)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "the indices are those of the matrices in the formulas"
+)]
 
 use crate::simd::{Simd, Vectorized, load, store};
 use crate::winograd::Shape;

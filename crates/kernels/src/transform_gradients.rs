@@ -1,7 +1,9 @@
 //! The transforms of the gradients of Winograd's F(4x4, 3x3): the transposes of those in [`crate::transform`].
 
-// The indices are those of the matrices in the formulas.
-#![allow(clippy::needless_range_loop)]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "the indices are those of the matrices in the formulas"
+)]
 
 use crate::simd::{Simd, Vectorized, load, store};
 use crate::transform::Tiling;

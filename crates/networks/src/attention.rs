@@ -9,7 +9,7 @@ use crate::layers::{GroupNorm, Linear};
 /// Self-attention of every pixel over all pixels of its image, with a residual connection
 /// (diffusers' `Attention` as UNet2DModel's blocks use it).
 #[derive(Module, Debug)]
-pub struct Attention {
+pub(crate) struct Attention {
     pub group_norm: Option<GroupNorm>,
     pub to_q: Linear,
     pub to_k: Linear,
@@ -22,7 +22,7 @@ pub struct Attention {
 
 /// What an [`Attention`] is made of.
 #[derive(Debug, Clone)]
-pub struct AttentionConfig {
+pub(crate) struct AttentionConfig {
     pub channels: usize,
     /// `None`: one head over all channels.
     pub head_dim: Option<usize>,
@@ -34,7 +34,7 @@ pub struct AttentionConfig {
 }
 
 impl AttentionConfig {
-    pub fn init(&self, device: &Device) -> Attention {
+    pub(crate) fn init(&self, device: &Device) -> Attention {
         let head_dim = self.head_dim.unwrap_or(self.channels);
         let heads = self.channels / head_dim;
         let inner = heads * head_dim;
@@ -55,7 +55,7 @@ impl AttentionConfig {
 impl Attention {
     /// # Shapes
     /// `[batch, height, width, channels]`, unchanged.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [batch, height, width, channels] = x.dims();
         let pixels = height * width;
         let normed = match &self.group_norm {

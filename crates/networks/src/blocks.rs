@@ -10,7 +10,7 @@ use crate::resnet::{Downsampler, ResnetBlock2D, Upsampler};
 
 /// A level on the way down (`DownBlock2D`; with attentions, `AttnDownBlock2D`).
 #[derive(Module, Debug)]
-pub struct DownBlock2D {
+pub(crate) struct DownBlock2D {
     pub resnets: Vec<ResnetBlock2D>,
     /// Empty, or one for each residual block.
     pub attentions: Vec<Attention>,
@@ -20,7 +20,7 @@ pub struct DownBlock2D {
 
 /// A level on the way up (`UpBlock2D`; with attentions, `AttnUpBlock2D`).
 #[derive(Module, Debug)]
-pub struct UpBlock2D {
+pub(crate) struct UpBlock2D {
     pub resnets: Vec<ResnetBlock2D>,
     /// Empty, or one for each residual block.
     pub attentions: Vec<Attention>,
@@ -30,7 +30,7 @@ pub struct UpBlock2D {
 
 /// The coarsest point (`UNetMidBlock2D`).
 #[derive(Module, Debug)]
-pub struct MidBlock2D {
+pub(crate) struct MidBlock2D {
     pub resnets: Vec<ResnetBlock2D>,
     pub attentions: Vec<Attention>,
 }
@@ -40,7 +40,7 @@ impl DownBlock2D {
     ///
     /// # Shapes
     /// `x`: `[batch, height, width, in]`, `temb`: `[batch, time]`.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         mut x: Tensor<4>,
         temb: &Tensor<2>,
@@ -67,7 +67,7 @@ impl UpBlock2D {
     ///
     /// # Shapes
     /// `x`: `[batch, height, width, in]`, `temb`: `[batch, time]`.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         mut x: Tensor<4>,
         temb: &Tensor<2>,
@@ -92,7 +92,7 @@ impl UpBlock2D {
 impl MidBlock2D {
     /// # Shapes
     /// `x`: `[batch, height, width, channels]`, unchanged; `temb`: `[batch, time]`, `None` in an autoencoder.
-    pub fn forward<'t>(
+    pub(crate) fn forward<'t>(
         &self,
         x: Tensor<4>,
         temb: impl Into<Option<&'t Tensor<2>>>,

@@ -15,7 +15,7 @@ const MOST_LEVELS: usize = 16;
 
 /// How a timestep becomes a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimeEmbedding {
+pub(crate) enum TimeEmbedding {
     /// Sines and cosines of geometrically spaced frequencies (Vaswani et al. 2017, as in DDPM).
     Positional,
     /// Random Fourier features of log t; the network's output is divided by t (Song et al. 2021).
@@ -24,7 +24,7 @@ pub enum TimeEmbedding {
 
 /// How the time embedding enters a residual block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimeScaleShift {
+pub(crate) enum TimeScaleShift {
     /// Added to the first convolution's output.
     Default,
     /// Scale and shift of the second normalization.
@@ -33,7 +33,7 @@ pub enum TimeScaleShift {
 
 /// How blocks with attention change resolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resample {
+pub(crate) enum Resample {
     Conv,
     Resnet,
 }
@@ -43,24 +43,27 @@ pub enum Resample {
 pub struct UNetConfig {
     /// Height and width in pixels, or in those of latents; `None` where the file does not say.
     pub sample_size: Option<[usize; 2]>,
+    /// Channels of the images that the network takes.
     pub in_channels: usize,
+    /// Channels of what it predicts.
     pub out_channels: usize,
-    pub center_input_sample: bool,
-    pub flip_sin_to_cos: bool,
-    pub freq_shift: f64,
-    pub time_embedding_dim: usize,
+    pub(crate) center_input_sample: bool,
+    pub(crate) flip_sin_to_cos: bool,
+    pub(crate) freq_shift: f64,
+    pub(crate) time_embedding_dim: usize,
     /// For each level from the finest on.
     pub block_out_channels: Vec<usize>,
+    /// Residual blocks of a level on the way down; one more on the way up.
     pub layers_per_block: usize,
     /// 0 pads one pixel at the bottom and right only, 1 on every side.
-    pub downsample_padding: usize,
+    pub(crate) downsample_padding: usize,
     /// The mid block's residual blocks are divided by this, a transformer between them is not.
-    pub mid_block_scale_factor: f64,
-    pub dropout: f64,
-    pub norm_num_groups: usize,
+    pub(crate) mid_block_scale_factor: f64,
+    pub(crate) dropout: f64,
+    pub(crate) norm_num_groups: usize,
     /// Of the residual blocks.
-    pub norm_eps: f64,
-    pub resnet_time_scale_shift: TimeScaleShift,
+    pub(crate) norm_eps: f64,
+    pub(crate) resnet_time_scale_shift: TimeScaleShift,
 }
 
 /// Configuration of [`UNet2DModel`](crate::unet2d::UNet2DModel), with diffusers' names and defaults.
@@ -68,19 +71,20 @@ pub struct UNetConfig {
 pub struct UNet2DConfig {
     /// Its fields are read as this one's own.
     pub unet: UNetConfig,
-    pub time_embedding_type: TimeEmbedding,
+    pub(crate) time_embedding_type: TimeEmbedding,
     /// For each level from the finest on: whether its blocks carry attention.
-    pub down_attention: Vec<bool>,
+    pub(crate) down_attention: Vec<bool>,
     /// For each level from the coarsest on.
-    pub up_attention: Vec<bool>,
-    pub mid_block: bool,
-    pub downsample_type: Resample,
-    pub upsample_type: Resample,
+    pub(crate) up_attention: Vec<bool>,
+    pub(crate) mid_block: bool,
+    pub(crate) downsample_type: Resample,
+    pub(crate) upsample_type: Resample,
     /// `None`: one head over all channels.
-    pub attention_head_dim: Option<usize>,
-    pub attn_norm_num_groups: Option<usize>,
+    pub(crate) attention_head_dim: Option<usize>,
+    pub(crate) attn_norm_num_groups: Option<usize>,
     /// Whether the mid block has attention.
-    pub add_attention: bool,
+    pub(crate) add_attention: bool,
+    /// How many classes the network tells apart; `None`: it is told none.
     pub num_class_embeds: Option<usize>,
     /// Keys of the file that mean nothing to this network.
     pub unknown_keys: Vec<String>,

@@ -10,40 +10,78 @@ use crate::unet2d::UNet2DModel;
 /// Why a network cannot take an input.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum InputError {
+    /// A network with classes, and no labels.
     #[error("the network has {classes} classes: each image needs a class label")]
-    LabelsMissing { classes: usize },
+    LabelsMissing {
+        /// The network's classes.
+        classes: usize,
+    },
+    /// Labels, and a network without classes.
     #[error("the network has no classes, but class labels were given")]
     LabelsUnexpected,
+    /// A class that the network does not have.
     #[error("class label {label} of image {image} is not among the network's 0 to {last}")]
     LabelOutOfRange {
+        /// The label.
         label: i64,
+        /// The image's place in the batch.
         image: usize,
+        /// The last class.
         last: usize,
     },
+    /// The number of a text that nobody encoded.
     #[error("text {label} is not among the run's {count}")]
-    Text { label: i64, count: usize },
+    Text {
+        /// The label.
+        label: i64,
+        /// How many texts there are.
+        count: usize,
+    },
+    /// Images of other channels than the network takes.
     #[error("images have {found} channels, the network takes {expected}")]
-    Channels { found: usize, expected: usize },
+    Channels {
+        /// The images'.
+        found: usize,
+        /// The network's.
+        expected: usize,
+    },
+    /// A size that the network does not give back.
     #[error(
         "images of {height} x {width} pixels do not survive the way down and up: {side} pixels halve to \
          {half} and double to {back}; a multiple of {multiple} does"
     )]
     Size {
+        /// Pixels from top to bottom.
         height: usize,
+        /// Pixels from left to right.
         width: usize,
+        /// The side that changes.
         side: usize,
+        /// What it halves to.
         half: usize,
+        /// What that doubles to.
         back: usize,
+        /// Sides that are a multiple of it survive.
         multiple: usize,
     },
+    /// Not one time an image.
     #[error("{images} images but {timesteps} timesteps")]
-    Timesteps { images: usize, timesteps: usize },
+    Timesteps {
+        /// Images in the batch.
+        images: usize,
+        /// Times given.
+        timesteps: usize,
+    },
+    /// Hidden states of another shape than the network takes.
     #[error(
         "encoder hidden states have shape {found:?}, the network takes [1 or {images}, tokens, {width}]"
     )]
     EncoderHiddenStates {
+        /// Their shape.
         found: [usize; 3],
+        /// Images in the batch.
         images: usize,
+        /// Numbers of a token.
         width: usize,
     },
 }
@@ -57,6 +95,8 @@ pub struct Embeddings {
 
 /// A network that looks at a noisy image and predicts what the schedule's prediction type says.
 pub trait Denoiser {
+    /// The network's output at these times.
+    ///
     /// # Shapes
     /// `x`: `[batch, height, width, channels]`; a time for each image (and a label: its class,
     /// or the number of its text, where the network has either); result: `[batch, height, width, channels]`.

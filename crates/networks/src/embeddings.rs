@@ -12,7 +12,7 @@ use crate::layers::Linear;
 /// of the frequency already moves a phase by 6e-5.
 ///
 /// Returns `[timesteps, dim]`, row-major.
-pub fn sinusoidal(
+pub(crate) fn sinusoidal(
     timesteps: &[f32],
     dim: usize,
     flip_sin_to_cos: bool,
@@ -40,19 +40,19 @@ pub fn sinusoidal(
 
 /// Fixed random frequencies of log t (diffusers' `GaussianFourierProjection`).
 #[derive(Module, Debug)]
-pub struct GaussianFourierProjection {
+pub(crate) struct GaussianFourierProjection {
     /// `[dim]`, never trained.
     pub weight: Param<Tensor<1>>,
 }
 
 impl GaussianFourierProjection {
-    pub fn new(dim: usize, device: &Device) -> Self {
+    pub(crate) fn new(dim: usize, device: &Device) -> Self {
         let weight = Param::from_tensor(Tensor::zeros([dim], device)).set_require_grad(false);
         Self { weight }
     }
 
     /// `[timesteps, 2 dim]`, row-major: sines, then cosines.
-    pub fn forward(&self, timesteps: &[f32]) -> Vec<f32> {
+    pub(crate) fn forward(&self, timesteps: &[f32]) -> Vec<f32> {
         let weight = self.weight.val().into_data().convert::<f32>();
         let weight = weight.as_slice::<f32>().expect("converted to f32").to_vec();
         let mut rows = Vec::with_capacity(timesteps.len() * 2 * weight.len());
@@ -73,13 +73,13 @@ impl GaussianFourierProjection {
 
 /// Two linear layers with a SiLU between them (diffusers' `TimestepEmbedding`).
 #[derive(Module, Debug)]
-pub struct TimestepEmbedding {
+pub(crate) struct TimestepEmbedding {
     pub linear_1: Linear,
     pub linear_2: Linear,
 }
 
 impl TimestepEmbedding {
-    pub fn new(inputs: usize, dim: usize, device: &Device) -> Self {
+    pub(crate) fn new(inputs: usize, dim: usize, device: &Device) -> Self {
         Self {
             linear_1: Linear::new(inputs, dim, device),
             linear_2: Linear::new(dim, dim, device),
@@ -88,7 +88,7 @@ impl TimestepEmbedding {
 
     /// # Shapes
     /// `[batch, inputs]` to `[batch, dim]`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         self.linear_2
             .forward(kernels::silu(self.linear_1.forward(x)))
     }

@@ -77,12 +77,15 @@ pub trait Architecture: fmt::Debug + Send + Sync {
 pub struct PixelConfig {
     /// Height and width of what it denoises; `None` where the file does not say.
     pub sample_size: Option<[usize; 2]>,
+    /// Channels of the images that the network takes.
     pub in_channels: usize,
+    /// Channels of what it predicts.
     pub out_channels: usize,
     /// How many classes its images may have; `None`: it takes no labels.
     pub num_class_embeds: Option<usize>,
     /// Keys of the file that mean nothing to this network.
     pub unknown_keys: Vec<String>,
+    /// The rest, which only its own family reads.
     pub architecture: Arc<dyn Architecture>,
 }
 

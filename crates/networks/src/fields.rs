@@ -5,18 +5,27 @@ use serde_json::{Map, Value};
 /// Why a network configuration cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ConfigError {
+    /// A value that asks for other mathematics than is built here.
     #[error("`{key}` is {value}, which is not supported; supported: {supported}")]
     Unsupported {
+        /// The key.
         key: String,
+        /// Its value, as JSON.
         value: String,
+        /// The values that are built.
         supported: &'static str,
     },
+    /// A value that is none of this key.
     #[error("`{key}` is {value}, expected {expected}")]
     WrongType {
+        /// The key.
         key: String,
+        /// Its value, as JSON.
         value: String,
+        /// What it would have to be.
         expected: &'static str,
     },
+    /// Values that contradict each other: a sentence.
     #[error("{0}")]
     Inconsistent(String),
 }

@@ -78,14 +78,14 @@ pub(crate) struct GradientSum {
 }
 
 impl GradientSum {
-    pub fn new(start: Option<GradientSet>) -> Self {
+    pub(crate) fn new(start: Option<GradientSet>) -> Self {
         let parts = start.map_or_else(Vec::new, |set| set.0.into_iter().map(Some).collect());
         Self { parts }
     }
 
     /// Runs the backward pass of `loss` (one element) and adds what reaches the parameters of `module`.
     /// Returns the gradients of other leaves.
-    pub fn backward<M: Module>(&mut self, module: &M, loss: Tensor<1>) -> Gradients {
+    pub(crate) fn backward<M: Module>(&mut self, module: &M, loss: Tensor<1>) -> Gradients {
         struct Adder<'a> {
             parts: &'a mut Vec<Option<Tensor<1>>>,
             index: usize,
@@ -121,7 +121,7 @@ impl GradientSum {
     }
 
     /// The sum, zero where no loss reached.
-    pub fn finish<M: Module>(self, module: &M) -> GradientSet {
+    pub(crate) fn finish<M: Module>(self, module: &M) -> GradientSet {
         struct Collector {
             parts: std::vec::IntoIter<Option<Tensor<1>>>,
             set: Vec<Tensor<1>>,

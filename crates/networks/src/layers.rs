@@ -20,6 +20,7 @@ pub struct Conv3x3 {
 }
 
 impl Conv3x3 {
+    /// The layer with all weights zero.
     pub fn new(in_channels: usize, out_channels: usize, device: &Device) -> Self {
         Self {
             weight: blank([3, 3, in_channels, out_channels], device),
@@ -58,6 +59,7 @@ pub struct ConvStride2 {
 
 impl ConvStride2 {
     /// `padding`: 1 pads every side, 0 the bottom and right only.
+    /// The layer with all weights zero.
     pub fn new(channels: usize, padding: usize, device: &Device) -> Self {
         Self {
             weight: blank([3, 3, channels, channels], device),
@@ -89,6 +91,7 @@ pub struct Conv1x1 {
 }
 
 impl Conv1x1 {
+    /// The layer with all weights zero.
     pub fn new(in_channels: usize, out_channels: usize, device: &Device) -> Self {
         Self {
             weight: blank([in_channels, out_channels], device),
@@ -116,6 +119,7 @@ pub struct Linear {
 }
 
 impl Linear {
+    /// The layer with all weights zero.
     pub fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
         Self {
             weight: blank([inputs, outputs], device),
@@ -138,6 +142,7 @@ pub struct Projection {
 }
 
 impl Projection {
+    /// The layer with all weights zero.
     pub fn new(inputs: usize, outputs: usize, device: &Device) -> Self {
         Self {
             weight: blank([inputs, outputs], device),
@@ -162,6 +167,7 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
+    /// The layer with all weights zero.
     pub fn new(channels: usize, eps: f64, device: &Device) -> Self {
         Self {
             weight: blank([channels], device),
@@ -193,6 +199,7 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
+    /// The layer with all weights zero.
     pub fn new(groups: usize, channels: usize, eps: f64, device: &Device) -> Self {
         Self {
             weight: blank([channels], device),
@@ -237,12 +244,14 @@ pub struct Embedding {
 }
 
 impl Embedding {
+    /// The layer with all weights zero.
     pub fn new(rows: usize, dim: usize, device: &Device) -> Self {
         Self {
             weight: blank([rows, dim], device),
         }
     }
 
+    /// How many vectors there are.
     pub fn rows(&self) -> usize {
         self.weight.dims()[0]
     }

@@ -1,10 +1,12 @@
-//! Diffusers-compatible denoising networks, noise schedules, samplers and model folders.
-//!
-//! Inside, images are channel-last (`[batch, height, width, channels]`, f32); model folders keep
-//! PyTorch's layout.
+#![doc = include_str!("../README.md")]
+#![warn(unreachable_pub)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)
+)]
 
-pub mod attention;
-pub mod blocks;
+mod attention;
+mod blocks;
 pub mod changes;
 pub mod clip;
 pub mod conditional;
@@ -12,7 +14,7 @@ pub mod config;
 pub mod cost;
 pub mod denoiser;
 pub mod diffusion;
-pub mod embeddings;
+mod embeddings;
 pub mod family;
 mod fields;
 pub mod gradients;
@@ -24,12 +26,12 @@ pub mod parameters;
 mod phases;
 pub mod process;
 pub mod random;
-pub mod resnet;
+mod resnet;
 pub mod sampling;
 pub mod schedule;
 pub mod stable_diffusion;
 pub mod text;
 pub mod tokenizer;
-pub mod transformer;
+mod transformer;
 pub mod unet2d;
 pub mod vae;

@@ -23,42 +23,85 @@ const PREDICTED: f64 = 0.25;
 /// Why a model folder could not become a network.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
+    /// A folder that cannot be read or written.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// A configuration of something that is not built here.
     #[error("{}: {source}", path.display())]
-    Config { path: PathBuf, source: ConfigError },
+    Config {
+        /// The configuration.
+        path: PathBuf,
+        /// Why.
+        source: ConfigError,
+    },
+    /// A schedule that is not built here.
     #[error("{}: {source}", path.display())]
     Schedule {
+        /// The configuration.
         path: PathBuf,
+        /// Why.
         source: ScheduleError,
     },
+    /// Weights of another network than the configuration's.
     #[error("{}: the weights do not fit the configuration\n{source}", path.display())]
-    Mismatch { path: PathBuf, source: Mismatch },
+    Mismatch {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        source: Mismatch,
+    },
+    /// A tokenizer that cannot be used.
     #[error(transparent)]
     Tokenizer(TokenizerError),
+    /// A tokenizer that does not fit the text encoder.
     #[error("{}: the tokenizer does not fit: {source}", path.display())]
-    Text { path: PathBuf, source: TextError },
+    Text {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why.
+        source: TextError,
+    },
+    /// A text-to-image model where one that denoises images is needed.
     #[error("{}: a text-to-image model, which this command does not take yet", path.display())]
-    Conditional { path: PathBuf },
+    Conditional {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// A model that denoises images where a text-to-image model is needed.
     #[error("{}: a model without a text encoder, where a text-to-image pipeline is needed", path.display())]
-    Unconditional { path: PathBuf },
+    Unconditional {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// The denoiser of a text-to-image model, without its other parts.
     #[error(
         "{}: a UNet2DConditionModel without text encoder, tokenizer and autoencoder; give the pipeline's folder, which \
          holds model_index.json",
         path.display()
     )]
-    NotAPipeline { path: PathBuf },
+    NotAPipeline {
+        /// The folder or file.
+        path: PathBuf,
+    },
+    /// A folder that holds no whole CLIP.
     #[error(
         "{}: {found}, where both encoders of CLIP are needed; give the folder of a whole CLIPModel, as `hf download \
          openai/clip-vit-base-patch16 --local-dir DIR` fetches one",
         path.display()
     )]
-    NotClip { path: PathBuf, found: String },
+    NotClip {
+        /// The folder or file.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+    },
 }
 
 /// A denoiser of any family as it lies in a folder, alone or with a pipeline around it.
 pub struct Model {
+    /// Where it was read from.
     pub folder: ModelFolder,
+    /// What its network is.
     pub config: PixelConfig,
     /// The folder's scheduler as a pipeline uses it; diffusers' DDPM defaults where a bare folder has none.
     pub scheduler: SchedulerConfig,

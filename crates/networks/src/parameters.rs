@@ -26,6 +26,7 @@ pub struct Parameter {
     pub name: String,
     /// The checkpoint's shape.
     pub shape: Vec<usize>,
+    /// How PyTorch lays its values out.
     pub layout: Layout,
     /// Whether training changes it.
     pub trained: bool,

@@ -16,16 +16,21 @@ use std::ops::Range;
 pub enum Stream {
     /// Order of the retained images, one step an epoch.
     RetainOrder = 1,
+    /// Noise of the retained images.
     RetainNoise = 2,
+    /// Their times.
     RetainTimestep = 3,
     /// Order of the forgotten images, one step an epoch.
     ForgetOrder = 4,
+    /// Noise of the forgotten images.
     ForgetNoise = 5,
+    /// Their times.
     ForgetTimestep = 6,
     /// EraseDiff's uniform target.
     Uniform = 7,
     /// SISS's choice between the retained and the forgotten image.
     Mixture = 8,
+    /// What a training step leaves out.
     Dropout = 9,
     /// A new network's weights.
     Init = 10,
@@ -44,6 +49,7 @@ pub enum Stream {
     Bootstrap = 17,
     /// A retained image's latent, drawn from what the autoencoder makes of it.
     RetainLatent = 18,
+    /// A forgotten image's latent.
     ForgetLatent = 19,
 }
 
@@ -57,6 +63,7 @@ pub struct Random {
 }
 
 impl Random {
+    /// Those of this seed.
     pub fn new(seed: u64) -> Self {
         Self { seed }
     }

@@ -11,7 +11,7 @@ use crate::random::Draw;
 
 /// A change of resolution inside a residual block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resize {
+pub(crate) enum Resize {
     Keep,
     /// Mean of 2x2 pixels.
     Down,
@@ -21,7 +21,7 @@ pub enum Resize {
 
 /// What a [`ResnetBlock2D`] is made of.
 #[derive(Debug, Clone)]
-pub struct ResnetConfig {
+pub(crate) struct ResnetConfig {
     pub in_channels: usize,
     pub out_channels: usize,
     /// `None`: the block takes no time embedding, as those of an autoencoder.
@@ -37,7 +37,7 @@ pub struct ResnetConfig {
 
 /// Normalization, SiLU and convolution twice, with the time embedding between and a shortcut around.
 #[derive(Module, Debug)]
-pub struct ResnetBlock2D {
+pub(crate) struct ResnetBlock2D {
     pub norm1: GroupNorm,
     pub conv1: Conv3x3,
     pub time_emb_proj: Option<Linear>,
@@ -52,7 +52,7 @@ pub struct ResnetBlock2D {
 }
 
 impl ResnetConfig {
-    pub fn init(&self, device: &Device) -> ResnetBlock2D {
+    pub(crate) fn init(&self, device: &Device) -> ResnetBlock2D {
         let (inputs, outputs) = (self.in_channels, self.out_channels);
         let scale_shift = self.time_scale_shift == TimeScaleShift::ScaleShift;
         let time_outputs = if scale_shift { 2 * outputs } else { outputs };
@@ -82,7 +82,7 @@ impl ResnetBlock2D {
     ///
     /// # Panics
     /// A block with a time embedding that is given none.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         x: Tensor<4>,
         temb: impl Into<Option<Tensor<2>>>,
@@ -159,7 +159,7 @@ fn mean_2x2(x: Tensor<4>) -> Tensor<4> {
     clippy::large_enum_variant,
     reason = "a network has a handful of these"
 )]
-pub enum Downsampler {
+pub(crate) enum Downsampler {
     Conv(Downsample2D),
     Resnet(ResnetBlock2D),
 }
@@ -170,27 +170,32 @@ pub enum Downsampler {
     clippy::large_enum_variant,
     reason = "a network has a handful of these"
 )]
-pub enum Upsampler {
+pub(crate) enum Upsampler {
     Conv(Upsample2D),
     Resnet(ResnetBlock2D),
 }
 
 /// A strided convolution.
 #[derive(Module, Debug)]
-pub struct Downsample2D {
+pub(crate) struct Downsample2D {
     pub conv: ConvStride2,
 }
 
 /// Nearest-neighbor upsampling and a convolution.
 #[derive(Module, Debug)]
-pub struct Upsample2D {
+pub(crate) struct Upsample2D {
     pub conv: Conv3x3,
 }
 
 impl Downsampler {
     /// # Shapes
     /// `[batch, height, width, channels]` to half the height and width.
-    pub fn forward(&self, x: Tensor<4>, temb: Tensor<2>, dropout: Option<&mut Draw>) -> Tensor<4> {
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<4>,
+        temb: Tensor<2>,
+        dropout: Option<&mut Draw>,
+    ) -> Tensor<4> {
         match self {
             Self::Conv(down) => down.conv.forward(x),
             Self::Resnet(block) => block.forward(x, temb, dropout),
@@ -201,7 +206,12 @@ impl Downsampler {
 impl Upsampler {
     /// # Shapes
     /// `[batch, height, width, channels]` to twice the height and width.
-    pub fn forward(&self, x: Tensor<4>, temb: Tensor<2>, dropout: Option<&mut Draw>) -> Tensor<4> {
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<4>,
+        temb: Tensor<2>,
+        dropout: Option<&mut Draw>,
+    ) -> Tensor<4> {
         match self {
             Self::Conv(up) => up.conv.forward(kernels::upsample_nearest2x(x)),
             Self::Resnet(block) => block.forward(x, temb, dropout),

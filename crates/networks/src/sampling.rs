@@ -14,10 +14,13 @@ use crate::schedule::{Sampler, Walk};
 pub struct Generator<'a> {
     /// On a device without autodiff.
     pub network: &'a dyn Denoiser,
+    /// The way from noise to an image.
     pub sampler: &'a Sampler,
+    /// Where noise comes from.
     pub random: Random,
     /// Height, width, channels.
     pub shape: [usize; 3],
+    /// Where the network is.
     pub device: &'a Device,
 }
 

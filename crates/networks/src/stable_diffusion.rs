@@ -21,11 +21,15 @@ use retrack_checkpoint::folder::{Class, FolderError, Kind, Library, ModelFolder,
 /// A whole text-to-image pipeline of Stable Diffusion 1.x or 2.x. Only its denoiser is in memory; the other networks
 /// are read when they are asked for.
 pub struct StableDiffusion {
+    /// The denoiser.
     pub model: Model,
     /// That of the denoiser, in full.
     pub config: UNet2DConditionConfig,
+    /// What its autoencoder is.
     pub vae_config: AutoencoderConfig,
+    /// What its text encoder is.
     pub text_config: TextConfig,
+    /// What turns a prompt into token numbers.
     pub tokenizer: ClipTokenizer,
     vae: Part,
     text_encoder: Part,

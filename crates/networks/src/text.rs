@@ -12,11 +12,11 @@ use crate::transformer::{Defaults, Encoder, EncoderConfig};
 /// Configuration of [`CLIPTextModel`], with the names and defaults of transformers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextConfig {
-    pub vocab_size: usize,
-    pub max_position_embeddings: usize,
-    pub encoder: EncoderConfig,
+    pub(crate) vocab_size: usize,
+    pub(crate) max_position_embeddings: usize,
+    pub(crate) encoder: EncoderConfig,
     /// The mark at whose place a text's own state is; `None` where the file does not give one number.
-    pub eos_token_id: Option<i64>,
+    pub(crate) eos_token_id: Option<i64>,
     /// Keys of the file that mean nothing to this network.
     pub unknown_keys: Vec<String>,
 }
@@ -122,45 +122,66 @@ fn check_class(fields: &mut Fields) -> Result<(), ConfigError> {
 /// Why a text cannot be encoded.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum TextError {
+    /// Nothing to encode.
     #[error("no text has any tokens")]
     Empty,
+    /// Texts of different lengths in one batch.
     #[error("text {text} has {found} tokens, the first has {expected}")]
     Uneven {
+        /// Its place in the batch.
         text: usize,
+        /// Its tokens.
         found: usize,
+        /// The first text's tokens.
         expected: usize,
     },
+    /// More tokens than the encoder has places.
     #[error("texts have {found} tokens, the encoder takes at most {most}")]
-    TooLong { found: usize, most: usize },
+    TooLong {
+        /// Tokens of a text.
+        found: usize,
+        /// The encoder's places.
+        most: usize,
+    },
+    /// A number that is no token.
     #[error("token {token} of text {text} is not among the encoder's 0 to {last}")]
     Token {
+        /// The number.
         token: i64,
+        /// Its place in the batch.
         text: usize,
+        /// The last token.
         last: usize,
     },
+    /// A text without an end mark.
     #[error("text {text} has no end mark (token {end})")]
-    NoEnd { text: usize, end: i64 },
+    NoEnd {
+        /// Its place in the batch.
+        text: usize,
+        /// The mark's number.
+        end: i64,
+    },
 }
 
 /// CLIP's text encoder. Field names are the checkpoint's, so that a parameter's path is its key.
 #[derive(Module, Debug)]
 pub struct CLIPTextModel {
-    pub text_model: TextTransformer,
+    pub(crate) text_model: TextTransformer,
 }
 
 /// Embeddings, layers, and a normalization.
 #[derive(Module, Debug)]
-pub struct TextTransformer {
-    pub embeddings: TextEmbeddings,
-    pub encoder: Encoder,
-    pub final_layer_norm: LayerNorm,
+pub(crate) struct TextTransformer {
+    pub(crate) embeddings: TextEmbeddings,
+    pub(crate) encoder: Encoder,
+    pub(crate) final_layer_norm: LayerNorm,
 }
 
 /// A vector for each token, and one for each place.
 #[derive(Module, Debug)]
-pub struct TextEmbeddings {
-    pub token_embedding: Embedding,
-    pub position_embedding: Embedding,
+pub(crate) struct TextEmbeddings {
+    pub(crate) token_embedding: Embedding,
+    pub(crate) position_embedding: Embedding,
 }
 
 impl CLIPTextModel {
@@ -181,7 +202,7 @@ impl TextTransformer {
     ///
     /// # Errors
     /// As there.
-    pub fn forward(&self, texts: &[Vec<i64>]) -> Result<Tensor<3>, TextError> {
+    pub(crate) fn forward(&self, texts: &[Vec<i64>]) -> Result<Tensor<3>, TextError> {
         let tokens = self.check(texts)?;
         let places: Vec<i64> = (0..tokens as i64).collect();
         let each = self.embeddings.token_embedding.forward(&texts.concat());

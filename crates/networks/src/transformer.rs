@@ -14,7 +14,7 @@ const MOST_LAYERS: usize = 1024;
 
 /// The activation between the two layers of a [`Mlp`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HiddenAct {
+pub(crate) enum HiddenAct {
     /// x sigmoid(1.702 x): OpenAI's CLIP, Stable Diffusion 1.
     QuickGelu,
     /// Stable Diffusion 2.
@@ -23,7 +23,7 @@ pub enum HiddenAct {
 
 /// What an [`Encoder`] is made of, with the names of transformers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct EncoderConfig {
+pub(crate) struct EncoderConfig {
     pub hidden_size: usize,
     pub intermediate_size: usize,
     pub num_hidden_layers: usize,
@@ -119,13 +119,13 @@ impl EncoderConfig {
 
 /// The layers. Field names are the checkpoint's, so that a parameter's path is its key.
 #[derive(Module, Debug)]
-pub struct Encoder {
+pub(crate) struct Encoder {
     pub layers: Vec<EncoderLayer>,
 }
 
 /// Attention and feed-forward, each after a normalization and inside a residual connection.
 #[derive(Module, Debug)]
-pub struct EncoderLayer {
+pub(crate) struct EncoderLayer {
     pub layer_norm1: LayerNorm,
     pub self_attn: SelfAttention,
     pub layer_norm2: LayerNorm,
@@ -134,7 +134,7 @@ pub struct EncoderLayer {
 
 /// Attention of every token over its sequence.
 #[derive(Module, Debug)]
-pub struct SelfAttention {
+pub(crate) struct SelfAttention {
     pub q_proj: Linear,
     pub k_proj: Linear,
     pub v_proj: Linear,
@@ -144,7 +144,7 @@ pub struct SelfAttention {
 
 /// Two linear layers with an activation between.
 #[derive(Module, Debug)]
-pub struct Mlp {
+pub(crate) struct Mlp {
     pub fc1: Linear,
     pub fc2: Linear,
     quick: bool,
@@ -155,7 +155,12 @@ impl Encoder {
     ///
     /// # Shapes
     /// `x`: `[batch * tokens, channels]`, unchanged; `mask`: `[1, tokens, tokens]`, added to the scores.
-    pub fn forward(&self, x: Tensor<2>, mask: Option<&Tensor<3>>, batch: usize) -> Tensor<2> {
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<2>,
+        mask: Option<&Tensor<3>>,
+        batch: usize,
+    ) -> Tensor<2> {
         self.layers.iter().fold(x, |x, layer| {
             let normed = layer.layer_norm1.forward(x.clone());
             let x = x + layer.self_attn.forward(normed, mask, batch);

@@ -26,16 +26,16 @@ use crate::resnet::{
 /// Field names are the checkpoint's, so that a parameter's path is its key.
 #[derive(Module, Debug)]
 pub struct UNet2DModel {
-    pub conv_in: Conv3x3,
+    pub(crate) conv_in: Conv3x3,
     /// Only Fourier time embeddings have weights.
-    pub time_proj: Option<GaussianFourierProjection>,
-    pub time_embedding: TimestepEmbedding,
-    pub class_embedding: Option<Embedding>,
-    pub down_blocks: Vec<DownBlock2D>,
-    pub mid_block: Option<MidBlock2D>,
-    pub up_blocks: Vec<UpBlock2D>,
-    pub conv_norm_out: GroupNorm,
-    pub conv_out: Conv3x3,
+    pub(crate) time_proj: Option<GaussianFourierProjection>,
+    pub(crate) time_embedding: TimestepEmbedding,
+    pub(crate) class_embedding: Option<Embedding>,
+    pub(crate) down_blocks: Vec<DownBlock2D>,
+    pub(crate) mid_block: Option<MidBlock2D>,
+    pub(crate) up_blocks: Vec<UpBlock2D>,
+    pub(crate) conv_norm_out: GroupNorm,
+    pub(crate) conv_out: Conv3x3,
     center_input_sample: bool,
     sinusoid_dim: usize,
     flip_sin_to_cos: bool,

@@ -14,15 +14,15 @@ use crate::situation::{self, Situation};
 
 /// The shapes by name. Input size and channels are those of the data.
 pub const NAMED: [(&str, &str); 4] = [
-    ("small", include_str!("../../../presets/arch/small.json")),
-    ("mnist", include_str!("../../../presets/arch/mnist.json")),
+    ("small", include_str!("../presets/arch/small.json")),
+    ("mnist", include_str!("../presets/arch/mnist.json")),
     (
         "ddpm-cifar10-32",
-        include_str!("../../../presets/arch/ddpm-cifar10-32.json"),
+        include_str!("../presets/arch/ddpm-cifar10-32.json"),
     ),
     (
         "ddpm-celebahq-256",
-        include_str!("../../../presets/arch/ddpm-celebahq-256.json"),
+        include_str!("../presets/arch/ddpm-celebahq-256.json"),
     ),
 ];
 

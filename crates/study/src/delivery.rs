@@ -20,6 +20,7 @@ pub struct Delivery<'a> {
     pub base: Base<'a>,
     /// Where the new folder will be.
     pub out: &'a Path,
+    /// Where it is computed.
     pub device: &'a Device,
 }
 

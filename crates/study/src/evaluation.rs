@@ -39,18 +39,26 @@ use crate::{machine, progress};
 /// What is measured, and how. Everything here decides the numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Protocol {
+    /// What is measured.
     pub metrics: Vec<&'static dyn Metric>,
+    /// Samples of each model, or of each prompt.
     pub samples: usize,
     /// `None`: the model's own.
     pub scheduler: Option<SamplerName>,
+    /// Denoising steps of a sample.
     pub sampling_steps: usize,
     /// `None`: of each forgotten image, half the distance to its nearest retained image that is no copy.
     pub threshold: Option<f64>,
+    /// Inception's weights, a file of PyTorch.
     pub inception: Option<PathBuf>,
+    /// SSCD's network as ONNX.
     pub sscd: Option<PathBuf>,
+    /// A folder of CLIP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip: Option<PathBuf>,
+    /// Images like those of the training that the model never saw.
     pub controls: Option<PathBuf>,
+    /// Which split of the controls, where they have several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub controls_split: Option<String>,
     /// Of text-to-image models.
@@ -64,13 +72,16 @@ pub struct Protocol {
 /// A metric without a number, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Missing {
+    /// The metric.
     pub metric: &'static dyn Metric,
+    /// Why it has no number.
     pub reason: String,
 }
 
 /// What was found about one model.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Evaluation {
+    /// What the metrics found.
     pub scores: Vec<Score>,
     /// What was not tried: it needs a file or an option, or another kind of model or data.
     pub skipped: Vec<Missing>,

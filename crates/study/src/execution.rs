@@ -31,8 +31,11 @@ use crate::task::Task;
 
 /// A run whose data is read and whose folder has begun.
 pub struct Unlearning<'a> {
+    /// The run.
     pub about: &'a evidence::Run<'a>,
+    /// Its output folder.
     pub folder: &'a RunFolder,
+    /// Where it is computed.
     pub device: &'a Device,
 }
 
@@ -63,7 +66,9 @@ impl Look for Delivering<'_, '_> {
 
 /// What a run came to.
 pub struct Summary {
+    /// For people.
     pub text: String,
+    /// For programs.
     pub json: Value,
     /// What the run took, in all its parts.
     pub seconds: f64,
@@ -196,7 +201,9 @@ impl Unlearning<'_> {
 
 /// What a run leaves behind beside its model.
 pub struct Outcome {
+    /// What the last step did, if this run took it.
     pub last: Option<StepReport>,
+    /// The report, if one was made.
     pub report: Option<Report>,
 }
 
@@ -211,6 +218,7 @@ impl Outcome {
 }
 
 impl Summary {
+    /// What is said of a run.
     pub fn new(
         args: &Task,
         settings: &Recipe,

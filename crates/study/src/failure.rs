@@ -30,6 +30,7 @@ use crate::situation::{self, Situation};
 pub struct Failure {
     /// 1: it failed. 2: the input or the usage is wrong. 3: the image is still found, which it was to say. 130, 143: interrupted.
     pub code: u8,
+    /// A sentence for people, with what to do.
     pub message: String,
     /// A training came to nothing by its own settings: one with others may not.
     pub diverged: bool,
@@ -62,6 +63,7 @@ impl Failure {
         }
     }
 
+    /// Whether something failed, rather than was refused or interrupted.
     pub fn is_failed(&self) -> bool {
         self.code == 1
     }

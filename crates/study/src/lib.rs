@@ -1,24 +1,25 @@
-//! A run from a model folder to a model folder: unlearn, write, open again, measure, and keep the record.
-//!
-//! [`unlearn`](unlearn::unlearn) makes a model forget; [`evaluation`] measures models, [`evidence`] is what a person reads.
-//! What is said on the way goes to a [front end](progress::Front).
+#![doc = include_str!("../README.md")]
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)
+)]
 
-pub mod arch;
+mod arch;
 pub mod bench;
-pub mod captions;
+mod captions;
 pub mod choice;
-pub mod delivery;
+mod delivery;
 pub mod demo;
-pub mod encoded;
+mod encoded;
 pub mod evaluate;
 pub mod evaluation;
-pub mod event_log;
+mod event_log;
 pub mod evidence;
-pub mod execution;
+mod execution;
 pub mod experiment;
 pub mod failure;
 pub mod field;
-pub mod folders;
+mod folders;
 pub mod inspect;
 pub mod interrupt;
 pub mod machine;
@@ -28,14 +29,14 @@ pub mod model;
 pub mod names;
 pub mod neighbors;
 pub mod observer;
-pub mod opened;
+mod opened;
 pub mod progress;
-pub mod publish;
-pub mod reopened;
-pub mod run;
+mod publish;
+mod reopened;
+mod run;
 pub mod sample;
-pub mod samples;
-pub mod session;
+mod samples;
+mod session;
 pub mod settings;
 pub mod situation;
 pub mod source;
@@ -44,6 +45,6 @@ pub mod task;
 pub mod tensorboard;
 pub mod tensors;
 pub mod train;
-pub mod training_view;
+mod training_view;
 pub mod unlearn;
 pub mod verify;

@@ -9,6 +9,7 @@ use crate::evaluation::Protocol;
 /// How models are to be measured. `None`: as the preset or the model says.
 #[derive(Debug, Clone, Default)]
 pub struct Measuring {
+    /// What is measured.
     pub metrics: Option<Vec<&'static dyn Metric>>,
     /// Samples of each model, of each prompt.
     pub samples: Option<usize>,

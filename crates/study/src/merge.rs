@@ -92,6 +92,7 @@ pub fn merge(asked: &Merge) -> Result<(), Failure> {
     interrupt::finish_first("once the model is in its place");
     let placed = place(asked, existing, &config, &files, (&aside, leftover));
     if placed.is_err() {
+        #[expect(clippy::disallowed_methods, reason = "this run made it")]
         let _ = fs::remove_dir_all(&aside);
     }
     placed?;
@@ -181,6 +182,10 @@ fn adapter_file(asked: &Merge) -> Result<PathBuf, Failure> {
 }
 
 /// Puts the merged folder into the output folder.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the staged folder is looked for after a kill"
+)]
 fn place(
     asked: &Merge,
     existing: Existing,

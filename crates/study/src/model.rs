@@ -146,6 +146,9 @@ pub(crate) fn check_images(model: &Model) -> Result<(), Failure> {
 }
 
 /// Checks that a network (its configuration read from `path`) predicts what it takes, at every timestep.
+///
+/// # Errors
+/// It predicts something else.
 pub fn check_denoises(config: &PixelConfig, path: &Path) -> Result<(), Failure> {
     if config.in_channels != config.out_channels {
         return Err(Failure::input(format!(
@@ -165,6 +168,9 @@ pub fn check_denoises(config: &PixelConfig, path: &Path) -> Result<(), Failure> 
 }
 
 /// Checks that each of `rows` has a label that a network with classes knows.
+///
+/// # Errors
+/// An image without a label, or with one that the network does not have.
 pub fn check_labels(data: &Dataset, rows: &[usize], config: &PixelConfig) -> Result<(), Failure> {
     match config.condition().classes() {
         Some(classes) => Ok(data.check_labels(rows, classes)?),
@@ -173,6 +179,9 @@ pub fn check_labels(data: &Dataset, rows: &[usize], config: &PixelConfig) -> Res
 }
 
 /// The rows that any of the selections means.
+///
+/// # Errors
+/// A selection that cannot be read, or that means no row.
 pub fn select(texts: &[String], data: &Dataset) -> Result<Vec<usize>, Failure> {
     let selections = texts.iter().map(|text| Selection::parse(text));
     let resolved = Selection::resolve_all(&selections.collect::<Result<Vec<_>, _>>()?, data)?;
@@ -229,11 +238,17 @@ pub fn to_bytes(values: &[f32], what: &'static str) -> Result<Vec<u8>, Failure> 
 }
 
 /// Writes a file, naming it where that fails.
+///
+/// # Errors
+/// A file that cannot be written.
 pub fn write(path: &Path, content: &[u8]) -> Result<(), Failure> {
     write_for(path, path, content)
 }
 
 /// Writes a file that moves to `place` with the folder around it, which is what is said of it.
+///
+/// # Errors
+/// A file that cannot be written.
 pub fn write_for(path: &Path, place: &Path, content: &[u8]) -> Result<(), Failure> {
     if let Some(parent) = path.parent()
         && parent != Path::new("")

@@ -9,6 +9,7 @@ use crate::choice::Choice;
 /// What of a denoiser is trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrainedPart {
+    /// Every parameter.
     All,
     /// Low-rank adapters of the attention layers.
     Lora,
@@ -35,8 +36,11 @@ impl Choice for TrainedPart {
 /// Element types of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DtypeName {
+    /// 32-bit floating point.
     F32,
+    /// 16-bit floating point.
     F16,
+    /// bfloat16.
     Bf16,
 }
 
@@ -78,8 +82,11 @@ impl Choice for Method {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SamplerName {
+    /// Ancestral sampling.
     Ddpm,
+    /// Deterministic sampling.
     Ddim,
+    /// Pseudo numerical methods.
     Pndm,
 }
 

@@ -21,6 +21,7 @@ pub const SHOWN: usize = 20;
 /// Which images, and how many neighbors of each.
 #[derive(Debug, Clone)]
 pub struct Search {
+    /// The images.
     pub data: DataSource,
     /// Selections.
     pub forget: Vec<String>,
@@ -34,7 +35,9 @@ pub struct Search {
 
 /// What was found.
 pub struct Found {
+    /// The images.
     pub data: Dataset,
+    /// The split and the neighbors.
     pub prepared: Prepared,
 }
 

@@ -86,6 +86,10 @@ pub fn publish(
         if folders.insert(folder.to_path_buf()) {
             fs::create_dir_all(out.join(folder)).map_err(io_error)?;
         }
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the folders are synced when all files are there"
+        )]
         fs::rename(staged.join(file), out.join(file)).map_err(io_error)?;
         written::remove_empty(staged, file);
     }

@@ -21,7 +21,9 @@ use crate::situation::{self, Situation};
 
 /// A network that was read from a folder, in f32 and without autodiff.
 pub struct Reopened {
+    /// The network.
     pub network: Network,
+    /// How its weights differ from the base's.
     pub weights: WeightFacts,
 }
 
@@ -30,12 +32,14 @@ pub struct Reopened {
 pub struct WeightFacts {
     /// Element types of the written weights, such as `BF16`; of an adapter, its own.
     pub dtype: String,
+    /// All of them.
     pub count: u64,
     /// Those that are not the base's.
     pub changed: u64,
     /// Those that training moved, and those of them that rounded back; not known of a folder alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moved: Option<u64>,
+    /// Those that training moved and that rounded back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rounded_back: Option<u64>,
     /// The base's are as they were, and an adapter that lies beside them changes these.
@@ -138,6 +142,7 @@ impl WeightFacts {
     }
 }
 
+/// A share for people: never all or nothing where it is not.
 pub fn percent(part: u64, of: u64) -> String {
     let share = 100.0 * part as f64 / (of as f64).max(1.0);
     // Never all or nothing where it is not.

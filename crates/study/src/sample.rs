@@ -29,7 +29,9 @@ pub struct Sample {
     pub count: usize,
     /// Denoising steps.
     pub steps: Option<usize>,
+    /// The sampler; `None`: the model's own.
     pub scheduler: Option<SamplerName>,
+    /// Decides all random numbers.
     pub seed: u64,
     /// Images computed together.
     pub batch_size: Option<usize>,

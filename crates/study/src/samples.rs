@@ -22,12 +22,17 @@ use crate::{progress, space};
 
 /// What to draw from a model.
 pub struct Samples<'a> {
+    /// How many.
     pub count: usize,
+    /// Denoising steps.
     pub steps: usize,
     /// `None`: the model's own.
     pub scheduler: Option<SchedulerKind>,
+    /// Decides all random numbers.
     pub seed: u64,
+    /// Images computed together.
     pub batch_size: usize,
+    /// What they show.
     pub of: Of<'a>,
 }
 
@@ -41,6 +46,7 @@ pub enum Of<'a> {
 
 /// What a text-to-image model is asked for.
 pub struct Prompt<'a> {
+    /// The prompt.
     pub prompt: &'a str,
     /// What is avoided, often the empty text.
     pub negative: &'a str,

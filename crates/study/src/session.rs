@@ -35,12 +35,15 @@ impl Look for Unobserved {
     }
 }
 
+/// The steps of a run from where it is to its end.
 pub struct Session<'a> {
+    /// The run's folder.
     pub run: &'a RunFolder,
     /// What the progress bar says.
     pub title: &'a str,
     /// Steps of the whole run.
     pub steps: usize,
+    /// Steps between checkpoints; `None`: only what a signal or the end makes.
     pub checkpoint_every: Option<usize>,
 }
 

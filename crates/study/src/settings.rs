@@ -24,12 +24,20 @@ type File = Layer<ExperimentFile>;
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct ExperimentFile {
+    /// Selections, one run each; where there are none, `--forget` must be given.
     forget: Option<Vec<String>>,
+    /// One run of each method for each of them.
     seeds: Option<Vec<u64>>,
+    /// What is measured.
     metrics: Option<Vec<&'static dyn Metric>>,
+    /// Samples of each model.
     samples: Option<usize>,
+    /// The sampler; without it the model's own.
     scheduler: Option<SamplerName>,
+    /// Denoising steps of a sample.
     sampling_steps: Option<usize>,
+    /// A picture nearer to a forgotten image than this counts as it: Euclidean, pixels in [0, 1]. Without it, half of that image's
+    /// distance to its nearest retained image that is no copy.
     threshold: Option<f64>,
 }
 
@@ -52,7 +60,9 @@ impl Overlay for ExperimentFile {
 pub struct Experiment {
     /// One run each; empty where rows depend on how the data set was unpacked.
     pub forget: Vec<String>,
+    /// One run of each method for each of them.
     pub seeds: Vec<u64>,
+    /// What is measured.
     pub protocol: Protocol,
 }
 
@@ -107,6 +117,9 @@ fn read(path: &Path) -> Result<File, Failure> {
 }
 
 /// Reads a settings file, and everything that can be made of it.
+///
+/// # Errors
+/// The first thing that is wrong, with the file's name.
 pub fn check_file(path: &Path) -> Result<(), Failure> {
     let preset = preset_names().next().expect("there are presets");
     let file = layers(preset, "", Some(path))?;

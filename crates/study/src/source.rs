@@ -12,6 +12,7 @@ use crate::field::Field;
 pub struct DataSource {
     /// Where it is; of a source of one's own, what records and messages call it.
     pub path: PathBuf,
+    /// How it is read.
     pub reading: Reading,
     /// Images that no format of the path's would give.
     pub own: Option<Arc<dyn Source>>,
@@ -22,6 +23,7 @@ pub struct DataSource {
 pub struct Reading {
     /// Which split, where the data set has several.
     pub split: Option<String>,
+    /// What becomes of transparency.
     pub alpha: Alpha,
 }
 

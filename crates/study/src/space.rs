@@ -21,11 +21,15 @@ const UNSURE: f64 = 1.5;
 pub struct Work<'a> {
     /// Of the training.
     pub footprint: Footprint,
+    /// The images.
     pub data: &'a Dataset,
     /// Images in a micro-batch of one stream.
     pub batch_size: usize,
+    /// Micro-batches in a step.
     pub accumulate: usize,
+    /// Steps of the optimizer.
     pub steps: usize,
+    /// Steps between checkpoints; `None`: only what a signal or the end makes.
     pub checkpoint_every: Option<usize>,
     /// Bytes of the folder that will be written.
     pub model: u64,
@@ -34,7 +38,9 @@ pub struct Work<'a> {
 /// What it needs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Needs {
+    /// Bytes on disk.
     pub disk: f64,
+    /// Bytes in memory.
     pub memory: f64,
 }
 

@@ -14,6 +14,7 @@ use crate::source::DataSource;
 pub struct Task {
     /// A diffusers pipeline or UNet2DModel folder.
     pub model: PathBuf,
+    /// The images.
     pub data: DataSource,
     /// Selections. Empty where it was not given: data in the published layout says itself what was memorized.
     pub forget: Vec<String>,
@@ -27,11 +28,13 @@ pub struct Task {
     pub retain_prompt: Option<String>,
     /// A prompt for each image: a file, a folder of .txt files, or a Parquet column.
     pub captions: Option<String>,
+    /// What is trained: the network, or adapters of it.
     pub train: Option<TrainedPart>,
     /// Rank of the adapters that are trained.
     pub rank: Option<usize>,
     /// How to forget, where it is not to be as preset and `config` say.
     pub recipe: Layer,
+    /// A preset's name.
     pub preset: Option<String>,
     /// A TOML file whose values replace the preset's.
     pub config: Option<PathBuf>,

@@ -15,11 +15,22 @@ const VERSION: &[u8] = b"brain.Event:2";
 /// What can go wrong with an event file.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorboardError {
+    /// The system refused the file.
     #[error("{}: cannot write TensorBoard events: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own error.
+        source: io::Error,
+    },
     /// An image whose bytes are not a PNG file.
     #[error("TensorBoard image `{tag}` at step {step} is not a PNG file")]
-    NotPng { tag: String, step: u64 },
+    NotPng {
+        /// The image's name.
+        tag: String,
+        /// The step.
+        step: u64,
+    },
 }
 
 /// Writes `events.out.tfevents.*` in a run's folder, where TensorBoard finds it.

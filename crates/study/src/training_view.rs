@@ -38,7 +38,9 @@ const TOGETHER: usize = 16;
 /// When samples are drawn and how many, which the run's settings alone decide.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
+    /// Steps after which samples are drawn.
     pub at: Vec<usize>,
+    /// Samples of each model.
     pub samples: usize,
 }
 
@@ -69,11 +71,17 @@ impl Plan {
 
 /// Draws pictures into a run's folder.
 pub struct TrainingView<'a> {
+    /// The model's folder.
     pub folder: PathBuf,
+    /// How much is measured.
     pub plan: Plan,
+    /// The configuration.
     pub config: &'a PixelConfig,
+    /// The sampler; `None`: the model's own.
     pub scheduler: &'a SchedulerConfig,
+    /// Decides all random numbers.
     pub seed: u64,
+    /// Where it is computed.
     pub device: Device,
 }
 

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use crate::delivery::Delivery;
 use crate::encoded::{distances, encode};
 use crate::evidence::{self, Private, selected};
-use crate::execution::{Outcome, Summary, Unlearning, fits, planned, publish, report_split};
+pub use crate::execution::Summary;
+use crate::execution::{Outcome, Unlearning, fits, planned, publish, report_split};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
@@ -260,6 +261,9 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     unlearning.run(network, &delivery, observer).map(Some)
 }
 
+/// The split, and the neighbors of each forgotten row where they were looked for.
+type Searched = (Split, Option<Vec<Vec<Neighbor>>>);
+
 /// The split of the rows to forget, with the `nearest` retained images of each where so many are wanted. `dry`: what is
 /// found is not kept for the next run.
 fn search(
@@ -267,7 +271,7 @@ fn search(
     rows: &[usize],
     nearest: Option<usize>,
     dry: bool,
-) -> Result<(Split, Option<Vec<Vec<Neighbor>>>), Failure> {
+) -> Result<Searched, Failure> {
     let cache = machine::cache_folder().filter(|_| !dry);
     let searching = progress::activity("searching for neighbors and copies");
     let prepared = match nearest {

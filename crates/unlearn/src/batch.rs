@@ -28,6 +28,7 @@ impl Noised {
         self.shape[0]
     }
 
+    /// Whether there is no image.
     pub fn is_empty(&self) -> bool {
         self.shape[0] == 0
     }
@@ -49,10 +50,12 @@ impl Noised {
         Tensor::from_data(TensorData::new(values, self.shape), device)
     }
 
+    /// The clean images, as the network takes them: `[batch, height, width, channels]`.
     pub fn clean(&self, device: &Device) -> Tensor<4> {
         self.tensor(self.clean.clone(), device)
     }
 
+    /// The noise, of the same shape.
     pub fn noise(&self, device: &Device) -> Tensor<4> {
         self.tensor(self.noise.clone(), device)
     }
@@ -75,7 +78,9 @@ pub enum Candidates<'a> {
     Nearest(Vec<Arc<[f32]>>),
     /// All of these rows, for every image of `forget`.
     All {
+        /// Where they are read.
         data: &'a Dataset,
+        /// Which.
         rows: &'a [usize],
     },
     /// The same of images that are in memory: where they lie, because together they are as large as the data.
@@ -85,8 +90,11 @@ pub enum Candidates<'a> {
 /// One micro-batch. What an objective did not ask for is absent.
 #[derive(Debug, Clone, Default)]
 pub struct Batch<'a> {
+    /// Retained images.
     pub retain: Option<Noised>,
+    /// Forgotten images.
     pub forget: Option<Noised>,
+    /// What may take the place of each image of `forget`.
     pub neighbors: Option<Candidates<'a>>,
     /// From [0, 1), of `forget`'s shape.
     pub uniform: Option<Vec<f32>>,
@@ -97,9 +105,13 @@ pub struct Batch<'a> {
 /// Which parts of a [`Batch`] an objective reads.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Draws {
+    /// Retained images.
     pub retain: bool,
+    /// Forgotten images.
     pub forget: bool,
+    /// The images that may take a forgotten one's place.
     pub neighbors: bool,
+    /// Uniform random numbers.
     pub uniform: bool,
     /// The probability that a slot of the mixture holds the retained image.
     pub mixture: Option<f64>,

@@ -25,20 +25,34 @@ use retrack_checkpoint::hex::hex;
 /// Why a checkpoint could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
+    /// The system refused a file or a folder.
     #[error("{}: cannot {action} the checkpoint: {source}", path.display())]
     Io {
+        /// The checkpoint.
         path: PathBuf,
+        /// What was tried: "write" or "read".
         action: &'static str,
+        /// The system's own error.
         source: io::Error,
     },
+    /// The file is no checkpoint of such a run.
     #[error("{}: damaged checkpoint: {problem}", path.display())]
-    Damaged { path: PathBuf, problem: String },
+    Damaged {
+        /// The checkpoint.
+        path: PathBuf,
+        /// How.
+        problem: String,
+    },
+    /// A checkpoint without the state that resuming needs.
     #[error(
         "{}: an earlier version wrote this checkpoint, without what the retained images' loss was at first; finish the \
          run with that version, or start it anew in another folder",
         path.display()
     )]
-    Earlier { path: PathBuf },
+    Earlier {
+        /// The checkpoint.
+        path: PathBuf,
+    },
 }
 
 const KEPT: usize = 2;
@@ -87,6 +101,9 @@ pub fn is_name(name: &str) -> bool {
 }
 
 /// Removes the checkpoints of a folder, all or all but the newest, and what interrupted writes left there.
+///
+/// # Errors
+/// The system's.
 pub fn remove_all(folder: &Path, keep_newest: bool) -> io::Result<()> {
     let kept = list(folder).first().copied().filter(|_| keep_newest);
     for entry in fs::read_dir(folder)? {

@@ -59,6 +59,8 @@ const FORGET: Streams = Streams {
 };
 
 impl<'a> Feed<'a> {
+    /// Micro-batches of `images`: `retain` and `forget` are rows that are drawn in an order that `random` shuffles anew for each
+    /// pass; `process` says which times there are; `labels`: the network is told a class or a text.
     pub fn new(
         images: &'a dyn Images,
         retain: &'a [usize],
@@ -88,10 +90,12 @@ impl<'a> Feed<'a> {
         }
     }
 
+    /// Micro-batches in a step.
     pub fn accumulate(&self) -> usize {
         self.size.accumulate
     }
 
+    /// What all its random numbers come from.
     pub fn random(&self) -> &Random {
         &self.random
     }

@@ -8,6 +8,7 @@ use retrack_data::{DataError, Dataset};
 /// Where in a run's random numbers an image is drawn: images that are distributions differ from one draw to the next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Drawn {
+    /// What the number is for.
     pub stream: Stream,
     /// The image's number in the run.
     pub index: u64,

@@ -19,14 +19,22 @@ use retrack_data::{DataError, Dataset};
 /// Why images have no latents.
 #[derive(Debug, thiserror::Error)]
 pub enum LatentError {
+    /// An image that cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// An image that the autoencoder cannot encode.
     #[error("{name}: {source}")]
-    Vae { name: String, source: VaeError },
+    Vae {
+        /// The image.
+        name: String,
+        /// Why.
+        source: VaeError,
+    },
 }
 
 /// What makes latents of images.
 pub struct Encoder<'a> {
+    /// The model's.
     pub autoencoder: &'a dyn Autoencoder,
     /// The autoencoder's.
     pub device: &'a Device,

@@ -1,4 +1,9 @@
-//! Unlearning objectives, the recipe of a run, and the trainer.
+#![doc = include_str!("../README.md")]
+#![warn(unreachable_pub)]
+#![cfg_attr(
+    not(test),
+    warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)
+)]
 
 pub mod batch;
 pub mod checkpoint;

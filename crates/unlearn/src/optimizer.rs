@@ -10,8 +10,11 @@ use serde::{Deserialize, Serialize};
 /// Settings of AdamW (Loshchilov & Hutter 2019) as PyTorch defines it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct AdamWConfig {
+    /// How much of the first and second moment stays in a step.
     pub betas: [f64; 2],
+    /// Added to the root of the second moment.
     pub epsilon: f64,
+    /// Part of a weight that a step takes away, times the learning rate.
     pub weight_decay: f64,
     /// The gradient is scaled down to this norm where it is longer.
     pub max_grad_norm: f64,
@@ -39,6 +42,7 @@ pub struct AdamW {
 }
 
 impl AdamW {
+    /// An optimizer that has taken no step.
     pub fn new(config: AdamWConfig) -> Self {
         Self {
             config,
@@ -56,6 +60,7 @@ impl AdamW {
         }
     }
 
+    /// First and second moment of each trained parameter, flat, in the network's own order; empty before the first step.
     pub fn moments(&self) -> &[(Tensor<1>, Tensor<1>)] {
         &self.moments
     }
@@ -106,13 +111,18 @@ impl AdamW {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "schedule", rename_all = "snake_case")]
 pub enum LearningRate {
+    /// The same in every step.
     Constant {
+        /// The rate.
         rate: f64,
     },
     /// Linear from 0 over `warmup` steps, then half a cosine down to 0 at `steps`.
     Cosine {
+        /// The highest.
         rate: f64,
+        /// Steps until the highest.
         warmup: usize,
+        /// Steps of the run.
         steps: usize,
         /// Steps of the run that this one goes on from, whose rate had come to its end; 0: it goes on from none. From
         /// there the rate rises over `warmup` steps to where a cosine of `steps` steps is by then.
@@ -167,8 +177,11 @@ pub struct Ema {
 /// `max_decay`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EmaConfig {
+    /// Updates after which the average begins to be slower.
     pub inverse_gamma: f64,
+    /// How quickly it becomes slow.
     pub power: f64,
+    /// What stays of the average in an update, at most.
     pub max_decay: f64,
 }
 
@@ -183,6 +196,7 @@ impl Default for EmaConfig {
 }
 
 impl Ema {
+    /// An average that begins with the network as it is.
     pub fn new<M: Module>(config: EmaConfig, network: &M) -> Self {
         Self {
             config,
@@ -200,6 +214,7 @@ impl Ema {
         }
     }
 
+    /// The average of each trained parameter, flat, in the network's own order.
     pub fn averages(&self) -> &[Tensor<1>] {
         &self.averages
     }

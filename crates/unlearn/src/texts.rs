@@ -16,12 +16,14 @@ pub struct Prompts {
     pub retain: Option<String>,
     /// One for each row.
     pub captions: Option<Vec<String>>,
+    /// Of every image.
     pub all: Option<String>,
 }
 
 /// The texts of a run, each once, and which one each row has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Texts {
+    /// The distinct texts; their places are their numbers.
     pub known: Vec<String>,
     /// The number of each row's text.
     pub of_row: Vec<i64>,
@@ -31,7 +33,9 @@ pub struct Texts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("row {row} has no text")]
 pub struct NoText {
+    /// The image's row.
     pub row: usize,
+    /// Whether the image is to be forgotten.
     pub forgotten: bool,
 }
 

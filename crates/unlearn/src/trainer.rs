@@ -19,14 +19,20 @@ use retrack_data::DataError;
 /// Why a step did not happen. The network is as it was before.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
+    /// Images that cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// Images that do not fit the network.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// A loss or gradient that is not finite.
     #[error("the {what} is {value} at step {step}")]
     NotFinite {
+        /// What it is, as "loss".
         what: &'static str,
+        /// NaN or infinity.
         value: f64,
+        /// The step, counted from 1.
         step: usize,
     },
 }
@@ -35,11 +41,17 @@ pub enum TrainError {
 pub struct Trainer {
     /// `None` only while a step replaces it.
     network: Option<Network>,
+    /// The network's way to noise.
     pub process: Arc<dyn Process>,
+    /// Where the network is; with autodiff.
     pub device: Device,
+    /// What is minimized.
     pub objective: Box<dyn Objective>,
+    /// What turns gradients into steps.
     pub optimizer: AdamW,
+    /// How large the steps are.
     pub learning_rate: LearningRate,
+    /// The average of the weights over the run, where one is kept.
     pub ema: Option<Ema>,
     /// What the retained images' loss was at first, and lately.
     pub watch: CollapseWatch,
@@ -52,10 +64,13 @@ pub struct Trainer {
 pub struct StepReport {
     /// Counted from 1.
     pub step: usize,
+    /// Means over the step's images.
     pub losses: Losses,
     /// Before clipping.
     pub gradient_norm: f64,
+    /// Of this step.
     pub learning_rate: f64,
+    /// That the step took.
     pub seconds: f64,
     /// The loss of [`crate::watch::RetainedWatch`] after the step, where it was looked at.
     pub watched_retain: Option<f64>,
@@ -99,6 +114,7 @@ impl Trainer {
         }
     }
 
+    /// The network as it is after the last step.
     pub fn network(&self) -> &Network {
         self.network.as_ref().expect("no step is under way")
     }

@@ -1,3 +1,5 @@
+//! Why a model folder could not be read or written.
+
 use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,69 +11,134 @@ use super::tensor::TensorError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FolderError {
+    /// The system refused a file or a folder.
     #[error("{}: cannot {action}: {source}", path.display())]
     Io {
+        /// The file or folder.
         path: PathBuf,
+        /// What was tried, as "read" or "create".
         action: &'static str,
+        /// The system's own error.
         source: io::Error,
     },
+    /// Another element type was asked of weights whose form keeps it.
     #[error(
         "{}: weights in this form (.bin, or shards with an index) keep their element type",
         path.display()
     )]
-    FixedTypes { path: PathBuf },
+    FixedTypes {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// No space is left, or none that this user may take.
     #[error("{}: the disk is full: cannot {action}; free some space or choose another output folder", path.display())]
     DiskFull {
+        /// The file or folder.
         path: PathBuf,
+        /// What was tried, as "read" or "create".
         action: &'static str,
+        /// The system's own error.
         source: io::Error,
     },
+    /// There is no such folder.
     #[error(
         "{}: no such folder; give the local folder of a model (`hf download NAME --local-dir DIR` fetches one from the Hugging Face Hub)",
         path.display()
     )]
-    MissingFolder { path: PathBuf },
+    MissingFolder {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A file stands where a folder should.
     #[error("{}: not a folder; give the folder that holds model_index.json or config.json", path.display())]
-    NotAFolder { path: PathBuf },
+    NotAFolder {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A file that must be there is not.
     #[error("{}: no such file; {remedy}", path.display())]
-    MissingFile { path: PathBuf, remedy: String },
+    MissingFile {
+        /// The file or folder.
+        path: PathBuf,
+        /// What to do about it.
+        remedy: String,
+    },
+    /// A pipe, a device or a folder stands where a file should.
     #[error("{}: not a regular file", path.display())]
-    NotRegular { path: PathBuf },
+    NotRegular {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A link leads out of the model folder.
     #[error(
         "{}: a link to {}, which is outside the model folder; put a copy of the file in its place",
         path.display(),
         target.display()
     )]
-    LinkOutside { path: PathBuf, target: PathBuf },
+    LinkOutside {
+        /// The file or folder.
+        path: PathBuf,
+        /// Where it leads.
+        target: PathBuf,
+    },
+    /// Git LFS left its pointer in place of the content.
     #[error(
         "{}: only a Git-LFS pointer, the content was never fetched; run `git lfs pull` in the model's repository",
         path.display()
     )]
-    LfsPointer { path: PathBuf },
+    LfsPointer {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The file has no content.
     #[error("{}: the file is empty; download it again", path.display())]
-    Empty { path: PathBuf },
+    Empty {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A web page was saved under the file's name.
     #[error("{}: a web page (HTML), not a model file; download the file itself, not the page that shows it", path.display())]
-    Html { path: PathBuf },
+    Html {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The file is no JSON.
     #[error("{}: not valid JSON: {source}", path.display())]
     Json {
+        /// The file or folder.
         path: PathBuf,
+        /// Where it stops being JSON.
         source: serde_json::Error,
     },
     /// The file's content breaks its format.
     #[error("{}: {problem}", path.display())]
-    Malformed { path: PathBuf, problem: String },
+    Malformed {
+        /// The file or folder.
+        path: PathBuf,
+        /// How.
+        problem: String,
+    },
+    /// The folder names a class that is not built here.
     #[error("{}: {found} is not supported; supported here: {}", path.display(), supported.join(", "))]
     UnsupportedClass {
+        /// The file or folder.
         path: PathBuf,
+        /// What it names.
         found: String,
+        /// The classes that are built.
         supported: &'static [&'static str],
     },
+    /// No weights of a known name lie there.
     #[error("{}: no weights; expected one of {expected}{}", path.display(), found_instead(found))]
     NoWeights {
+        /// The file or folder.
         path: PathBuf,
+        /// The names that were looked for.
         expected: &'static str,
+        /// Files of other names that look like weights.
         found: Vec<String>,
     },
+    /// All weights are of a variant, such as `fp16`.
     #[error(
         "{}: only weights of a variant are here ({}); rename {} (or download the main variant) to use them",
         path.display(),
@@ -79,72 +146,138 @@ pub enum FolderError {
         renames.iter().map(|(from, to)| format!("{from} to {to}")).collect::<Vec<_>>().join(", ")
     )]
     OnlyVariant {
+        /// The file or folder.
         path: PathBuf,
+        /// The files of variants.
         found: Vec<String>,
         /// Present and new name, first of a file in the folder, then of one in each other part that has a variant only.
         renames: Vec<(String, String)>,
     },
+    /// The shards are there, and the index that says what lies in which is not.
     #[error(
         "{}: shards of weights ({}) without their index ({index}); download it too",
         path.display(),
         found.join(", ")
     )]
     NoIndex {
+        /// The file or folder.
         path: PathBuf,
+        /// The shards.
         found: Vec<String>,
+        /// The index's name.
         index: String,
     },
+    /// A tensor's values or shape are wrong.
     #[error("{}: tensor {}: {source}", path.display(), shown(name))]
     Tensor {
+        /// The file or folder.
         path: PathBuf,
+        /// The tensor's name.
         name: String,
+        /// What is wrong.
         source: TensorError,
     },
     /// NaN or infinity in weights: every tensor that holds one.
     #[error("{}: NaN or infinity in {}; such weights cannot be used", path.display(), shown_list(names))]
-    NonFinite { path: PathBuf, names: Vec<String> },
+    NonFinite {
+        /// The file or folder.
+        path: PathBuf,
+        /// Their names.
+        names: Vec<String>,
+    },
     /// The pickle in a `.bin` names something that does not build a tensor.
     #[error(
         "{}: the pickle asks for {}, which is not needed to build tensors; refused, the file may be malicious",
         path.display(),
         shown(global)
     )]
-    ForbiddenGlobal { path: PathBuf, global: String },
+    ForbiddenGlobal {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it names: module and name.
+        global: String,
+    },
+    /// The form of `torch.save` before PyTorch 1.6.
     #[error(
         "{}: written by torch.save before PyTorch 1.6 (not a zip file), which is not read; in Python, load it with torch.load(FILE, weights_only=True) and save it again with torch.save",
         path.display()
     )]
-    LegacyTorch { path: PathBuf },
+    LegacyTorch {
+        /// The file or folder.
+        path: PathBuf,
+    },
     /// An index and its shards disagree; all disagreements.
     #[error("{}: the index does not fit the files{}", path.display(), bullets(problems))]
     Index {
+        /// The file or folder.
         path: PathBuf,
+        /// A sentence each.
         problems: Vec<String>,
     },
+    /// The weights belong to another folder than the one that is written.
     #[error("{}: the weights to be written were read from {}", path.display(), weights.display())]
-    ForeignWeights { path: PathBuf, weights: PathBuf },
+    ForeignWeights {
+        /// The file or folder.
+        path: PathBuf,
+        /// The folder of the weights.
+        weights: PathBuf,
+    },
+    /// A weight file changed between two looks at it.
     #[error("{}: changed while in use: tensor {} is not what it was", path.display(), shown(name))]
-    ChangedSince { path: PathBuf, name: String },
+    ChangedSince {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor's name.
+        name: String,
+    },
+    /// The output path goes up from a folder that does not exist.
     #[error("{}: the path goes up from a folder that does not exist", path.display())]
-    OutputPath { path: PathBuf },
+    OutputPath {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The output folder is the model folder.
     #[error("{}: the output folder is the model folder itself; choose another", path.display())]
-    OutputIsInput { path: PathBuf },
+    OutputIsInput {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The output folder lies inside the model folder.
     #[error(
         "{}: the output folder lies inside the model folder {}; choose one elsewhere",
         path.display(),
         input.display()
     )]
-    OutputInsideInput { path: PathBuf, input: PathBuf },
+    OutputInsideInput {
+        /// The file or folder.
+        path: PathBuf,
+        /// The model folder.
+        input: PathBuf,
+    },
+    /// The model folder lies inside the output folder.
     #[error(
         "{}: the output folder contains the model folder {}; choose another",
         path.display(),
         input.display()
     )]
-    OutputContainsInput { path: PathBuf, input: PathBuf },
+    OutputContainsInput {
+        /// The file or folder.
+        path: PathBuf,
+        /// The model folder.
+        input: PathBuf,
+    },
+    /// The output path is no folder.
     #[error("{}: the output exists and is not a folder; choose another", path.display())]
-    OutputNotAFolder { path: PathBuf },
+    OutputNotAFolder {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The output folder holds something.
     #[error("{}: the output folder exists and is not empty; choose another", path.display())]
-    OutputNotEmpty { path: PathBuf },
+    OutputNotEmpty {
+        /// The file or folder.
+        path: PathBuf,
+    },
 }
 
 impl FolderError {

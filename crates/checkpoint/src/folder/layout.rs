@@ -99,7 +99,7 @@ impl Names {
     }
 
     /// The one safetensors file.
-    pub fn single(&self) -> &'static str {
+    pub(super) fn single(&self) -> &'static str {
         let single = |name: &&str| name.ends_with(".safetensors");
         let found = self.files.into_iter().find(single);
         found.expect("written above")
@@ -119,10 +119,13 @@ pub(super) struct Layout {
 
 /// A tensor, where it is from, and its name there.
 pub(super) struct Loaded {
+    /// The file, relative to the root.
     pub file: PathBuf,
+    /// The name in the file.
     pub name: String,
     /// The name that the network uses today.
     pub current: String,
+    /// Its values.
     pub tensor: StoredTensor,
 }
 
@@ -133,7 +136,7 @@ struct Index {
 
 impl Layout {
     /// Looks for weights in `unet` (relative to the model folder).
-    pub fn find(source: &Source, unet: &Path, names: &Names) -> Result<Self, FolderError> {
+    pub(super) fn find(source: &Source, unet: &Path, names: &Names) -> Result<Self, FolderError> {
         for name in names.files {
             let relative = unet.join(name);
             if source.has(&relative) {
@@ -188,13 +191,13 @@ impl Layout {
     }
 
     /// The weight files and the index.
-    pub fn all_files(&self) -> impl Iterator<Item = &Path> {
+    pub(super) fn all_files(&self) -> impl Iterator<Item = &Path> {
         let index = self.index.as_ref().map(|(index, _)| index.as_path());
         self.files.iter().map(PathBuf::as_path).chain(index)
     }
 
     /// Finds every tensor, file by file, looks at all values once, and compares shards with their index.
-    pub fn read(&self, source: &Source) -> Result<Vec<Loaded>, FolderError> {
+    pub(super) fn read(&self, source: &Source) -> Result<Vec<Loaded>, FolderError> {
         let mut loaded = Vec::new();
         for file in &self.files {
             let tensors: Vec<(String, StoredTensor)> = if is_torch(file) {
@@ -240,7 +243,7 @@ impl Layout {
     }
 
     /// The names of all tensors as the files have them.
-    pub fn names(&self, source: &Source) -> Result<Vec<String>, FolderError> {
+    pub(super) fn names(&self, source: &Source) -> Result<Vec<String>, FolderError> {
         let mut names = Vec::new();
         for file in &self.files {
             if is_torch(file) {
@@ -255,13 +258,13 @@ impl Layout {
 
     /// Whether tensors can be written in another element type: a `.bin` says it in its program, and an index counts
     /// bytes.
-    pub fn can_convert(&self) -> bool {
+    pub(super) fn can_convert(&self) -> bool {
         self.index.is_none() && !self.files.iter().any(|file| is_torch(file))
     }
 
     /// Writes `file`, one of `self.files`, to `out` with the values of `tensor`, found by the names in the file, in the
     /// types that `dtype` gives for those of the file.
-    pub fn rewrite<'a>(
+    pub(super) fn rewrite<'a>(
         source: &Source,
         file: &Path,
         out: &Path,

@@ -67,7 +67,10 @@ const SCHEDULER_CONFIG: &str = "scheduler_config.json";
 pub enum Kind {
     /// `model_index.json` with a network and a scheduler, in `unet/` and `scheduler/` or, as in old repositories,
     /// beside it.
-    Pipeline { class_name: String },
+    Pipeline {
+        /// The pipeline's class.
+        class_name: String,
+    },
     /// The network alone: `config.json` with its weights.
     Bare,
 }
@@ -104,9 +107,11 @@ const fn names<const N: usize>(classes: &'static [(&'static str, Class)]) -> [&'
 /// A model folder whose configuration was read and whose weight files were found; the weights were not read yet.
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
+    /// Pipeline or network alone.
     pub kind: Kind,
     /// The network's `_class_name`.
     pub class_name: String,
+    /// Which network it is.
     pub class: Class,
     /// The network's `config.json`: a JSON object.
     pub config: Value,
@@ -146,6 +151,9 @@ impl Written {
 impl ModelFolder {
     /// Reads the configuration of a pipeline folder or a bare UNet folder and finds the weights that diffusers would
     /// load without `variant`.
+    ///
+    /// # Errors
+    /// What is missing, damaged, outside of the folder or not supported.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FolderError> {
         let source = Source::new(path.as_ref())?;
         let index = if source.has(Path::new(MODEL_INDEX)) {
@@ -258,6 +266,9 @@ impl ModelFolder {
     }
 
     /// Finds every tensor and looks at its values once; those of safetensors files stay where they are. Refuses damaged files, NaN and infinity, and shards that differ from their index.
+    ///
+    /// # Errors
+    /// The file, and the tensor if it is one of them.
     pub fn weights(&self) -> Result<Weights, FolderError> {
         Weights::new(&self.source, self.layout.read(&self.source)?)
     }
@@ -274,6 +285,10 @@ impl ModelFolder {
     /// not find the weights; a `.bin` then becomes a safetensors file.
     ///
     /// `out` must be absent or empty. It appears complete or not at all.
+    ///
+    /// # Errors
+    /// An `out` that is neither absent nor empty or that overlaps this folder, weights of another folder, values that the element
+    /// type cannot hold, files that cannot be read or written. Nothing is left at `out` then.
     pub fn write_with(&self, out: &Path, weights: &Weights) -> Result<Written, FolderError> {
         if weights.root() != self.root() {
             return Err(FolderError::ForeignWeights {
@@ -286,6 +301,9 @@ impl ModelFolder {
 
     /// The same without the file `name` beside `model_index.json`, where there is one: an adapter that the weights now
     /// hold, and that would be added a second time.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::write_with`].
     pub fn write_without(
         &self,
         out: &Path,
@@ -297,6 +315,9 @@ impl ModelFolder {
 
     /// Writes this folder to `out` byte for byte, with one more safetensors file beside `model_index.json` (or
     /// `config.json`), in place of one of that name. See [`ModelFolder::write_with`] for `out`.
+    ///
+    /// # Errors
+    /// As [`ModelFolder::write_with`].
     pub fn write_beside(
         &self,
         out: &Path,
@@ -380,6 +401,10 @@ impl ModelFolder {
     ///
     /// `pipeline` is the pipeline's class (`DDPMPipeline`); both configurations name their own (`_class_name`).
     /// `tensors` have their present names. See [`ModelFolder::write_with`] for `out`.
+    ///
+    /// # Errors
+    /// A network that is not known here, a configuration without `_class_name`; those of `out`, as
+    /// [`ModelFolder::write_with`].
     pub fn create<'a>(
         out: &Path,
         pipeline: &str,
@@ -415,6 +440,9 @@ impl ModelFolder {
 
     /// Bytes that [`ModelFolder::write_with`] would write, after looking at every file that it would copy: what it
     /// would stumble over is found before the work and not after it.
+    ///
+    /// # Errors
+    /// A file that cannot be copied.
     pub fn check_copy(&self) -> Result<u64, FolderError> {
         let files = self.copied_files(true)?;
         let lengths = files.iter().map(|file| Ok(self.source.open(file)?.len));

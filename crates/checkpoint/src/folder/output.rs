@@ -25,7 +25,7 @@ pub(super) struct Staging {
 impl Staging {
     /// Checks `out` and makes the temporary folder. `out` may be absent or empty. It must not be, contain or lie in
     /// `input`.
-    pub fn begin(out: &Path, input: Option<&Source>) -> Result<Self, FolderError> {
+    pub(super) fn begin(out: &Path, input: Option<&Source>) -> Result<Self, FolderError> {
         let target = resolve(out)?;
         if let Some(input) = input {
             let path = out.to_path_buf();
@@ -69,7 +69,7 @@ impl Staging {
     }
 
     /// Where to write a file that will be `relative` to the output folder.
-    pub fn path(&self, relative: &Path) -> PathBuf {
+    pub(super) fn path(&self, relative: &Path) -> PathBuf {
         let base = self
             .temporary
             .as_ref()
@@ -77,32 +77,32 @@ impl Staging {
         base.join(relative)
     }
 
-    pub fn create_folder(&self, relative: &Path) -> Result<(), FolderError> {
+    pub(super) fn create_folder(&self, relative: &Path) -> Result<(), FolderError> {
         let path = self.path(relative);
         fs::create_dir_all(&path).map_err(FolderError::io(&path, "create the folder"))
     }
 
     /// Writes a small file.
-    pub fn write(&self, relative: &Path, content: &[u8]) -> Result<(), FolderError> {
+    pub(super) fn write(&self, relative: &Path, content: &[u8]) -> Result<(), FolderError> {
         let path = self.path(relative);
-        let mut file = File::create_new(&path).map_err(FolderError::io(&path, "create"))?;
+        let mut file = new_file(&path)?;
         std::io::Write::write_all(&mut file, content)
             .and_then(|()| file.sync_all())
             .map_err(FolderError::io(&path, "write"))
     }
 
     /// Copies a file of `source` byte for byte. Permissions are those of a new file: a cache's may forbid writing.
-    pub fn copy(&self, source: &Source, relative: &Path) -> Result<(), FolderError> {
+    pub(super) fn copy(&self, source: &Source, relative: &Path) -> Result<(), FolderError> {
         let mut from = source.open(relative)?;
         let path = self.path(relative);
-        let mut to = File::create_new(&path).map_err(FolderError::io(&path, "create"))?;
+        let mut to = new_file(&path)?;
         std::io::copy(&mut from.file, &mut to)
             .and_then(|_| to.sync_all())
             .map_err(FolderError::io(&path, "write"))
     }
 
     /// Puts the folder in its place.
-    pub fn finish(mut self) -> Result<(), FolderError> {
+    pub(super) fn finish(mut self) -> Result<(), FolderError> {
         let Some((temporary, leftover)) = self.temporary.take() else {
             return Ok(());
         };
@@ -117,11 +117,21 @@ impl Staging {
         let cannot = || FolderError::io(&self.out, "put the finished folder in its place");
         #[cfg(windows)]
         let _ = fs::remove_dir(&self.target);
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the folder around it is synced below"
+        )]
         fs::rename(temporary.path(), &self.target).map_err(cannot())?;
         let _renamed = temporary.keep();
         sync_parent(&self.target);
         Ok(())
     }
+}
+
+/// A file of a folder that gets its name when it is whole.
+#[expect(clippy::disallowed_methods, reason = "nobody sees the folder yet")]
+pub(super) fn new_file(path: &Path) -> Result<File, FolderError> {
+    File::create_new(path).map_err(FolderError::io(path, "create"))
 }
 
 impl Drop for Staging {

@@ -15,7 +15,9 @@ use super::wrapping::wrapping;
 /// Who wrote a part: they name weight files differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
+    /// `diffusion_pytorch_model.*`
     Diffusers,
+    /// `model.*` and `pytorch_model.*`
     Transformers,
 }
 
@@ -63,6 +65,7 @@ impl Part {
         self.source.path(&self.folder.join(file))
     }
 
+    /// Whether the part has a file of this name.
     pub fn has(&self, file: &str) -> bool {
         self.source.has(&self.folder.join(file))
     }

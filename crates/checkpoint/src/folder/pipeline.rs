@@ -49,7 +49,7 @@ pub(super) struct Pipeline {
 }
 
 impl Pipeline {
-    pub fn read(source: &Source) -> Result<Self, FolderError> {
+    pub(super) fn read(source: &Source) -> Result<Self, FolderError> {
         let file = Path::new(MODEL_INDEX);
         let path = source.path(file);
         let index = source.read_config(file)?;
@@ -80,7 +80,7 @@ impl Pipeline {
     }
 
     /// Refuses a pipeline of another kind, and one with a part that is not understood. `path`: the index's.
-    pub fn check(&self, class: Class, path: &Path) -> Result<(), FolderError> {
+    pub(super) fn check(&self, class: Class, path: &Path) -> Result<(), FolderError> {
         let pipeline = format!("the pipeline {}", shown(&self.class_name));
         if class == Class::Conditional && self.class_name != LATENT_PIPELINE {
             let found = format!("{pipeline} around a {CONDITIONAL}");
@@ -105,7 +105,7 @@ impl Pipeline {
     }
 
     /// Refuses parts of a text-to-image pipeline that are of other classes than those computed here.
-    pub fn check_parts(&self, path: &Path) -> Result<(), FolderError> {
+    pub(super) fn check_parts(&self, path: &Path) -> Result<(), FolderError> {
         for (part, classes) in LATENT_PARTS {
             let own = self.others.iter().find(|(name, _)| name == part);
             if let Some((_, own)) = own

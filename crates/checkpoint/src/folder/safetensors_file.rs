@@ -17,6 +17,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::error::{FolderError, shown};
+use super::output;
 use super::source::{OpenFile, Source};
 use super::stored::StoredTensor;
 use super::tensor::{Dtype, RawTensor, byte_len};
@@ -199,8 +200,7 @@ pub(super) fn create<'a>(
 }
 
 fn new_file(out: &Path) -> Result<BufWriter<File>, FolderError> {
-    let file = File::create_new(out).map_err(FolderError::io(out, "create"))?;
-    Ok(BufWriter::with_capacity(1 << 20, file))
+    Ok(BufWriter::with_capacity(1 << 20, output::new_file(out)?))
 }
 
 fn finish(mut file: BufWriter<File>) -> std::io::Result<()> {

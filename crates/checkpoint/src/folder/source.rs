@@ -33,7 +33,7 @@ pub(super) struct OpenFile {
 }
 
 impl Source {
-    pub fn new(root: &Path) -> Result<Self, FolderError> {
+    pub(super) fn new(root: &Path) -> Result<Self, FolderError> {
         let path = root.to_path_buf();
         match fs::metadata(root) {
             Ok(metadata) if metadata.is_dir() => {}
@@ -51,23 +51,23 @@ impl Source {
     }
 
     /// The path to show for a file.
-    pub fn path(&self, relative: &Path) -> PathBuf {
+    pub(super) fn path(&self, relative: &Path) -> PathBuf {
         self.root.join(relative)
     }
 
     /// Whether a file or link of that name is there.
-    pub fn has(&self, relative: &Path) -> bool {
+    pub(super) fn has(&self, relative: &Path) -> bool {
         fs::symlink_metadata(self.canonical.join(relative)).is_ok()
     }
 
-    pub fn has_folder(&self, relative: &Path) -> bool {
+    pub(super) fn has_folder(&self, relative: &Path) -> bool {
         self.canonical.join(relative).is_dir()
     }
 
     /// Opens a regular file. A link is followed only where it stays in the folder, or in the blob store of the Hugging
     /// Face cache that the folder is a snapshot of: a folder from elsewhere must not make us read, and then copy into
     /// the output, files of this machine.
-    pub fn open(&self, relative: &Path) -> Result<OpenFile, FolderError> {
+    pub(super) fn open(&self, relative: &Path) -> Result<OpenFile, FolderError> {
         let path = self.path(relative);
         let missing = |remedy: &str| FolderError::MissingFile {
             path: self.path(relative),
@@ -109,7 +109,7 @@ impl Source {
     }
 
     /// Opens a file that must hold content, and names empty files, Git-LFS pointers and web pages as such.
-    pub fn open_content(&self, relative: &Path) -> Result<OpenFile, FolderError> {
+    pub(super) fn open_content(&self, relative: &Path) -> Result<OpenFile, FolderError> {
         let mut open = self.open(relative)?;
         let mut start = Vec::with_capacity(64);
         let cannot = || FolderError::io(&open.path, "read");
@@ -138,7 +138,7 @@ impl Source {
     }
 
     /// A whole file of at most `limit` bytes.
-    pub fn read_small(&self, relative: &Path, limit: u64) -> Result<Vec<u8>, FolderError> {
+    pub(super) fn read_small(&self, relative: &Path, limit: u64) -> Result<Vec<u8>, FolderError> {
         let open = self.open_content(relative)?;
         let too_large = || {
             FolderError::malformed(
@@ -161,12 +161,12 @@ impl Source {
     }
 
     /// A configuration file: a JSON object.
-    pub fn read_config(&self, relative: &Path) -> Result<Value, FolderError> {
+    pub(super) fn read_config(&self, relative: &Path) -> Result<Value, FolderError> {
         self.read_json(relative, LARGEST_CONFIG)
     }
 
     /// A JSON object of at most `limit` bytes.
-    pub fn read_json(&self, relative: &Path, limit: u64) -> Result<Value, FolderError> {
+    pub(super) fn read_json(&self, relative: &Path, limit: u64) -> Result<Value, FolderError> {
         let bytes = self.read_small(relative, limit)?;
         let path = self.path(relative);
         let value: Value = match json::parse(&bytes) {
@@ -181,6 +181,9 @@ impl Source {
 }
 
 /// The SHA-256 of a file's content in lower-case hexadecimal, read in pieces.
+///
+/// # Errors
+/// A file that is not regular, or that cannot be read.
 pub fn sha256_file(path: &Path) -> Result<String, FolderError> {
     let mut file = open_regular(path).map_err(FolderError::io(path, "open"))?;
     let mut hasher = Sha256::new();

@@ -54,6 +54,7 @@ impl StoredTensor {
         })
     }
 
+    /// The type of its elements.
     pub fn dtype(&self) -> Dtype {
         match &self.0 {
             Place::Memory(tensor) => tensor.dtype(),
@@ -61,6 +62,7 @@ impl StoredTensor {
         }
     }
 
+    /// In the order of its dimensions.
     pub fn shape(&self) -> &[usize] {
         match &self.0 {
             Place::Memory(tensor) => tensor.shape(),

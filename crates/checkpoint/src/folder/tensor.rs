@@ -5,10 +5,15 @@ use half::{bf16, f16};
 /// Element types that model folders use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Dtype {
+    /// 32-bit floating point.
     F32,
+    /// 16-bit floating point, IEEE 754.
     F16,
+    /// bfloat16: the upper half of an f32.
     BF16,
+    /// 64-bit floating point.
     F64,
+    /// 64-bit integers, which buffers such as `position_ids` hold.
     I64,
 }
 
@@ -49,24 +54,47 @@ impl std::fmt::Display for Dtype {
 /// What is wrong with the values given for a tensor.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TensorError {
+    /// More or fewer values than the shape has.
     #[error("shape {shape:?} needs {expected} values, {found} given")]
     Count {
+        /// The shape.
         shape: Vec<usize>,
+        /// How many values it has.
         expected: usize,
+        /// How many were given.
         found: usize,
     },
+    /// The number of elements or bytes does not fit an address.
     #[error("shape {shape:?} is too large")]
-    TooLarge { shape: Vec<usize> },
+    TooLarge {
+        /// The shape.
+        shape: Vec<usize>,
+    },
+    /// NaN or infinity.
     #[error("value {index} is {value}, not a finite number")]
-    NonFinite { index: usize, value: f32 },
+    NonFinite {
+        /// Its place among the values.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A value that would become infinite.
     #[error("value {index} is {value}, beyond what {dtype} can hold")]
     OutOfRange {
+        /// Its place among the values.
         index: usize,
+        /// The value.
         value: f32,
+        /// The element type.
         dtype: Dtype,
     },
+    /// New values for a tensor of integers.
     #[error("holds integers ({dtype}), not weights to be changed")]
-    Integer { dtype: Dtype },
+    Integer {
+        /// The element type.
+        dtype: Dtype,
+    },
+    /// A name that no tensor has.
     #[error("no such tensor in the weights")]
     Unknown,
 }
@@ -87,6 +115,9 @@ impl std::fmt::Debug for RawTensor {
 
 impl RawTensor {
     /// A tensor over `bytes`, which must be exactly as long as `dtype` and `shape` say.
+    ///
+    /// # Errors
+    /// Another length, or a shape beyond what an address can count.
     pub fn new(dtype: Dtype, shape: Vec<usize>, bytes: Vec<u8>) -> Result<Self, TensorError> {
         let Some(needed) = byte_len(dtype, &shape) else {
             return Err(TensorError::TooLarge { shape });
@@ -107,6 +138,9 @@ impl RawTensor {
 
     /// `values` in C order, rounded to the nearest `dtype` (ties to even). Refuses NaN, infinity, and values that
     /// `dtype` would turn into infinity.
+    ///
+    /// # Errors
+    /// Such a value, another number of values than the shape has, or integers asked for.
     pub fn from_f32(values: &[f32], shape: Vec<usize>, dtype: Dtype) -> Result<Self, TensorError> {
         let mut bytes = Vec::with_capacity(values.len() * dtype.size());
         for (index, &value) in values.iter().enumerate() {
@@ -145,10 +179,12 @@ impl RawTensor {
         Self::new(dtype, shape, bytes)
     }
 
+    /// The type of its elements.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
+    /// In the order of its dimensions.
     pub fn shape(&self) -> &[usize] {
         &self.shape
     }

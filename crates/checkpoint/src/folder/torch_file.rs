@@ -12,6 +12,7 @@ use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
 use super::error::{FolderError, shown};
+use super::output::new_file;
 use super::pickle::{self, PickleError, Storage, View};
 use super::source::{OpenFile, Source};
 use super::tensor::{RawTensor, byte_len};
@@ -70,7 +71,7 @@ pub(super) fn rewrite<'a>(
     let cannot = |action| FolderError::io(out, action);
     {
         let mut original = source.open_content(relative)?;
-        let mut copy = File::create_new(out).map_err(cannot("create"))?;
+        let mut copy = new_file(out)?;
         std::io::copy(&mut original.file, &mut copy).map_err(cannot("write"))?;
     }
     let mut copy = OpenOptions::new()

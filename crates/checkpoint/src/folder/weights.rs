@@ -102,10 +102,12 @@ impl Weights {
         &self.wrapping
     }
 
+    /// Number of tensors.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
+    /// Whether there is no tensor at all.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -115,14 +117,17 @@ impl Weights {
         self.entries.get(name).map(|entry| &entry.tensor)
     }
 
+    /// Where a tensor came from.
     pub fn origin(&self, name: &str) -> Option<&Origin> {
         self.entries.get(name).map(|entry| &entry.origin)
     }
 
+    /// The tensors' present names, in the order of the files.
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 
+    /// The tensors with their present names, in the order of the files.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &StoredTensor)> {
         self.entries
             .iter()
@@ -131,6 +136,9 @@ impl Weights {
 
     /// Replaces a tensor's values (in C order), keeping its shape and element type. Refuses an unknown name, another
     /// number of values, NaN, infinity and values beyond the element type; the tensor is then as before.
+    ///
+    /// # Errors
+    /// [`FolderError::Tensor`], with the name and what is wrong.
     pub fn set_f32(&mut self, name: &str, values: &[f32]) -> Result<(), FolderError> {
         let fail = |file: &Path, source| FolderError::Tensor {
             path: self.root.join(file),
@@ -154,6 +162,9 @@ impl Weights {
 
     /// Replaces a tensor's values (in C order) by those that `values` will make when the folder is written, one tensor
     /// after another; what [`set_f32`](Self::set_f32) refuses is refused then. Refuses an unknown name.
+    ///
+    /// # Errors
+    /// [`FolderError::Tensor`]: an unknown name, or a tensor of integers.
     pub fn set_later(
         &mut self,
         name: &str,

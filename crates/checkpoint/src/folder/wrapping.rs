@@ -59,7 +59,7 @@ enum Form {
 
 impl Unwrapped {
     /// Looks at the names of the network `own`, and of the pipeline's other parts.
-    pub fn find(source: &Source, own: &Layout) -> Result<Self, FolderError> {
+    pub(super) fn find(source: &Source, own: &Layout) -> Result<Self, FolderError> {
         let mut found = HashMap::new();
         add(&mut found, source, own, &DIFFUSERS)?;
         for (part, names) in PARTS {
@@ -71,7 +71,7 @@ impl Unwrapped {
         Ok(Self(found))
     }
 
-    pub fn get(&self, file: &Path) -> Option<&File> {
+    pub(super) fn get(&self, file: &Path) -> Option<&File> {
         self.0.get(file)
     }
 }
@@ -107,7 +107,7 @@ fn add(
 
 impl File {
     /// The file that it becomes, where that is another one.
-    pub fn becomes(&self) -> Option<&Path> {
+    pub(super) fn becomes(&self) -> Option<&Path> {
         match &self.form {
             Form::Torch { into, .. } => Some(into),
             Form::Safetensors | Form::Index => None,
@@ -116,7 +116,7 @@ impl File {
 
     /// Writes `relative` under the names without the prefix: with the values of `tensors` where `weights` are of this
     /// file, else with its own. Gives the file that was written.
-    pub fn write<'a>(
+    pub(super) fn write<'a>(
         &self,
         source: &Source,
         relative: &Path,

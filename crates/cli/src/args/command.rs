@@ -21,6 +21,7 @@ fn shortened(command: clap::Command) -> clap::Command {
 }
 
 /// Reads the process's arguments. Help, versions and usage errors are printed here and end the process.
+#[expect(clippy::disallowed_methods, reason = "nothing has begun")]
 pub fn parse() -> Args {
     let found = command()
         .try_get_matches()

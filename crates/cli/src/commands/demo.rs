@@ -11,13 +11,11 @@ use crate::progress::{self, Printed, say};
 
 /// The data and the model that are shipped.
 const ASSETS: Assets = Assets {
-    data: include_bytes!("../../../../assets/digits.parquet"),
-    index: include_bytes!("../../../../assets/base-model/model_index.json"),
-    scheduler: include_bytes!("../../../../assets/base-model/scheduler/scheduler_config.json"),
-    config: include_bytes!("../../../../assets/base-model/unet/config.json"),
-    weights: include_bytes!(
-        "../../../../assets/base-model/unet/diffusion_pytorch_model.safetensors"
-    ),
+    data: include_bytes!("../../assets/digits.parquet"),
+    index: include_bytes!("../../assets/base-model/model_index.json"),
+    scheduler: include_bytes!("../../assets/base-model/scheduler/scheduler_config.json"),
+    config: include_bytes!("../../assets/base-model/unet/config.json"),
+    weights: include_bytes!("../../assets/base-model/unet/diffusion_pytorch_model.safetensors"),
 };
 
 pub fn run(args: &DemoArgs) -> Result<(), Failure> {

@@ -1,7 +1,6 @@
 //! The real binary in a fresh folder, with tiny models and data sets.
 
-// Each test file uses a part of this.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -93,7 +93,7 @@ pub const PARSERS: [Parser; 16] = [
 ];
 
 /// Parses in a scratch folder that this thread keeps; for the fuzz targets.
-#[allow(dead_code)]
+#[allow(dead_code, reason = "the fuzz targets call it")]
 pub fn parse(name: &str, bytes: &[u8]) {
     thread_local! {
         static SCRATCH: tempfile::TempDir = tempfile::tempdir().expect("a temporary folder");

@@ -16,7 +16,7 @@ pub(crate) struct Best {
 }
 
 impl Best {
-    pub fn new(k: usize) -> Self {
+    pub(super) fn new(k: usize) -> Self {
         Self {
             k,
             found: Vec::new(),
@@ -44,7 +44,7 @@ impl Best {
         }
     }
 
-    pub fn into_neighbors(self) -> Vec<Neighbor> {
+    pub(super) fn into_neighbors(self) -> Vec<Neighbor> {
         self.found
             .into_iter()
             .map(|(distance_squared, row)| Neighbor {

@@ -85,13 +85,13 @@ impl Folder {
     ///
     /// # Errors
     /// A folder that cannot be listed, an image in a format that is not read.
-    pub fn open(root: &Path) -> Result<Option<Self>, DataError> {
+    pub(crate) fn open(root: &Path) -> Result<Option<Self>, DataError> {
         let found = Self::find(root)?;
         found.map(Self::readable).transpose()
     }
 
     /// The same with images in formats that are not read, of which [`of_split`](Self::of_split) takes none.
-    pub fn find(root: &Path) -> Result<Option<Self>, DataError> {
+    pub(crate) fn find(root: &Path) -> Result<Option<Self>, DataError> {
         let mut names = Vec::new();
         collect(root, "", 0, &mut names)?;
         names.sort_unstable();
@@ -106,7 +106,7 @@ impl Folder {
     ///
     /// # Errors
     /// [`DataError::Splits`].
-    pub fn of_split(self, wanted: Option<&str>) -> Result<Self, DataError> {
+    pub(crate) fn of_split(self, wanted: Option<&str>) -> Result<Self, DataError> {
         let subsets = of_folders(self.names, wanted.is_some());
         let names = choose(&self.root, subsets, wanted, true, |names| Ok(names.len()))?;
         let chosen = Self {
@@ -135,12 +135,12 @@ impl Folder {
         }
     }
 
-    pub fn names(&self) -> &[String] {
+    pub(crate) fn names(&self) -> &[String] {
         &self.names
     }
 
     /// The same images with labels, one for each name.
-    pub fn with_labels(self, labels: Vec<i64>) -> Self {
+    pub(crate) fn with_labels(self, labels: Vec<i64>) -> Self {
         Self { labels, ..self }
     }
 

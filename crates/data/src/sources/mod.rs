@@ -130,7 +130,7 @@ pub(crate) struct Found {
 
 impl Found {
     /// Files that are called like the first of them; `None` where there are none.
-    pub fn named_by_first(names: Vec<String>) -> Option<Self> {
+    pub(crate) fn named_by_first(names: Vec<String>) -> Option<Self> {
         let called = names.first()?.clone();
         Some(Self { names, called })
     }

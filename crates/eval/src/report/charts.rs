@@ -163,7 +163,7 @@ fn tick_text(tick: f64, step: f64) -> String {
 }
 
 /// A number as an axis or a table says it: four figures, no more digits than they need.
-pub fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     if !value.is_finite() {
         return "not a number".into();
     }
@@ -250,7 +250,7 @@ fn axis_name(axis: &Axis) -> String {
 }
 
 /// Lines with a mark at their ends, and which is which above them.
-pub fn lines(chart: &LineChart) -> Element {
+pub(super) fn lines(chart: &LineChart) -> Element {
     let legend_rows = chart.series.len().div_ceil(2) as f64;
     let top = 24.0 + 17.0 * legend_rows;
     let bottom = top + 170.0;
@@ -313,7 +313,7 @@ const STYLE: &str = "<style>svg{background:#fff}text{fill:#1d2733;font:12px syst
     .s0{stroke:#1d5fa8}.s1{stroke:#b4531f}.s2{stroke:#2d7d46}.s3{stroke:#5b6675}.s4{stroke:#1d2733}</style>";
 
 /// [`lines`] as a file of its own.
-pub fn lines_file(chart: &LineChart) -> String {
+pub(super) fn lines_file(chart: &LineChart) -> String {
     let svg = lines(chart).attr("xmlns", "http://www.w3.org/2000/svg");
     format!("{}\n", svg.compiled(STYLE).render())
 }
@@ -339,7 +339,7 @@ fn describe_lines(chart: &LineChart) -> String {
 }
 
 /// A row of marks for each name.
-pub fn dots(chart: &DotChart) -> Element {
+pub(super) fn dots(chart: &DotChart) -> Element {
     const ROW: f64 = 40.0;
     let head = if chart.marks.is_empty() {
         8.0

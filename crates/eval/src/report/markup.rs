@@ -1,21 +1,21 @@
 //! HTML as a tree. Text enters it in one way, escaped; the only markup that is taken as it is was compiled in.
 
 /// An element, text, or a style sheet or script of this crate.
-pub enum Node {
+pub(super) enum Node {
     Element(Element),
     Text(String),
     /// `'static`: nothing that comes from a user can be here.
     Compiled(&'static str),
 }
 
-pub struct Element {
+pub(super) struct Element {
     tag: &'static str,
     attributes: Vec<(&'static str, String)>,
     children: Vec<Node>,
 }
 
 /// An element without content yet.
-pub fn el(tag: &'static str) -> Element {
+pub(super) fn el(tag: &'static str) -> Element {
     Element {
         tag,
         attributes: Vec::new(),
@@ -24,37 +24,37 @@ pub fn el(tag: &'static str) -> Element {
 }
 
 impl Element {
-    pub fn attr(mut self, name: &'static str, value: impl ToString) -> Self {
+    pub(super) fn attr(mut self, name: &'static str, value: impl ToString) -> Self {
         self.attributes.push((name, value.to_string()));
         self
     }
 
-    pub fn class(self, names: &str) -> Self {
+    pub(super) fn class(self, names: &str) -> Self {
         self.attr("class", names)
     }
 
-    pub fn text(mut self, text: impl ToString) -> Self {
+    pub(super) fn text(mut self, text: impl ToString) -> Self {
         self.children.push(Node::Text(text.to_string()));
         self
     }
 
-    pub fn child(mut self, child: Element) -> Self {
+    pub(super) fn child(mut self, child: Element) -> Self {
         self.children.push(Node::Element(child));
         self
     }
 
-    pub fn children(mut self, children: impl IntoIterator<Item = Element>) -> Self {
+    pub(super) fn children(mut self, children: impl IntoIterator<Item = Element>) -> Self {
         self.children
             .extend(children.into_iter().map(Node::Element));
         self
     }
 
-    pub fn compiled(mut self, markup: &'static str) -> Self {
+    pub(super) fn compiled(mut self, markup: &'static str) -> Self {
         self.children.push(Node::Compiled(markup));
         self
     }
 
-    pub fn render(&self) -> String {
+    pub(super) fn render(&self) -> String {
         let mut out = String::new();
         self.write(&mut out);
         out

@@ -14,7 +14,7 @@ const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
 /// The page of a report.
-pub fn render(report: &Report) -> String {
+pub(super) fn render(report: &Report) -> String {
     let sections = sections::all(report);
     let contents = sections.iter().map(|section| {
         el("li").child(

@@ -9,14 +9,14 @@ use super::content::*;
 use super::markup::{Element, el};
 use super::page::prose;
 
-pub struct Section {
+pub(super) struct Section {
     pub id: &'static str,
     pub title: &'static str,
     pub content: Vec<Element>,
 }
 
 /// Those that have something to show, in the order in which a reader asks.
-pub fn all(report: &Report) -> Vec<Section> {
+pub(super) fn all(report: &Report) -> Vec<Section> {
     let section = |id, title, content| Section { id, title, content };
     let mut sections = vec![
         section("request", "What was asked", request(report)),

@@ -1,5 +1,5 @@
 //! The kernels as functions of several inputs, computed both ways: fast and plain.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test file uses some of it")]
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;

@@ -11,7 +11,7 @@ use burn::tensor::{Device, Int, Tensor};
 use serde_json::Value;
 
 pub use preprocessing::Preprocessing;
-pub use vision::{PatchEmbedding, VisionConfig, VisionEmbeddings, VisionTransformer};
+use vision::{VisionConfig, VisionTransformer};
 
 use crate::config::{ConfigError, Fields};
 use crate::layers::Projection;
@@ -28,10 +28,10 @@ const LEGACY_END: i64 = 2;
 /// Configuration of a [`CLIPModel`], with the names and defaults of transformers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ClipConfig {
-    pub text: TextConfig,
-    pub vision: VisionConfig,
+    pub(crate) text: TextConfig,
+    pub(crate) vision: VisionConfig,
     /// How many numbers a text or an image becomes.
-    pub projection_dim: usize,
+    pub(crate) projection_dim: usize,
     /// The number of the mark at whose place a text's own state is.
     eos_token_id: i64,
 }
@@ -125,12 +125,12 @@ fn inside(part: &str, error: ConfigError) -> ConfigError {
 /// parameter's path is its key.
 #[derive(Module, Debug)]
 pub struct CLIPModel {
-    pub text_model: TextTransformer,
-    pub vision_model: VisionTransformer,
-    pub text_projection: Projection,
-    pub visual_projection: Projection,
+    pub(crate) text_model: TextTransformer,
+    pub(crate) vision_model: VisionTransformer,
+    pub(crate) text_projection: Projection,
+    pub(crate) visual_projection: Projection,
     /// `[1]`: the logarithm of what cosines are multiplied with before a softmax.
-    pub logit_scale: Param<Tensor<1>>,
+    pub(crate) logit_scale: Param<Tensor<1>>,
     end: i64,
 }
 
@@ -182,9 +182,11 @@ fn end(ids: &[i64], end: i64) -> Option<usize> {
 /// CLIP from a folder, ready to look at texts and images.
 #[derive(Debug)]
 pub struct Clip {
+    /// What the networks are.
     pub config: ClipConfig,
+    /// What images go through first.
     pub preprocessing: Preprocessing,
-    pub network: CLIPModel,
+    pub(crate) network: CLIPModel,
     tokenizer: ClipTokenizer,
     root: PathBuf,
 }

@@ -12,12 +12,12 @@ use crate::transformer::{Defaults, Encoder, EncoderConfig};
 
 /// Configuration of a [`VisionTransformer`], with the names and defaults of transformers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct VisionConfig {
+pub(crate) struct VisionConfig {
     /// Height and width of an image in pixels.
-    pub image_size: usize,
+    pub(crate) image_size: usize,
     /// Height and width of the squares that an image is cut into; divides `image_size`.
-    pub patch_size: usize,
-    pub encoder: EncoderConfig,
+    pub(crate) patch_size: usize,
+    pub(crate) encoder: EncoderConfig,
 }
 
 impl VisionConfig {
@@ -25,7 +25,7 @@ impl VisionConfig {
     ///
     /// # Errors
     /// Names the key whose value has the wrong type, is not supported, or contradicts another.
-    pub fn from_json(json: &Value) -> Result<Self, ConfigError> {
+    pub(crate) fn from_json(json: &Value) -> Result<Self, ConfigError> {
         let object = json.as_object().ok_or_else(|| {
             ConfigError::Inconsistent("the configuration is not a JSON object".into())
         })?;
@@ -90,27 +90,27 @@ impl VisionConfig {
 /// The image encoder. Field names are the checkpoint's, so that a parameter's path is its key; `pre_layrnorm` is
 /// written like this in all of them.
 #[derive(Module, Debug)]
-pub struct VisionTransformer {
-    pub embeddings: VisionEmbeddings,
-    pub pre_layrnorm: LayerNorm,
-    pub encoder: Encoder,
-    pub post_layernorm: LayerNorm,
+pub(crate) struct VisionTransformer {
+    pub(crate) embeddings: VisionEmbeddings,
+    pub(crate) pre_layrnorm: LayerNorm,
+    pub(crate) encoder: Encoder,
+    pub(crate) post_layernorm: LayerNorm,
 }
 
 /// A vector for the image, one for each of its patches, and one for each place.
 #[derive(Module, Debug)]
-pub struct VisionEmbeddings {
+pub(crate) struct VisionEmbeddings {
     /// `[channels]`.
-    pub class_embedding: Param<Tensor<1>>,
-    pub patch_embedding: PatchEmbedding,
-    pub position_embedding: Embedding,
+    pub(crate) class_embedding: Param<Tensor<1>>,
+    pub(crate) patch_embedding: PatchEmbedding,
+    pub(crate) position_embedding: Embedding,
 }
 
 /// A convolution whose stride is its width: a linear layer over the pixels of each patch, without a bias.
 #[derive(Module, Debug)]
-pub struct PatchEmbedding {
+pub(crate) struct PatchEmbedding {
     /// `[patch, patch, in, out]`.
-    pub weight: Param<Tensor<4>>,
+    pub(crate) weight: Param<Tensor<4>>,
 }
 
 impl PatchEmbedding {
@@ -139,7 +139,7 @@ impl VisionTransformer {
     ///
     /// # Shapes
     /// `pixels`: `[images, image_size, image_size, 3]`, normalised; result: `[images, hidden_size]`.
-    pub fn forward(&self, pixels: Tensor<4>) -> Tensor<2> {
+    pub(crate) fn forward(&self, pixels: Tensor<4>) -> Tensor<2> {
         let images = pixels.dims()[0];
         let patches = self.embeddings.patch_embedding.forward(pixels);
         let hidden = patches.dims()[2];

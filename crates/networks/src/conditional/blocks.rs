@@ -9,7 +9,7 @@ use crate::resnet::{Downsample2D, ResnetBlock2D, Upsample2D};
 
 /// What every block of a forward pass looks at.
 #[derive(Debug, Clone, Copy)]
-pub struct Condition<'a> {
+pub(crate) struct Condition<'a> {
     /// The time embedding after its SiLU, `[batch, time]`.
     pub temb: &'a Tensor<2>,
     /// The encoder's hidden states, `[batch * tokens, width]`.
@@ -18,7 +18,7 @@ pub struct Condition<'a> {
 
 /// A level on the way down (`CrossAttnDownBlock2D`; without attentions, `DownBlock2D`).
 #[derive(Module, Debug)]
-pub struct CrossAttnDownBlock2D {
+pub(crate) struct CrossAttnDownBlock2D {
     pub resnets: Vec<ResnetBlock2D>,
     /// Empty, or one for each residual block.
     pub attentions: Vec<Transformer2DModel>,
@@ -28,7 +28,7 @@ pub struct CrossAttnDownBlock2D {
 
 /// A level on the way up (`CrossAttnUpBlock2D`; without attentions, `UpBlock2D`).
 #[derive(Module, Debug)]
-pub struct CrossAttnUpBlock2D {
+pub(crate) struct CrossAttnUpBlock2D {
     pub resnets: Vec<ResnetBlock2D>,
     /// Empty, or one for each residual block.
     pub attentions: Vec<Transformer2DModel>,
@@ -38,7 +38,7 @@ pub struct CrossAttnUpBlock2D {
 
 /// The coarsest point (`UNetMidBlock2DCrossAttn`): two residual blocks with a transformer between.
 #[derive(Module, Debug)]
-pub struct MidBlock2DCrossAttn {
+pub(crate) struct MidBlock2DCrossAttn {
     pub resnets: Vec<ResnetBlock2D>,
     pub attentions: Vec<Transformer2DModel>,
 }
@@ -65,7 +65,7 @@ pub(super) fn forward_layer(
 impl MidBlock2DCrossAttn {
     /// # Shapes
     /// `x`: `[batch, height, width, channels]`, unchanged.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         x: Tensor<4>,
         condition: Condition,

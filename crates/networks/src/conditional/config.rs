@@ -14,19 +14,19 @@ pub struct UNet2DConditionConfig {
     /// Its fields are read as this one's own.
     pub unet: UNetConfig,
     /// Whether a level's blocks on the way down are `CrossAttnDownBlock2D`.
-    pub down_attention: Vec<bool>,
+    pub(crate) down_attention: Vec<bool>,
     /// Whether a level's blocks on the way up are `CrossAttnUpBlock2D`, from the coarsest level on.
-    pub up_attention: Vec<bool>,
+    pub(crate) up_attention: Vec<bool>,
     /// Width of the encoder's hidden states.
     pub cross_attention_dim: usize,
     /// How many heads attend. The file calls it `attention_head_dim`: a wrong name that 40,000
     /// published configurations carry.
-    pub attention_heads: Vec<usize>,
-    pub transformer_layers_per_block: Vec<usize>,
+    pub(crate) attention_heads: Vec<usize>,
+    pub(crate) transformer_layers_per_block: Vec<usize>,
     /// Whether both attentions of a transformer block look at the encoder's hidden states.
-    pub only_cross_attention: Vec<bool>,
+    pub(crate) only_cross_attention: Vec<bool>,
     /// Whether a transformer's projections are stored as linear layers, not as 1x1 convolutions.
-    pub use_linear_projection: bool,
+    pub(crate) use_linear_projection: bool,
     /// Keys of the file that mean nothing to this network.
     pub unknown_keys: Vec<String>,
 }

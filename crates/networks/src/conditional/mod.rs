@@ -1,14 +1,14 @@
 //! diffusers' `UNet2DConditionModel` as Stable Diffusion 1.x and 2.x use it: a denoiser of latents that
 //! looks at a text through cross-attention.
 
-pub mod blocks;
-pub mod config;
+mod blocks;
+pub(crate) mod config;
 mod cost;
 mod recompute;
 mod stages;
-pub mod texts;
-pub mod transformer;
-pub mod unet;
+mod texts;
+mod transformer;
+mod unet;
 
 pub use config::UNet2DConditionConfig;
 pub use cost::{ConditionalCost, StepCost};

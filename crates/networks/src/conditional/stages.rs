@@ -57,12 +57,12 @@ pub(super) fn kept_bytes(images: [usize; 3], own: usize, layers: usize) -> f64 {
 
 impl Stage<'_> {
     /// Whether the result also goes on the stack of skips.
-    pub fn leaves_skip(&self) -> bool {
+    pub(super) fn leaves_skip(&self) -> bool {
         matches!(self, Self::Down(..) | Self::Downsample(_))
     }
 
     /// Takes what this stage needs off the stack of skips.
-    pub fn input(&self, x: Tensor<4>, skips: &mut Vec<Tensor<4>>) -> Input {
+    pub(super) fn input(&self, x: Tensor<4>, skips: &mut Vec<Tensor<4>>) -> Input {
         let skip = matches!(self, Self::Up(..))
             .then(|| skips.pop().expect("the way down leaves a skip for each"));
         let [_, height, width, _] = skips.last().unwrap_or(&x).dims();
@@ -76,7 +76,7 @@ impl Stage<'_> {
     /// # Shapes
     /// `x` and `skip` (where one is taken): `[batch, height, width, channels]`; result: of half the height and width,
     /// rounded up, or of `size` where the stage changes them.
-    pub fn forward(
+    pub(super) fn forward(
         &self,
         Input { x, skip, size }: Input,
         condition: Condition,

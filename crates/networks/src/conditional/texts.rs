@@ -14,6 +14,7 @@ use crate::random::Draw;
 /// module it is the network alone, so that names and gradients are the network's.
 #[derive(Debug, Clone)]
 pub struct Captioned {
+    /// The denoiser.
     pub network: UNet2DConditionModel,
     /// The text encoder's hidden states, `[texts, tokens, cross_attention_dim]`, without autodiff; none of a network that
     /// is not told any yet.

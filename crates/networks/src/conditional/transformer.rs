@@ -16,7 +16,7 @@ const LAYER_NORM_EPS: f64 = 1e-5;
 /// Multi-head attention of one sequence over another or over itself (diffusers' `Attention` as
 /// `BasicTransformerBlock` uses it). Its head dimension is channels / heads.
 #[derive(Module, Debug)]
-pub struct TokenAttention {
+pub(crate) struct TokenAttention {
     pub to_q: Projection,
     pub to_k: Projection,
     pub to_v: Projection,
@@ -27,7 +27,7 @@ pub struct TokenAttention {
 
 impl TokenAttention {
     /// `context`: width of what is looked at.
-    pub fn new(channels: usize, context: usize, heads: usize, device: &Device) -> Self {
+    pub(crate) fn new(channels: usize, context: usize, heads: usize, device: &Device) -> Self {
         Self {
             to_q: Projection::new(channels, channels, device),
             to_k: Projection::new(context, channels, device),
@@ -39,7 +39,7 @@ impl TokenAttention {
 
     /// # Shapes
     /// `x`: `[batch * tokens, channels]`, unchanged; `context`: `[batch * context tokens, context]`.
-    pub fn forward(&self, x: Tensor<2>, context: Tensor<2>, batch: usize) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>, context: Tensor<2>, batch: usize) -> Tensor<2> {
         let q = split_heads(self.to_q.forward(x), batch, self.heads);
         let k = split_heads(self.to_k.forward(context.clone()), batch, self.heads);
         let v = split_heads(self.to_v.forward(context), batch, self.heads);
@@ -52,34 +52,34 @@ impl TokenAttention {
 /// A linear layer whose one half is multiplied by the GELU of the other (Shazeer 2020, "GLU variants
 /// improve transformer").
 #[derive(Module, Debug)]
-pub struct Geglu {
+pub(crate) struct Geglu {
     pub proj: Linear,
 }
 
 impl Geglu {
     /// # Shapes
     /// `[rows, in]` to `[rows, out]`.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         kernels::geglu(self.proj.forward(x))
     }
 }
 
 /// A layer of a [`FeedForward`].
 #[derive(Module, Debug)]
-pub enum FeedForwardLayer {
+pub(crate) enum FeedForwardLayer {
     Gate(Geglu),
     Linear(Linear),
 }
 
 /// GEGLU to four times the width, and back.
 #[derive(Module, Debug)]
-pub struct FeedForward {
+pub(crate) struct FeedForward {
     /// Layers 0 and 2; layer 1 is a dropout in diffusers, which these networks never use.
     pub net: Vec<Option<FeedForwardLayer>>,
 }
 
 impl FeedForward {
-    pub fn new(channels: usize, device: &Device) -> Self {
+    pub(crate) fn new(channels: usize, device: &Device) -> Self {
         let inner = 4 * channels;
         let gate = Geglu {
             proj: Linear::new(channels, 2 * inner, device),
@@ -96,7 +96,7 @@ impl FeedForward {
 
     /// # Shapes
     /// `[rows, channels]`, unchanged.
-    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         self.net.iter().flatten().fold(x, |x, layer| match layer {
             FeedForwardLayer::Gate(gate) => gate.forward(x),
             FeedForwardLayer::Linear(linear) => linear.forward(x),
@@ -107,7 +107,7 @@ impl FeedForward {
 /// Self-attention, cross-attention and feed-forward, each after a normalization and inside a residual
 /// connection.
 #[derive(Module, Debug)]
-pub struct BasicTransformerBlock {
+pub(crate) struct BasicTransformerBlock {
     pub norm1: LayerNorm,
     pub attn1: TokenAttention,
     pub norm2: LayerNorm,
@@ -120,7 +120,7 @@ pub struct BasicTransformerBlock {
 impl BasicTransformerBlock {
     /// # Shapes
     /// `x`: `[batch * tokens, channels]`, unchanged; `context`: `[batch * context tokens, context]`.
-    pub fn forward(&self, x: Tensor<2>, context: &Tensor<2>, batch: usize) -> Tensor<2> {
+    pub(crate) fn forward(&self, x: Tensor<2>, context: &Tensor<2>, batch: usize) -> Tensor<2> {
         let normed = self.norm1.forward(x.clone());
         let first = if self.only_cross_attention {
             context.clone()
@@ -137,7 +137,7 @@ impl BasicTransformerBlock {
 
 /// A linear map of the channels, as checkpoints of either kind store it.
 #[derive(Module, Debug)]
-pub enum PixelProjection {
+pub(crate) enum PixelProjection {
     Conv(Conv1x1),
     Linear(Linear),
 }
@@ -163,7 +163,7 @@ impl PixelProjection {
 
 /// Transformer blocks over an image's pixels, between two projections and inside a residual connection.
 #[derive(Module, Debug)]
-pub struct Transformer2DModel {
+pub(crate) struct Transformer2DModel {
     pub norm: GroupNorm,
     pub proj_in: PixelProjection,
     pub transformer_blocks: Vec<BasicTransformerBlock>,
@@ -172,7 +172,7 @@ pub struct Transformer2DModel {
 
 /// What a [`Transformer2DModel`] is made of.
 #[derive(Debug, Clone)]
-pub struct TransformerConfig {
+pub(super) struct TransformerConfig {
     pub channels: usize,
     /// Must divide `channels`.
     pub heads: usize,
@@ -185,7 +185,7 @@ pub struct TransformerConfig {
 }
 
 impl TransformerConfig {
-    pub fn init(&self, device: &Device) -> Transformer2DModel {
+    pub(super) fn init(&self, device: &Device) -> Transformer2DModel {
         let (channels, linear) = (self.channels, self.use_linear_projection);
         let norm = || LayerNorm::new(channels, LAYER_NORM_EPS, device);
         let attention = |context| TokenAttention::new(channels, context, self.heads, device);
@@ -215,7 +215,7 @@ impl TransformerConfig {
 impl Transformer2DModel {
     /// # Shapes
     /// `x`: `[batch, height, width, channels]`, unchanged; `context`: `[batch * tokens, context]`.
-    pub fn forward(&self, x: Tensor<4>, context: &Tensor<2>) -> Tensor<4> {
+    pub(crate) fn forward(&self, x: Tensor<4>, context: &Tensor<2>) -> Tensor<4> {
         let [batch, height, width, channels] = x.dims();
         let rows = self.norm.forward(x.clone());
         let rows = rows.reshape([batch * height * width, channels]);

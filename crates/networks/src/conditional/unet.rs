@@ -26,13 +26,13 @@ use crate::resnet::{Downsample2D, Resize, ResnetBlock2D, ResnetConfig, Upsample2
 /// Field names are the checkpoint's, so that a parameter's path is its key.
 #[derive(Module, Debug)]
 pub struct UNet2DConditionModel {
-    pub conv_in: Conv3x3,
-    pub time_embedding: TimestepEmbedding,
-    pub down_blocks: Vec<CrossAttnDownBlock2D>,
-    pub mid_block: MidBlock2DCrossAttn,
-    pub up_blocks: Vec<CrossAttnUpBlock2D>,
-    pub conv_norm_out: GroupNorm,
-    pub conv_out: Conv3x3,
+    pub(crate) conv_in: Conv3x3,
+    pub(crate) time_embedding: TimestepEmbedding,
+    pub(crate) down_blocks: Vec<CrossAttnDownBlock2D>,
+    pub(crate) mid_block: MidBlock2DCrossAttn,
+    pub(crate) up_blocks: Vec<CrossAttnUpBlock2D>,
+    pub(crate) conv_norm_out: GroupNorm,
+    pub(crate) conv_out: Conv3x3,
     cross_attention_dim: usize,
     downsample_padding: usize,
     center_input_sample: bool,

@@ -40,14 +40,18 @@ const FUSE: &str = "diffusers merges it: in Python, load the pipeline, then load
 /// What is wrong with an adapter file, or with the model it is to change.
 #[derive(Debug, thiserror::Error)]
 pub enum LoraError {
+    /// A file that cannot be read.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// A tensor that belongs to no layer that is adapted here.
     #[error(
         "{}: {key} is not supported: only `unet.LAYER.lora_A.weight` and `.lora_B.weight` are{remedy}",
         path.display()
     )]
     Key {
+        /// The adapter.
         path: PathBuf,
+        /// The tensor's name.
         key: String,
         /// What to do, behind a semicolon; nothing where no way around is known.
         remedy: String,
@@ -58,10 +62,15 @@ pub enum LoraError {
         path.display()
     )]
     Setting {
+        /// The adapter.
         path: PathBuf,
+        /// The setting.
         key: &'static str,
+        /// Its value.
         value: String,
+        /// What it would mean.
         reason: &'static str,
+        /// What to do.
         remedy: &'static str,
     },
     /// The adapter's training began with a change of the weights that it was to adapt.
@@ -71,17 +80,32 @@ pub enum LoraError {
          PEFT turn it into a plain one where it was trained (`path_initial_model_for_weight_conversion`)",
         path.display()
     )]
-    ChangedBase { path: PathBuf, value: String },
+    ChangedBase {
+        /// The adapter.
+        path: PathBuf,
+        /// Its value.
+        value: String,
+    },
+    /// A file that is no adapter.
     #[error("{}: {problem}", path.display())]
-    Malformed { path: PathBuf, problem: String },
+    Malformed {
+        /// The adapter.
+        path: PathBuf,
+        /// How.
+        problem: String,
+    },
+    /// An adapter of another model.
     #[error(
         "{}: the adapter changes {layer}, which the model {} does not have with that shape; is it another model's?",
         path.display(),
         model.display()
     )]
     Foreign {
+        /// The adapter.
         path: PathBuf,
+        /// The layer.
         layer: String,
+        /// The model.
         model: PathBuf,
     },
 }
@@ -265,6 +289,7 @@ impl Adapters {
         layer.is_some_and(|layer| self.layers.contains_key(layer))
     }
 
+    /// Whether no layer is adapted.
     pub fn is_empty(&self) -> bool {
         self.layers.is_empty()
     }

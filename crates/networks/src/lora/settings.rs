@@ -102,7 +102,7 @@ struct Scales {
 impl Settings {
     /// # Errors
     /// Settings that are damaged, or that ask for more than the product of two factors times a scale.
-    pub fn read(path: &Path) -> Result<Self, LoraError> {
+    pub(super) fn read(path: &Path) -> Result<Self, LoraError> {
         let metadata = read_weight_file_metadata(path)?;
         // Python takes an empty text for none.
         let own = metadata.iter().find(|(key, _)| key == METADATA);
@@ -133,7 +133,7 @@ impl Settings {
     ///
     /// # Errors
     /// The settings say another rank.
-    pub fn scale(&self, layer: &str, rank: usize) -> Result<f64, String> {
+    pub(super) fn scale(&self, layer: &str, rank: usize) -> Result<f64, String> {
         let Some(scales) = &self.0 else {
             return Ok(1.0);
         };
@@ -152,7 +152,7 @@ impl Settings {
     ///
     /// # Errors
     /// A pattern that takes too long.
-    pub fn hangs_on_order(&self, layer: &str) -> Result<bool, String> {
+    pub(super) fn hangs_on_order(&self, layer: &str) -> Result<bool, String> {
         let mut first = None;
         for (pattern, alpha) in self.0.iter().flat_map(|scales| &scales.alphas) {
             if pattern.matches(layer)? && *first.get_or_insert(*alpha) != *alpha {

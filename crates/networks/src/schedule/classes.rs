@@ -160,7 +160,7 @@ impl Class {
     ///
     /// # Errors
     /// A class whose networks were trained in another way, with the way.
-    pub fn find(name: Option<&str>, has_betas: bool) -> Result<Self, ScheduleError> {
+    pub(super) fn find(name: Option<&str>, has_betas: bool) -> Result<Self, ScheduleError> {
         let refused = |name: &str, reason| {
             Err(ScheduleError::Class {
                 name: name.chars().take(60).collect(),

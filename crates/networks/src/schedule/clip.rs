@@ -11,7 +11,12 @@ pub enum Clip {
     Range(f64),
     /// `thresholding`: to plus and minus the quantile `ratio` of the image's own absolute values, held between 1 and
     /// `max`, then divided by it (Saharia et al. 2022, arXiv 2205.11487, section 2.3).
-    Dynamic { ratio: f64, max: f64 },
+    Dynamic {
+        /// Which quantile, 0 to 1.
+        ratio: f64,
+        /// The largest bound.
+        max: f64,
+    },
 }
 
 impl Clip {

@@ -13,8 +13,11 @@ const MAX_TRAIN_TIMESTEPS: usize = 100_000;
 /// The sampler that a configuration was saved for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SchedulerKind {
+    /// Ancestral sampling (Ho et al. 2020, [arXiv 2006.11239](https://arxiv.org/abs/2006.11239)).
     Ddpm,
+    /// Deterministic sampling (Song et al. 2020, [arXiv 2010.02502](https://arxiv.org/abs/2010.02502)).
     Ddim,
+    /// Pseudo numerical methods (Liu et al. 2022, [arXiv 2202.09778](https://arxiv.org/abs/2202.09778)).
     Pndm,
 }
 
@@ -33,9 +36,19 @@ impl SchedulerKind {
 #[derive(Debug, Clone, PartialEq)]
 pub enum BetaSchedule {
     /// Evenly spaced betas.
-    Linear { start: f64, end: f64 },
+    Linear {
+        /// The first beta.
+        start: f64,
+        /// The last beta.
+        end: f64,
+    },
     /// Evenly spaced square roots of betas (latent diffusion).
-    ScaledLinear { start: f64, end: f64 },
+    ScaledLinear {
+        /// The first beta.
+        start: f64,
+        /// The last beta.
+        end: f64,
+    },
     /// The squared cosine.
     SquaredCosCapV2,
     /// `trained_betas`: given one by one.
@@ -76,22 +89,29 @@ pub enum TimestepSpacing {
 /// A scheduler's configuration. Its defaults are those of diffusers for DDPM and DDIM.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulerConfig {
+    /// The sampler.
     pub kind: SchedulerKind,
     /// The sampler that the file names, where it is not built here; `kind` then takes its place.
     pub foreign: Option<&'static str>,
+    /// Timesteps of the training.
     pub num_train_timesteps: usize,
+    /// How much noise each timestep adds.
     pub beta_schedule: BetaSchedule,
+    /// What the network predicts.
     pub prediction: Prediction,
     /// What happens to the predicted clean image within a step.
     pub clip: Clip,
     /// Read by DDPM.
     pub variance: Variance,
+    /// Which timesteps a shorter sampling visits.
     pub timestep_spacing: TimestepSpacing,
+    /// Added to them, with [`TimestepSpacing::Leading`].
     pub steps_offset: usize,
     /// Read by DDIM and PNDM: the last step ends at `abar = 1`, else at that of timestep 0.
     pub set_alpha_to_one: bool,
     /// Read by PNDM: no Runge-Kutta steps at the start.
     pub skip_prk_steps: bool,
+    /// Whether the betas are changed so that the last timestep is pure noise (Lin et al. 2023, [arXiv 2305.08891](https://arxiv.org/abs/2305.08891)).
     pub rescale_betas_zero_snr: bool,
 }
 

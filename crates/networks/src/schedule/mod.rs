@@ -32,12 +32,18 @@ use crate::process::{Process, Time};
 pub enum ScheduleError {
     /// The configuration is not a JSON object.
     #[error("scheduler config: expected a JSON object, found {found}")]
-    NotAnObject { found: String },
+    NotAnObject {
+        /// What it is.
+        found: String,
+    },
     /// A key asks for other mathematics than is built here.
     #[error("scheduler config: `{key}`: {value} is not supported; supported: {supported}")]
     Unsupported {
+        /// The key.
         key: &'static str,
+        /// Its value, as JSON.
         value: String,
+        /// The values that are built.
         supported: &'static str,
     },
     /// A scheduler of networks that are trained in another way.
@@ -45,12 +51,20 @@ pub enum ScheduleError {
         "scheduler config: `_class_name`: {name:?} is not supported: {reason}; supported: {supported}",
         supported = classes::SUPPORTED
     )]
-    Class { name: String, reason: &'static str },
+    Class {
+        /// The class.
+        name: String,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A key holds a value of the wrong type or range.
     #[error("scheduler config: `{key}`: {value} is not valid; expected {expected}")]
     Invalid {
+        /// The key.
         key: &'static str,
+        /// Its value, as JSON.
         value: String,
+        /// What it would have to be.
         expected: String,
     },
     /// The betas leave no signal that f32 can hold.
@@ -61,11 +75,17 @@ pub enum ScheduleError {
     LostSignal {
         /// The keys that decide it, with their values.
         keys: String,
+        /// The timestep.
         timestep: usize,
     },
     /// More steps than the network was trained with, or none.
     #[error("{steps} sampling steps asked for, but the scheduler allows 1 to {train_steps}")]
-    InferenceSteps { steps: usize, train_steps: usize },
+    InferenceSteps {
+        /// Steps asked for.
+        steps: usize,
+        /// Timesteps of the training.
+        train_steps: usize,
+    },
     /// `steps_offset` moves the first timestep past the trained ones.
     #[error(
         "`steps_offset` {offset}{} moves the first of {steps} sampling steps to timestep {timestep}, but the last trained \
@@ -79,9 +99,13 @@ pub enum ScheduleError {
         }
     )]
     OffsetOutOfRange {
+        /// The offset.
         offset: usize,
+        /// Sampling steps.
         steps: usize,
+        /// The timestep.
         timestep: usize,
+        /// The last timestep of the training.
         last: usize,
     },
     /// The first step starts from pure noise, which says nothing about the image.
@@ -90,23 +114,37 @@ pub enum ScheduleError {
          start; {remedy}"
     )]
     NoSignal {
+        /// The timestep.
         timestep: usize,
+        /// What would start there.
         asked: &'static str,
+        /// What to do.
         remedy: &'static str,
     },
     /// DDIM's weight of fresh noise.
     #[error("eta is {eta}, expected 0 (deterministic) to 1 (as noisy as DDPM)")]
-    Eta { eta: f64 },
+    Eta {
+        /// The weight.
+        eta: f64,
+    },
     /// A timestep from outside that the schedule does not have.
     #[error("timestep {timestep} is outside of the schedule's 0 to {last}")]
-    Timestep { timestep: i64, last: usize },
+    Timestep {
+        /// The timestep.
+        timestep: i64,
+        /// The last timestep of the training.
+        last: usize,
+    },
 }
 
 /// Any sampler, for callers that choose at run time.
 #[derive(Debug, Clone)]
 pub enum Sampler {
+    /// Ancestral sampling.
     Ddpm(Ddpm),
+    /// Deterministic, or with a part of the noise.
     Ddim(Ddim),
+    /// Pseudo numerical methods.
     Pndm(Pndm),
 }
 

@@ -15,10 +15,12 @@ pub struct NoiseSchedule {
     /// The running product of `1 - beta`, which is the signal's share of a noisy image's variance: diffusers'
     /// `alphas_cumprod`, bit for bit (within 2.5e-7 with `rescale_betas_zero_snr`).
     pub abar: Vec<f64>,
+    /// What the network predicts.
     pub prediction: Prediction,
 }
 
 impl NoiseSchedule {
+    /// The schedule of this configuration.
     pub fn new(config: &SchedulerConfig) -> Self {
         let betas = betas::betas(config);
         Self {

@@ -134,13 +134,13 @@ pub(super) struct Words(HashSet<String>);
 
 impl Words {
     /// From entries of `tokenizer.json`.
-    pub fn new(added: &[Value]) -> Self {
+    pub(super) fn new(added: &[Value]) -> Self {
         let content = |token: &Value| token["content"].as_str().map(str::to_owned);
         Self(added.iter().filter_map(content).collect())
     }
 
     /// Whether one of them stands for several vectors.
-    pub fn any_of_several_vectors(&self) -> bool {
+    pub(super) fn any_of_several_vectors(&self) -> bool {
         self.0
             .iter()
             .any(|word| self.0.contains(&numbered(word, 1)))
@@ -151,7 +151,7 @@ impl Words {
     ///
     /// # Errors
     /// A prompt that would grow without bound.
-    pub fn expanded(&self, text: &str, tokens: &[String]) -> Result<String, String> {
+    pub(super) fn expanded(&self, text: &str, tokens: &[String]) -> Result<String, String> {
         let mut text = text.to_owned();
         let mut seen = HashSet::new();
         for token in tokens {

@@ -28,14 +28,31 @@ const LONGEST: usize = 1 << 16;
 /// Why a tokenizer cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
+    /// A file that cannot be read.
     #[error(transparent)]
     Folder(#[from] FolderError),
+    /// A file that is no tokenizer of this kind.
     #[error("{}: {problem}", path.display())]
-    Malformed { path: PathBuf, problem: String },
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        problem: String,
+    },
+    /// No vocabulary.
     #[error("{}: neither vocab.json with merges.txt nor tokenizer.json; download the folder again", path.display())]
-    Missing { path: PathBuf },
+    Missing {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A text that the tokenizer fails on.
     #[error("{text:?}: cannot be tokenized: {problem}")]
-    Text { text: String, problem: String },
+    Text {
+        /// The text.
+        text: String,
+        /// How.
+        problem: String,
+    },
 }
 
 /// A prompt as token numbers.

@@ -25,69 +25,80 @@ const LOG_VARIANCE: [f64; 2] = [-30.0, 20.0];
 /// where [weight files](retrack_checkpoint::folder) are read.
 #[derive(Module, Debug)]
 pub struct AutoencoderKL {
-    pub encoder: Encoder,
-    pub quant_conv: Conv1x1,
-    pub post_quant_conv: Conv1x1,
-    pub decoder: Decoder,
+    pub(crate) encoder: Encoder,
+    pub(crate) quant_conv: Conv1x1,
+    pub(crate) post_quant_conv: Conv1x1,
+    pub(crate) decoder: Decoder,
     scaling_factor: f64,
 }
 
 /// From images to twice as many channels as latents have.
 #[derive(Module, Debug)]
-pub struct Encoder {
-    pub conv_in: Conv3x3,
-    pub down_blocks: Vec<DownEncoderBlock2D>,
-    pub mid_block: MidBlock2D,
-    pub conv_norm_out: GroupNorm,
-    pub conv_out: Conv3x3,
+pub(crate) struct Encoder {
+    pub(crate) conv_in: Conv3x3,
+    pub(crate) down_blocks: Vec<DownEncoderBlock2D>,
+    pub(crate) mid_block: MidBlock2D,
+    pub(crate) conv_norm_out: GroupNorm,
+    pub(crate) conv_out: Conv3x3,
 }
 
 /// From latents to images.
 #[derive(Module, Debug)]
-pub struct Decoder {
-    pub conv_in: Conv3x3,
-    pub mid_block: MidBlock2D,
-    pub up_blocks: Vec<UpDecoderBlock2D>,
-    pub conv_norm_out: GroupNorm,
-    pub conv_out: Conv3x3,
+pub(crate) struct Decoder {
+    pub(crate) conv_in: Conv3x3,
+    pub(crate) mid_block: MidBlock2D,
+    pub(crate) up_blocks: Vec<UpDecoderBlock2D>,
+    pub(crate) conv_norm_out: GroupNorm,
+    pub(crate) conv_out: Conv3x3,
 }
 
 /// A level of the encoder.
 #[derive(Module, Debug)]
-pub struct DownEncoderBlock2D {
-    pub resnets: Vec<ResnetBlock2D>,
+pub(crate) struct DownEncoderBlock2D {
+    pub(crate) resnets: Vec<ResnetBlock2D>,
     /// Empty at the coarsest level. Zeros are added at the bottom and right only.
-    pub downsamplers: Vec<Downsample2D>,
+    pub(crate) downsamplers: Vec<Downsample2D>,
 }
 
 /// A level of the decoder.
 #[derive(Module, Debug)]
-pub struct UpDecoderBlock2D {
-    pub resnets: Vec<ResnetBlock2D>,
+pub(crate) struct UpDecoderBlock2D {
+    pub(crate) resnets: Vec<ResnetBlock2D>,
     /// Empty at the finest level.
-    pub upsamplers: Vec<Upsample2D>,
+    pub(crate) upsamplers: Vec<Upsample2D>,
 }
 
 /// Why an autoencoder cannot take an input.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum VaeError {
+    /// Images or latents of other channels.
     #[error("{what} have {found} channels, the autoencoder takes {expected}")]
     Channels {
+        /// Which: images or latents.
         what: &'static str,
+        /// Their channels.
         found: usize,
+        /// The autoencoder's.
         expected: usize,
     },
+    /// A size that does not halve often enough.
     #[error(
         "images of {height} x {width} pixels do not shrink to whole latents: a multiple of {multiple} does"
     )]
     Size {
+        /// Pixels from top to bottom.
         height: usize,
+        /// Pixels from left to right.
         width: usize,
+        /// Sides that are a multiple of it do.
         multiple: usize,
     },
+    /// Noise of another shape than the latents.
     #[error("the noise has shape {found:?}, the latents {expected:?}")]
     Noise {
+        /// The noise's.
         found: [usize; 4],
+        /// The latents'.
         expected: [usize; 4],
     },
 }

@@ -8,13 +8,16 @@ use crate::config::{ConfigError, Fields, check_layers, check_levels, unsupported
 /// Configuration of [`AutoencoderKL`](super::AutoencoderKL), with diffusers' names and defaults.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AutoencoderConfig {
+    /// Channels of the images.
     pub in_channels: usize,
+    /// Channels of the images that come back.
     pub out_channels: usize,
+    /// Channels of the latents.
     pub latent_channels: usize,
     /// One for each level, from the finest on.
     pub block_out_channels: Vec<usize>,
-    pub layers_per_block: usize,
-    pub norm_num_groups: usize,
+    pub(crate) layers_per_block: usize,
+    pub(crate) norm_num_groups: usize,
     /// Latents times this have a standard deviation of about 1: what the denoiser sees.
     pub scaling_factor: f64,
     /// Keys of the file that mean nothing to this network.

@@ -1,7 +1,7 @@
 //! diffusers' `AutoencoderKL`: the way between images and the latents that a conditional network denoises.
 
-pub mod autoencoder;
-pub mod config;
+mod autoencoder;
+mod config;
 mod cost;
 
 pub use autoencoder::{AutoencoderKL, Gaussian, VaeError};

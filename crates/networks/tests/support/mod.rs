@@ -1,7 +1,10 @@
 //! Reads `fixtures/parity`, whose README says what each key holds, and builds the networks that its numbers are of.
 
-// Each test file uses a part of this.
-#![allow(dead_code)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test file uses some of it, and so do tests of another crate"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -77,6 +77,7 @@ pub struct Assets<'a> {
 /// What the demo is to do.
 #[derive(Debug, Clone)]
 pub struct Demo<'a> {
+    /// What it is shown on.
     pub assets: Assets<'a>,
     /// Where everything goes.
     pub out: PathBuf,
@@ -84,6 +85,7 @@ pub struct Demo<'a> {
     pub force: bool,
     /// Samples from each model.
     pub count: usize,
+    /// Decides all random numbers.
     pub seed: u64,
     /// `cpu`, or `cuda`, `vulkan`, `metal` with an optional `:NUMBER`.
     pub device: String,
@@ -92,6 +94,7 @@ pub struct Demo<'a> {
 /// What came of it.
 #[derive(Debug)]
 pub struct Shown {
+    /// The numbers.
     pub outcome: Outcome,
     /// Of the report; `None`: no report was made.
     pub verdict: Option<Verdict>,

@@ -15,6 +15,7 @@ pub struct Digits {
     pub apart: f64,
     /// From a sample to the nearest real digit.
     pub real_before: f64,
+    /// The same after.
     pub real_after: f64,
 }
 
@@ -43,10 +44,13 @@ impl Digits {
 pub struct Outcome {
     /// The T-shirt among the samples.
     pub before: Frequency,
+    /// The same after.
     pub after: Frequency,
     /// The T-shirt among the attempts to restore it.
     pub restored_before: Frequency,
+    /// The same after.
     pub restored_after: Frequency,
+    /// How far the samples moved.
     pub digits: Digits,
     /// Distances of the half-way attempts to the T-shirt, before and after.
     pub(super) half_way: [Vec<f64>; 2],

@@ -39,15 +39,21 @@ pub struct Evaluate {
     pub model: PathBuf,
     /// The model before unlearning, measured beside it with the same seeds.
     pub baseline: Option<PathBuf>,
+    /// The images.
     pub data: DataSource,
     /// Selections of what was to be forgotten. Empty where data in the published layout says it.
     pub forget: Vec<String>,
+    /// The texts of a text-to-image model.
     pub prompts: PromptOptions,
+    /// How models are measured.
     pub measuring: Measuring,
     /// Denoising steps of a sample.
     pub sampling_steps: Option<usize>,
+    /// The sampler; `None`: the model's own.
     pub scheduler: Option<SamplerName>,
+    /// Decides all random numbers.
     pub seed: u64,
+    /// Where the report goes.
     pub out: PathBuf,
     /// Shows samples that may be a forgotten image, and names files and prompts.
     pub show_forgotten: bool,
@@ -64,6 +70,7 @@ pub struct Evaluate {
 pub struct Evaluated {
     /// A row for each score, a column for each model.
     pub table: Table,
+    /// What the report comes to.
     pub verdict: Verdict,
     /// Notes of the verdict that were said on the way.
     pub said: Vec<String>,

@@ -55,6 +55,7 @@ impl Prompts {
         Ok(Self { forgotten, others })
     }
 
+    /// How many there are.
     pub fn count(&self) -> usize {
         1 + self.others.len()
     }

@@ -18,6 +18,7 @@ use super::Run;
 use crate::failure::Failure;
 use crate::model;
 
+/// The card's name in a model folder.
 pub const NAME: &str = "README.md";
 
 /// Keys of the base card's head that hold for what is made from the model too.
@@ -79,6 +80,7 @@ pub fn keep_base(folder: &Path) -> Result<Option<BaseCard>, Failure> {
     }
     let name = base_name(|name| folder.join(name).exists());
     let base = folder.join(&name);
+    #[expect(clippy::disallowed_methods, reason = "nobody sees the folder yet")]
     fs::rename(&path, &base).map_err(|error| Failure::write(&base, error))?;
     Ok(Some(BaseCard { name, head }))
 }

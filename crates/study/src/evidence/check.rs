@@ -14,22 +14,30 @@ use crate::reopened::WeightFacts;
 pub struct Check {
     /// As typed.
     pub model: PathBuf,
+    /// Where the data set lay.
     pub data: PathBuf,
+    /// Which split of it.
     #[serde(default)]
     pub split: Option<String>,
+    /// What became of transparency.
     #[serde(default)]
     pub alpha: Alpha,
+    /// SHA-256 of the data set's content.
     pub data_digest: String,
+    /// The forgotten rows.
     pub forget_rows: Vec<usize>,
     /// Retained rows that are nearly copies.
     pub near_rows: Vec<usize>,
     /// Pictures were counted by [`Rule::Half`], in earlier versions by [`Rule::Nearest`].
     #[serde(default)]
     pub half_way: bool,
+    /// How much was measured.
     pub plan: Plan,
+    /// The scores of the base model.
     pub before: Numbers,
     /// Of the folder as it was written.
     pub after: Numbers,
+    /// How the weights differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightFacts>,
     /// The keyed digest of the texts of the images that were measured.

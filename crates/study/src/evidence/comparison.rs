@@ -18,7 +18,9 @@ use crate::opened::shortened;
 
 /// One model that was measured.
 pub struct Column<'a> {
+    /// What stands above the column.
     pub name: &'a str,
+    /// Its scores.
     pub scores: &'a [Score],
     /// Its first samples.
     pub drawn: &'a [Drawn],
@@ -30,8 +32,11 @@ pub struct Column<'a> {
 pub struct About<'a> {
     /// As it was resolved.
     pub configuration: Value,
+    /// What was asked, line by line.
     pub facts: Vec<Fact>,
+    /// As it is called.
     pub device: &'a str,
+    /// What measuring took.
     pub seconds: f64,
     /// Sentences about what was not measured, and what a reader of the scores should know.
     pub notes: Vec<String>,

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::failure::Failure;
 use crate::model;
 
+/// The file's name.
 pub const NAME: &str = ".gitignore";
 
 /// The record holds rows, paths and settings; the page is made to be shown.

@@ -42,9 +42,13 @@ use crate::model;
 
 /// The names of the two forms of a report.
 pub const PAGE: &str = "report.html";
+/// The report's content, from which its page is made.
 pub const CONTENT: &str = "report.json";
 
 /// Puts both forms of a report into a run's folder.
+///
+/// # Errors
+/// A file that cannot be written.
 pub fn write(folder: &Path, report: &Report) -> Result<(), Failure> {
     for (name, content) in forms(report) {
         model::write(&folder.join(name), &content)?;
@@ -61,6 +65,9 @@ pub fn forms(report: &Report) -> [(PathBuf, Vec<u8>); 2] {
 }
 
 /// Reads a report again.
+///
+/// # Errors
+/// A file that cannot be read, or that is no report.
 pub fn read(folder: &Path) -> Result<Report, Failure> {
     let path = folder.join(CONTENT);
     let bytes = std::fs::read(&path).map_err(|error| Failure::read(&path, error))?;

@@ -98,6 +98,9 @@ fn shrunk(images: &[u8], shape: ImageShape) -> (Vec<u8>, ImageShape) {
 
 /// Adds a picture of samples: the first `most`, covered as they have to be. Returns how many are covered. Images with
 /// an alpha channel are not drawn.
+///
+/// # Errors
+/// Images that make no picture.
 pub fn show_samples(
     report: &mut Report,
     name: &str,

@@ -26,7 +26,9 @@ pub type RowTexts = BTreeMap<usize, String>;
 
 /// A run's key and its place.
 pub struct Private {
+    /// The file.
     pub path: PathBuf,
+    /// The key.
     pub key: DigestKey,
 }
 

@@ -23,15 +23,19 @@ use crate::progress;
 /// What is looked at; everything here and the models decide the numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
+    /// Decides all random numbers.
     pub seed: u64,
+    /// Samples of each model.
     pub samples: usize,
     /// How they are drawn: by the model's own scheduler, as `retrack sample` does.
     #[serde(default = "ddim")]
     pub sampler: SamplerName,
+    /// Denoising steps of a sample.
     pub sampling_steps: usize,
     /// Attempts to restore a forgotten image from `timestep`, by ancestral sampling: the published injection, with
     /// fewer steps.
     pub tries: usize,
+    /// Where restoring begins.
     pub timestep: usize,
     /// Steps of the whole schedule; those up to `timestep` are walked.
     pub restoring_steps: usize,
@@ -211,20 +215,25 @@ impl Numbers {
 
 /// The numbers, and the pictures behind them.
 pub struct Measurement {
+    /// What is recorded.
     pub numbers: Numbers,
     /// Bytes. What is no image is a crossed-out tile.
     pub samples: Vec<u8>,
     /// Of what is no image the distance is not a number.
     pub sights: Vec<Sight>,
+    /// Attempts to restore a forgotten image, as bytes.
     pub restored: Vec<u8>,
 }
 
 /// Where a model is looked at.
 pub struct Probe<'a> {
+    /// How much is measured.
     pub plan: Plan,
+    /// What counts as a forgotten image.
     pub forgotten: &'a Forgotten<'a>,
     /// What the network sees of the data set.
     pub images: &'a dyn Images,
+    /// The model's schedule.
     pub scheduler: &'a SchedulerConfig,
     /// Without autodiff.
     pub device: Device,

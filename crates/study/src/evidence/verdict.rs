@@ -12,7 +12,9 @@ use crate::task::Task;
 /// So many of so many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
+    /// Pictures that count as a forgotten image.
     pub found: usize,
+    /// Pictures looked at.
     pub of: usize,
 }
 
@@ -43,6 +45,7 @@ pub struct Findings {
     pub quality: Vec<String>,
     /// Sentences that speak against forgetting whatever the tests found.
     pub doubts: Vec<String>,
+    /// What to do next.
     pub advice: Advice,
 }
 
@@ -75,6 +78,7 @@ fn change(before: f64, after: f64) -> String {
 }
 
 impl Findings {
+    /// The verdict that they come to.
     pub fn verdict(&self) -> Verdict {
         let image = if self.several {
             "the forgotten images"

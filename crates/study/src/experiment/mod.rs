@@ -61,12 +61,17 @@ pub struct Comparison {
     pub model: PathBuf,
     /// A model trained from scratch without the forgotten images, measured as a reference.
     pub retrained: Option<PathBuf>,
+    /// The images.
     pub data: DataSource,
     /// Selections, one run each.
     pub forget: Vec<String>,
+    /// The methods that are compared.
     pub methods: Vec<Method>,
+    /// One run each.
     pub seeds: Option<Vec<u64>>,
+    /// How models are measured.
     pub measuring: Measuring,
+    /// The texts of a text-to-image model.
     pub prompts: PromptOptions,
     /// A prompt for each image: a file, a folder of .txt files, or a Parquet column.
     pub captions: Option<String>,
@@ -89,6 +94,7 @@ pub struct Compared {
     pub table: Table,
     /// What its numbers rest on, in sentences.
     pub caption: String,
+    /// What the report comes to.
     pub verdict: Verdict,
     /// What a reader should know, which was said already.
     pub notes: Vec<String>,

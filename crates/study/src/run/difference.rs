@@ -59,6 +59,7 @@ pub struct Difference {
     pub key: String,
     /// The values, or `nothing`.
     pub old: String,
+    /// The value now.
     pub new: String,
 }
 

@@ -25,7 +25,7 @@ use retrack_unlearn::checkpoint;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::difference::{Difference, LONGER, PLACES};
+pub use self::difference::{Difference, LONGER};
 pub use self::names::{BUILDING, LOSS_CURVE, samples_name};
 use self::names::{CONFIG, EARLIER, FOLDER, MOVING, STAGED, UNFINISHED, is_runs};
 pub(crate) use self::names::{ELAPSED, EVENTS};
@@ -37,35 +37,84 @@ use crate::tensorboard::TensorboardError;
 /// Why a run folder cannot be used. What to do about it depends on the command, which adds it.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The folder holds something.
     #[error("{}: the output folder is not empty", path.display())]
-    NotEmpty { path: PathBuf },
+    NotEmpty {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The path is no folder.
     #[error("{}: not a folder; choose another output folder", path.display())]
-    NotAFolder { path: PathBuf },
+    NotAFolder {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// A model that no run wrote.
     #[error("{}: not empty, and no list of files that retrack wrote lies there ({}): it will not be replaced; move away \
              what is in it, or choose another output folder", path.display(), written::NAME)]
-    NotOurs { path: PathBuf },
+    NotOurs {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// An interrupted run lies there.
     #[error("{}: an interrupted run lies here", path.display())]
-    Interrupted { path: PathBuf },
+    Interrupted {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// No interrupted run lies there.
     #[error("{}: there is no interrupted run to resume", path.display())]
-    NothingToResume { path: PathBuf },
+    NothingToResume {
+        /// The file or folder.
+        path: PathBuf,
+    },
+    /// The run that lies there has another configuration.
     #[error("{}: the run was started with {difference}; use the same, or another output folder", path.display())]
     Differs {
+        /// The file or folder.
         path: PathBuf,
+        /// The first that differs.
         difference: Difference,
     },
+    /// The system refused a file.
     #[error("{}: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own error.
+        source: io::Error,
+    },
+    /// A configuration that cannot be read.
     #[error("{}: not a run's configuration: {problem}", path.display())]
-    Config { path: PathBuf, problem: String },
+    Config {
+        /// The file or folder.
+        path: PathBuf,
+        /// How.
+        problem: String,
+    },
+    /// Another process writes there.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// A file of somebody else, or of another command.
     #[error(transparent)]
     Written(#[from] WrittenError),
     /// Somebody put it there while the run went on.
     #[error("{}: was put there during the run and would be replaced; move it away and resume the run, whose model waits in {}", path.display(), staged.display())]
-    CameInTheWay { path: PathBuf, staged: PathBuf },
+    CameInTheWay {
+        /// The file or folder.
+        path: PathBuf,
+        /// Where the model waits.
+        staged: PathBuf,
+    },
+    /// The system refuses the folder.
     #[error("{}: cannot be the output folder: {source}; choose another", path.display())]
-    Unusable { path: PathBuf, source: io::Error },
+    Unusable {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own error.
+        source: io::Error,
+    },
+    /// The curves cannot be written.
     #[error(transparent)]
     Tensorboard(#[from] TensorboardError),
 }
@@ -73,6 +122,7 @@ pub enum RunError {
 /// What to do with an output folder that is not empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
+    /// It must be empty or absent.
     Refuse,
     /// Replace what this tool wrote there.
     Force,
@@ -86,6 +136,7 @@ pub enum Existing {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spent {
+    /// What those parts took.
     pub seconds: f64,
     /// How often the run was resumed.
     pub resumptions: usize,

@@ -16,6 +16,7 @@ use super::names::{CONFIG, ELAPSED, EVENTS, FOLDER, UNFINISHED};
 pub enum State {
     /// There is nothing, or what a kill left of its beginning.
     NotBegun,
+    /// A run that was interrupted.
     Interrupted,
     /// It came to its end, or something else lies there.
     Ended,

@@ -22,6 +22,7 @@ use crate::{machine, opened};
 pub struct Gradient {
     /// A diffusers pipeline or UNet folder.
     pub model: PathBuf,
+    /// The method.
     pub method: Method,
     /// Names and values of those that are not the paper's.
     pub strengths: Vec<(&'static str, f64)>,

@@ -48,13 +48,15 @@ pub(crate) const FILES: [&str; 4] = [
 /// What is to be trained, on what, and for how long.
 #[derive(Debug, Clone)]
 pub struct Training {
+    /// The images.
     pub data: DataSource,
-    /// One of the networks [known by name](crate::arch::NAMED), or a UNet2DModel's `config.json`.
+    /// One of the networks known by name, or a UNet2DModel's `config.json`.
     pub arch: PathBuf,
     /// Where the model folder goes.
     pub out: PathBuf,
     /// Selections of images to leave out, with their exact copies.
     pub exclude: Vec<String>,
+    /// Steps of the run.
     pub steps: usize,
     /// Images in a micro-batch.
     pub batch_size: usize,
@@ -64,6 +66,7 @@ pub struct Training {
     pub learning_rate: f64,
     /// Steps over which the learning rate rises. `None`: a tenth of all, at most 500.
     pub warmup: Option<usize>,
+    /// Decides all random numbers.
     pub seed: u64,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,

@@ -30,6 +30,7 @@ pub struct Verify {
     pub run: PathBuf,
     /// The base model.
     pub model: Option<PathBuf>,
+    /// The data set.
     pub data: Option<PathBuf>,
     /// The split's name in `data`.
     pub split: Option<String>,

@@ -20,6 +20,7 @@ pub struct Verification {
     pub compared: usize,
     /// Sentences.
     pub differences: Vec<String>,
+    /// The scores.
     pub measured: Measured,
 }
 
@@ -32,6 +33,7 @@ pub struct Measured {
     /// Of the model that was written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub after: Option<Numbers>,
+    /// How the weights differ.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<WeightFacts>,
 }

@@ -89,7 +89,9 @@ pub trait Objective: std::fmt::Debug {
 #[derive(Debug, Clone, Copy, PartialEq, thiserror::Error)]
 #[error("the {what} is {value}")]
 pub struct NotFinite {
+    /// What it is, as "loss".
     pub what: &'static str,
+    /// NaN or infinity.
     pub value: f64,
 }
 
@@ -110,8 +112,10 @@ impl NotFinite {
 /// Why a micro-batch has no gradient.
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
+    /// Images that do not fit the network.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// Retained images that cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
 }
@@ -119,6 +123,7 @@ pub enum PassError {
 /// The gradients that a step's micro-batches add up to.
 #[derive(Debug, Default)]
 pub struct Sums {
+    /// Of what is minimized.
     pub main: Option<GradientSet>,
     /// Of the second loss, where a method has one whose gradient it does not simply add.
     pub correction: Option<GradientSet>,
@@ -231,7 +236,9 @@ impl Losses {
 
 /// What a micro-batch is computed with.
 pub struct Pass<'a> {
+    /// The network.
     pub network: &'a dyn Denoiser,
+    /// Its way to noise.
     pub process: &'a dyn Process,
     /// Where the network's tensors are; with autodiff.
     pub device: &'a Device,

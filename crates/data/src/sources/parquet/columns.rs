@@ -39,7 +39,7 @@ pub(crate) struct Labels {
 impl Labels {
     /// Labels that are texts are numbered in the order of the texts, as class folders are, unless all of them are whole
     /// numbers as these are written ("7" and "07" are two labels). `names`: what the numbers stand for, as the file says.
-    pub fn new(
+    pub(crate) fn new(
         path: &Path,
         labels: Vec<Option<Label>>,
         names: Vec<String>,

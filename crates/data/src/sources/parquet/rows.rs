@@ -90,7 +90,11 @@ struct WindowCache {
 }
 
 impl ParquetImages {
-    pub fn open(root: &Path, paths: &[PathBuf], memory_budget: u64) -> Result<Self, DataError> {
+    pub(crate) fn open(
+        root: &Path,
+        paths: &[PathBuf],
+        memory_budget: u64,
+    ) -> Result<Self, DataError> {
         let (mut files, mut groups, mut labels) = (Vec::new(), Vec::new(), Vec::new());
         let (mut names, mut note) = (Vec::new(), None);
         let mut len = 0;

@@ -39,10 +39,13 @@ use crate::task::Task;
 
 /// What a run is about.
 pub struct Run<'a> {
+    /// What was asked.
     pub args: &'a Task,
+    /// The recipe.
     pub settings: &'a Recipe,
     /// The model's.
     pub folder: &'a ModelFolder,
+    /// The model's schedule.
     pub scheduler: &'a SchedulerConfig,
     /// What the network sees of the data set.
     pub images: &'a dyn Images,
@@ -54,7 +57,9 @@ pub struct Run<'a> {
     pub texts: Option<&'a Texts>,
     /// What stays outside of the folder; unless `--no-report`.
     pub private: Option<&'a Private>,
+    /// The images.
     pub data: &'a Dataset,
+    /// The forgotten and the retained rows.
     pub split: &'a Split,
     /// Of each forgotten row, where the method has any.
     pub neighbors: Option<&'a [Vec<Neighbor>]>,
