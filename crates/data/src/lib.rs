@@ -14,6 +14,7 @@ mod foreign;
 mod image;
 mod labels;
 mod listing;
+pub mod look_alikes;
 pub mod neighbors;
 mod open;
 mod pillow;

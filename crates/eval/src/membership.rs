@@ -7,7 +7,8 @@ use retrack_networks::process::{Process, Time};
 use retrack_networks::random::{Random, Stream};
 use serde::{Deserialize, Serialize};
 
-use crate::auc::{Bootstrap, Scores, auc, two_sided};
+pub use crate::auc::Scores;
+use crate::auc::{Bootstrap, auc, two_sided};
 use crate::distance::mean;
 
 /// Scores images by their denoising loss (the loss threshold of Yeom et al. 2018, arXiv 1709.01604, as Carlini et
@@ -207,6 +208,13 @@ impl Scoring<'_> {
             timestep: self.process.draw(part, parts, &mut timestep),
             noise: self.random.stream(Stream::Probe, step).normal(values),
         }
+    }
+
+    /// The time of each draw.
+    pub fn times(&self) -> Vec<Time> {
+        (0..self.draws)
+            .map(|number| self.draw(number, 0).timestep)
+            .collect()
     }
 
     fn batch(

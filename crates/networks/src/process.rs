@@ -127,6 +127,11 @@ pub trait Process: fmt::Debug + Send + Sync {
         (determinant(self, time) / self.noise(time)).abs()
     }
 
+    /// How far the noise that an output stands for moves when the output moves by one, at fixed `x_t`.
+    fn noise_slope(&self, time: Time) -> f64 {
+        (self.signal(time) / determinant(self, time)).abs()
+    }
+
     /// The noisy image `x_t = g * clean + s * noise` (Ho et al. 2020, arXiv 2006.11239, eq. 4).
     ///
     /// # Shapes

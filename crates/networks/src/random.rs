@@ -51,6 +51,8 @@ pub enum Stream {
     RetainLatent = 18,
     /// A forgotten image's latent.
     ForgetLatent = 19,
+    /// How a look-alike of a forgotten image differs from it, one step an image.
+    LookAlike = 20,
 }
 
 /// Separates these keys from any other use of ChaCha with the same seed.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::run::{EventLog, RunFolder};
+use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
@@ -13,18 +14,20 @@ use retrack_networks::lora;
 use retrack_networks::network::Network;
 use retrack_networks::random::Random;
 use retrack_unlearn::feed::{BatchSize, Feed};
+use retrack_unlearn::objective::Pass;
 use retrack_unlearn::optimizer::{AdamW, LearningRate};
 use retrack_unlearn::recipe::Recipe;
 use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
+use crate::calibration::{Calibrated, Context, LookAlikes, Viewer};
 use crate::delivery::Delivery;
 use crate::evidence::{self, Evidence, Forgotten, Rule};
 use crate::failure::Failure;
 use crate::observer::Observer;
 use crate::progress;
-use crate::session::{Look, Session, Unobserved, keep};
+use crate::session::{Course, Look, Session, Steps, Unobserved, keep};
 use crate::situation::{self, Situation};
 use crate::space::{self, Needs};
 use crate::task::Task;
@@ -37,6 +40,9 @@ pub struct Unlearning<'a> {
     pub folder: &'a RunFolder,
     /// Where it is computed.
     pub device: &'a Device,
+    /// Pictures like the forgotten ones that nobody has, where the run is to go on until these are known no better and no
+    /// worse.
+    pub look_alikes: Option<&'a LookAlikes>,
 }
 
 /// Evidence that sees the written folder after the last step.
@@ -50,6 +56,7 @@ impl Look for Delivering<'_, '_> {
     fn look(
         &mut self,
         trainer: &Trainer,
+        is_last: bool,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         let (delivery, folder) = (self.delivery, self.folder);
@@ -60,7 +67,7 @@ impl Look for Delivering<'_, '_> {
             drop(writing);
             delivery.reopen(network, &staged)
         };
-        self.evidence.look(trainer, log, &mut deliver)
+        self.evidence.look(trainer, is_last, log, &mut deliver)
     }
 }
 
@@ -109,10 +116,41 @@ impl Unlearning<'_> {
             images: settings.batch_size,
             accumulate: settings.accumulate,
         };
+        let viewer = match self.look_alikes {
+            Some(look_alikes) => Some(Viewer::new(
+                look_alikes,
+                about.images,
+                about.labels,
+                &split.retain,
+                Context {
+                    process: process.clone(),
+                    device: device.clone().without_autodiff(),
+                    batch_size: settings.batch_size.clamp(1, 64),
+                    seed: settings.seed,
+                },
+            )?),
+            None => None,
+        };
+        let mut calibrated = match &viewer {
+            Some(viewer) => Some(Calibrated::begin(
+                viewer,
+                &*network.valid(),
+                self.folder.folder(),
+                args.always,
+            )?),
+            None => None,
+        };
+        let forget = match &calibrated {
+            Some(calibrated) => {
+                progress::note(calibrated.outlook());
+                calibrated.rows()
+            }
+            None => split.forget.clone(),
+        };
         let mut feed = Feed::new(
             about.images,
             &split.retain,
-            &split.forget,
+            &forget,
             Random::new(settings.seed),
             size,
             process.clone(),
@@ -127,11 +165,24 @@ impl Unlearning<'_> {
         if let Some(neighbors) = &neighbors {
             feed = feed.with_neighbors(neighbors);
         }
+        let with_autodiff = device.clone().autodiff();
+        let objective = match &mut calibrated {
+            Some(calibrated) => {
+                let pass = Pass {
+                    network: &*network,
+                    process: &*process,
+                    device: &with_autodiff,
+                    dropout: None,
+                };
+                calibrated.objective(&pass, &feed, settings.learning_rate)?
+            }
+            None => settings.objective(),
+        };
         let mut trainer = Trainer::new(
             network,
             process,
-            device.clone().autodiff(),
-            settings.objective(),
+            with_autodiff,
+            objective,
             AdamW::new(settings.adamw.clone()),
             LearningRate::Constant {
                 rate: settings.learning_rate,
@@ -147,6 +198,11 @@ impl Unlearning<'_> {
             session.resume(&mut trainer, &settings.adamw, None)?;
         }
         let watch = RetainedWatch::begin(&mut trainer, &feed)?;
+        let mut fixed = Steps(settings.steps);
+        let course: &mut dyn Course = match &mut calibrated {
+            Some(calibrated) => calibrated,
+            None => &mut fixed,
+        };
         let last = match &mut evidence {
             Some(evidence) => {
                 let mut look = Delivering {
@@ -154,10 +210,17 @@ impl Unlearning<'_> {
                     delivery,
                     folder: self.folder,
                 };
-                session.train(&mut trainer, &feed, watch, &mut look, observer)?
+                session.train(&mut trainer, &feed, course, watch, &mut look, observer)?
             }
             None => {
-                let last = session.train(&mut trainer, &feed, watch, &mut Unobserved, observer)?;
+                let last = session.train(
+                    &mut trainer,
+                    &feed,
+                    course,
+                    watch,
+                    &mut Unobserved,
+                    observer,
+                )?;
                 let staged = self.folder.staging()?;
                 let _writing = progress::activity("writing the model");
                 delivery
@@ -166,10 +229,15 @@ impl Unlearning<'_> {
                 last
             }
         };
+        let settings = &match &calibrated {
+            Some(calibrated) => calibrated.record.taken(settings, trainer.step),
+            None => settings.clone(),
+        };
         drop(trainer);
         let staged = self.folder.staged();
-        let report = self.finish(evidence, &staged)?;
-        publish(self.folder, &self.about.args.out, false)?;
+        let about = &evidence::Run { settings, ..*about };
+        let report = self.finish(evidence, about, &staged)?;
+        publish(self.folder, &args.out, false)?;
         Ok(Summary::new(
             args,
             settings,
@@ -180,20 +248,25 @@ impl Unlearning<'_> {
     }
 
     /// Puts the report into the run's folder and the card into the model's, which is not in its place yet.
-    fn finish(&self, evidence: Option<Evidence>, staged: &Path) -> Result<Option<Report>, Failure> {
+    fn finish<'b>(
+        &self,
+        evidence: Option<Evidence<'b>>,
+        about: &'b evidence::Run<'b>,
+        staged: &Path,
+    ) -> Result<Option<Report>, Failure> {
         let run = self.folder.folder();
         // What the report lists is the folder as it will be.
         let base_card = evidence::card::keep_base(staged)?;
         let report = match evidence {
             Some(evidence) => {
-                let report = evidence.finish(staged, self.folder)?;
+                let report = evidence.finish(about, staged, self.folder)?;
                 evidence::write(&run, &report)?;
                 Some(report)
             }
             None => None,
         };
         let verdict = report.as_ref().map(|report| &report.verdict);
-        evidence::card::write(staged, self.about, base_card.as_ref(), verdict)?;
+        evidence::card::write(staged, about, base_card.as_ref(), verdict)?;
         evidence::ignored::write(staged, &self.about.args.out)?;
         Ok(report)
     }

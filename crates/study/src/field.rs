@@ -37,6 +37,7 @@ fields! {
     Baseline "baseline",
     BatchSize "batch_size",
     Bytes "bytes",
+    Calibrate "calibrate",
     Captions "captions",
     CheckpointEvery "checkpoint_every",
     Class "class",

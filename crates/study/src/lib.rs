@@ -6,6 +6,7 @@
 
 mod arch;
 pub mod bench;
+pub mod calibration;
 mod captions;
 pub mod choice;
 mod delivery;

@@ -12,16 +12,36 @@ use crate::observer::Observer;
 use crate::situation::{self, Situation};
 use crate::{interrupt, progress};
 
+/// How long a run goes on.
+pub trait Course {
+    /// Whether the run is at its end: asked at its start and after each step. What is changed of the trainer counts for the
+    /// next step.
+    ///
+    /// # Errors
+    /// Whatever ends the run.
+    fn is_over(&mut self, trainer: &mut Trainer) -> Result<bool, Failure>;
+}
+
+/// So many steps.
+pub struct Steps(pub usize);
+
+impl Course for Steps {
+    fn is_over(&mut self, trainer: &mut Trainer) -> Result<bool, Failure> {
+        Ok(trainer.step >= self.0)
+    }
+}
+
 /// Looks at a network while it changes.
 pub trait Look {
-    /// Looks at the network as it is after the trainer's steps: at the start, and after each. What it returns is recorded
-    /// with the step.
+    /// Looks at the network as it is after the trainer's steps: at the start, and after each, of which one `is_last`. What it
+    /// returns is recorded with the step.
     ///
     /// # Errors
     /// Whatever ends the run.
     fn look(
         &mut self,
         trainer: &Trainer,
+        is_last: bool,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure>;
 }
@@ -30,7 +50,12 @@ pub trait Look {
 pub struct Unobserved;
 
 impl Look for Unobserved {
-    fn look(&mut self, _: &Trainer, _: &mut EventLog) -> Result<Vec<(&'static str, f64)>, Failure> {
+    fn look(
+        &mut self,
+        _: &Trainer,
+        _: bool,
+        _: &mut EventLog,
+    ) -> Result<Vec<(&'static str, f64)>, Failure> {
         Ok(Vec::new())
     }
 }
@@ -41,7 +66,7 @@ pub struct Session<'a> {
     pub run: &'a RunFolder,
     /// What the progress bar says.
     pub title: &'a str,
-    /// Steps of the whole run.
+    /// Steps of the whole run, at most.
     pub steps: usize,
     /// Steps between checkpoints; `None`: only what a signal or the end makes.
     pub checkpoint_every: Option<usize>,
@@ -78,12 +103,14 @@ impl Session<'_> {
         &self,
         trainer: &mut Trainer,
         feed: &Feed,
+        course: &mut dyn Course,
         retained: Option<RetainedWatch>,
         look: &mut dyn Look,
         observer: &mut dyn Observer,
     ) -> Result<Option<StepReport>, Failure> {
         let mut log = EventLog::open(self.run, trainer.step)?;
-        let scores = look.look(trainer, &mut log)?;
+        let mut is_last = course.is_over(trainer)?;
+        let scores = look.look(trainer, is_last, &mut log)?;
         // A run that was kept because its last step could not be looked at has that step's record without them.
         log.complete(trainer.step, &scores)?;
         let bar = progress::bar(self.title, self.steps, "steps");
@@ -94,7 +121,7 @@ impl Session<'_> {
         };
         interrupt::finish_first(&format!("after this step{kept}"));
         let mut last = None;
-        while trainer.step < self.steps {
+        while !is_last {
             let mut report = match trainer.step(feed) {
                 Ok(report) => report,
                 Err(error) => {
@@ -107,7 +134,14 @@ impl Session<'_> {
             }
             let retain = report.losses.retain.or(report.watched_retain);
             report.collapsed = retain.and_then(|loss| trainer.watch.see(loss));
-            let is_last = trainer.step == self.steps;
+            is_last = match course.is_over(trainer) {
+                Ok(is_last) => is_last,
+                Err(failure) => {
+                    log.record(self.run, &report, &[])?;
+                    keep(trainer, self.run);
+                    return Err(failure);
+                }
+            };
             if is_last {
                 // The last look writes the model: all that is left is worth more than the time it takes. Where a second
                 // signal does not wait for it, --resume goes on to that look without another step.
@@ -115,7 +149,7 @@ impl Session<'_> {
                 log.record(self.run, &report, &[])?;
                 keep(trainer, self.run);
             }
-            match look.look(trainer, &mut log) {
+            match look.look(trainer, is_last, &mut log) {
                 Ok(scores) if is_last => log.complete(trainer.step, &scores)?,
                 Ok(scores) => log.record(self.run, &report, &scores)?,
                 Err(failure) if is_last => return Err(failure),

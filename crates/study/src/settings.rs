@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use retrack_checkpoint::files::read_text;
+use retrack_checkpoint::folder::Weights;
 use retrack_eval::metric::Metric;
 use retrack_unlearn::objective::{Method, parameters};
 use retrack_unlearn::recipe::{
@@ -10,6 +11,7 @@ use retrack_unlearn::recipe::{
 };
 use serde::Deserialize;
 
+use crate::calibration::{ROUND, ROUNDS};
 use crate::evaluation::Protocol;
 use crate::failure::Failure;
 use crate::field::Field;
@@ -142,6 +144,9 @@ fn warn_of_strengths_of_others(typed: &Layer, method: Method) {
 
 /// Where the settings of an unlearning run come from, for people: "preset cifar10, chosen for images of 32 x 32".
 pub fn source(args: &Task, text_to_image: bool, height: usize, width: usize) -> String {
+    if args.calibrate {
+        return "calibrated on look-alikes of the image".into();
+    }
     let preset = match &args.preset {
         Some(preset) => format!("preset {preset}"),
         None if text_to_image => {
@@ -155,6 +160,23 @@ pub fn source(args: &Task, text_to_image: bool, height: usize, width: usize) -> 
     match &args.config {
         Some(path) => format!("{preset}, and {} over it", path.display()),
         None => preset,
+    }
+}
+
+/// The settings of a calibrated run over those for its images' size.
+pub fn calibrated(settings: Recipe, args: &Task, weights: &Weights) -> Recipe {
+    /// The rate of a network of two million parameters. The published rates fall with the square root of their number, too.
+    const RATE: f64 = 1e-4;
+    /// Images of a micro-batch.
+    const IMAGES: usize = 64;
+    let typed = &args.recipe;
+    let parameters: usize = weights.iter().map(|(_, tensor)| tensor.count()).sum();
+    let rate = RATE * (2e6 / parameters as f64).sqrt().min(1.0);
+    Recipe {
+        steps: ROUND * ROUNDS,
+        learning_rate: typed.learning_rate.unwrap_or(rate),
+        batch_size: typed.batch_size.unwrap_or(settings.batch_size.min(IMAGES)),
+        ..settings
     }
 }
 

@@ -38,6 +38,10 @@ pub struct Task {
     pub preset: Option<String>,
     /// A TOML file whose values replace the preset's.
     pub config: Option<PathBuf>,
+    /// Leads images as far as the model leads what it does not know, and no farther.
+    pub calibrate: bool,
+    /// Leads images away that the model does not know better than others like them.
+    pub always: bool,
     /// Steps between checkpoints.
     pub checkpoint_every: Option<usize>,
     /// Goes on with the interrupted run in `out`.
@@ -77,6 +81,8 @@ impl Task {
             recipe: Layer::default(),
             preset: None,
             config: None,
+            calibrate: false,
+            always: false,
             checkpoint_every: None,
             resume: false,
             force: false,

@@ -89,6 +89,7 @@ impl Look for TrainingView<'_> {
     fn look(
         &mut self,
         trainer: &Trainer,
+        _: bool,
         log: &mut EventLog,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
         if self.plan.at.contains(&trainer.step) {

@@ -13,6 +13,7 @@ use retrack_unlearn::recipe::{Recipe, TEXT_TO_IMAGE};
 use retrack_unlearn::texts::Texts;
 use serde_json::{Value, json};
 
+use crate::calibration::LookAlikes;
 use crate::delivery::Delivery;
 use crate::encoded::{distances, encode};
 use crate::evidence::{self, Private, selected};
@@ -116,8 +117,20 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
             .or(told_texts.then(|| TEXT_TO_IMAGE.into())),
         ..args.clone()
     };
-    let settings = settings::resolve(&with_preset, shape.height, shape.width)?;
-    settings::note_source(args, told_texts, shape.height, shape.width);
+    let mut settings = settings::resolve(&with_preset, shape.height, shape.width)?;
+    let calibrates = args.calibrate;
+    if calibrates && encodes {
+        return Err(Failure::input(format!(
+            "{}: a model of latents is not calibrated yet; leave {} out",
+            opened.folder().root().display(),
+            Field::Calibrate
+        )));
+    }
+    if calibrates {
+        settings = settings::calibrated(settings, args, opened.weights());
+    } else {
+        settings::note_source(args, told_texts, shape.height, shape.width);
+    }
     let objective = settings.objective();
 
     let rows = model::select(&args.forget, &data)?;
@@ -149,7 +162,10 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         false => None,
     };
 
-    let config = resolved(args, &settings, opened, &data, &split, texts.as_ref())?;
+    let mut config = resolved(args, &settings, opened, &data, &split, texts.as_ref())?;
+    if calibrates {
+        config["calibrated"] = json!(if args.always { "always" } else { "where_known" });
+    }
     let needs = needs(
         opened,
         args,
@@ -226,6 +242,10 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         }
     };
     interrupted_before_the_first_step(args.resume);
+    let look_alikes = match calibrates {
+        true => Some(LookAlikes::make(&data, &split.forget, settings.seed)?),
+        false => None,
+    };
     let about = evidence::Run {
         args,
         settings: &settings,
@@ -248,6 +268,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         about: &about,
         folder: &run,
         device: &device,
+        look_alikes: look_alikes.as_ref(),
     };
     let delivery = Delivery {
         base: Base {

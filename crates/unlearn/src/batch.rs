@@ -94,6 +94,8 @@ pub struct Batch<'a> {
     pub retain: Option<Noised>,
     /// Forgotten images.
     pub forget: Option<Noised>,
+    /// The row of each image of `forget`.
+    pub forget_rows: Vec<usize>,
     /// What may take the place of each image of `forget`.
     pub neighbors: Option<Candidates<'a>>,
     /// From [0, 1), of `forget`'s shape.

@@ -142,6 +142,7 @@ impl<'a> Feed<'a> {
         Ok(Batch {
             retain,
             forget,
+            forget_rows,
             neighbors,
             uniform,
             mixture_mask,

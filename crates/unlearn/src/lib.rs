@@ -11,6 +11,7 @@ pub mod feed;
 pub mod images;
 mod keys;
 pub mod latents;
+pub mod level;
 pub mod objective;
 pub mod optimizer;
 pub mod recipe;

@@ -129,6 +129,17 @@ pub enum LearningRate {
         #[serde(default, skip_serializing_if = "is_zero")]
         ended_at: usize,
     },
+    /// From step `from` on: linear from 0 over `warmup` steps, then half a cosine down to 0 `steps` steps after `from`.
+    Round {
+        /// The highest.
+        rate: f64,
+        /// Steps of the rise.
+        warmup: usize,
+        /// Steps before.
+        from: usize,
+        /// Steps of the rise and the fall.
+        steps: usize,
+    },
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -140,6 +151,20 @@ impl LearningRate {
     pub fn at(&self, step: usize) -> f64 {
         match *self {
             Self::Constant { rate } => rate,
+            Self::Round {
+                rate,
+                warmup,
+                from,
+                steps,
+            } => {
+                // The first step is one already.
+                let step = step.saturating_sub(from) + 1;
+                let fall = |done: f64| 0.5 * (1.0 + (std::f64::consts::PI * done).cos());
+                match step <= warmup {
+                    true => rate * step as f64 / warmup as f64,
+                    false => rate * fall((step - warmup) as f64 / (steps - warmup + 1) as f64),
+                }
+            }
             Self::Cosine { rate, warmup, .. } if step < warmup => {
                 rate * step as f64 / warmup as f64
             }

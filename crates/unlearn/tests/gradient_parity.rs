@@ -82,6 +82,7 @@ fn objectives(case: &Case) -> [(&'static str, Box<dyn Objective>); 5] {
     let option = |name: &str| case.scalar(&format!("option.{name}"));
     let retrack = ReTrack {
         lambda: option("retrack.lambda"),
+        gate: None,
     };
     let erasediff = EraseDiff {
         eta: option("erasediff.eta"),
@@ -125,6 +126,7 @@ fn batch(case: &Case) -> Batch<'static> {
         )),
         uniform: Some(case.images("uniform").1),
         mixture_mask: Some(mask.map(|retained| retained == 1.0).collect()),
+        ..Batch::default()
     }
 }
 

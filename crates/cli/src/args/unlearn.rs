@@ -89,6 +89,13 @@ pub struct UnlearnArgs {
     /// A TOML file like the presets, whose values replace theirs
     #[arg(long, value_name = "FILE", help_heading = heading::TRAINING)]
     pub config: Option<PathBuf>,
+    /// Image models: lead the image as far as others like it that the model does not know, and no farther, in as many
+    /// steps as that takes; where it knows the image no better, the model stays as it is
+    #[arg(long, conflicts_with_all = ["preset", "config", "steps", "lambda", "method"], help_heading = heading::METHOD)]
+    pub calibrate: bool,
+    /// Go on where the model knows the image no better than others like it
+    #[arg(long, requires = "calibrate", help_heading = heading::METHOD)]
+    pub always: bool,
     /// Steps between checkpoints [default: none]
     #[arg(long, value_name = "N", help_heading = heading::TRAINING)]
     pub checkpoint_every: Option<usize>,
@@ -161,6 +168,8 @@ impl UnlearnArgs {
             recipe,
             preset: args.preset,
             config: args.config,
+            calibrate: args.calibrate,
+            always: args.always,
             checkpoint_every: args.checkpoint_every,
             resume: args.resume,
             force: args.force,

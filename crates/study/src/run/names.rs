@@ -1,5 +1,6 @@
 //! What the files of a run are called.
 
+use crate::calibration;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
@@ -26,7 +27,7 @@ pub(super) const STAGED: &str = "model";
 pub(super) const PARTIAL: &str = ".model.partial-";
 pub(super) const FOLDER: &str = "run";
 /// What else a run writes into its folder under fixed names.
-const EVIDENCE: [&str; 3] = ["report.html", "report.json", LOSS_CURVE];
+const EVIDENCE: [&str; 4] = ["report.html", "report.json", LOSS_CURVE, calibration::FILE];
 /// The picture of the losses that `train` draws.
 pub const LOSS_CURVE: &str = "loss.svg";
 

@@ -195,6 +195,7 @@ fn batch(
         neighbors,
         uniform,
         mixture_mask,
+        ..Batch::default()
     };
     check(&batch, args)?;
     Ok(batch)

@@ -29,7 +29,7 @@ use crate::field::Field;
 use crate::folders::{as_path, existing, outside_all};
 use crate::observer::Observer;
 use crate::run::{Difference, Existing, RunError, RunFolder};
-use crate::session::Session;
+use crate::session::{Session, Steps};
 use crate::situation::{self, Situation};
 use crate::source::DataSource;
 use crate::space::{self, Needs, Work};
@@ -362,7 +362,8 @@ impl Input {
             device,
         };
         progress::note(view.announce(&asked.out));
-        session.train(&mut trainer, &feed, None, &mut view, observer)?;
+        let mut course = Steps(session.steps);
+        session.train(&mut trainer, &feed, &mut course, None, &mut view, observer)?;
         view.draw_loss()?;
         if checkpoint::list(&run.folder()).first() != Some(&asked.steps) {
             // From it the run can be extended: that it could not be saved before the last look is no more a warning.

@@ -15,6 +15,7 @@ use retrack_unlearn::recipe::Recipe;
 use serde::Deserialize;
 
 use super::{Verification, split};
+use crate::calibration::{self, Record};
 use crate::encoded::encode;
 use crate::evidence::{
     self, CONTENT, Check, Evidence, Forgotten, Measurement, Probe, RowTexts, read_events,
@@ -172,6 +173,11 @@ impl Again<'_> {
                 "run/{CONTENT}: its configuration has no settings that make sense"
             ));
             return Ok(());
+        };
+        // Of a calibrated run: what they came to.
+        let settings = match self.run.join(calibration::FILE).is_file() {
+            true => Record::read(self.run)?.came_to(&settings),
+            false => settings,
         };
         let check = self.check;
         let shown = ["forgotten", "restored"];

@@ -14,10 +14,12 @@ use std::cell::RefCell;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::denoiser::{Denoiser, InputError};
 use retrack_networks::gradients::GradientSet;
+use retrack_networks::parameters::to_host;
 use retrack_networks::process::{Process, Time};
 use retrack_networks::random::Draw;
 
 use crate::batch::{Batch, Draws, Noised};
+use crate::level::Side;
 use retrack_data::DataError;
 
 pub use erasediff::EraseDiff;
@@ -259,6 +261,68 @@ impl Pass<'_> {
         let difference = prediction - images.target(self.process, self.device);
         let squares = (difference.clone() * difference).sum();
         Ok(f64::from(squares.into_scalar::<f32>()) / images.len() as f64)
+    }
+
+    /// Leads each image where its own prediction says: to `target` if it is known, to what reconstructs it if it is avoided,
+    /// nowhere else. `side` is told which image of the batch and the mean squared error of the noise, a value, that its
+    /// prediction stands for. Returns the mean over images of the squared distance between prediction and what reconstructs
+    /// them; the gradient of `factor` times the mean of the distances to where they are led is added to `sum`.
+    ///
+    /// # Shapes
+    /// `target` has that of `images`.
+    ///
+    /// # Errors
+    /// Images that do not fit the network.
+    pub fn gated_error(
+        &self,
+        images: &Noised,
+        target: Tensor<4>,
+        side: &dyn Fn(usize, f64) -> Side,
+        factor: f64,
+        sum: &mut Option<GradientSet>,
+    ) -> Result<f64, PassError> {
+        let count = images.len();
+        let own = images.target(self.process, self.device);
+        let noisy = images.noisy(self.process, self.device);
+        let mut draw = self.dropout.as_ref().map(|draw| draw.borrow_mut());
+        let mut value = 0.0;
+        let mut loss = |prediction: Tensor<4>| {
+            let away = prediction.clone().detach() - own.clone();
+            let squares = (away.clone() * away).reshape([count, images.image_len()]);
+            let errors = to_host(squares.sum_dim(1));
+            value = errors.iter().map(|&error| f64::from(error)).sum::<f64>() / count as f64;
+            let sides: Vec<Side> = errors
+                .iter()
+                .zip(&images.timesteps)
+                .enumerate()
+                .map(|(image, (&error, &time))| {
+                    let slope = self.process.noise_slope(time);
+                    let mean = f64::from(error) / images.image_len() as f64;
+                    side(image, mean * slope * slope)
+                })
+                .collect();
+            let weights = |wanted: Side| {
+                let weights = sides
+                    .iter()
+                    .map(|&side| f32::from(u8::from(side == wanted)));
+                let weights = TensorData::new(weights.collect(), [count, 1, 1, 1]);
+                Tensor::<4>::from_data(weights, self.device)
+            };
+            let lead = prediction.clone() - target.clone();
+            let back = prediction - own.clone();
+            let squares = lead.clone() * lead * weights(Side::Known)
+                + back.clone() * back * weights(Side::Avoided);
+            squares.sum().mul_scalar(factor / count as f64)
+        };
+        self.network.backward(
+            noisy,
+            &images.timesteps,
+            images.labels.as_deref(),
+            draw.as_deref_mut(),
+            &mut loss,
+            sum,
+        )?;
+        Ok(value)
     }
 
     /// Mean over images of the squared distance between prediction and `target`, each image's times its

@@ -24,6 +24,34 @@ pub(super) struct Redirection {
     pub spread: f64,
 }
 
+impl Redirection {
+    /// Leads the image less far, if it is farther: until the noise that the clean image stands for differs from the one
+    /// that was added by `level`, a mean square a value.
+    pub(super) fn stop_at(
+        &mut self,
+        level: f64,
+        process: &dyn Process,
+        forget: &Noised,
+        image: usize,
+    ) {
+        let own = forget.image(&forget.clean, image);
+        let squares = own.iter().zip(&self.clean).map(|(&x, &n)| {
+            let difference = f64::from(x) - f64::from(n);
+            difference * difference
+        });
+        let ratio = process.ratio(forget.timesteps[image]);
+        let error = ratio * ratio * squares.sum::<f64>() / own.len() as f64;
+        if error > level {
+            let share = (level / error).sqrt() as f32;
+            for (n, &x) in self.clean.iter_mut().zip(own) {
+                *n = x + share * (*n - x);
+            }
+        }
+        // What was mixed is no target any more.
+        self.spread = 0.0;
+    }
+}
+
 /// Weighs the given neighbors of one image of a batch.
 pub(super) fn to_nearest<'a>(
     process: &dyn Process,

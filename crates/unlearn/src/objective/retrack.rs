@@ -1,10 +1,13 @@
 //! ReTrack (arXiv 2509.13007): the trajectory of a forgotten image is led to its neighbors.
 
-use super::redirect::{to_all, to_nearest};
+use std::sync::Arc;
+
+use super::redirect::{Redirection, to_all, to_nearest};
 use super::{
     About, Citation, Losses, Objective, Parameter, Pass, PassError, Range, Strengths, Sums,
 };
 use crate::batch::{Batch, Candidates, Draws};
+use crate::level::Gate;
 
 /// lambda E_forget[ sum_k p_k |e_theta(x_t) - v_k|^2 ] + (1 - lambda) E_retain[ |e_theta(x_t) - e|^2 ]
 ///
@@ -14,10 +17,18 @@ use crate::batch::{Batch, Candidates, Draws};
 /// The sum over k is never built. Its gradient is that of |e_theta - sum_k p_k v_k|^2, and v is affine
 /// in n, so the target is the one that belongs to the clean image sum_k p_k n_k, for every prediction
 /// type; the rest, sum_k p_k |v_k - mean|^2, is a constant that the reported loss includes.
-#[derive(Debug, Clone, Copy, PartialEq)]
+///
+/// The published method leads every draw of a forgotten image away, however little the network still knows of it, and at
+/// the first times to an error a thousand times that of an image that no model knows. With a [`Gate`] only those draws are
+/// led that the network denoises better than that, and no farther than the gate's reach: to the clean image
+/// x + c (sum_k p_k n_k - x) with the largest c up to 1 that keeps to it. Those that it denoises worse are brought back by
+/// |e_theta - e|^2, and the others are left alone.
+#[derive(Debug, Clone)]
 pub struct ReTrack {
     /// Weight of forgetting, from 0 to 1.
     pub lambda: f64,
+    /// How far images are led; `None`: always, and all the way, as published.
+    pub gate: Option<Arc<Gate>>,
 }
 
 const ABOUT: About = About {
@@ -53,6 +64,7 @@ impl Objective for ReTrack {
     fn new(strengths: &Strengths) -> Self {
         Self {
             lambda: strengths["lambda"],
+            gate: None,
         }
     }
 
@@ -67,7 +79,7 @@ impl Objective for ReTrack {
 
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let forget = batch.forget.as_ref().expect("drawn");
-        let redirections = match batch.neighbors.as_ref().expect("drawn") {
+        let redirections: Vec<Redirection> = match batch.neighbors.as_ref().expect("drawn") {
             Candidates::Nearest(neighbors) => neighbors
                 .iter()
                 .enumerate()
@@ -85,7 +97,11 @@ impl Objective for ReTrack {
         };
         let mut clean = Vec::with_capacity(forget.clean.len());
         let mut spread = 0.0;
-        for redirection in redirections {
+        for (image, mut redirection) in redirections.into_iter().enumerate() {
+            if let Some(gate) = &self.gate {
+                let (row, time) = (batch.forget_rows[image], forget.timesteps[image]);
+                redirection.stop_at(gate.farthest(row, time), pass.process, forget, image);
+            }
             clean.extend(redirection.clean);
             spread += redirection.spread / forget.len() as f64;
         }
@@ -94,8 +110,15 @@ impl Objective for ReTrack {
         let target = pass
             .process
             .target_of_clean(noisy, clean, &forget.timesteps);
-        let error = pass.squared_error(forget, target, None, self.lambda, &mut sums.main)?;
-        let forget_loss = error + spread;
+        let forget_loss = match &self.gate {
+            None => pass.squared_error(forget, target, None, self.lambda, &mut sums.main)? + spread,
+            Some(gate) => {
+                let side = |image: usize, error: f64| {
+                    gate.side(batch.forget_rows[image], forget.timesteps[image], error)
+                };
+                pass.gated_error(forget, target, &side, self.lambda, &mut sums.main)?
+            }
+        };
 
         let retain = batch.retain.as_ref().expect("drawn");
         let target = retain.target(pass.process, pass.device);
@@ -218,7 +241,10 @@ mod tests {
                 device: &Device::flex(),
                 dropout: None,
             };
-            let retrack = ReTrack { lambda: 0.5 };
+            let retrack = ReTrack {
+                lambda: 0.5,
+                gate: None,
+            };
             let losses = retrack.backward(&pass, &batch, &mut Sums::default());
             losses.unwrap().loss
         };

@@ -14,7 +14,7 @@ use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
 use retrack_data::neighbors::Neighbor;
 use retrack_data::{Dataset, Split};
-use retrack_eval::report::{FORMAT, Report, Verdict};
+use retrack_eval::report::{FORMAT, Outcome, Report, Verdict};
 use retrack_networks::network::Network;
 use retrack_networks::schedule::SchedulerConfig;
 use retrack_unlearn::images::Images;
@@ -38,6 +38,7 @@ use crate::run::{EventLog, RunFolder};
 use crate::task::Task;
 
 /// What a run is about.
+#[derive(Clone, Copy)]
 pub struct Run<'a> {
     /// What was asked.
     pub args: &'a Task,
@@ -131,7 +132,15 @@ impl<'a> Evidence<'a> {
     ///
     /// # Errors
     /// Files that cannot be read or written.
-    pub fn finish(mut self, staged: &Path, run: &RunFolder) -> Result<Report, Failure> {
+    ///
+    /// `about`: the run with the settings that it came to.
+    pub fn finish(
+        mut self,
+        about: &'a Run<'a>,
+        staged: &Path,
+        run: &RunFolder,
+    ) -> Result<Report, Failure> {
+        self.run = about;
         let folder = &run.folder();
         let (after, weights) = self.after.take().expect("the last step was looked at");
         let args = self.run.args;
@@ -194,7 +203,27 @@ impl<'a> Evidence<'a> {
         findings
             .doubts
             .extend(weights.and_then(WeightFacts::reservation));
-        findings.verdict()
+        let verdict = findings.verdict();
+        if self.run.settings.steps > 0 {
+            return verdict;
+        }
+        // Only a calibrated run ends before its first step.
+        let (images, them) = match several {
+            true => ("The forgotten images were", "them"),
+            false => ("The forgotten image was", "it"),
+        };
+        let mut notes = vec![format!(
+            "The model knew {them} no better than look-alikes that nobody has, so no step was taken and the model is as it \
+             was. What comes back from noise says nothing then: its noisy form still shows what it was."
+        )];
+        notes.extend(verdict.notes);
+        Verdict {
+            outcome: Outcome::Inconclusive,
+            headline: format!("{images} not shown to be memorized"),
+            notes,
+            next: String::new(),
+            ..verdict
+        }
     }
 
     /// Puts the texts of the measured images where the key is. Returns their keyed digest.
@@ -218,6 +247,7 @@ impl Evidence<'_> {
     pub fn look(
         &mut self,
         trainer: &Trainer,
+        is_last: bool,
         log: &mut EventLog,
         deliver: &mut dyn FnMut(&Network) -> Result<Reopened, Failure>,
     ) -> Result<Vec<(&'static str, f64)>, Failure> {
@@ -229,7 +259,7 @@ impl Evidence<'_> {
             log.picture(0, "samples", &png)?;
         }
         let mut errors = None;
-        if step == self.run.settings.steps && self.after.is_none() {
+        if is_last && self.after.is_none() {
             let written = deliver(network)?;
             progress::note("looking at the folder that was written");
             let after = self.probe.measure(&*written.network)?;

@@ -1,0 +1,349 @@
+//! A run that goes on until its images are unknown: in rounds of steps, each with a rate that falls to nothing, and a look
+//! after each.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::module::Module;
+use retrack_checkpoint::words::counted;
+use retrack_eval::distance::mean;
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::process::Time;
+use retrack_unlearn::feed::Feed;
+use retrack_unlearn::level::{Gate, Level};
+use retrack_unlearn::objective::{Objective, Pass, ReTrack, Sums};
+use retrack_unlearn::optimizer::LearningRate;
+use retrack_unlearn::recipe::Recipe;
+use retrack_unlearn::trainer::{TrainError, Trainer};
+use serde::{Deserialize, Serialize};
+
+use super::look_alikes::Purpose;
+use super::standing::{Place, Standing, Viewer};
+use crate::failure::Failure;
+use crate::session::Course;
+use crate::{model, progress};
+
+/// Steps of a round.
+pub const ROUND: usize = 40;
+/// Rounds, at most.
+pub const ROUNDS: usize = 4;
+/// Steps in which a round's rate rises.
+const WARMUP: usize = 3;
+/// How much longer the forgotten images' gradient is than the retained ones', at first.
+const FORGET: f64 = 4.0;
+/// The [`Gate`]'s.
+const BAND: [f64; 2] = [0.95, 1.4];
+const REACH: f64 = 4.0;
+/// The retained images' error may grow by this factor.
+const DAMAGED: f64 = 1.25;
+/// Where a run keeps what it measured.
+pub const FILE: &str = "calibration.json";
+
+/// Why a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// Every image is unknown.
+    Unknown,
+    /// The model knew none better than its look-alikes: no step was taken.
+    NothingToDo,
+    /// All rounds were taken, and not every image is unknown.
+    Bound,
+    /// The retained images were denoised too much worse than before.
+    Damaged,
+}
+
+/// Steps with one rate, that falls to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Round {
+    /// Steps before it.
+    pub from: usize,
+    /// Its highest rate.
+    pub rate: f64,
+}
+
+/// What a run measured and decided, as it lies in its folder: no pixels. A resumed run reads it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The rows of the forgotten images, each distinct one once.
+    pub rows: Vec<usize>,
+    /// How the model of before denoises what it does not know: timesteps and errors, for each row.
+    levels: Vec<Vec<(f64, f32)>>,
+    /// Where each image stood before the run.
+    pub before: Vec<Standing>,
+    /// Weight of forgetting. Like the levels in f32: a decimal number read again is the nearest one, which of f64 is not
+    /// sure.
+    pub lambda: f32,
+    /// The retained images' error before the run.
+    retained: f64,
+    /// The rounds that were begun.
+    pub rounds: Vec<Round>,
+    /// After how many steps the run ended, and why.
+    pub ended: Option<(usize, Ending)>,
+}
+
+impl Record {
+    /// What the model of before makes of the images, of their look-alikes, and of retained images.
+    fn measure(viewer: &Viewer, network: &dyn Denoiser) -> Result<Self, Failure> {
+        let rows = &viewer.look_alikes.rows;
+        let bar = progress::bar("what the model knows", rows.len(), "images");
+        let mut levels = Vec::with_capacity(rows.len());
+        let mut before = Vec::with_capacity(rows.len());
+        for image in 0..rows.len() {
+            let level = viewer.level(network, image)?;
+            let points = level.points().iter();
+            levels.push(
+                points
+                    .map(|(time, error)| (time.value(), *error as f32))
+                    .collect(),
+            );
+            before.push(viewer.standing(network, image, Purpose::Stop)?);
+            bar.inc(1);
+        }
+        Ok(Self {
+            rows: rows.clone(),
+            levels,
+            before,
+            lambda: 0.0,
+            retained: viewer.retained(network)?,
+            rounds: Vec::new(),
+            ended: None,
+        })
+    }
+
+    /// The settings that a run came to, after so many steps.
+    pub fn taken(&self, settings: &Recipe, steps: usize) -> Recipe {
+        let mut taken = Recipe {
+            steps,
+            ..settings.clone()
+        };
+        taken.strengths.set("lambda", self.lambda.into());
+        taken
+    }
+
+    /// The same of a run that has ended.
+    pub fn came_to(&self, settings: &Recipe) -> Recipe {
+        let (steps, _) = self.ended.unwrap_or((settings.steps, Ending::Bound));
+        self.taken(settings, steps)
+    }
+
+    /// Reads what an interrupted run had measured.
+    ///
+    /// # Errors
+    /// The system's, a file that is none.
+    pub fn read(folder: &Path) -> Result<Self, Failure> {
+        let path = folder.join(FILE);
+        let text = fs::read(&path).map_err(|error| Failure::read(&path, error))?;
+        serde_json::from_slice(&text).map_err(|error| Failure::read(&path, error))
+    }
+
+    /// Puts it into the run's folder.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn write(&self, folder: &Path) -> Result<(), Failure> {
+        let text = serde_json::to_vec_pretty(self).expect("plain data");
+        model::write(&folder.join(FILE), &text)
+    }
+
+    /// The level of each row, given with the number of its image.
+    pub fn levels<'a>(
+        &self,
+        rows: impl IntoIterator<Item = (&'a usize, &'a usize)>,
+    ) -> HashMap<usize, Level> {
+        let level = |image: usize| {
+            let points = self.levels[image].iter();
+            Level::new(
+                points
+                    .map(|&(time, error)| (Time::new(time), error.into()))
+                    .collect(),
+            )
+        };
+        let rows = rows.into_iter();
+        rows.map(|(row, image)| (*row, level(*image))).collect()
+    }
+
+    /// The rate of a step, counted from 0.
+    fn rate(&self, step: usize) -> LearningRate {
+        let round = self.rounds.iter().rev().find(|round| round.from <= step);
+        let Round { from, rate } = *round.expect("there is a first round");
+        LearningRate::Round {
+            rate,
+            warmup: WARMUP,
+            from,
+            steps: ROUND,
+        }
+    }
+}
+
+/// Leads a run's images to unknown.
+pub struct Calibrated<'a> {
+    /// What was measured and decided.
+    pub record: Record,
+    /// Numbers of the images that are led.
+    led: Vec<usize>,
+    viewer: &'a Viewer<'a>,
+    /// The run's.
+    folder: PathBuf,
+}
+
+impl<'a> Calibrated<'a> {
+    /// What the model knows before its first step; what an interrupted run in `folder` had found is read again.
+    /// `always`: images are led that the model does not know.
+    ///
+    /// # Errors
+    /// Images that do not fit the network, a record that cannot be read.
+    pub fn begin(
+        viewer: &'a Viewer,
+        network: &dyn Denoiser,
+        folder: PathBuf,
+        always: bool,
+    ) -> Result<Self, Failure> {
+        let record = match folder.join(FILE).exists() {
+            true => Record::read(&folder)?,
+            false => Record::measure(viewer, network)?,
+        };
+        let known = |image: &usize| always || record.before[*image].place() == Place::Known;
+        Ok(Self {
+            led: (0..record.rows.len()).filter(known).collect(),
+            record,
+            viewer,
+            folder,
+        })
+    }
+
+    /// What the run will do, for people.
+    pub fn outlook(&self) -> String {
+        let images = counted(self.record.rows.len(), "distinct image");
+        match self.led.len() {
+            0 => format!(
+                "{images}, none of which the model knows better than look-alikes: no step is taken"
+            ),
+            led => format!(
+                "{images}, {led} known better than look-alikes: rounds of {ROUND} steps, at most {ROUNDS}, until none is"
+            ),
+        }
+    }
+
+    /// The rows that are led.
+    pub fn rows(&self) -> Vec<usize> {
+        self.viewer.look_alikes.rows_of(&self.led)
+    }
+
+    /// What the run minimizes: `rate` is the first round's. The forgotten images' weight follows from the two gradients at the
+    /// first step.
+    ///
+    /// # Errors
+    /// Images that do not fit the network, a file that cannot be written.
+    pub fn objective(
+        &mut self,
+        pass: &Pass,
+        feed: &Feed,
+        rate: f64,
+    ) -> Result<Box<dyn Objective>, Failure> {
+        let gate = Arc::new(Gate {
+            levels: self.record.levels(&self.viewer.look_alikes.of_row),
+            band: BAND,
+            reach: REACH,
+        });
+        let objective = |lambda| ReTrack {
+            lambda,
+            gate: Some(gate.clone()),
+        };
+        if self.record.rounds.is_empty() && !self.led.is_empty() {
+            let length = |lambda| -> Result<f64, Failure> {
+                let objective = objective(lambda);
+                let mut sums = Sums::default();
+                let batch = feed.batch(0, 0, objective.draws())?;
+                objective
+                    .backward(pass, &batch, &mut sums)
+                    .map_err(TrainError::from)?;
+                Ok(sums.main.map_or(0.0, |gradient| gradient.norm()))
+            };
+            let (forget, retain) = (length(1.0)?, length(0.0)?);
+            let lambda = FORGET * retain / (FORGET * retain + forget);
+            // What is no number ends the run at its first step.
+            self.record.lambda = if lambda.is_finite() {
+                lambda as f32
+            } else {
+                0.5
+            };
+            self.record.rounds.push(Round { from: 0, rate });
+            self.record.write(&self.folder)?;
+        }
+        Ok(Box::new(objective(self.record.lambda.into())))
+    }
+
+    fn end(&mut self, step: usize, ending: Ending) -> Result<bool, Failure> {
+        match ending {
+            Ending::Unknown | Ending::NothingToDo => (),
+            Ending::Bound => progress::warn(format!(
+                "after {step} steps not every image is denoised like its look-alikes; the report says how they stand"
+            )),
+            Ending::Damaged => progress::warn(format!(
+                "ended after {step} steps: retained images are denoised more than a quarter worse than before"
+            )),
+        }
+        self.record.ended = Some((step, ending));
+        self.record.write(&self.folder)?;
+        Ok(true)
+    }
+
+    /// The rate of the next round, or why there is none.
+    fn next(&self, network: &dyn Denoiser) -> Result<Result<f64, Ending>, Failure> {
+        let last = self.record.rounds.last().expect("a round is over");
+        if self.viewer.retained(network)? > DAMAGED * self.record.retained {
+            return Ok(Err(Ending::Damaged));
+        }
+        let mut known = Vec::new();
+        let mut done = true;
+        for &image in &self.led {
+            let standing = self.viewer.standing(network, image, Purpose::Stop)?;
+            progress::detail(format_args!("image {image}: {standing}"));
+            done &= standing.place() == Place::Unknown && standing.is_even();
+            if standing.place() == Place::Known {
+                let way = standing.ratio().ln() / self.record.before[image].ratio().ln();
+                known.push(way);
+            }
+        }
+        Ok(if done {
+            Err(Ending::Unknown)
+        } else if self.record.rounds.len() == ROUNDS {
+            Err(Ending::Bound)
+        } else if mean(&known) > 0.5 {
+            // Not half of the way.
+            Ok(2.0 * last.rate)
+        } else if known.is_empty() {
+            Ok(0.5 * last.rate)
+        } else {
+            Ok(last.rate)
+        })
+    }
+}
+
+impl Course for Calibrated<'_> {
+    fn is_over(&mut self, trainer: &mut Trainer) -> Result<bool, Failure> {
+        let step = trainer.step;
+        if let Some((end, _)) = self.record.ended {
+            return Ok(step >= end);
+        }
+        if self.led.is_empty() {
+            return self.end(step, Ending::NothingToDo);
+        }
+        let last = self.record.rounds.last().expect("there is a first round");
+        if step == last.from + ROUND {
+            let network = trainer.network().valid();
+            match self.next(&*network)? {
+                Err(ending) => return self.end(step, ending),
+                Ok(rate) => {
+                    self.record.rounds.push(Round { from: step, rate });
+                    self.record.write(&self.folder)?;
+                }
+            }
+        }
+        trainer.learning_rate = self.record.rate(step);
+        Ok(false)
+    }
+}

@@ -1,0 +1,422 @@
+//! Where a forgotten image stands among its look-alikes: how a model denoises it, and how it denoises them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use retrack_eval::distance::mean;
+use retrack_eval::membership::{MembershipError, Scores, Scoring, Timesteps};
+use retrack_networks::denoiser::Denoiser;
+use retrack_networks::process::{Process, Time};
+use retrack_unlearn::images::Images;
+use retrack_unlearn::level::Level;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::look_alikes::{LookAlikes, Purpose};
+use crate::failure::Failure;
+
+/// Parts of the process that an image is looked at in. Each has its own time and noise, the same for the image and its
+/// look-alikes.
+const DRAWS: usize = 20;
+/// Retained images that are looked at.
+const RETAINED: usize = 32;
+/// Parts of the process in which a profile is compared.
+const PARTS: usize = 10;
+/// How often a two-sided test of an image that is not known calls it known or avoided.
+const ALPHA: f64 = 0.2;
+/// Errors that differ by less than this factor, in their geometric mean, differ by no more than an image and its
+/// look-alikes may: the forgotten one has sharper edges, or lies nearer to the middle of its kind.
+const TOLERANCE: f64 = 1.3;
+/// The same in each part of the process.
+const UNEVEN: f64 = 1.6;
+
+/// What a model makes of an image, beside what it makes of its look-alikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// It is denoised better.
+    Known,
+    /// As well.
+    Unknown,
+    /// Worse.
+    Avoided,
+}
+
+/// How a model denoises a forgotten image, and how it denoises look-alikes of it. Errors are mean squared errors of the
+/// noise, a value.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The mean logarithm of the image's error, over the process.
+    #[serde(deserialize_with = "with_null")]
+    pub own: f64,
+    /// That of each look-alike.
+    #[serde(deserialize_with = "with_nulls")]
+    pub look_alikes: Vec<f64>,
+    /// In each tenth of the process, from the images' end: the geometric mean of the image's error.
+    #[serde(deserialize_with = "with_nulls")]
+    pub profile: Vec<f64>,
+    /// The geometric mean of its look-alikes' errors, and the lowest and highest of them.
+    #[serde(deserialize_with = "with_nulls_in_threes")]
+    pub levels: Vec<[f64; 3]>,
+}
+
+// JSON has no NaN and no infinity: they are null there.
+
+fn with_null<'de, D: Deserializer<'de>>(json: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(json)?.unwrap_or(f64::NAN))
+}
+
+fn with_nulls<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<f64>, D::Error> {
+    let values = Vec::<Option<f64>>::deserialize(json)?.into_iter();
+    Ok(values.map(|value| value.unwrap_or(f64::NAN)).collect())
+}
+
+fn with_nulls_in_threes<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<[f64; 3]>, D::Error> {
+    let values = Vec::<[Option<f64>; 3]>::deserialize(json)?.into_iter();
+    Ok(values
+        .map(|three| three.map(|value| value.unwrap_or(f64::NAN)))
+        .collect())
+}
+
+/// Looks at forgotten images and their look-alikes, and at a few retained images.
+pub struct Viewer<'a> {
+    /// The look-alikes, and which images they are like.
+    pub look_alikes: &'a LookAlikes,
+    /// Of each forgotten image, as the network takes it.
+    images: Vec<Vec<f32>>,
+    /// Its class or the number of its text, where the network is told any.
+    labels: Option<Vec<i64>>,
+    retained: Vec<f32>,
+    retained_labels: Option<Vec<i64>>,
+    /// Height, width, channels.
+    shape: [usize; 3],
+    context: Context,
+}
+
+/// What images are looked at with.
+pub struct Context {
+    /// The model's.
+    pub process: Arc<dyn Process>,
+    /// Without autodiff.
+    pub device: Device,
+    /// Images that the network looks at together.
+    pub batch_size: usize,
+    /// Decides times and noises.
+    pub seed: u64,
+}
+
+/// The errors of an image and of its look-alikes, draw by draw.
+struct Errors {
+    times: Vec<Time>,
+    own: Vec<f64>,
+    look_alikes: Vec<Vec<f64>>,
+}
+
+impl<'a> Viewer<'a> {
+    /// Looks at the images of a run that look-alikes were made of.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn new(
+        look_alikes: &'a LookAlikes,
+        images: &dyn Images,
+        labels: bool,
+        retain: &[usize],
+        context: Context,
+    ) -> Result<Self, Failure> {
+        let read = |row: usize| {
+            let mut values = Vec::new();
+            images.average(row, &mut values)?;
+            Ok::<_, Failure>(values)
+        };
+        let labels = |rows: &[usize]| -> Option<Vec<i64>> {
+            let label = |row: &usize| images.label(*row).unwrap_or(0);
+            labels.then(|| rows.iter().map(label).collect())
+        };
+        let count = RETAINED.min(retain.len());
+        let retained: Vec<usize> = (0..count)
+            .map(|at| retain[at * retain.len() / count])
+            .collect();
+        let own = look_alikes.rows.iter().map(|&row| read(row));
+        let others = retained.iter().map(|&row| read(row));
+        Ok(Self {
+            images: own.collect::<Result<_, _>>()?,
+            labels: labels(&look_alikes.rows),
+            retained: others.collect::<Result<Vec<_>, _>>()?.concat(),
+            retained_labels: labels(&retained),
+            look_alikes,
+            shape: images.shape(),
+            context,
+        })
+    }
+
+    fn scores(
+        &self,
+        network: &dyn Denoiser,
+        values: &[f32],
+        labels: Option<&[i64]>,
+        purpose: Purpose,
+    ) -> Result<(Scores, Vec<Time>), Failure> {
+        let scoring = Scoring {
+            network,
+            process: &*self.context.process,
+            random: purpose.random(self.context.seed),
+            device: &self.context.device,
+            shape: self.shape,
+            draws: DRAWS,
+            timesteps: Timesteps::Stratified,
+            batch_size: self.context.batch_size,
+        };
+        let scores = scoring.losses(values, labels, &mut |_| ());
+        let scores = scores.map_err(|error| match error {
+            MembershipError::Input(error) => error.into(),
+            error => Failure::failed(error),
+        })?;
+        Ok((scores, scoring.times()))
+    }
+
+    fn errors(
+        &self,
+        network: &dyn Denoiser,
+        image: usize,
+        purpose: Purpose,
+    ) -> Result<Errors, Failure> {
+        let mut values = self.images[image].clone();
+        values.extend_from_slice(self.look_alikes.of(image, purpose));
+        let count = values.len() / self.images[image].len();
+        let labels = self
+            .labels
+            .as_ref()
+            .map(|labels| vec![labels[image]; count]);
+        let (scores, times) = self.scores(network, &values, labels.as_deref(), purpose)?;
+        Ok(Errors {
+            times,
+            own: scores.of(0).to_vec(),
+            look_alikes: (1..count).map(|at| scores.of(at).to_vec()).collect(),
+        })
+    }
+
+    /// The mean error of retained images, always the same ones with the same noise.
+    ///
+    /// # Errors
+    /// Images that do not fit the network.
+    pub fn retained(&self, network: &dyn Denoiser) -> Result<f64, Failure> {
+        let labels = self.retained_labels.as_deref();
+        let (scores, _) = self.scores(network, &self.retained, labels, Purpose::Stop)?;
+        Ok(mean(&scores.means()))
+    }
+
+    /// Where the forgotten image with this number stands.
+    ///
+    /// # Errors
+    /// An image that does not fit the network.
+    pub fn standing(
+        &self,
+        network: &dyn Denoiser,
+        image: usize,
+        purpose: Purpose,
+    ) -> Result<Standing, Failure> {
+        Ok(self.errors(network, image, purpose)?.standing())
+    }
+
+    /// Where the forgotten image with this number is to be led, by what `network` makes of its look-alikes.
+    ///
+    /// # Errors
+    /// As [`standing`](Self::standing).
+    pub fn level(&self, network: &dyn Denoiser, image: usize) -> Result<Level, Failure> {
+        Ok(self.errors(network, image, Purpose::Level)?.level())
+    }
+}
+
+impl Errors {
+    /// The look-alikes that the model does not know. One that it knows, because training moved or turned its images, is
+    /// denoised far better than the others.
+    fn unknown(&self) -> impl Iterator<Item = &Vec<f64>> {
+        /// Deviations below the median, from the median deviation.
+        const FAR: f64 = 3.0;
+        let logs: Vec<f64> = self.look_alikes.iter().map(|errors| log(errors)).collect();
+        let middle = median(logs.clone());
+        let spread = median(logs.iter().map(|log| (log - middle).abs()).collect());
+        // 1.4826 makes a normal distribution's deviation of it.
+        let least = middle - FAR * 1.4826 * spread.max(0.05);
+        let pairs = self.look_alikes.iter().zip(logs);
+        pairs
+            .filter(move |(_, log)| *log >= least)
+            .map(|(errors, _)| errors)
+    }
+
+    fn level(&self) -> Level {
+        let at = |draw: usize| {
+            let errors: Vec<f64> = self.unknown().map(|errors| errors[draw]).collect();
+            log(&errors).exp()
+        };
+        let times = self.times.iter().enumerate();
+        let mut points: Vec<(Time, f64)> = times.map(|(draw, &time)| (time, at(draw))).collect();
+        // A schedule of few timesteps has several draws at one.
+        points.dedup_by_key(|(time, _)| *time);
+        Level::new(points)
+    }
+
+    fn standing(&self) -> Standing {
+        let part = |errors: &[f64], part: usize| {
+            let edge = |part: usize| part * errors.len() / PARTS;
+            log(&errors[edge(part)..edge(part + 1)])
+        };
+        let levels = (0..PARTS).map(|at| {
+            let logs: Vec<f64> = self.unknown().map(|errors| part(errors, at)).collect();
+            let low = logs.iter().copied().fold(f64::INFINITY, f64::min);
+            let high = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            [mean(&logs), low, high].map(f64::exp)
+        });
+        Standing {
+            own: log(&self.own),
+            look_alikes: self.unknown().map(|errors| log(errors)).collect(),
+            profile: (0..PARTS).map(|at| part(&self.own, at).exp()).collect(),
+            levels: levels.collect(),
+        }
+    }
+}
+
+impl fmt::Display for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let [low, high] = self.ranks();
+        write!(
+            f,
+            "{:.2} times its look-alikes' error, ranks {low:.2} and {high:.2}; along the process",
+            self.ratio()
+        )?;
+        let parts = self.profile.iter().zip(&self.levels);
+        for (own, [level, ..]) in parts {
+            write!(f, " {:.2}", own / level)?;
+        }
+        Ok(())
+    }
+}
+
+impl Standing {
+    /// One-sided conformal ranks of the image among its look-alikes: how often an image that is one of them would be
+    /// denoised so well, and how often so badly.
+    pub fn ranks(&self) -> [f64; 2] {
+        let of = |counts: &dyn Fn(&f64) -> bool| {
+            let count = self
+                .look_alikes
+                .iter()
+                .filter(|error| counts(error))
+                .count();
+            (1 + count) as f64 / (self.look_alikes.len() + 1) as f64
+        };
+        [
+            of(&|error| *error <= self.own),
+            of(&|error| *error >= self.own),
+        ]
+    }
+
+    /// The image's error as a multiple of its look-alikes', both as geometric means.
+    pub fn ratio(&self) -> f64 {
+        (self.own - mean(&self.look_alikes)).exp()
+    }
+
+    /// On which side the image stands. What is no number is on none: it is not known.
+    pub fn place(&self) -> Place {
+        let [low, high] = self.ranks();
+        let ratio = self.ratio();
+        if low <= ALPHA / 2.0 && ratio < 1.0 / TOLERANCE {
+            Place::Known
+        } else if (high <= ALPHA / 2.0 && ratio > TOLERANCE) || !ratio.is_finite() {
+            Place::Avoided
+        } else {
+            Place::Unknown
+        }
+    }
+
+    /// Whether the image is denoised like its look-alikes all along the process, not only on average.
+    pub fn is_even(&self) -> bool {
+        let mut parts = self.profile.iter().zip(&self.levels);
+        parts.all(|(own, [level, low, high])| {
+            *own >= low.min(level / UNEVEN) && *own <= high.max(level * UNEVEN)
+        })
+    }
+}
+
+/// The mean logarithm. Errors that are 0, of a model that predicts without any, count as the least positive ones.
+fn log(errors: &[f64]) -> f64 {
+    let logs: Vec<f64> = errors
+        .iter()
+        .map(|error| match *error {
+            0.0 => f64::MIN_POSITIVE.ln(),
+            error => error.ln(),
+        })
+        .collect();
+    mean(&logs)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() % 2 {
+        1 => values[middle],
+        _ => (values[middle - 1] + values[middle]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An image among 24 look-alikes, all errors the same along the process.
+    fn standing(own: f64, spread: f64) -> Standing {
+        let error = |number: usize| vec![0.1 * (1.0 + spread * number as f64 / 23.0); DRAWS];
+        Errors {
+            times: (0..DRAWS).map(|draw| Time::timestep(50 * draw)).collect(),
+            own: vec![own; DRAWS],
+            look_alikes: (0..24).map(error).collect(),
+        }
+        .standing()
+    }
+
+    #[test]
+    fn an_image_is_known_unknown_or_avoided_by_its_look_alikes() {
+        for (own, expected) in [
+            (0.01, Place::Known),
+            (0.07, Place::Known),
+            (0.11, Place::Unknown),
+            (0.2, Place::Avoided),
+            (f64::NAN, Place::Avoided),
+        ] {
+            assert_eq!(standing(own, 0.2).place(), expected, "{own}");
+        }
+        let broken = serde_json::to_string(&standing(f64::NAN, 0.2)).unwrap();
+        let broken: Standing = serde_json::from_str(&broken).unwrap();
+        assert_eq!(broken.place(), Place::Avoided);
+        // The first of all, by a hair; and far below the mean of look-alikes that differ as much among themselves.
+        assert_eq!(standing(0.099, 0.2).place(), Place::Unknown);
+        assert_eq!(standing(0.12, 4.0).place(), Place::Unknown);
+    }
+
+    #[test]
+    fn ranks_count_the_image_itself() {
+        let [low, high] = standing(0.05, 0.2).ranks();
+        assert_eq!([low, high], [1.0 / 25.0, 1.0]);
+    }
+
+    #[test]
+    fn look_alikes_that_the_model_knows_are_left_out() {
+        let mut errors = Errors {
+            times: (0..DRAWS).map(|draw| Time::timestep(50 * draw)).collect(),
+            own: vec![0.01; DRAWS],
+            look_alikes: vec![vec![0.1; DRAWS]; 20],
+        };
+        errors.look_alikes.extend(vec![vec![0.01; DRAWS]; 4]);
+        assert_eq!(errors.standing().look_alikes.len(), 20);
+        assert!((errors.level().at(0.into()) - 0.1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_profile_that_is_wrong_in_time_is_uneven() {
+        let mut found = standing(0.11, 0.2);
+        assert!(found.is_even());
+        found.profile[3] = 0.03;
+        assert!(!found.is_even());
+        assert_eq!(found.place(), Place::Unknown);
+    }
+}
