@@ -1,65 +1,172 @@
-//! `retrack unlearn --calibrate`: what it refuses, and when it goes nowhere.
+//! `retrack unlearn` without settings: how far it goes, when it goes nowhere, and what it and `retrack evaluate` say of it.
 
 mod support;
 
+use serde_json::Value;
 use support::Folder;
 
-const PHOTOS: &str =
-    "unlearn --model model --data photos --forget photos/03.png --neighbors 4 --out out";
+/// Two data sets with one image in them twenty times, and models with and without it: see make.py there.
+const RETRAINED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/retrained");
+const SETS: [&str; 2] = ["digits", "emoji"];
+const WEIGHTS: &str = "unet/diffusion_pytorch_model.safetensors";
+
+fn unlearn(set: &str, model: &str, more: &str) -> String {
+    format!(
+        "unlearn --model {RETRAINED}/{set}/{model} --data {RETRAINED}/{set}/data.parquet --forget label:1 --json {more}"
+    )
+}
+
+fn evaluate(set: &str, model: &str, more: &str) -> String {
+    format!(
+        "evaluate --model {RETRAINED}/{set}/{model} --data {RETRAINED}/{set}/data.parquet --forget label:1 --json \
+         --samples 16 --steps 20 {more}"
+    )
+}
+
+fn headline(said: &Value) -> &str {
+    said["verdict"]["headline"].as_str().unwrap()
+}
 
 #[test]
-fn an_image_that_is_not_memorized_leaves_the_model_as_it_is() {
-    let assets = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets");
+fn a_memorized_image_is_led_to_unknown_and_no_farther() {
+    for set in SETS {
+        let folder = Folder::new();
+        let said = folder.done(&unlearn(set, "with", "--out out")).json();
+        assert_eq!(
+            headline(&said),
+            "Unknown: the forgotten image is no longer found",
+            "{said:#}"
+        );
+        let ended = &folder.read_json("out/run/calibration.json")["ended"];
+        assert_eq!(*ended, serde_json::json!([said["steps"], "unknown"]));
+        // Not farther than the model that was trained without the image.
+        folder.done(&unlearn(set, "without", "--out retrained"));
+        let own = |folder_of: &str, model: &str| {
+            let report = folder.read_json(&format!("{folder_of}/run/report.json"));
+            let standing = &report["check"][model]["standings"][0];
+            standing["own"].as_f64().unwrap()
+        };
+        let beside = |model: &str| (own("out", model) - own("retrained", "before")).exp();
+        assert!(beside("before") < 0.7, "{set}: {}", beside("before"));
+        assert!(
+            (0.7..1.4).contains(&beside("after")),
+            "{set}: {}",
+            beside("after")
+        );
+        folder.done("verify out/run");
+    }
+}
+
+#[test]
+fn a_model_that_never_saw_the_image_stays_as_it_is() {
+    for set in SETS {
+        let folder = Folder::new();
+        let said = folder.done(&unlearn(set, "without", "--out out")).json();
+        assert_eq!(
+            headline(&said),
+            "The forgotten image was not shown to be memorized",
+            "{said:#}"
+        );
+        assert_eq!(said["steps"], 0);
+        let before = std::fs::read(format!("{RETRAINED}/{set}/without/{WEIGHTS}")).unwrap();
+        assert!(folder.read(&format!("out/{WEIGHTS}")) == before);
+        let record = folder.read_json("out/run/calibration.json");
+        assert_eq!(record["ended"], serde_json::json!([0, "nothing_to_do"]));
+    }
+}
+
+#[test]
+fn the_published_settings_lead_to_avoided() {
     let folder = Folder::new();
-    let said = folder.done(&format!(
-        "unlearn --calibrate --no-report --model {assets}/base-model --data {assets}/digits.parquet --forget row:8115 \
-         --out out --json"
-    ));
-    assert!(said.stderr.contains("no step is taken"), "{}", said.stderr);
-    assert_eq!(said.json()["steps"], 0);
-    let record = folder.read_json("out/run/calibration.json");
-    assert_eq!(record["ended"], serde_json::json!([0, "nothing_to_do"]));
-    let weights = "unet/diffusion_pytorch_model.safetensors";
-    let before = std::fs::read(format!("{assets}/base-model/{weights}")).unwrap();
-    assert!(folder.read(&format!("out/{weights}")) == before);
+    let command = unlearn(
+        "digits",
+        "with",
+        "--out out --no-calibrate --lambda 0.1 --lr 1e-3",
+    );
+    let said = folder.done(&command).json();
+    let headline = headline(&said);
+    assert!(headline.starts_with("Avoided: "), "{said:#}");
+}
+
+#[test]
+fn a_retrained_model_knows_no_such_image_and_the_one_before_does() {
+    for set in SETS {
+        let folder = Folder::new();
+        let known = folder.done(&evaluate(set, "with", "--out known")).json();
+        assert!(headline(&known).starts_with("Known: "), "{known:#}");
+        let alone = folder.done(&evaluate(set, "without", "--out alone")).json();
+        assert_eq!(
+            headline(&alone),
+            "Unknown: no such image is known",
+            "{alone:#}"
+        );
+        let baseline = format!("--baseline {RETRAINED}/{set}/with --out beside");
+        let beside = folder.done(&evaluate(set, "without", &baseline)).json();
+        assert_eq!(
+            headline(&beside),
+            "Unknown: the forgotten image is no longer found",
+            "{beside:#}"
+        );
+    }
+}
+
+#[test]
+fn an_untrained_model_knows_no_such_image() {
+    let folder = Folder::with_model_and_photos();
+    let said = folder
+        .done("evaluate --model model --data photos --forget photos/03.png --samples 4 --steps 5 --out out --json")
+        .json();
+    assert_eq!(
+        headline(&said),
+        "Unknown: no such image is known",
+        "{said:#}"
+    );
 }
 
 #[test]
 fn an_interrupted_run_ends_where_it_would_have_ended() {
     let folder = Folder::with_model_and_photos();
-    let command = format!("{PHOTOS} --calibrate --always --batch-size 4 --no-report");
-    folder.kill_after_two_checkpoints(&format!("{command} --checkpoint-every 10"), "out");
-    folder.done(&format!("{command} --checkpoint-every 10 --resume"));
+    let command = "unlearn --model model --data photos --forget photos/03.png --neighbors 4 --out out --always \
+                   --batch-size 4 --no-report --checkpoint-every 10";
+    folder.kill_after_two_checkpoints(command, "out");
+    folder.done(&format!("{command} --resume"));
     let resumed = folder.files("out");
-    folder.done(&format!("{command} --checkpoint-every 10 --force"));
+    folder.done(&format!("{command} --force"));
     let whole = folder.files("out");
-    let weights = "unet/diffusion_pytorch_model.safetensors";
-    assert!(resumed[weights] == whole[weights]);
+    assert!(resumed[WEIGHTS] == whole[WEIGHTS]);
     let record = folder.read_json("out/run/calibration.json");
     assert_eq!(record["rounds"][0]["from"], 0);
-    assert!(
-        record["ended"][0].as_u64().unwrap().is_multiple_of(40),
-        "{record}"
-    );
+    let steps = record["ended"][0].as_u64().unwrap();
+    assert!(steps.is_multiple_of(40), "{record}");
 }
 
 #[test]
-fn a_calibrated_run_says_so_and_takes_no_settings_that_say_how_far_to_go() {
+fn what_says_how_far_to_go_is_the_published_method() {
     let folder = Folder::with_model_and_photos();
-    let plan = folder
-        .done(&format!("{PHOTOS} --calibrate --dry-run --json"))
-        .json();
-    assert_eq!(plan["calibrated"], "where_known");
-    assert_eq!(plan["settings"]["steps"], 160);
-    let published = folder.done(&format!("{PHOTOS} --dry-run --json")).json();
+    let command =
+        "unlearn --model model --data photos --forget photos/03.png --neighbors 4 --out out";
+    let plan = |more: &str| -> Value {
+        folder
+            .done(&format!("{command} --dry-run --json {more}"))
+            .json()
+    };
+    let calibrated = plan("");
+    assert_eq!(calibrated["calibrated"], "where_known");
+    assert_eq!(plan("--always")["calibrated"], "always");
+    assert_eq!(calibrated["settings"]["steps"], 160);
+    let published = plan("--no-calibrate");
     assert!(published.get("calibrated").is_none());
     for more in [
-        "--steps 3",
-        "--lambda 0.1",
         "--preset cifar10",
+        "--steps 60",
+        "--lambda 0.02",
         "--method siss",
     ] {
-        folder.refused(&format!("{PHOTOS} --calibrate {more}"), &["--calibrate"]);
+        let found = plan(more);
+        assert!(found.get("calibrated").is_none(), "{more}");
     }
-    folder.refused(&format!("{PHOTOS} --always"), &["--calibrate"]);
+    folder.refused(
+        &format!("{command} --always --no-calibrate"),
+        &["--always", "--no-calibrate"],
+    );
 }

@@ -72,7 +72,7 @@ fn a_schedule_of_few_timesteps_is_measured_to_its_own_quarter() {
         );
         let report = said.json();
         // Three timesteps are too few for an equation, and enough for all else.
-        let expected = if timesteps == 3 { 4 } else { 5 };
+        let expected = if timesteps == 3 { 5 } else { 6 };
         assert_eq!(
             scores(&report, "model").len(),
             expected,
@@ -178,7 +178,8 @@ fn samples_that_show_any_of_several_images_count_whichever_they_show() {
             "repeats_of_one",
             "nearest_sample",
             "restored",
-            "restored_distance"
+            "restored_distance",
+            "restored_look_alikes"
         ]
     );
     assert_eq!(score(&report, "model", "repeats"), 4.0);
@@ -328,7 +329,7 @@ fn a_model_with_classes_is_measured_with_the_forgotten_images_classes_or_with_th
     );
     let found = own.json();
     assert_eq!(found["classes"], json!([1]));
-    assert_eq!(scores(&found, "model").len(), 7, "{found}");
+    assert_eq!(scores(&found, "model").len(), 8, "{found}");
     let page = String::from_utf8(folder.read("report/report.html")).unwrap();
     assert!(page.contains("Class of the samples"));
 
@@ -405,7 +406,7 @@ fn a_class_that_is_typed_needs_no_labels_and_where_none_is_typed_it_is_what_is_a
     let line = "evaluate --model model --data plain --forget row:1 --samples 2 --steps 2 --out report --force --json";
     let said = folder.done(&format!("{line} --metrics frequency,injection --class 1"));
     assert_eq!(said.json()["classes"], json!([1]));
-    assert_eq!(scores(&said.json(), "model").len(), 4, "{}", said.stdout);
+    assert_eq!(scores(&said.json(), "model").len(), 5, "{}", said.stdout);
     // What is compared with images of that class cannot be.
     let line = line.replace("--out report --force", "--out other");
     folder.refused(

@@ -108,10 +108,14 @@ fn a_run_ends_with_a_page_and_the_same_as_json() {
             .all(|event| event["forgotten_error"].as_f64().unwrap() > 0.0)
     );
     let curves = content["curves"].as_array().unwrap();
-    assert_eq!(
-        curves[0]["series"][0]["points"].as_array().unwrap().len(),
-        5
-    );
+    let points = |chart: usize| {
+        curves[chart]["series"][0]["points"]
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    // Along the process, and on the way.
+    assert_eq!([points(0), points(1)], [10, 5]);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 
 use crate::distance::mean;
-use crate::frequency::others;
+use crate::frequency::{others, to_nearest_image};
 use crate::images::to_bytes;
 use crate::injection;
 use crate::metric::{Metric, MetricError};
@@ -135,6 +135,42 @@ impl<'a, 'b> Examined<'a, 'b> {
         if let Some(injected) = self.injected.get() {
             return Ok(injected);
         }
+        let repeated = |_, image: &[u8]| image.repeat(injection::REPEATS);
+        let injected = self.restored("injection", &repeated)?;
+        Ok(self.injected.get_or_init(|| injected))
+    }
+
+    /// How many attempts with look-alikes bring these back, and of how many: as [`injected`](Self::injected), with a look-alike
+    /// of the image in each attempt.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn injected_look_alikes(&self) -> Result<(usize, usize), MetricError> {
+        let shape = self.subject.data.shape();
+        let random = Random::new(self.seed);
+        let changed = |number, image: &[u8]| injection::look_alikes(shape, image, random, number);
+        let restored = self.restored("injection of look-alikes", &changed)?;
+        let began: Vec<u8> = self
+            .looked_at()
+            .enumerate()
+            .flat_map(|(number, image)| changed(number, image))
+            .collect();
+        let pairs = began
+            .chunks_exact(shape.bytes())
+            .zip(restored.chunks_exact(shape.bytes()));
+        let found = pairs.enumerate().filter(|(attempt, (start, end))| {
+            let threshold = self.subject.thresholds[attempt / injection::REPEATS];
+            to_nearest_image(end, &[start])[0] < threshold
+        });
+        Ok((found.count(), restored.len() / shape.bytes()))
+    }
+
+    /// What the model makes from noise of what `start` makes of each forgotten image, given with its number.
+    fn restored(
+        &self,
+        task: &str,
+        start: &dyn Fn(usize, &[u8]) -> Vec<u8>,
+    ) -> Result<Vec<u8>, MetricError> {
         let Pixels {
             model,
             network,
@@ -152,14 +188,15 @@ impl<'a, 'b> Examined<'a, 'b> {
         let walk = sampler.walk_from(injection::time(sampler.process()));
         let steps = walk.timesteps().len();
         let steps = self.looked_at().count() * steps;
-        let task = self.watch.task("injection", steps, "steps");
-        let mut injected = Vec::new();
+        let task = self.watch.task(task, steps, "steps");
+        let mut restored = Vec::new();
         for (place, image) in self.looked_at().enumerate() {
             let label = classes.as_ref().map(|classes| classes[place]);
-            let restored = injection::restore(&generator, image, label, &mut || task.advance(1))?;
-            injected.extend(to_bytes(&restored, "attempts to restore an image")?);
+            let start = start(place, image);
+            let values = injection::restore(&generator, &start, label, &mut || task.advance(1))?;
+            restored.extend(to_bytes(&values, "attempts to restore an image")?);
         }
-        Ok(self.injected.get_or_init(|| injected))
+        Ok(restored)
     }
 
     /// The number of forgotten images, at most `most`, and these as a network sees them: values in [-1, 1].

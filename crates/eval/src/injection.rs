@@ -1,9 +1,12 @@
 //! Whether a model brings an image back from its noised form: the published "injection" (arXiv 2509.13007).
 
 use burn::tensor::{Tensor, TensorData};
+use retrack_data::ImageShape;
+use retrack_data::look_alikes::Change;
 use retrack_data::pixels::to_unit;
 use retrack_networks::denoiser::InputError;
 use retrack_networks::process::{Process, Time};
+use retrack_networks::random::{Random, Stream};
 use retrack_networks::sampling::Generator;
 use retrack_networks::schedule::{
     Sampler, ScheduleError, SchedulerConfig, SchedulerKind, TimestepSpacing,
@@ -38,26 +41,41 @@ pub(crate) fn sampler(config: &SchedulerConfig) -> Result<Sampler, ScheduleError
     Sampler::new(SchedulerKind::Ddpm, &every, steps)
 }
 
-/// What a model makes of `image` (bytes) from noise at [`time`]: [`REPEATS`] images, one after another, values
-/// around [-1, 1]. The published measure denoises ancestrally over every timestep; `generator` says how it is done
+/// What a model makes of `images`, [`REPEATS`] of bytes one after another, from noise at [`time`]: values around [-1, 1]. The published measure denoises ancestrally over every timestep; `generator` says how it is done
 /// here. `label` is the class, of a network with classes. `progress` is called after each denoising step.
 ///
 /// # Errors
 /// An image or label that does not fit the network.
 pub(crate) fn restore(
     generator: &Generator,
-    image: &[u8],
+    images: &[u8],
     label: Option<i64>,
     progress: &mut dyn FnMut(),
 ) -> Result<Vec<f32>, InputError> {
-    let clean: Vec<f32> = image.iter().map(|&byte| to_unit(byte)).collect();
+    let clean: Vec<f32> = images.iter().map(|&byte| to_unit(byte)).collect();
     let [height, width, channels] = generator.shape;
-    let copies = TensorData::new(clean.repeat(REPEATS), [REPEATS, height, width, channels]);
-    let copies = Tensor::from_data(copies, generator.device);
+    let clean = TensorData::new(clean, [REPEATS, height, width, channels]);
+    let clean = Tensor::from_data(clean, generator.device);
     let from = time(generator.sampler.process());
     let labels = label.map(|label| [label; REPEATS]);
     let labels = labels.as_ref().map(|labels| &labels[..]);
-    generator.reconstruct(copies, from, 0..REPEATS as u64, labels, progress)
+    generator.reconstruct(clean, from, 0..REPEATS as u64, labels, progress)
+}
+
+/// [`REPEATS`] look-alikes of an image (bytes), one after another, which no model saw. `random` and the image's number decide
+/// them.
+pub(crate) fn look_alikes(
+    shape: ImageShape,
+    image: &[u8],
+    random: Random,
+    number: usize,
+) -> Vec<u8> {
+    let one = |place| {
+        let mut draw = random.at(Stream::LookAlike, number as u64, place as u64);
+        let numbers = draw.uniform(Change::NUMBERS);
+        Change::drawn(std::array::from_fn(|at| numbers[at].into())).apply(shape, image)
+    };
+    (0..REPEATS).flat_map(one).collect()
 }
 
 /// How near restored images come to forgotten ones.

@@ -1,4 +1,4 @@
-//! A run's images as the latents of its model's autoencoder.
+//! A run's images and their look-alikes as its network sees them: the latents of the model's autoencoder, or pixels.
 
 use burn::tensor::Device;
 use retrack_data::Dataset;
@@ -7,11 +7,13 @@ use retrack_networks::diffusion::Diffusion;
 use retrack_networks::random::Random;
 use retrack_unlearn::latents::{Encoder, LatentError, Latents};
 
+use crate::calibration::{LookAlikes, Pictures};
 use crate::failure::Failure;
 use crate::progress;
 
-/// The latents of some rows; `None` of a model whose network denoises pixels. `texts`: the number of each row's text. The
-/// autoencoder is dropped at the end.
+/// The latents of some rows, `None` of a model whose network denoises pixels; and the look-alikes of `pictures`, latents or
+/// pixels. `texts`: the number of each row's text. All is encoded in one go: the autoencoder, which may be large, is read once
+/// and dropped at the end.
 ///
 /// # Errors
 /// An autoencoder or an image that cannot be read or does not fit.
@@ -21,20 +23,31 @@ pub fn encode(
     rows: &[usize],
     texts: Vec<i64>,
     random: Random,
+    pictures: Pictures,
     device: &Device,
-) -> Result<Option<Latents>, Failure> {
+) -> Result<(Option<Latents>, LookAlikes), Failure> {
     let device = device.clone().without_autodiff();
     let Some(autoencoder) = opened.autoencoder(&device)? else {
-        return Ok(None);
+        return Ok((None, pictures.as_pixels()));
     };
     let encoder = Encoder {
         autoencoder: &*autoencoder,
         device: &device,
     };
-    let bar = progress::bar("encoding", rows.len(), "images");
-    let latents = Latents::encode(&encoder, data, rows, texts, random, || bar.inc(1));
-    drop(bar);
-    latents.map(Some).map_err(|error| match error {
+    let bar = progress::bar("encoding", rows.len() + pictures.count(), "images");
+    let encode = || {
+        let latents = Latents::encode(&encoder, data, rows, texts, random, || bar.inc(1))?;
+        let look_alikes = pictures.seen(|row, picture| {
+            let values = encoder.average(&picture, data.shape());
+            bar.inc(1);
+            values.map_err(|source| LatentError::Vae {
+                name: data.name(row),
+                source,
+            })
+        })?;
+        Ok((Some(latents), look_alikes))
+    };
+    encode().map_err(|error| match error {
         LatentError::Data(error) => error.into(),
         error => Failure::input(error),
     })

@@ -27,6 +27,7 @@ use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
 use serde::{Deserialize, Serialize};
 
 pub use self::prompted::{GUIDANCE, Prompts};
+use crate::calibration::{Context, Pictures, Purpose, Standing, Viewer};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::model;
@@ -91,6 +92,9 @@ pub struct Evaluation {
     /// What a reader of the scores should know.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Where each forgotten image stands among its look-alikes, which no model saw.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standings: Vec<Standing>,
     /// Membership compared with images that the model may have seen, because no others were given.
     #[serde(skip)]
     pub known_controls: bool,
@@ -354,6 +358,11 @@ impl Protocol {
             }
             None => Ok(Vec::new()),
         };
+        let looks = metrics.iter().any(|metric| metric.looks_for_the_image());
+        let standings = match looks && prompts.is_none() && opened.latent_factor().is_none() {
+            true => self.standings(subject, &*opened, &network, seed, device)?,
+            false => Vec::new(),
+        };
         let pixels = opened.latent_factor().is_none().then(|| Pixels {
             model: opened.denoiser(),
             network: network.valid(),
@@ -362,9 +371,35 @@ impl Protocol {
         let examined = Examined::new(subject, pixels, device, seed, &Listener);
         let found = Evaluation {
             skipped,
+            standings,
             ..Evaluation::default()
         };
         measure(examined, drawn, metrics, drawing.phases, found)
+    }
+}
+
+impl Protocol {
+    /// How a model that denoises pixels denoises forgotten images beside look-alikes.
+    fn standings(
+        &self,
+        subject: &Subject,
+        opened: &dyn Diffusion,
+        network: &Network,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Vec<Standing>, Failure> {
+        let rows = &subject.forgotten.rows;
+        let purposes = [Purpose::Report];
+        let look_alikes = Pictures::read(subject.data, rows, &purposes, seed)?.as_pixels();
+        let context = Context {
+            process: opened.scheduler().process(),
+            device: device.clone().without_autodiff(),
+            batch_size: 64,
+            seed,
+        };
+        let labels = opened.condition() != Condition::Nothing;
+        let viewer = Viewer::new(&look_alikes, subject.data, labels, &[], context);
+        viewer.reported(&*network.valid())
     }
 }
 

@@ -21,7 +21,7 @@ use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
-use crate::calibration::{Calibrated, Context, LookAlikes, Viewer};
+use crate::calibration::{Calibrated, Context, Viewer};
 use crate::delivery::Delivery;
 use crate::evidence::{self, Evidence, Forgotten, Rule};
 use crate::failure::Failure;
@@ -40,9 +40,8 @@ pub struct Unlearning<'a> {
     pub folder: &'a RunFolder,
     /// Where it is computed.
     pub device: &'a Device,
-    /// Pictures like the forgotten ones that nobody has, where the run is to go on until these are known no better and no
-    /// worse.
-    pub look_alikes: Option<&'a LookAlikes>,
+    /// It goes on until the forgotten images are known no better and no worse than their look-alikes.
+    pub calibrates: bool,
 }
 
 /// Evidence that sees the written folder after the last step.
@@ -116,9 +115,9 @@ impl Unlearning<'_> {
             images: settings.batch_size,
             accumulate: settings.accumulate,
         };
-        let viewer = match self.look_alikes {
-            Some(look_alikes) => Some(Viewer::new(
-                look_alikes,
+        let viewer = self.calibrates.then(|| {
+            Viewer::new(
+                about.look_alikes,
                 about.images,
                 about.labels,
                 &split.retain,
@@ -128,9 +127,8 @@ impl Unlearning<'_> {
                     batch_size: settings.batch_size.clamp(1, 64),
                     seed: settings.seed,
                 },
-            )?),
-            None => None,
-        };
+            )
+        });
         let mut calibrated = match &viewer {
             Some(viewer) => Some(Calibrated::begin(
                 viewer,
@@ -164,6 +162,9 @@ impl Unlearning<'_> {
         });
         if let Some(neighbors) = &neighbors {
             feed = feed.with_neighbors(neighbors);
+        }
+        if let Some(calibrated) = &calibrated {
+            feed = feed.with_shares(calibrated.shares());
         }
         let with_autodiff = device.clone().autodiff();
         let objective = match &mut calibrated {

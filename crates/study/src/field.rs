@@ -37,7 +37,6 @@ fields! {
     Baseline "baseline",
     BatchSize "batch_size",
     Bytes "bytes",
-    Calibrate "calibrate",
     Captions "captions",
     CheckpointEvery "checkpoint_every",
     Class "class",

@@ -38,8 +38,8 @@ pub struct Task {
     pub preset: Option<String>,
     /// A TOML file whose values replace the preset's.
     pub config: Option<PathBuf>,
-    /// Leads images as far as the model leads what it does not know, and no farther.
-    pub calibrate: bool,
+    /// Keeps to the published settings where nothing else says how to forget.
+    pub no_calibrate: bool,
     /// Leads images away that the model does not know better than others like them.
     pub always: bool,
     /// Steps between checkpoints.
@@ -81,7 +81,7 @@ impl Task {
             recipe: Layer::default(),
             preset: None,
             config: None,
-            calibrate: false,
+            no_calibrate: false,
             always: false,
             checkpoint_every: None,
             resume: false,

@@ -13,7 +13,7 @@ use retrack_unlearn::recipe::{Recipe, TEXT_TO_IMAGE};
 use retrack_unlearn::texts::Texts;
 use serde_json::{Value, json};
 
-use crate::calibration::LookAlikes;
+use crate::calibration::{Pictures, Purpose};
 use crate::delivery::Delivery;
 use crate::encoded::{distances, encode};
 use crate::evidence::{self, Private, selected};
@@ -118,16 +118,9 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         ..args.clone()
     };
     let mut settings = settings::resolve(&with_preset, shape.height, shape.width)?;
-    let calibrates = args.calibrate;
-    if calibrates && encodes {
-        return Err(Failure::input(format!(
-            "{}: a model of latents is not calibrated yet; leave {} out",
-            opened.folder().root().display(),
-            Field::Calibrate
-        )));
-    }
+    let calibrates = settings::calibrates(args);
     if calibrates {
-        settings = settings::calibrated(settings, args, opened.weights());
+        settings = settings::calibrated(settings, args, opened.weights(), rank.is_some());
     } else {
         settings::note_source(args, told_texts, shape.height, shape.width);
     }
@@ -217,7 +210,17 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         .as_ref()
         .map_or_else(Vec::new, |texts| texts.of_row.clone());
     let rows: Vec<usize> = split.forget.iter().chain(&split.retain).copied().collect();
-    let latents = encode(opened, &data, &rows, numbers, random, &device)?;
+    let purposes = [
+        (Purpose::Level, calibrates),
+        (Purpose::Stop, calibrates),
+        (Purpose::Report, !args.no_report),
+    ];
+    let purposes: Vec<Purpose> = purposes
+        .into_iter()
+        .filter_map(|(purpose, has)| has.then_some(purpose))
+        .collect();
+    let pictures = Pictures::read(&data, &split.forget, &purposes, settings.seed)?;
+    let (latents, look_alikes) = encode(opened, &data, &rows, numbers, random, pictures, &device)?;
     if let Some(latents) = &latents {
         if let Some(k) = nearest {
             let found = latents.nearest(&split.retain, &split.forget, k)?;
@@ -242,10 +245,6 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         }
     };
     interrupted_before_the_first_step(args.resume);
-    let look_alikes = match calibrates {
-        true => Some(LookAlikes::make(&data, &split.forget, settings.seed)?),
-        false => None,
-    };
     let about = evidence::Run {
         args,
         settings: &settings,
@@ -255,6 +254,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
             Some(latents) => latents,
             None => &data,
         },
+        look_alikes: &look_alikes,
         labels: opened.condition() != Condition::Nothing,
         text_to_image: told_texts,
         texts: texts.as_ref(),
@@ -268,7 +268,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         about: &about,
         folder: &run,
         device: &device,
-        look_alikes: look_alikes.as_ref(),
+        calibrates,
     };
     let delivery = Delivery {
         base: Base {

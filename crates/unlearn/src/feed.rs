@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use retrack_networks::process::Process;
-use retrack_networks::random::{Random, Stream};
+use retrack_networks::random::{Draw, Random, Stream};
 
 use crate::batch::{Batch, Candidates, Draws, Noised};
 use crate::images::{Drawn, Images};
@@ -28,6 +28,8 @@ pub struct Feed<'a> {
     forget: &'a [usize],
     /// The neighbors of each forgotten row. Rows, not pixels: a thousand forgotten photos have ten thousand.
     neighbors: Option<&'a HashMap<usize, Vec<usize>>>,
+    /// How often a forgotten draw is made in each of as many equal parts of the process: shares of their sum.
+    shares: Vec<f64>,
     random: Random,
     size: BatchSize,
     /// Where the times are drawn from.
@@ -75,6 +77,7 @@ impl<'a> Feed<'a> {
             retain,
             forget,
             neighbors: None,
+            shares: vec![1.0],
             random,
             size,
             process,
@@ -88,6 +91,12 @@ impl<'a> Feed<'a> {
             neighbors: Some(neighbors),
             ..self
         }
+    }
+
+    /// The feed with forgotten draws made more often in some parts of the process than in others: one number for each of as
+    /// many equal parts, in proportion to which it is drawn from.
+    pub fn with_shares(self, shares: Vec<f64>) -> Self {
+        Self { shares, ..self }
     }
 
     /// Micro-batches in a step.
@@ -114,12 +123,12 @@ impl<'a> Feed<'a> {
         };
         let retain = if draws.retain {
             let rows = self.rows(self.retain, &RETAIN, first);
-            Some(self.noised(&rows, &RETAIN, first)?)
+            Some(self.noised(&rows, &RETAIN, first, &[1.0])?)
         } else {
             None
         };
         let forget = if draws.forget {
-            Some(self.noised(&forget_rows, &FORGET, first)?)
+            Some(self.noised(&forget_rows, &FORGET, first, &self.shares)?)
         } else {
             None
         };
@@ -159,7 +168,7 @@ impl<'a> Feed<'a> {
         for first in (0..count).step_by(self.size.images.max(1)) {
             let mut rows = self.rows(self.retain, &RETAIN, first);
             rows.truncate(count - first);
-            let mut noised = self.noised(&rows, &RETAIN, first)?;
+            let mut noised = self.noised(&rows, &RETAIN, first, &[1.0])?;
             for (place, timestep) in noised.timesteps.iter_mut().enumerate() {
                 // The middle of the image's own share.
                 *timestep = self.process.quantile(2 * (first + place) + 1, 2 * count);
@@ -217,7 +226,13 @@ impl<'a> Feed<'a> {
             .collect()
     }
 
-    fn noised(&self, rows: &[usize], streams: &Streams, first: usize) -> Result<Noised, DataError> {
+    fn noised(
+        &self,
+        rows: &[usize],
+        streams: &Streams,
+        first: usize,
+        shares: &[f64],
+    ) -> Result<Noised, DataError> {
         let [height, width, channels] = self.images.shape();
         let image_len = height * width * channels;
         let mut clean = Vec::with_capacity(rows.len() * image_len);
@@ -230,7 +245,8 @@ impl<'a> Feed<'a> {
                 .clean(row, Drawn { stream, index }, &mut clean)?;
             noise.extend(self.random.at(streams.noise, 0, index).normal(image_len));
             let mut draw = self.random.at(streams.timestep, 0, index);
-            timesteps.push(self.process.draw(0, 1, &mut draw));
+            let part = part(shares, &mut draw);
+            timesteps.push(self.process.draw(part, shares.len(), &mut draw));
         }
         let labels = self.labels.then(|| {
             rows.iter()
@@ -257,10 +273,27 @@ impl<'a> Feed<'a> {
     }
 }
 
+/// One of the parts, each as likely as its share. A single part takes no random number.
+fn part(shares: &[f64], draw: &mut Draw) -> usize {
+    let last = shares.len() - 1;
+    if last == 0 {
+        return 0;
+    }
+    let mut left = f64::from(draw.uniform(1)[0]) * shares.iter().sum::<f64>();
+    for (part, share) in shares.iter().enumerate() {
+        left -= share;
+        if left < 0.0 {
+            return part;
+        }
+    }
+    last
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use retrack_data::{Dataset, ImageShape};
+    use retrack_networks::process::Time;
     use retrack_networks::schedule::SchedulerConfig;
 
     fn feed(dataset: &Dataset, images: usize, accumulate: usize) -> Feed<'_> {
@@ -286,6 +319,32 @@ mod tests {
         uniform: true,
         mixture: Some(0.5),
     };
+
+    #[test]
+    fn forgotten_draws_are_made_where_their_shares_lie() {
+        let dataset = dataset();
+        let draws = EVERYTHING_BUT_NEIGHBORS;
+        let feed = feed(&dataset, 400, 1);
+        let plain = feed.batch(0, 0, draws).unwrap();
+        let feed = feed.with_shares(vec![0.0, 3.0, 1.0, 0.0]);
+        let shared = feed.batch(0, 0, draws).unwrap();
+        let (plain_forget, forget) = (plain.forget.unwrap(), shared.forget.unwrap());
+        assert_eq!(forget.noise, plain_forget.noise);
+        let of = |part: usize| {
+            let range = Time::timestep(250 * part)..Time::timestep(250 * (part + 1));
+            forget
+                .timesteps
+                .iter()
+                .filter(|time| range.contains(time))
+                .count()
+        };
+        assert_eq!(of(1) + of(2), 400);
+        assert!((260..340).contains(&of(1)), "{}", of(1));
+        assert_eq!(
+            shared.retain.unwrap().timesteps,
+            plain.retain.unwrap().timesteps
+        );
+    }
 
     #[test]
     fn what_an_image_sees_does_not_depend_on_the_batch_it_is_in() {

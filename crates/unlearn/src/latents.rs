@@ -7,14 +7,15 @@ use std::collections::HashMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
-use retrack_networks::diffusion::Autoencoder;
+use retrack_networks::diffusion::{Autoencoder, Encoded};
 use retrack_networks::parameters::to_host;
 use retrack_networks::random::Random;
 use retrack_networks::vae::VaeError;
 
 use crate::images::{Drawn, Images};
 use retrack_data::neighbors::NeighborError;
-use retrack_data::{DataError, Dataset};
+use retrack_data::pixels::to_unit;
+use retrack_data::{DataError, Dataset, ImageShape};
 
 /// Why images have no latents.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +39,29 @@ pub struct Encoder<'a> {
     pub autoencoder: &'a dyn Autoencoder,
     /// The autoencoder's.
     pub device: &'a Device,
+}
+
+impl Encoder<'_> {
+    /// Values in [-1, 1] of one image of height, width and channels.
+    fn encode(
+        &self,
+        values: Vec<f32>,
+        [height, width, channels]: [usize; 3],
+    ) -> Result<Encoded, VaeError> {
+        let image = TensorData::new(values, [1, height, width, channels]);
+        self.autoencoder
+            .latents_of(Tensor::from_data(image, self.device))
+    }
+
+    /// What [`Latents`] are on average, of a picture that is none of the data set's: its bytes.
+    ///
+    /// # Errors
+    /// A picture that the autoencoder does not take.
+    pub fn average(&self, bytes: &[u8], shape: ImageShape) -> Result<Vec<f32>, VaeError> {
+        let values = bytes.iter().map(|&byte| to_unit(byte)).collect();
+        let found = self.encode(values, [shape.height, shape.width, shape.channels])?;
+        Ok(to_host(found.mean))
+    }
 }
 
 /// Latents of some rows of a data set.
@@ -82,10 +106,8 @@ impl Latents {
             }
             let mut image = Vec::new();
             data.average(row, &mut image)?;
-            let image = TensorData::new(image, [1, pixels[0], pixels[1], pixels[2]]);
             let found = encoder
-                .autoencoder
-                .latents_of(Tensor::from_data(image, encoder.device))
+                .encode(image, pixels)
                 .map_err(|source| LatentError::Vae {
                     name: data.name(row),
                     source,

@@ -31,16 +31,22 @@ pub struct Gate {
     pub band: [f64; 2],
     /// Where an image is led that is known: at most to an error of so many times its level.
     pub reach: f64,
+    /// The edge below which a draw is led whose neighbors lie within reach, which is late in the process: there a model that
+    /// never saw the image would go to them as well, and nothing has to be brought back.
+    pub near: f64,
 }
 
 impl Gate {
     /// On which side of its level the draw of a forgotten row lies. `error`: mean squared error of the noise, a value.
+    /// `near`: its neighbors lie within reach.
     ///
     /// # Panics
     /// The row is not forgotten.
-    pub fn side(&self, row: usize, time: Time, error: f64) -> Side {
+    pub fn side(&self, row: usize, time: Time, error: f64, near: bool) -> Side {
         let level = self.levels[&row].at(time);
         match error {
+            error if near && error < self.near * level => Side::Known,
+            _ if near => Side::Unknown,
             error if error < self.band[0] * level => Side::Known,
             error if error > self.band[1] * level => Side::Avoided,
             // What is no number, too.
@@ -105,10 +111,14 @@ mod tests {
             levels: HashMap::from([(7, level)]),
             band: [0.8, 1.5],
             reach: 4.0,
+            near: 1.3,
         };
-        let sides = [0.3, 0.5, 0.7, 0.8, f64::NAN].map(|error| gate.side(7, 0.into(), error));
-        let (unknown, avoided) = (Side::Unknown, Side::Avoided);
-        assert_eq!(sides, [Side::Known, unknown, unknown, avoided, unknown]);
+        let errors = [0.3, 0.5, 0.7, 0.8, f64::NAN];
+        let near = errors.map(|error| gate.side(7, 0.into(), error, true));
+        let (known, unknown) = (Side::Known, Side::Unknown);
+        assert_eq!(near, [known, known, unknown, unknown, unknown]);
+        let sides = errors.map(|error| gate.side(7, 0.into(), error, false));
+        assert_eq!(sides, [known, unknown, unknown, Side::Avoided, unknown]);
         assert_eq!(gate.farthest(7, 0.into()), 2.0);
     }
 }

@@ -22,7 +22,8 @@ const MORE: &str = "\
       --prompt \"an astronaut on a horse\" --out new
   retrack unlearn ... --dry-run    what would happen, without doing it
 
-Without --preset the published settings for images of this size are taken. The written folder loads in \
+Without --preset, --config, --steps and --lambda the image is led as far as images like it that the model never saw, and \
+no farther; --no-calibrate takes the published settings for images of this size. The written folder loads in \
 diffusers like the one given; run/report.html in it says what changed, and retrack verify checks that.";
 
 #[derive(Debug, Clone, ClapArgs)]
@@ -53,7 +54,7 @@ pub struct UnlearnArgs {
     #[arg(long, value_name = "FILE|FOLDER|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
     pub captions: Option<String>,
     /// Text-to-image: what is trained. `lora` leaves the model as it is and writes pytorch_lora_weights.safetensors
-    /// beside it, for diffusers' load_lora_weights or `retrack merge`; a usual --lr for it is 1e-4 [default: all]
+    /// beside it, for diffusers' load_lora_weights or `retrack merge`; with published settings a usual --lr for it is 1e-4 [default: all]
     #[arg(long, value_name = "PART", value_parser = one_of::<TrainedPart>(), help_heading = heading::TEXT_TO_IMAGE)]
     pub train: Option<TrainedPart>,
     /// Rank of the adapters of `--train lora` [default: 4]
@@ -89,12 +90,12 @@ pub struct UnlearnArgs {
     /// A TOML file like the presets, whose values replace theirs
     #[arg(long, value_name = "FILE", help_heading = heading::TRAINING)]
     pub config: Option<PathBuf>,
-    /// Image models: lead the image as far as others like it that the model does not know, and no farther, in as many
-    /// steps as that takes; where it knows the image no better, the model stays as it is
-    #[arg(long, conflicts_with_all = ["preset", "config", "steps", "lambda", "method"], help_heading = heading::METHOD)]
-    pub calibrate: bool,
-    /// Go on where the model knows the image no better than others like it
-    #[arg(long, requires = "calibrate", help_heading = heading::METHOD)]
+    /// Take the published settings for images of this size, as --preset does: a fixed number of steps, which leads the
+    /// image farther than a model goes that never saw it
+    #[arg(long, conflicts_with = "always", help_heading = heading::METHOD)]
+    pub no_calibrate: bool,
+    /// Go on where the model does not know the image better than others like it
+    #[arg(long, help_heading = heading::METHOD)]
     pub always: bool,
     /// Steps between checkpoints [default: none]
     #[arg(long, value_name = "N", help_heading = heading::TRAINING)]
@@ -168,7 +169,7 @@ impl UnlearnArgs {
             recipe,
             preset: args.preset,
             config: args.config,
-            calibrate: args.calibrate,
+            no_calibrate: args.no_calibrate,
             always: args.always,
             checkpoint_every: args.checkpoint_every,
             resume: args.resume,

@@ -27,7 +27,15 @@ const ABOUT: About = About::new(
         "mean distance of those attempts to the nearest forgotten image; higher is better",
     )
     .highest(),
+    ScoreAbout::new(
+        LOOK_ALIKES,
+        "share of attempts with look-alikes, which no model saw, that brought these back: what counts lies above",
+    )
+    .share(),
 ]);
+
+/// The score that says what comes back of what the model does not know.
+pub const LOOK_ALIKES: &str = "restored_look_alikes";
 
 /// `injection`.
 pub(super) struct Injection;
@@ -44,6 +52,8 @@ impl Metric for Injection {
         let restored = Restored::of(&images, &subject.thresholds, model.injected()?);
         found.add("restored", restored.share, restored.tries);
         found.add("restored_distance", restored.distance, restored.tries);
+        let (back, tries) = model.injected_look_alikes()?;
+        found.add(LOOK_ALIKES, back as f64 / tries as f64, tries);
         found.note(subject.only_the_first("injection", LOOKED_AT));
         Ok(())
     }

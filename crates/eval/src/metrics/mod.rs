@@ -12,6 +12,7 @@ mod membership;
 mod nll;
 mod sscd;
 
+pub use self::injection::LOOK_ALIKES as RESTORED_LOOK_ALIKES;
 pub use self::membership::AUC as MEMBERSHIP_AUC;
 use crate::metric::{Finds, Metric, ScoreAbout};
 

@@ -1,6 +1,7 @@
-//! Look-alikes of the forgotten images, as the network takes them.
+//! Look-alikes of the forgotten images: pictures first, and what a network sees of them.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 
 use retrack_data::look_alikes::Change;
 use retrack_data::pixels::to_unit;
@@ -14,71 +15,145 @@ pub enum Purpose {
     Level,
     /// Whether the run is at its end.
     Stop,
+    /// What the report says.
+    Report,
 }
 
 impl Purpose {
-    const ALL: [Self; 2] = [Self::Level, Self::Stop];
-
     /// What tells the random numbers of one purpose from those of another.
     pub(super) fn random(self, seed: u64) -> Random {
         let far = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(1 + self as u64);
         Random::new(seed.wrapping_add(far))
     }
 
-    /// How many look-alikes each of `images` forgotten images has. Ranks need 19.
-    fn count(self, images: usize) -> usize {
+    /// How many look-alikes forgotten image number `image` of `images` has. Ranks need 19.
+    fn count(self, image: usize, images: usize) -> usize {
         match self {
             Self::Level => (512 / images).clamp(12, 32),
             Self::Stop => (256 / images).clamp(19, 24),
+            // Whoever measures again makes them without knowing how many images there were.
+            Self::Report if image < REPORTED => 24,
+            Self::Report => 0,
         }
     }
 }
 
-/// Look-alikes of each distinct forgotten image, a set for each purpose: pixels in [-1, 1].
-#[derive(Debug, Clone, Default)]
-pub struct LookAlikes {
-    /// The first row of each forgotten image.
-    pub rows: Vec<usize>,
+/// How many of the distinct forgotten images a report looks at, at most: the first ones.
+pub const REPORTED: usize = 16;
+
+/// The distinct forgotten images, and what look-alikes are to be made of them.
+pub struct Pictures<'a> {
+    data: &'a Dataset,
+    /// The first row of each.
+    rows: Vec<usize>,
     /// Which of them each forgotten row holds.
-    pub of_row: HashMap<usize, usize>,
-    sets: Vec<[Vec<f32>; 2]>,
+    of_row: HashMap<usize, usize>,
+    /// Bytes of each.
+    images: Vec<Vec<u8>>,
+    purposes: &'a [Purpose],
+    seed: u64,
 }
 
-impl LookAlikes {
-    /// Look-alikes of the images in these rows.
+impl<'a> Pictures<'a> {
+    /// Reads the images in these rows. `seed` decides how they are changed.
     ///
     /// # Errors
     /// An image that cannot be read.
-    pub fn make(data: &Dataset, forget: &[usize], seed: u64) -> Result<Self, DataError> {
-        let mut found = Self::default();
+    pub fn read(
+        data: &'a Dataset,
+        forget: &[usize],
+        purposes: &'a [Purpose],
+        seed: u64,
+    ) -> Result<Self, DataError> {
+        let mut rows = Vec::new();
+        let mut of_row = HashMap::new();
         let mut known: HashMap<Vec<u8>, usize> = HashMap::new();
         for &row in forget {
             let mut image = vec![0; data.shape().bytes()];
             data.read(row, &mut image)?;
             let number = *known.entry(image).or_insert_with(|| {
-                found.rows.push(row);
-                found.rows.len() - 1
+                rows.push(row);
+                rows.len() - 1
             });
-            found.of_row.insert(row, number);
+            of_row.insert(row, number);
         }
-        found.sets = vec![[const { Vec::new() }; 2]; known.len()];
+        let mut images = vec![Vec::new(); known.len()];
         for (image, number) in known {
-            for purpose in Purpose::ALL {
-                let random = purpose.random(seed);
-                for place in 0..purpose.count(found.rows.len()) {
+            images[number] = image;
+        }
+        Ok(Self {
+            data,
+            rows,
+            of_row,
+            images,
+            purposes,
+            seed,
+        })
+    }
+
+    /// How many look-alikes are to be made.
+    pub fn count(&self) -> usize {
+        let images = self.images.len();
+        let of = |image| {
+            let counts = self.purposes.iter();
+            counts
+                .map(|purpose| purpose.count(image, images))
+                .sum::<usize>()
+        };
+        (0..images).map(of).sum()
+    }
+
+    /// The look-alikes as a network sees them: `see` makes the values that it takes of a picture's bytes. It is told the
+    /// row of the forgotten image, too.
+    ///
+    /// # Errors
+    /// What `see` returns.
+    pub fn seen<E>(
+        self,
+        mut see: impl FnMut(usize, Vec<u8>) -> Result<Vec<f32>, E>,
+    ) -> Result<LookAlikes, E> {
+        let mut sets = vec![[const { Vec::new() }; 3]; self.images.len()];
+        for (number, image) in self.images.iter().enumerate() {
+            for &purpose in self.purposes {
+                let random = purpose.random(self.seed);
+                for place in 0..purpose.count(number, self.images.len()) {
                     let mut draw = random.at(Stream::LookAlike, number as u64, place as u64);
                     let numbers = draw.uniform(Change::NUMBERS);
                     let change = Change::drawn(std::array::from_fn(|at| numbers[at].into()));
-                    let changed = change.apply(data.shape(), &image);
-                    let values = changed.into_iter().map(to_unit);
-                    found.sets[number][purpose as usize].extend(values);
+                    let changed = change.apply(self.data.shape(), image);
+                    sets[number][purpose as usize].extend(see(self.rows[number], changed)?);
                 }
             }
         }
-        Ok(found)
+        Ok(LookAlikes {
+            rows: self.rows,
+            of_row: self.of_row,
+            sets,
+        })
     }
 
-    /// Those of one forgotten image.
+    /// The look-alikes as a network of pixels sees them: values in [-1, 1].
+    pub fn as_pixels(self) -> LookAlikes {
+        let pixels = |_, bytes: Vec<u8>| Ok(bytes.into_iter().map(to_unit).collect());
+        match self.seen::<Infallible>(pixels) {
+            Ok(found) => found,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// Look-alikes of each distinct forgotten image, a set for each purpose, as the network takes them: pixels or latents.
+#[derive(Debug, Clone)]
+pub struct LookAlikes {
+    /// The first row of each forgotten image.
+    pub rows: Vec<usize>,
+    /// Which of them each forgotten row holds.
+    pub of_row: HashMap<usize, usize>,
+    sets: Vec<[Vec<f32>; 3]>,
+}
+
+impl LookAlikes {
+    /// Those of one forgotten image; none for a purpose that they were not made for.
     pub fn of(&self, image: usize, purpose: Purpose) -> &[f32] {
         &self.sets[image][purpose as usize]
     }
@@ -112,17 +187,63 @@ mod tests {
             .collect::<Vec<u8>>()
             .repeat(2);
         let data = Dataset::from_pixels(shape, pixels, Vec::new()).unwrap();
-        let found = LookAlikes::make(&data, &[0, 1], 5).unwrap();
+        let purposes = [Purpose::Level, Purpose::Stop, Purpose::Report];
+        let pictures = Pictures::read(&data, &[0, 1], &purposes, 5).unwrap();
+        let count = pictures.count();
+        let found = pictures.as_pixels();
         assert_eq!(found.rows, [0]);
         assert_eq!(found.of_row[&1], 0);
-        let mut all: Vec<&[f32]> = Purpose::ALL
+        let mut all: Vec<&[f32]> = purposes
             .iter()
             .flat_map(|&purpose| found.of(0, purpose).chunks_exact(64))
             .collect();
-        assert_eq!(all.len(), 32 + 24);
+        assert_eq!(all.len(), 32 + 24 + 24);
+        assert_eq!(all.len(), count);
         all.sort_by(|a, b| a.partial_cmp(b).unwrap());
         let made = all.len();
         all.dedup();
         assert_eq!(all.len(), made);
+    }
+
+    /// Images of one pixel, a different one in each row.
+    fn pixels(rows: u8) -> Dataset {
+        let shape = ImageShape {
+            height: 1,
+            width: 1,
+            channels: 1,
+        };
+        Dataset::from_pixels(shape, (0..rows).collect(), Vec::new()).unwrap()
+    }
+
+    #[test]
+    fn a_network_sees_what_it_is_shown_of_each_picture_and_whose_it_is() {
+        let data = pixels(3);
+        let pictures = Pictures::read(&data, &[2, 0], &[Purpose::Stop], 5).unwrap();
+        let mut rows = Vec::new();
+        let found = pictures.seen::<Infallible>(|row, bytes| {
+            rows.push(row);
+            Ok(vec![f32::from(bytes[0]), row as f32])
+        });
+        let found = found.unwrap_or_else(|never| match never {});
+        assert_eq!(rows, [[2; 24], [0; 24]].concat());
+        assert_eq!(found.of(0, Purpose::Stop).len(), 2 * 24);
+        assert_eq!(found.of(1, Purpose::Stop)[1], 0.0);
+        assert!(found.of(0, Purpose::Level).is_empty());
+    }
+
+    #[test]
+    fn what_a_report_looks_at_does_not_depend_on_how_many_images_there_are() {
+        let data = pixels(20);
+        let report = |rows: &[usize]| {
+            let pictures = Pictures::read(&data, rows, &[Purpose::Report], 5).unwrap();
+            pictures.as_pixels()
+        };
+        let rows: Vec<usize> = (0..20).collect();
+        let [few, all] = [report(&rows[..3]), report(&rows)];
+        for image in 0..3 {
+            let [few, all] = [&few, &all].map(|found| found.of(image, Purpose::Report));
+            assert_eq!(few, all);
+        }
+        assert!(all.of(REPORTED, Purpose::Report).is_empty());
     }
 }

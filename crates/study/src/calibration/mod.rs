@@ -3,12 +3,17 @@
 //! images: what the model makes of them before the run is the [`Level`](retrack_unlearn::level::Level) to which the
 //! forgotten image is led, and what it makes of others of them afterwards shows whether it arrived.
 //!
-//! Two sets of look-alikes serve two purposes, and no image and no noise serves both: the level, and the decision when to stop.
+//! Three sets of look-alikes serve three purposes, and no image and no noise serves two: the level, the decision when to
+//! stop, and what is reported.
+//!
+//! A network of latents sees look-alikes as it sees images: they are changed as pictures, then encoded. They have the class or
+//! the text of their image. Guidance plays no part: what is led and compared is the denoiser told the text, and what it makes
+//! of no text, which sampling with guidance uses too, is neither looked at nor led.
 
 mod course;
 mod look_alikes;
 mod standing;
 
 pub use self::course::{Calibrated, Ending, FILE, ROUND, ROUNDS, Record, Round};
-pub use self::look_alikes::{LookAlikes, Purpose};
+pub use self::look_alikes::{LookAlikes, Pictures, Purpose, REPORTED};
 pub use self::standing::{Context, Place, Standing, Viewer};

@@ -47,6 +47,9 @@ impl Found<'_> {
             "failed": evaluation.failed,
             "notes": evaluation.notes,
         });
+        if !evaluation.standings.is_empty() {
+            record["look_alikes"] = json!(evaluation.standings);
+        }
         let mut prompts = Vec::new();
         for (number, drawn) in evaluation.drawn.iter().enumerate() {
             let picture = match drawn.prompt {

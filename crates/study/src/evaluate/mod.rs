@@ -299,6 +299,7 @@ pub fn evaluate(args: &Evaluate) -> Result<Evaluated, Failure> {
             name: found.name,
             scores: &found.evaluation.scores,
             drawn: &found.evaluation.drawn,
+            standings: &found.evaluation.standings,
             known_controls: found.evaluation.known_controls,
         })
         .collect();

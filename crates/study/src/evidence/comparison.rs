@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use retrack_eval::examined::Drawn;
 use retrack_eval::metric::{Finds, ScoreAbout};
-use retrack_eval::metrics::{self, MEMBERSHIP_AUC, meaning};
+use retrack_eval::metrics::{self, MEMBERSHIP_AUC, RESTORED_LOOK_ALIKES, meaning};
 use retrack_eval::report::*;
 use retrack_eval::score::{Score, plain};
 use serde_json::Value;
@@ -13,6 +13,7 @@ use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::pictures::show_samples;
 use super::verdict::{Advice, Findings, Tally};
+use crate::calibration::Standing;
 use crate::failure::Failure;
 use crate::opened::shortened;
 
@@ -24,6 +25,8 @@ pub struct Column<'a> {
     pub scores: &'a [Score],
     /// Its first samples.
     pub drawn: &'a [Drawn],
+    /// Where the forgotten images stand among their look-alikes.
+    pub standings: &'a [Standing],
     /// Its membership was compared with images that the model may have seen.
     pub known_controls: bool,
 }
@@ -130,10 +133,21 @@ fn findings(columns: &[Column], several: bool) -> Findings {
     });
     let doubts = [tests, others].concat();
     let restored = metrics::finding(Finds::InAttempts).find_map(pair);
+    let look_alikes = |scores: &[Score]| {
+        let score = find(scores, RESTORED_LOOK_ALIKES)?;
+        Some((score.value * score.count as f64).round() as usize)
+    };
     Findings {
         several,
         doubts,
         restored,
+        standings: [
+            columns[..columns.len() - 1]
+                .first()
+                .map_or_else(Vec::new, |column| column.standings.to_vec()),
+            last.standings.to_vec(),
+        ],
+        restored_look_alikes: [before.and_then(look_alikes), look_alikes(last.scores)],
         copies: metrics::finding(Finds::InSamples).find_map(pair),
         advice: Advice::of_evaluation(restored.is_some()),
         membership,
@@ -271,6 +285,7 @@ mod tests {
                 name: "model",
                 scores: &scores,
                 drawn: &[],
+                standings: &[],
                 known_controls,
             };
             let notes = findings(&[column], false).verdict().notes.join(" ");
@@ -288,6 +303,7 @@ mod tests {
             name: "model",
             scores,
             drawn: &[],
+            standings: &[],
             known_controls: false,
         };
         let verdict = findings(&[column(&scores)], false).verdict();

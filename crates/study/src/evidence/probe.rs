@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::forgotten::{Forgotten, Sight};
 use super::pictures::cover;
 use super::verdict::Tally;
+use crate::calibration::{Context, LookAlikes, Purpose, REPORTED, Standing, Viewer};
 use crate::failure::Failure;
 use crate::model;
 use crate::names::SamplerName;
@@ -50,6 +51,9 @@ pub struct Plan {
     pub stratified: bool,
     /// Images computed together.
     pub batch_size: usize,
+    /// Whether the forgotten images are compared with look-alikes.
+    #[serde(default)]
+    pub look_alikes: bool,
 }
 
 /// How reports drew before they said it.
@@ -102,11 +106,12 @@ impl Plan {
             tries: 8,
             timestep: timesteps / 4,
             restoring_steps: model::steps(SchedulerKind::Ddpm, scheduler, 100),
-            forgotten: 16,
+            forgotten: REPORTED,
             controls: Vec::new(),
             draws: 16,
             stratified: true,
             batch_size: batch_size.clamp(1, 64),
+            look_alikes: true,
         };
         let share = |of: f64, passes: usize| of * work as f64 / passes as f64;
         let part = |of: usize, share: f64, least: usize| {
@@ -131,7 +136,8 @@ impl Plan {
         }
     }
 
-    /// Without anything that has to be drawn: of a text-to-image model that takes longer than many steps.
+    /// Without anything that has to be drawn: of a text-to-image model that takes longer than many steps. Comparing with
+    /// look-alikes draws nothing.
     pub fn without_pictures(self) -> Self {
         Self {
             samples: 0,
@@ -182,6 +188,15 @@ pub struct Numbers {
     /// The same of the controls.
     #[serde(deserialize_with = "with_nulls")]
     pub control_errors: Vec<f64>,
+    /// Where each forgotten image stands among its look-alikes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub standings: Vec<Standing>,
+    /// Attempts that brought a look-alike back, which nobody has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_look_alikes: Option<usize>,
+    /// Distance of what each of these led to, to the look-alike that it began with; of those that led to an image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub look_alike_distances: Vec<f64>,
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -233,6 +248,8 @@ pub struct Probe<'a> {
     pub forgotten: &'a Forgotten<'a>,
     /// What the network sees of the data set.
     pub images: &'a dyn Images,
+    /// What it sees of look-alikes of the forgotten ones: those for the [report](Purpose::Report), where the plan has them.
+    pub look_alikes: &'a LookAlikes,
     /// The model's schedule.
     pub scheduler: &'a SchedulerConfig,
     /// Without autodiff.
@@ -251,7 +268,12 @@ impl Probe<'_> {
         let (samples, sights) = self.look(&self.samples(network)?)?;
         drop(phase);
         let phase = progress::phase(2, 3);
-        let (restored, found) = self.look(&self.restore(network)?)?;
+        let own = |attempt| self.attempted(attempt).collect();
+        let (restored, found) = self.look(&self.restore(network, &own)?)?;
+        let look_alikes = match self.plan.look_alikes && self.plan.tries > 0 {
+            true => Some(self.restore_look_alikes(network)?),
+            false => None,
+        };
         drop(phase);
         let _phase = progress::phase(3, 3);
         let images = self.looked_at().concat().len();
@@ -278,11 +300,78 @@ impl Probe<'_> {
                 distances: distances(&found),
                 forgotten_errors,
                 control_errors,
+                standings: self.standings(network)?,
+                restored_look_alikes: look_alikes.as_ref().map(|(count, _)| *count),
+                look_alike_distances: look_alikes.map_or_else(Vec::new, |(_, distances)| distances),
             },
             samples,
             sights,
             restored,
         })
+    }
+
+    /// The same look with attempts that begin where they tell something: so late in the process that the model does not bring
+    /// look-alikes back, which it cannot know.
+    ///
+    /// # Errors
+    /// Data that cannot be read, a network that does not fit.
+    pub fn where_it_tells(mut self, network: &dyn Denoiser) -> Result<Self, Failure> {
+        /// Eighths of the process at which attempts begin.
+        const FROM: std::ops::RangeInclusive<usize> = 2..=5;
+        if !self.plan.look_alikes || self.plan.tries == 0 {
+            return Ok(self);
+        }
+        for eighths in FROM {
+            self.plan.timestep = eighths * self.scheduler.num_train_timesteps / 8;
+            let (came_back, _) = self.restore_look_alikes(network)?;
+            if came_back <= self.plan.tries / 8 {
+                break;
+            }
+        }
+        Ok(self)
+    }
+
+    fn standings(&self, network: &dyn Denoiser) -> Result<Vec<Standing>, Failure> {
+        if !self.plan.look_alikes {
+            return Ok(Vec::new());
+        }
+        let context = Context {
+            process: self.scheduler.process(),
+            device: self.device.clone(),
+            batch_size: self.plan.batch_size,
+            seed: self.plan.seed,
+        };
+        let viewer = Viewer::new(self.look_alikes, self.images, self.labels, &[], context);
+        viewer.reported(network)
+    }
+
+    /// How many attempts bring a look-alike back, with the noise and by the measure with which the forgotten image's do, and how
+    /// near they come.
+    fn restore_look_alikes(&self, network: &dyn Denoiser) -> Result<(usize, Vec<f64>), Failure> {
+        let half_ways = self.forgotten.half_ways()?;
+        let len = self.forgotten.data.shape().bytes();
+        let images = self.forgotten.len().min(REPORTED);
+        let start = |attempt: usize| {
+            let all = self.look_alikes.of(attempt % images, Purpose::Report);
+            let all = all.chunks_exact(len);
+            let which = attempt / images % all.len();
+            all.skip(which).take(1).flatten().copied().collect()
+        };
+        let values = self.restore(network, &start)?;
+        let distance = |(attempt, values): (usize, &[f32])| {
+            let squares = start(attempt).into_iter().zip(values).map(|(a, b)| {
+                // Values in [-1, 1], distances of pixels in [0, 1].
+                (f64::from(a - b) / 2.0).powi(2)
+            });
+            squares.sum::<f64>().sqrt()
+        };
+        let mut distances: Vec<f64> = values.chunks_exact(len).enumerate().map(distance).collect();
+        let attempts = distances.iter().enumerate();
+        let came_back = attempts
+            .filter(|(attempt, distance)| **distance < half_ways[attempt % images])
+            .count();
+        distances.retain(|distance| distance.is_finite());
+        Ok((came_back, distances))
     }
 
     /// The mean denoising errors of a measurement alone.
@@ -369,7 +458,12 @@ impl Probe<'_> {
         pixels.iter().map(|&byte| to_unit(byte))
     }
 
-    fn restore(&self, network: &dyn Denoiser) -> Result<Vec<f32>, Failure> {
+    /// `start`: the image that an attempt begins with.
+    fn restore(
+        &self,
+        network: &dyn Denoiser,
+        start: &dyn Fn(usize) -> Vec<f32>,
+    ) -> Result<Vec<f32>, Failure> {
         let sampler = Sampler::new(
             SchedulerKind::Ddpm,
             self.scheduler,
@@ -384,9 +478,7 @@ impl Probe<'_> {
         let mut values = Vec::new();
         for first in (0..self.plan.tries).step_by(self.plan.batch_size) {
             let last = (first + self.plan.batch_size).min(self.plan.tries);
-            let clean: Vec<f32> = (first..last)
-                .flat_map(|attempt| self.attempted(attempt))
-                .collect();
+            let clean: Vec<f32> = (first..last).flat_map(start).collect();
             let clean = TensorData::new(clean, [last - first, height, width, channels]);
             let classes = self.classes(first, last - first);
             let images = generator.reconstruct(

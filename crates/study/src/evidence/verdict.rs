@@ -4,8 +4,10 @@ use retrack_eval::distance::mean;
 use retrack_eval::report::{Outcome, Verdict};
 use retrack_unlearn::recipe::Recipe;
 
+use crate::calibration::{Place, Standing};
 use crate::failure::Failure;
 use crate::field::Field;
+use crate::settings;
 use crate::situation::{self, Situation};
 use crate::task::Task;
 
@@ -43,6 +45,10 @@ pub struct Findings {
     pub not_finite: [Tally; 2],
     /// Sentences about quality.
     pub quality: Vec<String>,
+    /// Where each forgotten image stands among its look-alikes, before and after; empty where nobody looked.
+    pub standings: [Vec<Standing>; 2],
+    /// Attempts that brought a look-alike back, before and after; as many were made as of the forgotten images.
+    pub restored_look_alikes: [Option<usize>; 2],
     /// Sentences that speak against forgetting whatever the tests found.
     pub doubts: Vec<String>,
     /// What to do next.
@@ -86,16 +92,20 @@ impl Findings {
             "the forgotten image"
         };
         let mut sentences = Vec::new();
-        let tests: Vec<_> = [&self.restored, &self.copies]
-            .into_iter()
-            .flatten()
-            .collect();
         if let Some((before, after)) = &self.restored {
             let what = format!("attempts brought {image} back from noise");
             sentences.push(match before {
                 Some(before) => format!("Before: {before} {what}; after: {after}."),
                 None => format!("{after} {what}."),
             });
+            let others = "As many attempts with look-alikes, which no model saw, brought";
+            match self.restored_look_alikes {
+                [Some(before), Some(after)] => {
+                    sentences.push(format!("{others} {before} back before and {after} after."))
+                }
+                [None, Some(after)] => sentences.push(format!("{others} {after} back.")),
+                [_, None] => (),
+            }
         }
         if let Some((before, after)) = &self.copies {
             sentences.push(match before {
@@ -115,15 +125,29 @@ impl Findings {
         }
         sentences.extend(self.quality.iter().cloned());
         let mut notes = Vec::new();
+        sentences.extend(self.beside_look_alikes());
+        let [place_before, place_after] = self.places();
+        let restored = self
+            .restored
+            .map(|tallies| self.beyond_look_alikes(tallies, &mut notes));
+        let tests: Vec<(Option<Tally>, Tally)> =
+            [restored, self.copies].into_iter().flatten().collect();
         let worst = tests
             .iter()
             .map(|(_, after)| after.found)
             .max()
             .unwrap_or(0);
-        let seen_before = tests
-            .iter()
-            .any(|(before, _)| before.is_some_and(|before| before.found > 0));
-        let known_before = tests.iter().any(|(before, _)| before.is_some());
+        // Where nothing was drawn the look-alikes speak alone.
+        let seen_before = match tests.is_empty() {
+            true => place_before == Some(Place::Known),
+            false => tests
+                .iter()
+                .any(|(before, _)| before.is_some_and(|before| before.found > 0)),
+        };
+        let known_before = match tests.is_empty() {
+            true => place_before.is_some(),
+            false => tests.iter().any(|(before, _)| before.is_some()),
+        };
         let less = tests.iter().all(|(before, after)| {
             before.is_some_and(|before| after.found * before.of < before.found * after.of)
                 || after.found == 0
@@ -136,18 +160,43 @@ impl Findings {
                 Outcome::Inconclusive,
                 "The model that was written is broken, so these tests cannot tell".into(),
             )
-        } else if tests.is_empty() {
+        } else if worst == 0 && place_after == Some(Place::Known) {
+            (
+                Outcome::StillFound,
+                format!(
+                    "Known: {image} {} still denoised better than look-alikes",
+                    self.are()
+                ),
+            )
+        } else if worst == 0
+            && !seen_before
+            && place_before.is_some_and(|place| place != Place::Known)
+        {
+            let (was, it) = match self.several {
+                true => ("were", "them"),
+                false => ("was", "it"),
+            };
+            notes.insert(
+                0,
+                format!("The model before knew {it} no better than look-alikes that nobody has."),
+            );
+            (
+                Outcome::Inconclusive,
+                format!("{} {was} not shown to be memorized", capital(image)),
+            )
+        } else if tests.is_empty() && place_after.is_none() {
             (Outcome::Measured, "Measured".to_string())
-        } else if worst > 0 && less && known_before {
-            (
-                Outcome::StillFound,
-                format!("Weaker, but {image} {} still found", self.are()),
-            )
         } else if worst > 0 {
-            (
-                Outcome::StillFound,
-                format!("{} {} still found", capital(image), self.are()),
-            )
+            let weaker = match less && known_before {
+                true => "weaker, but ",
+                false => "",
+            };
+            let headline = format!("{weaker}{image} {} still found", self.are());
+            let headline = match place_after {
+                Some(Place::Known) => format!("Known: {headline}"),
+                _ => capital(&headline),
+            };
+            (Outcome::StillFound, headline)
         } else if known_before && !seen_before {
             notes.insert(
                 0,
@@ -166,6 +215,8 @@ impl Findings {
                 ));
             }
             let found = match (known_before, self.several) {
+                (true, false) if tests.is_empty() => "is denoised no better than look-alikes",
+                (true, true) if tests.is_empty() => "are denoised no better than look-alikes",
                 (true, false) => "is no longer found",
                 (true, true) => "are no longer found",
                 (false, false) => "was not found",
@@ -175,7 +226,13 @@ impl Findings {
                 true => (Outcome::Reservations, ", with reservations"),
                 false => (Outcome::NotFound, ""),
             };
-            (outcome, format!("{} {found}{with}", capital(image)))
+            let headline = match (known_before, place_after) {
+                (true, Some(Place::Unknown)) => format!("Unknown: {image} {found}{with}"),
+                (false, Some(Place::Unknown)) => format!("Unknown: no such image is known{with}"),
+                (_, Some(Place::Avoided)) => format!("Avoided: {image} {found}{with}"),
+                _ => capital(&format!("{image} {found}{with}")),
+            };
+            (outcome, headline)
         };
         if worst == 0
             && let Some(of) = tests
@@ -212,6 +269,102 @@ impl Findings {
         }
     }
 
+    /// What of the restored images counts: noise at the attempts' timestep may still show what an image was, and then images
+    /// come back that no model saw. So they count where the model knows them, or where clearly more come back than of
+    /// look-alikes.
+    fn beyond_look_alikes(
+        &self,
+        (before, after): (Option<Tally>, Tally),
+        notes: &mut Vec<String>,
+    ) -> (Option<Tally>, Tally) {
+        let places = self.places();
+        let counted = |tally: Tally, model: usize| {
+            let others = self.restored_look_alikes[model];
+            let more = others.is_none_or(|others| tally.found > others + tally.of / 4);
+            match more || places[model] == Some(Place::Known) {
+                true => tally,
+                false => Tally { found: 0, ..tally },
+            }
+        };
+        let counts = counted(after, 1);
+        if counts.found < after.found {
+            notes.push(format!(
+                "What came back from noise does not count: {} of {} attempts with look-alikes, which no model saw, came \
+                 back as well.",
+                self.restored_look_alikes[1].unwrap_or(0),
+                after.of
+            ));
+        }
+        (before.map(|before| counted(before, 0)), counts)
+    }
+
+    /// Where each image stands among its look-alikes, before and after.
+    fn places_of_each(&self) -> [Vec<Place>; 2] {
+        let [before, after] = &self.standings;
+        let pairs = before.iter().zip(after);
+        let places_after = match before.is_empty() {
+            false => pairs
+                .map(|(before, after)| after.place_after(before))
+                .collect(),
+            // Nobody looked at a model of before.
+            true => after.iter().map(Standing::place).collect(),
+        };
+        [before.iter().map(Standing::place).collect(), places_after]
+    }
+
+    /// The same of all of them together: known if any is, avoided if any is.
+    fn places(&self) -> [Option<Place>; 2] {
+        self.places_of_each().map(|places| {
+            let any = |place| places.contains(&place).then_some(place);
+            any(Place::Known)
+                .or_else(|| any(Place::Avoided))
+                .or_else(|| any(Place::Unknown))
+        })
+    }
+
+    /// How the images are denoised beside their look-alikes, a sentence.
+    fn beside_look_alikes(&self) -> Option<String> {
+        let [before, after] = &self.standings;
+        if after.is_empty() {
+            return None;
+        }
+        if let ([], [after]) = (&before[..], &after[..]) {
+            return Some(format!(
+                "It is denoised with {:.2} times the error of {} look-alikes that nobody has.",
+                after.ratio(),
+                after.look_alikes.len()
+            ));
+        }
+        if let ([before], [after]) = (&before[..], &after[..]) {
+            return Some(format!(
+                "The model before denoised it with {:.2} times the error of {} look-alikes that nobody has; the model after \
+                 does with {:.2} times that error.",
+                before.ratio(),
+                before.look_alikes.len(),
+                after.ratio_after(before)
+            ));
+        }
+        let words = |places: Vec<Place>| {
+            let [known, avoided] = [Place::Known, Place::Avoided]
+                .map(|place| places.iter().filter(|one| **one == place).count());
+            format!("{known} known and {avoided} avoided")
+        };
+        let [places_before, places_after] = self.places_of_each();
+        if before.is_empty() {
+            return Some(format!(
+                "Beside look-alikes that nobody has, of {} images {}.",
+                after.len(),
+                words(places_after)
+            ));
+        }
+        Some(format!(
+            "Beside look-alikes that nobody has, of {} images {} before, and {} after.",
+            after.len(),
+            words(places_before),
+            words(places_after)
+        ))
+    }
+
     fn are(&self) -> &'static str {
         if self.several { "are" } else { "is" }
     }
@@ -244,7 +397,16 @@ impl Findings {
             ));
         }
         notes.extend(self.doubts.iter().cloned());
-        if let Some((forgotten, controls)) = &self.errors
+        if let [_, Some(Place::Avoided)] = self.places() {
+            notes.push(format!(
+                "{} {avoid} denoised worse than look-alikes that nobody has. Who holds the {them} may recognize that this \
+                 model avoids {}{}.",
+                capital(image),
+                if self.several { "them" } else { "it" },
+                self.softer(" avoid less"),
+            ));
+        } else if let Some((forgotten, controls)) = &self.errors
+            && self.standings[1].is_empty()
             && let Some(highest) = controls.iter().copied().reduce(f64::max)
             && mean(forgotten) > AVOIDED * highest
         {
@@ -293,7 +455,10 @@ impl Findings {
 impl Advice {
     /// Of an unlearning run.
     pub fn of_unlearning(args: &Task, settings: &Recipe) -> Self {
+        let calibrated = settings::calibrates(args);
         let stronger = match settings.objective().draws().forget {
+            true if calibrated && settings.steps == 0 => "with --always".into(),
+            true if calibrated => "with --no-calibrate, which leads farther".into(),
             true => format!(
                 "with more --steps than {} or a higher --lr than {:e}",
                 settings.steps, settings.learning_rate
@@ -313,7 +478,10 @@ impl Advice {
                 args.model.display()
             ),
             broken: format!("{}.", situation::advice(Situation::Diverged)),
-            softer: format!("fewer steps or a lower {gentler}"),
+            softer: match calibrated {
+                true => String::new(),
+                false => format!("fewer steps or a lower {gentler}"),
+            },
         }
     }
 

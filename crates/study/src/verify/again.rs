@@ -15,7 +15,7 @@ use retrack_unlearn::recipe::Recipe;
 use serde::Deserialize;
 
 use super::{Verification, split};
-use crate::calibration::{self, Record};
+use crate::calibration::{self, LookAlikes, Pictures, Purpose, Record};
 use crate::encoded::encode;
 use crate::evidence::{
     self, CONTENT, Check, Evidence, Forgotten, Measurement, Probe, RowTexts, read_events,
@@ -69,7 +69,16 @@ impl Again<'_> {
             None => None,
         };
         let random = Random::new(self.check.plan.seed);
-        let latents = encode(base, self.data, &there, of_row, random, &device)?;
+        let plan = &self.check.plan;
+        let purposes: &[Purpose] = match plan.look_alikes {
+            true => &[Purpose::Report],
+            false => &[],
+        };
+        let forgotten = self.check.forget_rows.iter().copied();
+        let forgotten: Vec<usize> = forgotten.filter(|&row| row < self.data.len()).collect();
+        let pictures = Pictures::read(self.data, &forgotten, purposes, plan.seed)?;
+        let (latents, look_alikes) =
+            encode(base, self.data, &there, of_row, random, pictures, &device)?;
         let written = || {
             let base = Base {
                 model: base,
@@ -91,7 +100,7 @@ impl Again<'_> {
         self.measure(
             &*network,
             written,
-            (images, texts),
+            (images, &look_alikes, texts),
             scheduler,
             labels,
             found,
@@ -104,7 +113,7 @@ impl Again<'_> {
         &self,
         base: &dyn Denoiser,
         written: impl FnOnce() -> Result<Reopened, Failure>,
-        (images, texts): (&dyn Images, Option<&RowTexts>),
+        (images, look_alikes, texts): (&dyn Images, &LookAlikes, Option<&RowTexts>),
         scheduler: &SchedulerConfig,
         labels: bool,
         found: &mut Verification,
@@ -120,6 +129,7 @@ impl Again<'_> {
             plan: plan.clone(),
             forgotten: &forgotten,
             images,
+            look_alikes,
             scheduler,
             device: self.device.clone().without_autodiff(),
             labels,
@@ -174,8 +184,9 @@ impl Again<'_> {
             ));
             return Ok(());
         };
-        // Of a calibrated run: what they came to.
-        let settings = match self.run.join(calibration::FILE).is_file() {
+        let calibrated = self.run.join(calibration::FILE).is_file();
+        let settings = match calibrated {
+            // What they came to.
             true => Record::read(self.run)?.came_to(&settings),
             false => settings,
         };
@@ -183,6 +194,7 @@ impl Again<'_> {
         let shown = ["forgotten", "restored"];
         let args = Task {
             show_forgotten: shown.iter().any(|name| report.pictures.contains_key(*name)),
+            no_calibrate: !calibrated,
             ..Task::new(
                 &check.model,
                 &DataSource::at(&check.data),
@@ -197,6 +209,7 @@ impl Again<'_> {
             folder: self.folder,
             scheduler: probe.scheduler,
             images: probe.images,
+            look_alikes: probe.look_alikes,
             labels: probe.labels,
             text_to_image,
             texts: None,

@@ -113,7 +113,20 @@ impl Verification {
                 &now.to_string(),
             );
         }
+        let of_look_alikes = |numbers: &Numbers| -> Vec<f64> {
+            let standings = numbers.standings.iter();
+            standings
+                .flat_map(|one| one.look_alikes.iter().chain([&one.own]).chain(&one.profile))
+                .copied()
+                .collect()
+        };
+        let look_alikes = [recorded, now].map(of_look_alikes);
         for (what, then, now) in [
+            (
+                "errors beside those of look-alikes",
+                &look_alikes[0],
+                &look_alikes[1],
+            ),
             (
                 "distances of the attempts",
                 &recorded.distances,

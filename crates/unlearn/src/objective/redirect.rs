@@ -26,14 +26,14 @@ pub(super) struct Redirection {
 
 impl Redirection {
     /// Leads the image less far, if it is farther: until the noise that the clean image stands for differs from the one
-    /// that was added by `level`, a mean square a value.
+    /// that was added by `level`, a mean square a value. Returns whether it was.
     pub(super) fn stop_at(
         &mut self,
         level: f64,
         process: &dyn Process,
         forget: &Noised,
         image: usize,
-    ) {
+    ) -> bool {
         let own = forget.image(&forget.clean, image);
         let squares = own.iter().zip(&self.clean).map(|(&x, &n)| {
             let difference = f64::from(x) - f64::from(n);
@@ -49,6 +49,7 @@ impl Redirection {
         }
         // What was mixed is no target any more.
         self.spread = 0.0;
+        error > level
     }
 }
 

@@ -22,7 +22,8 @@ use crate::level::Gate;
 /// the first times to an error a thousand times that of an image that no model knows. With a [`Gate`] only those draws are
 /// led that the network denoises better than that, and no farther than the gate's reach: to the clean image
 /// x + c (sum_k p_k n_k - x) with the largest c up to 1 that keeps to it. Those that it denoises worse are brought back by
-/// |e_theta - e|^2, and the others are left alone.
+/// |e_theta - e|^2, and the others are left alone. Where c is 1 the neighbors lie near, and a model that never saw the image
+/// would go to them as well: such draws are led a little farther, and not brought back.
 #[derive(Debug, Clone)]
 pub struct ReTrack {
     /// Weight of forgetting, from 0 to 1.
@@ -97,10 +98,12 @@ impl Objective for ReTrack {
         };
         let mut clean = Vec::with_capacity(forget.clean.len());
         let mut spread = 0.0;
+        let mut shortened = vec![false; forget.len()];
         for (image, mut redirection) in redirections.into_iter().enumerate() {
             if let Some(gate) = &self.gate {
                 let (row, time) = (batch.forget_rows[image], forget.timesteps[image]);
-                redirection.stop_at(gate.farthest(row, time), pass.process, forget, image);
+                let farthest = gate.farthest(row, time);
+                shortened[image] = redirection.stop_at(farthest, pass.process, forget, image);
             }
             clean.extend(redirection.clean);
             spread += redirection.spread / forget.len() as f64;
@@ -114,7 +117,8 @@ impl Objective for ReTrack {
             None => pass.squared_error(forget, target, None, self.lambda, &mut sums.main)? + spread,
             Some(gate) => {
                 let side = |image: usize, error: f64| {
-                    gate.side(batch.forget_rows[image], forget.timesteps[image], error)
+                    let (row, time) = (batch.forget_rows[image], forget.timesteps[image]);
+                    gate.side(row, time, error, !shortened[image])
                 };
                 pass.gated_error(forget, target, &side, self.lambda, &mut sums.main)?
             }

@@ -6,7 +6,7 @@ use retrack_eval::report::{Fact, Outcome, Report, Request};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{Evidence, Run, curves};
+use super::{Evidence, Run};
 use crate::evidence::card;
 use crate::evidence::probe::{Measurement, Probe};
 use crate::failure::Failure;
@@ -56,7 +56,7 @@ impl<'a> Evidence<'a> {
             restoration: Vec::new(),
             metrics: vec![self.scores(&after.numbers)],
             comparisons: vec![self.errors(&after.numbers)],
-            curves: curves(events, self.before.numbers.mean_errors()),
+            curves: self.curves(events, &after.numbers),
             pictures: Default::default(),
             ..recorded.clone()
         };

@@ -45,6 +45,8 @@ pub(super) fn findings(before: &Numbers, after: &Numbers, several: bool) -> Find
         retained: (!before.control_errors.is_empty())
             .then(|| [mean(&before.control_errors), mean(&after.control_errors)]),
         quality,
+        standings: [before.standings.clone(), after.standings.clone()],
+        restored_look_alikes: [before.restored_look_alikes, after.restored_look_alikes],
         ..Findings::default()
     }
 }

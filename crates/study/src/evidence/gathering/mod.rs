@@ -14,7 +14,7 @@ use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
 use retrack_data::neighbors::Neighbor;
 use retrack_data::{Dataset, Split};
-use retrack_eval::report::{FORMAT, Outcome, Report, Verdict};
+use retrack_eval::report::{FORMAT, Report, Verdict};
 use retrack_networks::network::Network;
 use retrack_networks::schedule::SchedulerConfig;
 use retrack_unlearn::images::Images;
@@ -25,12 +25,13 @@ use serde_json::Value;
 
 pub use self::again::alike;
 use self::findings::findings;
-use super::curves::{curves, read_events};
+use super::curves::read_events;
 use super::forgotten::Forgotten;
 use super::machine_facts::now;
 use super::probe::{Measurement, Numbers, Plan, Probe};
 use super::verdict::{Advice, Findings};
 use super::{Check, Private, RowTexts, card};
+use crate::calibration::LookAlikes;
 use crate::failure::Failure;
 use crate::progress;
 use crate::reopened::{Reopened, WeightFacts};
@@ -50,6 +51,8 @@ pub struct Run<'a> {
     pub scheduler: &'a SchedulerConfig,
     /// What the network sees of the data set.
     pub images: &'a dyn Images,
+    /// What it sees of look-alikes of the forgotten ones.
+    pub look_alikes: &'a LookAlikes,
     /// The network has classes or texts.
     pub labels: bool,
     /// A text-to-image model: it is looked at without drawing.
@@ -112,11 +115,13 @@ impl<'a> Evidence<'a> {
             plan,
             forgotten,
             images: run.images,
+            look_alikes: run.look_alikes,
             scheduler: run.scheduler,
             device: device.clone().without_autodiff(),
             labels: run.labels,
         };
         let network = network.valid();
+        let probe = probe.where_it_tells(&*network)?;
         let before = probe.measure(&*network)?;
         Ok(Self {
             run,
@@ -174,7 +179,7 @@ impl<'a> Evidence<'a> {
             restoration: Vec::new(),
             metrics: vec![self.scores(&after.numbers)],
             comparisons: vec![self.errors(&after.numbers)],
-            curves: curves(&events, before.mean_errors()),
+            curves: self.curves(&events, &after.numbers),
             neighbors: self.neighbors(),
             cost: self.cost(&events, run),
             provenance: self.provenance(staged, folder, &weights)?,
@@ -203,27 +208,7 @@ impl<'a> Evidence<'a> {
         findings
             .doubts
             .extend(weights.and_then(WeightFacts::reservation));
-        let verdict = findings.verdict();
-        if self.run.settings.steps > 0 {
-            return verdict;
-        }
-        // Only a calibrated run ends before its first step.
-        let (images, them) = match several {
-            true => ("The forgotten images were", "them"),
-            false => ("The forgotten image was", "it"),
-        };
-        let mut notes = vec![format!(
-            "The model knew {them} no better than look-alikes that nobody has, so no step was taken and the model is as it \
-             was. What comes back from noise says nothing then: its noisy form still shows what it was."
-        )];
-        notes.extend(verdict.notes);
-        Verdict {
-            outcome: Outcome::Inconclusive,
-            headline: format!("{images} not shown to be memorized"),
-            notes,
-            next: String::new(),
-            ..verdict
-        }
+        findings.verdict()
     }
 
     /// Puts the texts of the measured images where the key is. Returns their keyed digest.

@@ -7,6 +7,8 @@ use retrack_eval::report::*;
 use serde_json::Value;
 
 use super::Evidence;
+use crate::calibration::Standing;
+use crate::evidence::curves::curves;
 use crate::evidence::files::{output_files, output_paths, record_files};
 use crate::evidence::machine_facts::{machine, peak_memory_bytes};
 use crate::evidence::probe::Numbers;
@@ -32,6 +34,16 @@ impl Evidence<'_> {
             Fact::new("Exact copies that left too", split.duplicates.len()),
             Fact::new("Retained", counted(split.retain.len(), "image")),
         ]
+    }
+
+    /// What happened along the process, and over the steps.
+    pub(super) fn curves(&self, events: &[Value], after: &Numbers) -> Vec<LineChart> {
+        let before = &self.before.numbers;
+        let steps = curves(events, before.mean_errors());
+        profile(&before.standings, &after.standings)
+            .into_iter()
+            .chain(steps)
+            .collect()
     }
 
     pub(super) fn request(&self) -> Result<Request, Failure> {
@@ -291,4 +303,38 @@ impl Evidence<'_> {
             configuration,
         })
     }
+}
+
+/// How the forgotten images are denoised along the process, beside look-alikes that nobody has.
+fn profile(before: &[Standing], after: &[Standing]) -> Option<LineChart> {
+    let parts = before.first()?.profile.len();
+    // Of several images the geometric mean.
+    let series = |name: &str, standings: &[Standing], error: &dyn Fn(&Standing, usize) -> f64| {
+        let point = |part: usize| {
+            let logs: Vec<f64> = standings.iter().map(|one| error(one, part).ln()).collect();
+            let middle = (part as f64 + 0.5) / parts as f64;
+            [middle, retrack_eval::distance::mean(&logs).exp()]
+        };
+        let points = (0..parts).map(point);
+        Series {
+            name: name.into(),
+            points: points.filter(|[_, error]| error.is_finite()).collect(),
+        }
+    };
+    Some(LineChart {
+        title: "Denoising error along the process".into(),
+        note: "From the images (0) to pure noise (1), in tenths. Look-alikes are the forgotten image, turned, moved, scaled \
+               and lightened a little: what the model of before makes of them is what it makes of an image that it does \
+               not know. Above their highest the image is avoided, below their lowest it is known."
+            .into(),
+        x: Axis::linear("share of the process"),
+        y: Axis::log("mean squared error of the noise, a value"),
+        series: vec![
+            series("forgotten, before", before, &|one, part| one.profile[part]),
+            series("forgotten, after", after, &|one, part| one.profile[part]),
+            series("look-alikes", before, &|one, part| one.levels[part][0]),
+            series("the lowest of them", before, &|one, part| one.levels[part][1]),
+            series("the highest of them", before, &|one, part| one.levels[part][2]),
+        ],
+    })
 }

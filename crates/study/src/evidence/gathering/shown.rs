@@ -128,11 +128,16 @@ impl Evidence<'_> {
             tries: numbers.distances.len(),
             mean_distance: retrack_eval::distance::mean(&numbers.distances),
         };
-        let row = |name: &str, kind, numbers: &Numbers| DotRow {
+        let row = |name: &str, kind, distances: &[f64]| DotRow {
             name: name.into(),
             kind,
-            values: numbers.distances.clone(),
+            values: distances.to_vec(),
         };
+        let (before, now) = (&self.before.numbers, &after.numbers);
+        let look_alikes = [("look-alikes, before", before), ("look-alikes, after", now)]
+            .into_iter()
+            .filter(|(_, numbers)| !numbers.look_alike_distances.is_empty())
+            .map(|(name, numbers)| row(name, Kind::Control, &numbers.look_alike_distances));
         let reach = forgotten
             .reach
             .iter()
@@ -147,26 +152,32 @@ impl Evidence<'_> {
             note: format!(
                 "The forgotten images were noised to timestep {} of {} and denoised by each model with the same noise \
                  (ancestral sampling, {} steps of the whole schedule). A model that memorized an image brings it back. \
-                 {}",
+                 {}{}",
                 plan.timestep,
                 self.probe.scheduler.num_train_timesteps,
                 plan.restoring_steps,
+                match plan.look_alikes {
+                    true => "The same is done with look-alikes, which no model saw, and so late in the process that \
+                             the model before hardly brings these back, if there is such a time. ",
+                    false => "",
+                },
                 forgotten.rule()
             ),
-            attempts: [("before", &self.before.numbers), ("after", &after.numbers)]
+            attempts: [("before", before), ("after", now)]
                 .into_iter()
                 // Where none led to an image there is no distance.
                 .filter(|(_, numbers)| !numbers.distances.is_empty())
                 .map(|(name, numbers)| of(name, numbers))
                 .collect(),
             chart: DotChart {
-                title: "Distance of each attempt to the forgotten image".into(),
+                title: "Distance of each attempt to the image that it began with".into(),
                 note: "Near zero, the image came back.".into(),
                 x: Axis::linear("Euclidean distance, pixels in [0, 1]"),
-                rows: vec![
-                    row("before", Kind::Before, &self.before.numbers),
-                    row("after", Kind::After, &after.numbers),
-                ],
+                rows: [("before", Kind::Before, before), ("after", Kind::After, now)]
+                    .into_iter()
+                    .map(|(name, kind, numbers)| row(name, kind, &numbers.distances))
+                    .chain(look_alikes)
+                    .collect(),
                 marks: marks.into_iter().collect(),
             },
             pictures: Vec::new(),
