@@ -210,7 +210,7 @@ fn a_seed_gives_the_same_bytes_on_any_number_of_threads_and_another_seed_does_no
 fn a_dry_run_prints_the_configuration_and_writes_nothing() {
     let folder = Folder::with_model_and_photos();
     let before = folder.files("");
-    let said = folder.done(&format!("{UNLEARN} --dry-run --out out"));
+    let said = folder.done(&format!("{UNLEARN} --no-calibrate --dry-run --out out"));
     let mut config = said.json();
     assert_eq!(config["command"], "unlearn");
     let needs = config.as_object_mut().unwrap().remove("needs").unwrap();
