@@ -455,17 +455,17 @@ mod tests {
     #[test]
     fn after_a_run_an_image_stands_beside_look_alikes_of_before() {
         let before = standing(0.01, 0.2);
-        // The run raised the errors of look-alikes three times.
+        // The run doubled the errors of look-alikes.
         let after = |own| {
             let mut after = standing(own, 0.2);
             for error in &mut after.look_alikes {
-                *error += 3f64.ln();
+                *error += 2f64.ln();
             }
             after
         };
         for (own, expected) in [
             (0.9, Place::Avoided),
-            (0.22, Place::Unknown),
+            (0.18, Place::Unknown),
             (0.1, Place::Known),
         ] {
             assert_eq!(after(own).place_after(&before), expected, "{own}");
