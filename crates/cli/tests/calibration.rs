@@ -170,3 +170,50 @@ fn what_says_how_far_to_go_is_the_published_method() {
         &["--always", "--no-calibrate"],
     );
 }
+
+#[test]
+fn images_that_nobody_saw_lead_in_the_place_of_look_alikes() {
+    let folder = Folder::with_model_and_photos();
+    for row in 0..39 {
+        folder.write(&format!("unseen/{row}.png"), support::photo_png(100 + row));
+    }
+    folder.write("unseen/known.png", folder.read("photos/05.png"));
+    let command =
+        "unlearn --model model --data photos --forget photos/03.png --neighbors 4 --batch-size 4";
+    let said = folder.done(&format!("{command} --controls unseen --out led"));
+    assert!(
+        said.stderr
+            .contains("unseen: 1 image is also in the data set and left out"),
+        "{}",
+        said.stderr
+    );
+    folder.done(&format!("{command} --out own"));
+    let [led, own] =
+        ["led", "own"].map(|out| folder.read_json(&format!("{out}/run/calibration.json")));
+    assert_ne!(led["levels"], own["levels"]);
+    assert_eq!(
+        led["before"][0]["look_alikes"].as_array().unwrap().len(),
+        19
+    );
+    let config = folder.read_json("led/run/config.json");
+    assert!(config["controls_digest"].is_string(), "{config}");
+    folder.done("verify led/run");
+
+    let refused = format!("{command} --out refused");
+    folder.refused(
+        &format!("{refused} --controls photos"),
+        &[
+            "photos: 0 of its",
+            "not in the data set, and 38 are needed",
+            "--controls",
+        ],
+    );
+    folder.refused(
+        &format!("{refused} --controls unseen --steps 3"),
+        &["--controls", "leave one of them out"],
+    );
+    folder.refused(
+        &format!("{refused} --controls model/model_index.json"),
+        &["model_index.json"],
+    );
+}

@@ -72,8 +72,7 @@ pub(crate) fn look_alikes(
 ) -> Vec<u8> {
     let one = |place| {
         let mut draw = random.at(Stream::LookAlike, number as u64, place as u64);
-        let numbers = draw.uniform(Change::NUMBERS);
-        Change::drawn(std::array::from_fn(|at| numbers[at].into())).apply(shape, image)
+        Change::drawn(&draw.uniform(Change::NUMBERS)).apply(shape, image)
     };
     (0..REPEATS).flat_map(one).collect()
 }

@@ -28,7 +28,7 @@ pub fn encode(
 ) -> Result<(Option<Latents>, LookAlikes), Failure> {
     let device = device.clone().without_autodiff();
     let Some(autoencoder) = opened.autoencoder(&device)? else {
-        return Ok((None, pictures.as_pixels()));
+        return Ok((None, pictures.as_pixels()?));
     };
     let encoder = Encoder {
         autoencoder: &*autoencoder,

@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::Class;
-use retrack_data::{Dataset, ImageShape, LabelError, OpenOptions};
-use retrack_eval::controls::Controls;
+use retrack_data::{Dataset, ImageShape, LabelError};
 use retrack_eval::examined::{Drawn, Examined, Pixels, each_once};
 use retrack_eval::judges::{Judges, needed};
 use retrack_eval::metric::{Lack, Metric, MetricError, Models, Need};
@@ -35,7 +34,7 @@ use crate::names::SamplerName;
 use crate::opened::{self, Opened};
 use crate::samples::{Of, Samples};
 use crate::situation::{self, Situation};
-use crate::{machine, progress};
+use crate::{controls, machine, progress};
 
 /// What is measured, and how. Everything here decides the numbers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -195,18 +194,7 @@ impl Protocol {
         if needed(&self.metrics, Need::Controls)
             && let Some(path) = &self.controls
         {
-            let options = OpenOptions {
-                channels: Some(data.shape().channels),
-                memory_budget: 4 * model::BUDGET as u64,
-                split: self.controls_split.clone(),
-                alpha: data.alpha(),
-            };
-            let controls = model::read_data(path, &options, Field::ControlsSplit)?;
-            check_shape(controls.shape(), data, path)?;
-            let comparing =
-                progress::activity("looking for controls among the images of the data set");
-            let controls = Controls::new(controls, data)?;
-            drop(comparing);
+            let controls = controls::open(path, self.controls_split.clone(), data)?;
             if controls.are_known() {
                 let note = controls.note().unwrap_or_default();
                 progress::warn(format!("{}: {note}", path.display()));
@@ -390,7 +378,7 @@ impl Protocol {
     ) -> Result<Vec<Standing>, Failure> {
         let rows = &subject.forgotten.rows;
         let purposes = [Purpose::Report];
-        let look_alikes = Pictures::read(subject.data, rows, &purposes, seed)?.as_pixels();
+        let look_alikes = Pictures::read(subject.data, rows, &purposes, seed)?.as_pixels()?;
         let context = Context {
             process: opened.scheduler().process(),
             device: device.clone().without_autodiff(),
@@ -399,6 +387,7 @@ impl Protocol {
         };
         let labels = opened.condition() != Condition::Nothing;
         let viewer = Viewer::new(&look_alikes, subject.data, labels, &[], context);
+        let viewer = viewer.of_class(self.class);
         viewer.reported(&*network.valid())
     }
 }
@@ -565,7 +554,11 @@ pub fn once<T: PartialEq>(
     Ok(())
 }
 
-fn check_shape(shape: ImageShape, data: &Dataset, path: &Path) -> Result<(), Failure> {
+/// That images are like those of `data`.
+///
+/// # Errors
+/// They are not.
+pub(crate) fn check_shape(shape: ImageShape, data: &Dataset, path: &Path) -> Result<(), Failure> {
     if shape == data.shape() {
         return Ok(());
     }

@@ -41,6 +41,7 @@ fields! {
     CheckpointEvery "checkpoint_every",
     Class "class",
     Config "config",
+    Controls "controls",
     ControlsSplit "controls_split",
     Count "count",
     Data "data",

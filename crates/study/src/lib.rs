@@ -9,6 +9,7 @@ pub mod bench;
 pub mod calibration;
 mod captions;
 pub mod choice;
+mod controls;
 mod delivery;
 pub mod demo;
 mod encoded;

@@ -144,8 +144,12 @@ fn warn_of_strengths_of_others(typed: &Layer, method: Method) {
 
 /// Where the settings of an unlearning run come from, for people: "preset cifar10, chosen for images of 32 x 32".
 pub fn source(args: &Task, text_to_image: bool, height: usize, width: usize) -> String {
-    if calibrates(args) {
-        return "calibrated on look-alikes of the image".into();
+    match calibrates(args) {
+        true if args.controls.is_some() => {
+            return "calibrated on images that the model never saw".into();
+        }
+        true => return "calibrated on look-alikes of the image".into(),
+        false => (),
     }
     let preset = match &args.preset {
         Some(preset) => format!("preset {preset}"),

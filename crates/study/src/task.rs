@@ -42,6 +42,10 @@ pub struct Task {
     pub no_calibrate: bool,
     /// Leads images away that the model does not know better than others like them.
     pub always: bool,
+    /// Images like the forgotten ones that the model never saw, which say how far these are led; look-alikes where there are none.
+    pub controls: Option<PathBuf>,
+    /// Which split of the controls, where they have several.
+    pub controls_split: Option<String>,
     /// Steps between checkpoints.
     pub checkpoint_every: Option<usize>,
     /// Goes on with the interrupted run in `out`.
@@ -83,6 +87,8 @@ impl Task {
             config: None,
             no_calibrate: false,
             always: false,
+            controls: None,
+            controls_split: None,
             checkpoint_every: None,
             resume: false,
             force: false,

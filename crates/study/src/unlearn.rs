@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use retrack_checkpoint::words::counted;
 use retrack_checkpoint::written::Command;
 use retrack_data::neighbors::{Neighbor, NeighborError, Neighbors, prepare, prepare_split};
 use retrack_data::{Dataset, Split};
+use retrack_eval::controls::Controls;
 use retrack_networks::cost::Training;
 use retrack_networks::diffusion::{Condition, Diffusion};
 use retrack_networks::lora;
@@ -13,7 +15,7 @@ use retrack_unlearn::recipe::{Recipe, TEXT_TO_IMAGE};
 use retrack_unlearn::texts::Texts;
 use serde_json::{Value, json};
 
-use crate::calibration::{Pictures, Purpose};
+use crate::calibration::{CONTROLS, Pictures, Purpose};
 use crate::delivery::Delivery;
 use crate::encoded::{distances, encode};
 use crate::evidence::{self, Private, selected};
@@ -31,7 +33,7 @@ use crate::settings;
 use crate::situation::{self, Situation};
 use crate::space::{Needs, Work};
 use crate::task::Task;
-use crate::{captions, interrupt, machine, model, opened, progress};
+use crate::{captions, controls, interrupt, machine, model, opened, progress};
 
 /// What is there now, if a signal ends the command.
 pub(crate) fn interrupted_before_the_first_step(resumes: bool) {
@@ -60,6 +62,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         ("data", Some(args.data.path.as_path())),
         ("captions", captions_file),
         ("settings", args.config.as_deref()),
+        ("controls", args.controls.as_deref()),
     ];
     outside_all(&args.out, inputs.into_iter().chain(forget))?;
     if !args.dry_run {
@@ -155,9 +158,14 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         false => None,
     };
 
+    let controls = controls(args, &data)?;
+
     let mut config = resolved(args, &settings, opened, &data, &split, texts.as_ref())?;
     if calibrates {
         config["calibrated"] = json!(if args.always { "always" } else { "where_known" });
+    }
+    if let Some(controls) = &controls {
+        config["controls_digest"] = controls.data().digest()?.into();
     }
     let needs = needs(
         opened,
@@ -220,6 +228,10 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         .filter_map(|(purpose, has)| has.then_some(purpose))
         .collect();
     let pictures = Pictures::read(&data, &split.forget, &purposes, settings.seed)?;
+    let pictures = match &controls {
+        Some(controls) => pictures.with_controls(controls),
+        None => pictures,
+    };
     let (latents, look_alikes) = encode(opened, &data, &rows, numbers, random, pictures, &device)?;
     if let Some(latents) = &latents {
         if let Some(k) = nearest {
@@ -280,6 +292,47 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         device: &device,
     };
     unlearning.run(network, &delivery, observer).map(Some)
+}
+
+/// The images that say how far a run leads, where there are any.
+///
+/// # Errors
+/// A run that is not led by them, images that are too few, of another shape, or cannot be read.
+fn controls(args: &Task, data: &Dataset) -> Result<Option<Controls>, Failure> {
+    let Some(path) = &args.controls else {
+        return Ok(None);
+    };
+    if !settings::calibrates(args) {
+        return Err(Failure::input(format!(
+            "{}: they say how far the image is led, and so do the settings that were given; leave one of them out",
+            Field::Controls
+        )));
+    }
+    let controls = controls::open(path, args.controls_split.clone(), data)?;
+    let usable = match controls.are_known() {
+        true => 0,
+        false => controls.rows().len(),
+    };
+    if usable < CONTROLS {
+        return Err(Failure::input(format!(
+            "{}: {usable} of its {} are not in the data set, and {CONTROLS} are needed; leave {} out to compare with look-alikes",
+            path.display(),
+            counted(controls.data().len(), "image"),
+            Field::Controls
+        )));
+    }
+    let left_out = controls.data().len() - usable;
+    if left_out > 0 {
+        progress::note(format!(
+            "{}: {} also in the data set and left out",
+            path.display(),
+            match left_out {
+                1 => "1 image is".to_owned(),
+                many => format!("{many} images are"),
+            }
+        ));
+    }
+    Ok(Some(controls))
 }
 
 /// The split, and the neighbors of each forgotten row where they were looked for.

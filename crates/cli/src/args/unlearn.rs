@@ -97,6 +97,13 @@ pub struct UnlearnArgs {
     /// Go on where the model does not know the image better than others like it
     #[arg(long, help_heading = heading::METHOD)]
     pub always: bool,
+    /// Images of the forgotten one's kind that the model never saw, in any form that --data has: they say how far it is led
+    /// [default: look-alikes made of it]
+    #[arg(long, value_name = "SRC", conflicts_with = "no_calibrate", help_heading = heading::METHOD)]
+    pub controls: Option<PathBuf>,
+    /// Which split of --controls, where it has several
+    #[arg(long, value_name = "NAME", requires = "controls", help_heading = heading::METHOD)]
+    pub controls_split: Option<String>,
     /// Steps between checkpoints [default: none]
     #[arg(long, value_name = "N", help_heading = heading::TRAINING)]
     pub checkpoint_every: Option<usize>,
@@ -171,6 +178,8 @@ impl UnlearnArgs {
             config: args.config,
             no_calibrate: args.no_calibrate,
             always: args.always,
+            controls: args.controls,
+            controls_split: args.controls_split,
             checkpoint_every: args.checkpoint_every,
             resume: args.resume,
             force: args.force,

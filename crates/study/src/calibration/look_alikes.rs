@@ -1,11 +1,11 @@
 //! Look-alikes of the forgotten images: pictures first, and what a network sees of them.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 
 use retrack_data::look_alikes::Change;
 use retrack_data::pixels::to_unit;
 use retrack_data::{DataError, Dataset};
+use retrack_eval::controls::Controls;
 use retrack_networks::random::{Random, Stream};
 
 /// What a set of look-alikes is for.
@@ -26,6 +26,15 @@ impl Purpose {
         Random::new(seed.wrapping_add(far))
     }
 
+    /// What a run is led by takes turns with what ends it.
+    fn turn(self) -> Option<usize> {
+        match self {
+            Self::Level => Some(0),
+            Self::Stop => Some(1),
+            Self::Report => None,
+        }
+    }
+
     /// How many look-alikes forgotten image number `image` of `images` has. Ranks need 19.
     fn count(self, image: usize, images: usize) -> usize {
         match self {
@@ -37,6 +46,9 @@ impl Purpose {
         }
     }
 }
+
+/// How many controls a run needs at least: as many to lead by as ranks need to end it.
+pub const CONTROLS: usize = 2 * 19;
 
 /// How many of the distinct forgotten images a report looks at, at most: the first ones.
 pub const REPORTED: usize = 16;
@@ -51,6 +63,8 @@ pub struct Pictures<'a> {
     /// Bytes of each.
     images: Vec<Vec<u8>>,
     purposes: &'a [Purpose],
+    /// Take the place of look-alikes, but in a report, which can be checked without them.
+    controls: Option<&'a Controls>,
     seed: u64,
 }
 
@@ -87,8 +101,21 @@ impl<'a> Pictures<'a> {
             of_row,
             images,
             purposes,
+            controls: None,
             seed,
         })
+    }
+
+    /// With these images in the place of look-alikes, but in a report, which can be checked without them.
+    ///
+    /// # Panics
+    /// There are less than [`CONTROLS`].
+    pub fn with_controls(self, controls: &'a Controls) -> Self {
+        assert!(controls.rows().len() >= CONTROLS);
+        Self {
+            controls: Some(controls),
+            ..self
+        }
     }
 
     /// How many look-alikes are to be made.
@@ -97,31 +124,52 @@ impl<'a> Pictures<'a> {
         let of = |image| {
             let counts = self.purposes.iter();
             counts
-                .map(|purpose| purpose.count(image, images))
+                .map(|purpose| self.count_of(*purpose, image))
                 .sum::<usize>()
         };
         (0..images).map(of).sum()
+    }
+
+    fn count_of(&self, purpose: Purpose, image: usize) -> usize {
+        let count = purpose.count(image, self.images.len());
+        match (self.controls, purpose.turn()) {
+            (Some(controls), Some(_)) => count.min(controls.rows().len() / 2),
+            _ => count,
+        }
+    }
+
+    /// Number `place` of what one forgotten image is compared with for a purpose.
+    fn picture(&self, purpose: Purpose, image: usize, place: usize) -> Result<Vec<u8>, DataError> {
+        if let (Some(controls), Some(turn)) = (self.controls, purpose.turn()) {
+            let (rows, data) = (controls.rows(), controls.data());
+            // From all over them: they may be sorted.
+            let half = rows.len() / 2;
+            let row = rows[2 * (place * half / self.count_of(purpose, image)) + turn];
+            let mut picture = vec![0; data.shape().bytes()];
+            data.read(row, &mut picture)?;
+            return Ok(picture);
+        }
+        let random = purpose.random(self.seed);
+        let mut draw = random.at(Stream::LookAlike, image as u64, place as u64);
+        let change = Change::drawn(&draw.uniform(Change::NUMBERS));
+        Ok(change.apply(self.data.shape(), &self.images[image]))
     }
 
     /// The look-alikes as a network sees them: `see` makes the values that it takes of a picture's bytes. It is told the
     /// row of the forgotten image, too.
     ///
     /// # Errors
-    /// What `see` returns.
-    pub fn seen<E>(
+    /// What `see` returns, a control that cannot be read.
+    pub fn seen<E: From<DataError>>(
         self,
         mut see: impl FnMut(usize, Vec<u8>) -> Result<Vec<f32>, E>,
     ) -> Result<LookAlikes, E> {
         let mut sets = vec![[const { Vec::new() }; 3]; self.images.len()];
-        for (number, image) in self.images.iter().enumerate() {
+        for (number, sets) in sets.iter_mut().enumerate() {
             for &purpose in self.purposes {
-                let random = purpose.random(self.seed);
-                for place in 0..purpose.count(number, self.images.len()) {
-                    let mut draw = random.at(Stream::LookAlike, number as u64, place as u64);
-                    let numbers = draw.uniform(Change::NUMBERS);
-                    let change = Change::drawn(std::array::from_fn(|at| numbers[at].into()));
-                    let changed = change.apply(self.data.shape(), image);
-                    sets[number][purpose as usize].extend(see(self.rows[number], changed)?);
+                for place in 0..self.count_of(purpose, number) {
+                    let picture = self.picture(purpose, number, place)?;
+                    sets[purpose as usize].extend(see(self.rows[number], picture)?);
                 }
             }
         }
@@ -133,12 +181,11 @@ impl<'a> Pictures<'a> {
     }
 
     /// The look-alikes as a network of pixels sees them: values in [-1, 1].
-    pub fn as_pixels(self) -> LookAlikes {
-        let pixels = |_, bytes: Vec<u8>| Ok(bytes.into_iter().map(to_unit).collect());
-        match self.seen::<Infallible>(pixels) {
-            Ok(found) => found,
-            Err(never) => match never {},
-        }
+    ///
+    /// # Errors
+    /// A control that cannot be read.
+    pub fn as_pixels(self) -> Result<LookAlikes, DataError> {
+        self.seen(|_, bytes| Ok(bytes.into_iter().map(to_unit).collect()))
     }
 }
 
@@ -190,7 +237,7 @@ mod tests {
         let purposes = [Purpose::Level, Purpose::Stop, Purpose::Report];
         let pictures = Pictures::read(&data, &[0, 1], &purposes, 5).unwrap();
         let count = pictures.count();
-        let found = pictures.as_pixels();
+        let found = pictures.as_pixels().unwrap();
         assert_eq!(found.rows, [0]);
         assert_eq!(found.of_row[&1], 0);
         let mut all: Vec<&[f32]> = purposes
@@ -220,11 +267,11 @@ mod tests {
         let data = pixels(3);
         let pictures = Pictures::read(&data, &[2, 0], &[Purpose::Stop], 5).unwrap();
         let mut rows = Vec::new();
-        let found = pictures.seen::<Infallible>(|row, bytes| {
+        let found = pictures.seen::<DataError>(|row, bytes| {
             rows.push(row);
             Ok(vec![f32::from(bytes[0]), row as f32])
         });
-        let found = found.unwrap_or_else(|never| match never {});
+        let found = found.unwrap();
         assert_eq!(rows, [[2; 24], [0; 24]].concat());
         assert_eq!(found.of(0, Purpose::Stop).len(), 2 * 24);
         assert_eq!(found.of(1, Purpose::Stop)[1], 0.0);
@@ -232,11 +279,33 @@ mod tests {
     }
 
     #[test]
+    fn controls_lead_a_run_or_end_it_and_never_both() {
+        let data = pixels(2);
+        let shape = data.shape();
+        let others = Dataset::from_pixels(shape, (0..100).collect(), Vec::new()).unwrap();
+        let controls = Controls::new(others, &data).unwrap();
+        let purposes = [Purpose::Level, Purpose::Stop, Purpose::Report];
+        let pictures = Pictures::read(&data, &[0], &purposes, 5).unwrap();
+        let pictures = pictures.with_controls(&controls);
+        let count = pictures.count();
+        let found = pictures
+            .seen::<DataError>(|_, bytes| Ok(vec![f32::from(bytes[0])]))
+            .unwrap();
+        let [level, stop, report] = purposes.map(|purpose| found.of(0, purpose));
+        assert_eq!([level.len(), stop.len(), report.len()], [32, 24, 24]);
+        assert_eq!(count, 32 + 24 + 24);
+        // Two of the hundred are images of the data set.
+        assert!(level.iter().chain(stop).all(|&value| value >= 2.0));
+        assert!(level.iter().all(|value| !stop.contains(value)));
+        assert_eq!((level[0], level[31]), (2.0, 96.0));
+    }
+
+    #[test]
     fn what_a_report_looks_at_does_not_depend_on_how_many_images_there_are() {
         let data = pixels(20);
         let report = |rows: &[usize]| {
             let pictures = Pictures::read(&data, rows, &[Purpose::Report], 5).unwrap();
-            pictures.as_pixels()
+            pictures.as_pixels().unwrap()
         };
         let rows: Vec<usize> = (0..20).collect();
         let [few, all] = [report(&rows[..3]), report(&rows)];

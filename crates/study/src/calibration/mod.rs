@@ -6,6 +6,9 @@
 //! Three sets of look-alikes serve three purposes, and no image and no noise serves two: the level, the decision when to
 //! stop, and what is reported.
 //!
+//! Whoever has images that the model never saw gives them as [controls](retrack_eval::controls): they take the place of look-alikes
+//! in the first two.
+//!
 //! A network of latents sees look-alikes as it sees images: they are changed as pictures, then encoded. They have the class or
 //! the text of their image. Guidance plays no part: what is led and compared is the denoiser told the text, and what it makes
 //! of no text, which sampling with guidance uses too, is neither looked at nor led.
@@ -15,5 +18,5 @@ mod look_alikes;
 mod standing;
 
 pub use self::course::{Calibrated, Ending, FILE, ROUND, ROUNDS, Record, Round};
-pub use self::look_alikes::{LookAlikes, Pictures, Purpose, REPORTED};
+pub use self::look_alikes::{CONTROLS, LookAlikes, Pictures, Purpose, REPORTED};
 pub use self::standing::{Context, Place, Standing, Viewer};

@@ -88,6 +88,8 @@ pub struct Viewer<'a> {
     images: &'a dyn Images,
     /// The network is told the images' classes or texts.
     labels: bool,
+    /// All of them are told this class, whatever theirs are.
+    class: Option<i64>,
     /// Rows of retained images.
     retained: Vec<usize>,
     context: Context,
@@ -127,9 +129,15 @@ impl<'a> Viewer<'a> {
             look_alikes,
             images,
             labels,
+            class: None,
             retained: retained.collect(),
             context,
         }
+    }
+
+    /// With this class for all images, where somebody said one.
+    pub fn of_class(self, class: Option<i64>) -> Self {
+        Self { class, ..self }
     }
 
     /// What the network makes of the images in `rows`, then of `others`, which have the class or the text of the first row.
@@ -146,7 +154,10 @@ impl<'a> Viewer<'a> {
             self.images.average(row, &mut values)?;
         }
         values.extend_from_slice(others);
-        let label = |row: &usize| self.images.label(*row).unwrap_or(0);
+        let label = |row: &usize| {
+            let class = self.class.or_else(|| self.images.label(*row));
+            class.unwrap_or(0)
+        };
         let labels = self.labels.then(|| {
             let mut labels: Vec<i64> = rows.iter().map(label).collect();
             let count = values.len() / shape.iter().product::<usize>();

@@ -9,10 +9,11 @@ use retrack_eval::report::*;
 use retrack_eval::score::{Score, plain};
 use serde_json::Value;
 
+use super::advice::Advice;
 use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::pictures::show_samples;
-use super::verdict::{Advice, Findings, Tally};
+use super::verdict::{Findings, Tally};
 use crate::calibration::Standing;
 use crate::failure::Failure;
 use crate::opened::shortened;

@@ -9,12 +9,14 @@ pub mod compared;
 pub mod comparison;
 pub mod ignored;
 
+mod advice;
 mod check;
 mod curves;
 mod files;
 mod gathering;
 mod machine_facts;
 mod pictures;
+mod places;
 mod private;
 mod probe;
 mod selected;

@@ -2,14 +2,11 @@
 
 use retrack_eval::distance::mean;
 use retrack_eval::report::{Outcome, Verdict};
-use retrack_unlearn::recipe::Recipe;
 
+use super::advice::Advice;
 use crate::calibration::{Place, Standing};
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::settings;
-use crate::situation::{self, Situation};
-use crate::task::Task;
 
 /// So many of so many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,19 +50,6 @@ pub struct Findings {
     pub doubts: Vec<String>,
     /// What to do next.
     pub advice: Advice,
-}
-
-/// What to do next. It names options of the command that gives it, or whole other commands.
-#[derive(Debug, Clone, Default)]
-pub struct Advice {
-    /// Where the image is still found, a sentence.
-    pub found: String,
-    /// Where the tests cannot tell.
-    pub unclear: String,
-    /// Where the model came out broken.
-    pub broken: String,
-    /// What forgets less strongly: "fewer steps or a lower learning rate". In words, because a demo shows it too.
-    pub softer: String,
 }
 
 /// The forgotten images' mean error above this multiple of the highest retained one: they are avoided.
@@ -269,103 +253,6 @@ impl Findings {
         }
     }
 
-    /// What of the restored images counts: noise at the attempts' timestep may still show what an image was, and then images
-    /// come back that no model saw. So they count where the model knows them, where no look-alike comes back, or where clearly
-    /// more come back than of look-alikes.
-    fn beyond_look_alikes(
-        &self,
-        (before, after): (Option<Tally>, Tally),
-        notes: &mut Vec<String>,
-    ) -> (Option<Tally>, Tally) {
-        let places = self.places();
-        let counted = |tally: Tally, model: usize| {
-            let others = self.restored_look_alikes[model];
-            let more =
-                others.is_none_or(|others| others == 0 || tally.found > others + tally.of / 4);
-            match more || places[model] == Some(Place::Known) {
-                true => tally,
-                false => Tally { found: 0, ..tally },
-            }
-        };
-        let counts = counted(after, 1);
-        if counts.found < after.found {
-            notes.push(format!(
-                "What came back from noise does not count: {} of {} attempts with look-alikes, which no model saw, came \
-                 back as well.",
-                self.restored_look_alikes[1].unwrap_or(0),
-                after.of
-            ));
-        }
-        (before.map(|before| counted(before, 0)), counts)
-    }
-
-    /// Where each image stands among its look-alikes, before and after.
-    fn places_of_each(&self) -> [Vec<Place>; 2] {
-        let [before, after] = &self.standings;
-        let pairs = before.iter().zip(after);
-        let places_after = match before.is_empty() {
-            false => pairs
-                .map(|(before, after)| after.place_after(before))
-                .collect(),
-            // Nobody looked at a model of before.
-            true => after.iter().map(Standing::place).collect(),
-        };
-        [before.iter().map(Standing::place).collect(), places_after]
-    }
-
-    /// The same of all of them together: known if any is, avoided if any is.
-    fn places(&self) -> [Option<Place>; 2] {
-        self.places_of_each().map(|places| {
-            let any = |place| places.contains(&place).then_some(place);
-            any(Place::Known)
-                .or_else(|| any(Place::Avoided))
-                .or_else(|| any(Place::Unknown))
-        })
-    }
-
-    /// How the images are denoised beside their look-alikes, a sentence.
-    fn beside_look_alikes(&self) -> Option<String> {
-        let [before, after] = &self.standings;
-        if after.is_empty() {
-            return None;
-        }
-        if let ([], [after]) = (&before[..], &after[..]) {
-            return Some(format!(
-                "It is denoised with {:.2} times the error of {} look-alikes that nobody has.",
-                after.ratio(),
-                after.look_alikes.len()
-            ));
-        }
-        if let ([before], [after]) = (&before[..], &after[..]) {
-            return Some(format!(
-                "The model before denoised it with {:.2} times the error of {} look-alikes that nobody has; the model after \
-                 does with {:.2} times that error.",
-                before.ratio(),
-                before.look_alikes.len(),
-                after.ratio_after(before)
-            ));
-        }
-        let words = |places: Vec<Place>| {
-            let [known, avoided] = [Place::Known, Place::Avoided]
-                .map(|place| places.iter().filter(|one| **one == place).count());
-            format!("{known} known and {avoided} avoided")
-        };
-        let [places_before, places_after] = self.places_of_each();
-        if before.is_empty() {
-            return Some(format!(
-                "Beside look-alikes that nobody has, of {} images {}.",
-                after.len(),
-                words(places_after)
-            ));
-        }
-        Some(format!(
-            "Beside look-alikes that nobody has, of {} images {} before, and {} after.",
-            after.len(),
-            words(places_before),
-            words(places_after)
-        ))
-    }
-
     fn are(&self) -> &'static str {
         if self.several { "are" } else { "is" }
     }
@@ -453,56 +340,6 @@ impl Findings {
     }
 }
 
-impl Advice {
-    /// Of an unlearning run.
-    pub fn of_unlearning(args: &Task, settings: &Recipe) -> Self {
-        let calibrated = settings::calibrates(args);
-        let stronger = match settings.objective().draws().forget {
-            true if calibrated && settings.steps == 0 => "with --always".into(),
-            true if calibrated => "with --no-calibrate, which leads farther".into(),
-            true => format!(
-                "with more --steps than {} or a higher --lr than {:e}",
-                settings.steps, settings.learning_rate
-            ),
-            false => "with --method retrack, because fine-tuning alone seldom forgets".into(),
-        };
-        let gentler = settings.method.about().gentler.unwrap_or("learning rate");
-        Self {
-            found: format!(
-                "unlearn again {stronger}, into another --out; what stays retained and is nearly a copy teaches the \
-                 image back and belongs into --forget."
-            ),
-            unclear: format!(
-                "draw more samples of both models: `retrack evaluate --model {} --baseline {} --samples 2000`, with the \
-                 --data and --forget of this run and an --out that is new.",
-                args.out.display(),
-                args.model.display()
-            ),
-            broken: format!("{}.", situation::advice(Situation::Diverged)),
-            softer: match calibrated {
-                true => String::new(),
-                false => format!("fewer steps or a lower {gentler}"),
-            },
-        }
-    }
-
-    /// Of a model that was evaluated. `injected`: images were brought back from noise.
-    pub fn of_evaluation(injected: bool) -> Self {
-        let unclear = match injected {
-            true => "draw more with a larger --samples.",
-            false => "draw more with a larger --samples, or add injection to --metrics.",
-        };
-        Self {
-            found: "run `retrack unlearn` with more --steps or a higher --lr than this model was made with, or once more \
-                    with this model as its --model, and evaluate again."
-                .into(),
-            unclear: unclear.into(),
-            broken: String::new(),
-            softer: String::new(),
-        }
-    }
-}
-
 /// A verdict for a terminal: the sentence, what speaks against it, and what to do. `said` are notes that were printed.
 pub fn printed(verdict: &Verdict, said: &[String]) -> String {
     let mut text = format!("{}. {}", verdict.headline, verdict.sentence);
@@ -543,12 +380,6 @@ mod tests {
 
     fn tally(found: usize) -> Tally {
         Tally { found, of: 8 }
-    }
-
-    #[test]
-    fn who_measured_what_comes_back_from_noise_is_not_told_to_measure_it() {
-        assert!(Advice::of_evaluation(false).unclear.contains("injection"));
-        assert!(!Advice::of_evaluation(true).unclear.contains("injection"));
     }
 
     fn verdict(before: usize, after: usize, change: impl FnOnce(&mut Findings)) -> Verdict {

@@ -263,6 +263,25 @@ impl Pass<'_> {
         Ok(f64::from(squares.into_scalar::<f32>()) / images.len() as f64)
     }
 
+    /// Adds the gradient of `loss`, which is told what the network predicts of `images`, to `sum`.
+    fn backward(
+        &self,
+        images: &Noised,
+        loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
+        sum: &mut Option<GradientSet>,
+    ) -> Result<(), PassError> {
+        let mut draw = self.dropout.as_ref().map(|draw| draw.borrow_mut());
+        self.network.backward(
+            images.noisy(self.process, self.device),
+            &images.timesteps,
+            images.labels.as_deref(),
+            draw.as_deref_mut(),
+            loss,
+            sum,
+        )?;
+        Ok(())
+    }
+
     /// Leads each image where its own prediction says: to `target` if it is known, to what reconstructs it if it is avoided,
     /// nowhere else. `side` is told which image of the batch and the mean squared error of the noise, a value, that its
     /// prediction stands for. Returns the mean over images of the squared distance between prediction and what reconstructs
@@ -283,8 +302,6 @@ impl Pass<'_> {
     ) -> Result<f64, PassError> {
         let count = images.len();
         let own = images.target(self.process, self.device);
-        let noisy = images.noisy(self.process, self.device);
-        let mut draw = self.dropout.as_ref().map(|draw| draw.borrow_mut());
         let mut value = 0.0;
         let mut loss = |prediction: Tensor<4>| {
             let away = prediction.clone().detach() - own.clone();
@@ -314,14 +331,7 @@ impl Pass<'_> {
                 + back.clone() * back * weights(Side::Avoided);
             squares.sum().mul_scalar(factor / count as f64)
         };
-        self.network.backward(
-            noisy,
-            &images.timesteps,
-            images.labels.as_deref(),
-            draw.as_deref_mut(),
-            &mut loss,
-            sum,
-        )?;
+        self.backward(images, &mut loss, sum)?;
         Ok(value)
     }
 
@@ -341,8 +351,6 @@ impl Pass<'_> {
         factor: f64,
         sum: &mut Option<GradientSet>,
     ) -> Result<f64, PassError> {
-        let noisy = images.noisy(self.process, self.device);
-        let mut draw = self.dropout.as_ref().map(|draw| draw.borrow_mut());
         let mut value = 0.0;
         let mut loss = |prediction: Tensor<4>| {
             let difference = prediction - target.clone();
@@ -356,14 +364,7 @@ impl Pass<'_> {
             value = f64::from(error.clone().into_scalar::<f32>());
             error.mul_scalar(factor)
         };
-        self.network.backward(
-            noisy,
-            &images.timesteps,
-            images.labels.as_deref(),
-            draw.as_deref_mut(),
-            &mut loss,
-            sum,
-        )?;
+        self.backward(images, &mut loss, sum)?;
         Ok(value)
     }
 }

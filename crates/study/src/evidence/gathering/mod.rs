@@ -25,11 +25,12 @@ use serde_json::Value;
 
 pub use self::again::alike;
 use self::findings::findings;
+use super::advice::Advice;
 use super::curves::read_events;
 use super::forgotten::Forgotten;
 use super::machine_facts::now;
 use super::probe::{Measurement, Numbers, Plan, Probe};
-use super::verdict::{Advice, Findings};
+use super::verdict::Findings;
 use super::{Check, Private, RowTexts, card};
 use crate::calibration::LookAlikes;
 use crate::failure::Failure;
