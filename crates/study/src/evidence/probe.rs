@@ -264,15 +264,50 @@ impl Probe<'_> {
     /// # Errors
     /// Data that cannot be read, a network that does not fit.
     pub fn measure(&self, network: &dyn Denoiser) -> Result<Measurement, Failure> {
+        self.measure_with(network, None)
+    }
+
+    /// The first look, at the model before it changes: attempts begin where they tell something, so late in the process that it
+    /// does not bring look-alikes back, which it cannot know. Later looks begin there, too.
+    ///
+    /// # Errors
+    /// As [`measure`](Self::measure).
+    pub fn begin(mut self, network: &dyn Denoiser) -> Result<(Self, Measurement), Failure> {
+        /// Eighths of the process at which attempts begin.
+        const FROM: std::ops::RangeInclusive<usize> = 2..=5;
+        let mut back = None;
+        if self.restores_look_alikes() {
+            for eighths in FROM {
+                self.plan.timestep = eighths * self.scheduler.num_train_timesteps / 8;
+                let found = back.insert(self.restore_look_alikes(network)?);
+                if found.0 <= self.plan.tries / 8 {
+                    break;
+                }
+            }
+        }
+        let measurement = self.measure_with(network, back)?;
+        Ok((self, measurement))
+    }
+
+    fn restores_look_alikes(&self) -> bool {
+        self.plan.look_alikes && self.plan.tries > 0
+    }
+
+    /// `back`: what came back of look-alikes, where that is known.
+    fn measure_with(
+        &self,
+        network: &dyn Denoiser,
+        back: Option<(usize, Vec<f64>)>,
+    ) -> Result<Measurement, Failure> {
         let phase = progress::phase(1, 3);
         let (samples, sights) = self.look(&self.samples(network)?)?;
         drop(phase);
         let phase = progress::phase(2, 3);
         let own = |attempt| self.attempted(attempt).collect();
         let (restored, found) = self.look(&self.restore(network, &own)?)?;
-        let look_alikes = match self.plan.look_alikes && self.plan.tries > 0 {
-            true => Some(self.restore_look_alikes(network)?),
-            false => None,
+        let look_alikes = match back {
+            None if self.restores_look_alikes() => Some(self.restore_look_alikes(network)?),
+            known => known,
         };
         drop(phase);
         let _phase = progress::phase(3, 3);
@@ -308,27 +343,6 @@ impl Probe<'_> {
             sights,
             restored,
         })
-    }
-
-    /// The same look with attempts that begin where they tell something: so late in the process that the model does not bring
-    /// look-alikes back, which it cannot know.
-    ///
-    /// # Errors
-    /// Data that cannot be read, a network that does not fit.
-    pub fn where_it_tells(mut self, network: &dyn Denoiser) -> Result<Self, Failure> {
-        /// Eighths of the process at which attempts begin.
-        const FROM: std::ops::RangeInclusive<usize> = 2..=5;
-        if !self.plan.look_alikes || self.plan.tries == 0 {
-            return Ok(self);
-        }
-        for eighths in FROM {
-            self.plan.timestep = eighths * self.scheduler.num_train_timesteps / 8;
-            let (came_back, _) = self.restore_look_alikes(network)?;
-            if came_back <= self.plan.tries / 8 {
-                break;
-            }
-        }
-        Ok(self)
     }
 
     fn standings(&self, network: &dyn Denoiser) -> Result<Vec<Standing>, Failure> {

@@ -122,8 +122,7 @@ impl<'a> Evidence<'a> {
             labels: run.labels,
         };
         let network = network.valid();
-        let probe = probe.where_it_tells(&*network)?;
-        let before = probe.measure(&*network)?;
+        let (probe, before) = probe.begin(&*network)?;
         Ok(Self {
             run,
             every: settings.steps.div_ceil(probe.plan.glances(work)).max(1),
