@@ -42,8 +42,8 @@ impl Change {
         }
     }
 
-    /// The changed picture. Between pixels it is linear. What comes into view is the background's color where the picture
-    /// has a background, and the mirrored picture elsewhere.
+    /// The changed picture. Between pixels it is cubic: linear, it would be blurred, and blurred pictures are easier to denoise.
+    /// What comes into view is the background's color where the picture has a background, and the mirrored picture elsewhere.
     ///
     /// # Panics
     /// `image` does not have the bytes of `shape`.
@@ -74,19 +74,31 @@ impl Change {
                 let (y, x) = (cos * y - sin * x, sin * y + cos * x);
                 let (y, x) = (y + center[0], x - self.shear * y + center[1]);
                 let (top, left) = (y.floor(), x.floor());
-                let (down, right) = (y - top, x - left);
-                let (top, left) = (top as i64, left as i64);
+                let [down, right] = [y - top, x - left].map(cubic);
+                let (top, left) = (top as i64 - 1, left as i64 - 1);
                 for channel in 0..shape.channels {
-                    let at = |row, column| pixel(top + row, left + column, channel);
-                    let above = at(0, 0) * (1.0 - right) + at(0, 1) * right;
-                    let below = at(1, 0) * (1.0 - right) + at(1, 1) * right;
-                    let value = (above * (1.0 - down) + below * down) / 255.0;
+                    let mut value = 0.0;
+                    for (row, down) in (top..).zip(down) {
+                        for (column, right) in (left..).zip(right) {
+                            value += down * right * pixel(row, column, channel);
+                        }
+                    }
+                    let value = (value / 255.0).clamp(0.0, 1.0);
                     changed.push((255.0 * value.powf(self.gamma)).round() as u8);
                 }
             }
         }
         changed
     }
+}
+
+/// What each of four pixels in a row weighs in the value at a place between the two in the middle, at `way` of the way from
+/// one to the other (Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981, with a = -1/2).
+fn cubic(way: f64) -> [f64; 4] {
+    let back = 1.0 - way;
+    let outer = |near: f64, far: f64| -0.5 * near * far * far;
+    let inner = |distance: f64| 1.0 + distance * distance * (1.5 * distance - 2.5);
+    [outer(way, back), inner(way), inner(back), outer(back, way)]
 }
 
 /// The place in `0..side` that a place outside is the mirror image of; the edge itself is not repeated.
@@ -187,6 +199,22 @@ mod tests {
         };
         let turned = turned.apply(shape(3, 3, 1), &image);
         assert_eq!(turned, [6, 3, 0, 7, 4, 1, 8, 5, 2]);
+    }
+
+    #[test]
+    fn between_pixels_a_slope_stays_a_slope_and_all_weights_are_one() {
+        for way in [0.0, 0.25, 0.5, 0.9] {
+            let weights = cubic(way);
+            assert!((weights.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+            let slope: f64 = weights
+                .iter()
+                .zip([-1.0, 0.0, 1.0, 2.0])
+                .map(|(a, b)| a * b)
+                .sum();
+            assert!((slope - way).abs() < 1e-12, "{way} {slope}");
+        }
+        let halved = [-0.0625, 0.5625, 0.5625, -0.0625];
+        assert_eq!(cubic(0.5), halved);
     }
 
     #[test]

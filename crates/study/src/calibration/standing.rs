@@ -400,6 +400,19 @@ impl Standing {
     }
 }
 
+#[cfg(test)]
+impl Standing {
+    /// An image among 24 look-alikes, both with the same error all along the process.
+    pub fn even(own: f64, look_alikes: f64) -> Self {
+        Self {
+            own: own.ln(),
+            look_alikes: vec![look_alikes.ln(); 24],
+            profile: vec![own; PARTS],
+            levels: vec![[look_alikes; 3]; PARTS],
+        }
+    }
+}
+
 /// The geometric mean of the errors in each part of the process.
 fn profile(errors: &[f64]) -> Vec<f64> {
     let edge = |part: usize| part * errors.len() / PARTS;

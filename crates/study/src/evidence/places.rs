@@ -1,6 +1,6 @@
 //! What look-alikes say: where forgotten images stand among theirs, and what of the images that came back counts.
 
-use super::verdict::{Findings, Tally};
+use super::verdict::{Findings, Tally, capital};
 use crate::calibration::{Place, Standing};
 
 impl Findings {
@@ -32,6 +32,28 @@ impl Findings {
             ));
         }
         (before.map(|before| counted(before, 0)), counts)
+    }
+
+    /// Controls that are denoised better or worse than an image that is denoised like its look-alikes are of another kind: a
+    /// note, and nothing against the model.
+    pub(super) fn controls_of_another_kind(&self, image: &str) -> Option<String> {
+        let (auc, [low, high]) = self.membership?;
+        let side = match (low, high) {
+            (_, high) if high < 0.25 => "worse",
+            (low, _) if low > 0.75 => "better",
+            _ => return None,
+        };
+        let [are, its, it] = match self.several {
+            true => ["are", "their", "them"],
+            false => ["is", "its", "it"],
+        };
+        (self.places()[1] == Some(Place::Unknown)).then(|| {
+            let image = capital(image);
+            format!(
+                "{image} {are} denoised {side} than images that were never seen (membership {auc:.2}, 95%: {low:.2} to \
+                 {high:.2}), and like {its} look-alikes: the controls are of another kind than {it}."
+            )
+        })
     }
 
     /// Where each image stands among its look-alikes, before and after.

@@ -121,22 +121,19 @@ impl Findings {
             .map(|(_, after)| after.found)
             .max()
             .unwrap_or(0);
-        // Where nothing was drawn the look-alikes speak alone.
-        let seen_before = match tests.is_empty() {
-            true => place_before == Some(Place::Known),
-            false => tests
-                .iter()
-                .any(|(before, _)| before.is_some_and(|before| before.found > 0)),
-        };
-        let known_before = match tests.is_empty() {
-            true => place_before.is_some(),
-            false => tests.iter().any(|(before, _)| before.is_some()),
-        };
+        let drawn_before = tests
+            .iter()
+            .any(|(before, _)| before.is_some_and(|before| before.found > 0));
+        // A model may know an image and seldom draw it.
+        let seen_before = drawn_before || place_before == Some(Place::Known);
+        let known_before =
+            place_before.is_some() || tests.iter().any(|(before, _)| before.is_some());
         let less = tests.iter().all(|(before, after)| {
             before.is_some_and(|before| after.found * before.of < before.found * after.of)
                 || after.found == 0
         });
         let reserved = self.reservations(image, &mut notes);
+        notes.extend(self.controls_of_another_kind(image));
         let [broken_before, broken_after] = self.not_finite.map(|tally| tally.found > 0);
         let is_broken = worst == 0 && broken_after;
         let (outcome, headline) = if is_broken {
@@ -199,8 +196,8 @@ impl Findings {
                 ));
             }
             let found = match (known_before, self.several) {
-                (true, false) if tests.is_empty() => "is denoised no better than look-alikes",
-                (true, true) if tests.is_empty() => "are denoised no better than look-alikes",
+                (true, false) if !drawn_before => "is denoised no better than look-alikes",
+                (true, true) if !drawn_before => "are denoised no better than look-alikes",
                 (true, false) => "is no longer found",
                 (true, true) => "are no longer found",
                 (false, false) => "was not found",
@@ -310,7 +307,9 @@ impl Findings {
                 self.softer(" avoid less"),
             ));
         }
-        if let Some((auc, [low, high])) = self.membership {
+        if let Some((auc, [low, high])) = self.membership
+            && self.places()[1] != Some(Place::Unknown)
+        {
             if high < 0.25 {
                 notes.push(format!(
                     "{} {avoid} denoised worse than images that were never seen (membership {auc:.2}, 95%: {low:.2} \
@@ -367,7 +366,7 @@ pub fn fail_if_found(asked: bool, verdict: &Verdict) -> Result<(), Failure> {
     Ok(())
 }
 
-fn capital(text: &str) -> String {
+pub(super) fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| {
         first.to_uppercase().chain(letters).collect()
@@ -523,6 +522,16 @@ mod tests {
     fn tests_that_never_found_the_image_say_nothing() {
         let found = verdict(0, 0, |findings| findings.copies = None);
         assert_eq!(found.outcome, Outcome::Inconclusive);
+        assert_eq!(found.headline, "These tests cannot tell");
+        // But for the one that it was denoised far better than look-alikes.
+        let found = verdict(0, 0, |findings| {
+            findings.copies = None;
+            findings.standings = [0.01, 0.1].map(|own| vec![Standing::even(own, 0.1)]);
+        });
+        assert_eq!(
+            found.headline,
+            "Unknown: the forgotten image is denoised no better than look-alikes"
+        );
     }
 
     #[test]
@@ -539,6 +548,21 @@ mod tests {
             findings.membership = Some((0.02, [0.0, 0.1]))
         });
         assert_eq!(found.outcome, Outcome::Reservations);
+        // Look-alikes are of the image's own kind, and controls may be of another.
+        let beside = |own| {
+            verdict(8, 0, |findings| {
+                findings.membership = Some((0.02, [0.0, 0.1]));
+                findings.standings = [Vec::new(), vec![Standing::even(own, 0.1)]];
+            })
+        };
+        let found = beside(0.1);
+        assert_eq!(found.outcome, Outcome::NotFound);
+        assert!(
+            found.notes[0].ends_with("the controls are of another kind than it."),
+            "{:?}",
+            found.notes
+        );
+        assert_eq!(beside(1.0).outcome, Outcome::Reservations);
         let found = verdict(8, 0, |findings| {
             findings.membership = Some((0.5, [0.1, 0.9]))
         });
