@@ -26,7 +26,7 @@ use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
 use serde::{Deserialize, Serialize};
 
 pub use self::prompted::{GUIDANCE, Prompts};
-use crate::calibration::{Context, Pictures, Purpose, Standing, Viewer};
+use crate::calibration::{Context, Pictures, Purpose, Standing, Viewer, kept};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::model;
@@ -378,7 +378,8 @@ impl Protocol {
     ) -> Result<Vec<Standing>, Failure> {
         let rows = &subject.forgotten.rows;
         let purposes = [Purpose::Report];
-        let look_alikes = Pictures::read(subject.data, rows, &purposes, seed)?.as_pixels()?;
+        let kept = kept(&subject.forgotten.others);
+        let look_alikes = Pictures::read(subject.data, rows, kept, &purposes, seed)?.as_pixels()?;
         let context = Context {
             process: opened.scheduler().process(),
             device: device.clone().without_autodiff(),

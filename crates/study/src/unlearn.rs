@@ -15,7 +15,7 @@ use retrack_unlearn::recipe::{Recipe, TEXT_TO_IMAGE};
 use retrack_unlearn::texts::Texts;
 use serde_json::{Value, json};
 
-use crate::calibration::{CONTROLS, Pictures, Purpose};
+use crate::calibration::{CONTROLS, Pictures, Purpose, kept};
 use crate::delivery::Delivery;
 use crate::encoded::{distances, encode};
 use crate::evidence::{self, Private, selected};
@@ -227,7 +227,11 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         .into_iter()
         .filter_map(|(purpose, has)| has.then_some(purpose))
         .collect();
-    let pictures = Pictures::read(&data, &split.forget, &purposes, settings.seed)?;
+    let kept = match purposes.is_empty() {
+        true => Vec::new(),
+        false => kept(&split.retain),
+    };
+    let pictures = Pictures::read(&data, &split.forget, kept, &purposes, settings.seed)?;
     let pictures = match &controls {
         Some(controls) => pictures.with_controls(controls),
         None => pictures,

@@ -50,6 +50,17 @@ impl Purpose {
 /// How many controls a run needs at least: as many to lead by as ranks need to end it.
 pub const CONTROLS: usize = 2 * 19;
 
+/// Retained images that look-alikes are made of, too, and how many of each.
+const KEPT: usize = 6;
+
+/// Retained images from all over them, of which look-alikes are made to see what a change costs.
+pub fn kept(retain: &[usize]) -> Vec<usize> {
+    let count = KEPT.min(retain.len());
+    (0..count)
+        .map(|at| retain[at * retain.len() / count])
+        .collect()
+}
+
 /// How many of the distinct forgotten images a report looks at, at most: the first ones.
 pub const REPORTED: usize = 16;
 
@@ -62,6 +73,8 @@ pub struct Pictures<'a> {
     of_row: HashMap<usize, usize>,
     /// Bytes of each.
     images: Vec<Vec<u8>>,
+    /// Rows of retained images, see [`kept`].
+    kept: Vec<usize>,
     purposes: &'a [Purpose],
     /// Take the place of look-alikes, but in a report, which can be checked without them.
     controls: Option<&'a Controls>,
@@ -69,13 +82,14 @@ pub struct Pictures<'a> {
 }
 
 impl<'a> Pictures<'a> {
-    /// Reads the images in these rows. `seed` decides how they are changed.
+    /// Reads the images in these rows. `kept`: of retained images, see there. `seed` decides how they are changed.
     ///
     /// # Errors
     /// An image that cannot be read.
     pub fn read(
         data: &'a Dataset,
         forget: &[usize],
+        kept: Vec<usize>,
         purposes: &'a [Purpose],
         seed: u64,
     ) -> Result<Self, DataError> {
@@ -100,6 +114,7 @@ impl<'a> Pictures<'a> {
             rows,
             of_row,
             images,
+            kept,
             purposes,
             controls: None,
             seed,
@@ -127,7 +142,7 @@ impl<'a> Pictures<'a> {
                 .map(|purpose| self.count_of(*purpose, image))
                 .sum::<usize>()
         };
-        (0..images).map(of).sum()
+        (0..images).map(of).sum::<usize>() + KEPT * self.kept.len()
     }
 
     fn count_of(&self, purpose: Purpose, image: usize) -> usize {
@@ -150,9 +165,14 @@ impl<'a> Pictures<'a> {
             return Ok(picture);
         }
         let random = purpose.random(self.seed);
+        Ok(self.changed(&self.images[image], random, [image, place]))
+    }
+
+    /// A picture changed as numbers say that belong to its number and its look-alike's.
+    fn changed(&self, picture: &[u8], random: Random, [image, place]: [usize; 2]) -> Vec<u8> {
         let mut draw = random.at(Stream::LookAlike, image as u64, place as u64);
         let change = Change::drawn(&draw.uniform(Change::NUMBERS));
-        Ok(change.apply(self.data.shape(), &self.images[image]))
+        change.apply(self.data.shape(), picture)
     }
 
     /// The look-alikes as a network sees them: `see` makes the values that it takes of a picture's bytes. It is told the
@@ -173,10 +193,24 @@ impl<'a> Pictures<'a> {
                 }
             }
         }
+        let mut kept = Vec::with_capacity(self.kept.len());
+        // Another stream than any purpose's.
+        let random = Random::new(self.seed.wrapping_sub(1));
+        for (number, &row) in self.kept.iter().enumerate() {
+            let mut picture = vec![0; self.data.shape().bytes()];
+            self.data.read(row, &mut picture)?;
+            let mut values = Vec::new();
+            for place in 0..KEPT {
+                values.extend(see(row, self.changed(&picture, random, [number, place]))?);
+            }
+            kept.push((row, values));
+        }
         Ok(LookAlikes {
             rows: self.rows,
             of_row: self.of_row,
             sets,
+            kept,
+            are_controls: self.controls.is_some(),
         })
     }
 
@@ -197,6 +231,10 @@ pub struct LookAlikes {
     /// Which of them each forgotten row holds.
     pub of_row: HashMap<usize, usize>,
     sets: Vec<[Vec<f32>; 3]>,
+    /// Rows of retained images, and look-alikes of each.
+    pub kept: Vec<(usize, Vec<f32>)>,
+    /// Those that lead and end a run are images as they were taken.
+    pub are_controls: bool,
 }
 
 impl LookAlikes {
@@ -235,7 +273,7 @@ mod tests {
             .repeat(2);
         let data = Dataset::from_pixels(shape, pixels, Vec::new()).unwrap();
         let purposes = [Purpose::Level, Purpose::Stop, Purpose::Report];
-        let pictures = Pictures::read(&data, &[0, 1], &purposes, 5).unwrap();
+        let pictures = Pictures::read(&data, &[0, 1], Vec::new(), &purposes, 5).unwrap();
         let count = pictures.count();
         let found = pictures.as_pixels().unwrap();
         assert_eq!(found.rows, [0]);
@@ -265,14 +303,17 @@ mod tests {
     #[test]
     fn a_network_sees_what_it_is_shown_of_each_picture_and_whose_it_is() {
         let data = pixels(3);
-        let pictures = Pictures::read(&data, &[2, 0], &[Purpose::Stop], 5).unwrap();
+        let pictures = Pictures::read(&data, &[2, 0], vec![1], &[Purpose::Stop], 5).unwrap();
         let mut rows = Vec::new();
         let found = pictures.seen::<DataError>(|row, bytes| {
             rows.push(row);
             Ok(vec![f32::from(bytes[0]), row as f32])
         });
         let found = found.unwrap();
-        assert_eq!(rows, [[2; 24], [0; 24]].concat());
+        assert_eq!(rows[..48], [[2; 24], [0; 24]].concat());
+        assert_eq!(rows[48..], [1; KEPT]);
+        assert_eq!(found.kept[0].0, 1);
+        assert_eq!(found.kept[0].1.len(), 2 * KEPT);
         assert_eq!(found.of(0, Purpose::Stop).len(), 2 * 24);
         assert_eq!(found.of(1, Purpose::Stop)[1], 0.0);
         assert!(found.of(0, Purpose::Level).is_empty());
@@ -285,7 +326,7 @@ mod tests {
         let others = Dataset::from_pixels(shape, (0..100).collect(), Vec::new()).unwrap();
         let controls = Controls::new(others, &data).unwrap();
         let purposes = [Purpose::Level, Purpose::Stop, Purpose::Report];
-        let pictures = Pictures::read(&data, &[0], &purposes, 5).unwrap();
+        let pictures = Pictures::read(&data, &[0], Vec::new(), &purposes, 5).unwrap();
         let pictures = pictures.with_controls(&controls);
         let count = pictures.count();
         let found = pictures
@@ -304,7 +345,7 @@ mod tests {
     fn what_a_report_looks_at_does_not_depend_on_how_many_images_there_are() {
         let data = pixels(20);
         let report = |rows: &[usize]| {
-            let pictures = Pictures::read(&data, rows, &[Purpose::Report], 5).unwrap();
+            let pictures = Pictures::read(&data, rows, Vec::new(), &[Purpose::Report], 5).unwrap();
             pictures.as_pixels().unwrap()
         };
         let rows: Vec<usize> = (0..20).collect();

@@ -3,6 +3,9 @@
 //! images: what the model makes of them before the run is the [`Level`](retrack_unlearn::level::Level) to which the
 //! forgotten image is led, and what it makes of others of them afterwards shows whether it arrived.
 //!
+//! A changed picture is denoised somewhat better or worse than one that is as it was taken, whether the model knows it or not.
+//! How much shows in look-alikes of retained images, beside these: known is what is denoised better than by that.
+//!
 //! Three sets of look-alikes serve three purposes, and no image and no noise serves two: the level, the decision when to
 //! stop, and what is reported.
 //!
@@ -18,5 +21,5 @@ mod look_alikes;
 mod standing;
 
 pub use self::course::{Calibrated, Ending, FILE, ROUND, ROUNDS, Record, Round};
-pub use self::look_alikes::{CONTROLS, LookAlikes, Pictures, Purpose, REPORTED};
+pub use self::look_alikes::{CONTROLS, LookAlikes, Pictures, Purpose, REPORTED, kept};
 pub use self::standing::{Context, Place, Standing, Viewer};

@@ -54,6 +54,9 @@ pub struct Plan {
     /// Whether the forgotten images are compared with look-alikes.
     #[serde(default)]
     pub look_alikes: bool,
+    /// Retained rows that look-alikes are made of, too.
+    #[serde(default)]
+    pub kept: Vec<usize>,
 }
 
 /// How reports drew before they said it.
@@ -112,6 +115,7 @@ impl Plan {
             stratified: true,
             batch_size: batch_size.clamp(1, 64),
             look_alikes: true,
+            kept: Vec::new(),
         };
         let share = |of: f64, passes: usize| of * work as f64 / passes as f64;
         let part = |of: usize, share: f64, least: usize| {

@@ -54,7 +54,8 @@ impl Again<'_> {
         found: &mut Verification,
     ) -> Result<(), Failure> {
         let device = self.device.clone().without_autodiff();
-        let measured = [&self.check.forget_rows, &self.check.plan.controls];
+        let plan = &self.check.plan;
+        let measured = [&self.check.forget_rows, &plan.controls, &plan.kept];
         let measured: Vec<usize> = match texts {
             Some(texts) => texts.keys().copied().collect(),
             None => measured.into_iter().flatten().copied().collect(),
@@ -69,14 +70,15 @@ impl Again<'_> {
             None => None,
         };
         let random = Random::new(self.check.plan.seed);
-        let plan = &self.check.plan;
         let purposes: &[Purpose] = match plan.look_alikes {
             true => &[Purpose::Report],
             false => &[],
         };
         let forgotten = self.check.forget_rows.iter().copied();
         let forgotten: Vec<usize> = forgotten.filter(|&row| row < self.data.len()).collect();
-        let pictures = Pictures::read(self.data, &forgotten, purposes, plan.seed)?;
+        let kept = plan.kept.iter().copied();
+        let kept = kept.filter(|&row| row < self.data.len());
+        let pictures = Pictures::read(self.data, &forgotten, kept.collect(), purposes, plan.seed)?;
         let (latents, look_alikes) =
             encode(base, self.data, &there, of_row, random, pictures, &device)?;
         let written = || {

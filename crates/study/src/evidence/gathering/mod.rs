@@ -112,6 +112,10 @@ impl<'a> Evidence<'a> {
             true => plan.without_pictures(),
             false => plan,
         };
+        let plan = Plan {
+            kept: run.look_alikes.kept.iter().map(|(row, _)| *row).collect(),
+            ..plan
+        };
         let probe = Probe {
             plan,
             forgotten,
@@ -217,6 +221,7 @@ impl<'a> Evidence<'a> {
             return Ok(None);
         };
         let rows = self.probe.looked_at().concat().into_iter();
+        let rows = rows.chain(self.probe.plan.kept.iter().copied());
         let text = |row: usize| texts.known[texts.of_row[row] as usize].clone();
         let of_rows: RowTexts = rows.map(|row| (row, text(row))).collect();
         private.keep(&of_rows).map(Some)
