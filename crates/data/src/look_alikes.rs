@@ -25,14 +25,14 @@ impl Change {
     pub const NUMBERS: usize = 6;
 
     /// The change that numbers from [0, 1) stand for: up to 10 degrees, a fifteenth of the picture, 8 percent of its size,
-    /// 5 degrees of shear, a gamma of 0.8 to 1.25.
+    /// 5 degrees of shear, a gamma of 0.8 to 1.25; all of it `size` times.
     ///
     /// # Panics
     /// There are not [`NUMBERS`](Self::NUMBERS) of them.
-    pub fn drawn(numbers: &[f32]) -> Self {
+    pub fn drawn(numbers: &[f32], size: f64) -> Self {
         let numbers: [f32; Self::NUMBERS] = numbers.try_into().expect("a number for each change");
         let [angle, down, right, scale, shear, gamma] =
-            numbers.map(|number| 2.0 * f64::from(number) - 1.0);
+            numbers.map(|number| size * (2.0 * f64::from(number) - 1.0));
         Self {
             angle: angle * 10f64.to_radians(),
             shift: [down / 15.0, right / 15.0],
@@ -219,10 +219,10 @@ mod tests {
 
     #[test]
     fn drawn_changes_are_small_and_alike_on_both_sides() {
-        let low = Change::drawn(&[0.0; 6]);
-        let high = Change::drawn(&[1.0; 6]);
+        let low = Change::drawn(&[0.0; 6], 1.0);
+        let high = Change::drawn(&[1.0; 6], 1.0);
         assert_eq!(low.angle, -high.angle);
         assert!((low.scale * high.scale - 1.0).abs() < 1e-12);
-        assert_eq!(Change::drawn(&[0.5; 6]), STILL);
+        assert_eq!(Change::drawn(&[0.5; 6], 1.0), STILL);
     }
 }

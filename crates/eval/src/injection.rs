@@ -72,7 +72,7 @@ pub(crate) fn look_alikes(
 ) -> Vec<u8> {
     let one = |place| {
         let mut draw = random.at(Stream::LookAlike, number as u64, place as u64);
-        Change::drawn(&draw.uniform(Change::NUMBERS)).apply(shape, image)
+        Change::drawn(&draw.uniform(Change::NUMBERS), 1.0).apply(shape, image)
     };
     (0..REPEATS).flat_map(one).collect()
 }

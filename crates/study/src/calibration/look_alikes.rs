@@ -50,6 +50,9 @@ impl Purpose {
 /// How many controls a run needs at least: as many to lead by as ranks need to end it.
 pub const CONTROLS: usize = 2 * 19;
 
+/// How large the changes are, in turns, of look-alikes that lead a run; the first also of all others.
+pub(super) const SIZES: [f64; 2] = [1.0, 2.0];
+
 /// Retained images that look-alikes are made of, too, and how many of each.
 const KEPT: usize = 6;
 
@@ -165,13 +168,23 @@ impl<'a> Pictures<'a> {
             return Ok(picture);
         }
         let random = purpose.random(self.seed);
-        Ok(self.changed(&self.images[image], random, [image, place]))
+        let size = match purpose {
+            Purpose::Level => SIZES[place % SIZES.len()],
+            Purpose::Stop | Purpose::Report => SIZES[0],
+        };
+        Ok(self.changed(&self.images[image], random, [image, place], size))
     }
 
     /// A picture changed as numbers say that belong to its number and its look-alike's.
-    fn changed(&self, picture: &[u8], random: Random, [image, place]: [usize; 2]) -> Vec<u8> {
+    fn changed(
+        &self,
+        picture: &[u8],
+        random: Random,
+        [image, place]: [usize; 2],
+        size: f64,
+    ) -> Vec<u8> {
         let mut draw = random.at(Stream::LookAlike, image as u64, place as u64);
-        let change = Change::drawn(&draw.uniform(Change::NUMBERS));
+        let change = Change::drawn(&draw.uniform(Change::NUMBERS), size);
         change.apply(self.data.shape(), picture)
     }
 
@@ -201,7 +214,10 @@ impl<'a> Pictures<'a> {
             self.data.read(row, &mut picture)?;
             let mut values = Vec::new();
             for place in 0..KEPT {
-                values.extend(see(row, self.changed(&picture, random, [number, place]))?);
+                values.extend(see(
+                    row,
+                    self.changed(&picture, random, [number, place], SIZES[0]),
+                )?);
             }
             kept.push((row, values));
         }
