@@ -62,11 +62,15 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ("study/src/tensors", &["predict", "gradient"]),
     ("study/src/bench.rs", &["bench"]),
     ("cli/src/metric_words.rs", &["evaluate", "experiment"]),
+    (
+        "study/src/controls.rs",
+        &["unlearn", "evaluate", "experiment"],
+    ),
     ("study/src/evaluation", &["evaluate", "experiment"]),
     ("study/src/evidence/comparison.rs", &["evaluate"]),
     ("study/src/evidence/compared.rs", &["experiment"]),
     // A demo says itself what to do next.
-    ("study/src/evidence/verdict.rs", &["unlearn"]),
+    ("study/src/evidence/advice.rs", &["unlearn"]),
     ("study/src/evidence", &["unlearn"]),
     (
         "study/src/opened.rs",

@@ -54,11 +54,11 @@ pub const CONTROLS: usize = 2 * 19;
 pub(super) const SIZES: [f64; 2] = [1.0, 2.0];
 
 /// Retained images that look-alikes are made of, too, and how many of each.
-const KEPT: usize = 6;
+const KEPT: [usize; 2] = [5, 4];
 
 /// Retained images from all over them, of which look-alikes are made to see what a change costs.
 pub fn kept(retain: &[usize]) -> Vec<usize> {
-    let count = KEPT.min(retain.len());
+    let count = KEPT[0].min(retain.len());
     (0..count)
         .map(|at| retain[at * retain.len() / count])
         .collect()
@@ -145,7 +145,7 @@ impl<'a> Pictures<'a> {
                 .map(|purpose| self.count_of(*purpose, image))
                 .sum::<usize>()
         };
-        (0..images).map(of).sum::<usize>() + KEPT * self.kept.len()
+        (0..images).map(of).sum::<usize>() + KEPT[1] * self.kept.len()
     }
 
     fn count_of(&self, purpose: Purpose, image: usize) -> usize {
@@ -213,7 +213,7 @@ impl<'a> Pictures<'a> {
             let mut picture = vec![0; self.data.shape().bytes()];
             self.data.read(row, &mut picture)?;
             let mut values = Vec::new();
-            for place in 0..KEPT {
+            for place in 0..KEPT[1] {
                 values.extend(see(
                     row,
                     self.changed(&picture, random, [number, place], SIZES[0]),
@@ -327,9 +327,9 @@ mod tests {
         });
         let found = found.unwrap();
         assert_eq!(rows[..48], [[2; 24], [0; 24]].concat());
-        assert_eq!(rows[48..], [1; KEPT]);
+        assert_eq!(rows[48..], [1; KEPT[1]]);
         assert_eq!(found.kept[0].0, 1);
-        assert_eq!(found.kept[0].1.len(), 2 * KEPT);
+        assert_eq!(found.kept[0].1.len(), 2 * KEPT[1]);
         assert_eq!(found.of(0, Purpose::Stop).len(), 2 * 24);
         assert_eq!(found.of(1, Purpose::Stop)[1], 0.0);
         assert!(found.of(0, Purpose::Level).is_empty());

@@ -150,6 +150,7 @@ impl<'a> Viewer<'a> {
         rows: &[usize],
         others: &[f32],
         purpose: Purpose,
+        draws: usize,
     ) -> Result<(Scores, Vec<Time>), Failure> {
         let shape = self.images.shape();
         let mut values = Vec::new();
@@ -173,7 +174,7 @@ impl<'a> Viewer<'a> {
             random: purpose.random(self.context.seed),
             device: &self.context.device,
             shape,
-            draws: DRAWS,
+            draws,
             timesteps: Timesteps::Stratified,
             batch_size: self.context.batch_size,
         };
@@ -192,7 +193,8 @@ impl<'a> Viewer<'a> {
         purpose: Purpose,
     ) -> Result<Errors, Failure> {
         let row = self.look_alikes.rows[image];
-        self.errors_of(network, row, self.look_alikes.of(image, purpose), purpose)
+        let look_alikes = self.look_alikes.of(image, purpose);
+        self.errors_of(network, row, look_alikes, purpose, DRAWS)
     }
 
     fn errors_of(
@@ -201,9 +203,10 @@ impl<'a> Viewer<'a> {
         row: usize,
         look_alikes: &[f32],
         purpose: Purpose,
+        draws: usize,
     ) -> Result<Errors, Failure> {
         let count = 1 + look_alikes.len() / self.images.shape().iter().product::<usize>();
-        let (scores, times) = self.scores(network, &[row], look_alikes, purpose)?;
+        let (scores, times) = self.scores(network, &[row], look_alikes, purpose, draws)?;
         Ok(Errors {
             times,
             own: scores.of(0).to_vec(),
@@ -216,7 +219,7 @@ impl<'a> Viewer<'a> {
     /// # Errors
     /// Images that do not fit the network.
     pub fn retained(&self, network: &dyn Denoiser) -> Result<f64, Failure> {
-        let (scores, _) = self.scores(network, &self.retained, &[], Purpose::Stop)?;
+        let (scores, _) = self.scores(network, &self.retained, &[], Purpose::Stop, DRAWS)?;
         Ok(mean(&scores.means()))
     }
 
@@ -228,7 +231,7 @@ impl<'a> Viewer<'a> {
     pub fn ordinary(&self, network: &dyn Denoiser) -> Result<f64, Failure> {
         let mut ratios = Vec::new();
         for (row, look_alikes) in &self.look_alikes.kept {
-            let errors = self.errors_of(network, *row, look_alikes, Purpose::Level)?;
+            let errors = self.errors_of(network, *row, look_alikes, Purpose::Level, PARTS)?;
             ratios.push(errors.standing(1.0).ratio());
         }
         ratios.retain(|ratio| ratio.is_finite());
@@ -280,7 +283,7 @@ impl<'a> Viewer<'a> {
         before: &Standing,
     ) -> Result<Standing, Failure> {
         let row = self.look_alikes.rows[image];
-        let (scores, _) = self.scores(network, &[row], &[], purpose)?;
+        let (scores, _) = self.scores(network, &[row], &[], purpose, DRAWS)?;
         let own = scores.of(0);
         Ok(Standing {
             own: log(own),
@@ -419,6 +422,7 @@ impl Standing {
         Self {
             look_alikes: other.look_alikes.clone(),
             levels: other.levels.clone(),
+            ordinary: other.ordinary,
             ..self.clone()
         }
     }

@@ -5,8 +5,7 @@ use crate::calibration::{Place, Standing};
 
 impl Findings {
     /// What of the restored images counts: noise at the attempts' timestep may still show what an image was, and then images
-    /// come back that no model saw. So they count where the model knows them, where no look-alike comes back, or where clearly
-    /// more come back than of look-alikes.
+    /// come back that no model saw. So they count where the model knows them, or where clearly more come back than of look-alikes.
     pub(super) fn beyond_look_alikes(
         &self,
         (before, after): (Option<Tally>, Tally),
@@ -15,8 +14,7 @@ impl Findings {
         let places = self.places();
         let counted = |tally: Tally, model: usize| {
             let others = self.restored_look_alikes[model];
-            let more =
-                others.is_none_or(|others| others == 0 || tally.found > others + tally.of / 4);
+            let more = others.is_none_or(|others| tally.found > others + tally.of / 4);
             match more || places[model] == Some(Place::Known) {
                 true => tally,
                 false => Tally { found: 0, ..tally },
