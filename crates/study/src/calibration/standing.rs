@@ -12,7 +12,7 @@ use retrack_unlearn::images::Images;
 use retrack_unlearn::level::Level;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::look_alikes::{LookAlikes, Purpose, REPORTED};
+use super::look_alikes::{LookAlikes, Purpose, REPORTED, SIZES};
 use crate::failure::Failure;
 use crate::progress;
 
@@ -62,7 +62,13 @@ pub struct Standing {
     pub levels: Vec<[f64; 3]>,
     /// What retained images' errors are as multiples of their look-alikes', mostly: a changed picture is denoised somewhat better
     /// or worse than one that is as it was taken, whether the model knows it or not.
+    #[serde(default = "one")]
     pub ordinary: f64,
+}
+
+/// Of reports that did not look at retained images.
+fn one() -> f64 {
+    1.0
 }
 
 // JSON has no NaN and no infinity: they are null there.
@@ -297,7 +303,12 @@ impl<'a> Viewer<'a> {
     /// # Errors
     /// As [`standing`](Self::standing).
     pub fn level(&self, network: &dyn Denoiser, image: usize) -> Result<Level, Failure> {
-        Ok(self.errors(network, image, Purpose::Level)?.level())
+        // Controls were not changed.
+        let sizes = match self.look_alikes.are_controls {
+            true => 1,
+            false => SIZES.len(),
+        };
+        Ok(self.errors(network, image, Purpose::Level)?.level(sizes))
     }
 }
 
@@ -318,16 +329,16 @@ impl Errors {
             .map(|(errors, _)| errors)
     }
 
-    /// The level that look-alikes by changes of two sizes show, which take turns. From a quarter of the process on noise hides
-    /// small changes, and a model that memorized an image half knows what differs so little: there the larger ones count alone.
-    fn level(&self) -> Level {
+    /// The level that look-alikes by changes of so many sizes show, which take turns, the largest last. From a quarter of the process on noise hides
+    /// small changes, and a model that memorized an image half knows what differs so little: there the largest ones count alone.
+    fn level(&self, sizes: usize) -> Level {
         const FROM: f64 = 0.25;
         let larger = Self {
             look_alikes: self
                 .look_alikes
                 .iter()
-                .skip(1)
-                .step_by(2)
+                .skip(sizes - 1)
+                .step_by(sizes)
                 .cloned()
                 .collect(),
             times: self.times.clone(),
@@ -576,7 +587,12 @@ mod tests {
         };
         errors.look_alikes.extend(vec![vec![0.01; DRAWS]; 4]);
         assert_eq!(errors.standing(1.0).look_alikes.len(), 20);
-        assert!((errors.level().at(0.into()) - 0.1).abs() < 1e-12);
+        assert!((errors.level(1).at(0.into()) - 0.1).abs() < 1e-12);
+        // Larger changes, in turns, count alone late in the process.
+        let turns = errors.look_alikes.iter_mut().skip(1).step_by(2);
+        turns.for_each(|errors| errors.fill(0.4));
+        assert!((errors.level(2).at(900.into()) - 0.4).abs() < 1e-12);
+        assert!(errors.level(2).at(0.into()) < 0.4);
     }
 
     #[test]

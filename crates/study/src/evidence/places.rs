@@ -23,10 +23,11 @@ impl Findings {
         let counts = counted(after, 1);
         if counts.found < after.found {
             notes.push(format!(
-                "What came back from noise does not count: {} of {} attempts with look-alikes, which no model saw, came \
-                 back as well.",
-                self.restored_look_alikes[1].unwrap_or(0),
-                after.of
+                "What came back from noise does not count: {} of {} attempts did, and {} of as many with look-alikes, which \
+                 no model saw.",
+                after.found,
+                after.of,
+                self.restored_look_alikes[1].unwrap_or(0)
             ));
         }
         (before.map(|before| counted(before, 0)), counts)
