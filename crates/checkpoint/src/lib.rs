@@ -5,6 +5,7 @@
     warn(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)
 )]
 
+pub mod chain;
 pub mod durable;
 pub mod files;
 pub mod folder;

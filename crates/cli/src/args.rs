@@ -103,6 +103,8 @@ pub enum Command {
     Experiment(ExperimentArgs),
     /// Check an unlearning run: compute its digests and scores again, and list what differs
     Verify(VerifyArgs),
+    /// Print the requests that a model was made by, one after another, and check them
+    History(HistoryArgs),
     /// Say what a model folder or a data set holds
     Inspect(InspectArgs),
     /// Run a model's network on tensors from a file
@@ -310,6 +312,22 @@ pub struct MergeArgs {
     /// Element type of the UNet's written weights: f32 keeps what 16 bits would round away [default: the model's own]
     #[arg(long, value_name = "T", value_parser = one_of::<DtypeName>())]
     pub dtype: Option<DtypeName>,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+#[command(after_help = "\
+Exit codes: 0 every request began with the weights that the one before wrote, and the weights are those of the last one; 1 not \
+so; 2 no record.
+
+Example:
+  retrack history forgotten")]
+pub struct HistoryArgs {
+    /// A model folder that `retrack unlearn` wrote
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Clone, ClapArgs)]

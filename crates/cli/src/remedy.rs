@@ -20,12 +20,13 @@ pub enum Speaker {
     Evaluate,
     Sample,
     Neighbors,
+    History,
     /// None of the situations below is one of theirs.
     Other,
 }
 
 /// Those with advice of their own, by name.
-const SPEAKERS: [(Speaker, &str); 8] = [
+const SPEAKERS: [(Speaker, &str); 9] = [
     (Speaker::Train, "train"),
     (Speaker::Unlearn, "unlearn"),
     (Speaker::Experiment, "experiment"),
@@ -34,6 +35,7 @@ const SPEAKERS: [(Speaker, &str); 8] = [
     (Speaker::Evaluate, "evaluate"),
     (Speaker::Sample, "sample"),
     (Speaker::Neighbors, "neighbors"),
+    (Speaker::History, "history"),
 ];
 
 static SPEAKER: OnceLock<Speaker> = OnceLock::new();
@@ -49,6 +51,7 @@ pub fn speak_for(command: &Command) {
         Command::Evaluate(_) => Speaker::Evaluate,
         Command::Sample(_) => Speaker::Sample,
         Command::Neighbors(_) => Speaker::Neighbors,
+        Command::History(_) => Speaker::History,
         _ => Speaker::Other,
     };
     let _ = SPEAKER.set(speaker);
@@ -190,6 +193,22 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
         }
         (Situation::BeyondFixedType, Unlearn) => {
             "save the base model as one .safetensors file and start again with --dtype f32, or with a lower --lr"
+        }
+        (Situation::BrokenChain, Unlearn) => {
+            "put back the file as it was, or move it away, which begins a new record: images of earlier requests are then \
+             retained where they still lie in the data, unless --forget names them again"
+        }
+        (Situation::BrokenChain, Speaker::History) => {
+            "put back the file as it was: there is nothing else that says what was forgotten"
+        }
+        (Situation::ForgetsByAdapter, _) => {
+            "fold it in with `retrack merge --model DIR --out DIR` and give the folder that this writes"
+        }
+        (Situation::Repeated, Unlearn) => {
+            "`retrack evaluate` says whether it is back, and --always, without --no-calibrate, forgets it again"
+        }
+        (Situation::Repeated, Experiment) => {
+            "`retrack evaluate` says whether it is back; compare methods on a model that was not made to forget it"
         }
         (Situation::NoClass, _) => "`retrack sample --class` draws them one class at a time",
         (Situation::ForeignScheduler, _) => "`retrack sample --scheduler` can choose another",

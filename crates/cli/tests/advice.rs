@@ -9,7 +9,7 @@ use retrack_eval::metric::Need;
 use retrack_study::field::Field;
 use retrack_study::situation::Situation;
 
-const SITUATIONS: [Situation; 30] = [
+const SITUATIONS: [Situation; 34] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -40,10 +40,14 @@ const SITUATIONS: [Situation; 30] = [
     Situation::BeyondHalf,
     Situation::BeyondItsType,
     Situation::BeyondFixedType,
+    Situation::BrokenChain,
+    Situation::NoHistory,
+    Situation::ForgetsByAdapter,
+    Situation::Repeated,
 ];
 
 /// The commands that advise something of their own.
-const SPEAKERS: [&str; 8] = [
+const SPEAKERS: [&str; 9] = [
     "train",
     "unlearn",
     "experiment",
@@ -52,11 +56,14 @@ const SPEAKERS: [&str; 8] = [
     "evaluate",
     "sample",
     "neighbors",
+    "history",
 ];
 
 /// Files whose messages several commands show, or one that their name does not say. The longest path that fits counts.
 const SHOWN_BY: &[(&str, &[&str])] = &[
     ("study/src/captions.rs", &["unlearn"]),
+    ("study/src/chain", &["unlearn", "experiment"]),
+    ("study/src/chain/history.rs", &["history"]),
     ("study/src/tensors/predict.rs", &["predict"]),
     ("study/src/tensors/gradient.rs", &["gradient"]),
     ("study/src/tensors", &["predict", "gradient"]),

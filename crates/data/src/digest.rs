@@ -4,16 +4,22 @@
 //! random key, kept outside of the run's folder, the folder can be passed on: who has the key can later show, or check,
 //! which image was meant.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
 use hmac::{Hmac, Mac};
+use rayon::prelude::*;
 use retrack_checkpoint::hex::hex;
 use sha2::{Digest, Sha256};
 
-use crate::ImageShape;
+use crate::{DataError, Dataset, ImageShape};
 
-/// The key of one run.
+/// What tells a key from another without telling anything of an image.
+const KNOWN_TEXT: &str = "a key of retrack";
+
+/// The key of one run, or of several.
+#[derive(Clone)]
 pub struct DigestKey([u8; 32]);
 
 impl DigestKey {
@@ -28,14 +34,23 @@ impl DigestKey {
         }
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(|error| io::Error::other(error.to_string()))?;
+        let key = Self(key);
+        key.put(path)?;
+        Ok(key)
+    }
+
+    /// Puts the key into a new file, readable by its owner alone.
+    ///
+    /// # Errors
+    /// The system's; a file that is there.
+    pub fn put(&self, path: &Path) -> io::Result<()> {
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
-        io::Write::write_all(&mut file, format!("{}\n", hex(&key)).as_bytes())?;
-        file.sync_all()?;
-        Ok(Self(key))
+        io::Write::write_all(&mut file, format!("{}\n", hex(&self.0)).as_bytes())?;
+        file.sync_all()
     }
 
     /// The key in this file: its first line.
@@ -79,6 +94,60 @@ impl DigestKey {
     pub fn of_text(&self, text: &str) -> String {
         hex(&hmac(&self.0, &[text.as_bytes()]))
     }
+
+    /// The keyed digest of a text that is always the same, by which a key is known again.
+    pub fn check(&self) -> String {
+        self.of_text(KNOWN_TEXT)
+    }
+
+    /// The keyed digests of the distinct images in these rows. Blocks as in [`find`](Self::find).
+    ///
+    /// # Errors
+    /// A row that does not exist, an image that cannot be read.
+    pub fn distinct(
+        &self,
+        data: &Dataset,
+        rows: &[usize],
+        budget: usize,
+    ) -> Result<BTreeSet<String>, DataError> {
+        let mut found = BTreeSet::new();
+        data.blocks::<DataError>(rows, budget, |block| {
+            let here = (0..block.rows.len()).into_par_iter();
+            let here = here.map(|index| self.of(data.shape(), block.image(index)));
+            found.extend(here.collect::<Vec<_>>());
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// The rows of `data` whose images have one of these keyed digests, and which number it has there. Images that are not
+    /// in memory are decoded in blocks of at most `budget` bytes.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn find(
+        &self,
+        data: &Dataset,
+        digests: &BTreeMap<&str, usize>,
+        budget: usize,
+    ) -> Result<BTreeMap<usize, usize>, DataError> {
+        let mut found = BTreeMap::new();
+        if digests.is_empty() {
+            return Ok(found);
+        }
+        let rows: Vec<usize> = (0..data.len()).collect();
+        data.blocks::<DataError>(&rows, budget, |block| {
+            let number = |index: usize| {
+                let digest = self.of(data.shape(), block.image(index));
+                let number = digests.get(digest.as_str())?;
+                Some((block.rows[index], *number))
+            };
+            let here = (0..block.rows.len()).into_par_iter().filter_map(number);
+            found.extend(here.collect::<Vec<_>>());
+            Ok(())
+        })?;
+        Ok(found)
+    }
 }
 
 /// SHA-256 of bytes.
@@ -115,6 +184,26 @@ mod tests {
     }
 
     #[test]
+    fn images_are_found_by_their_keyed_digests_wherever_they_lie() {
+        let shape = ImageShape {
+            height: 1,
+            width: 2,
+            channels: 1,
+        };
+        let pixels = vec![1, 2, 3, 4, 1, 2, 5, 6];
+        let data = Dataset::from_pixels(shape, pixels, Vec::new()).unwrap();
+        let [key, other] = [[1; 32], [2; 32]].map(DigestKey);
+        let digests = [[1, 2], [5, 6], [7, 8]].map(|image| key.of(shape, &image));
+        let digests = digests.iter().map(String::as_str).zip(0..).collect();
+        let found = key.find(&data, &digests, 1).unwrap();
+        assert_eq!(found, [(0, 0), (2, 0), (3, 1)].into());
+        assert!(other.find(&data, &digests, 1).unwrap().is_empty());
+        let distinct = key.distinct(&data, &[0, 2, 3], 1).unwrap();
+        assert_eq!(distinct, [[1, 2], [5, 6]].map(|image| key.of(shape, &image)).into());
+        assert_ne!(key.check(), other.check());
+    }
+
+    #[test]
     fn a_key_is_random_private_and_found_again() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
@@ -124,6 +213,10 @@ mod tests {
             channels: 1,
         };
         let first = DigestKey::open_or_create(&path).unwrap().of(shape, &[1, 2]);
+        let copy = folder.path().join("copy");
+        DigestKey::open(&path).unwrap().put(&copy).unwrap();
+        assert_eq!(DigestKey::open(&copy).unwrap().of(shape, &[1, 2]), first);
+        assert!(DigestKey::open(&path).unwrap().put(&copy).is_err());
         assert_eq!(
             DigestKey::open_or_create(&path).unwrap().of(shape, &[1, 2]),
             first

@@ -24,11 +24,14 @@ pub struct NearCopy {
     pub distance: f64,
 }
 
-/// Rows of a data set, each list ascending. `forget`, `retain` and `duplicates` are disjoint and cover everything.
+/// Rows of a data set, each list ascending. `forget`, `earlier`, `retain` and `duplicates` are disjoint and cover everything.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Split {
     /// Rows that were selected.
     pub forget: Vec<usize>,
+    /// Rows of images that were forgotten before: they are not retained, and not forgotten anew either. See
+    /// [`set_apart`](Self::set_apart).
+    pub earlier: Vec<usize>,
     /// Rows to learn from.
     pub retain: Vec<usize>,
     /// Rows with exactly the pixels of a forgotten one. They are not retained either: left there, a copy would be the
@@ -89,16 +92,27 @@ impl Split {
             forget,
             retain,
             duplicates,
-            near: Vec::new(),
+            ..Self::default()
         })
     }
 
-    /// Fills `near` from the neighbors of each forgotten row (in the order of `forget`, among `retain`), nearest
+    /// Moves rows that were forgotten before (`earlier`, ascending) out of those that are to be.
+    pub fn set_apart(&mut self, earlier: &[usize]) {
+        let rows = std::mem::take(&mut self.forget).into_iter();
+        (self.earlier, self.forget) = rows.partition(|row| earlier.binary_search(row).is_ok());
+    }
+
+    /// The rows that are to be forgotten, then those that were before.
+    pub fn leaving(&self) -> Vec<usize> {
+        [&self.forget[..], &self.earlier].concat()
+    }
+
+    /// Fills `near` from the neighbors of each row that [leaves](Self::leaving) (in that order, among `retain`), nearest
     /// first. `bytes` is the length of an image. Each row is named once, with the forgotten row nearest to it. Only
     /// neighbors are seen: where all of them are near copies, there may be more.
     pub fn report_near(&mut self, neighbors: &[Vec<Neighbor>], bytes: usize) {
         let mut nearest: HashMap<usize, (u64, usize)> = HashMap::new();
-        for (&of, found) in self.forget.iter().zip(neighbors) {
+        for (of, found) in self.leaving().into_iter().zip(neighbors) {
             for neighbor in found {
                 let entry = nearest.entry(neighbor.row).or_insert((u64::MAX, 0));
                 *entry = (*entry).min((neighbor.distance_squared, of));

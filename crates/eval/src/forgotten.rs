@@ -50,6 +50,10 @@ pub struct Forgotten<'a> {
     pub pixels: Vec<u8>,
     /// The first row of each.
     pub rows: Vec<usize>,
+    /// The images that were forgotten before: bytes of each distinct one. What shows one of them may not be shown either.
+    pub earlier: Vec<u8>,
+    /// Distance of each of these to the nearest of `others`.
+    pub earlier_reach: Vec<f64>,
     /// What other images are compared with: the retained rows that are no near copies.
     pub others: Vec<usize>,
     /// Distance of each to the nearest of `others`.
@@ -65,7 +69,8 @@ pub struct Sight {
     pub distance: f64,
     /// It counts as one.
     pub counts: bool,
-    /// It may not be shown: it counts, or it is as near to a forgotten image as no retained image is.
+    /// It may not be shown: it counts, or it is as near to a forgotten image, of this request or an earlier one, as no
+    /// retained image is.
     pub hidden: bool,
 }
 
@@ -82,6 +87,8 @@ impl<'a> Forgotten<'a> {
             data,
             pixels: Vec::new(),
             rows: Vec::new(),
+            earlier: Vec::new(),
+            earlier_reach: Vec::new(),
             others: Vec::new(),
             reach: Vec::new(),
             rule,
@@ -93,10 +100,17 @@ impl<'a> Forgotten<'a> {
                 forgotten.rows.push(row);
             }
         }
+        for &row in &split.earlier {
+            data.read(row, &mut image)?;
+            if seen.insert(image.clone()) {
+                forgotten.earlier.extend_from_slice(&image);
+            }
+        }
         let near: HashSet<usize> = split.near.iter().map(|near| near.row).collect();
         let others = split.retain.iter().copied();
         forgotten.others = others.filter(|row| !near.contains(row)).collect();
         forgotten.leave_near_copies_out()?;
+        forgotten.earlier_reach = forgotten.to_others(&forgotten.earlier)?;
         Ok(forgotten)
     }
 
@@ -176,6 +190,13 @@ impl<'a> Forgotten<'a> {
         let len = self.data.shape().bytes();
         let near_copy = self.near_copy();
         let others = self.to_others(images)?;
+        let shows_earlier = |image: &[u8], other: f64| {
+            let mut earlier = self.earlier.chunks_exact(len).zip(&self.earlier_reach);
+            earlier.any(|(one, reach)| {
+                let distance = euclidean(image, one);
+                distance <= other || distance < near_copy || distance < *reach
+            })
+        };
         let sights = images.chunks_exact(len).zip(others).map(|(image, other)| {
             let distances: Vec<f64> = self.images().map(|one| euclidean(image, one)).collect();
             let distance = distances.iter().copied().fold(f64::INFINITY, f64::min);
@@ -196,7 +217,7 @@ impl<'a> Forgotten<'a> {
             Sight {
                 distance,
                 counts,
-                hidden: counts || nearest_of_all || within,
+                hidden: counts || nearest_of_all || within || shows_earlier(image, other),
             }
         });
         Ok(sights.collect())
@@ -275,6 +296,28 @@ mod tests {
         // The second is nearer to a retained image, but nearer to the forgotten one than any of them.
         assert_eq!(flags, [(true, true), (false, true), (false, false)]);
         assert!((found[0].distance - 80.0 / 255.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_shows_an_image_of_an_earlier_request_is_hidden_and_does_not_count() {
+        let shape = data().shape();
+        let pixels = [[200; 4], [40; 4], [0; 4], [100; 4]].concat();
+        let data = Dataset::from_pixels(shape, pixels, Vec::new()).unwrap();
+        let mut split = Split {
+            forget: vec![0, 1],
+            retain: vec![2, 3],
+            ..Split::default()
+        };
+        split.set_apart(&[1]);
+        assert_eq!((&split.forget[..], &split.earlier[..]), (&[0][..], &[1][..]));
+        let forgotten = Forgotten::new(&data, &split, Rule::Half).unwrap();
+        assert_eq!(forgotten.rows, [0]);
+        let found = forgotten.look(&[[45; 4], [95; 4], [199; 4]].concat()).unwrap();
+        let flags: Vec<_> = found
+            .iter()
+            .map(|sight| (sight.counts, sight.hidden))
+            .collect();
+        assert_eq!(flags, [(false, true), (false, false), (true, true)]);
     }
 
     #[test]

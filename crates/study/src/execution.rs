@@ -1,14 +1,16 @@
 //! An unlearning run from its first step to its last file, whatever kind of network it trains.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::run::{EventLog, RunFolder};
 use burn::module::Module;
 use burn::tensor::Device;
+use retrack_checkpoint::chain::{self, Request};
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
-use retrack_data::{Dataset, Split};
+use retrack_checkpoint::written::Command;
+use retrack_data::{BUDGET, Dataset, Split};
 use retrack_eval::report::Report;
 use retrack_networks::lora;
 use retrack_networks::network::Network;
@@ -22,6 +24,7 @@ use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
 use crate::calibration::{Calibrated, Context, Viewer};
+use crate::chain::{Earlier, Past};
 use crate::delivery::Delivery;
 use crate::evidence::{self, Evidence, Forgotten, Rule};
 use crate::failure::Failure;
@@ -42,6 +45,10 @@ pub struct Unlearning<'a> {
     pub device: &'a Device,
     /// It goes on until the forgotten images are known no better and no worse than their look-alikes.
     pub calibrates: bool,
+    /// The requests that made the model, to which this one is added.
+    pub past: &'a Past,
+    /// What lies in the data of images that these forgot.
+    pub earlier: &'a Earlier,
 }
 
 /// Evidence that sees the written folder after the last step.
@@ -134,7 +141,10 @@ impl Unlearning<'_> {
                 viewer,
                 &*network.valid(),
                 self.folder.folder(),
-                args.always,
+                match args.always {
+                    true => requested(viewer, split),
+                    false => 0,
+                },
             )?),
             None => None,
         };
@@ -145,6 +155,19 @@ impl Unlearning<'_> {
             }
             None => split.forget.clone(),
         };
+        let private = about.private.expect("every run has a key");
+        let is_earlier = |row: &&usize| split.earlier.binary_search(row).is_ok();
+        let again: Vec<usize> = forget.iter().filter(is_earlier).copied().collect();
+        let again = private.key.distinct(about.data, &again, BUDGET)?;
+        if calibrated.is_some() && self.earlier.images > 0 {
+            progress::note(match again.len() {
+                0 => "no image of an earlier request had come back".to_owned(),
+                some => format!(
+                    "{} of earlier requests had come back and will be forgotten again",
+                    counted(some, "image")
+                ),
+            });
+        }
         let mut feed = Feed::new(
             about.images,
             &split.retain,
@@ -155,9 +178,9 @@ impl Unlearning<'_> {
             about.labels,
         );
         let neighbors: Option<HashMap<usize, Vec<usize>>> = about.neighbors.map(|found| {
-            let found = split.forget.iter().zip(found);
+            let found = split.leaving().into_iter().zip(found);
             found
-                .map(|(&row, found)| (row, found.iter().map(|one| one.row).collect()))
+                .map(|(row, found)| (row, found.iter().map(|one| one.row).collect()))
                 .collect()
         });
         if let Some(neighbors) = &neighbors {
@@ -237,27 +260,51 @@ impl Unlearning<'_> {
         drop(trainer);
         let staged = self.folder.staged();
         let about = &evidence::Run { settings, ..*about };
-        let report = self.finish(evidence, about, &staged)?;
+        let came_back = self.calibrates.then_some(again.len());
+        let report = self.finish(evidence, about, &staged, again)?;
         publish(self.folder, &args.out, false)?;
+        let outcome = Outcome {
+            last,
+            report,
+            came_back,
+        };
         Ok(Summary::new(
             args,
             settings,
             split,
-            Outcome { last, report },
+            outcome,
             self.folder,
+            self.earlier,
         ))
     }
 
-    /// Puts the report into the run's folder and the card into the model's, which is not in its place yet.
+    /// Puts the report into the run's folder, and card and record of requests into the model's, which is not in its place
+    /// yet. `again`: keyed digests of the images of earlier requests that were led.
     fn finish<'b>(
         &self,
         evidence: Option<Evidence<'b>>,
         about: &'b evidence::Run<'b>,
         staged: &Path,
+        again: BTreeSet<String>,
     ) -> Result<Option<Report>, Failure> {
         let run = self.folder.folder();
         // What the report lists is the folder as it will be.
         let base_card = evidence::card::keep_base(staged)?;
+        let private = about.private.expect("every run has a key");
+        let images = private
+            .key
+            .distinct(about.data, &about.split.forget, BUDGET)?;
+        let request = Request {
+            command: Command::Unlearn.to_string(),
+            settings: json!(about.settings),
+            calibrated: self.calibrates,
+            adapter_rank: about.args.adapter_rank().ok().flatten(),
+            images: images.into_iter().collect(),
+            again: again.into_iter().collect(),
+            verdict: evidence.as_ref().and_then(Evidence::headline),
+            ..Request::default()
+        };
+        self.past.add(staged, private, request)?;
         let report = match evidence {
             Some(evidence) => {
                 let report = evidence.finish(about, staged, self.folder)?;
@@ -273,12 +320,21 @@ impl Unlearning<'_> {
     }
 }
 
+/// How many of the distinct images that are looked at were requested now: they come first.
+fn requested(viewer: &Viewer, split: &Split) -> usize {
+    let rows = viewer.look_alikes.rows.iter();
+    rows.filter(|row| split.forget.binary_search(row).is_ok())
+        .count()
+}
+
 /// What a run leaves behind beside its model.
 pub struct Outcome {
     /// What the last step did, if this run took it.
     pub last: Option<StepReport>,
     /// The report, if one was made.
     pub report: Option<Report>,
+    /// How many images of earlier requests had come back, where that was looked at.
+    pub came_back: Option<usize>,
 }
 
 impl Outcome {
@@ -287,6 +343,7 @@ impl Outcome {
         Self {
             last: None,
             report: evidence::read(&out.join("run")).ok(),
+            came_back: None,
         }
     }
 }
@@ -297,8 +354,13 @@ impl Summary {
         args: &Task,
         settings: &Recipe,
         split: &Split,
-        Outcome { last, report }: Outcome,
+        Outcome {
+            last,
+            report,
+            came_back,
+        }: Outcome,
         folder: &RunFolder,
+        earlier: &Earlier,
     ) -> Self {
         let seconds = folder.seconds();
         let resumptions = folder.spent().resumptions;
@@ -331,6 +393,7 @@ impl Summary {
             "forgotten_rows": split.forget.len(),
             "duplicate_rows": split.duplicates.len(),
             "near_copies": split.near.len(),
+            "earlier": earlier.json(came_back),
             "retained_rows": split.retain.len(),
             "seconds": seconds,
             "resumptions": resumptions,
@@ -384,9 +447,10 @@ pub fn fits(
 pub fn planned(folder: &ModelFolder, adapter: bool) -> Result<Vec<PathBuf>, Failure> {
     let mut files = folder.output_files(!adapter)?;
     files.extend(evidence::card::names(&files));
-    let ignored = PathBuf::from(evidence::ignored::NAME);
-    if !files.contains(&ignored) {
-        files.push(ignored);
+    for name in [evidence::ignored::NAME, chain::NAME] {
+        if !files.iter().any(|file| file == Path::new(name)) {
+            files.push(name.into());
+        }
     }
     if adapter {
         files.push(lora::FILE_NAME.into());

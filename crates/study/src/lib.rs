@@ -8,6 +8,7 @@ mod arch;
 pub mod bench;
 pub mod calibration;
 mod captions;
+pub mod chain;
 pub mod choice;
 mod controls;
 mod delivery;

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use retrack_checkpoint::chain;
 use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, TensorError, sha256_file};
 use retrack_checkpoint::leftovers::Leftover;
 use retrack_checkpoint::written::Command;
@@ -11,6 +12,7 @@ use retrack_networks::lora::{self, Adapters};
 use retrack_networks::model::check_size;
 use serde_json::{Value, json};
 
+use crate::chain::Merged;
 use crate::execution::publish;
 use crate::failure::Failure;
 use crate::field::Field;
@@ -56,6 +58,10 @@ pub fn merge(asked: &Merge) -> Result<(), Failure> {
     outside(&asked.out, folder.root(), "model")?;
     let mut files = folder.output_files(true)?;
     files.retain(|file| file != Path::new(lora::FILE_NAME));
+    let chain = Merged::open(&folder, path)?;
+    if chain.is_some() && !files.iter().any(|file| file == Path::new(chain::NAME)) {
+        files.push(chain::NAME.into());
+    }
     let existing = existing(asked.force, false);
     RunFolder::check(&asked.out, Command::Merge, existing, &files)?;
 
@@ -89,6 +95,9 @@ pub fn merge(asked: &Merge) -> Result<(), Failure> {
     let written = ModelFolder::open(&aside)?.weights()?;
     let changes = Changes::by_merging(&folder.weights()?, &adapters, &written)?;
     drop(written);
+    if let Some(chain) = chain {
+        chain.add(&aside)?;
+    }
     interrupt::finish_first("once the model is in its place");
     let placed = place(asked, existing, &config, &files, (&aside, leftover));
     if placed.is_err() {

@@ -65,6 +65,14 @@ pub enum Situation {
     BeyondItsType,
     /// A trained weight is beyond the type of files that keep theirs.
     BeyondFixedType,
+    /// The record of a model's requests is damaged, or its requests do not fit each other.
+    BrokenChain,
+    /// A model has no record of requests.
+    NoHistory,
+    /// What a model's last request forgot, it forgets with an adapter alone.
+    ForgetsByAdapter,
+    /// Everything selected was forgotten before.
+    Repeated,
 }
 
 /// What to do, as the end of a sentence.
@@ -131,6 +139,13 @@ impl Situation {
             Self::Lacks(Need::Inception) => "Inception's weights were not given",
             Self::Lacks(Need::Controls) => "images that the model never saw were not given",
             Self::BeyondHalf | Self::BeyondItsType | Self::BeyondFixedType => "f32 can hold it",
+            Self::BrokenChain => {
+                "put back the file as it was, or move it away, which begins a new record: images of earlier requests are then \
+                 retained where they still lie in the data, unless they are selected again"
+            }
+            Self::NoHistory => "`retrack unlearn` keeps one in the folder that it writes",
+            Self::ForgetsByAdapter => "merge it into the weights first",
+            Self::Repeated => "whether it is back can be measured",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A model folder in, one that forgot out.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use retrack_checkpoint::words::counted;
@@ -16,14 +17,15 @@ use retrack_unlearn::texts::Texts;
 use serde_json::{Value, json};
 
 use crate::calibration::{CONTROLS, Pictures, Purpose, kept};
+use crate::chain::{Earlier, Past};
 use crate::delivery::Delivery;
 use crate::encoded::{distances, encode};
-use crate::evidence::{self, Private, selected};
+use crate::evidence::{self, selected};
 pub use crate::execution::Summary;
 use crate::execution::{Outcome, Unlearning, fits, planned, publish, report_split};
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::folders::{as_path, digests, existing, outside, outside_all};
+use crate::folders::{as_path, existing, outside, outside_all};
 use crate::names::DtypeName;
 use crate::observer::Observer;
 use crate::opened::open_data;
@@ -79,10 +81,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         ..args.clone()
     };
     outside(&args.out, opened.folder().root(), "model")?;
-    let key = match args.no_report {
-        true => None,
-        false => Some(Private::check(args)?),
-    };
+    let past = Past::open(opened.folder(), args)?;
     let mut copied = opened.folder().check_copy()?;
     let planned = planned(opened.folder(), matches!(args.adapter_rank(), Ok(Some(_))))?;
     if !args.dry_run {
@@ -130,18 +129,22 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     let objective = settings.objective();
 
     let rows = model::select(&args.forget, &data)?;
+    let (rows, earlier) = past.set_apart(&data, rows, args.always)?;
     let nearest = match settings.neighbors {
         Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
         _ => None,
     };
+    // Copies and neighbors of all that leaves are looked for, whenever it was forgotten.
+    let mut leaving = [&rows[..], &earlier.rows].concat();
+    leaving.sort_unstable();
     let (mut split, mut neighbors) = match encodes {
-        true => (Split::new(&data, &rows, model::BUDGET)?, None),
-        false => {
-            let found = search(&data, &rows, nearest, args.dry_run)?;
-            report_split(&found.0, &data);
-            found
-        }
+        true => (Split::new(&data, &leaving, model::BUDGET)?, None),
+        false => search(&data, &leaving, nearest, args.dry_run)?,
     };
+    set_apart(&mut split, &mut neighbors, &earlier);
+    if !encodes {
+        report_split(&split, &data);
+    }
     if split.retain.is_empty() {
         return Err(Failure::input(
             "all images are selected or exact copies of the selected ones; nothing would be retained",
@@ -152,7 +155,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         return Err(NeighborError::TooFew { wanted, retained }.into());
     }
     model::check_labels(&data, &split.retain, &opened.denoiser().config)?;
-    model::check_labels(&data, &split.forget, &opened.denoiser().config)?;
+    model::check_labels(&data, &split.leaving(), &opened.denoiser().config)?;
     let texts = match told_texts {
         true => Some(captions::read(args, &data, &split)?),
         false => None,
@@ -160,7 +163,11 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
 
     let controls = controls(args, &data)?;
 
-    let mut config = resolved(args, &settings, opened, &data, &split, texts.as_ref())?;
+    let mut config = resolved(args, &settings, &past, &data, &split, texts.as_ref())?;
+    if let Some(digest) = past.digest(opened.folder())? {
+        config["requests_sha256"] = digest.into();
+        config["earlier_rows"] = json!(split.earlier);
+    }
     if calibrates {
         config["calibrated"] = json!(if args.always { "always" } else { "where_known" });
     }
@@ -186,7 +193,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     let start = Instant::now();
     progress::detail(format_args!("settings {}", config["settings"]));
     let begin = || -> Result<_, Failure> {
-        let private = key.as_deref().map(Private::open_or_create).transpose()?;
+        let private = past.key.put()?;
         let run = RunFolder::begin(&args.out, existing, &config, &planned)?;
         Ok((run, private))
     };
@@ -204,6 +211,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
             &split,
             Outcome::of_waiting(&args.out),
             run,
+            &earlier,
         )));
     }
     let random = Random::new(settings.seed);
@@ -217,7 +225,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     let numbers = texts
         .as_ref()
         .map_or_else(Vec::new, |texts| texts.of_row.clone());
-    let rows: Vec<usize> = split.forget.iter().chain(&split.retain).copied().collect();
+    let rows = [split.leaving(), split.retain.clone()].concat();
     let purposes = [
         (Purpose::Level, calibrates),
         (Purpose::Stop, calibrates),
@@ -231,7 +239,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         true => Vec::new(),
         false => kept(&split.retain),
     };
-    let pictures = Pictures::read(&data, &split.forget, kept, &purposes, settings.seed)?;
+    let pictures = Pictures::read(&data, &split.leaving(), kept, &purposes, settings.seed)?;
     let pictures = match &controls {
         Some(controls) => pictures.with_controls(controls),
         None => pictures,
@@ -239,8 +247,8 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     let (latents, look_alikes) = encode(opened, &data, &rows, numbers, random, pictures, &device)?;
     if let Some(latents) = &latents {
         if let Some(k) = nearest {
-            let found = latents.nearest(&split.retain, &split.forget, k)?;
-            let distances = distances(&data, &split.forget, &found)?;
+            let found = latents.nearest(&split.retain, &split.leaving(), k)?;
+            let distances = distances(&data, &split.leaving(), &found)?;
             split.report_near(&distances, shape.bytes());
             neighbors = Some(distances);
         }
@@ -274,7 +282,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         labels: opened.condition() != Condition::Nothing,
         text_to_image: told_texts,
         texts: texts.as_ref(),
-        private: private.as_ref(),
+        private: Some(&private),
         data: &data,
         split: &split,
         neighbors: neighbors.as_deref(),
@@ -285,6 +293,8 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         folder: &run,
         device: &device,
         calibrates,
+        past: &past,
+        earlier: &earlier,
     };
     let delivery = Delivery {
         base: Base {
@@ -383,6 +393,18 @@ pub fn convert(dtype: Option<DtypeName>, model: &mut dyn Diffusion) -> Result<u6
     Ok(model.weights().written_bytes().saturating_sub(before))
 }
 
+/// Moves what earlier requests forgot behind what is to be forgotten now, the neighbors of each row with it.
+fn set_apart(split: &mut Split, neighbors: &mut Option<Vec<Vec<Neighbor>>>, earlier: &Earlier) {
+    let before = split.forget.clone();
+    split.set_apart(&earlier.rows);
+    if let Some(found) = neighbors {
+        let mut of: HashMap<usize, Vec<Neighbor>> =
+            before.into_iter().zip(std::mem::take(found)).collect();
+        let rows = split.leaving().into_iter();
+        *found = rows.map(|row| of.remove(&row).unwrap_or_default()).collect();
+    }
+}
+
 /// What the run needs of disk and memory. `texts`: of a network that is told any; `copied`: bytes of the new folder.
 pub(crate) fn needs(
     model: &dyn Diffusion,
@@ -400,7 +422,7 @@ pub(crate) fn needs(
         ema: false,
         two_gradients: settings.objective().two_gradients(),
         rank: args.adapter_rank().map_err(Failure::input)?,
-        images: split.forget.len() + split.retain.len(),
+        images: split.leaving().len() + split.retain.len(),
         texts: texts.map_or(0, |texts| texts.known.len()),
     };
     let work = Work {
@@ -420,7 +442,7 @@ pub(crate) fn needs(
 pub(crate) fn resolved(
     args: &Task,
     settings: &Recipe,
-    model: &dyn Diffusion,
+    past: &Past,
     data: &Dataset,
     split: &Split,
     texts: Option<&Texts>,
@@ -429,7 +451,7 @@ pub(crate) fn resolved(
         "command": "unlearn",
         "version": env!("CARGO_PKG_VERSION"),
         "model": args.model.display().to_string(),
-        "weights_sha256": digests(model.folder())?,
+        "weights_sha256": past.digests,
         "data": args.data.path.display().to_string(),
         "split": args.data.reading.split,
         "alpha": data.alpha(),

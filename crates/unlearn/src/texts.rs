@@ -40,7 +40,7 @@ pub struct NoText {
 }
 
 impl Texts {
-    /// Numbers the texts in the order in which forgotten and retained rows have them. `rows`: those of the data set.
+    /// Numbers the texts in the order in which forgotten, retained and earlier forgotten rows have them. `rows`: those of the data set.
     ///
     /// # Errors
     /// The first row without a text.
@@ -50,13 +50,16 @@ impl Texts {
             of_row: vec![0; rows],
         };
         let mut numbers: HashMap<&str, i64> = HashMap::new();
-        for (rows, of_part, forgotten) in [
-            (&split.forget, &prompts.forget, true),
-            (&split.retain, &prompts.retain, false),
+        // What earlier requests had their images called is not known here.
+        for (rows, of_part, else_of_part, forgotten) in [
+            (&split.forget, &prompts.forget, &None, true),
+            (&split.retain, &prompts.retain, &None, false),
+            (&split.earlier, &None, &prompts.retain, false),
         ] {
             for &row in rows {
                 let caption = prompts.captions.as_ref().map(|captions| &captions[row]);
                 let text = of_part.as_ref().or(caption).or(prompts.all.as_ref());
+                let text = text.or(else_of_part.as_ref());
                 let text = text.ok_or(NoText { row, forgotten })?;
                 let next = numbers.len() as i64;
                 texts.of_row[row] = *numbers.entry(text).or_insert_with(|| {
@@ -109,8 +112,7 @@ mod tests {
         Split {
             forget: vec![2],
             retain: vec![0, 1, 3],
-            duplicates: vec![],
-            near: vec![],
+            ..Split::default()
         }
     }
 

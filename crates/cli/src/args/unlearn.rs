@@ -94,7 +94,7 @@ pub struct UnlearnArgs {
     /// image farther than a model goes that never saw it
     #[arg(long, conflicts_with = "always", help_heading = heading::METHOD)]
     pub no_calibrate: bool,
-    /// Go on where the model does not know the image better than others like it
+    /// Go on where the model does not know the image better than others like it, or where it was forgotten before
     #[arg(long, help_heading = heading::METHOD)]
     pub always: bool,
     /// Images of the forgotten one's kind that the model never saw, in any form that --data has: they say how far it is led
@@ -116,14 +116,9 @@ pub struct UnlearnArgs {
     /// Element type of the written weights: f32 keeps what 16 bits would round away [default: the model's own]
     #[arg(long, value_name = "T", value_parser = one_of::<DtypeName>(), help_heading = heading::OUTPUT)]
     pub dtype: Option<DtypeName>,
-    /// Where the key of the report's digests is, or goes: never in --out, which may be passed on [default: OUT.digest-key
-    /// beside --out]
-    #[arg(
-        long,
-        value_name = "FILE",
-        conflicts_with = "no_report",
-        help_heading = heading::OUTPUT
-    )]
+    /// Where the key of the forgotten images' digests is, or goes: never in --out, which may be passed on. That of earlier
+    /// requests is found beside --model, too [default: OUT.digest-key beside --out]
+    #[arg(long, value_name = "FILE", help_heading = heading::OUTPUT)]
     pub key: Option<PathBuf>,
     /// Let the report show the forgotten images, their neighbors and what restores them: not for every reader's eyes
     #[arg(long, help_heading = heading::OUTPUT)]

@@ -6,6 +6,7 @@ mod demo;
 mod evaluate;
 mod experiment;
 mod gradient;
+mod history;
 mod inspect;
 mod merge;
 mod neighbors;
@@ -60,6 +61,7 @@ fn dispatch(command: &Command) -> Result<(), Failure> {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Experiment(args) => experiment::run(args),
         Command::Verify(args) => verify::run(args),
+        Command::History(args) => history::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Predict(args) => predict::run(args),
         Command::Gradient(args) => gradient::run(args),
@@ -79,7 +81,10 @@ fn threads(command: &Command) -> Option<usize> {
         Command::Evaluate(args) => args.machine.threads,
         Command::Experiment(args) => args.machine.threads,
         Command::Verify(args) => args.machine.threads,
-        Command::Inspect(_) | Command::Merge(_) | Command::Completions(_) => None,
+        Command::History(_)
+        | Command::Inspect(_)
+        | Command::Merge(_)
+        | Command::Completions(_) => None,
         Command::Predict(args) => args.machine.threads,
         Command::Gradient(args) => args.machine.threads,
         Command::Bench(command) => match command {

@@ -311,6 +311,7 @@ pub fn drop_timed(files: &mut BTreeMap<String, Vec<u8>>) {
         "run/events.",
         "run/report.",
         retrack_checkpoint::written::NAME,
+        retrack_checkpoint::chain::NAME,
     ];
     files.retain(|name, _| !timed.iter().any(|start| name.starts_with(start)));
 }

@@ -196,7 +196,7 @@ fn load(
         forget: of(Part::Forget),
         retain: of(Part::Retain),
         duplicates: of(Part::Duplicate),
-        near: vec![],
+        ..Split::default()
     };
     let neighbor = |(row, distance_squared)| Neighbor {
         row,

@@ -200,7 +200,7 @@ pub struct Calibrated<'a> {
 
 impl<'a> Calibrated<'a> {
     /// What the model knows before its first step; what an interrupted run in `folder` had found is read again.
-    /// `always`: images are led that the model does not know.
+    /// `always`: so many of the first images are led although the model may not know them.
     ///
     /// # Errors
     /// Images that do not fit the network, a record that cannot be read.
@@ -208,13 +208,14 @@ impl<'a> Calibrated<'a> {
         viewer: &'a Viewer,
         network: &dyn Denoiser,
         folder: PathBuf,
-        always: bool,
+        always: usize,
     ) -> Result<Self, Failure> {
         let record = match folder.join(FILE).exists() {
             true => Record::read(&folder)?,
             false => Record::measure(viewer, network)?,
         };
-        let known = |image: &usize| always || record.before[*image].place() == Place::Known;
+        let known =
+            |image: &usize| *image < always || record.before[*image].place() == Place::Known;
         Ok(Self {
             led: (0..record.rows.len()).filter(known).collect(),
             record,

@@ -26,6 +26,9 @@ pub struct Check {
     pub data_digest: String,
     /// The forgotten rows.
     pub forget_rows: Vec<usize>,
+    /// The rows of images that earlier requests forgot, which are not retained either.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_rows: Vec<usize>,
     /// Retained rows that are nearly copies.
     pub near_rows: Vec<usize>,
     /// Pictures were counted by [`Rule::Half`], in earlier versions by [`Rule::Nearest`].

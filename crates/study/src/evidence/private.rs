@@ -9,6 +9,8 @@ use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use retrack_checkpoint::chain::{self, Chain};
+use retrack_checkpoint::words::counted;
 use retrack_data::digest::DigestKey;
 
 use crate::failure::Failure;
@@ -30,6 +32,82 @@ pub struct Private {
     pub path: PathBuf,
     /// The key.
     pub key: DigestKey,
+}
+
+/// A key that a run will have.
+pub struct Planned {
+    /// Its file.
+    path: PathBuf,
+    /// Of a key that is there already, here or in another file.
+    pub key: Option<DigestKey>,
+}
+
+impl Planned {
+    /// Puts the key into its place, if it is not there: a new one, where none is known. A new file is readable by its owner
+    /// alone.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn put(&self) -> Result<Private, Failure> {
+        let path = &self.path;
+        let make = || {
+            if let Some(parent) = path.parent().filter(|parent| *parent != Path::new("")) {
+                fs::create_dir_all(parent)?;
+            }
+            match &self.key {
+                Some(key) if !path.exists() => key.put(path).map(|()| key.clone()),
+                _ => DigestKey::open_or_create(path),
+            }
+        };
+        let key = make().map_err(|error| {
+            Failure::failed(format!(
+                "{}: cannot put the key of the report's digests here: {error}; give another place with {}",
+                path.display(),
+                Field::Key
+            ))
+        })?;
+        Ok(Private {
+            path: path.to_path_buf(),
+            key,
+        })
+    }
+}
+
+/// The key of a record of requests: what is `there`, in `path`, or else what lies beside the model.
+fn of_chain(
+    chain: &Chain,
+    model: &Path,
+    path: &Path,
+    there: Option<DigestKey>,
+) -> Result<DigestKey, Failure> {
+    let record = model.join(chain::NAME);
+    let record = record.display();
+    let is_its = |key: &DigestKey| key.check() == chain.key;
+    if let Some(key) = there {
+        return match is_its(&key) {
+            true => Ok(key),
+            false => Err(Failure::input(format!(
+                "{}: not the key of the model's earlier requests ({record}), which goes on with this one; say with {} where \
+                 that is",
+                path.display(),
+                Field::Key
+            ))),
+        };
+    }
+    let beside = Private::place(model).unwrap_or_else(|_| path.into());
+    let why = match DigestKey::open(&beside) {
+        Ok(key) if is_its(&key) => return Ok(key),
+        Ok(_) => "is not that of",
+        Err(_) => "is not found; it is that of",
+    };
+    let images = counted(chain.images().len(), "image");
+    Err(Failure::input(format!(
+        "{}: the key {why} the model's earlier requests ({record}). Without it their {images} cannot be known again among \
+         the data, where they would be retained and taught anew; say with {} where it is. If nobody has it, move {record} away, \
+         which begins a new record, and select those images again with the new ones",
+        beside.display(),
+        Field::Key
+    )))
 }
 
 impl Private {
@@ -56,11 +134,11 @@ impl Private {
     }
 
     /// Where a run's key will be, which was looked at: it is not in a folder that is read or made, and what is there
-    /// already is a key.
+    /// already is a key. `chain`: the record of the model's requests, whose key goes on.
     ///
     /// # Errors
-    /// A place where it cannot be, named with the remedy.
-    pub fn check(args: &Task) -> Result<PathBuf, Failure> {
+    /// A place where it cannot be, named with the remedy; a record whose key is not found.
+    pub fn check(args: &Task, chain: Option<&Chain>) -> Result<Planned, Failure> {
         let path = match &args.key {
             Some(path) => path.clone(),
             None => Self::place(&args.out)?,
@@ -78,9 +156,9 @@ impl Private {
                 )));
             }
         }
-        match DigestKey::open(&path) {
-            Ok(_) => return Ok(path),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        let there = match DigestKey::open(&path) {
+            Ok(key) => Some(key),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => {
                 return Err(Failure::input(format!(
                     "{shown}: the key of the report's digests would go here, but what is there is none ({error}); give \
@@ -88,9 +166,10 @@ impl Private {
                     Field::Key
                 )));
             }
-        }
+        };
         // A default place is made with the output folder.
-        if let Some(parent) = args.key.as_ref().and_then(|path| path.parent())
+        if there.is_none()
+            && let Some(parent) = args.key.as_ref().and_then(|path| path.parent())
             && parent != Path::new("")
             && !parent.is_dir()
         {
@@ -99,31 +178,11 @@ impl Private {
                 Field::Key
             )));
         }
-        Ok(path)
-    }
-
-    /// The key that is there, or a new one. A new file is readable by its owner alone.
-    ///
-    /// # Errors
-    /// The system's.
-    pub fn open_or_create(path: &Path) -> Result<Self, Failure> {
-        let make = || {
-            if let Some(parent) = path.parent().filter(|parent| *parent != Path::new("")) {
-                fs::create_dir_all(parent)?;
-            }
-            DigestKey::open_or_create(path)
+        let key = match chain {
+            Some(chain) => Some(of_chain(chain, &args.model, &path, there)?),
+            None => there,
         };
-        let key = make().map_err(|error| {
-            Failure::failed(format!(
-                "{}: cannot put the key of the report's digests here: {error}; give another place with {}",
-                path.display(),
-                Field::Key
-            ))
-        })?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            key,
-        })
+        Ok(Planned { path, key })
     }
 
     /// Adds texts to the file, if it does not have them. Returns their keyed digest.
@@ -160,6 +219,10 @@ impl Private {
 mod tests {
     use super::*;
 
+    fn planned(path: PathBuf) -> Planned {
+        Planned { path, key: None }
+    }
+
     #[test]
     fn the_key_lies_beside_the_output_folder_whatever_it_is_called() {
         let place = |out: &str| Private::place(Path::new(out)).unwrap();
@@ -179,7 +242,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        let Err(error) = Private::open_or_create(&file.join("out.digest-key")) else {
+        let Err(error) = planned(file.join("out.digest-key")).put() else {
             panic!("made");
         };
         assert!(error.message.contains("give another place with `key`"));
@@ -189,12 +252,12 @@ mod tests {
     fn texts_are_added_once_and_found_by_their_digest() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.digest-key");
-        let private = Private::open_or_create(&path).unwrap();
+        let private = planned(path.clone()).put().unwrap();
         let texts = |text: &str| RowTexts::from([(3, text.to_string())]);
         let one = private.keep(&texts("a\nb é")).unwrap();
         let other = private.keep(&texts("c")).unwrap();
         assert_eq!(private.keep(&texts("a\nb é")).unwrap(), one);
-        let again = Private::open_or_create(&path).unwrap();
+        let again = planned(path.clone()).put().unwrap();
         assert_eq!(again.texts(&one).unwrap().unwrap(), texts("a\nb é"));
         assert_eq!(again.texts(&other).unwrap().unwrap(), texts("c"));
         assert_eq!(again.texts("0").unwrap(), None);

@@ -33,6 +33,7 @@ use self::report::Found;
 use self::run::Runs;
 use self::targets::Targets;
 use crate::evaluation::{GUIDANCE, Protocol, once};
+use crate::evidence::Private;
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{as_path, outside_all};
@@ -273,6 +274,8 @@ impl Comparison {
             checkpoint_every: Some(CHECKPOINT_EVERY),
             dtype: self.dtype,
             no_report: true,
+            // One for all runs, and outside of a folder that may be passed on.
+            key: Private::place(&self.out).ok(),
             prompt: self.prompts.prompt.clone(),
             captions: self.captions.clone(),
             ..Task::new(&self.model, &self.data, forget, out, &self.device)

@@ -55,7 +55,13 @@ impl Again<'_> {
     ) -> Result<(), Failure> {
         let device = self.device.clone().without_autodiff();
         let plan = &self.check.plan;
-        let measured = [&self.check.forget_rows, &plan.controls, &plan.kept];
+        let check = self.check;
+        let measured = [
+            &check.forget_rows,
+            &check.earlier_rows,
+            &plan.controls,
+            &plan.kept,
+        ];
         let measured: Vec<usize> = match texts {
             Some(texts) => texts.keys().copied().collect(),
             None => measured.into_iter().flatten().copied().collect(),
@@ -74,7 +80,7 @@ impl Again<'_> {
             true => &[Purpose::Report],
             false => &[],
         };
-        let forgotten = self.check.forget_rows.iter().copied();
+        let forgotten = check.forget_rows.iter().chain(&check.earlier_rows).copied();
         let forgotten: Vec<usize> = forgotten.filter(|&row| row < self.data.len()).collect();
         let kept = plan.kept.iter().copied();
         let kept = kept.filter(|&row| row < self.data.len());

@@ -202,7 +202,9 @@ fn moved(given: Option<&PathBuf>, recorded: &Path, field: Field) -> Result<PathB
 }
 
 fn split(check: &Check, data: &Dataset) -> Result<Split, Failure> {
-    let mut split = Split::new(data, &check.forget_rows, model::BUDGET)?;
+    let leaving = [&check.forget_rows[..], &check.earlier_rows].concat();
+    let mut split = Split::new(data, &leaving, model::BUDGET)?;
+    split.set_apart(&check.earlier_rows);
     let near = |&row: &usize| NearCopy {
         row,
         of: check.forget_rows[0],

@@ -1,11 +1,17 @@
 //! What the numbers of an unlearning run say, before and after.
 
+use crate::calibration::{Place, Standing};
 use crate::evidence::probe::Numbers;
 use crate::evidence::verdict::{Findings, Tally};
 
-/// What both measurements say of the image, of the retained ones and of the model. `several`: more than one was to be
-/// forgotten.
-pub(super) fn findings(before: &Numbers, after: &Numbers, several: bool) -> Findings {
+/// What both measurements say of the images, of the retained ones and of the model. `images`: how many were to be forgotten,
+/// the first of those that stand beside look-alikes; the others are those of earlier requests.
+pub(super) fn findings(before: &Numbers, after: &Numbers, images: usize) -> Findings {
+    let several = images > 1;
+    let standings = [before, after].map(|numbers| {
+        let standings = &numbers.standings;
+        standings.split_at(images.min(standings.len()))
+    });
     let tally = |found, of| Tally { found, of };
     let mean = retrack_eval::distance::mean;
     let mut quality = Vec::new();
@@ -26,8 +32,12 @@ pub(super) fn findings(before: &Numbers, after: &Numbers, several: bool) -> Find
             mean(&after.forgotten_errors)
         ));
     }
+    let earlier = standings.map(|(_, earlier)| earlier);
+    let (still, sentence) = of_earlier(earlier);
+    quality.extend(sentence);
     Findings {
         several,
+        doubts: still.into_iter().collect(),
         restored: attempts.then(|| {
             (
                 Some(tally(before.restored, before.distances.len())),
@@ -45,8 +55,35 @@ pub(super) fn findings(before: &Numbers, after: &Numbers, several: bool) -> Find
         retained: (!before.control_errors.is_empty())
             .then(|| [mean(&before.control_errors), mean(&after.control_errors)]),
         quality,
-        standings: [before.standings.clone(), after.standings.clone()],
+        standings: standings.map(|(requested, _)| requested.to_vec()),
         restored_look_alikes: [before.restored_look_alikes, after.restored_look_alikes],
         ..Findings::default()
+    }
+}
+
+/// Where images of earlier requests stand, before and after: what speaks against the model, and a sentence.
+fn of_earlier([before, after]: [&[Standing]; 2]) -> (Option<String>, Option<String>) {
+    if after.is_empty() {
+        return (None, None);
+    }
+    let known = |place: &Place| *place == Place::Known;
+    let was = before.iter().map(Standing::place).filter(known).count();
+    let pairs = before.iter().zip(after);
+    let places = pairs.map(|(before, after)| after.place_after(before));
+    let is = places.filter(known).count();
+    let images = match after.len() {
+        1 => "The image of an earlier request that still lies in the data".to_owned(),
+        many => format!("Of {many} images of earlier requests that still lie in the data"),
+    };
+    let sentence = match (after.len(), was, is) {
+        (1, 0, 0) => format!("{images} was unknown before and is unknown after."),
+        (1, 0, _) => format!("{images} was unknown before and is known after."),
+        (1, _, 0) => format!("{images} was known again before and is unknown after."),
+        (1, ..) => format!("{images} was known again before and is known after."),
+        _ => format!("{images}, {was} were known before and {is} are after."),
+    };
+    match is {
+        0 => (None, Some(sentence)),
+        _ => (Some(sentence), None),
     }
 }

@@ -60,7 +60,7 @@ pub struct Run<'a> {
     pub text_to_image: bool,
     /// Its images' texts.
     pub texts: Option<&'a Texts>,
-    /// What stays outside of the folder; unless `--no-report`.
+    /// What stays outside of the folder; not of a run that is looked at again.
     pub private: Option<&'a Private>,
     /// The images.
     pub data: &'a Dataset,
@@ -163,6 +163,7 @@ impl<'a> Evidence<'a> {
             alpha: self.run.data.alpha(),
             data_digest: self.run.data.digest()?,
             forget_rows: self.run.split.forget.clone(),
+            earlier_rows: self.run.split.earlier.clone(),
             near_rows: self.run.split.near.iter().map(|near| near.row).collect(),
             half_way: true,
             plan: self.probe.plan.clone(),
@@ -204,15 +205,21 @@ impl<'a> Evidence<'a> {
     }
 
     fn verdict(&self, after: &Numbers, weights: Option<&WeightFacts>) -> Verdict {
-        let several = self.probe.forgotten.len() > 1;
+        let images = self.probe.forgotten.len();
         let mut findings = Findings {
             advice: Advice::of_unlearning(self.run.args, self.run.settings),
-            ..findings(&self.before.numbers, after, several)
+            ..findings(&self.before.numbers, after, images)
         };
         findings
             .doubts
             .extend(weights.and_then(WeightFacts::reservation));
         findings.verdict()
+    }
+
+    /// What the tests of the written folder come to, in a line; nothing before they were made.
+    pub fn headline(&self) -> Option<String> {
+        let (after, weights) = self.after.as_ref()?;
+        Some(self.verdict(&after.numbers, Some(weights)).headline)
     }
 
     /// Puts the texts of the measured images where the key is. Returns their keyed digest.
@@ -222,6 +229,7 @@ impl<'a> Evidence<'a> {
         };
         let rows = self.probe.looked_at().concat().into_iter();
         let rows = rows.chain(self.probe.plan.kept.iter().copied());
+        let rows = rows.chain(self.run.split.earlier.iter().copied());
         let text = |row: usize| texts.known[texts.of_row[row] as usize].clone();
         let of_rows: RowTexts = rows.map(|row| (row, text(row))).collect();
         private.keep(&of_rows).map(Some)

@@ -22,7 +22,11 @@ impl Evidence<'_> {
     /// How many images leave and how many stay.
     pub(super) fn counts(&self) -> Vec<Fact> {
         let split = self.run.split;
-        vec![
+        let earlier = (!split.earlier.is_empty()).then(|| {
+            let rows = counted(split.earlier.len(), "row");
+            Fact::new("Forgotten by earlier requests and kept out", rows)
+        });
+        let counts = [
             Fact::new(
                 "To be forgotten",
                 format!(
@@ -33,14 +37,19 @@ impl Evidence<'_> {
             ),
             Fact::new("Exact copies that left too", split.duplicates.len()),
             Fact::new("Retained", counted(split.retain.len(), "image")),
-        ]
+        ];
+        counts.into_iter().chain(earlier).collect()
     }
 
     /// What happened along the process, and over the steps.
     pub(super) fn curves(&self, events: &[Value], after: &Numbers) -> Vec<LineChart> {
         let before = &self.before.numbers;
         let steps = curves(events, before.mean_errors());
-        profile(&before.standings, &after.standings)
+        let [before_each, after_each] = [before, after].map(|numbers| {
+            let standings = &numbers.standings;
+            &standings[..self.probe.forgotten.len().min(standings.len())]
+        });
+        profile(before_each, after_each)
             .into_iter()
             .chain(steps)
             .collect()
