@@ -127,3 +127,16 @@ for name in ["pytorch_lora_weights", "renamed", "scaled"]:
 
 for name in ["model", "bytes"]:
     put("onnx", f"{name}.onnx", (FIXTURES / f"sscd_tiny/{name}.onnx").read_bytes())
+
+
+def weights(digit):
+    return {"unet/diffusion_pytorch_model.safetensors": digit * 64}
+
+
+request = {"date": "2026-01-31 23:59", "version": "0.1.0", "command": "unlearn",
+           "settings": {"method": "retrack", "steps": 40, "learning_rate": 1e-4}, "calibrated": True,
+           "images": ["1" * 64], "before": weights("a"), "after": weights("b"), "verdict": "Unknown"}
+merge = {"date": "2026-02-01 00:00", "version": "0.1.0", "command": "merge", "images": [], "before": weights("c"),
+         "changed_before": True, "after": weights("d")}
+put("requests", "two.json", json.dumps({"format": 1, "key": "0" * 64, "requests": [request, merge]}, indent=2))
+put("requests", "one.json", json.dumps({"format": 1, "key": "0" * 64, "requests": [{**request, "again": ["2" * 64]}]}))

@@ -161,17 +161,21 @@ impl Chain {
     /// # Errors
     /// What is wrong with it, in words.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let value: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        match value.get("format").map(|format| (format, format.as_u64())) {
-            Some((_, Some(format))) if format == u64::from(FORMAT) => {}
-            Some((format, _)) => {
-                return Err(format!(
-                    "its format is {format}, and this version reads {FORMAT}"
-                ));
-            }
-            None => return Err("it has no format".into()),
+        /// What every version has.
+        #[derive(Deserialize)]
+        struct Head {
+            #[serde(default)]
+            format: Value,
         }
-        let chain: Self = serde_json::from_value(value).map_err(|error| error.to_string())?;
+        let Head { format } = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        if format.is_null() {
+            return Err("it has no format".into());
+        } else if format.as_u64() != Some(FORMAT.into()) {
+            return Err(format!(
+                "its format is {format}, and this version reads {FORMAT}"
+            ));
+        }
+        let chain: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if chain.requests.is_empty() {
             return Err("it has no requests".into());
         }
@@ -323,7 +327,7 @@ mod tests {
         let good = chain().text();
         for (text, why) in [
             ("{", "EOF"),
-            ("[]", "no format"),
+            ("{}", "no format"),
             (&good.replace("\"format\": 1", "\"format\": 2"), "format is 2"),
             (&good.replace(&digest('3'), "x"), "digests"),
             (&good.replace(&digest('0'), &digest('0').to_uppercase().replace('0', "G")), "digests"),

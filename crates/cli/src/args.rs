@@ -103,7 +103,7 @@ pub enum Command {
     Experiment(ExperimentArgs),
     /// Check an unlearning run: compute its digests and scores again, and list what differs
     Verify(VerifyArgs),
-    /// Print the requests that a model was made by, one after another, and check them
+    /// Print the requests that made a model, and check them
     History(HistoryArgs),
     /// Say what a model folder or a data set holds
     Inspect(InspectArgs),

@@ -168,7 +168,7 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
         (Situation::Transparent, Train) => {
             "to train on them over white or black, give --alpha white or --alpha black"
         }
-        (Situation::Transparent, Demo | Merge | Sample) => return None,
+        (Situation::Transparent, Demo | Merge | Sample | Speaker::History) => return None,
         (Situation::Transparent, _) => {
             "if the model was trained on them over white or black, give --alpha white or --alpha black"
         }

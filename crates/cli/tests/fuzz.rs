@@ -210,4 +210,5 @@ parsers! {
     damaged_captions_and_labels_are_refused: "captions",
     damaged_adapters_are_refused: "adapter",
     damaged_onnx_files_are_refused: "onnx",
+    damaged_records_of_requests_are_refused: "requests",
 }

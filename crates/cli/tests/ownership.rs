@@ -558,7 +558,7 @@ fn the_card_of_the_first_base_model_is_not_lost_when_its_offspring_is_a_base() {
     folder.done(&format!("{UNLEARN} --steps 1 --out second"));
     assert_eq!(folder.read("second/README.base.md"), b"the first");
     let line = UNLEARN.replace("--model model", "--model second");
-    folder.done(&format!("{line} --steps 1 --out third"));
+    folder.done(&format!("{line} --steps 1 --always --out third"));
     assert_eq!(folder.read("third/README.base.md"), b"the first");
     assert_eq!(
         folder.read("third/README.base2.md"),

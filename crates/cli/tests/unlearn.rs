@@ -45,6 +45,7 @@ fn the_new_folder_differs_in_the_weights_and_the_card_alone() {
         let ignored = String::from_utf8(files.remove(".gitignore").unwrap()).unwrap();
         assert!(ignored.contains("/run/*"), "{ignored}");
         assert!(files.remove(LIST).is_some());
+        assert!(files.remove("retrack.json").is_some());
         assert!(files.keys().eq(model.keys()), "{:?}", files.keys());
         for (name, content) in &model {
             let kept = name != WEIGHTS && name != "README.md";
@@ -328,6 +329,7 @@ fn folders_of_every_layout_come_back_in_their_own() {
         let mut out = folder.files("out");
         assert!(out.remove(".gitignore").is_some());
         assert!(out.remove(LIST).is_some());
+        assert!(out.remove("retrack.json").is_some());
         out.retain(|name, _| !name.starts_with("run/") && name != "README.md");
         assert!(out.keys().eq(model.keys()), "{case}: {:?}", out.keys());
         for (name, content) in &model {

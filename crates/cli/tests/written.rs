@@ -249,7 +249,7 @@ fn verify_says_same_of_a_model_whose_base_has_cards() {
     folder.write("model/README.md", "---\nlicense: mit\n---\n# The first\n");
     let line = format!("{TINY} --steps 1");
     folder.done(&format!("unlearn --model model {line} --out one"));
-    folder.done(&format!("unlearn --model one {line} --out two"));
+    folder.done(&format!("unlearn --model one {line} --always --out two"));
     for (out, cards) in [
         ("one", &["README.base.md"][..]),
         ("two", &["README.base.md", "README.base2.md"]),

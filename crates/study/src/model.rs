@@ -4,7 +4,7 @@ use std::path::Path;
 
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
-use retrack_data::{Alpha, Dataset, OpenOptions, Selection};
+use retrack_data::{Alpha, Dataset, OpenOptions, Selection, SelectionError};
 use retrack_eval::images;
 use retrack_networks::family::PixelConfig;
 use retrack_networks::model::Model;
@@ -182,7 +182,7 @@ pub fn check_labels(data: &Dataset, rows: &[usize], config: &PixelConfig) -> Res
 ///
 /// # Errors
 /// A selection that cannot be read, or that means no row.
-pub fn select(texts: &[String], data: &Dataset) -> Result<Vec<usize>, Failure> {
+pub fn select(texts: &[String], data: &Dataset) -> Result<Vec<usize>, SelectionError> {
     let selections = texts.iter().map(|text| Selection::parse(text));
     let resolved = Selection::resolve_all(&selections.collect::<Result<Vec<_>, _>>()?, data)?;
     for warning in &resolved.warnings {

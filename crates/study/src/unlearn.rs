@@ -128,7 +128,8 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     }
     let objective = settings.objective();
 
-    let rows = model::select(&args.forget, &data)?;
+    let rows = model::select(&args.forget, &data);
+    let rows = rows.map_err(|error| past.explain(error, &data))?;
     let (rows, earlier) = past.set_apart(&data, rows, args.always)?;
     let nearest = match settings.neighbors {
         Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use retrack_checkpoint::chain::{self, Chain};
 use retrack_checkpoint::folder::{ModelFolder, Part, check_safetensors_names, read_weight_file};
 use retrack_data::{
     Dataset, ImageShape, OpenOptions, Selection, captions, modified_prompts, original_prompt,
@@ -25,7 +26,7 @@ pub struct Parser {
     pub parse: fn(&Path, &[u8]) -> bool,
 }
 
-pub const PARSERS: [Parser; 16] = [
+pub const PARSERS: [Parser; 17] = [
     Parser {
         name: "safetensors",
         parse: safetensors,
@@ -89,6 +90,10 @@ pub const PARSERS: [Parser; 16] = [
     Parser {
         name: "onnx",
         parse: onnx,
+    },
+    Parser {
+        name: "requests",
+        parse: requests,
     },
 ];
 
@@ -281,6 +286,19 @@ fn settings(scratch: &Path, bytes: &[u8]) -> bool {
     let path = scratch.join("x.toml");
     put(&path, bytes);
     retrack_cli::check_settings(&path).is_ok()
+}
+
+fn requests(scratch: &Path, bytes: &[u8]) -> bool {
+    put(&scratch.join(chain::NAME), bytes);
+    match Chain::read(scratch) {
+        Ok(Some(chain)) => {
+            let last = chain.requests.last().expect("there is one");
+            assert!(chain.changed(&last.after).is_empty());
+            assert!(Chain::parse(&chain.text()).is_ok());
+            chain.check(scratch).is_ok() && !chain.images().is_empty()
+        }
+        _ => false,
+    }
 }
 
 fn selection(scratch: &Path, bytes: &[u8]) -> bool {

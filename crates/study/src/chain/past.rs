@@ -6,7 +6,7 @@ use std::path::Path;
 use retrack_checkpoint::chain::{Chain, NAME, Request, Weights};
 use retrack_checkpoint::folder::{ModelFolder, sha256_file};
 use retrack_checkpoint::words::counted;
-use retrack_data::Dataset;
+use retrack_data::{Dataset, SelectionError};
 use retrack_networks::lora;
 use serde_json::{Map, Value, json};
 
@@ -82,6 +82,30 @@ impl Past {
         Ok(digest.transpose()?)
     }
 
+    /// Says of an image that was selected and is not in the data, where that is so, that it was forgotten before.
+    pub fn explain(&self, error: SelectionError, data: &Dataset) -> Failure {
+        let inner = match &error {
+            SelectionError::Line { source, .. } => source,
+            error => error,
+        };
+        let (SelectionError::NoExactMatch { path, .. }, Some(chain), Some(key)) =
+            (inner, &self.chain, &self.key.key)
+        else {
+            return error.into();
+        };
+        let pixels = data.read_file(path).unwrap_or_default();
+        let digest = key.of(data.shape(), &pixels);
+        match chain.images().get(digest.as_str()) {
+            Some(&number) => Failure::input(format!(
+                "{}: not in the data set; it was forgotten by {}. To measure it or to forget it again, put it back among the \
+                 data",
+                path.display(),
+                of_request(chain, number)
+            )),
+            None => error.into(),
+        }
+    }
+
     /// What lies in `data` of images that were forgotten before, and which of the selected `rows` remain then. Of a
     /// selected image that was forgotten before, the earlier request is repeated only where `always` says so.
     ///
@@ -111,12 +135,8 @@ impl Past {
             found.retain(|_, image| !again.contains(image));
         } else if let Some((&row, &image)) = repeated.first_key_value() {
             rows.retain(|row| !repeated.contains_key(row));
-            let number = images[image].1;
-            let when = &chain.requests[number - 1].date;
-            let first = format!(
-                "{} was forgotten by request {number} of {when} UTC already",
-                data.name(row)
-            );
+            let request = of_request(chain, images[image].1);
+            let first = format!("{} was forgotten by {request} already", data.name(row));
             if rows.is_empty() {
                 let all = match repeated.len() {
                     1 => String::new(),
@@ -171,6 +191,10 @@ impl Past {
         };
         add(chain, staged, request)
     }
+}
+
+fn of_request(chain: &Chain, number: usize) -> String {
+    format!("request {number} of {} UTC", chain.requests[number - 1].date)
 }
 
 impl Earlier {

@@ -71,16 +71,16 @@ fn of_earlier([before, after]: [&[Standing]; 2]) -> (Option<String>, Option<Stri
     let pairs = before.iter().zip(after);
     let places = pairs.map(|(before, after)| after.place_after(before));
     let is = places.filter(known).count();
-    let images = match after.len() {
-        1 => "The image of an earlier request that still lies in the data".to_owned(),
-        many => format!("Of {many} images of earlier requests that still lie in the data"),
-    };
-    let sentence = match (after.len(), was, is) {
-        (1, 0, 0) => format!("{images} was unknown before and is unknown after."),
-        (1, 0, _) => format!("{images} was unknown before and is known after."),
-        (1, _, 0) => format!("{images} was known again before and is unknown after."),
-        (1, ..) => format!("{images} was known again before and is known after."),
-        _ => format!("{images}, {was} were known before and {is} are after."),
+    let place = |known: usize| if known > 0 { "known" } else { "not known" };
+    let sentence = match after.len() {
+        1 => format!(
+            "The image of an earlier request that still lies in the data was {} before and is {} after.",
+            place(was),
+            place(is)
+        ),
+        many => format!(
+            "{many} images of earlier requests still lie in the data: {was} known before, {is} after."
+        ),
     };
     match is {
         0 => (None, Some(sentence)),
