@@ -12,6 +12,7 @@ pub fn run(args: &HistoryArgs) -> Result<(), Failure> {
         say!("{}", found.json());
     } else {
         found.lines().iter().for_each(progress::tell);
+        found.sentence().iter().for_each(progress::tell);
         found.problems.iter().for_each(progress::tell);
     }
     let folder = args.folder.display();

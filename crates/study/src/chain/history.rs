@@ -82,6 +82,16 @@ impl History {
         })
     }
 
+    /// What the check found, in a sentence for people; nothing where something does not fit.
+    pub fn sentence(&self) -> Option<String> {
+        let requests = counted(self.chain.requests.len(), "request");
+        self.problems.is_empty().then(|| {
+            format!(
+                "intact: {requests}, each begun with the weights that the one before wrote; the folder's are the last one's"
+            )
+        })
+    }
+
     /// For people: a line for each request, and one with what its tests found. At most 80 columns, but for a verdict.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![line(["#", "date (UTC)", "images", "method", "steps", "weights before, after"])];

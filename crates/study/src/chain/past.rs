@@ -160,17 +160,18 @@ impl Past {
         };
         let requests = chain.requests.iter();
         let requests = requests.filter(|request| !request.images.is_empty());
-        progress::note(format!(
-            "{} of {} that {} forgot still in the data: {}",
-            earlier.images,
+        let forgot = format!(
+            "{} that {} forgot",
             counted(images.len(), "image"),
-            counted(requests.count(), "earlier request"),
-            match earlier.rows.len() {
-                0 => "there is nothing to keep out".to_owned(),
-                1 => "1 row is kept out of what is retained".to_owned(),
-                many => format!("{many} rows are kept out of what is retained"),
-            }
-        ));
+            counted(requests.count(), "earlier request")
+        );
+        progress::note(match earlier.images {
+            0 => format!("no longer in the data: {forgot}"),
+            some => format!(
+                "still in the data, and kept out of what is retained: {some} of {forgot} ({})",
+                counted(earlier.rows.len(), "row")
+            ),
+        });
         Ok((rows, earlier))
     }
 

@@ -46,6 +46,8 @@ pub struct Findings {
     pub standings: [Vec<Standing>; 2],
     /// Attempts that brought a look-alike back, before and after; as many were made as of the forgotten images.
     pub restored_look_alikes: [Option<usize>; 2],
+    /// Where images of earlier requests stand, a sentence.
+    pub earlier: Option<String>,
     /// Sentences that speak against forgetting whatever the tests found.
     pub doubts: Vec<String>,
     /// What to do next.
@@ -110,6 +112,7 @@ impl Findings {
         sentences.extend(self.quality.iter().cloned());
         let mut notes = Vec::new();
         sentences.extend(self.beside_look_alikes());
+        sentences.extend(self.earlier.clone());
         let [place_before, place_after] = self.places();
         let restored = self
             .restored

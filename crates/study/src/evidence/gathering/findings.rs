@@ -33,11 +33,11 @@ pub(super) fn findings(before: &Numbers, after: &Numbers, images: usize) -> Find
         ));
     }
     let earlier = standings.map(|(_, earlier)| earlier);
-    let (still, sentence) = of_earlier(earlier);
-    quality.extend(sentence);
+    let (still, earlier) = of_earlier(earlier);
     Findings {
         several,
         doubts: still.into_iter().collect(),
+        earlier,
         restored: attempts.then(|| {
             (
                 Some(tally(before.restored, before.distances.len())),
