@@ -101,6 +101,7 @@ fn an_adapter_is_trained_resumed_and_written_beside_the_untouched_model() {
     let mut out = folder.files("out");
     out.retain(|name, _| !name.starts_with("run/"));
     assert!(out.remove(retrack_checkpoint::written::NAME).is_some());
+    assert!(out.remove(retrack_checkpoint::chain::NAME).is_some());
     let adapter = out.remove(lora::FILE_NAME).unwrap();
     let card = String::from_utf8(out.remove("README.md").unwrap()).unwrap();
     assert!(card.contains("pipeline.load_lora_weights("), "{card}");

@@ -339,6 +339,33 @@ fn what_an_adapter_forgot_goes_on_once_it_is_merged() {
 }
 
 #[test]
+fn a_text_to_image_model_goes_on_with_its_requests_and_is_verified() {
+    let folder = Folder::new();
+    folder.model("pipeline_sd1", "model");
+    for row in 0..8 {
+        folder.write(&format!("photos/{row}.png"), png(noise(row, 64 * 64)));
+    }
+    let line = |model: &str, row: usize, out: &str| {
+        format!(
+            "unlearn --model {model} --data photos --forget row:{row} --forget-prompt jane --retain-prompt others \
+             --neighbors 3 --steps 1 --accumulate 1 --batch-size 2 --json --out {out}"
+        )
+    };
+    folder.done(&line("model", 2, "one"));
+    let said = folder.done(&line("one", 5, "two")).json();
+    assert_eq!(said["earlier"]["images"], 1);
+    let config = folder.read_json("two/run/config.json");
+    assert_eq!(config["earlier_rows"], json!([2]));
+    assert_eq!(config["retained"], 6);
+    let neighbors = &folder.read_json("two/run/report.json")["neighbors"]["groups"][0]["rows"];
+    assert!(!neighbors.as_array().unwrap().contains(&json!(2)), "{neighbors}");
+    folder.done("verify two");
+    folder.done("history two");
+    let chain = String::from_utf8(folder.read("two/retrack.json")).unwrap();
+    assert!(!chain.contains("jane"), "{chain}");
+}
+
+#[test]
 fn an_image_of_an_earlier_request_that_came_back_is_forgotten_again_with_the_new_one() {
     let folder = Folder::new();
     let line = |model: &str, forget: &str, out: &str| {

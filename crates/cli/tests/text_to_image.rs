@@ -141,6 +141,7 @@ fn the_memorized_cluster_of_a_published_prompt_is_unlearned_and_nothing_else_cha
         after.retain(|name, _| !name.starts_with("run/"));
         assert!(after.remove(".gitignore").is_some());
         assert!(after.remove(retrack_checkpoint::written::NAME).is_some());
+        assert!(after.remove(retrack_checkpoint::chain::NAME).is_some());
         let card = String::from_utf8(after.remove("README.md").unwrap()).unwrap();
         assert!(card.contains("pipeline_tag: text-to-image\n"), "{card}");
         let (old, new) = (before.remove(UNET).unwrap(), after.remove(UNET).unwrap());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::run::{EventLog, RunFolder};
 use burn::module::Module;
 use burn::tensor::Device;
-use retrack_checkpoint::chain::{self, Request};
+use retrack_checkpoint::chain::{self, Chain, Request};
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
 use retrack_checkpoint::written::Command;
@@ -340,10 +340,13 @@ pub struct Outcome {
 impl Outcome {
     /// Of a run whose model an earlier command made and could not publish: the report waited with it.
     pub fn of_waiting(out: &Path) -> Self {
+        let chain = Chain::read(out).ok().flatten();
+        let request = chain.as_ref().and_then(|chain| chain.requests.last());
+        let calibrated = request.filter(|request| request.calibrated);
         Self {
             last: None,
             report: evidence::read(&out.join("run")).ok(),
-            came_back: None,
+            came_back: calibrated.map(|request| request.again.len()),
         }
     }
 }
