@@ -328,9 +328,15 @@ mod tests {
         for (text, why) in [
             ("{", "EOF"),
             ("{}", "no format"),
-            (&good.replace("\"format\": 1", "\"format\": 2"), "format is 2"),
+            (
+                &good.replace("\"format\": 1", "\"format\": 2"),
+                "format is 2",
+            ),
             (&good.replace(&digest('3'), "x"), "digests"),
-            (&good.replace(&digest('0'), &digest('0').to_uppercase().replace('0', "G")), "digests"),
+            (
+                &good.replace(&digest('0'), &digest('0').to_uppercase().replace('0', "G")),
+                "digests",
+            ),
             (&good.replace("\"date\"", "\"dates\""), "dates"),
             (&Chain::new(digest('0')).text(), "no requests"),
         ] {

@@ -32,7 +32,10 @@ fn after_one_request() -> Folder {
 fn a_written_folder_says_what_made_it_and_names_no_image() {
     let folder = after_one_request();
     let text = String::from_utf8(folder.read("one/retrack.json")).unwrap();
-    assert!(!text.contains("03.png") && !text.contains("photos"), "{text}");
+    assert!(
+        !text.contains("03.png") && !text.contains("photos"),
+        "{text}"
+    );
     let chain: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(chain["format"], 1);
     let [request] = &requests(&folder, "one")[..] else {
@@ -53,9 +56,16 @@ fn a_written_folder_says_what_made_it_and_names_no_image() {
     let list = folder.read_json("one/.retrack-files.json");
     assert!(list["files"]["retrack.json"].is_array(), "{list}");
     folder.done("verify one");
-    folder.write("one/retrack.json", text.replace("\"steps\": 2", "\"steps\": 3"));
+    folder.write(
+        "one/retrack.json",
+        text.replace("\"steps\": 2", "\"steps\": 3"),
+    );
     let said = folder.ends("verify one", 1);
-    assert!(said.stdout.contains("retrack.json: SHA-256"), "{}", said.stdout);
+    assert!(
+        said.stdout.contains("retrack.json: SHA-256"),
+        "{}",
+        said.stdout
+    );
 
     // Without a report, too, and of an image that the model does not know.
     folder.done(&unlearn("model", "row:3", "bare", "--no-report"));
@@ -65,7 +75,12 @@ fn a_written_folder_says_what_made_it_and_names_no_image() {
     let request = &requests(&folder, "same")[0];
     assert_eq!(request["calibrated"], true);
     assert_eq!(request["before"], request["after"]);
-    assert!(request["verdict"].as_str().unwrap().contains("not shown to be memorized"));
+    assert!(
+        request["verdict"]
+            .as_str()
+            .unwrap()
+            .contains("not shown to be memorized")
+    );
 }
 
 #[test]
@@ -88,17 +103,25 @@ fn a_later_request_keeps_out_what_an_earlier_one_forgot() {
     // From the first model nothing says so.
     folder.done(&unlearn("model", "row:5", "alone", ""));
     assert_eq!(neighbors("alone")[..2], [3, PHOTOS as u64]);
-    assert_eq!(folder.read_json("alone/run/config.json")["retained"], PHOTOS);
+    assert_eq!(
+        folder.read_json("alone/run/config.json")["retained"],
+        PHOTOS
+    );
 
     let said = folder.done(&unlearn("one", "row:5", "two", "--json"));
     assert!(
-        said.stderr.contains("kept out of what is retained: 1 of 1 image that 1 earlier request forgot (2 rows)"),
+        said.stderr.contains(
+            "kept out of what is retained: 1 of 1 image that 1 earlier request forgot (2 rows)"
+        ),
         "{}",
         said.stderr
     );
     assert_eq!(said.json()["earlier"]["rows"], 2);
     let rows = neighbors("two");
-    assert!(!rows.contains(&3) && !rows.contains(&(PHOTOS as u64)), "{rows:?}");
+    assert!(
+        !rows.contains(&3) && !rows.contains(&(PHOTOS as u64)),
+        "{rows:?}"
+    );
     let config = folder.read_json("two/run/config.json");
     assert_eq!(config["forget_rows"], json!([5]));
     assert_eq!(config["earlier_rows"], json!([3, PHOTOS]));
@@ -118,11 +141,20 @@ fn a_later_request_keeps_out_what_an_earlier_one_forgot() {
     assert_eq!(one["after"], two["before"]);
     assert_ne!(one["images"], two["images"]);
     let said = folder.done("history two");
-    assert!(said.stdout.contains("intact: 2 requests"), "{}", said.stdout);
+    assert!(
+        said.stdout.contains("intact: 2 requests"),
+        "{}",
+        said.stdout
+    );
     for line in said.stdout.lines().take(5) {
         assert!(line.chars().count() <= 80, "{line}");
     }
-    assert_eq!(said.stdout.matches("  retrack  ").count(), 2, "{}", said.stdout);
+    assert_eq!(
+        said.stdout.matches("  retrack  ").count(),
+        2,
+        "{}",
+        said.stdout
+    );
     let said = folder.done("history two --json").json();
     assert_eq!(said["intact"], true);
     assert_eq!(said["requests"].as_array().unwrap().len(), 2);
@@ -141,20 +173,38 @@ fn what_was_forgotten_before_is_forgotten_again_only_where_that_is_asked_for() {
     let folder = after_one_request();
     folder.refused(
         &unlearn("one", "photos/03.png", "two", ""),
-        &["03.png was forgotten by request 1 of 20", "retrack evaluate", "--always"],
+        &[
+            "03.png was forgotten by request 1 of 20",
+            "retrack evaluate",
+            "--always",
+        ],
     );
     let said = folder.done(&unlearn("one", "rows:3-5", "two", "--json"));
-    assert!(said.stderr.contains("1 of 3 selected rows were forgotten before"), "{}", said.stderr);
+    assert!(
+        said.stderr
+            .contains("1 of 3 selected rows were forgotten before"),
+        "{}",
+        said.stderr
+    );
     assert_eq!(said.json()["forgotten_rows"], 2);
     assert_eq!(said.json()["earlier"]["images"], 1);
-    assert_eq!(requests(&folder, "two")[1]["images"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        requests(&folder, "two")[1]["images"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
 
     folder.done(&unlearn("two", "photos/03.png", "three", "--always"));
     let requests = requests(&folder, "three");
     assert_eq!(requests[2]["images"], requests[0]["images"]);
     folder.refused(
         &unlearn("three", "rows:3-5", "four", ""),
-        &["all 3 selected images were forgotten before", "03.png was forgotten by request 3"],
+        &[
+            "all 3 selected images were forgotten before",
+            "03.png was forgotten by request 3",
+        ],
     );
     folder.done("history three");
 
@@ -162,7 +212,11 @@ fn what_was_forgotten_before_is_forgotten_again_only_where_that_is_asked_for() {
     fs::rename(folder.path("photos/03.png"), folder.path("held.png")).unwrap();
     folder.refused(
         &unlearn("three", "held.png", "four", "--always"),
-        &["held.png: not in the data set", "forgotten by request 3", "put it back"],
+        &[
+            "held.png: not in the data set",
+            "forgotten by request 3",
+            "put it back",
+        ],
     );
     folder.write("held.png", png(noise(77, SIDE * SIDE)));
     folder.refused(
@@ -178,7 +232,10 @@ fn a_broken_chain_is_refused_by_name_and_checked_by_history() {
     let chain = String::from_utf8(folder.read("two/retrack.json")).unwrap();
     for (broken, why) in [
         ("{\"format\": 1".to_string(), "EOF"),
-        (chain.replace("\"format\": 1", "\"format\": 7"), "its format is 7"),
+        (
+            chain.replace("\"format\": 1", "\"format\": 7"),
+            "its format is 7",
+        ),
         (chain.replace("\"images\"", "\"pictures\""), "pictures"),
         ("{}".into(), "it has no format"),
     ] {
@@ -194,11 +251,23 @@ fn a_broken_chain_is_refused_by_name_and_checked_by_history() {
     folder.write("two/retrack.json", misfit.to_string());
     folder.refused(
         &unlearn("two", "row:6", "three", ""),
-        &["two/retrack.json: request 2 began with other weights", "move it away"],
+        &[
+            "two/retrack.json: request 2 began with other weights",
+            "move it away",
+        ],
     );
     let said = folder.ends("history two", 1);
-    assert!(said.stdout.contains("request 2 began with other weights than request 1 wrote"), "{}", said.stdout);
-    assert!(said.stderr.contains("1 thing does not fit"), "{}", said.stderr);
+    assert!(
+        said.stdout
+            .contains("request 2 began with other weights than request 1 wrote"),
+        "{}",
+        said.stdout
+    );
+    assert!(
+        said.stderr.contains("1 thing does not fit"),
+        "{}",
+        said.stderr
+    );
     // As the message says.
     fs::remove_file(folder.path("two/retrack.json")).unwrap();
     folder.done(&unlearn("two", "row:6", "three", ""));
@@ -209,10 +278,18 @@ fn a_broken_chain_is_refused_by_name_and_checked_by_history() {
 fn weights_that_something_else_changed_are_named_and_the_record_says_so() {
     let folder = after_one_request();
     let written = folder.read(&format!("one/{WEIGHTS}"));
-    folder.write(&format!("one/{WEIGHTS}"), folder.read(&format!("model/{WEIGHTS}")));
+    folder.write(
+        &format!("one/{WEIGHTS}"),
+        folder.read(&format!("model/{WEIGHTS}")),
+    );
     let said = folder.ends("history one", 1);
     let file = format!("one/{WEIGHTS}");
-    assert!(said.stdout.contains(&format!("{file}: not what the last request wrote")), "{}", said.stdout);
+    assert!(
+        said.stdout
+            .contains(&format!("{file}: not what the last request wrote")),
+        "{}",
+        said.stdout
+    );
     let said = folder.done(&unlearn("one", "row:5", "two", ""));
     for part in [&*file, "something else changed the model", "put back"] {
         assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
@@ -221,7 +298,13 @@ fn weights_that_something_else_changed_are_named_and_the_record_says_so() {
     assert_eq!(request["changed_before"], true);
     let said = folder.ends("history two --json", 1).json();
     assert_eq!(said["intact"], false);
-    assert!(said["problems"][0].as_str().unwrap().contains("before request 2"), "{said}");
+    assert!(
+        said["problems"][0]
+            .as_str()
+            .unwrap()
+            .contains("before request 2"),
+        "{said}"
+    );
     // It is known, and stops nobody.
     folder.done(&unlearn("two", "row:6", "three", ""));
     folder.write(&format!("one/{WEIGHTS}"), written);
@@ -235,11 +318,20 @@ fn without_its_key_a_chain_does_not_go_on() {
     let line = unlearn("one", "row:5", "two", "");
     folder.refused(
         &line,
-        &["one.digest-key", "not found", "1 image cannot be known again", "--key", "one/retrack.json away"],
+        &[
+            "one.digest-key",
+            "not found",
+            "1 image cannot be known again",
+            "--key",
+            "one/retrack.json away",
+        ],
     );
     folder.refused(&format!("{line} --no-report"), &["one.digest-key", "--key"]);
     folder.write("other", "1".repeat(64));
-    folder.refused(&format!("{line} --key other"), &["other: not the key", "--key"]);
+    folder.refused(
+        &format!("{line} --key other"),
+        &["other: not the key", "--key"],
+    );
     folder.refused(&format!("{line} --key nowhere"), &["not found", "--key"]);
     folder.write("two.digest-key", "1".repeat(64));
     folder.refused(&line, &["two.digest-key: not the key", "--key"]);
@@ -251,7 +343,10 @@ fn without_its_key_a_chain_does_not_go_on() {
     fs::rename(folder.path("one/retrack.json"), folder.path("old.json")).unwrap();
     folder.done(&unlearn("one", "row:5", "new", ""));
     assert_eq!(requests(&folder, "new").len(), 1);
-    assert_ne!(folder.read_json("new/retrack.json")["key"], folder.read_json("old.json")["key"]);
+    assert_ne!(
+        folder.read_json("new/retrack.json")["key"],
+        folder.read_json("old.json")["key"]
+    );
 }
 
 #[test]
@@ -265,7 +360,10 @@ fn a_request_that_was_killed_and_resumed_writes_the_same_record() {
     assert!(!folder.path("two/retrack.json").exists());
     // Another past is not gone on with.
     let chain = String::from_utf8(folder.read("one/retrack.json")).unwrap();
-    folder.write("one/retrack.json", chain.replace("\"version\": \"", "\"version\": \"9"));
+    folder.write(
+        "one/retrack.json",
+        chain.replace("\"version\": \"", "\"version\": \"9"),
+    );
     folder.refused_anyhow(&format!("{line} --resume"), &["requests_sha256"]);
     folder.write("one/retrack.json", chain);
     folder.done(&format!("{line} --resume"));
@@ -283,14 +381,20 @@ fn a_request_that_was_killed_and_resumed_writes_the_same_record() {
 #[test]
 fn a_folder_without_a_record_is_said_to_have_none() {
     let folder = Folder::with_model_and_photos();
-    folder.refused("history model", &["model/retrack.json: not there", "retrack unlearn"]);
+    folder.refused(
+        "history model",
+        &["model/retrack.json: not there", "retrack unlearn"],
+    );
     folder.refused("history photos", &["photos"]);
     folder.refused("history nowhere", &["nowhere"]);
     // One of somebody else stays, and is found before any work.
     folder.write("out/retrack.json", "{}");
     folder.refused(&unlearn("model", "row:3", "out", ""), &["out"]);
     folder.write("model/retrack.json", "{}");
-    folder.refused(&unlearn("model", "row:3", "new", ""), &["model/retrack.json", "no format"]);
+    folder.refused(
+        &unlearn("model", "row:3", "new", ""),
+        &["model/retrack.json", "no format"],
+    );
 }
 
 #[test]
@@ -306,32 +410,50 @@ fn what_an_adapter_forgot_goes_on_once_it_is_merged() {
              --accumulate 1 --steps 2 --no-report --out {out}"
         )
     };
-    folder.done(&format!("{} --train lora --rank 2", line("model", 0, "one")));
+    folder.done(&format!(
+        "{} --train lora --rank 2",
+        line("model", 0, "one")
+    ));
     let request = &requests(&folder, "one")[0];
     assert_eq!(request["adapter_rank"], 2);
     let adapter = "pytorch_lora_weights.safetensors";
     assert!(request["before"][adapter].is_null() && request["after"][adapter].is_string());
     assert_eq!(request["before"][WEIGHTS], request["after"][WEIGHTS]);
     folder.done("history one");
-    let says = ["one: what the last request forgot is in the adapter", "retrack merge"];
+    let says = [
+        "one: what the last request forgot is in the adapter",
+        "retrack merge",
+    ];
     folder.refused(&line("one", 1, "two"), &says);
     folder.refused(&format!("{} --train lora", line("one", 1, "two")), &says);
 
-    for (merge, merged) in [("--model one", "merged"), ("--model model --adapter one", "apart")] {
+    for (merge, merged) in [
+        ("--model one", "merged"),
+        ("--model model --adapter one", "apart"),
+    ] {
         folder.done(&format!("merge {merge} --out {merged}"));
         let requests = requests(&folder, merged);
         assert_eq!(requests.len(), 2, "{merge}");
         assert_eq!(requests[1]["command"], "merge");
         assert_eq!(requests[1]["before"], requests[0]["after"]);
         let said = folder.done(&format!("history {merged}"));
-        assert!(said.stdout.contains("retrack, lora") && said.stdout.contains("merge"), "{}", said.stdout);
+        assert!(
+            said.stdout.contains("retrack, lora") && said.stdout.contains("merge"),
+            "{}",
+            said.stdout
+        );
     }
-    let said = folder.done(&format!("{} --key one.digest-key --json", line("merged", 1, "two")));
+    let said = folder.done(&format!(
+        "{} --key one.digest-key --json",
+        line("merged", 1, "two")
+    ));
     assert_eq!(said.json()["earlier"]["images"], 1);
     assert_eq!(requests(&folder, "two").len(), 3);
     folder.done("history two");
     // Of a model without requests nothing begins here.
-    folder.done(&format!("merge --model model --adapter one/{adapter} --out again"));
+    folder.done(&format!(
+        "merge --model model --adapter one/{adapter} --out again"
+    ));
     assert!(folder.path("again/retrack.json").exists());
     fs::remove_file(folder.path("one/retrack.json")).unwrap();
     folder.done("merge --model one --out none");
@@ -358,7 +480,10 @@ fn a_text_to_image_model_goes_on_with_its_requests_and_is_verified() {
     assert_eq!(config["earlier_rows"], json!([2]));
     assert_eq!(config["retained"], 6);
     let neighbors = &folder.read_json("two/run/report.json")["neighbors"]["groups"][0]["rows"];
-    assert!(!neighbors.as_array().unwrap().contains(&json!(2)), "{neighbors}");
+    assert!(
+        !neighbors.as_array().unwrap().contains(&json!(2)),
+        "{neighbors}"
+    );
     folder.done("verify two");
     folder.done("history two");
     let chain = String::from_utf8(folder.read("two/retrack.json")).unwrap();
@@ -388,15 +513,25 @@ fn an_image_of_an_earlier_request_that_came_back_is_forgotten_again_with_the_new
     folder.done("verify two");
 
     // Something taught it again.
-    folder.write(&format!("two/{WEIGHTS}"), fs::read(format!("{with}/{WEIGHTS}")).unwrap());
+    folder.write(
+        &format!("two/{WEIGHTS}"),
+        fs::read(format!("{with}/{WEIGHTS}")).unwrap(),
+    );
     let said = folder.done(&line("two", "row:2", "three"));
-    assert!(said.stderr.contains("1 image of earlier requests had come back"), "{}", said.stderr);
+    assert!(
+        said.stderr
+            .contains("1 image of earlier requests had come back"),
+        "{}",
+        said.stderr
+    );
     let said = said.json();
     assert_eq!(said["earlier"]["came_back"], 1, "{said:#}");
     assert!(said["steps"].as_u64().unwrap() > 0);
     let sentence = said["verdict"]["sentence"].as_str().unwrap();
     assert!(
-        sentence.contains("2 images of earlier requests still lie in the data: 1 known before, 0 after"),
+        sentence.contains(
+            "2 images of earlier requests still lie in the data: 1 known before, 0 after"
+        ),
         "{sentence}"
     );
     let requests = requests(&folder, "three");

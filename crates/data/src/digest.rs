@@ -199,7 +199,10 @@ mod tests {
         assert_eq!(found, [(0, 0), (2, 0), (3, 1)].into());
         assert!(other.find(&data, &digests, 1).unwrap().is_empty());
         let distinct = key.distinct(&data, &[0, 2, 3], 1).unwrap();
-        assert_eq!(distinct, [[1, 2], [5, 6]].map(|image| key.of(shape, &image)).into());
+        assert_eq!(
+            distinct,
+            [[1, 2], [5, 6]].map(|image| key.of(shape, &image)).into()
+        );
         assert_ne!(key.check(), other.check());
     }
 

@@ -309,10 +309,15 @@ mod tests {
             ..Split::default()
         };
         split.set_apart(&[1]);
-        assert_eq!((&split.forget[..], &split.earlier[..]), (&[0][..], &[1][..]));
+        assert_eq!(
+            (&split.forget[..], &split.earlier[..]),
+            (&[0][..], &[1][..])
+        );
         let forgotten = Forgotten::new(&data, &split, Rule::Half).unwrap();
         assert_eq!(forgotten.rows, [0]);
-        let found = forgotten.look(&[[45; 4], [95; 4], [199; 4]].concat()).unwrap();
+        let found = forgotten
+            .look(&[[45; 4], [95; 4], [199; 4]].concat())
+            .unwrap();
         let flags: Vec<_> = found
             .iter()
             .map(|sight| (sight.counts, sight.hidden))

@@ -402,7 +402,9 @@ fn set_apart(split: &mut Split, neighbors: &mut Option<Vec<Vec<Neighbor>>>, earl
         let mut of: HashMap<usize, Vec<Neighbor>> =
             before.into_iter().zip(std::mem::take(found)).collect();
         let rows = split.leaving().into_iter();
-        *found = rows.map(|row| of.remove(&row).unwrap_or_default()).collect();
+        *found = rows
+            .map(|row| of.remove(&row).unwrap_or_default())
+            .collect();
     }
 }
 

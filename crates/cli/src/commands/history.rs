@@ -19,6 +19,8 @@ pub fn run(args: &HistoryArgs) -> Result<(), Failure> {
     match found.problems.len() {
         0 => Ok(()),
         1 => Err(Failure::failed(format!("{folder}: 1 thing does not fit"))),
-        many => Err(Failure::failed(format!("{folder}: {many} things do not fit"))),
+        many => Err(Failure::failed(format!(
+            "{folder}: {many} things do not fit"
+        ))),
     }
 }

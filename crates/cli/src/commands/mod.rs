@@ -81,10 +81,9 @@ fn threads(command: &Command) -> Option<usize> {
         Command::Evaluate(args) => args.machine.threads,
         Command::Experiment(args) => args.machine.threads,
         Command::Verify(args) => args.machine.threads,
-        Command::History(_)
-        | Command::Inspect(_)
-        | Command::Merge(_)
-        | Command::Completions(_) => None,
+        Command::History(_) | Command::Inspect(_) | Command::Merge(_) | Command::Completions(_) => {
+            None
+        }
         Command::Predict(args) => args.machine.threads,
         Command::Gradient(args) => args.machine.threads,
         Command::Bench(command) => match command {

@@ -94,14 +94,23 @@ impl History {
 
     /// For people: a line for each request, and one with what its tests found. At most 80 columns, but for a verdict.
     pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![line(["#", "date (UTC)", "images", "method", "steps", "weights before, after"])];
+        let mut lines = vec![line([
+            "#",
+            "date (UTC)",
+            "images",
+            "method",
+            "steps",
+            "weights before, after",
+        ])];
         for (request, number) in self.chain.requests.iter().zip(1..) {
             lines.push(line([
                 &number.to_string(),
                 &request.date,
                 &request.images.len().to_string(),
                 &method(request),
-                &request.steps().map_or("-".into(), |steps| steps.to_string()),
+                &request
+                    .steps()
+                    .map_or("-".into(), |steps| steps.to_string()),
                 &format!("{}, {}", short(&request.before), short(&request.after)),
             ]));
             let again = match request.again.len() {
@@ -136,7 +145,9 @@ fn short(weights: &Weights) -> String {
     let digest = match weights.first_key_value() {
         Some((_, digest)) if weights.len() == 1 => digest.clone(),
         _ => {
-            let lines = weights.iter().map(|(name, digest)| format!("{name} {digest}\n"));
+            let lines = weights
+                .iter()
+                .map(|(name, digest)| format!("{name} {digest}\n"));
             let all: String = lines.collect();
             retrack_checkpoint::hex::hex(&sha256(all.as_bytes()))
         }

@@ -15,9 +15,9 @@ use crate::evidence::{Planned, Private};
 use crate::failure::Failure;
 use crate::folders::digests;
 use crate::model::BUDGET;
+use crate::progress;
 use crate::situation::{self, Situation};
 use crate::task::Task;
-use crate::progress;
 
 /// The model that a request begins with.
 pub struct Past {
@@ -195,7 +195,10 @@ impl Past {
 }
 
 fn of_request(chain: &Chain, number: usize) -> String {
-    format!("request {number} of {} UTC", chain.requests[number - 1].date)
+    format!(
+        "request {number} of {} UTC",
+        chain.requests[number - 1].date
+    )
 }
 
 impl Earlier {

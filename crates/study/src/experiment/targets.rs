@@ -94,8 +94,8 @@ impl Targets {
         let mut rows = Vec::with_capacity(self.forget.len());
         for selection in &self.forget {
             let one = slice::from_ref(selection);
-            let found = model::select(one, data)
-                .map_err(|error| self.explain(selection, error.into()))?;
+            let found =
+                model::select(one, data).map_err(|error| self.explain(selection, error.into()))?;
             shown.push(evidence::selected(one, &found));
             rows.push(found);
         }
