@@ -76,6 +76,9 @@ impl Past {
     }
 
     /// SHA-256 of the chain, by which a run knows it again; `None` where there is none.
+    ///
+    /// # Errors
+    /// The system's.
     pub fn digest(&self, folder: &ModelFolder) -> Result<Option<String>, Failure> {
         let digest = self.chain.as_ref();
         let digest = digest.map(|_| sha256_file(&folder.root().join(NAME)));
