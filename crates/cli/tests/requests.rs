@@ -133,6 +133,14 @@ fn a_later_request_keeps_out_what_an_earlier_one_forgot() {
     }
     folder.done("verify two");
 
+    let card = |out: &str| String::from_utf8(folder.read(&format!("{out}/README.md"))).unwrap();
+    assert!(!card("one").contains("retrack.json"));
+    assert!(
+        card("two").contains("`retrack.json` lists all 2 requests"),
+        "{}",
+        card("two")
+    );
+
     // One key for all.
     assert!(folder.read("two.digest-key") == key);
     let [one, two] = &requests(&folder, "two")[..] else {

@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use retrack_checkpoint::chain::{self, Chain};
 use retrack_checkpoint::folder::Kind;
 use retrack_checkpoint::words::counted;
 use retrack_eval::report::Verdict;
@@ -95,7 +96,10 @@ pub fn write(
     base: Option<&BaseCard>,
     verdict: Option<&Verdict>,
 ) -> Result<(), Failure> {
-    let card = card(run, base, verdict);
+    // Of a run that goes on with earlier requests they are in the folder already, and its own among them.
+    let chain = Chain::read(folder).ok().flatten();
+    let requests = chain.map_or(0, |chain| chain.requests.len());
+    let card = card(run, base, verdict, requests);
     model::write_for(
         &folder.join(NAME),
         &run.args.out.join(NAME),
@@ -103,7 +107,13 @@ pub fn write(
     )
 }
 
-fn card(run: &Run, base_card: Option<&BaseCard>, verdict: Option<&Verdict>) -> String {
+/// `requests`: all that the model was made by, this one with them.
+fn card(
+    run: &Run,
+    base_card: Option<&BaseCard>,
+    verdict: Option<&Verdict>,
+    requests: usize,
+) -> String {
     let head = base_card.map_or(&[][..], |base| &base.head[..]);
     let task = match run.text_to_image {
         true => "text-to-image",
@@ -164,6 +174,12 @@ fn card(run: &Run, base_card: Option<&BaseCard>, verdict: Option<&Verdict>) -> S
         if !verdict.notes.is_empty() {
             text.push('\n');
         }
+    }
+    if requests > 1 {
+        text.push_str(&format!(
+            "The model that it was made from had forgotten other images before: `{}` lists all {requests} requests.\n\n",
+            chain::NAME
+        ));
     }
     if adapter.is_some() {
         text.push_str(&format!(
