@@ -167,6 +167,17 @@ fn a_later_request_keeps_out_what_an_earlier_one_forgot() {
     assert_eq!(said["intact"], true);
     assert_eq!(said["requests"].as_array().unwrap().len(), 2);
 
+    // An image of an earlier request is no other model's.
+    let evaluate = "evaluate --model two --data photos --metrics injection --out";
+    let said = folder.done(&format!("{evaluate} looked --forget row:3"));
+    assert!(!said.stderr.contains("did not forget"), "{}", said.stderr);
+    let said = folder.done(&format!("{evaluate} other --forget row:9"));
+    assert!(
+        said.stderr.contains("did not forget row 9"),
+        "{}",
+        said.stderr
+    );
+
     // Once it left the data there is nothing to keep out.
     fs::remove_file(folder.path("photos/03.png")).unwrap();
     fs::remove_file(folder.path("photos/99.png")).unwrap();

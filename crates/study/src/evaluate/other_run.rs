@@ -65,7 +65,12 @@ pub(super) fn other_run(
     if recorded.get("forget_rows").is_none() || then == now {
         return Ok(None);
     }
-    let other = now.difference(&then).next();
+    // What the model's earlier requests forgot.
+    let earlier: BTreeSet<usize> = rows("earlier_rows").into_iter().collect();
+    let other = now.difference(&then).find(|&row| !earlier.contains(row));
+    if other.is_none() && !now.is_disjoint(&earlier) {
+        return Ok(None);
+    }
     Ok(says(match other {
         Some(row) => format!(
             "this model did not forget row {row} of what {} selects",
