@@ -378,7 +378,7 @@ impl Protocol {
     ) -> Result<Vec<Standing>, Failure> {
         let rows = &subject.forgotten.rows;
         let purposes = [Purpose::Report];
-        let kept = kept(&subject.forgotten.others);
+        let kept = kept(subject.data, &subject.forgotten.others)?;
         let look_alikes = Pictures::read(subject.data, rows, kept, &purposes, seed)?.as_pixels()?;
         let context = Context {
             process: opened.scheduler().process(),

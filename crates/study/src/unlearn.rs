@@ -238,7 +238,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         .collect();
     let kept = match purposes.is_empty() {
         true => Vec::new(),
-        false => kept(&split.retain),
+        false => kept(&data, &split.retain)?,
     };
     let pictures = Pictures::read(&data, &split.leaving(), kept, &purposes, settings.seed)?;
     let pictures = match &controls {
@@ -285,6 +285,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         texts: texts.as_ref(),
         private: Some(&private),
         data: &data,
+        first: &[],
         split: &split,
         neighbors: neighbors.as_deref(),
         config: &config,

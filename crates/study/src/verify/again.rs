@@ -16,7 +16,7 @@ use retrack_unlearn::recipe::Recipe;
 use serde::Deserialize;
 
 use super::{Verification, split};
-use crate::calibration::{self, LookAlikes, Pictures, Purpose, Record};
+use crate::calibration::{self, LookAlikes, Pictures, Purpose, Record, with_first};
 use crate::encoded::encode;
 use crate::evidence::{
     self, CONTENT, Check, Evidence, Forgotten, Measurement, Probe, RowTexts, read_events,
@@ -83,6 +83,8 @@ impl Again<'_> {
         };
         let forgotten = check.forget_rows.iter().chain(&check.earlier_rows).copied();
         let forgotten: Vec<usize> = forgotten.filter(|&row| row < self.data.len()).collect();
+        let first = plan.first.iter().filter(|row| forgotten.contains(row));
+        let forgotten = with_first(&first.copied().collect::<Vec<_>>(), &forgotten);
         let kept = plan.kept.iter().copied();
         let kept = kept.filter(|&row| row < self.data.len());
         let pictures = Pictures::read(self.data, &forgotten, kept.collect(), purposes, plan.seed)?;
@@ -128,7 +130,8 @@ impl Again<'_> {
         found: &mut Verification,
     ) -> Result<(), Failure> {
         let split = split(self.check, self.data)?;
-        let forgotten = Forgotten::new(self.data, &split, self.check.rule())?;
+        let forgotten = Forgotten::new(self.data, &split, self.check.rule())?
+            .with_first(&self.check.plan.first);
         let plan = &self.check.plan;
         if plan.controls.iter().any(|&row| row >= self.data.len()) {
             found.differs("the controls' rows are not in the data set");
@@ -225,6 +228,7 @@ impl Again<'_> {
             texts: None,
             private: None,
             data: self.data,
+            first: &self.check.plan.first,
             split,
             neighbors: None,
             config,
