@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use retrack_checkpoint::words::counted;
 use retrack_checkpoint::written::Command;
-use retrack_data::neighbors::{Neighbor, NeighborError, Neighbors, prepare, prepare_split};
+use retrack_data::neighbors::{Neighbor, NeighborError, Neighbors, prepare};
 use retrack_data::{Dataset, Split};
 use retrack_eval::controls::Controls;
 use retrack_networks::cost::Training;
@@ -20,7 +20,7 @@ use crate::delivery::Delivery;
 use crate::encoded::{distances, encode};
 use crate::evidence::{self, Private, selected};
 pub use crate::execution::Summary;
-use crate::execution::{Outcome, Unlearning, fits, planned, publish, report_split};
+use crate::execution::{Outcome, Unlearning, fits, planned, publish};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
@@ -33,7 +33,7 @@ use crate::settings;
 use crate::situation::{self, Situation};
 use crate::space::{Needs, Work};
 use crate::task::Task;
-use crate::{captions, controls, interrupt, machine, model, opened, progress};
+use crate::{captions, controls, interrupt, machine, model, near_copies, opened, progress};
 
 /// What is there now, if a signal ends the command.
 pub(crate) fn interrupted_before_the_first_step(resumes: bool) {
@@ -134,23 +134,22 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
         _ => None,
     };
-    let (mut split, mut neighbors) = match encodes {
-        true => (Split::new(&data, &rows, model::BUDGET)?, None),
-        false => {
-            let found = search(&data, &rows, nearest, args.dry_run)?;
-            report_split(&found.0, &data);
-            found
-        }
-    };
+    let split = near_copies::split(&data, &rows, args.copies)?;
+    let sheet = near_copies::show(&split, &data, &args.out, args.force)?;
+    near_copies::report(&split, &data, sheet.as_deref());
     if split.retain.is_empty() {
         return Err(Failure::input(
-            "all images are selected or exact copies of the selected ones; nothing would be retained",
+            "all images are selected or copies of the selected ones; nothing would be retained",
         ));
     }
     if let Some(wanted) = nearest.filter(|&k| k > split.retain.len()) {
         let retained = split.retain.len();
         return Err(NeighborError::TooFew { wanted, retained }.into());
     }
+    let mut neighbors = match nearest.filter(|_| !encodes) {
+        Some(k) => Some(search(&data, &split, k, args.dry_run)?),
+        None => None,
+    };
     model::check_labels(&data, &split.retain, &opened.denoiser().config)?;
     model::check_labels(&data, &split.forget, &opened.denoiser().config)?;
     let texts = match told_texts {
@@ -176,9 +175,6 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         texts.as_ref(),
         copied,
     )?;
-    if encodes && args.dry_run {
-        report_split(&split, &data);
-    }
     if !fits(args, config.clone(), &needs, observer)? {
         return Ok(None);
     }
@@ -240,11 +236,8 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     if let Some(latents) = &latents {
         if let Some(k) = nearest {
             let found = latents.nearest(&split.retain, &split.forget, k)?;
-            let distances = distances(&data, &split.forget, &found)?;
-            split.report_near(&distances, shape.bytes());
-            neighbors = Some(distances);
+            neighbors = Some(distances(&data, &split.forget, &found)?);
         }
-        report_split(&split, &data);
     }
     let mut network = network.map_or_else(read, Ok)?;
     if let Some(rank) = rank {
@@ -339,23 +332,16 @@ fn controls(args: &Task, data: &Dataset) -> Result<Option<Controls>, Failure> {
     Ok(Some(controls))
 }
 
-/// The split, and the neighbors of each forgotten row where they were looked for.
-type Searched = (Split, Option<Vec<Vec<Neighbor>>>);
-
-/// The split of the rows to forget, with the `nearest` retained images of each where so many are wanted. `dry`: what is
-/// found is not kept for the next run.
+/// The `k` nearest retained images of each forgotten row. `dry`: what is found is not kept for the next run.
 fn search(
     data: &Dataset,
-    rows: &[usize],
-    nearest: Option<usize>,
+    split: &Split,
+    k: usize,
     dry: bool,
-) -> Result<Searched, Failure> {
+) -> Result<Vec<Vec<Neighbor>>, Failure> {
     let cache = machine::cache_folder().filter(|_| !dry);
-    let searching = progress::activity("searching for neighbors and copies");
-    let prepared = match nearest {
-        Some(k) => prepare(data, rows, k, model::BUDGET, cache.as_deref())?,
-        None => prepare_split(data, rows, model::BUDGET, cache.as_deref())?,
-    };
+    let searching = progress::activity("searching for neighbors");
+    let prepared = prepare(data, split.clone(), k, model::BUDGET, cache.as_deref())?;
     drop(searching);
     if prepared.from_cache {
         progress::detail("the neighbors were found before and kept in the cache");
@@ -366,7 +352,7 @@ fn search(
             path.display()
         ));
     }
-    Ok((prepared.split, nearest.map(|_| prepared.neighbors)))
+    Ok(prepared.neighbors)
 }
 
 /// Has the weights written in another type. Returns the bytes that this takes beyond what they are.
@@ -437,10 +423,14 @@ pub(crate) fn resolved(
         // What names a file may say whose picture it is, and so may a prompt, which the digest stands for; the rows say
         // which one it was.
         "forget": selected(&args.forget, &split.forget),
-        "forget_rows": split.forget,
-        "duplicate_rows": split.duplicates,
-        "retained": split.retain.len(),
     });
+    // Before the rows that follow from it: whoever resumes with another choice is told of this one.
+    if let Some(near) = near_copies::record(split) {
+        config["near_copies"] = near;
+    }
+    config["forget_rows"] = json!(split.forget);
+    config["duplicate_rows"] = json!(split.duplicates);
+    config["retained"] = split.retain.len().into();
     if let Some(texts) = texts {
         config["prompts"] = texts.known.len().into();
         config["prompts_digest"] = texts.digest().into();

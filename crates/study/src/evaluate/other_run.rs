@@ -62,10 +62,16 @@ pub(super) fn other_run(
         .chain(&split.duplicates)
         .copied()
         .collect();
-    if recorded.get("forget_rows").is_none() || then == now {
+    // Near copies are looked for, whether they were forgotten or not.
+    let near: BTreeSet<usize> = split.near.iter().map(|near| near.row).collect();
+    let more = then
+        .difference(&now)
+        .filter(|row| !near.contains(row))
+        .count();
+    let other = now.difference(&then).next();
+    if recorded.get("forget_rows").is_none() || (other.is_none() && more == 0) {
         return Ok(None);
     }
-    let other = now.difference(&then).next();
     Ok(says(match other {
         Some(row) => format!(
             "this model did not forget row {row} of what {} selects",
@@ -73,13 +79,9 @@ pub(super) fn other_run(
         ),
         None => format!(
             "this model forgot {} more than {} selects, which {} not looked for",
-            counted(then.len() - now.len(), "image"),
+            counted(more, "image"),
             Field::Forget,
-            if then.len() - now.len() == 1 {
-                "is"
-            } else {
-                "are"
-            }
+            if more == 1 { "is" } else { "are" }
         ),
     }))
 }

@@ -26,8 +26,14 @@ pub struct Check {
     pub data_digest: String,
     /// The forgotten rows.
     pub forget_rows: Vec<usize>,
-    /// Retained rows that are nearly copies.
+    /// Rows that are nearly copies.
     pub near_rows: Vec<usize>,
+    /// What shows one of them counts as a forgotten image; in earlier versions it did not.
+    #[serde(default)]
+    pub near_count: bool,
+    /// They are among the retained rows, as they were in earlier versions.
+    #[serde(default = "yes")]
+    pub retains_near: bool,
     /// Pictures were counted by [`Rule::Half`], in earlier versions by [`Rule::Nearest`].
     #[serde(default)]
     pub half_way: bool,
@@ -43,6 +49,10 @@ pub struct Check {
     /// The keyed digest of the texts of the images that were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub texts: Option<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Check {

@@ -14,12 +14,10 @@ use retrack_unlearn::images::Images;
 use retrack_unlearn::recipe::Recipe;
 use serde::Deserialize;
 
-use super::{Verification, split};
+use super::{Verification, forgotten, split};
 use crate::calibration::{self, LookAlikes, Pictures, Purpose, Record};
 use crate::encoded::encode;
-use crate::evidence::{
-    self, CONTENT, Check, Evidence, Forgotten, Measurement, Probe, RowTexts, read_events,
-};
+use crate::evidence::{self, CONTENT, Check, Evidence, Measurement, Probe, RowTexts, read_events};
 use crate::failure::Failure;
 use crate::reopened::{self, Base, Reopened, WeightFacts};
 use crate::situation::{self, Situation};
@@ -121,7 +119,7 @@ impl Again<'_> {
         found: &mut Verification,
     ) -> Result<(), Failure> {
         let split = split(self.check, self.data)?;
-        let forgotten = Forgotten::new(self.data, &split, self.check.rule())?;
+        let forgotten = forgotten(self.check, self.data, &split)?;
         let plan = &self.check.plan;
         if plan.controls.iter().any(|&row| row >= self.data.len()) {
             found.differs("the controls' rows are not in the data set");

@@ -14,7 +14,7 @@ use retrack_networks::diffusion::Condition;
 
 use self::again::Again;
 pub use self::verification::{Measured, Verification};
-use crate::evidence::{CONTENT, Check, PAGE};
+use crate::evidence::{CONTENT, Check, Forgotten, PAGE};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::opened::{self, Opened};
@@ -201,13 +201,29 @@ fn moved(given: Option<&PathBuf>, recorded: &Path, field: Field) -> Result<PathB
     }
 }
 
+/// What a run's rows were.
 fn split(check: &Check, data: &Dataset) -> Result<Split, Failure> {
-    let mut split = Split::new(data, &check.forget_rows, model::BUDGET)?;
+    let split = Split::new(data, &check.forget_rows, model::BUDGET)?;
     let near = |&row: &usize| NearCopy {
         row,
         of: check.forget_rows[0],
         distance: 0.0,
+        mirrored: false,
     };
-    split.near = check.near_rows.iter().map(near).collect();
-    Ok(split)
+    let mut near: Vec<NearCopy> = check.near_rows.iter().map(near).collect();
+    near.sort_by_key(|near| near.row);
+    Ok(split.with_near(near, check.retains_near))
+}
+
+/// What counted as a forgotten image.
+fn forgotten<'a>(
+    check: &Check,
+    data: &'a Dataset,
+    split: &Split,
+) -> Result<Forgotten<'a>, Failure> {
+    let forgotten = Forgotten::new(data, split, check.rule())?;
+    Ok(match check.near_count {
+        true => forgotten,
+        false => forgotten.without_copies(),
+    })
 }

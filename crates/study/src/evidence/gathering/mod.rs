@@ -164,6 +164,8 @@ impl<'a> Evidence<'a> {
             data_digest: self.run.data.digest()?,
             forget_rows: self.run.split.forget.clone(),
             near_rows: self.run.split.near.iter().map(|near| near.row).collect(),
+            near_count: true,
+            retains_near: self.run.split.retains_near(),
             half_way: true,
             plan: self.probe.plan.clone(),
             before: before.clone(),
