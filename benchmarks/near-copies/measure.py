@@ -18,9 +18,8 @@ for folder in sorted(path for path in folders.iterdir() if path.is_dir()):
     command = [retrack, "-q", "neighbors", "--data", folder, "--forget", f"@{wanted}", "--neighbors", "1", "--json"]
     found = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["near_copies"]
     seconds = time.monotonic() - start
-    right = [near for near in found if near["name"].startswith("COPY-")]
     own = sorted(path.name for path in folder.iterdir())
-    right = [near for near in right if near["name"] == f"COPY-{own[near['of']]}"]
+    right = [near for near in found if near["name"] == f"COPY-{own[near['of']]}"]
     name = folder.with_suffix(".name").read_text()
     copies = sum(path.startswith("COPY-") for path in own)
     share = f"{len(right)} of {copies}" if copies else "-"

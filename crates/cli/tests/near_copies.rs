@@ -224,10 +224,7 @@ fn a_dry_run_says_and_shows_near_copies_and_makes_no_folder() {
     assert!(!folder.path("out").exists());
     let sheet = image::load_from_memory(&folder.read("out.near-copies.png")).unwrap();
     // The teapot and three copies, above a strip with their rows.
-    assert!(
-        sheet.width() > 4 * 56 && sheet.height() < 2 * 80,
-        "{sheet:?}"
-    );
+    assert_eq!((sheet.width(), sheet.height()), (4 * 98 + 2, 96 + 14 + 4));
     #[cfg(unix)]
     {
         let meta = folder.path("out.near-copies.png").metadata().unwrap();
@@ -252,6 +249,22 @@ fn the_picture_of_near_copies_replaces_its_own_kind_and_nothing_of_somebody_else
     let first = folder.read("out.near-copies.png");
     folder.done(&unlearn("--dry-run --with-copies"));
     assert_eq!(folder.read("out.near-copies.png"), first);
+}
+
+#[test]
+fn near_copies_stay_where_too_little_would_be_left_without_them() {
+    let folder = folder(true);
+    let line = unlearn("").replace("--neighbors 4", &format!("--neighbors {}", OTHERS + 1));
+    let said = folder.done(&line);
+    assert_says(
+        &said.stderr,
+        &[
+            "3 near copies in all are among the retained images",
+            "they were not set aside, since too few images would be retained",
+        ],
+    );
+    assert_eq!(said.json()["retained_rows"], OTHERS + 3);
+    folder.done("verify out");
 }
 
 #[test]

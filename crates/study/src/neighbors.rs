@@ -67,7 +67,7 @@ pub fn search(asked: &Search) -> Result<Found, Failure> {
     let data = model::open_images(source, None)?;
     let rows = model::select(&asked.forget, &data)?;
     // As `unlearn` does.
-    let split = near_copies::split(&data, &rows, Copies::Aside)?;
+    let split = near_copies::split(&data, &rows, Copies::Aside, asked.neighbors)?;
     let cache = machine::cache_folder();
     let searching = progress::activity("searching");
     let prepared = prepare(

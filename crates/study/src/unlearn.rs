@@ -25,6 +25,7 @@ use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{as_path, digests, existing, outside, outside_all};
 use crate::names::DtypeName;
+use crate::near_copies::Copies;
 use crate::observer::Observer;
 use crate::opened::open_data;
 use crate::reopened::Base;
@@ -134,12 +135,16 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
         _ => None,
     };
-    let split = near_copies::split(&data, &rows, args.copies)?;
+    let least = nearest.unwrap_or(1);
+    let split = near_copies::split(&data, &rows, args.copies, least)?;
     let sheet = near_copies::show(&split, &data, &args.out, args.force)?;
     near_copies::report(&split, &data, sheet.as_deref());
+    if args.copies == Copies::Aside && split.retains_near() {
+        progress::warn("they were not set aside, since too few images would be retained");
+    }
     if split.retain.is_empty() {
         return Err(Failure::input(
-            "all images are selected or copies of the selected ones; nothing would be retained",
+            "all images are selected or exact copies of the selected ones; nothing would be retained",
         ));
     }
     if let Some(wanted) = nearest.filter(|&k| k > split.retain.len()) {

@@ -54,21 +54,28 @@ impl Copies {
 }
 
 /// The split of the rows to forget, once near copies of them were looked for among all others. The split names those that were
-/// found, whatever becomes of them.
+/// found, whatever becomes of them. They are not set aside where less than `least` images would be retained then.
 ///
 /// # Errors
 /// A row that does not exist or an image that cannot be read.
-pub fn split(data: &Dataset, rows: &[usize], copies: Copies) -> Result<Split, Failure> {
+pub fn split(
+    data: &Dataset,
+    rows: &[usize],
+    copies: Copies,
+    least: usize,
+) -> Result<Split, Failure> {
     let searching = progress::activity("searching for copies");
     let split = Split::new(data, rows, model::BUDGET)?;
     let near = near_copies(data, &split.retain, &split.forget, model::BUDGET)?;
+    let left = split.retain.len() - near.len();
     let split = match copies {
         Copies::Forgotten if !near.is_empty() => {
             let rows = near.iter().map(|near| near.row);
             let rows: Vec<usize> = split.forget.iter().copied().chain(rows).collect();
             Split::new(data, &rows, model::BUDGET)?.with_near(near, true)
         }
-        copies => split.with_near(near, copies == Copies::Retained),
+        Copies::Aside => split.with_near(near, left < least),
+        _ => split.with_near(near, true),
     };
     drop(searching);
     Ok(split)

@@ -10,6 +10,8 @@ use crate::failure::Failure;
 
 /// Forgotten images, and near copies of each, that have a place.
 const MOST: [usize; 2] = [32, 12];
+/// Width of a cell, at least: a number of eleven digits has a place below it.
+const WIDTH: usize = 96;
 /// Pixels on a side of a digit's dots.
 const DOT: usize = 2;
 /// Height of the strip that a row's number stands in.
@@ -74,14 +76,13 @@ pub(super) fn png(split: &Split, data: &Dataset) -> Result<(Vec<u8>, usize), Fai
 /// An image above its row's number, and height, width and channels of both.
 fn cell(image: &[u8], shape: ImageShape, row: usize, forgotten: bool) -> (Vec<u8>, [usize; 3]) {
     let channels = shape.channels;
-    let zoom = Grid::zoom_for([shape.height, shape.width, channels]);
+    let zoom = (WIDTH / shape.width.max(1)).clamp(1, 8);
     let digits: Vec<usize> = row
         .to_string()
         .bytes()
         .map(|digit| usize::from(digit - b'0'))
         .collect();
-    // Numbers of all rows that fit the memory have a place.
-    let width = (shape.width * zoom).max(11 * 4 * DOT);
+    let width = (shape.width * zoom).max(WIDTH);
     let height = shape.height * zoom + STRIP;
     let (ground, ink) = match forgotten {
         true => (LIGHT, DARK),

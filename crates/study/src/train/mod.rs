@@ -229,7 +229,7 @@ impl Input {
             [] => ((0..data.len()).collect(), Vec::new()),
             selections => {
                 let excluded = model::select(selections, &data)?;
-                let split = near_copies::split(&data, &excluded, Copies::Retained)?;
+                let split = near_copies::split(&data, &excluded, Copies::Retained, 1)?;
                 near_copies::report(&split, &data, None);
                 if !split.near.is_empty() {
                     progress::note(situation::advice(Situation::NearCopy));
