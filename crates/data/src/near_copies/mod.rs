@@ -26,7 +26,7 @@ use crate::{DataError, Dataset, ImageShape};
 pub const NEAR_COPY_RMS: f64 = 4.0;
 
 /// [`Likeness::difference`] from which on two images show different pictures.
-const DIFFERENT: f32 = 0.25;
+const DIFFERENT: f32 = 0.3;
 
 /// Pictures with a shorter side are too small to be told from others by more than their distance.
 const SMALLEST: usize = 12;

@@ -33,8 +33,8 @@ impl Evidence<'_> {
                 ),
             ),
             Fact::new("Exact copies that left too", split.duplicates.len()),
-            Fact::new("Near copies", near_copies::fact(split)),
             Fact::new("Retained", counted(split.retain.len(), "image")),
+            Fact::new("Near copies", near_copies::fact(split)),
         ]
     }
 
