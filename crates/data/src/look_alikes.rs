@@ -62,7 +62,7 @@ impl Change {
             {
                 return f64::from(background[channel]);
             }
-            let (row, column) = (mirrored(row, shape.height), mirrored(column, shape.width));
+            let (row, column) = (reflected(row, shape.height), reflected(column, shape.width));
             f64::from(image[(row * shape.width + column) * shape.channels + channel])
         };
         let mut changed = Vec::with_capacity(image.len());
@@ -92,6 +92,18 @@ impl Change {
     }
 }
 
+/// The mirror image, left and right exchanged.
+///
+/// # Panics
+/// `image` does not have the bytes of `shape`.
+pub fn mirrored(shape: ImageShape, image: &[u8]) -> Vec<u8> {
+    assert_eq!(image.len(), shape.bytes());
+    let rows = image.chunks_exact(shape.width * shape.channels);
+    rows.flat_map(|row| row.rchunks_exact(shape.channels).flatten())
+        .copied()
+        .collect()
+}
+
 /// What each of four pixels in a row weighs in the value at a place between the two in the middle, at `way` of the way from
 /// one to the other (Keys, "Cubic Convolution Interpolation for Digital Image Processing", 1981, with a = -1/2).
 fn cubic(way: f64) -> [f64; 4] {
@@ -102,7 +114,7 @@ fn cubic(way: f64) -> [f64; 4] {
 }
 
 /// The place in `0..side` that a place outside is the mirror image of; the edge itself is not repeated.
-fn mirrored(at: i64, side: usize) -> usize {
+fn reflected(at: i64, side: usize) -> usize {
     let last = side as i64 - 1;
     if last == 0 {
         return 0;
@@ -188,6 +200,13 @@ mod tests {
         let moved = down.apply(shape(4, 4, 1), &image);
         assert_eq!(moved[4..], image[..12]);
         assert_eq!(moved[..4], image[4..8]);
+    }
+
+    #[test]
+    fn a_mirror_image_has_left_and_right_exchanged() {
+        let image: Vec<u8> = (0..12).collect();
+        let mirror = mirrored(shape(2, 2, 3), &image);
+        assert_eq!(mirror, [3, 4, 5, 0, 1, 2, 9, 10, 11, 6, 7, 8]);
     }
 
     #[test]

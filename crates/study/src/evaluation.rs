@@ -389,7 +389,8 @@ impl Protocol {
         let labels = opened.condition() != Condition::Nothing;
         let viewer = Viewer::new(&look_alikes, subject.data, labels, &[], context);
         let viewer = viewer.of_class(self.class);
-        viewer.reported(&*network.valid())
+        let network = network.valid();
+        viewer.reported(&*network, &viewer.ordinary(&*network)?)
     }
 }
 

@@ -20,7 +20,7 @@ use retrack_unlearn::trainer::{TrainError, Trainer};
 use serde::{Deserialize, Serialize};
 
 use super::look_alikes::Purpose;
-use super::standing::{PARTS, Place, Standing, Viewer};
+use super::standing::{Ordinary, PARTS, Place, Standing, Viewer};
 use crate::failure::Failure;
 use crate::session::Course;
 use crate::{model, progress};
@@ -97,18 +97,18 @@ impl Record {
         let mut levels = Vec::with_capacity(rows.len());
         let mut before = Vec::with_capacity(rows.len());
         let ordinary = match viewer.look_alikes.are_controls {
-            true => 1.0,
+            true => Ordinary::UNCHANGED,
             false => viewer.ordinary(network)?,
         };
         for image in 0..rows.len() {
-            let level = viewer.level(network, image)?;
+            let level = viewer.level(network, image, &ordinary)?;
             let points = level.points().iter();
             levels.push(
                 points
                     .map(|(time, error)| (time.value(), *error as f32))
                     .collect(),
             );
-            before.push(viewer.standing(network, image, Purpose::Stop, ordinary)?);
+            before.push(viewer.standing(network, image, Purpose::Stop, &ordinary)?);
             bar.inc(1);
         }
         Ok(Self {
@@ -340,8 +340,7 @@ impl<'a> Calibrated<'a> {
             progress::detail(format_args!("image {image}: {standing}"));
             done &= standing.place() == Place::Unknown && standing.is_even();
             if standing.place() == Place::Known {
-                let way = standing.ratio().ln() / before.ratio().ln();
-                known.push(way);
+                known.push(standing.left() / before.left());
             }
         }
         Ok(if done {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use retrack_data::look_alikes::Change;
+use retrack_data::look_alikes::{Change, mirrored};
 use retrack_data::pixels::to_unit;
 use retrack_data::{DataError, Dataset};
 use retrack_eval::controls::Controls;
@@ -53,10 +53,11 @@ pub const CONTROLS: usize = 2 * 19;
 /// How large the changes are, in turns, of look-alikes that lead a run; the first also of all others.
 pub(super) const SIZES: [f64; 2] = [1.0, 2.0];
 
-/// Retained images that look-alikes are made of, too, and how many of each.
-const KEPT: [usize; 2] = [5, 4];
+/// Retained images that are compared with their mirror images, of how many of them look-alikes are made, too, and how many
+/// of each.
+const KEPT: [usize; 3] = [20, 5, 4];
 
-/// Retained images from all over them, of which look-alikes are made to see what a change costs.
+/// Retained images from all over them, which show what a change costs and what a mirror image is to the model.
 pub fn kept(retain: &[usize]) -> Vec<usize> {
     let count = KEPT[0].min(retain.len());
     (0..count)
@@ -145,7 +146,9 @@ impl<'a> Pictures<'a> {
                 .map(|purpose| self.count_of(*purpose, image))
                 .sum::<usize>()
         };
-        (0..images).map(of).sum::<usize>() + KEPT[1] * self.kept.len()
+        let changed = KEPT[1].min(self.kept.len());
+        // Each has a mirror image, or may have one.
+        (0..images).map(of).sum::<usize>() + images + self.kept.len() + KEPT[2] * changed
     }
 
     fn count_of(&self, purpose: Purpose, image: usize) -> usize {
@@ -188,6 +191,25 @@ impl<'a> Pictures<'a> {
         change.apply(self.data.shape(), picture)
     }
 
+    /// The mirror image of forgotten image number `image`, where it lies at least half as far from it as its look-alikes do.
+    /// The same whatever the purposes are.
+    fn mirror(&self, image: usize) -> Option<Vec<u8>> {
+        let own = &self.images[image];
+        let differs = |other: &[u8]| -> f64 {
+            let squares = own
+                .iter()
+                .zip(other)
+                .map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
+            squares.sum()
+        };
+        let random = Purpose::Report.random(self.seed);
+        let changed = |place| differs(&self.changed(own, random, [image, place], SIZES[0]));
+        let mirror = mirrored(self.data.shape(), own);
+        let far = (0..KEPT[2]).map(changed).sum::<f64>() / KEPT[2] as f64;
+        // Squares of distances.
+        (4.0 * differs(&mirror) > far).then_some(mirror)
+    }
+
     /// The look-alikes as a network sees them: `see` makes the values that it takes of a picture's bytes. It is told the
     /// row of the forgotten image, too.
     ///
@@ -206,25 +228,40 @@ impl<'a> Pictures<'a> {
                 }
             }
         }
+        let mut mirrors = Vec::with_capacity(self.images.len());
+        for (number, &row) in self.rows.iter().enumerate() {
+            let mirror = self.mirror(number).map(|picture| see(row, picture));
+            mirrors.push(mirror.transpose()?);
+        }
         let mut kept = Vec::with_capacity(self.kept.len());
         // Another stream than any purpose's.
         let random = Random::new(self.seed.wrapping_sub(1));
+        let all = self.kept.len();
+        let changed: Vec<usize> = (0..KEPT[1].min(all))
+            .map(|at| at * all / KEPT[1].min(all))
+            .collect();
         for (number, &row) in self.kept.iter().enumerate() {
             let mut picture = vec![0; self.data.shape().bytes()];
             self.data.read(row, &mut picture)?;
-            let mut values = Vec::new();
-            for place in 0..KEPT[1] {
-                values.extend(see(
-                    row,
-                    self.changed(&picture, random, [number, place], SIZES[0]),
-                )?);
+            let mirror = see(row, mirrored(self.data.shape(), &picture))?;
+            let mut look_alikes = Vec::new();
+            if changed.contains(&number) {
+                for place in 0..KEPT[2] {
+                    let changed = self.changed(&picture, random, [number, place], SIZES[0]);
+                    look_alikes.push(see(row, changed)?);
+                }
             }
-            kept.push((row, values));
+            kept.push(Kept {
+                row,
+                mirror,
+                look_alikes,
+            });
         }
         Ok(LookAlikes {
             rows: self.rows,
             of_row: self.of_row,
             sets,
+            mirrors,
             kept,
             are_controls: self.controls.is_some(),
         })
@@ -247,10 +284,23 @@ pub struct LookAlikes {
     /// Which of them each forgotten row holds.
     pub of_row: HashMap<usize, usize>,
     sets: Vec<[Vec<f32>; 3]>,
-    /// Rows of retained images, and look-alikes of each.
-    pub kept: Vec<(usize, Vec<f32>)>,
+    /// The mirror image of each forgotten image that differs enough from it.
+    pub mirrors: Vec<Option<Vec<f32>>>,
+    /// Retained images.
+    pub kept: Vec<Kept>,
     /// Those that lead and end a run are images as they were taken.
     pub are_controls: bool,
+}
+
+/// What is made of a retained image, as the network takes it.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    /// Where it lies in the data set.
+    pub row: usize,
+    /// Its mirror image.
+    pub mirror: Vec<f32>,
+    /// Its look-alikes; of most none are made.
+    pub look_alikes: Vec<Vec<f32>>,
 }
 
 impl LookAlikes {
@@ -299,7 +349,7 @@ mod tests {
             .flat_map(|&purpose| found.of(0, purpose).chunks_exact(64))
             .collect();
         assert_eq!(all.len(), 32 + 24 + 24);
-        assert_eq!(all.len(), count);
+        assert_eq!(all.len() + 1, count);
         all.sort_by(|a, b| a.partial_cmp(b).unwrap());
         let made = all.len();
         all.dedup();
@@ -327,12 +377,32 @@ mod tests {
         });
         let found = found.unwrap();
         assert_eq!(rows[..48], [[2; 24], [0; 24]].concat());
-        assert_eq!(rows[48..], [1; KEPT[1]]);
-        assert_eq!(found.kept[0].0, 1);
-        assert_eq!(found.kept[0].1.len(), 2 * KEPT[1]);
+        // A pixel is its own mirror image, which is only looked at among retained images.
+        assert_eq!(rows[48..], [1; 1 + KEPT[2]]);
+        assert_eq!(found.mirrors, [None, None]);
+        assert_eq!(found.kept[0].row, 1);
+        assert_eq!(found.kept[0].mirror, [1.0, 1.0]);
+        assert_eq!(found.kept[0].look_alikes.len(), KEPT[2]);
         assert_eq!(found.of(0, Purpose::Stop).len(), 2 * 24);
         assert_eq!(found.of(1, Purpose::Stop)[1], 0.0);
         assert!(found.of(0, Purpose::Level).is_empty());
+    }
+
+    #[test]
+    fn an_image_that_is_its_own_mirror_image_has_none() {
+        let shape = ImageShape {
+            height: 8,
+            width: 8,
+            channels: 1,
+        };
+        let even = [0, 0, 90, 200, 200, 90, 0, 0].repeat(8);
+        let odd = [0, 200, 200, 90, 0, 0, 0, 0].repeat(8);
+        let data = Dataset::from_pixels(shape, [even, odd].concat(), Vec::new()).unwrap();
+        let pictures = Pictures::read(&data, &[0, 1], Vec::new(), &[Purpose::Stop], 5).unwrap();
+        let found = pictures.as_pixels().unwrap();
+        assert_eq!(found.mirrors[0], None);
+        let mirror = found.mirrors[1].as_ref().unwrap();
+        assert_eq!(mirror[..5], [-1.0, -1.0, -1.0, -1.0, to_unit(90)]);
     }
 
     #[test]
@@ -350,7 +420,7 @@ mod tests {
             .unwrap();
         let [level, stop, report] = purposes.map(|purpose| found.of(0, purpose));
         assert_eq!([level.len(), stop.len(), report.len()], [32, 24, 24]);
-        assert_eq!(count, 32 + 24 + 24);
+        assert_eq!(count, 32 + 24 + 24 + 1);
         // Two of the hundred are images of the data set.
         assert!(level.iter().chain(stop).all(|&value| value >= 2.0));
         assert!(level.iter().all(|value| !stop.contains(value)));

@@ -22,4 +22,4 @@ mod standing;
 
 pub use self::course::{Calibrated, Ending, FILE, ROUND, ROUNDS, Record, Round};
 pub use self::look_alikes::{CONTROLS, LookAlikes, Pictures, Purpose, REPORTED, kept};
-pub use self::standing::{Context, Place, Standing, Viewer};
+pub use self::standing::{Context, Ordinary, Place, Standing, Viewer};

@@ -19,8 +19,8 @@ use crate::progress;
 /// Parts of the process that an image is looked at in. Each has its own time and noise, the same for the image and its
 /// look-alikes.
 const DRAWS: usize = 20;
-/// Retained images that are looked at.
-const RETAINED: usize = 32;
+/// Retained images that are looked at, and at how many times of the process.
+const RETAINED: [usize; 2] = [32, 10];
 /// Parts of the process in which a profile is compared.
 pub const PARTS: usize = 10;
 /// How often a two-sided test of an image that is not known calls it known or avoided.
@@ -29,6 +29,9 @@ const ALPHA: f64 = 0.2;
 /// ordinary among retained images: of digits and emoji that models saw once an epoch none had less than 0.9 of it. The second: a model that memorized an image half
 /// knows its look-alikes, too; small models that were trained again without it denoised it with up to 1.5 times the error.
 const TOLERANCE: [f64; 2] = [1.0 / 1.15, 1.8];
+/// The first, where a mirror image says that the model does not know the image: it does only if it was trained on mirrored
+/// images, too, and then it knows it well. Some pictures are so sharp that any change costs a third.
+const SURE: f64 = 0.5;
 /// The same in each part of the process: there up to 2.8 times were found.
 const UNEVEN: [f64; 2] = [1.0 / 1.6, 3.0];
 
@@ -64,6 +67,71 @@ pub struct Standing {
     /// or worse than one that is as it was taken, whether the model knows it or not.
     #[serde(default = "one")]
     pub ordinary: f64,
+    /// The image beside its mirror image, where that tells anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<Mirror>,
+}
+
+/// An image's mirror image, to which a model mostly pays as little heed as to the side from which a thing is seen. It costs
+/// nothing as a change does, so that even a model that knows an image a little betrays it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Mirror {
+    /// The mean logarithm of its error.
+    #[serde(deserialize_with = "with_null")]
+    pub error: f64,
+    /// What is usual among retained images.
+    pub usual: Usual,
+}
+
+/// How retained images are denoised beside their mirror images: logarithms of the ratio of errors.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Usual {
+    /// The median.
+    pub median: f64,
+    /// What lies below it does not belong to them.
+    pub least: f64,
+}
+
+impl Usual {
+    /// Nothing where there are too few retained images, or where mirror images are images of another kind to the model, as
+    /// those of digits are.
+    fn of(mut logs: Vec<f64>) -> Option<Self> {
+        /// Images.
+        const FEW: usize = 10;
+        /// The median lies no farther from none, nor do images from the median, mostly.
+        const ALIKE: f64 = 0.05;
+        /// Standard deviations that are out of the question, and the least distance that is.
+        const FAR: f64 = 4.0;
+        const NEAR: f64 = 0.05;
+        logs.retain(|log| log.is_finite());
+        if logs.len() < FEW {
+            return None;
+        }
+        let middle = median(logs.clone());
+        let spread = deviation(&logs, middle);
+        (middle.abs() < ALIKE && spread < ALIKE).then(|| Self {
+            median: middle,
+            least: middle - (FAR * spread).max(NEAR),
+        })
+    }
+}
+
+/// What is ordinary among retained images.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ordinary {
+    /// Their error as a multiple of their look-alikes', such that three of four have less; 1 where there are none. The few that
+    /// are repeated in the data are known and have far less.
+    ratio: f64,
+    /// How they stand beside their mirror images.
+    mirror: Option<Usual>,
+}
+
+impl Ordinary {
+    /// Images that were never changed are compared.
+    pub const UNCHANGED: Self = Self {
+        ratio: 1.0,
+        mirror: None,
+    };
 }
 
 /// Of reports that did not look at retained images.
@@ -121,6 +189,7 @@ struct Errors {
     times: Vec<Time>,
     own: Vec<f64>,
     look_alikes: Vec<Vec<f64>>,
+    mirror: Option<Vec<f64>>,
 }
 
 impl<'a> Viewer<'a> {
@@ -132,7 +201,7 @@ impl<'a> Viewer<'a> {
         retain: &[usize],
         context: Context,
     ) -> Self {
-        let count = RETAINED.min(retain.len());
+        let count = RETAINED[0].min(retain.len());
         let retained = (0..count).map(|at| retain[at * retain.len() / count]);
         Self {
             look_alikes,
@@ -149,37 +218,37 @@ impl<'a> Viewer<'a> {
         Self { class, ..self }
     }
 
-    /// What the network makes of the images in `rows`, then of `others`, which have the class or the text of the first row.
+    /// What the network makes of the images in `rows`, then of `others`, each with the row whose class or text it has.
     fn scores(
         &self,
         network: &dyn Denoiser,
         rows: &[usize],
-        others: &[f32],
+        others: &[(usize, &[f32])],
         purpose: Purpose,
         draws: usize,
     ) -> Result<(Scores, Vec<Time>), Failure> {
-        let shape = self.images.shape();
         let mut values = Vec::new();
         for &row in rows {
             self.images.average(row, &mut values)?;
         }
-        values.extend_from_slice(others);
-        let label = |row: &usize| {
-            let class = self.class.or_else(|| self.images.label(*row));
+        for (_, other) in others {
+            values.extend_from_slice(other);
+        }
+        let label = |row: usize| {
+            let class = self.class.or_else(|| self.images.label(row));
             class.unwrap_or(0)
         };
-        let labels = self.labels.then(|| {
-            let mut labels: Vec<i64> = rows.iter().map(label).collect();
-            let count = values.len() / shape.iter().product::<usize>();
-            labels.resize(count, labels.first().copied().unwrap_or(0));
-            labels
-        });
+        let all = rows
+            .iter()
+            .copied()
+            .chain(others.iter().map(|(row, _)| *row));
+        let labels: Option<Vec<i64>> = self.labels.then(|| all.map(label).collect());
         let scoring = Scoring {
             network,
             process: &*self.context.process,
             random: purpose.random(self.context.seed),
             device: &self.context.device,
-            shape,
+            shape: self.images.shape(),
             draws,
             timesteps: Timesteps::Stratified,
             batch_size: self.context.batch_size,
@@ -199,24 +268,21 @@ impl<'a> Viewer<'a> {
         purpose: Purpose,
     ) -> Result<Errors, Failure> {
         let row = self.look_alikes.rows[image];
-        let look_alikes = self.look_alikes.of(image, purpose);
-        self.errors_of(network, row, look_alikes, purpose, DRAWS)
-    }
-
-    fn errors_of(
-        &self,
-        network: &dyn Denoiser,
-        row: usize,
-        look_alikes: &[f32],
-        purpose: Purpose,
-        draws: usize,
-    ) -> Result<Errors, Failure> {
-        let count = 1 + look_alikes.len() / self.images.shape().iter().product::<usize>();
-        let (scores, times) = self.scores(network, &[row], look_alikes, purpose, draws)?;
+        let size = self.images.shape().iter().product();
+        let look_alikes = self.look_alikes.of(image, purpose).chunks_exact(size);
+        let count = look_alikes.len();
+        let mirror = self.look_alikes.mirrors[image].as_deref();
+        let others: Vec<(usize, &[f32])> = look_alikes
+            .chain(mirror)
+            .map(|other| (row, other))
+            .collect();
+        let (scores, times) = self.scores(network, &[row], &others, purpose, DRAWS)?;
+        let of = |at| scores.of(at).to_vec();
         Ok(Errors {
             times,
-            own: scores.of(0).to_vec(),
-            look_alikes: (1..count).map(|at| scores.of(at).to_vec()).collect(),
+            own: of(0),
+            look_alikes: (1..=count).map(of).collect(),
+            mirror: mirror.map(|_| of(count + 1)),
         })
     }
 
@@ -225,24 +291,42 @@ impl<'a> Viewer<'a> {
     /// # Errors
     /// Images that do not fit the network.
     pub fn retained(&self, network: &dyn Denoiser) -> Result<f64, Failure> {
-        let (scores, _) = self.scores(network, &self.retained, &[], Purpose::Stop, DRAWS)?;
+        let (scores, _) = self.scores(network, &self.retained, &[], Purpose::Stop, RETAINED[1])?;
         Ok(mean(&scores.means()))
     }
 
-    /// A retained image's error as a multiple of its look-alikes', such that three of four have less; 1 where there are none.
-    /// The few that are repeated in the data are known and have far less.
+    /// What is ordinary among retained images.
     ///
     /// # Errors
     /// An image that does not fit the network.
-    pub fn ordinary(&self, network: &dyn Denoiser) -> Result<f64, Failure> {
+    pub fn ordinary(&self, network: &dyn Denoiser) -> Result<Ordinary, Failure> {
+        let kept = &self.look_alikes.kept;
+        let rows: Vec<usize> = kept.iter().map(|kept| kept.row).collect();
+        let mirrors = kept.iter().map(|kept| (kept.row, &kept.mirror[..]));
+        let look_alikes = kept.iter().flat_map(|kept| {
+            let look_alikes = kept.look_alikes.iter();
+            look_alikes.map(|one| (kept.row, &one[..]))
+        });
+        let others: Vec<(usize, &[f32])> = mirrors.chain(look_alikes).collect();
+        let (scores, _) = self.scores(network, &rows, &others, Purpose::Level, DRAWS)?;
+        let of = |at: usize| log(scores.of(at));
+        let mirrors = (0..rows.len()).map(|at| of(at) - of(rows.len() + at));
+        let mut first = 2 * rows.len();
         let mut ratios = Vec::new();
-        for (row, look_alikes) in &self.look_alikes.kept {
-            let errors = self.errors_of(network, *row, look_alikes, Purpose::Level, PARTS)?;
-            ratios.push(errors.standing(1.0).ratio());
+        for (at, kept) in kept.iter().enumerate() {
+            let last = first + kept.look_alikes.len();
+            if last > first {
+                let look_alikes: Vec<f64> = (first..last).map(of).collect();
+                ratios.push((of(at) - mean(&look_alikes)).exp());
+            }
+            first = last;
         }
         ratios.retain(|ratio| ratio.is_finite());
         ratios.sort_by(f64::total_cmp);
-        Ok(ratios.get(3 * ratios.len() / 4).copied().unwrap_or(1.0))
+        Ok(Ordinary {
+            ratio: ratios.get(3 * ratios.len() / 4).copied().unwrap_or(1.0),
+            mirror: Usual::of(mirrors.collect()),
+        })
     }
 
     /// Where the forgotten image with this number stands. `ordinary`: what [`ordinary`](Self::ordinary) found of the model.
@@ -254,7 +338,7 @@ impl<'a> Viewer<'a> {
         network: &dyn Denoiser,
         image: usize,
         purpose: Purpose,
-        ordinary: f64,
+        ordinary: &Ordinary,
     ) -> Result<Standing, Failure> {
         Ok(self.errors(network, image, purpose)?.standing(ordinary))
     }
@@ -263,9 +347,12 @@ impl<'a> Viewer<'a> {
     ///
     /// # Errors
     /// As [`standing`](Self::standing).
-    pub fn reported(&self, network: &dyn Denoiser) -> Result<Vec<Standing>, Failure> {
+    pub fn reported(
+        &self,
+        network: &dyn Denoiser,
+        ordinary: &Ordinary,
+    ) -> Result<Vec<Standing>, Failure> {
         let images = self.look_alikes.rows.len().min(REPORTED);
-        let ordinary = self.ordinary(network)?;
         let bar = progress::bar("look-alikes", images, "images");
         (0..images)
             .map(|image| {
@@ -298,17 +385,24 @@ impl<'a> Viewer<'a> {
         })
     }
 
-    /// Where the forgotten image with this number is to be led, by what `network` makes of its look-alikes.
+    /// Where the forgotten image with this number is to be led, by what `network` makes of its look-alikes and its mirror image.
     ///
     /// # Errors
     /// As [`standing`](Self::standing).
-    pub fn level(&self, network: &dyn Denoiser, image: usize) -> Result<Level, Failure> {
+    pub fn level(
+        &self,
+        network: &dyn Denoiser,
+        image: usize,
+        ordinary: &Ordinary,
+    ) -> Result<Level, Failure> {
         // Controls were not changed.
         let sizes = match self.look_alikes.are_controls {
             true => 1,
             false => SIZES.len(),
         };
-        Ok(self.errors(network, image, Purpose::Level)?.level(sizes))
+        Ok(self
+            .errors(network, image, Purpose::Level)?
+            .level(sizes, ordinary))
     }
 }
 
@@ -320,9 +414,7 @@ impl Errors {
         const FAR: f64 = 3.0;
         let logs: Vec<f64> = self.look_alikes.iter().map(|errors| log(errors)).collect();
         let middle = median(logs.clone());
-        let spread = median(logs.iter().map(|log| (log - middle).abs()).collect());
-        // 1.4826 makes a normal distribution's deviation of it.
-        let least = middle - FAR * 1.4826 * spread.max(0.05);
+        let least = middle - FAR * deviation(&logs, middle).max(0.075);
         let pairs = self.look_alikes.iter().zip(logs);
         pairs
             .filter(move |(_, log)| *log >= least)
@@ -331,7 +423,10 @@ impl Errors {
 
     /// The level that look-alikes by changes of so many sizes show, which take turns, the largest last. From a quarter of the process on noise hides
     /// small changes, and a model that memorized an image half knows what differs so little: there the largest ones count alone.
-    fn level(&self, sizes: usize) -> Level {
+    ///
+    /// A mirror image that is denoised worse than they are shows the level better: nothing of it was blurred, and nothing is
+    /// remembered.
+    fn level(&self, sizes: usize, ordinary: &Ordinary) -> Level {
         const FROM: f64 = 0.25;
         let larger = Self {
             look_alikes: self
@@ -341,8 +436,9 @@ impl Errors {
                 .step_by(sizes)
                 .cloned()
                 .collect(),
-            times: self.times.clone(),
-            own: self.own.clone(),
+            times: Vec::new(),
+            own: Vec::new(),
+            mirror: None,
         };
         let late = (FROM * self.times.len() as f64) as usize;
         let at = |draw: usize| {
@@ -350,14 +446,22 @@ impl Errors {
             let errors: Vec<f64> = of.unknown().map(|errors| errors[draw]).collect();
             log(&errors).exp()
         };
-        let times = self.times.iter().enumerate();
-        let mut points: Vec<(Time, f64)> = times.map(|(draw, &time)| (time, at(draw))).collect();
+        let mut errors: Vec<f64> = (0..self.times.len()).map(at).collect();
+        if let (Some(mirror), Some(usual)) = (&self.mirror, ordinary.mirror) {
+            let as_usual = usual.median.exp();
+            let mirror: Vec<f64> = mirror.iter().map(|error| error * as_usual).collect();
+            if log(&mirror) > log(&errors) {
+                errors = mirror;
+            }
+        }
+        let times = self.times.iter().copied();
+        let mut points: Vec<(Time, f64)> = times.zip(errors).collect();
         // A schedule of few timesteps has several draws at one.
         points.dedup_by_key(|(time, _)| *time);
         Level::new(points)
     }
 
-    fn standing(&self, ordinary: f64) -> Standing {
+    fn standing(&self, ordinary: &Ordinary) -> Standing {
         let profiles: Vec<Vec<f64>> = self.unknown().map(|errors| profile(errors)).collect();
         let levels = (0..PARTS).map(|part| {
             let errors = || profiles.iter().map(|profile| profile[part]);
@@ -371,7 +475,15 @@ impl Errors {
             look_alikes: self.unknown().map(|errors| log(errors)).collect(),
             profile: profile(&self.own),
             levels: levels.collect(),
-            ordinary,
+            ordinary: ordinary.ratio,
+            mirror: self
+                .mirror
+                .as_ref()
+                .zip(ordinary.mirror)
+                .map(|(mirror, usual)| Mirror {
+                    error: log(mirror),
+                    usual,
+                }),
         }
     }
 }
@@ -415,11 +527,31 @@ impl Standing {
         (self.own - mean(&self.look_alikes)).exp()
     }
 
+    /// How far the image's error lies below what it would be of an image that the model does not know: a logarithm.
+    pub fn left(&self) -> f64 {
+        let mirror = self.mirror.as_ref();
+        let mirror = mirror.map(|mirror| mirror.error + mirror.usual.median);
+        let look_alikes = mean(&self.look_alikes);
+        look_alikes.max(mirror.unwrap_or(look_alikes)) - self.own
+    }
+
+    /// The image's error as a multiple of its mirror image's, here and beside what the model of `before` made of that, and what
+    /// retained images' mostly is.
+    pub fn beside_mirror(&self, before: Option<&Self>) -> Option<[f64; 2]> {
+        let mirror = before.unwrap_or(self).mirror.as_ref()?;
+        Some([self.own - mirror.error, mirror.usual.median].map(f64::exp))
+    }
+
     /// On which side the image stands. What is no number is on none: it is not known.
     pub fn place(&self) -> Place {
         let [low, high] = self.ranks();
         let ratio = self.ratio();
-        if low <= ALPHA / 2.0 && ratio < TOLERANCE[0] * self.ordinary {
+        let better = |than: f64| low <= ALPHA / 2.0 && ratio < than * self.ordinary;
+        let known = match &self.mirror {
+            None => better(TOLERANCE[0]),
+            Some(mirror) => self.own - mirror.error < mirror.usual.least || better(SURE),
+        };
+        if known {
             Place::Known
         } else if (high <= ALPHA / 2.0 && ratio > TOLERANCE[1]) || !ratio.is_finite() {
             Place::Avoided
@@ -434,6 +566,7 @@ impl Standing {
             look_alikes: other.look_alikes.clone(),
             levels: other.levels.clone(),
             ordinary: other.ordinary,
+            mirror: other.mirror.clone(),
             ..self.clone()
         }
     }
@@ -472,6 +605,7 @@ impl Standing {
             profile: vec![own; PARTS],
             levels: vec![[look_alikes; 3]; PARTS],
             ordinary: 1.0,
+            mirror: None,
         }
     }
 }
@@ -495,6 +629,13 @@ fn log(errors: &[f64]) -> f64 {
     mean(&logs)
 }
 
+/// The standard deviation, by the median distance from the median: a few that are far away do not count. 1.4826 makes a normal
+/// distribution's of it.
+fn deviation(values: &[f64], median_of_all: f64) -> f64 {
+    let distances = values.iter().map(|value| (value - median_of_all).abs());
+    1.4826 * median(distances.collect())
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
@@ -515,8 +656,9 @@ mod tests {
             times: (0..DRAWS).map(|draw| Time::timestep(50 * draw)).collect(),
             own: vec![own; DRAWS],
             look_alikes: (0..24).map(error).collect(),
+            mirror: None,
         }
-        .standing(1.0)
+        .standing(&Ordinary::UNCHANGED)
     }
 
     #[test]
@@ -584,15 +726,79 @@ mod tests {
             times: (0..DRAWS).map(|draw| Time::timestep(50 * draw)).collect(),
             own: vec![0.01; DRAWS],
             look_alikes: vec![vec![0.1; DRAWS]; 20],
+            mirror: None,
         };
+        let ordinary = Ordinary::UNCHANGED;
         errors.look_alikes.extend(vec![vec![0.01; DRAWS]; 4]);
-        assert_eq!(errors.standing(1.0).look_alikes.len(), 20);
-        assert!((errors.level(1).at(0.into()) - 0.1).abs() < 1e-12);
+        assert_eq!(errors.standing(&ordinary).look_alikes.len(), 20);
+        assert!((errors.level(1, &ordinary).at(0.into()) - 0.1).abs() < 1e-12);
         // Larger changes, in turns, count alone late in the process.
         let turns = errors.look_alikes.iter_mut().skip(1).step_by(2);
         turns.for_each(|errors| errors.fill(0.4));
-        assert!((errors.level(2).at(900.into()) - 0.4).abs() < 1e-12);
-        assert!(errors.level(2).at(0.into()) < 0.4);
+        assert!((errors.level(2, &ordinary).at(900.into()) - 0.4).abs() < 1e-12);
+        assert!(errors.level(2, &ordinary).at(0.into()) < 0.4);
+    }
+
+    /// Retained images that are denoised like their mirror images, mostly, and three that are repeated in the data.
+    fn usual() -> Option<Usual> {
+        let mut logs: Vec<f64> = (0..17)
+            .map(|at| 0.02 * (f64::from(at) / 16.0 - 0.5))
+            .collect();
+        logs.extend([-0.3, -0.5, -0.6]);
+        Usual::of(logs)
+    }
+
+    #[test]
+    fn a_mirror_image_betrays_an_image_that_is_known_a_little() {
+        let usual = usual().unwrap();
+        assert!((-0.08..-0.04).contains(&usual.least), "{usual:?}");
+        let found = |own: f64, mirror: f64| Standing {
+            mirror: Some(Mirror {
+                error: mirror.ln(),
+                usual,
+            }),
+            ..standing(own, 0.2)
+        };
+        assert_eq!(standing(0.1, 0.2).place(), Place::Unknown);
+        assert_eq!(found(0.1, 0.115).place(), Place::Known);
+        assert_eq!(found(0.1, 0.101).place(), Place::Unknown);
+        // A sharp picture, that any change blurs; and one that was trained on from both sides.
+        assert_eq!(standing(0.07, 0.2).place(), Place::Known);
+        assert_eq!(found(0.07, 0.07).place(), Place::Unknown);
+        assert_eq!(found(0.03, 0.03).place(), Place::Known);
+        // After a run it is unknown once it is denoised as its mirror image was before.
+        let before = found(0.1, 0.115);
+        assert_eq!(found(0.113, 0.13).place_after(&before), Place::Unknown);
+        assert_eq!(found(0.105, 0.115).place_after(&before), Place::Known);
+    }
+
+    #[test]
+    fn mirror_images_of_another_kind_say_nothing() {
+        let shift = |by: f64| (0..20).map(|at| by + 0.001 * f64::from(at)).collect();
+        assert!(Usual::of(shift(-0.2)).is_none());
+        assert!(Usual::of(shift(0.0)).is_some());
+        assert!(Usual::of((0..20).map(|at| 0.02 * f64::from(at) - 0.2).collect()).is_none());
+        assert!(Usual::of(vec![0.0; 9]).is_none());
+    }
+
+    #[test]
+    fn a_mirror_image_that_is_denoised_worse_than_look_alikes_is_the_level() {
+        let mut errors = Errors {
+            times: (0..DRAWS).map(|draw| Time::timestep(50 * draw)).collect(),
+            own: vec![0.05; DRAWS],
+            look_alikes: vec![vec![0.1; DRAWS]; 20],
+            mirror: Some(vec![0.15; DRAWS]),
+        };
+        let ordinary = Ordinary {
+            ratio: 1.0,
+            mirror: usual(),
+        };
+        let level = |errors: &Errors, ordinary: &Ordinary| errors.level(1, ordinary).at(0.into());
+        assert!((level(&errors, &ordinary) - 0.15).abs() < 2e-3);
+        assert!((level(&errors, &Ordinary::UNCHANGED) - 0.1).abs() < 1e-9);
+        // Trained on from both sides.
+        errors.mirror = Some(vec![0.05; DRAWS]);
+        assert!((level(&errors, &ordinary) - 0.1).abs() < 1e-9);
     }
 
     #[test]

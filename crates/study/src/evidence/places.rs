@@ -86,19 +86,33 @@ impl Findings {
             return None;
         }
         if let ([], [after]) = (&before[..], &after[..]) {
+            let mirror = after.beside_mirror(None).map(|[own, usual]| {
+                format!(" and {own:.2} times that of its mirror image; of retained images {usual:.2} is usual")
+            });
             return Some(format!(
-                "It is denoised with {:.2} times the error of {} look-alikes that nobody has.",
+                "It is denoised with {:.2} times the error of {} look-alikes that nobody has{}.",
                 after.ratio(),
-                after.look_alikes.len()
+                after.look_alikes.len(),
+                mirror.unwrap_or_default()
             ));
         }
         if let ([before], [after]) = (&before[..], &after[..]) {
+            let mirror = before
+                .beside_mirror(None)
+                .zip(after.beside_mirror(Some(before)));
+            let mirror = mirror.map(|([before, usual], [after, _])| {
+                format!(
+                    " Of its mirror image's error it had {before:.2} times and has {after:.2}; of retained images \
+                     {usual:.2} is usual."
+                )
+            });
             return Some(format!(
                 "The model before denoised it with {:.2} times the error of {} look-alikes that nobody has; the model after \
-                 does with {:.2} times that error.",
+                 does with {:.2} times that error.{}",
                 before.ratio(),
                 before.look_alikes.len(),
-                after.ratio_after(before)
+                after.ratio_after(before),
+                mirror.unwrap_or_default()
             ));
         }
         let words = |places: Vec<Place>| {

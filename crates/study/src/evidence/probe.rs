@@ -1,6 +1,8 @@
 //! A few cheap looks at a model, the same for the one before and the one after: samples, attempts to restore the
 //! forgotten images, denoising errors. All random numbers come from the plan's seed.
 
+use std::cell::OnceCell;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_data::pixels::{to_byte, to_unit};
 use retrack_eval::membership::{MembershipError, Scoring, Timesteps};
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::forgotten::{Forgotten, Sight};
 use super::pictures::cover;
 use super::verdict::Tally;
-use crate::calibration::{Context, LookAlikes, Purpose, REPORTED, Standing, Viewer};
+use crate::calibration::{Context, LookAlikes, Ordinary, Purpose, REPORTED, Standing, Viewer};
 use crate::failure::Failure;
 use crate::model;
 use crate::names::SamplerName;
@@ -260,6 +262,8 @@ pub struct Probe<'a> {
     pub device: Device,
     /// The network has classes or texts.
     pub labels: bool,
+    /// What was ordinary among retained images when a model was first looked at: the one of before.
+    pub ordinary: OnceCell<Ordinary>,
 }
 
 impl Probe<'_> {
@@ -360,7 +364,14 @@ impl Probe<'_> {
             seed: self.plan.seed,
         };
         let viewer = Viewer::new(self.look_alikes, self.images, self.labels, &[], context);
-        viewer.reported(network)
+        let ordinary = match self.ordinary.get() {
+            Some(known) => known,
+            None => {
+                let found = viewer.ordinary(network)?;
+                self.ordinary.get_or_init(|| found)
+            }
+        };
+        viewer.reported(network, ordinary)
     }
 
     /// How many attempts bring a look-alike back, with the noise and by the measure with which the forgotten image's do, and how

@@ -1,5 +1,6 @@
 //! The scores of a run, measured again on both models as they lie in their folders.
 
+use std::cell::OnceCell;
 use std::path::Path;
 
 use burn::tensor::Device;
@@ -133,6 +134,7 @@ impl Again<'_> {
             scheduler,
             device: self.device.clone().without_autodiff(),
             labels,
+            ordinary: OnceCell::new(),
         };
         let rows = probe.looked_at().concat();
         if texts.is_some_and(|texts| rows.iter().any(|row| !texts.contains_key(row))) {

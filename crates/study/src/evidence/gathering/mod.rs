@@ -5,6 +5,7 @@ mod findings;
 mod parts;
 mod shown;
 
+use std::cell::OnceCell;
 use std::path::Path;
 use std::time::Instant;
 
@@ -113,7 +114,7 @@ impl<'a> Evidence<'a> {
             false => plan,
         };
         let plan = Plan {
-            kept: run.look_alikes.kept.iter().map(|(row, _)| *row).collect(),
+            kept: run.look_alikes.kept.iter().map(|kept| kept.row).collect(),
             ..plan
         };
         let probe = Probe {
@@ -124,6 +125,7 @@ impl<'a> Evidence<'a> {
             scheduler: run.scheduler,
             device: device.clone().without_autodiff(),
             labels: run.labels,
+            ordinary: OnceCell::new(),
         };
         let network = network.valid();
         let (probe, before) = probe.begin(&*network)?;
