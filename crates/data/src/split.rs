@@ -90,6 +90,12 @@ impl Split {
         self
     }
 
+    /// Rows whose mirror image is another row, where one of both is forgotten.
+    pub fn mirrored(&self) -> Vec<usize> {
+        let mirrored = self.near.iter().filter(|near| near.mirrored);
+        mirrored.flat_map(|near| [near.of, near.row]).collect()
+    }
+
     /// Whether the near copies are among the retained rows.
     pub fn retains_near(&self) -> bool {
         let is_retained = |near: &NearCopy| self.retain.binary_search(&near.row).is_ok();

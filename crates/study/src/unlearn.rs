@@ -233,6 +233,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         false => kept(&split.retain),
     };
     let pictures = Pictures::read(&data, &split.forget, kept, &purposes, settings.seed)?;
+    let pictures = pictures.without_mirrors_of(&split.mirrored());
     let pictures = match &controls {
         Some(controls) => pictures.with_controls(controls),
         None => pictures,

@@ -1,6 +1,6 @@
 //! Look-alikes of the forgotten images: pictures first, and what a network sees of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use retrack_data::look_alikes::{Change, mirrored};
 use retrack_data::pixels::to_unit;
@@ -82,6 +82,8 @@ pub struct Pictures<'a> {
     purposes: &'a [Purpose],
     /// Take the place of look-alikes, but in a report, which can be checked without them.
     controls: Option<&'a Controls>,
+    /// Forgotten images whose mirror images are in the data.
+    known_mirrors: HashSet<usize>,
     seed: u64,
 }
 
@@ -121,8 +123,18 @@ impl<'a> Pictures<'a> {
             kept,
             purposes,
             controls: None,
+            known_mirrors: HashSet::new(),
             seed,
         })
+    }
+
+    /// Without the mirror images of the forgotten images in these rows: the data has them, so a model may know them, too.
+    pub fn without_mirrors_of(self, rows: &[usize]) -> Self {
+        let known_mirrors = rows.iter().filter_map(|row| self.of_row.get(row).copied());
+        Self {
+            known_mirrors: known_mirrors.collect(),
+            ..self
+        }
     }
 
     /// With these images in the place of look-alikes, but in a report, which can be checked without them.
@@ -192,8 +204,11 @@ impl<'a> Pictures<'a> {
     }
 
     /// The mirror image of forgotten image number `image`, where it lies at least half as far from it as its look-alikes do.
-    /// The same whatever the purposes are.
+    /// None where the data has it. The same whatever the purposes are.
     fn mirror(&self, image: usize) -> Option<Vec<u8>> {
+        if self.known_mirrors.contains(&image) {
+            return None;
+        }
         let own = &self.images[image];
         let differs = |other: &[u8]| -> f64 {
             let squares = own
@@ -325,6 +340,29 @@ impl LookAlikes {
 mod tests {
     use super::*;
     use retrack_data::ImageShape;
+
+    #[test]
+    fn a_mirror_image_that_the_data_has_is_no_measure_of_what_is_unknown() {
+        let shape = ImageShape {
+            height: 8,
+            width: 8,
+            channels: 1,
+        };
+        let picture = |seed: u32| (0..64).map(move |at| (at * at * seed % 251) as u8);
+        let pixels = picture(3).chain(picture(7)).collect();
+        let data = Dataset::from_pixels(shape, pixels, Vec::new()).unwrap();
+        let pictures = || Pictures::read(&data, &[0, 1], Vec::new(), &[], 5).unwrap();
+        let has = |pictures: Pictures| {
+            let found = pictures.as_pixels().unwrap();
+            found
+                .mirrors
+                .iter()
+                .map(Option::is_some)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(has(pictures()), [true, true]);
+        assert_eq!(has(pictures().without_mirrors_of(&[1])), [true, false]);
+    }
 
     #[test]
     fn no_look_alike_serves_two_purposes() {

@@ -34,6 +34,9 @@ pub struct Check {
     /// They are among the retained rows, as they were in earlier versions.
     #[serde(default = "yes")]
     pub retains_near: bool,
+    /// Rows whose mirror image is in the data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrored_rows: Vec<usize>,
     /// Pictures were counted by [`Rule::Half`], in earlier versions by [`Rule::Nearest`].
     #[serde(default)]
     pub half_way: bool,

@@ -78,6 +78,7 @@ impl Again<'_> {
         let kept = plan.kept.iter().copied();
         let kept = kept.filter(|&row| row < self.data.len());
         let pictures = Pictures::read(self.data, &forgotten, kept.collect(), purposes, plan.seed)?;
+        let pictures = pictures.without_mirrors_of(&self.check.mirrored_rows);
         let (latents, look_alikes) =
             encode(base, self.data, &there, of_row, random, pictures, &device)?;
         let written = || {

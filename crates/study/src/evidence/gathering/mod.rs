@@ -167,6 +167,7 @@ impl<'a> Evidence<'a> {
             forget_rows: self.run.split.forget.clone(),
             near_rows: self.run.split.near.iter().map(|near| near.row).collect(),
             near_count: true,
+            mirrored_rows: self.run.split.mirrored(),
             retains_near: self.run.split.retains_near(),
             half_way: true,
             plan: self.probe.plan.clone(),
