@@ -123,6 +123,21 @@ impl<'a> Forgotten<'a> {
         }
     }
 
+    /// With the images in these rows before all others.
+    pub fn with_first(self, first: &[usize]) -> Self {
+        let mut places: Vec<usize> = (0..self.rows.len()).collect();
+        let place = |at: &usize| first.iter().position(|row| *row == self.rows[*at]);
+        places.sort_by_key(|at| place(at).unwrap_or(first.len()));
+        let len = self.data.shape().bytes();
+        let pixels = |at: &usize| self.pixels[at * len..][..len].iter().copied();
+        Self {
+            pixels: places.iter().flat_map(pixels).collect(),
+            rows: places.iter().map(|&at| self.rows[at]).collect(),
+            reach: places.iter().map(|&at| self.reach[at]).collect(),
+            ..self
+        }
+    }
+
     /// Fills `reach`, and takes out of `others` the near copies that the split does not name: it knows at most those
     /// among a few nearest neighbors, and may not have been asked for any.
     fn leave_near_copies_out(&mut self) -> Result<(), ForgottenError> {

@@ -17,15 +17,15 @@ use crate::progress;
 ///
 /// # Errors
 /// An autoencoder or an image that cannot be read or does not fit.
-pub fn encode(
+pub fn encode<'a>(
     opened: &dyn Diffusion,
-    data: &Dataset,
+    data: &'a Dataset,
     rows: &[usize],
     texts: Vec<i64>,
     random: Random,
-    pictures: Pictures,
+    pictures: Pictures<'a>,
     device: &Device,
-) -> Result<(Option<Latents>, LookAlikes), Failure> {
+) -> Result<(Option<Latents>, LookAlikes<'a>), Failure> {
     let device = device.clone().without_autodiff();
     let Some(autoencoder) = opened.autoencoder(&device)? else {
         return Ok((None, pictures.as_pixels()?));

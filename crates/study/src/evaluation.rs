@@ -378,7 +378,7 @@ impl Protocol {
     ) -> Result<Vec<Standing>, Failure> {
         let rows = &subject.forgotten.rows;
         let purposes = [Purpose::Report];
-        let kept = kept(&subject.forgotten.others);
+        let kept = kept(subject.data, &subject.forgotten.others)?;
         let pictures = Pictures::read(subject.data, rows, kept, &purposes, seed)?;
         let mirrored = subject.split.mirrored();
         let look_alikes = pictures.without_mirrors_of(&mirrored).as_pixels()?;

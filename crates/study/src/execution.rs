@@ -21,7 +21,7 @@ use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
-use crate::calibration::{Calibrated, Context, Viewer};
+use crate::calibration::{Calibrated, Context, REPORTED, Viewer};
 use crate::delivery::Delivery;
 use crate::evidence::{self, Evidence, Forgotten, Rule};
 use crate::failure::Failure;
@@ -102,14 +102,6 @@ impl Unlearning<'_> {
             split,
             ..
         } = *about;
-        let forgotten = match args.no_report {
-            true => None,
-            false => Some(Forgotten::new(about.data, split, Rule::Half)?),
-        };
-        let mut evidence = match &forgotten {
-            Some(forgotten) => Some(Evidence::begin(about, forgotten, &network, device)?),
-            None => None,
-        };
         let process = about.scheduler.process();
         let size = BatchSize {
             images: settings.batch_size,
@@ -136,6 +128,36 @@ impl Unlearning<'_> {
                 self.folder.folder(),
                 args.always,
             )?),
+            None => None,
+        };
+        let first = match &calibrated {
+            Some(calibrated) if calibrated.record.rows.len() > REPORTED => {
+                let mut rows = calibrated.worst_first();
+                rows.truncate(REPORTED);
+                rows
+            }
+            _ => Vec::new(),
+        };
+        let ordered = match first.is_empty() || args.no_report {
+            true => None,
+            false => about.look_alikes.reported_first(&first)?,
+        };
+        let looked_at = match &ordered {
+            Some(look_alikes) => evidence::Run {
+                look_alikes,
+                first: &first,
+                ..*about
+            },
+            None => evidence::Run { ..*about },
+        };
+        let forgotten = match args.no_report {
+            true => None,
+            false => {
+                Some(Forgotten::new(about.data, split, Rule::Half)?.with_first(looked_at.first))
+            }
+        };
+        let mut evidence = match &forgotten {
+            Some(forgotten) => Some(Evidence::begin(&looked_at, forgotten, &network, device)?),
             None => None,
         };
         let forget = match &calibrated {
@@ -236,7 +258,10 @@ impl Unlearning<'_> {
         };
         drop(trainer);
         let staged = self.folder.staged();
-        let about = &evidence::Run { settings, ..*about };
+        let about = &evidence::Run {
+            settings,
+            ..looked_at
+        };
         let report = self.finish(evidence, about, &staged)?;
         publish(self.folder, &args.out, false)?;
         Ok(Summary::new(

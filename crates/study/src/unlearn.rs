@@ -230,7 +230,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         .collect();
     let kept = match purposes.is_empty() {
         true => Vec::new(),
-        false => kept(&split.retain),
+        false => kept(&data, &split.retain)?,
     };
     let pictures = Pictures::read(&data, &split.forget, kept, &purposes, settings.seed)?;
     let pictures = pictures.without_mirrors_of(&split.mirrored());
@@ -275,6 +275,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         texts: texts.as_ref(),
         private: private.as_ref(),
         data: &data,
+        first: &[],
         split: &split,
         neighbors: neighbors.as_deref(),
         config: &config,

@@ -29,6 +29,8 @@ use crate::{model, progress};
 pub const ROUND: usize = 40;
 /// Rounds, at most.
 pub const ROUNDS: usize = 4;
+/// From more distinct images on only those are looked at closely that the model may know.
+const MANY: usize = 32;
 /// Steps in which a round's rate rises.
 const WARMUP: usize = 3;
 /// How much longer the forgotten images' gradient is than the retained ones', at first.
@@ -74,7 +76,7 @@ pub struct Round {
 pub struct Record {
     /// The rows of the forgotten images, each distinct one once.
     pub rows: Vec<usize>,
-    /// How the model of before denoises what it does not know: timesteps and errors, for each row.
+    /// How the model of before denoises what it does not know: timesteps and errors, for each row that is led.
     levels: Vec<Vec<(f64, f32)>>,
     /// Where each image stood before the run.
     pub before: Vec<Standing>,
@@ -90,25 +92,39 @@ pub struct Record {
 }
 
 impl Record {
-    /// What the model of before makes of the images, of their look-alikes, and of retained images.
-    fn measure(viewer: &Viewer, network: &dyn Denoiser) -> Result<Self, Failure> {
+    /// What the model of before makes of the images, of their look-alikes, and of retained images. Of many images only those
+    /// are looked at closely that it may know, unless `all` are to be led.
+    fn measure(viewer: &Viewer, network: &dyn Denoiser, all: bool) -> Result<Self, Failure> {
         let rows = &viewer.look_alikes.rows;
-        let bar = progress::bar("what the model knows", rows.len(), "images");
-        let mut levels = Vec::with_capacity(rows.len());
-        let mut before = Vec::with_capacity(rows.len());
         let ordinary = match viewer.look_alikes.are_controls {
             true => Ordinary::UNCHANGED,
             false => viewer.ordinary(network)?,
         };
-        for image in 0..rows.len() {
-            let level = viewer.level(network, image, &ordinary)?;
-            let points = level.points().iter();
-            levels.push(
-                points
+        let mut before = match rows.len() > MANY && !all {
+            true => viewer.screened(network, &ordinary)?,
+            false => Vec::new(),
+        };
+        let closely: Vec<usize> = match before.is_empty() {
+            true => (0..rows.len()).collect(),
+            false => (0..rows.len())
+                .filter(|&image| before[image].is_suspect())
+                .collect(),
+        };
+        let bar = progress::bar("what the model knows", closely.len(), "images");
+        let mut levels = vec![Vec::new(); rows.len()];
+        for image in closely {
+            let standing = viewer.standing(network, image, Purpose::Stop, &ordinary)?;
+            if all || standing.place() == Place::Known {
+                let level = viewer.level(network, image, &ordinary)?;
+                let points = level.points().iter();
+                levels[image] = points
                     .map(|(time, error)| (time.value(), *error as f32))
-                    .collect(),
-            );
-            before.push(viewer.standing(network, image, Purpose::Stop, &ordinary)?);
+                    .collect();
+            }
+            match before.get_mut(image) {
+                Some(rough) => *rough = standing,
+                None => before.push(standing),
+            }
             bar.inc(1);
         }
         Ok(Self {
@@ -157,7 +173,7 @@ impl Record {
         model::write(&folder.join(FILE), &text)
     }
 
-    /// The level of each row, given with the number of its image.
+    /// The level of each row that is led, given with the number of its image.
     pub fn levels<'a>(
         &self,
         rows: impl IntoIterator<Item = (&'a usize, &'a usize)>,
@@ -170,8 +186,10 @@ impl Record {
                     .collect(),
             )
         };
-        let rows = rows.into_iter();
-        rows.map(|(row, image)| (*row, level(*image))).collect()
+        let led = rows
+            .into_iter()
+            .filter(|(_, image)| !self.levels[**image].is_empty());
+        led.map(|(row, image)| (*row, level(*image))).collect()
     }
 
     /// The rate of a step, counted from 0.
@@ -212,7 +230,7 @@ impl<'a> Calibrated<'a> {
     ) -> Result<Self, Failure> {
         let record = match folder.join(FILE).exists() {
             true => Record::read(&folder)?,
-            false => Record::measure(viewer, network)?,
+            false => Record::measure(viewer, network, always)?,
         };
         let known = |image: &usize| always || record.before[*image].place() == Place::Known;
         Ok(Self {
@@ -239,6 +257,23 @@ impl<'a> Calibrated<'a> {
     /// The rows that are led.
     pub fn rows(&self) -> Vec<usize> {
         self.viewer.look_alikes.rows_of(&self.led)
+    }
+
+    /// The rows of all distinct images, those that the model knew best first.
+    pub fn worst_first(&self) -> Vec<usize> {
+        let before = &self.record.before;
+        let mut images: Vec<usize> = (0..before.len()).collect();
+        let depth = |image: &usize| {
+            let standing = &before[*image];
+            let known = standing.place() == Place::Known;
+            (known, standing.left())
+        };
+        images.sort_by(|a, b| {
+            let ((known_a, a), (known_b, b)) = (depth(a), depth(b));
+            known_b.cmp(&known_a).then(b.total_cmp(&a))
+        });
+        let rows = images.into_iter();
+        rows.map(|image| self.record.rows[image]).collect()
     }
 
     /// How often forgotten draws are made in each part of the process. The picture is decided where errors are small, and small
@@ -338,8 +373,9 @@ impl<'a> Calibrated<'a> {
             let before = &self.record.before[image];
             let standing = self.viewer.beside(network, image, Purpose::Stop, before)?;
             progress::detail(format_args!("image {image}: {standing}"));
-            done &= standing.place() == Place::Unknown && standing.is_even();
-            if standing.place() == Place::Known {
+            let place = standing.place_after(before);
+            done &= place == Place::Unknown && standing.is_even();
+            if place == Place::Known {
                 known.push(standing.left() / before.left());
             }
         }

@@ -1,6 +1,7 @@
 //! Look-alikes of the forgotten images: pictures first, and what a network sees of them.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 
 use retrack_data::look_alikes::{Change, mirrored};
 use retrack_data::pixels::to_unit;
@@ -53,33 +54,53 @@ pub const CONTROLS: usize = 2 * 19;
 /// How large the changes are, in turns, of look-alikes that lead a run; the first also of all others.
 pub(super) const SIZES: [f64; 2] = [1.0, 2.0];
 
-/// Retained images that are compared with their mirror images, of how many of them look-alikes are made, too, and how many
-/// of each.
-const KEPT: [usize; 3] = [20, 5, 4];
+/// Retained images that look-alikes are made of, too, and how many of each.
+const KEPT: [usize; 2] = [20, 4];
 
-/// Retained images from all over them, which show what a change costs and what a mirror image is to the model.
-pub fn kept(retain: &[usize]) -> Vec<usize> {
-    let count = KEPT[0].min(retain.len());
-    (0..count)
-        .map(|at| retain[at * retain.len() / count])
-        .collect()
+/// Retained images from all over them, which show what a change costs and what a mirror image is to the model. Those that are
+/// repeated in the data, which the model may know, show neither.
+///
+/// # Errors
+/// An image that cannot be read.
+pub fn kept(data: &Dataset, retain: &[usize]) -> Result<Vec<usize>, DataError> {
+    /// Images that are compared with one another: what is repeated so seldom that one of it is among them counts for little.
+    const COMPARED: usize = 200;
+    let some = |from: &[usize], most: usize| -> Vec<usize> {
+        let count = most.min(from.len());
+        let places = (0..count).map(|at| at * from.len() / count);
+        places.map(|place| from[place]).collect()
+    };
+    let mut by_image: HashMap<Vec<u8>, Vec<usize>> = HashMap::new();
+    for row in some(retain, COMPARED) {
+        by_image.entry(read(data, row)?).or_default().push(row);
+    }
+    let alone = by_image.into_values().filter(|rows| rows.len() == 1);
+    let mut alone: Vec<usize> = alone.flatten().collect();
+    alone.sort_unstable();
+    Ok(some(&alone, KEPT[0]))
 }
 
 /// How many of the distinct forgotten images a report looks at, at most: the first ones.
 pub const REPORTED: usize = 16;
 
-/// The distinct forgotten images, and what look-alikes are to be made of them.
+/// The rows with some of them put first.
+pub fn with_first(first: &[usize], rows: &[usize]) -> Vec<usize> {
+    let others = rows.iter().filter(|row| !first.contains(row));
+    first.iter().chain(others).copied().collect()
+}
+
+/// The distinct forgotten images, and what look-alikes are to be made of them. Pictures are made when they are asked for: of a
+/// thousand images there are more than memory holds.
+#[derive(Debug, Clone)]
 pub struct Pictures<'a> {
     data: &'a Dataset,
     /// The first row of each.
     rows: Vec<usize>,
     /// Which of them each forgotten row holds.
     of_row: HashMap<usize, usize>,
-    /// Bytes of each.
-    images: Vec<Vec<u8>>,
     /// Rows of retained images, see [`kept`].
     kept: Vec<usize>,
-    purposes: &'a [Purpose],
+    purposes: Vec<Purpose>,
     /// Take the place of look-alikes, but in a report, which can be checked without them.
     controls: Option<&'a Controls>,
     /// Forgotten images whose mirror images are in the data.
@@ -88,7 +109,7 @@ pub struct Pictures<'a> {
 }
 
 impl<'a> Pictures<'a> {
-    /// Reads the images in these rows. `kept`: of retained images, see there. `seed` decides how they are changed.
+    /// Tells the images in these rows apart. `kept`: of retained images, see there. `seed` decides how they are changed.
     ///
     /// # Errors
     /// An image that cannot be read.
@@ -96,32 +117,35 @@ impl<'a> Pictures<'a> {
         data: &'a Dataset,
         forget: &[usize],
         kept: Vec<usize>,
-        purposes: &'a [Purpose],
+        purposes: &[Purpose],
         seed: u64,
     ) -> Result<Self, DataError> {
-        let mut rows = Vec::new();
+        let mut rows: Vec<usize> = Vec::new();
         let mut of_row = HashMap::new();
-        let mut known: HashMap<Vec<u8>, usize> = HashMap::new();
+        let hasher = RandomState::new();
+        let mut by_hash: HashMap<u64, Vec<usize>> = HashMap::new();
         for &row in forget {
-            let mut image = vec![0; data.shape().bytes()];
-            data.read(row, &mut image)?;
-            let number = *known.entry(image).or_insert_with(|| {
+            let image = read(data, row)?;
+            let alike = by_hash.entry(hasher.hash_one(&image)).or_default();
+            let mut known = None;
+            for &number in alike.iter() {
+                if read(data, rows[number])? == image {
+                    known = Some(number);
+                }
+            }
+            let number = known.unwrap_or_else(|| {
+                alike.push(rows.len());
                 rows.push(row);
                 rows.len() - 1
             });
             of_row.insert(row, number);
         }
-        let mut images = vec![Vec::new(); known.len()];
-        for (image, number) in known {
-            images[number] = image;
-        }
         Ok(Self {
             data,
             rows,
             of_row,
-            images,
             kept,
-            purposes,
+            purposes: purposes.to_vec(),
             controls: None,
             known_mirrors: HashSet::new(),
             seed,
@@ -151,43 +175,45 @@ impl<'a> Pictures<'a> {
 
     /// How many look-alikes are to be made.
     pub fn count(&self) -> usize {
-        let images = self.images.len();
+        let images = self.rows.len();
         let of = |image| {
             let counts = self.purposes.iter();
             counts
                 .map(|purpose| self.count_of(*purpose, image))
                 .sum::<usize>()
         };
-        let changed = KEPT[1].min(self.kept.len());
         // Each has a mirror image, or may have one.
-        (0..images).map(of).sum::<usize>() + images + self.kept.len() + KEPT[2] * changed
+        (0..images).map(of).sum::<usize>() + images + (1 + KEPT[1]) * self.kept.len()
     }
 
     fn count_of(&self, purpose: Purpose, image: usize) -> usize {
-        let count = purpose.count(image, self.images.len());
+        let count = purpose.count(image, self.rows.len());
         match (self.controls, purpose.turn()) {
+            _ if !self.purposes.contains(&purpose) => 0,
             (Some(controls), Some(_)) => count.min(controls.rows().len() / 2),
             _ => count,
         }
     }
 
-    /// Number `place` of what one forgotten image is compared with for a purpose.
-    fn picture(&self, purpose: Purpose, image: usize, place: usize) -> Result<Vec<u8>, DataError> {
+    /// What forgotten image number `image` is compared with for a purpose: the first `most`.
+    fn of(&self, purpose: Purpose, image: usize, most: usize) -> Result<Vec<Vec<u8>>, DataError> {
+        let count = self.count_of(purpose, image);
+        let places = 0..count.min(most);
         if let (Some(controls), Some(turn)) = (self.controls, purpose.turn()) {
             let (rows, data) = (controls.rows(), controls.data());
             // From all over them: they may be sorted.
             let half = rows.len() / 2;
-            let row = rows[2 * (place * half / self.count_of(purpose, image)) + turn];
-            let mut picture = vec![0; data.shape().bytes()];
-            data.read(row, &mut picture)?;
-            return Ok(picture);
+            let row = |place| rows[2 * (place * half / count) + turn];
+            return places.map(|place| read(data, row(place))).collect();
         }
+        let own = read(self.data, self.rows[image])?;
         let random = purpose.random(self.seed);
-        let size = match purpose {
+        let size = |place| match purpose {
             Purpose::Level => SIZES[place % SIZES.len()],
             Purpose::Stop | Purpose::Report => SIZES[0],
         };
-        Ok(self.changed(&self.images[image], random, [image, place], size))
+        let changed = |place| self.changed(&own, random, [image, place], size(place));
+        Ok(places.map(changed).collect())
     }
 
     /// A picture changed as numbers say that belong to its number and its look-alike's.
@@ -205,11 +231,11 @@ impl<'a> Pictures<'a> {
 
     /// The mirror image of forgotten image number `image`, where it lies at least half as far from it as its look-alikes do.
     /// None where the data has it. The same whatever the purposes are.
-    fn mirror(&self, image: usize) -> Option<Vec<u8>> {
+    fn mirror(&self, image: usize) -> Result<Option<Vec<u8>>, DataError> {
         if self.known_mirrors.contains(&image) {
-            return None;
+            return Ok(None);
         }
-        let own = &self.images[image];
+        let own = read(self.data, self.rows[image])?;
         let differs = |other: &[u8]| -> f64 {
             let squares = own
                 .iter()
@@ -218,93 +244,118 @@ impl<'a> Pictures<'a> {
             squares.sum()
         };
         let random = Purpose::Report.random(self.seed);
-        let changed = |place| differs(&self.changed(own, random, [image, place], SIZES[0]));
-        let mirror = mirrored(self.data.shape(), own);
-        let far = (0..KEPT[2]).map(changed).sum::<f64>() / KEPT[2] as f64;
+        let changed = |place| differs(&self.changed(&own, random, [image, place], SIZES[0]));
+        let mirror = mirrored(self.data.shape(), &own);
+        let far = (0..KEPT[1]).map(changed).sum::<f64>() / KEPT[1] as f64;
         // Squares of distances.
-        (4.0 * differs(&mirror) > far).then_some(mirror)
+        Ok((4.0 * differs(&mirror) > far).then_some(mirror))
     }
 
-    /// The look-alikes as a network sees them: `see` makes the values that it takes of a picture's bytes. It is told the
-    /// row of the forgotten image, too.
-    ///
-    /// # Errors
-    /// What `see` returns, a control that cannot be read.
-    pub fn seen<E: From<DataError>>(
-        self,
-        mut see: impl FnMut(usize, Vec<u8>) -> Result<Vec<f32>, E>,
-    ) -> Result<LookAlikes, E> {
-        let mut sets = vec![[const { Vec::new() }; 3]; self.images.len()];
-        for (number, sets) in sets.iter_mut().enumerate() {
-            for &purpose in self.purposes {
-                for place in 0..self.count_of(purpose, number) {
-                    let picture = self.picture(purpose, number, place)?;
-                    sets[purpose as usize].extend(see(self.rows[number], picture)?);
-                }
-            }
-        }
-        let mut mirrors = Vec::with_capacity(self.images.len());
-        for (number, &row) in self.rows.iter().enumerate() {
-            let mirror = self.mirror(number).map(|picture| see(row, picture));
-            mirrors.push(mirror.transpose()?);
-        }
-        let mut kept = Vec::with_capacity(self.kept.len());
+    /// What is made of retained images, as a network sees it.
+    fn kept<E: From<DataError>>(
+        &self,
+        see: &mut impl FnMut(usize, Vec<u8>) -> Result<Vec<f32>, E>,
+    ) -> Result<Vec<Kept>, E> {
         // Another stream than any purpose's.
         let random = Random::new(self.seed.wrapping_sub(1));
-        let all = self.kept.len();
-        let changed: Vec<usize> = (0..KEPT[1].min(all))
-            .map(|at| at * all / KEPT[1].min(all))
-            .collect();
+        let mut kept = Vec::with_capacity(self.kept.len());
         for (number, &row) in self.kept.iter().enumerate() {
-            let mut picture = vec![0; self.data.shape().bytes()];
-            self.data.read(row, &mut picture)?;
+            let picture = read(self.data, row)?;
             let mirror = see(row, mirrored(self.data.shape(), &picture))?;
-            let mut look_alikes = Vec::new();
-            if changed.contains(&number) {
-                for place in 0..KEPT[2] {
-                    let changed = self.changed(&picture, random, [number, place], SIZES[0]);
-                    look_alikes.push(see(row, changed)?);
-                }
-            }
+            let look_alikes = (0..KEPT[1]).map(|place| {
+                let changed = self.changed(&picture, random, [number, place], SIZES[0]);
+                see(row, changed)
+            });
+            let look_alikes = look_alikes.collect::<Result<_, _>>()?;
             kept.push(Kept {
                 row,
                 mirror,
                 look_alikes,
             });
         }
+        Ok(kept)
+    }
+
+    /// The look-alikes as a network sees them that does not see pixels: `see` makes the values that it takes of a picture's
+    /// bytes. It is told the row of the forgotten image, too. All of them are made at once.
+    ///
+    /// # Errors
+    /// What `see` returns, an image that cannot be read.
+    pub fn seen<E: From<DataError>>(
+        self,
+        mut see: impl FnMut(usize, Vec<u8>) -> Result<Vec<f32>, E>,
+    ) -> Result<LookAlikes<'a>, E> {
+        let mut sets = vec![[const { Vec::new() }; 3]; self.rows.len()];
+        let mut mirrors = Vec::with_capacity(self.rows.len());
+        for (number, sets) in sets.iter_mut().enumerate() {
+            let row = self.rows[number];
+            for &purpose in &self.purposes {
+                for picture in self.of(purpose, number, usize::MAX)? {
+                    sets[purpose as usize].push(see(row, picture)?);
+                }
+            }
+            let mirror = self.mirror(number)?.map(|picture| see(row, picture));
+            mirrors.push(mirror.transpose()?);
+        }
         Ok(LookAlikes {
+            kept: self.kept(&mut see)?,
             rows: self.rows,
             of_row: self.of_row,
-            sets,
-            mirrors,
-            kept,
             are_controls: self.controls.is_some(),
+            sets: Sets::Made { sets, mirrors },
         })
     }
 
     /// The look-alikes as a network of pixels sees them: values in [-1, 1].
     ///
     /// # Errors
-    /// A control that cannot be read.
-    pub fn as_pixels(self) -> Result<LookAlikes, DataError> {
-        self.seen(|_, bytes| Ok(bytes.into_iter().map(to_unit).collect()))
+    /// An image that cannot be read.
+    pub fn as_pixels(self) -> Result<LookAlikes<'a>, DataError> {
+        Ok(LookAlikes {
+            kept: self.kept(&mut |_, bytes| Ok::<_, DataError>(values(bytes)))?,
+            rows: self.rows.clone(),
+            of_row: self.of_row.clone(),
+            are_controls: self.controls.is_some(),
+            sets: Sets::Pixels(self),
+        })
     }
+}
+
+fn read(data: &Dataset, row: usize) -> Result<Vec<u8>, DataError> {
+    let mut image = vec![0; data.shape().bytes()];
+    data.read(row, &mut image)?;
+    Ok(image)
+}
+
+/// Pixels as a network takes them.
+fn values(bytes: Vec<u8>) -> Vec<f32> {
+    bytes.into_iter().map(to_unit).collect()
 }
 
 /// Look-alikes of each distinct forgotten image, a set for each purpose, as the network takes them: pixels or latents.
 #[derive(Debug, Clone)]
-pub struct LookAlikes {
+pub struct LookAlikes<'a> {
     /// The first row of each forgotten image.
     pub rows: Vec<usize>,
     /// Which of them each forgotten row holds.
     pub of_row: HashMap<usize, usize>,
-    sets: Vec<[Vec<f32>; 3]>,
-    /// The mirror image of each forgotten image that differs enough from it.
-    pub mirrors: Vec<Option<Vec<f32>>>,
+    sets: Sets<'a>,
     /// Retained images.
     pub kept: Vec<Kept>,
     /// Those that lead and end a run are images as they were taken.
     pub are_controls: bool,
+}
+
+/// Where look-alikes come from.
+#[derive(Debug, Clone)]
+enum Sets<'a> {
+    /// They lie in memory, and each forgotten image's mirror image, which differs enough from it, with them.
+    Made {
+        sets: Vec<[Vec<Vec<f32>>; 3]>,
+        mirrors: Vec<Option<Vec<f32>>>,
+    },
+    /// They are made anew each time.
+    Pixels(Pictures<'a>),
 }
 
 /// What is made of a retained image, as the network takes it.
@@ -314,14 +365,66 @@ pub struct Kept {
     pub row: usize,
     /// Its mirror image.
     pub mirror: Vec<f32>,
-    /// Its look-alikes; of most none are made.
+    /// Its look-alikes.
     pub look_alikes: Vec<Vec<f32>>,
 }
 
-impl LookAlikes {
-    /// Those of one forgotten image; none for a purpose that they were not made for.
-    pub fn of(&self, image: usize, purpose: Purpose) -> &[f32] {
-        &self.sets[image][purpose as usize]
+impl LookAlikes<'_> {
+    /// The first `most` of one forgotten image; none for a purpose that they were not asked for.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn of(
+        &self,
+        image: usize,
+        purpose: Purpose,
+        most: usize,
+    ) -> Result<Vec<Vec<f32>>, DataError> {
+        match &self.sets {
+            Sets::Made { sets, .. } => {
+                let set = sets[image][purpose as usize].iter();
+                Ok(set.take(most).cloned().collect())
+            }
+            Sets::Pixels(pictures) => {
+                let made = pictures.of(purpose, image, most)?.into_iter();
+                Ok(made.map(values).collect())
+            }
+        }
+    }
+
+    /// The mirror image of one forgotten image, where it differs enough from it.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn mirror(&self, image: usize) -> Result<Option<Vec<f32>>, DataError> {
+        match &self.sets {
+            Sets::Made { mirrors, .. } => Ok(mirrors[image].clone()),
+            Sets::Pixels(pictures) => Ok(pictures.mirror(image)?.map(values)),
+        }
+    }
+
+    /// Look-alikes for a report whose images are those in `first`, then the others. Nothing where the network does not see pixels:
+    /// those were made for the images as they lie in the data.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn reported_first(&self, first: &[usize]) -> Result<Option<Self>, DataError> {
+        let Sets::Pixels(pictures) = &self.sets else {
+            return Ok(None);
+        };
+        let mut rows: Vec<usize> = self.of_row.keys().copied().collect();
+        rows.sort_unstable();
+        let known = pictures.known_mirrors.iter();
+        let known_mirrors: Vec<usize> = known.map(|&image| self.rows[image]).collect();
+        let pictures = Pictures::read(
+            pictures.data,
+            &with_first(first, &rows),
+            pictures.kept.clone(),
+            &[Purpose::Report],
+            pictures.seed,
+        )?
+        .without_mirrors_of(&known_mirrors);
+        Ok(Some(pictures.as_pixels()?))
     }
 
     /// The forgotten rows that hold one of these images, ascending.
@@ -354,11 +457,7 @@ mod tests {
         let pictures = || Pictures::read(&data, &[0, 1], Vec::new(), &[], 5).unwrap();
         let has = |pictures: Pictures| {
             let found = pictures.as_pixels().unwrap();
-            found
-                .mirrors
-                .iter()
-                .map(Option::is_some)
-                .collect::<Vec<_>>()
+            [0, 1].map(|image| found.mirror(image).unwrap().is_some())
         };
         assert_eq!(has(pictures()), [true, true]);
         assert_eq!(has(pictures().without_mirrors_of(&[1])), [true, false]);
@@ -382,9 +481,9 @@ mod tests {
         let found = pictures.as_pixels().unwrap();
         assert_eq!(found.rows, [0]);
         assert_eq!(found.of_row[&1], 0);
-        let mut all: Vec<&[f32]> = purposes
+        let mut all: Vec<Vec<f32>> = purposes
             .iter()
-            .flat_map(|&purpose| found.of(0, purpose).chunks_exact(64))
+            .flat_map(|&purpose| found.of(0, purpose, usize::MAX).unwrap())
             .collect();
         assert_eq!(all.len(), 32 + 24 + 24);
         assert_eq!(all.len() + 1, count);
@@ -416,14 +515,16 @@ mod tests {
         let found = found.unwrap();
         assert_eq!(rows[..48], [[2; 24], [0; 24]].concat());
         // A pixel is its own mirror image, which is only looked at among retained images.
-        assert_eq!(rows[48..], [1; 1 + KEPT[2]]);
-        assert_eq!(found.mirrors, [None, None]);
+        assert_eq!(rows[48..], [1; 1 + KEPT[1]]);
+        assert_eq!(found.mirror(0).unwrap(), None);
         assert_eq!(found.kept[0].row, 1);
         assert_eq!(found.kept[0].mirror, [1.0, 1.0]);
-        assert_eq!(found.kept[0].look_alikes.len(), KEPT[2]);
-        assert_eq!(found.of(0, Purpose::Stop).len(), 2 * 24);
-        assert_eq!(found.of(1, Purpose::Stop)[1], 0.0);
-        assert!(found.of(0, Purpose::Level).is_empty());
+        assert_eq!(found.kept[0].look_alikes.len(), KEPT[1]);
+        let of = |image, purpose, most| found.of(image, purpose, most).unwrap();
+        assert_eq!(of(0, Purpose::Stop, usize::MAX).len(), 24);
+        assert_eq!(of(0, Purpose::Stop, 4), of(0, Purpose::Stop, 24)[..4]);
+        assert_eq!(of(1, Purpose::Stop, 1)[0][1], 0.0);
+        assert!(of(0, Purpose::Level, 1).is_empty());
     }
 
     #[test]
@@ -438,9 +539,25 @@ mod tests {
         let data = Dataset::from_pixels(shape, [even, odd].concat(), Vec::new()).unwrap();
         let pictures = Pictures::read(&data, &[0, 1], Vec::new(), &[Purpose::Stop], 5).unwrap();
         let found = pictures.as_pixels().unwrap();
-        assert_eq!(found.mirrors[0], None);
-        let mirror = found.mirrors[1].as_ref().unwrap();
+        assert_eq!(found.mirror(0).unwrap(), None);
+        let mirror = found.mirror(1).unwrap().unwrap();
         assert_eq!(mirror[..5], [-1.0, -1.0, -1.0, -1.0, to_unit(90)]);
+    }
+
+    #[test]
+    fn retained_images_that_are_repeated_are_not_compared_with() {
+        let shape = pixels(1).shape();
+        let pixels = (0..100).flat_map(|value| [value, 7]).collect();
+        let data = Dataset::from_pixels(shape, pixels, Vec::new()).unwrap();
+        let retain: Vec<usize> = (0..200).collect();
+        let kept = kept(&data, &retain).unwrap();
+        assert_eq!(kept.len(), 20);
+        assert!(
+            kept.iter().all(|row| row % 2 == 0 && *row != 14),
+            "{kept:?}"
+        );
+        assert!(kept[0] < 10 && kept[19] > 180, "{kept:?}");
+        assert!(super::kept(&data, &[1, 3]).unwrap().is_empty());
     }
 
     #[test]
@@ -456,11 +573,12 @@ mod tests {
         let found = pictures
             .seen::<DataError>(|_, bytes| Ok(vec![f32::from(bytes[0])]))
             .unwrap();
-        let [level, stop, report] = purposes.map(|purpose| found.of(0, purpose));
+        let [level, stop, report] =
+            purposes.map(|purpose| found.of(0, purpose, usize::MAX).unwrap().concat());
         assert_eq!([level.len(), stop.len(), report.len()], [32, 24, 24]);
         assert_eq!(count, 32 + 24 + 24 + 1);
         // Two of the hundred are images of the data set.
-        assert!(level.iter().chain(stop).all(|&value| value >= 2.0));
+        assert!(level.iter().chain(&stop).all(|&value| value >= 2.0));
         assert!(level.iter().all(|value| !stop.contains(value)));
         assert_eq!((level[0], level[31]), (2.0, 96.0));
     }
@@ -475,9 +593,9 @@ mod tests {
         let rows: Vec<usize> = (0..20).collect();
         let [few, all] = [report(&rows[..3]), report(&rows)];
         for image in 0..3 {
-            let [few, all] = [&few, &all].map(|found| found.of(image, Purpose::Report));
-            assert_eq!(few, all);
+            let of = |found: &LookAlikes| found.of(image, Purpose::Report, usize::MAX).unwrap();
+            assert_eq!(of(&few), of(&all));
         }
-        assert!(all.of(REPORTED, Purpose::Report).is_empty());
+        assert!(all.of(REPORTED, Purpose::Report, 1).unwrap().is_empty());
     }
 }

@@ -21,5 +21,5 @@ mod look_alikes;
 mod standing;
 
 pub use self::course::{Calibrated, Ending, FILE, ROUND, ROUNDS, Record, Round};
-pub use self::look_alikes::{CONTROLS, LookAlikes, Pictures, Purpose, REPORTED, kept};
+pub use self::look_alikes::{CONTROLS, LookAlikes, Pictures, Purpose, REPORTED, kept, with_first};
 pub use self::standing::{Context, Ordinary, Place, Standing, Viewer};

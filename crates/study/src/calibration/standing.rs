@@ -21,14 +21,20 @@ use crate::progress;
 const DRAWS: usize = 20;
 /// Retained images that are looked at, and at how many times of the process.
 const RETAINED: [usize; 2] = [32, 10];
+/// Look-alikes that are enough to see whether an image may be known, and images that are screened so together.
+const SCREENING: usize = 4;
+const SCREENED: usize = 16;
 /// Parts of the process in which a profile is compared.
 pub const PARTS: usize = 10;
+/// Of these the first ones, in which an image shows that is known a little: there what differs from it so little as a look-alike
+/// is told from it best. Of 30 images that a small model saw a hundred times an epoch, among 1,000, over the process 25 lie
+/// outside of what is usual, and here 28.
+const EARLY: usize = 3;
 /// How often a two-sided test of an image that is not known calls it known or avoided.
 const ALPHA: f64 = 0.2;
-/// An image is known below, and avoided above, so many times its look-alikes' error, in their geometric mean. The first, of what is
-/// ordinary among retained images: of digits and emoji that models saw once an epoch none had less than 0.9 of it. The second: a model that memorized an image half
+/// An image is avoided above so many times its look-alikes' error, in their geometric mean. A model that memorized an image half
 /// knows its look-alikes, too; small models that were trained again without it denoised it with up to 1.5 times the error.
-const TOLERANCE: [f64; 2] = [1.0 / 1.15, 1.8];
+const TOLERANCE: f64 = 1.8;
 /// The first, where a mirror image says that the model does not know the image: it does only if it was trained on mirrored
 /// images, too, and then it knows it well. Some pictures are so sharp that any change costs a third.
 const SURE: f64 = 0.5;
@@ -63,10 +69,10 @@ pub struct Standing {
     /// The geometric mean of its look-alikes' errors, and the lowest and highest of them.
     #[serde(deserialize_with = "with_nulls_in_threes")]
     pub levels: Vec<[f64; 3]>,
-    /// What retained images' errors are as multiples of their look-alikes', mostly: a changed picture is denoised somewhat better
-    /// or worse than one that is as it was taken, whether the model knows it or not.
-    #[serde(default = "one")]
-    pub ordinary: f64,
+    /// How retained images stand beside theirs, over the process and [early](EARLY) in it: a changed picture is denoised somewhat
+    /// better or worse than one that is as it was taken, whether the model knows it or not.
+    #[serde(default = "unchanged_all")]
+    pub usual: [Usual; 2],
     /// The image beside its mirror image, where that tells anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Mirror>,
@@ -83,7 +89,8 @@ pub struct Mirror {
     pub usual: Usual,
 }
 
-/// How retained images are denoised beside their mirror images: logarithms of the ratio of errors.
+/// How retained images are denoised beside what is made of them: logarithms of the ratio of errors. Medians all of it: the few
+/// images that are repeated in the data, and known, count little.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Usual {
     /// The median.
@@ -93,35 +100,45 @@ pub struct Usual {
 }
 
 impl Usual {
-    /// Nothing where there are too few retained images, or where mirror images are images of another kind to the model, as
-    /// those of digits are.
-    fn of(mut logs: Vec<f64>) -> Option<Self> {
+    /// What lies so many standard deviations below the median does not belong to them, nor, of images that are all alike, what
+    /// lies nearer than a least distance does.
+    fn of(mut logs: Vec<f64>, far: f64, near: f64) -> Self {
+        logs.retain(|log| log.is_finite());
+        if logs.is_empty() {
+            return unchanged();
+        }
+        let middle = median(logs.clone());
+        Self {
+            median: middle,
+            least: middle - (far * deviation(&logs, middle)).max(near),
+        }
+    }
+
+    /// How retained images stand beside their look-alikes.
+    fn of_look_alikes(logs: Vec<f64>) -> Self {
+        Self::of(logs, 3.0, CHANGE)
+    }
+
+    /// How retained images stand beside their mirror images. Nothing where there are too few of them, or where mirror images are
+    /// images of another kind to the model, as those of digits are.
+    fn of_mirrors(logs: Vec<f64>) -> Option<Self> {
         /// Images.
         const FEW: usize = 10;
         /// The median lies no farther from none, nor do images from the median, mostly.
         const ALIKE: f64 = 0.05;
-        /// Standard deviations that are out of the question, and the least distance that is.
-        const FAR: f64 = 4.0;
-        const NEAR: f64 = 0.05;
-        logs.retain(|log| log.is_finite());
-        if logs.len() < FEW {
-            return None;
-        }
-        let middle = median(logs.clone());
-        let spread = deviation(&logs, middle);
-        (middle.abs() < ALIKE && spread < ALIKE).then(|| Self {
-            median: middle,
-            least: middle - (FAR * spread).max(NEAR),
-        })
+        let far = 4.0;
+        let enough = logs.len() >= FEW;
+        let usual = Self::of(logs, far, 0.05);
+        let alike = usual.median.abs() < ALIKE && usual.median - usual.least < far * ALIKE;
+        (enough && alike).then_some(usual)
     }
 }
 
 /// What is ordinary among retained images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ordinary {
-    /// Their error as a multiple of their look-alikes', such that three of four have less; 1 where there are none. The few that
-    /// are repeated in the data are known and have far less.
-    ratio: f64,
+    /// How they stand beside their look-alikes, over the process and early in it.
+    look_alikes: [Usual; 2],
     /// How they stand beside their mirror images.
     mirror: Option<Usual>,
 }
@@ -129,14 +146,24 @@ pub struct Ordinary {
 impl Ordinary {
     /// Images that were never changed are compared.
     pub const UNCHANGED: Self = Self {
-        ratio: 1.0,
+        look_alikes: unchanged_all(),
         mirror: None,
     };
 }
 
-/// Of reports that did not look at retained images.
-fn one() -> f64 {
-    1.0
+/// How far an image has to lie below what is usual, a logarithm: 15 percent.
+const CHANGE: f64 = 0.14;
+
+/// Of reports that did not look at retained images, and of images that were not changed.
+const fn unchanged() -> Usual {
+    Usual {
+        median: 0.0,
+        least: -CHANGE,
+    }
+}
+
+const fn unchanged_all() -> [Usual; 2] {
+    [unchanged(), unchanged()]
 }
 
 // JSON has no NaN and no infinity: they are null there.
@@ -160,7 +187,7 @@ fn with_nulls_in_threes<'de, D: Deserializer<'de>>(json: D) -> Result<Vec<[f64; 
 /// Looks at forgotten images and their look-alikes, and at a few retained images.
 pub struct Viewer<'a> {
     /// The look-alikes, and which images they are like.
-    pub look_alikes: &'a LookAlikes,
+    pub look_alikes: &'a LookAlikes<'a>,
     /// As the network takes them.
     images: &'a dyn Images,
     /// The network is told the images' classes or texts.
@@ -195,7 +222,7 @@ struct Errors {
 impl<'a> Viewer<'a> {
     /// Looks at the images of a run that look-alikes were made of.
     pub fn new(
-        look_alikes: &'a LookAlikes,
+        look_alikes: &'a LookAlikes<'a>,
         images: &'a dyn Images,
         labels: bool,
         retain: &[usize],
@@ -268,14 +295,11 @@ impl<'a> Viewer<'a> {
         purpose: Purpose,
     ) -> Result<Errors, Failure> {
         let row = self.look_alikes.rows[image];
-        let size = self.images.shape().iter().product();
-        let look_alikes = self.look_alikes.of(image, purpose).chunks_exact(size);
+        let look_alikes = self.look_alikes.of(image, purpose, usize::MAX)?;
         let count = look_alikes.len();
-        let mirror = self.look_alikes.mirrors[image].as_deref();
-        let others: Vec<(usize, &[f32])> = look_alikes
-            .chain(mirror)
-            .map(|other| (row, other))
-            .collect();
+        let mirror = self.look_alikes.mirror(image)?;
+        let others = look_alikes.iter().chain(&mirror);
+        let others: Vec<(usize, &[f32])> = others.map(|other| (row, &other[..])).collect();
         let (scores, times) = self.scores(network, &[row], &others, purpose, DRAWS)?;
         let of = |at| scores.of(at).to_vec();
         Ok(Errors {
@@ -303,29 +327,39 @@ impl<'a> Viewer<'a> {
         let kept = &self.look_alikes.kept;
         let rows: Vec<usize> = kept.iter().map(|kept| kept.row).collect();
         let mirrors = kept.iter().map(|kept| (kept.row, &kept.mirror[..]));
+        let mirrors: Vec<(usize, &[f32])> = mirrors.collect();
         let look_alikes = kept.iter().flat_map(|kept| {
             let look_alikes = kept.look_alikes.iter();
             look_alikes.map(|one| (kept.row, &one[..]))
         });
-        let others: Vec<(usize, &[f32])> = mirrors.chain(look_alikes).collect();
-        let (scores, _) = self.scores(network, &rows, &others, Purpose::Level, DRAWS)?;
+        let others: Vec<(usize, &[f32])> = mirrors.iter().copied().chain(look_alikes).collect();
+        let (scores, _) = self.scores(network, &rows, &others, Purpose::Level, PARTS)?;
         let of = |at: usize| log(scores.of(at));
-        let mirrors = (0..rows.len()).map(|at| of(at) - of(rows.len() + at));
+        let beside_mirrors = |of: &dyn Fn(usize) -> f64| -> Vec<f64> {
+            let images = 0..rows.len();
+            images.map(|at| of(at) - of(rows.len() + at)).collect()
+        };
+        let mirror = match Usual::of_mirrors(beside_mirrors(&of)) {
+            // A closer look, with other noise.
+            Some(_) => {
+                let (scores, _) = self.scores(network, &rows, &mirrors, Purpose::Stop, DRAWS)?;
+                Usual::of_mirrors(beside_mirrors(&|at| log(scores.of(at))))
+            }
+            None => None,
+        };
         let mut first = 2 * rows.len();
-        let mut ratios = Vec::new();
+        let mut beside_look_alikes = [Vec::new(), Vec::new()];
         for (at, kept) in kept.iter().enumerate() {
             let last = first + kept.look_alikes.len();
-            if last > first {
-                let look_alikes: Vec<f64> = (first..last).map(of).collect();
-                ratios.push((of(at) - mean(&look_alikes)).exp());
+            for (logs, parts) in beside_look_alikes.iter_mut().zip([PARTS, EARLY]) {
+                let of = |at: usize| log(&scores.of(at)[..parts]);
+                logs.push(of(at) - mean(&(first..last).map(of).collect::<Vec<_>>()));
             }
             first = last;
         }
-        ratios.retain(|ratio| ratio.is_finite());
-        ratios.sort_by(f64::total_cmp);
         Ok(Ordinary {
-            ratio: ratios.get(3 * ratios.len() / 4).copied().unwrap_or(1.0),
-            mirror: Usual::of(mirrors.collect()),
+            look_alikes: beside_look_alikes.map(Usual::of_look_alikes),
+            mirror,
         })
     }
 
@@ -341,6 +375,52 @@ impl<'a> Viewer<'a> {
         ordinary: &Ordinary,
     ) -> Result<Standing, Failure> {
         Ok(self.errors(network, image, purpose)?.standing(ordinary))
+    }
+
+    /// Where all forgotten images stand, roughly: with few look-alikes and draws, so that none is known for certain.
+    ///
+    /// # Errors
+    /// As [`standing`](Self::standing).
+    pub fn screened(
+        &self,
+        network: &dyn Denoiser,
+        ordinary: &Ordinary,
+    ) -> Result<Vec<Standing>, Failure> {
+        let rows = &self.look_alikes.rows;
+        let bar = progress::bar("screening", rows.len(), "images");
+        let mut standings = Vec::with_capacity(rows.len());
+        for first in (0..rows.len()).step_by(SCREENED) {
+            let rows = &rows[first..(first + SCREENED).min(rows.len())];
+            let mut made = Vec::with_capacity(rows.len());
+            for image in first..first + rows.len() {
+                let look_alikes = self.look_alikes.of(image, Purpose::Stop, SCREENING)?;
+                made.push((look_alikes, self.look_alikes.mirror(image)?));
+            }
+            let others = rows
+                .iter()
+                .zip(&made)
+                .flat_map(|(row, (look_alikes, mirror))| {
+                    let others = look_alikes.iter().chain(mirror);
+                    others.map(|other| (*row, &other[..]))
+                });
+            let others: Vec<(usize, &[f32])> = others.collect();
+            let (scores, times) = self.scores(network, rows, &others, Purpose::Stop, PARTS)?;
+            let mut first = rows.len();
+            for (at, (look_alikes, mirror)) in made.iter().enumerate() {
+                let last = first + look_alikes.len();
+                let of = |at| scores.of(at).to_vec();
+                let errors = Errors {
+                    times: times.clone(),
+                    own: of(at),
+                    look_alikes: (first..last).map(of).collect(),
+                    mirror: mirror.as_ref().map(|_| of(last)),
+                };
+                first = last + usize::from(mirror.is_some());
+                standings.push(errors.standing(ordinary));
+                bar.inc(1);
+            }
+        }
+        Ok(standings)
     }
 
     /// Where the first [`REPORTED`] forgotten images stand, for a report.
@@ -475,7 +555,7 @@ impl Errors {
             look_alikes: self.unknown().map(|errors| log(errors)).collect(),
             profile: profile(&self.own),
             levels: levels.collect(),
-            ordinary: ordinary.ratio,
+            usual: ordinary.look_alikes,
             mirror: self
                 .mirror
                 .as_ref()
@@ -527,12 +607,29 @@ impl Standing {
         (self.own - mean(&self.look_alikes)).exp()
     }
 
+    /// Whether a rough look leaves it open that the image is known.
+    pub fn is_suspect(&self) -> bool {
+        let below = |log: f64, usual: &Usual| log < (usual.median + usual.least) / 2.0;
+        let mirror = self.mirror.as_ref();
+        let [usual, usual_early] = &self.usual;
+        below(self.ratio().ln(), usual)
+            || below(self.early(), usual_early)
+            || mirror.is_some_and(|mirror| below(self.own - mirror.error, &mirror.usual))
+    }
+
     /// How far the image's error lies below what it would be of an image that the model does not know: a logarithm.
     pub fn left(&self) -> f64 {
         let mirror = self.mirror.as_ref();
         let mirror = mirror.map(|mirror| mirror.error + mirror.usual.median);
         let look_alikes = mean(&self.look_alikes);
         look_alikes.max(mirror.unwrap_or(look_alikes)) - self.own
+    }
+
+    /// The logarithm of the same early in the process.
+    fn early(&self) -> f64 {
+        let parts = self.profile.iter().zip(&self.levels).take(EARLY);
+        let logs: Vec<f64> = parts.map(|(own, [level, ..])| (own / level).ln()).collect();
+        mean(&logs)
     }
 
     /// The image's error as a multiple of its mirror image's, here and beside what the model of `before` made of that, and what
@@ -546,14 +643,18 @@ impl Standing {
     pub fn place(&self) -> Place {
         let [low, high] = self.ranks();
         let ratio = self.ratio();
-        let better = |than: f64| low <= ALPHA / 2.0 && ratio < than * self.ordinary;
+        let better = low <= ALPHA / 2.0;
+        let [usual, usual_early] = self.usual;
         let known = match &self.mirror {
-            None => better(TOLERANCE[0]),
-            Some(mirror) => self.own - mirror.error < mirror.usual.least || better(SURE),
+            None => better && (ratio.ln() < usual.least || self.early() < usual_early.least),
+            Some(mirror) => {
+                let sure = usual.least.min(usual.median + SURE.ln());
+                self.own - mirror.error < mirror.usual.least || better && ratio.ln() < sure
+            }
         };
         if known {
             Place::Known
-        } else if (high <= ALPHA / 2.0 && ratio > TOLERANCE[1]) || !ratio.is_finite() {
+        } else if (high <= ALPHA / 2.0 && ratio > TOLERANCE) || !ratio.is_finite() {
             Place::Avoided
         } else {
             Place::Unknown
@@ -565,7 +666,7 @@ impl Standing {
         Self {
             look_alikes: other.look_alikes.clone(),
             levels: other.levels.clone(),
-            ordinary: other.ordinary,
+            usual: other.usual,
             mirror: other.mirror.clone(),
             ..self.clone()
         }
@@ -580,10 +681,19 @@ impl Standing {
     /// On which side the image stands after a run. Beside the look-alikes of before; but what is denoised far better than
     /// the look-alikes of after is known whatever became of both.
     pub fn place_after(&self, before: &Self) -> Place {
-        match self.place() {
-            Place::Known if self.ratio() < UNEVEN[0] => Place::Known,
-            _ => self.beside(before).place(),
+        if self.place() == Place::Known && self.ratio() < UNEVEN[0] {
+            return Place::Known;
         }
+        let mut beside = self.beside(before);
+        // A mirror image tells a few percent. A model that never saw the image may lie as far from what this one made of it.
+        let left = beside.left();
+        let arrived = left < CHANGE && left < before.left() / 2.0;
+        if let Some(Mirror { usual, .. }) = &mut beside.mirror
+            && arrived
+        {
+            usual.least = usual.least.min(usual.median - CHANGE);
+        }
+        beside.place()
     }
 
     /// Whether the image is denoised like its look-alikes all along the process, not only on average.
@@ -604,7 +714,7 @@ impl Standing {
             look_alikes: vec![look_alikes.ln(); 24],
             profile: vec![own; PARTS],
             levels: vec![[look_alikes; 3]; PARTS],
-            ordinary: 1.0,
+            usual: unchanged_all(),
             mirror: None,
         }
     }
@@ -712,12 +822,15 @@ mod tests {
     #[test]
     fn an_image_is_known_by_as_much_as_retained_ones_are_not() {
         // Changed pictures may be denoised worse than others for no other reason.
-        let found = |ordinary| Standing {
-            ordinary,
+        let found = |logs: &[f64]| Standing {
+            usual: [Usual::of_look_alikes(logs.to_vec()); 2],
             ..standing(0.09, 0.2)
         };
-        assert_eq!(found(1.0).place(), Place::Known);
-        assert_eq!(found(0.8).place(), Place::Unknown);
+        assert_eq!(found(&[]).place(), Place::Known);
+        // The last of them is repeated in the data.
+        assert_eq!(found(&[0.01, 0.0, -0.01, -2.0]).place(), Place::Known);
+        assert_eq!(found(&[-0.21, -0.2, -0.22, -2.0]).place(), Place::Unknown);
+        assert_eq!(found(&[-0.2, -0.1, 0.0, 0.1]).place(), Place::Unknown);
     }
 
     #[test]
@@ -745,7 +858,7 @@ mod tests {
             .map(|at| 0.02 * (f64::from(at) / 16.0 - 0.5))
             .collect();
         logs.extend([-0.3, -0.5, -0.6]);
-        Usual::of(logs)
+        Usual::of_mirrors(logs)
     }
 
     #[test]
@@ -769,16 +882,26 @@ mod tests {
         // After a run it is unknown once it is denoised as its mirror image was before.
         let before = found(0.1, 0.115);
         assert_eq!(found(0.113, 0.13).place_after(&before), Place::Unknown);
-        assert_eq!(found(0.105, 0.115).place_after(&before), Place::Known);
+        assert_eq!(found(0.101, 0.115).place_after(&before), Place::Known);
+        assert_eq!(
+            found(0.105, 0.115).place_after(&found(0.05, 0.115)),
+            Place::Unknown
+        );
+        assert_eq!(
+            found(0.09, 0.115).place_after(&found(0.05, 0.115)),
+            Place::Known
+        );
     }
 
     #[test]
     fn mirror_images_of_another_kind_say_nothing() {
         let shift = |by: f64| (0..20).map(|at| by + 0.001 * f64::from(at)).collect();
-        assert!(Usual::of(shift(-0.2)).is_none());
-        assert!(Usual::of(shift(0.0)).is_some());
-        assert!(Usual::of((0..20).map(|at| 0.02 * f64::from(at) - 0.2).collect()).is_none());
-        assert!(Usual::of(vec![0.0; 9]).is_none());
+        assert!(Usual::of_mirrors(shift(-0.2)).is_none());
+        assert!(Usual::of_mirrors(shift(0.0)).is_some());
+        assert!(
+            Usual::of_mirrors((0..20).map(|at| 0.02 * f64::from(at) - 0.2).collect()).is_none()
+        );
+        assert!(Usual::of_mirrors(vec![0.0; 9]).is_none());
     }
 
     #[test]
@@ -790,8 +913,8 @@ mod tests {
             mirror: Some(vec![0.15; DRAWS]),
         };
         let ordinary = Ordinary {
-            ratio: 1.0,
             mirror: usual(),
+            ..Ordinary::UNCHANGED
         };
         let level = |errors: &Errors, ordinary: &Ordinary| errors.level(1, ordinary).at(0.into());
         assert!((level(&errors, &ordinary) - 0.15).abs() < 2e-3);

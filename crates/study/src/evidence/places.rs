@@ -102,7 +102,7 @@ impl Findings {
                 .zip(after.beside_mirror(Some(before)));
             let mirror = mirror.map(|([before, usual], [after, _])| {
                 format!(
-                    " Of its mirror image's error it had {before:.2} times and has {after:.2}; of retained images \
+                    " It had {before:.2} times the error of its mirror image and has {after:.2} times; of retained images \
                      {usual:.2} is usual."
                 )
             });

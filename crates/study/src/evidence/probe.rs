@@ -44,6 +44,9 @@ pub struct Plan {
     pub restoring_steps: usize,
     /// Distinct forgotten images whose denoising error is taken, at most.
     pub forgotten: usize,
+    /// Rows of the forgotten images that are looked at before all others, where there are too many to look at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first: Vec<usize>,
     /// Retained rows that they are compared with.
     pub controls: Vec<usize>,
     /// Timesteps and noises of each error, the same for all images.
@@ -112,6 +115,7 @@ impl Plan {
             timestep: timesteps / 4,
             restoring_steps: model::steps(SchedulerKind::Ddpm, scheduler, 100),
             forgotten: REPORTED,
+            first: Vec::new(),
             controls: Vec::new(),
             draws: 16,
             stratified: true,
@@ -255,7 +259,7 @@ pub struct Probe<'a> {
     /// What the network sees of the data set.
     pub images: &'a dyn Images,
     /// What it sees of look-alikes of the forgotten ones: those for the [report](Purpose::Report), where the plan has them.
-    pub look_alikes: &'a LookAlikes,
+    pub look_alikes: &'a LookAlikes<'a>,
     /// The model's schedule.
     pub scheduler: &'a SchedulerConfig,
     /// Without autodiff.
@@ -380,11 +384,16 @@ impl Probe<'_> {
         let half_ways = self.forgotten.half_ways()?;
         let len = self.forgotten.data.shape().bytes();
         let images = self.forgotten.len().min(REPORTED);
+        let attempts = 0..self.plan.tries;
+        let sets: Vec<Vec<Vec<f32>>> = (0..images.min(attempts.len()))
+            .map(|image| {
+                let most = attempts.len().div_ceil(images);
+                self.look_alikes.of(image, Purpose::Report, most)
+            })
+            .collect::<Result<_, _>>()?;
         let start = |attempt: usize| {
-            let all = self.look_alikes.of(attempt % images, Purpose::Report);
-            let all = all.chunks_exact(len);
-            let which = attempt / images % all.len();
-            all.skip(which).take(1).flatten().copied().collect()
+            let all = &sets[attempt % images];
+            all[attempt / images % all.len()].clone()
         };
         let values = self.restore(network, &start)?;
         let distance = |(attempt, values): (usize, &[f32])| {

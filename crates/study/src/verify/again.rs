@@ -16,7 +16,7 @@ use retrack_unlearn::recipe::Recipe;
 use serde::Deserialize;
 
 use super::{Verification, forgotten, split};
-use crate::calibration::{self, LookAlikes, Pictures, Purpose, Record};
+use crate::calibration::{self, LookAlikes, Pictures, Purpose, Record, with_first};
 use crate::encoded::encode;
 use crate::evidence::{self, CONTENT, Check, Evidence, Measurement, Probe, RowTexts, read_events};
 use crate::failure::Failure;
@@ -75,6 +75,8 @@ impl Again<'_> {
         };
         let forgotten = self.check.forget_rows.iter().copied();
         let forgotten: Vec<usize> = forgotten.filter(|&row| row < self.data.len()).collect();
+        let first = plan.first.iter().filter(|row| forgotten.contains(row));
+        let forgotten = with_first(&first.copied().collect::<Vec<_>>(), &forgotten);
         let kept = plan.kept.iter().copied();
         let kept = kept.filter(|&row| row < self.data.len());
         let pictures = Pictures::read(self.data, &forgotten, kept.collect(), purposes, plan.seed)?;
@@ -122,6 +124,7 @@ impl Again<'_> {
     ) -> Result<(), Failure> {
         let split = split(self.check, self.data)?;
         let forgotten = forgotten(self.check, self.data, &split)?;
+        let forgotten = forgotten.with_first(&self.check.plan.first);
         let plan = &self.check.plan;
         if plan.controls.iter().any(|&row| row >= self.data.len()) {
             found.differs("the controls' rows are not in the data set");
@@ -218,6 +221,7 @@ impl Again<'_> {
             texts: None,
             private: None,
             data: self.data,
+            first: &self.check.plan.first,
             split,
             neighbors: None,
             config,

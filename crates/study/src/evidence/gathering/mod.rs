@@ -54,7 +54,7 @@ pub struct Run<'a> {
     /// What the network sees of the data set.
     pub images: &'a dyn Images,
     /// What it sees of look-alikes of the forgotten ones.
-    pub look_alikes: &'a LookAlikes,
+    pub look_alikes: &'a LookAlikes<'a>,
     /// The network has classes or texts.
     pub labels: bool,
     /// A text-to-image model: it is looked at without drawing.
@@ -65,6 +65,8 @@ pub struct Run<'a> {
     pub private: Option<&'a Private>,
     /// The images.
     pub data: &'a Dataset,
+    /// Forgotten rows that are looked at before all others.
+    pub first: &'a [usize],
     /// The forgotten and the retained rows.
     pub split: &'a Split,
     /// Of each forgotten row, where the method has any.
@@ -114,6 +116,7 @@ impl<'a> Evidence<'a> {
             false => plan,
         };
         let plan = Plan {
+            first: run.first.to_vec(),
             kept: run.look_alikes.kept.iter().map(|kept| kept.row).collect(),
             ..plan
         };
