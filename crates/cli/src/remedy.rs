@@ -160,10 +160,12 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
         (Situation::ForeignScheduler, Experiment) => {
             "`scheduler` under [experiment] in a TOML file that --config names chooses another"
         }
-        (Situation::NearCopy, Train) => "add it to --exclude if it is the same",
-        (Situation::NearCopy, Unlearn) => "add it to --forget if it is the same",
+        (Situation::NearCopy, Train) => "add them to --exclude to leave them out, too",
+        (Situation::NearCopy, Unlearn) => {
+            "--with-copies forgets them too, --keep-copies retains them"
+        }
         (Situation::NearCopy, Experiment) => {
-            "if it is the same, list both in a file and give it as --forget @list.txt"
+            "to forget them too, list all in a file and give it as --forget @list.txt"
         }
         (Situation::Transparent, Train) => {
             "to train on them over white or black, give --alpha white or --alpha black"

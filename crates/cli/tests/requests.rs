@@ -87,10 +87,10 @@ fn a_written_folder_says_what_made_it_and_names_no_image() {
 fn a_later_request_keeps_out_what_an_earlier_one_forgot() {
     let folder = Folder::with_model_and_photos();
     // The nearest to row 5 are the image of the first request and two copies of it; one lies elsewhere in the data.
-    let near: Vec<u8> = noise(5, SIDE * SIDE)
+    let pairs = noise(5, SIDE * SIDE)
         .into_iter()
-        .map(|value| value.saturating_add(24))
-        .collect();
+        .zip(noise(200, SIDE * SIDE));
+    let near: Vec<u8> = pairs.map(|(a, b)| a / 2 + b / 2).collect();
     folder.write("photos/03.png", png(near.clone()));
     folder.write("photos/99.png", png(near));
     folder.done(&unlearn("model", "row:3", "one", ""));
@@ -177,6 +177,20 @@ fn a_later_request_keeps_out_what_an_earlier_one_forgot() {
         "{}",
         said.stderr
     );
+
+    // A near copy that came into the data meanwhile is set aside, too.
+    let copy: Vec<u8> = noise(5, SIDE * SIDE)
+        .into_iter()
+        .map(|value| value / 4 * 4 + 2)
+        .collect();
+    folder.write("photos/98.png", png(copy));
+    folder.done(&unlearn("two", "row:6", "beside", ""));
+    let check = &folder.read_json("beside/run/report.json")["check"];
+    assert_eq!(check["earlier_near_rows"], json!([PHOTOS]));
+    let config = folder.read_json("beside/run/config.json");
+    assert_eq!(config["retained"], PHOTOS + 2 - 5);
+    folder.done("verify beside");
+    fs::remove_file(folder.path("photos/98.png")).unwrap();
 
     // Once it left the data there is nothing to keep out.
     fs::remove_file(folder.path("photos/03.png")).unwrap();

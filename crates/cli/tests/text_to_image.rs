@@ -179,6 +179,39 @@ fn the_memorized_cluster_of_a_published_prompt_is_unlearned_and_nothing_else_cha
 }
 
 #[test]
+fn near_copies_among_a_prompts_images_are_set_aside_or_forgotten_too() {
+    let folder = folder("pipeline_sd1");
+    let picture = image::load_from_memory(&pictures()[4]).unwrap();
+    let mut mirrored = std::io::Cursor::new(Vec::new());
+    let copy = picture.fliph();
+    copy.write_to(&mut mirrored, ImageFormat::Png).unwrap();
+    folder.write("digit/images/99.png", mirrored.into_inner());
+    let labels: Vec<u8> = (0..=PICTURES)
+        .map(|row| u8::from(row % 4 == 0 && row < PICTURES))
+        .collect();
+    folder.write("digit/kmeans_labels.json", json!(labels).to_string());
+    for (more, forgotten) in [("", 3), ("--with-copies", 4), ("--train lora --lr 1e-4", 3)] {
+        let said = folder.done(&format!("{UNLEARN} {more} --force --out new --json"));
+        let near = said
+            .stderr
+            .lines()
+            .find(|line| line.contains("is nearly a copy of"));
+        let near = near.unwrap();
+        assert!(
+            near.contains("99.png") && near.contains("04.png (mirrored)"),
+            "{near}"
+        );
+        let said = said.json();
+        assert_eq!(said["near_copies"], 1);
+        assert_eq!(
+            (&said["forgotten_rows"], &said["retained_rows"]),
+            (&json!(forgotten), &json!(9))
+        );
+        assert!(folder.done("verify new").stdout.starts_with("same: "));
+    }
+}
+
+#[test]
 fn all_methods_unlearn_on_latents_each_image_by_its_caption() {
     let folder = folder("pipeline_sd1");
     let captions: serde_json::Map<_, _> = (0..PICTURES)

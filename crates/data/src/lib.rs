@@ -15,6 +15,7 @@ mod image;
 mod labels;
 mod listing;
 pub mod look_alikes;
+pub mod near_copies;
 pub mod neighbors;
 mod open;
 mod pillow;
@@ -42,12 +43,13 @@ pub use self::alpha::Alpha;
 pub use self::captions::{Captions, captions};
 pub use self::error::{DataError, Found, Size};
 pub use self::labels::LabelError;
+pub use self::near_copies::{NEAR_COPY_RMS, NearCopy};
 pub use self::select::{Resolved, Selection, SelectionError, SelectionWarning};
 pub use self::source::{Form, Source};
 use self::sources::images;
 pub use self::sources::published::{MEMORIZED, is_published, modified_prompts, original_prompt};
 pub use self::sources::{formats, formats_at_length};
-pub use self::split::{NEAR_COPY_RMS, NearCopy, Split};
+pub use self::split::Split;
 
 /// Memory for images while they are searched, in bytes.
 pub const BUDGET: usize = 256 << 20;

@@ -6,25 +6,10 @@ use std::hash::{BuildHasher, RandomState};
 use rayon::prelude::*;
 
 use super::{DataError, Dataset};
-use crate::neighbors::{Neighbor, root_mean_square};
+use crate::near_copies::NearCopy;
 
-/// Root-mean-square difference a value, of 255, below which a retained image is reported as a near copy. Saving an
-/// image again as JPEG of quality 90 moves it by 1 to 3; the nearest two different images of CIFAR-10 or MNIST are
-/// some 10 apart.
-pub const NEAR_COPY_RMS: f64 = 4.0;
-
-/// A retained image that hardly differs from a forgotten one. It stays retained, and may teach the image back.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct NearCopy {
-    /// The retained row.
-    pub row: usize,
-    /// The nearest forgotten row.
-    pub of: usize,
-    /// Root-mean-square difference a value, 0 to 255.
-    pub distance: f64,
-}
-
-/// Rows of a data set, each list ascending. `forget`, `earlier`, `retain` and `duplicates` are disjoint and cover everything.
+/// Rows of a data set, each list ascending. `forget`, `earlier`, `retain` and `duplicates` are disjoint; what they do not cover
+/// are near copies that were [set aside](Split::with_near).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Split {
     /// Rows that were selected.
@@ -37,8 +22,10 @@ pub struct Split {
     /// Rows with exactly the pixels of a forgotten one. They are not retained either: left there, a copy would be the
     /// forgotten image's own nearest neighbor and teach it back.
     pub duplicates: Vec<usize>,
-    /// Near copies among the retained rows, once neighbors are known; see [`report_near`](Self::report_near).
+    /// Rows that show the same picture as a forgotten one, once they were looked for; see [`with_near`](Self::with_near).
     pub near: Vec<NearCopy>,
+    /// Those of rows that were forgotten before.
+    pub earlier_near: Vec<NearCopy>,
 }
 
 impl Split {
@@ -96,10 +83,14 @@ impl Split {
         })
     }
 
-    /// Moves rows that were forgotten before (`earlier`, ascending) out of those that are to be.
+    /// Moves rows that were forgotten before (`earlier`, ascending) out of those that are to be, and near copies of theirs with
+    /// them.
     pub fn set_apart(&mut self, earlier: &[usize]) {
+        let before = |row: &usize| earlier.binary_search(row).is_ok();
         let rows = std::mem::take(&mut self.forget).into_iter();
-        (self.earlier, self.forget) = rows.partition(|row| earlier.binary_search(row).is_ok());
+        (self.earlier, self.forget) = rows.partition(before);
+        let near = std::mem::take(&mut self.near).into_iter();
+        (self.earlier_near, self.near) = near.partition(|near| before(&near.of));
     }
 
     /// The rows that are to be forgotten, then those that were before.
@@ -107,28 +98,30 @@ impl Split {
         [&self.forget[..], &self.earlier].concat()
     }
 
-    /// Fills `near` from the neighbors of each row that [leaves](Self::leaving) (in that order, among `retain`), nearest
-    /// first. `bytes` is the length of an image. Each row is named once, with the forgotten row nearest to it. Only
-    /// neighbors are seen: where all of them are near copies, there may be more.
-    pub fn report_near(&mut self, neighbors: &[Vec<Neighbor>], bytes: usize) {
-        let mut nearest: HashMap<usize, (u64, usize)> = HashMap::new();
-        for (of, found) in self.leaving().into_iter().zip(neighbors) {
-            for neighbor in found {
-                let entry = nearest.entry(neighbor.row).or_insert((u64::MAX, 0));
-                *entry = (*entry).min((neighbor.distance_squared, of));
-            }
+    /// With these near copies of forgotten rows, ascending. Unless they are `retained`, they are set aside: neither forgotten nor
+    /// learned from, where they would teach the image back.
+    #[must_use]
+    pub fn with_near(mut self, near: Vec<NearCopy>, retained: bool) -> Self {
+        if !retained {
+            let is_near = |row: &usize| near.binary_search_by_key(row, |one| one.row).is_ok();
+            self.retain.retain(|row| !is_near(row));
         }
-        self.near = nearest
-            .into_iter()
-            .map(|(row, (squared, of))| NearCopy {
-                row,
-                of,
-                distance: root_mean_square(squared, bytes),
-            })
-            .filter(|copy| copy.distance < NEAR_COPY_RMS)
-            .collect();
-        self.near
-            .sort_by(|a, b| a.distance.total_cmp(&b.distance).then(a.row.cmp(&b.row)));
+        self.near = near;
+        self
+    }
+
+    /// Rows whose mirror image is another row, where one of both is forgotten.
+    pub fn mirrored(&self) -> Vec<usize> {
+        let near = self.near.iter().chain(&self.earlier_near);
+        let mirrored = near.filter(|near| near.mirrored);
+        mirrored.flat_map(|near| [near.of, near.row]).collect()
+    }
+
+    /// Whether the near copies are among the retained rows.
+    pub fn retains_near(&self) -> bool {
+        let is_retained = |near: &NearCopy| self.retain.binary_search(&near.row).is_ok();
+        let mut near = self.near.iter().chain(&self.earlier_near);
+        near.next().is_some_and(is_retained)
     }
 }
 

@@ -2,10 +2,8 @@
 
 use std::fs;
 
-use retrack_data::neighbors::{
-    Neighbor, NeighborError, nearest, nearest_in, prepare, prepare_split,
-};
-use retrack_data::{Dataset, ImageShape, OpenOptions};
+use retrack_data::neighbors::{Neighbor, NeighborError, nearest, nearest_in, prepare};
+use retrack_data::{Dataset, ImageShape, NearCopy, OpenOptions, Split};
 
 struct Noise(u64);
 
@@ -224,7 +222,8 @@ fn the_cache_gives_the_same_and_is_rewritten_when_damaged() {
     let cache = tempfile::tempdir().unwrap();
     let folder = cache.path().join("neighbors");
     let run = |data: &Dataset, forget: &[usize], k| {
-        prepare(data, forget, k, 1 << 20, Some(&folder)).unwrap()
+        let split = Split::new(data, forget, 1 << 20).unwrap();
+        prepare(data, split, k, 1 << 20, Some(&folder)).unwrap()
     };
     let first = run(&on_demand, &[20, 3], 5);
     assert!(!first.from_cache && first.cache_error.is_none());
@@ -267,27 +266,34 @@ fn the_cache_gives_the_same_and_is_rewritten_when_damaged() {
 }
 
 #[test]
-fn a_split_without_neighbors_knows_near_copies_and_shares_the_cache_of_ten_neighbors() {
-    let (memory, on_demand, _folder) = pair(30);
+fn neighbors_without_what_was_set_aside_have_a_cache_of_their_own() {
+    let (_, on_demand, _folder) = pair(30);
     let cache = tempfile::tempdir().unwrap();
-    let first = prepare(&on_demand, &[3], 10, 1 << 20, Some(cache.path())).unwrap();
-    let split = prepare_split(&on_demand, &[3], 1 << 20, Some(cache.path())).unwrap();
-    assert!(split.from_cache);
-    assert_eq!(split.split, first.split);
-    // Fewer than ten are retained.
-    let most: Vec<usize> = (0..25).collect();
-    let few = prepare_split(&memory, &most, 1 << 20, Some(cache.path())).unwrap();
-    assert_eq!(few.neighbors[0].len(), few.split.retain.len());
-    let all: Vec<usize> = (0..30).collect();
-    let none = prepare_split(&memory, &all, 1 << 20, None).unwrap();
-    assert!(none.split.retain.is_empty() && none.split.near.is_empty());
+    let split = Split::new(&on_demand, &[3], 1 << 20).unwrap();
+    let run =
+        |split: &Split| prepare(&on_demand, split.clone(), 5, 1 << 20, Some(cache.path())).unwrap();
+    let all = run(&split);
+    let nearest = NearCopy {
+        row: all.neighbors[0][0].row,
+        of: 3,
+        distance: 1.0,
+        mirrored: false,
+    };
+    let aside = split.clone().with_near(vec![nearest], false);
+    let without = run(&aside);
+    assert!(!without.from_cache);
+    assert_eq!(without.neighbors[0][..4], all.neighbors[0][1..]);
+    assert!(run(&aside).from_cache && run(&split).from_cache);
+    // Those that stay are neighbors like others.
+    assert!(run(&split.with_near(vec![nearest], true)).from_cache);
 }
 
 #[test]
 fn the_cache_holds_rows_and_distances_only() {
     let (_, on_demand, _folder) = pair(30);
     let cache = tempfile::tempdir().unwrap();
-    prepare(&on_demand, &[3], 5, 1 << 20, Some(cache.path())).unwrap();
+    let split = Split::new(&on_demand, &[3], 1 << 20).unwrap();
+    prepare(&on_demand, split, 5, 1 << 20, Some(cache.path())).unwrap();
     let files: Vec<_> = fs::read_dir(cache.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -305,7 +311,8 @@ fn a_cache_that_cannot_be_written_does_not_stop_the_run() {
     let cache = tempfile::tempdir().unwrap();
     let file = cache.path().join("a file");
     fs::write(&file, "x").unwrap();
-    let found = prepare(&memory, &[3], 5, 1 << 20, Some(&file)).unwrap();
+    let split = Split::new(&memory, &[3], 1 << 20).unwrap();
+    let found = prepare(&memory, split, 5, 1 << 20, Some(&file)).unwrap();
     assert!(found.cache_error.is_some());
     assert_eq!(found.neighbors[0].len(), 5);
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use image::GrayImage;
-use retrack_data::neighbors::nearest_in;
+use retrack_data::near_copies::near_copies;
 use retrack_data::{
     Dataset, ImageShape, OpenOptions, Selection, SelectionError, SelectionWarning, Split,
 };
@@ -194,17 +194,23 @@ fn exact_copies_leave_with_the_forgotten_image_and_near_ones_are_reported() {
     )
     .unwrap();
     for data in [data(&values), on_demand] {
-        let mut split = Split::new(&data, &[2, 6], 8).unwrap();
+        let split = Split::new(&data, &[2, 6], 8).unwrap();
         assert_eq!(split.forget, [2, 6]);
         assert_eq!(split.duplicates, [0, 5]);
         assert_eq!(split.retain, [1, 3, 4, 7]);
-        let neighbors = nearest_in(&data, &split.retain, &split.forget, 3, 8).unwrap();
-        split.report_near(&neighbors, 4);
+        let found = near_copies(&data, &split.retain, &split.forget, 8).unwrap();
+        let kept = split.clone().with_near(found.clone(), true);
+        assert_eq!((&kept.retain, kept.retains_near()), (&split.retain, true));
+        let split = split.with_near(found, false);
+        assert_eq!(
+            (&split.retain[..], split.retains_near()),
+            (&[1, 7][..], false)
+        );
         let near: Vec<(usize, usize, f64)> = split
             .near
             .iter()
             .map(|one| (one.row, one.of, one.distance))
             .collect();
-        assert_eq!(near, [(4, 2, 2.0), (3, 2, 3.0)]);
+        assert_eq!(near, [(3, 2, 3.0), (4, 2, 2.0)]);
     }
 }

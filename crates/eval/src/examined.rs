@@ -105,8 +105,8 @@ impl<'a, 'b> Examined<'a, 'b> {
     /// None is left.
     pub fn others(&self) -> Result<&[u8], MetricError> {
         let others = self.others.get_or_init(|| {
-            let images: Vec<&[u8]> = self.subject.images().collect();
-            others(self.samples(), &images, &self.subject.thresholds)
+            let (images, thresholds) = self.subject.shown();
+            others(self.samples(), &images, &thresholds)
         });
         if others.is_empty() {
             return Err(

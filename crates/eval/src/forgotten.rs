@@ -58,6 +58,10 @@ pub struct Forgotten<'a> {
     pub others: Vec<usize>,
     /// Distance of each to the nearest of `others`.
     pub reach: Vec<f64>,
+    /// Their near copies in the data, one after another: what shows one of these shows a forgotten image.
+    pub copies: Vec<u8>,
+    /// Distance of each copy to the nearest of `others`.
+    pub copies_reach: Vec<f64>,
     /// When another image counts as one of them.
     pub rule: Rule<'a>,
 }
@@ -65,7 +69,7 @@ pub struct Forgotten<'a> {
 /// What an image is to the forgotten ones. Distances are Euclidean, pixels in [0, 1].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sight {
-    /// To the nearest forgotten image.
+    /// To the nearest forgotten image, or near copy of one.
     pub distance: f64,
     /// It counts as one.
     pub counts: bool,
@@ -91,6 +95,8 @@ impl<'a> Forgotten<'a> {
             earlier_reach: Vec::new(),
             others: Vec::new(),
             reach: Vec::new(),
+            copies: Vec::new(),
+            copies_reach: Vec::new(),
             rule,
         };
         for &row in &split.forget {
@@ -110,8 +116,31 @@ impl<'a> Forgotten<'a> {
         let others = split.retain.iter().copied();
         forgotten.others = others.filter(|row| !near.contains(row)).collect();
         forgotten.leave_near_copies_out()?;
+        for near in &split.near {
+            data.read(near.row, &mut image)?;
+            if seen.insert(image.clone()) {
+                forgotten.copies.extend_from_slice(&image);
+            }
+        }
+        for near in split.earlier_near.iter().filter(|_| !split.retains_near()) {
+            data.read(near.row, &mut image)?;
+            if seen.insert(image.clone()) {
+                forgotten.earlier.extend_from_slice(&image);
+            }
+        }
+        forgotten.copies_reach = forgotten.to_others(&forgotten.copies)?;
         forgotten.earlier_reach = forgotten.to_others(&forgotten.earlier)?;
         Ok(forgotten)
+    }
+
+    /// Without the near copies: how reports of earlier versions counted.
+    #[must_use]
+    pub fn without_copies(self) -> Self {
+        Self {
+            copies: Vec::new(),
+            copies_reach: Vec::new(),
+            ..self
+        }
     }
 
     /// With the images in these rows before all others.
@@ -181,6 +210,13 @@ impl<'a> Forgotten<'a> {
         self.pixels.chunks_exact(self.data.shape().bytes())
     }
 
+    /// Each of them and of their near copies: bytes, and the distance to the nearest of the others.
+    pub fn shown(&self) -> impl Iterator<Item = (&[u8], f64)> {
+        let copies = self.copies.chunks_exact(self.data.shape().bytes());
+        let reach = self.reach.iter().chain(&self.copies_reach).copied();
+        self.images().chain(copies).zip(reach)
+    }
+
     /// Distance of each image to the nearest of the others; infinite where there are none.
     fn to_others(&self, images: &[u8]) -> Result<Vec<f64>, ForgottenError> {
         let queries: Vec<&[u8]> = images.chunks_exact(self.data.shape().bytes()).collect();
@@ -213,22 +249,22 @@ impl<'a> Forgotten<'a> {
             })
         };
         let sights = images.chunks_exact(len).zip(others).map(|(image, other)| {
-            let distances: Vec<f64> = self.images().map(|one| euclidean(image, one)).collect();
-            let distance = distances.iter().copied().fold(f64::INFINITY, f64::min);
+            let distances: Vec<(f64, f64)> = self
+                .shown()
+                .map(|(one, reach)| (euclidean(image, one), reach))
+                .collect();
+            let distance = distances.iter().map(|(distance, _)| *distance);
+            let distance = distance.fold(f64::INFINITY, f64::min);
             let nearest_of_all = distance <= other || distance < near_copy;
             let counts = match self.rule {
                 Rule::Nearest => nearest_of_all,
                 Rule::Threshold(threshold) => distance < threshold,
                 Rule::Half => distances
                     .iter()
-                    .zip(&self.reach)
                     .any(|(distance, reach)| *distance < reach / 2.0),
                 Rule::Cluster(clusters) => clusters.is_memorized(image),
             };
-            let within = distances
-                .iter()
-                .zip(&self.reach)
-                .any(|(distance, reach)| distance < reach);
+            let within = distances.iter().any(|(distance, reach)| distance < reach);
             Sight {
                 distance,
                 counts,
@@ -240,6 +276,14 @@ impl<'a> Forgotten<'a> {
 
     /// The rule of [`Sight::counts`], for the page.
     pub fn rule(&self) -> String {
+        let rule = self.rule_of_one();
+        match self.copies.is_empty() {
+            true => rule,
+            false => rule + " Near copies in the data are the image, too, and count as it.",
+        }
+    }
+
+    fn rule_of_one(&self) -> String {
         match self.rule {
             Rule::Threshold(threshold) => format!(
                 "A picture counts as a forgotten image when it is nearer to one than {threshold}, in Euclidean \
@@ -275,7 +319,7 @@ fn half_rule(reach: &[f64]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use retrack_data::ImageShape;
+    use retrack_data::{ImageShape, NearCopy};
 
     /// Pictures of four pixels: the forgotten one is row 0, twice.
     fn data() -> Dataset {
@@ -378,6 +422,37 @@ mod tests {
             "{}",
             forgotten.rule()
         );
+    }
+
+    #[test]
+    fn what_shows_a_near_copy_shows_the_forgotten_image() {
+        let shape = ImageShape {
+            height: 1,
+            width: 2,
+            channels: 1,
+        };
+        // The second is the first in a mirror, the third another picture.
+        let pixels = [[0, 200], [200, 0], [100, 100]].concat();
+        let data = Dataset::from_pixels(shape, pixels, Vec::new()).unwrap();
+        let mirrored = NearCopy {
+            row: 1,
+            of: 0,
+            distance: 200.0,
+            mirrored: true,
+        };
+        for retained in [true, false] {
+            let split = Split::new(&data, &[0], 1 << 20).unwrap();
+            let split = split.with_near(vec![mirrored], retained);
+            let forgotten = Forgotten::new(&data, &split, Rule::Half).unwrap();
+            assert_eq!(forgotten.others, [2]);
+            let seen = [[10, 190], [190, 10], [100, 100]].concat();
+            let found = forgotten.look(&seen).unwrap();
+            let counts: Vec<bool> = found.iter().map(|sight| sight.counts).collect();
+            assert_eq!(counts, [true, true, false]);
+            assert_eq!(found[0].distance, found[1].distance);
+            let found = forgotten.without_copies().look(&seen).unwrap();
+            assert!(found[0].counts && !found[1].counts);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use retrack_data::near_copies::near_copies;
 use retrack_data::{BUDGET, DataError, Dataset, Split};
 
 use crate::clusters::Clusters;
@@ -19,7 +20,7 @@ pub struct Subject<'a> {
     pub data: &'a Dataset,
     /// What images are judged by.
     pub judges: &'a Judges,
-    /// Which rows are forgotten, which retained.
+    /// Which rows are forgotten, which retained. Near copies of the forgotten ones are among the retained.
     pub split: Split,
     /// The forgotten images against all others, of a text-to-image model.
     pub clusters: Option<Clusters>,
@@ -46,6 +47,8 @@ impl<'a> Subject<'a> {
         threshold: Option<f64>,
     ) -> Result<Self, ForgottenError> {
         let split = Split::new(data, rows, BUDGET)?;
+        let near = near_copies(data, &split.retain, &split.forget, BUDGET)?;
+        let split = split.with_near(near, true);
         let rule = threshold.map_or(Rule::Half, Rule::Threshold);
         let forgotten = Forgotten::new(data, &split, rule)?;
         Ok(Self {
@@ -101,6 +104,19 @@ impl<'a> Subject<'a> {
         self.forgotten.images()
     }
 
+    /// Each forgotten image and each of their near copies, with the distance below which something shows it. None of a text-to-image
+    /// model.
+    pub fn shown(&self) -> (Vec<&[u8]>, Vec<f64>) {
+        let threshold = |reach: f64| match self.forgotten.rule {
+            Rule::Threshold(threshold) => threshold,
+            _ => reach / 2.0,
+        };
+        let shown = self.forgotten.shown();
+        shown
+            .map(|(image, reach)| (image, threshold(reach)))
+            .unzip()
+    }
+
     /// The images in these rows: bytes, one after another.
     ///
     /// # Errors
@@ -144,7 +160,8 @@ impl<'a> Subject<'a> {
         if let Some(training) = self.training.get() {
             return Ok(training);
         }
-        let rows = [&self.split.forget[..], &self.split.duplicates].concat();
+        let near: Vec<usize> = self.split.near.iter().map(|near| near.row).collect();
+        let rows = [&self.split.forget[..], &self.split.duplicates, &near].concat();
         let training = Training::new(self.data, &rows, BUDGET)?;
         Ok(self.training.get_or_init(|| training))
     }

@@ -379,7 +379,9 @@ impl Protocol {
         let rows = &subject.forgotten.rows;
         let purposes = [Purpose::Report];
         let kept = kept(subject.data, &subject.forgotten.others)?;
-        let look_alikes = Pictures::read(subject.data, rows, kept, &purposes, seed)?.as_pixels()?;
+        let pictures = Pictures::read(subject.data, rows, kept, &purposes, seed)?;
+        let mirrored = subject.split.mirrored();
+        let look_alikes = pictures.without_mirrors_of(&mirrored).as_pixels()?;
         let context = Context {
             process: opened.scheduler().process(),
             device: device.clone().without_autodiff(),

@@ -10,7 +10,7 @@ use retrack_checkpoint::chain::{self, Chain, Request};
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
 use retrack_checkpoint::written::Command;
-use retrack_data::{BUDGET, Dataset, Split};
+use retrack_data::{BUDGET, Split};
 use retrack_eval::report::Report;
 use retrack_networks::lora;
 use retrack_networks::network::Network;
@@ -504,38 +504,6 @@ pub fn warn_of_staying(out: &Path, weights: &[PathBuf]) {
             "{} was not written by retrack and stays; a program may read it in place of the new weights: move it away",
             out.join(path).display()
         ));
-    }
-}
-
-/// Says what leaves with the forgotten images and what stays dangerously near.
-pub fn report_split(split: &Split, data: &Dataset) {
-    if !split.duplicates.is_empty() {
-        progress::note(format!(
-            "{} of what is to be forgotten {} the retained images with it",
-            match split.duplicates.len() {
-                1 => "1 exact copy".to_owned(),
-                many => format!("{many} exact copies"),
-            },
-            match split.duplicates.len() {
-                1 => "leaves",
-                _ => "leave",
-            }
-        ));
-    }
-    for near in split.near.iter().take(5) {
-        progress::warn(format!(
-            "{} is nearly a copy of {} ({:.1} of 255 apart per value) and stays retained: it may teach the image \
-             back; {}",
-            data.name(near.row),
-            data.name(near.of),
-            near.distance,
-            situation::advice(Situation::NearCopy)
-        ));
-    }
-    if split.near.len() > 5 {
-        let more = split.near.len() - 5;
-        let copies = if more == 1 { "copy" } else { "copies" };
-        progress::warn(format!("{more} more near {copies}"));
     }
 }
 

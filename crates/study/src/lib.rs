@@ -30,6 +30,7 @@ pub mod measuring;
 pub mod merge;
 pub mod model;
 pub mod names;
+pub mod near_copies;
 pub mod neighbors;
 pub mod observer;
 mod opened;

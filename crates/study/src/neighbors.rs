@@ -8,12 +8,12 @@ use retrack_data::neighbors::{Neighbor, Prepared, prepare, root_mean_square};
 use retrack_eval::pictures::Grid;
 use serde_json::{Value, json};
 
-use crate::execution::report_split;
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{new_file_beside, outside};
+use crate::near_copies::Copies;
 use crate::source::DataSource;
-use crate::{machine, model, progress};
+use crate::{machine, model, near_copies, progress};
 
 /// Rows of the picture.
 pub const SHOWN: usize = 20;
@@ -66,11 +66,13 @@ pub fn search(asked: &Search) -> Result<Found, Failure> {
     }
     let data = model::open_images(source, None)?;
     let rows = model::select(&asked.forget, &data)?;
+    // As `unlearn` does.
+    let split = near_copies::split(&data, &rows, Copies::Aside, asked.neighbors)?;
     let cache = machine::cache_folder();
     let searching = progress::activity("searching");
     let prepared = prepare(
         &data,
-        &rows,
+        split,
         asked.neighbors,
         model::BUDGET,
         cache.as_deref(),
@@ -79,7 +81,7 @@ pub fn search(asked: &Search) -> Result<Found, Failure> {
     if prepared.from_cache {
         progress::detail("the neighbors were found before and kept in the cache");
     }
-    report_split(&prepared.split, &data);
+    near_copies::report(&prepared.split, &data, None);
     let found = Found { data, prepared };
     if let Some(path) = &asked.out {
         model::write(path, &found.picture(asked.neighbors)?)?;
@@ -119,8 +121,23 @@ impl Found {
         json!({
             "images": images,
             "duplicates": self.prepared.split.duplicates,
+            "near_copies": self.near_copies(),
             "retained": self.prepared.split.retain.len(),
         })
+    }
+
+    fn near_copies(&self) -> Vec<Value> {
+        let near = self.prepared.split.near.iter();
+        near.map(|one| {
+            json!({
+                "row": one.row,
+                "name": self.data.name(one.row),
+                "of": one.of,
+                "mirrored": one.mirrored,
+                "rms": one.distance,
+            })
+        })
+        .collect()
     }
 
     fn picture(&self, neighbors: usize) -> Result<Vec<u8>, Failure> {

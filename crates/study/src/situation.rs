@@ -51,7 +51,7 @@ pub enum Situation {
     NoLabel,
     /// The model's own scheduler is not built here.
     ForeignScheduler,
-    /// A retained image is nearly a copy of one that leaves.
+    /// Images are nearly copies of one that leaves.
     NearCopy,
     /// Images have transparent pixels, and nothing said what becomes of them.
     Transparent,
@@ -130,7 +130,7 @@ impl Situation {
                 "give images with labels, such as a Parquet file with a `label` column"
             }
             Self::ForeignScheduler => "another can be chosen",
-            Self::NearCopy => "it should leave with it if it is the same",
+            Self::NearCopy => "they can leave too, or stay",
             Self::Transparent => "the model may have seen them otherwise",
             Self::TooManyNeighbors => "ask for fewer",
             Self::Lacks(Need::Samples | Need::Threshold) => "draw samples first",

@@ -6,6 +6,7 @@ use retrack_unlearn::recipe::Layer;
 
 use crate::field::Field;
 use crate::names::{DtypeName, TrainedPart};
+use crate::near_copies::Copies;
 use crate::source::DataSource;
 
 /// A model, images of which some are to be forgotten, and where the new model goes. `None`: as the preset or the model
@@ -46,6 +47,8 @@ pub struct Task {
     pub controls: Option<PathBuf>,
     /// Which split of the controls, where they have several.
     pub controls_split: Option<String>,
+    /// What becomes of near copies of the forgotten images.
+    pub copies: Copies,
     /// Steps between checkpoints.
     pub checkpoint_every: Option<usize>,
     /// Goes on with the interrupted run in `out`.
@@ -89,6 +92,7 @@ impl Task {
             always: false,
             controls: None,
             controls_split: None,
+            copies: Copies::default(),
             checkpoint_every: None,
             resume: false,
             force: false,

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use retrack_checkpoint::words::counted;
 use retrack_checkpoint::written::Command;
-use retrack_data::neighbors::{Neighbor, NeighborError, Neighbors, prepare, prepare_split};
+use retrack_data::neighbors::{Neighbor, NeighborError, Neighbors, prepare};
 use retrack_data::{Dataset, Split};
 use retrack_eval::controls::Controls;
 use retrack_networks::cost::Training;
@@ -22,11 +22,12 @@ use crate::delivery::Delivery;
 use crate::encoded::{distances, encode};
 use crate::evidence::{self, selected};
 pub use crate::execution::Summary;
-use crate::execution::{Outcome, Unlearning, fits, planned, publish, report_split};
+use crate::execution::{Outcome, Unlearning, fits, planned, publish};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{as_path, existing, outside, outside_all};
 use crate::names::DtypeName;
+use crate::near_copies::Copies;
 use crate::observer::Observer;
 use crate::opened::open_data;
 use crate::reopened::Base;
@@ -35,7 +36,7 @@ use crate::settings;
 use crate::situation::{self, Situation};
 use crate::space::{Needs, Work};
 use crate::task::Task;
-use crate::{captions, controls, interrupt, machine, model, opened, progress};
+use crate::{captions, controls, interrupt, machine, model, near_copies, opened, progress};
 
 /// What is there now, if a signal ends the command.
 pub(crate) fn interrupted_before_the_first_step(resumes: bool) {
@@ -135,16 +136,14 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
         _ => None,
     };
-    // Copies and neighbors of all that leaves are looked for, whenever it was forgotten.
-    let mut leaving = [&rows[..], &earlier.rows].concat();
-    leaving.sort_unstable();
-    let (mut split, mut neighbors) = match encodes {
-        true => (Split::new(&data, &leaving, model::BUDGET)?, None),
-        false => search(&data, &leaving, nearest, args.dry_run)?,
-    };
-    set_apart(&mut split, &mut neighbors, &earlier);
-    if !encodes {
-        report_split(&split, &data);
+    // Copies of all that leaves are looked for, whenever it was forgotten.
+    let leaving = [&rows[..], &earlier.rows].concat();
+    let least = nearest.unwrap_or(1);
+    let mut split = near_copies::split(&data, &leaving, args.copies, least)?;
+    let sheet = near_copies::show(&split, &data, &args.out, args.force)?;
+    near_copies::report(&split, &data, sheet.as_deref());
+    if args.copies == Copies::Aside && split.retains_near() {
+        progress::warn("they were not set aside, since too few images would be retained");
     }
     if split.retain.is_empty() {
         return Err(Failure::input(
@@ -155,6 +154,11 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         let retained = split.retain.len();
         return Err(NeighborError::TooFew { wanted, retained }.into());
     }
+    let mut neighbors = match nearest.filter(|_| !encodes) {
+        Some(k) => Some(search(&data, &split, k, args.dry_run)?),
+        None => None,
+    };
+    set_apart(&mut split, &mut neighbors, &earlier);
     model::check_labels(&data, &split.retain, &opened.denoiser().config)?;
     model::check_labels(&data, &split.leaving(), &opened.denoiser().config)?;
     let texts = match told_texts {
@@ -184,9 +188,6 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         texts.as_ref(),
         copied,
     )?;
-    if encodes && args.dry_run {
-        report_split(&split, &data);
-    }
     if !fits(args, config.clone(), &needs, observer)? {
         return Ok(None);
     }
@@ -241,6 +242,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         false => kept(&data, &split.retain)?,
     };
     let pictures = Pictures::read(&data, &split.leaving(), kept, &purposes, settings.seed)?;
+    let pictures = pictures.without_mirrors_of(&split.mirrored());
     let pictures = match &controls {
         Some(controls) => pictures.with_controls(controls),
         None => pictures,
@@ -249,11 +251,8 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     if let Some(latents) = &latents {
         if let Some(k) = nearest {
             let found = latents.nearest(&split.retain, &split.leaving(), k)?;
-            let distances = distances(&data, &split.leaving(), &found)?;
-            split.report_near(&distances, shape.bytes());
-            neighbors = Some(distances);
+            neighbors = Some(distances(&data, &split.leaving(), &found)?);
         }
-        report_split(&split, &data);
     }
     let mut network = network.map_or_else(read, Ok)?;
     if let Some(rank) = rank {
@@ -351,23 +350,16 @@ fn controls(args: &Task, data: &Dataset) -> Result<Option<Controls>, Failure> {
     Ok(Some(controls))
 }
 
-/// The split, and the neighbors of each forgotten row where they were looked for.
-type Searched = (Split, Option<Vec<Vec<Neighbor>>>);
-
-/// The split of the rows to forget, with the `nearest` retained images of each where so many are wanted. `dry`: what is
-/// found is not kept for the next run.
+/// The `k` nearest retained images of each forgotten row. `dry`: what is found is not kept for the next run.
 fn search(
     data: &Dataset,
-    rows: &[usize],
-    nearest: Option<usize>,
+    split: &Split,
+    k: usize,
     dry: bool,
-) -> Result<Searched, Failure> {
+) -> Result<Vec<Vec<Neighbor>>, Failure> {
     let cache = machine::cache_folder().filter(|_| !dry);
-    let searching = progress::activity("searching for neighbors and copies");
-    let prepared = match nearest {
-        Some(k) => prepare(data, rows, k, model::BUDGET, cache.as_deref())?,
-        None => prepare_split(data, rows, model::BUDGET, cache.as_deref())?,
-    };
+    let searching = progress::activity("searching for neighbors");
+    let prepared = prepare(data, split.clone(), k, model::BUDGET, cache.as_deref())?;
     drop(searching);
     if prepared.from_cache {
         progress::detail("the neighbors were found before and kept in the cache");
@@ -378,7 +370,7 @@ fn search(
             path.display()
         ));
     }
-    Ok((prepared.split, nearest.map(|_| prepared.neighbors)))
+    Ok(prepared.neighbors)
 }
 
 /// Has the weights written in another type. Returns the bytes that this takes beyond what they are.
@@ -463,10 +455,14 @@ pub(crate) fn resolved(
         // What names a file may say whose picture it is, and so may a prompt, which the digest stands for; the rows say
         // which one it was.
         "forget": selected(&args.forget, &split.forget),
-        "forget_rows": split.forget,
-        "duplicate_rows": split.duplicates,
-        "retained": split.retain.len(),
     });
+    // Before the rows that follow from it: whoever resumes with another choice is told of this one.
+    if let Some(near) = near_copies::record(split) {
+        config["near_copies"] = near;
+    }
+    config["forget_rows"] = json!(split.forget);
+    config["duplicate_rows"] = json!(split.duplicates);
+    config["retained"] = split.retain.len().into();
     if let Some(texts) = texts {
         config["prompts"] = texts.known.len().into();
         config["prompts_digest"] = texts.digest().into();

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 use retrack_data::neighbors::Neighbors;
 use retrack_study::names::{DtypeName, TrainedPart};
+use retrack_study::near_copies::Copies;
 use retrack_study::task::Task;
 use retrack_unlearn::objective::Method;
 use retrack_unlearn::recipe::Layer;
@@ -104,6 +105,13 @@ pub struct UnlearnArgs {
     /// Which split of --controls, where it has several
     #[arg(long, value_name = "NAME", requires = "controls", help_heading = heading::METHOD)]
     pub controls_split: Option<String>,
+    /// Forget near copies of the images too: the same picture saved as JPEG, rescaled, mirrored and the like [default: they
+    /// are neither forgotten nor retained]
+    #[arg(long, conflicts_with = "keep_copies", help_heading = heading::METHOD)]
+    pub with_copies: bool,
+    /// Leave near copies of the images among the retained ones: they may teach the images back
+    #[arg(long, help_heading = heading::METHOD)]
+    pub keep_copies: bool,
     /// Steps between checkpoints [default: none]
     #[arg(long, value_name = "N", help_heading = heading::TRAINING)]
     pub checkpoint_every: Option<usize>,
@@ -175,6 +183,11 @@ impl UnlearnArgs {
             always: args.always,
             controls: args.controls,
             controls_split: args.controls_split,
+            copies: match (args.with_copies, args.keep_copies) {
+                (true, _) => Copies::Forgotten,
+                (_, true) => Copies::Retained,
+                _ => Copies::Aside,
+            },
             checkpoint_every: args.checkpoint_every,
             resume: args.resume,
             force: args.force,

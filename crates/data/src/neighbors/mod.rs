@@ -14,7 +14,7 @@ use std::str::FromStr;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-pub use self::cache::{Prepared, prepare, prepare_split};
+pub use self::cache::{Prepared, prepare};
 pub use self::equal::first_equal;
 pub use self::search::nearest;
 pub use self::search::squared_distances;

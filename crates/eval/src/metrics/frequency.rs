@@ -40,11 +40,10 @@ impl Metric for Frequency {
     }
 
     fn measure(&self, model: &Examined, found: &mut Found) -> Result<(), MetricError> {
-        let images: Vec<&[u8]> = model.subject.images().collect();
-        let thresholds = &model.subject.thresholds;
-        let seen = frequency::Frequency::of_any(model.samples(), &images, thresholds);
+        let (images, thresholds) = model.subject.shown();
+        let seen = frequency::Frequency::of_any(model.samples(), &images, &thresholds);
         found.add("repeats", seen.repeats as f64, seen.samples);
-        if images.len() > 1 {
+        if model.subject.images().nth(1).is_some() {
             found.add("repeats_of_one", seen.of_one as f64, seen.samples);
         }
         found.add("nearest_sample", seen.nearest, seen.samples);

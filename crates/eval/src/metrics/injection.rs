@@ -48,8 +48,8 @@ impl Metric for Injection {
     fn measure(&self, model: &Examined, found: &mut Found) -> Result<(), MetricError> {
         let subject = model.subject;
         // An attempt may lead to any of them, whichever it began with.
-        let images: Vec<&[u8]> = subject.images().collect();
-        let restored = Restored::of(&images, &subject.thresholds, model.injected()?);
+        let (images, thresholds) = subject.shown();
+        let restored = Restored::of(&images, &thresholds, model.injected()?);
         found.add("restored", restored.share, restored.tries);
         found.add("restored_distance", restored.distance, restored.tries);
         let (back, tries) = model.injected_look_alikes()?;

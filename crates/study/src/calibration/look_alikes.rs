@@ -1,6 +1,6 @@
 //! Look-alikes of the forgotten images: pictures first, and what a network sees of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use retrack_data::look_alikes::{Change, mirrored};
@@ -103,6 +103,8 @@ pub struct Pictures<'a> {
     purposes: Vec<Purpose>,
     /// Take the place of look-alikes, but in a report, which can be checked without them.
     controls: Option<&'a Controls>,
+    /// Forgotten images whose mirror images are in the data.
+    known_mirrors: HashSet<usize>,
     seed: u64,
 }
 
@@ -145,8 +147,18 @@ impl<'a> Pictures<'a> {
             kept,
             purposes: purposes.to_vec(),
             controls: None,
+            known_mirrors: HashSet::new(),
             seed,
         })
+    }
+
+    /// Without the mirror images of the forgotten images in these rows: the data has them, so a model may know them, too.
+    pub fn without_mirrors_of(self, rows: &[usize]) -> Self {
+        let known_mirrors = rows.iter().filter_map(|row| self.of_row.get(row).copied());
+        Self {
+            known_mirrors: known_mirrors.collect(),
+            ..self
+        }
     }
 
     /// With these images in the place of look-alikes, but in a report, which can be checked without them.
@@ -218,8 +230,11 @@ impl<'a> Pictures<'a> {
     }
 
     /// The mirror image of forgotten image number `image`, where it lies at least half as far from it as its look-alikes do.
-    /// The same whatever the purposes are.
+    /// None where the data has it. The same whatever the purposes are.
     fn mirror(&self, image: usize) -> Result<Option<Vec<u8>>, DataError> {
+        if self.known_mirrors.contains(&image) {
+            return Ok(None);
+        }
         let own = read(self.data, self.rows[image])?;
         let differs = |other: &[u8]| -> f64 {
             let squares = own
@@ -399,13 +414,16 @@ impl LookAlikes<'_> {
         };
         let mut rows: Vec<usize> = self.of_row.keys().copied().collect();
         rows.sort_unstable();
+        let known = pictures.known_mirrors.iter();
+        let known_mirrors: Vec<usize> = known.map(|&image| self.rows[image]).collect();
         let pictures = Pictures::read(
             pictures.data,
             &with_first(first, &rows),
             pictures.kept.clone(),
             &[Purpose::Report],
             pictures.seed,
-        )?;
+        )?
+        .without_mirrors_of(&known_mirrors);
         Ok(Some(pictures.as_pixels()?))
     }
 
@@ -425,6 +443,25 @@ impl LookAlikes<'_> {
 mod tests {
     use super::*;
     use retrack_data::ImageShape;
+
+    #[test]
+    fn a_mirror_image_that_the_data_has_is_no_measure_of_what_is_unknown() {
+        let shape = ImageShape {
+            height: 8,
+            width: 8,
+            channels: 1,
+        };
+        let picture = |seed: u32| (0..64).map(move |at| (at * at * seed % 251) as u8);
+        let pixels = picture(3).chain(picture(7)).collect();
+        let data = Dataset::from_pixels(shape, pixels, Vec::new()).unwrap();
+        let pictures = || Pictures::read(&data, &[0, 1], Vec::new(), &[], 5).unwrap();
+        let has = |pictures: Pictures| {
+            let found = pictures.as_pixels().unwrap();
+            [0, 1].map(|image| found.mirror(image).unwrap().is_some())
+        };
+        assert_eq!(has(pictures()), [true, true]);
+        assert_eq!(has(pictures().without_mirrors_of(&[1])), [true, false]);
+    }
 
     #[test]
     fn no_look_alike_serves_two_purposes() {

@@ -190,8 +190,7 @@ pub fn run(demo: &Demo, observer: &mut dyn Observer) -> Result<Shown, Failure> {
     };
     let mut verdict = None;
     if let Some(mut report) = unlearning.report.take() {
-        let mut split = Split::new(&data, &unlearning.forget, model::BUDGET)?;
-        split.near.clear();
+        let split = Split::new(&data, &unlearning.forget, model::BUDGET)?;
         let forgotten = Forgotten::new(&data, &split, Rule::Threshold(THRESHOLD))?;
         outcome.extend(&mut report, &forgotten, [&before, &after], strip)?;
         report.verdict.next = next(report.verdict.outcome, base_path, data_path);

@@ -123,6 +123,7 @@ impl Evaluate {
             "alpha": subject.data.alpha(),
             "forgotten_rows": subject.split.forget.len(),
             "duplicate_rows": subject.split.duplicates.len(),
+            "near_copies": subject.split.near.len(),
             "protocol": protocol,
             "seed": self.seed,
         });
@@ -167,6 +168,13 @@ impl Evaluate {
             Fact::new("Data set", self.data.path.display()),
         ];
         facts.push(Fact::new("What counts as one", forgotten.rule()));
+        if let near @ 1.. = subject.split.near.len() {
+            let near = match near {
+                1 => "1 near copy in the data set; what shows it counts, too".to_owned(),
+                many => format!("{many} near copies in the data set; what shows one counts, too"),
+            };
+            facts.push(Fact::new("Near copies", near));
+        }
         facts.extend(sampling.map(|how| Fact::new("Samples are drawn by", how)));
         facts.extend(class.map(|class| Fact::new("Class of the samples", class)));
         if let Some(prompts) = prompts.filter(|_| self.show_forgotten) {
@@ -210,6 +218,14 @@ pub fn evaluate(args: &Evaluate) -> Result<Evaluated, Failure> {
     let data = opened.open_data(&args.data)?;
     let judges = protocol.judges(&data, &device)?;
     let subject = protocol.subject(&data, &forget, prompts.as_ref(), &judges)?;
+    if let near @ 1.. = subject.split.near.len() {
+        progress::note(match near {
+            1 => "1 near copy of what was to be forgotten is in the data set: what shows it counts, too".to_owned(),
+            many => format!(
+                "{many} near copies of what was to be forgotten are in the data set: what shows one counts, too"
+            ),
+        });
+    }
     if let Some(warning) = other_run::other_run(args, &data, &subject.split)? {
         progress::warn(warning);
     }

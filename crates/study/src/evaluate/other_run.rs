@@ -62,13 +62,17 @@ pub(super) fn other_run(
         .chain(&split.duplicates)
         .copied()
         .collect();
-    if recorded.get("forget_rows").is_none() || then == now {
-        return Ok(None);
-    }
+    // Near copies are looked for, whether they were forgotten or not.
+    let near: BTreeSet<usize> = split.near.iter().map(|near| near.row).collect();
+    let more = then
+        .difference(&now)
+        .filter(|row| !near.contains(row))
+        .count();
     // What the model's earlier requests forgot.
     let earlier: BTreeSet<usize> = rows("earlier_rows").into_iter().collect();
     let other = now.difference(&then).find(|&row| !earlier.contains(row));
-    if other.is_none() && !now.is_disjoint(&earlier) {
+    let is_all = more == 0 || !now.is_disjoint(&earlier);
+    if recorded.get("forget_rows").is_none() || (other.is_none() && is_all) {
         return Ok(None);
     }
     Ok(says(match other {
@@ -78,13 +82,9 @@ pub(super) fn other_run(
         ),
         None => format!(
             "this model forgot {} more than {} selects, which {} not looked for",
-            counted(then.len() - now.len(), "image"),
+            counted(more, "image"),
             Field::Forget,
-            if then.len() - now.len() == 1 {
-                "is"
-            } else {
-                "are"
-            }
+            if more == 1 { "is" } else { "are" }
         ),
     }))
 }

@@ -29,8 +29,20 @@ pub struct Check {
     /// The rows of images that earlier requests forgot, which are not retained either.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier_rows: Vec<usize>,
-    /// Retained rows that are nearly copies.
+    /// Rows that are nearly copies of one of these.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_near_rows: Vec<usize>,
+    /// Rows that are nearly copies.
     pub near_rows: Vec<usize>,
+    /// What shows one of them counts as a forgotten image; in earlier versions it did not.
+    #[serde(default)]
+    pub near_count: bool,
+    /// They are among the retained rows, as they were in earlier versions.
+    #[serde(default = "yes")]
+    pub retains_near: bool,
+    /// Rows whose mirror image is in the data.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrored_rows: Vec<usize>,
     /// Pictures were counted by [`Rule::Half`], in earlier versions by [`Rule::Nearest`].
     #[serde(default)]
     pub half_way: bool,
@@ -46,6 +58,10 @@ pub struct Check {
     /// The keyed digest of the texts of the images that were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub texts: Option<String>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Check {

@@ -33,7 +33,7 @@ pub use self::curves::read_events;
 pub use self::files::{output_files, output_paths, record_files};
 pub use self::gathering::{Evidence, Run, alike};
 pub use self::machine_facts::{now, peak_memory_bytes};
-pub use self::pictures::{covered, show_samples};
+pub use self::pictures::{covered, show_samples, shrunk};
 pub use self::private::{OLD_KEY, Planned, Private, RowTexts};
 pub use self::probe::{Measurement, Numbers, Probe};
 pub use self::selected::{names_files, selected};

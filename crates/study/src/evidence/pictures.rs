@@ -62,7 +62,7 @@ pub fn grid(images: &[u8], shape: ImageShape, columns: usize) -> Result<Vec<u8>,
 }
 
 /// Images whose blocks of pixels become one, their mean, until they fit.
-fn shrunk(images: &[u8], shape: ImageShape) -> (Vec<u8>, ImageShape) {
+pub fn shrunk(images: &[u8], shape: ImageShape) -> (Vec<u8>, ImageShape) {
     let factor = shape.height.max(shape.width).div_ceil(LARGEST).max(1);
     if factor == 1 {
         return (images.to_vec(), shape);

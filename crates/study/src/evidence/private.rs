@@ -116,21 +116,25 @@ impl Private {
     /// # Errors
     /// An output folder that has nothing beside it.
     pub fn place(out: &Path) -> Result<PathBuf, Failure> {
+        Self::beside(out, ENDING).ok_or_else(|| {
+            Failure::input(format!(
+                "{}: has no folder beside it for the key of the report's digests; say with {} where that goes",
+                out.display(),
+                Field::Key
+            ))
+        })
+    }
+
+    /// A file beside an output folder, with its name and this ending, if there is a place beside it.
+    pub fn beside(out: &Path, ending: &str) -> Option<PathBuf> {
         let named = match out.file_name() {
             Some(_) => out.to_path_buf(),
             // Such as `.`, which has a name all the same.
             None => out.canonicalize().unwrap_or_default(),
         };
-        let Some(name) = named.file_name() else {
-            return Err(Failure::input(format!(
-                "{}: has no folder beside it for the key of the report's digests; say with {} where that goes",
-                out.display(),
-                Field::Key
-            )));
-        };
-        let mut name = name.to_os_string();
-        name.push(ENDING);
-        Ok(named.with_file_name(name))
+        let mut name = named.file_name()?.to_os_string();
+        name.push(ending);
+        Some(named.with_file_name(name))
     }
 
     /// Where a run's key will be, which was looked at: it is not in a folder that is read or made, and what is there

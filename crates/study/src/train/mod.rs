@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, RawTensor};
 use retrack_checkpoint::written::Command;
-use retrack_data::{Dataset, Split};
+use retrack_data::Dataset;
 use retrack_networks::cost;
 use retrack_networks::family::PixelConfig;
 use retrack_networks::network::Network;
@@ -23,10 +23,11 @@ use serde_json::{Value, json};
 
 use self::longer::{Longer, warmup};
 use crate::arch::Arch;
-use crate::execution::{publish, report_split};
+use crate::execution::publish;
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{as_path, existing, outside_all};
+use crate::near_copies::Copies;
 use crate::observer::Observer;
 use crate::run::{Difference, Existing, RunError, RunFolder};
 use crate::session::{Session, Steps};
@@ -35,7 +36,7 @@ use crate::source::DataSource;
 use crate::space::{self, Needs, Work};
 use crate::training_view::{self, Plan, TrainingView};
 use crate::unlearn::interrupted_before_the_first_step;
-use crate::{machine, model, progress};
+use crate::{machine, model, near_copies, progress};
 
 /// Where the files of a new pipeline are.
 pub(crate) const FILES: [&str; 4] = [
@@ -228,8 +229,11 @@ impl Input {
             [] => ((0..data.len()).collect(), Vec::new()),
             selections => {
                 let excluded = model::select(selections, &data)?;
-                let split = Split::new(&data, &excluded, model::BUDGET)?;
-                report_split(&split, &data);
+                let split = near_copies::split(&data, &excluded, Copies::Retained, 1)?;
+                near_copies::report(&split, &data, None);
+                if !split.near.is_empty() {
+                    progress::note(situation::advice(Situation::NearCopy));
+                }
                 (split.retain, excluded)
             }
         };

@@ -15,12 +15,10 @@ use retrack_unlearn::images::Images;
 use retrack_unlearn::recipe::Recipe;
 use serde::Deserialize;
 
-use super::{Verification, split};
+use super::{Verification, forgotten, split};
 use crate::calibration::{self, LookAlikes, Pictures, Purpose, Record, with_first};
 use crate::encoded::encode;
-use crate::evidence::{
-    self, CONTENT, Check, Evidence, Forgotten, Measurement, Probe, RowTexts, read_events,
-};
+use crate::evidence::{self, CONTENT, Check, Evidence, Measurement, Probe, RowTexts, read_events};
 use crate::failure::Failure;
 use crate::reopened::{self, Base, Reopened, WeightFacts};
 use crate::situation::{self, Situation};
@@ -88,6 +86,7 @@ impl Again<'_> {
         let kept = plan.kept.iter().copied();
         let kept = kept.filter(|&row| row < self.data.len());
         let pictures = Pictures::read(self.data, &forgotten, kept.collect(), purposes, plan.seed)?;
+        let pictures = pictures.without_mirrors_of(&self.check.mirrored_rows);
         let (latents, look_alikes) =
             encode(base, self.data, &there, of_row, random, pictures, &device)?;
         let written = || {
@@ -130,8 +129,8 @@ impl Again<'_> {
         found: &mut Verification,
     ) -> Result<(), Failure> {
         let split = split(self.check, self.data)?;
-        let forgotten = Forgotten::new(self.data, &split, self.check.rule())?
-            .with_first(&self.check.plan.first);
+        let forgotten = forgotten(self.check, self.data, &split)?;
+        let forgotten = forgotten.with_first(&self.check.plan.first);
         let plan = &self.check.plan;
         if plan.controls.iter().any(|&row| row >= self.data.len()) {
             found.differs("the controls' rows are not in the data set");

@@ -14,7 +14,7 @@ use retrack_networks::diffusion::Condition;
 
 use self::again::Again;
 pub use self::verification::{Measured, Verification};
-use crate::evidence::{CONTENT, Check, PAGE};
+use crate::evidence::{CONTENT, Check, Forgotten, PAGE};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::opened::{self, Opened};
@@ -201,15 +201,41 @@ fn moved(given: Option<&PathBuf>, recorded: &Path, field: Field) -> Result<PathB
     }
 }
 
+/// What a run's rows were.
 fn split(check: &Check, data: &Dataset) -> Result<Split, Failure> {
     let leaving = [&check.forget_rows[..], &check.earlier_rows].concat();
-    let mut split = Split::new(data, &leaving, model::BUDGET)?;
-    split.set_apart(&check.earlier_rows);
-    let near = |&row: &usize| NearCopy {
-        row,
-        of: check.forget_rows[0],
-        distance: 0.0,
+    let split = Split::new(data, &leaving, model::BUDGET)?;
+    // Of which of them is not recorded, and does not matter here.
+    let near = |rows: &[usize], of: &[usize]| -> Vec<NearCopy> {
+        let pairs = rows.iter().zip(of.iter().cycle());
+        let near = |(&row, &of): (&usize, &usize)| NearCopy {
+            row,
+            of,
+            distance: 0.0,
+            mirrored: false,
+        };
+        pairs.map(near).collect()
     };
-    split.near = check.near_rows.iter().map(near).collect();
+    let mut near = [
+        near(&check.near_rows, &check.forget_rows),
+        near(&check.earlier_near_rows, &check.earlier_rows),
+    ]
+    .concat();
+    near.sort_by_key(|near| near.row);
+    let mut split = split.with_near(near, check.retains_near);
+    split.set_apart(&check.earlier_rows);
     Ok(split)
+}
+
+/// What counted as a forgotten image.
+fn forgotten<'a>(
+    check: &Check,
+    data: &'a Dataset,
+    split: &Split,
+) -> Result<Forgotten<'a>, Failure> {
+    let forgotten = Forgotten::new(data, split, check.rule())?;
+    Ok(match check.near_count {
+        true => forgotten,
+        false => forgotten.without_copies(),
+    })
 }

@@ -111,12 +111,8 @@ impl<'a> Evidence<'a> {
         }
         let mut facts = self.counts();
         facts.push(Fact::new("Method", card::method_name(self.run.settings)));
-        let near = Fact::new("Near copies among the retained", self.run.split.near.len());
         let request = recorded.request.as_ref();
         let said = request.map_or(&[][..], |request| &request.facts);
-        if said.iter().any(|fact| fact.name == near.name) {
-            facts.push(near);
-        }
         let made = [
             Fact::new("Seed", self.run.settings.seed),
             Fact::new("Data set, SHA-256", self.run.data.digest()?),

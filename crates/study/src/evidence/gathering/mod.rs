@@ -14,7 +14,7 @@ use burn::tensor::Device;
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
 use retrack_data::neighbors::Neighbor;
-use retrack_data::{Dataset, Split};
+use retrack_data::{Dataset, NearCopy, Split};
 use retrack_eval::report::{FORMAT, Report, Verdict};
 use retrack_networks::network::Network;
 use retrack_networks::schedule::SchedulerConfig;
@@ -169,7 +169,11 @@ impl<'a> Evidence<'a> {
             data_digest: self.run.data.digest()?,
             forget_rows: self.run.split.forget.clone(),
             earlier_rows: self.run.split.earlier.clone(),
-            near_rows: self.run.split.near.iter().map(|near| near.row).collect(),
+            earlier_near_rows: rows_of(&self.run.split.earlier_near),
+            near_rows: rows_of(&self.run.split.near),
+            near_count: true,
+            mirrored_rows: self.run.split.mirrored(),
+            retains_near: self.run.split.retains_near(),
             half_way: true,
             plan: self.probe.plan.clone(),
             before: before.clone(),
@@ -279,4 +283,8 @@ impl Evidence<'_> {
             vec![("forgotten_error", forgotten), ("retained_error", retained)]
         }))
     }
+}
+
+fn rows_of(near: &[NearCopy]) -> Vec<usize> {
+    near.iter().map(|near| near.row).collect()
 }

@@ -14,6 +14,7 @@ use crate::evidence::machine_facts::{machine, peak_memory_bytes};
 use crate::evidence::probe::Numbers;
 use crate::evidence::{card, selected};
 use crate::failure::Failure;
+use crate::near_copies;
 use crate::reopened::WeightFacts;
 use crate::run::{RunFolder, Spent};
 use crate::settings;
@@ -37,6 +38,7 @@ impl Evidence<'_> {
             ),
             Fact::new("Exact copies that left too", split.duplicates.len()),
             Fact::new("Retained", counted(split.retain.len(), "image")),
+            Fact::new("Near copies", near_copies::fact(split)),
         ];
         counts.into_iter().chain(earlier).collect()
     }
@@ -66,12 +68,6 @@ impl Evidence<'_> {
         };
         let mut facts = vec![Fact::new("Selected by", selection)];
         facts.extend(self.counts());
-        if run.neighbors.is_some() {
-            facts.push(Fact::new(
-                "Near copies among the retained",
-                split.near.len(),
-            ));
-        }
         if let Some(texts) = run.texts.filter(|_| run.args.show_forgotten) {
             let prompts = texts.of(&split.forget).join("\n");
             facts.push(Fact::new("Prompts of the forgotten", prompts));
