@@ -248,11 +248,9 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         None => pictures,
     };
     let (latents, look_alikes) = encode(opened, &data, &rows, numbers, random, pictures, &device)?;
-    if let Some(latents) = &latents {
-        if let Some(k) = nearest {
-            let found = latents.nearest(&split.retain, &split.leaving(), k)?;
-            neighbors = Some(distances(&data, &split.leaving(), &found)?);
-        }
+    if let (Some(latents), Some(k)) = (&latents, nearest) {
+        let found = latents.nearest(&split.retain, &split.leaving(), k)?;
+        neighbors = Some(distances(&data, &split.leaving(), &found)?);
     }
     let mut network = network.map_or_else(read, Ok)?;
     if let Some(rank) = rank {

@@ -116,7 +116,7 @@ impl History {
             let again = match request.again.len() {
                 0 => None,
                 some => Some(format!(
-                    "{} of earlier requests had come back and forgotten again",
+                    "come back and forgotten again: {} of earlier requests",
                     counted(some, "image")
                 )),
             };
