@@ -276,6 +276,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         private: private.as_ref(),
         data: &data,
         first: &[],
+        found_known: false,
         split: &split,
         neighbors: neighbors.as_deref(),
         config: &config,

@@ -138,6 +138,12 @@ impl Record {
         })
     }
 
+    /// Whether the model knew one of the images before the run.
+    pub fn knows(&self) -> bool {
+        let mut places = self.before.iter().map(Standing::place);
+        places.any(|place| place == Place::Known)
+    }
+
     /// The settings that a run came to, after so many steps.
     pub fn taken(&self, settings: &Recipe, steps: usize) -> Recipe {
         let mut taken = Recipe {
