@@ -159,10 +159,9 @@ fn near_copies_are_forgotten_too_or_stay_as_an_option_says() {
     );
     folder.done("verify out");
     // What was forgotten too is looked for.
-    let evaluate = format!(
-        "evaluate --model out --data photos --forget photos/teapot.png --metrics frequency --samples 4 --steps 2 --json \
+    let evaluate = "evaluate --model out --data photos --forget photos/teapot.png --metrics frequency --samples 4 --steps 2 --json \
          --out found"
-    );
+        .to_string();
     let said = folder.done(&evaluate);
     assert!(
         !said.stderr.contains("this model forgot"),

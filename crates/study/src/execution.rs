@@ -154,13 +154,18 @@ impl Unlearning<'_> {
             true => None,
             false => about.look_alikes.reported_first(&first)?,
         };
+        let known = calibrated.as_ref();
+        let looked_at = evidence::Run {
+            found_known: known.is_some_and(|calibrated| calibrated.record.knows(&split.forget)),
+            ..*about
+        };
         let looked_at = match &ordered {
             Some(look_alikes) => evidence::Run {
                 look_alikes,
                 first: &first,
-                ..*about
+                ..looked_at
             },
-            None => evidence::Run { ..*about },
+            None => looked_at,
         };
         let forgotten = match args.no_report {
             true => None,

@@ -283,6 +283,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         private: Some(&private),
         data: &data,
         first: &[],
+        found_known: false,
         split: &split,
         neighbors: neighbors.as_deref(),
         config: &config,

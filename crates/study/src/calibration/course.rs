@@ -138,6 +138,14 @@ impl Record {
         })
     }
 
+    /// Whether the model knew one of the images in these rows, ascending, before the run.
+    pub fn knows(&self, rows: &[usize]) -> bool {
+        let mut standings = self.rows.iter().zip(&self.before);
+        standings.any(|(row, standing)| {
+            rows.binary_search(row).is_ok() && standing.place() == Place::Known
+        })
+    }
+
     /// The settings that a run came to, after so many steps.
     pub fn taken(&self, settings: &Recipe, steps: usize) -> Recipe {
         let mut taken = Recipe {

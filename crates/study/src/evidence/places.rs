@@ -71,12 +71,22 @@ impl Findings {
 
     /// The same of all of them together: known if any is, avoided if any is.
     pub(super) fn places(&self) -> [Option<Place>; 2] {
-        self.places_of_each().map(|places| {
+        let [before, after] = self.places_of_each().map(|places| {
             let any = |place| places.contains(&place).then_some(place);
             any(Place::Known)
                 .or_else(|| any(Place::Avoided))
                 .or_else(|| any(Place::Unknown))
-        })
+        });
+        [
+            before.map(|place| {
+                if self.found_known {
+                    Place::Known
+                } else {
+                    place
+                }
+            }),
+            after,
+        ]
     }
 
     /// How the images are denoised beside their look-alikes, a sentence.

@@ -44,6 +44,8 @@ pub struct Findings {
     pub quality: Vec<String>,
     /// Where each forgotten image stands among its look-alikes, before and after; empty where nobody looked.
     pub standings: [Vec<Standing>; 2],
+    /// The model of before was found to know one by another look than the report's.
+    pub found_known: bool,
     /// Attempts that brought a look-alike back, before and after; as many were made as of the forgotten images.
     pub restored_look_alikes: [Option<usize>; 2],
     /// Where images of earlier requests stand, a sentence.

@@ -197,10 +197,11 @@ impl Again<'_> {
             return Ok(());
         };
         let calibrated = self.run.join(calibration::FILE).is_file();
-        let settings = match calibrated {
+        let record = calibrated.then(|| Record::read(self.run)).transpose()?;
+        let settings = match &record {
             // What they came to.
-            true => Record::read(self.run)?.came_to(&settings),
-            false => settings,
+            Some(record) => record.came_to(&settings),
+            None => settings,
         };
         let check = self.check;
         let shown = ["forgotten", "restored"];
@@ -228,6 +229,7 @@ impl Again<'_> {
             private: None,
             data: self.data,
             first: &self.check.plan.first,
+            found_known: record.is_some_and(|record| record.knows(&check.forget_rows)),
             split,
             neighbors: None,
             config,

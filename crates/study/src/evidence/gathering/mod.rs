@@ -67,6 +67,8 @@ pub struct Run<'a> {
     pub data: &'a Dataset,
     /// Forgotten rows that are looked at before all others.
     pub first: &'a [usize],
+    /// The run's calibration found that the model knew an image before: by other look-alikes and noise than the report's.
+    pub found_known: bool,
     /// The forgotten and the retained rows.
     pub split: &'a Split,
     /// Of each forgotten row, where the method has any.
@@ -217,6 +219,7 @@ impl<'a> Evidence<'a> {
         let images = self.probe.forgotten.len();
         let mut findings = Findings {
             advice: Advice::of_unlearning(self.run.args, self.run.settings),
+            found_known: self.run.found_known,
             ..findings(&self.before.numbers, after, images)
         };
         findings
