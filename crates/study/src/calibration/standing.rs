@@ -69,7 +69,7 @@ pub struct Standing {
     /// The geometric mean of its look-alikes' errors, and the lowest and highest of them.
     #[serde(deserialize_with = "with_nulls_in_threes")]
     pub levels: Vec<[f64; 3]>,
-    /// How retained images stand beside theirs, over the process and [early](EARLY) in it: a changed picture is denoised somewhat
+    /// How retained images stand beside theirs, over the process and early in it: a changed picture is denoised somewhat
     /// better or worse than one that is as it was taken, whether the model knows it or not.
     #[serde(default = "unchanged_all")]
     pub usual: [Usual; 2],
