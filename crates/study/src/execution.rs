@@ -156,7 +156,7 @@ impl Unlearning<'_> {
         };
         let known = calibrated.as_ref();
         let looked_at = evidence::Run {
-            found_known: known.is_some_and(|calibrated| calibrated.record.knows(&split.forget)),
+            found_known: known.map(|calibrated| calibrated.record.knows(&split.forget)),
             ..*about
         };
         let looked_at = match &ordered {
@@ -336,7 +336,7 @@ impl Unlearning<'_> {
             verdict: evidence.as_ref().and_then(Evidence::headline),
             ..Request::default()
         };
-        self.past.add(staged, private, request)?;
+        self.past.add([staged, &about.args.out], private, request)?;
         let report = match evidence {
             Some(evidence) => {
                 let report = evidence.finish(about, staged, self.folder)?;

@@ -96,7 +96,7 @@ pub fn merge(asked: &Merge) -> Result<(), Failure> {
     let changes = Changes::by_merging(&folder.weights()?, &adapters, &written)?;
     drop(written);
     if let Some(chain) = chain {
-        chain.add(&aside)?;
+        chain.add(&aside, &asked.out)?;
     }
     interrupt::finish_first("once the model is in its place");
     let placed = place(asked, existing, &config, &files, (&aside, leftover));

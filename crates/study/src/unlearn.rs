@@ -283,7 +283,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         private: Some(&private),
         data: &data,
         first: &[],
-        found_known: false,
+        found_known: None,
         split: &split,
         neighbors: neighbors.as_deref(),
         config: &config,

@@ -51,17 +51,17 @@ impl Merged {
         }))
     }
 
-    /// Puts the chain with the merge into the folder `staged`, which is complete otherwise.
+    /// Puts the chain with the merge into the folder `staged`, which is complete otherwise and moves to `out`.
     ///
     /// # Errors
     /// A folder that cannot be read or written.
-    pub(crate) fn add(self, staged: &Path) -> Result<(), Failure> {
+    pub(crate) fn add(self, staged: &Path, out: &Path) -> Result<(), Failure> {
         let request = Request {
             command: Command::Merge.to_string(),
             before: self.before,
             changed_before: self.changed,
             ..Request::default()
         };
-        add(self.chain, staged, request)
+        add(self.chain, staged, out, request)
     }
 }

@@ -81,9 +81,9 @@ fn warn_of_change(chain: &Chain, root: &Path, now: &Weights) -> bool {
     !changed.is_empty()
 }
 
-/// Puts a chain with one more request into the folder `staged`, which is complete otherwise. The request's date, version and
+/// Puts a chain with one more request into the folder `staged`, which is complete otherwise and moves to `out`. The request's date, version and
 /// the weights that it wrote are filled in.
-fn add(mut chain: Chain, staged: &Path, request: Request) -> Result<(), Failure> {
+fn add(mut chain: Chain, staged: &Path, out: &Path, request: Request) -> Result<(), Failure> {
     let folder = ModelFolder::open(staged)?;
     chain.requests.push(Request {
         date: now(),
@@ -91,5 +91,5 @@ fn add(mut chain: Chain, staged: &Path, request: Request) -> Result<(), Failure>
         after: weights(&folder, &digests(&folder)?)?,
         ..request
     });
-    model::write(&staged.join(NAME), chain.text().as_bytes())
+    model::write_for(&staged.join(NAME), &out.join(NAME), chain.text().as_bytes())
 }

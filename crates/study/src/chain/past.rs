@@ -178,12 +178,17 @@ impl Past {
         Ok((rows, earlier))
     }
 
-    /// Puts the chain with one more request into the folder `staged`, which is complete otherwise. The request's date,
+    /// Puts the chain with one more request into the folder `staged`, which is complete otherwise and moves to `out`. The request's date,
     /// version, weights and what it began with are filled in.
     ///
     /// # Errors
     /// A folder that cannot be read or written.
-    pub fn add(&self, staged: &Path, private: &Private, request: Request) -> Result<(), Failure> {
+    pub fn add(
+        &self,
+        [staged, out]: [&Path; 2],
+        private: &Private,
+        request: Request,
+    ) -> Result<(), Failure> {
         let chain = match &self.chain {
             Some(chain) => chain.clone(),
             None => Chain::new(private.key.check()),
@@ -193,7 +198,7 @@ impl Past {
             changed_before: self.changed,
             ..request
         };
-        add(chain, staged, request)
+        add(chain, staged, out, request)
     }
 }
 

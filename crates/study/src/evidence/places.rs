@@ -78,12 +78,9 @@ impl Findings {
                 .or_else(|| any(Place::Unknown))
         });
         [
-            before.map(|place| {
-                if self.found_known {
-                    Place::Known
-                } else {
-                    place
-                }
+            before.map(|place| match self.found_known {
+                Some(true) => Place::Known,
+                _ => place,
             }),
             after,
         ]

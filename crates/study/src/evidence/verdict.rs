@@ -44,8 +44,8 @@ pub struct Findings {
     pub quality: Vec<String>,
     /// Where each forgotten image stands among its look-alikes, before and after; empty where nobody looked.
     pub standings: [Vec<Standing>; 2],
-    /// The model of before was found to know one by another look than the report's.
-    pub found_known: bool,
+    /// Whether the model of before was found to know one by another look than the report's, where there was one.
+    pub found_known: Option<bool>,
     /// Attempts that brought a look-alike back, before and after; as many were made as of the forgotten images.
     pub restored_look_alikes: [Option<usize>; 2],
     /// Where images of earlier requests stand, a sentence.
@@ -131,6 +131,8 @@ impl Findings {
             .any(|(before, _)| before.is_some_and(|before| before.found > 0));
         // A model may know an image and seldom draw it.
         let seen_before = drawn_before || place_before == Some(Place::Known);
+        // A run that led other images, or none, taught the model nothing of this one.
+        let left_alone = self.found_known == Some(false) && !seen_before;
         let known_before =
             place_before.is_some() || tests.iter().any(|(before, _)| before.is_some());
         let less = tests.iter().all(|(before, after)| {
@@ -146,7 +148,7 @@ impl Findings {
                 Outcome::Inconclusive,
                 "The model that was written is broken, so these tests cannot tell".into(),
             )
-        } else if worst == 0 && place_after == Some(Place::Known) {
+        } else if worst == 0 && place_after == Some(Place::Known) && !left_alone {
             (
                 Outcome::StillFound,
                 format!(
@@ -537,6 +539,25 @@ mod tests {
             found.headline,
             "Unknown: the forgotten image is denoised no better than look-alikes"
         );
+    }
+
+    #[test]
+    fn what_the_run_itself_found_before_it_began_counts() {
+        let found = |found_known, own: [f64; 2]| {
+            let found = verdict(0, 0, |findings| {
+                findings.copies = None;
+                findings.found_known = found_known;
+                findings.standings = own.map(|own| vec![Standing::even(own, 0.1)]);
+            });
+            found.headline
+        };
+        let unknown = "The forgotten image was not shown to be memorized";
+        // By the report's look-alikes it is unknown, by those of the run it was known.
+        assert_eq!(found(None, [0.09, 0.1]), unknown);
+        assert!(found(Some(true), [0.09, 0.1]).starts_with("Unknown: "));
+        // Other images were led, and it is denoised a little better than before.
+        assert!(found(None, [0.09, 0.08]).starts_with("Known: "));
+        assert_eq!(found(Some(false), [0.09, 0.08]), unknown);
     }
 
     #[test]

@@ -67,8 +67,9 @@ pub struct Run<'a> {
     pub data: &'a Dataset,
     /// Forgotten rows that are looked at before all others.
     pub first: &'a [usize],
-    /// The run's calibration found that the model knew an image before: by other look-alikes and noise than the report's.
-    pub found_known: bool,
+    /// Whether the run's calibration, where it has one, found that the model knew an image before: by other look-alikes and
+    /// noise than the report's.
+    pub found_known: Option<bool>,
     /// The forgotten and the retained rows.
     pub split: &'a Split,
     /// Of each forgotten row, where the method has any.
