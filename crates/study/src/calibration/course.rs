@@ -20,7 +20,8 @@ use retrack_unlearn::trainer::{TrainError, Trainer};
 use serde::{Deserialize, Serialize};
 
 use super::look_alikes::Purpose;
-use super::standing::{Ordinary, PARTS, Place, Standing, Viewer};
+use super::standing::{PARTS, Place, Standing, Viewer};
+use super::usual::Ordinary;
 use crate::failure::Failure;
 use crate::session::Course;
 use crate::{model, progress};

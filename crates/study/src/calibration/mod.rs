@@ -19,7 +19,9 @@
 mod course;
 mod look_alikes;
 mod standing;
+mod usual;
 
 pub use self::course::{Calibrated, Ending, FILE, ROUND, ROUNDS, Record, Round};
 pub use self::look_alikes::{CONTROLS, LookAlikes, Pictures, Purpose, REPORTED, kept, with_first};
-pub use self::standing::{Context, Ordinary, Place, Standing, Viewer};
+pub use self::standing::{Context, Place, Standing, Viewer};
+pub use self::usual::Ordinary;
