@@ -47,15 +47,39 @@ pub fn write_then(
     content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     before_named: impl FnOnce() -> io::Result<()>,
 ) -> io::Result<()> {
+    // As any new file; `tempfile`'s own default is private.
+    write_with(path, Some(0o666), content, before_named)
+}
+
+/// As [`write`](fn@write), of a file that its owner alone may read.
+///
+/// # Errors
+/// As [`write`](fn@write).
+pub fn write_private(
+    path: &Path,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    write_with(path, None, content, || Ok(()))
+}
+
+fn write_with(
+    path: &Path,
+    mode: Option<u32>,
+    content: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    before_named: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
     let folder = match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
     builder.prefix(TEMPORARY);
-    // As any new file; `tempfile`'s own default is private.
     #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    if let Some(mode) = mode {
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
+    }
+    #[cfg(not(unix))]
+    let _ = mode;
     let mut file = builder.tempfile_in(folder)?;
     let leftover = Leftover::whole(file.path());
     let mut writer = BufWriter::new(file.as_file_mut());

@@ -42,6 +42,7 @@ pub struct Captions {
 /// `from` is a JSON file (an object from file names to captions, or a list of objects with `file_name` and `text`), a JSON
 /// Lines file of such objects, a table (CSV, TSV) with columns of these names, COCO's annotations, a folder with a text
 /// file for each image, or the name of a column of text. A caption may be a list: its first entry is taken.
+/// A row that was [put back](Dataset::put_back) keeps the text that it brought along.
 ///
 /// # Errors
 /// No such file or column, or an image without a caption.
@@ -58,6 +59,10 @@ pub fn captions(data: &Dataset, from: &str) -> Result<Captions, DataError> {
     } else {
         column(data, from)?
     };
+    let mut texts = texts;
+    for (&row, text) in &data.texts {
+        texts[row] = vec![text.clone()];
+    }
     let missing = texts.iter().filter(|texts| texts.is_empty()).count();
     if let Some(first) = texts.iter().position(Vec::is_empty) {
         let name = data.name(first);

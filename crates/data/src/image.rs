@@ -16,10 +16,15 @@
 
 use std::io::Cursor;
 
+use image::codecs::png::PngEncoder;
 use image::error::UnsupportedErrorKind;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use image::{
+    DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageError, ImageFormat,
+    ImageReader, Limits,
+};
 
+use super::ImageShape;
 use super::alpha::Alpha;
 use super::complete::{self, Header, Samples};
 use super::error::{DataError, Size};
@@ -312,6 +317,28 @@ fn label(format: ImageFormat) -> &'static str {
         ImageFormat::Tiff => "TIFF",
         other => other.extensions_str().first().copied().unwrap_or("such"),
     }
+}
+
+/// How the names of files of an image's format end.
+pub(crate) fn ending(name: &str, bytes: &[u8]) -> Result<&'static str, DataError> {
+    let format = recognize(name, bytes)?;
+    Ok(format.extensions_str().first().copied().unwrap_or("img"))
+}
+
+/// The PNG file of pixels of this shape, 1 to 4 channels.
+pub(crate) fn png(name: &str, pixels: &[u8], shape: ImageShape) -> Result<Vec<u8>, DataError> {
+    let color = match shape.channels {
+        1 => ExtendedColorType::L8,
+        2 => ExtendedColorType::La8,
+        3 => ExtendedColorType::Rgb8,
+        _ => ExtendedColorType::Rgba8,
+    };
+    let mut file = Vec::new();
+    let [width, height] = [shape.width, shape.height].map(|size| size as u32);
+    PngEncoder::new(&mut file)
+        .write_image(pixels, width, height, color)
+        .map_err(|error| DataError::image(name, error.to_string()))?;
+    Ok(file)
 }
 
 /// 8-bit samples and their number of channels: 1 gray, 2 gray and alpha, 3 RGB, 4 RGBA. `deep_gray`: gray with alpha was

@@ -20,6 +20,7 @@ pub mod neighbors;
 mod open;
 mod pillow;
 pub mod pixels;
+mod put_back;
 mod quiet;
 mod raw;
 mod select;
@@ -29,7 +30,7 @@ mod split;
 mod subsets;
 mod table;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -44,6 +45,7 @@ pub use self::captions::{Captions, captions};
 pub use self::error::{DataError, Found, Size};
 pub use self::labels::LabelError;
 pub use self::near_copies::{NEAR_COPY_RMS, NearCopy};
+pub use self::put_back::{KeptFiles, KeptRow};
 pub use self::select::{Resolved, Selection, SelectionError, SelectionWarning};
 pub use self::source::{Form, Source};
 use self::sources::images;
@@ -158,8 +160,13 @@ pub struct Dataset {
     alpha: Alpha,
     /// What lies beside the data set and is none of it, where that may surprise.
     beside: Option<String>,
+    /// Rows that left the data set and were put back, ascending, and the texts that they brought along.
+    returned: Vec<usize>,
+    texts: BTreeMap<usize, String>,
     lossy: OnceLock<Lossy>,
     digest: OnceLock<String>,
+    /// SHA-256 of what the source stores of each row, once the digest was asked for.
+    stored: OnceLock<Vec<[u8; 32]>>,
 }
 
 impl fmt::Debug for Dataset {
@@ -251,8 +258,11 @@ impl Dataset {
             pixels: None,
             alpha: options.alpha,
             beside: None,
+            returned: Vec::new(),
+            texts: BTreeMap::new(),
             lossy: OnceLock::new(),
             digest: OnceLock::new(),
+            stored: OnceLock::new(),
         };
         let total = (dataset.len() as u64).saturating_mul(shape.bytes() as u64);
         if dataset.pixels().is_none() && total <= options.memory_budget {
@@ -511,16 +521,7 @@ impl Dataset {
             Ok(())
         })?;
         let lossy = self.lossy.get_or_init(|| counts.total());
-        let mut hash = Sha256::new();
-        hash.update(b"retrack data 1");
-        for number in [
-            self.shape.height,
-            self.shape.width,
-            self.shape.channels,
-            self.len(),
-        ] {
-            hash.update((number as u64).to_le_bytes());
-        }
+        let mut hash = self.hash_of_shape(b"retrack data 1", self.len());
         if lossy.transparent > 0 {
             hash.update(format!("alpha {}", self.alpha));
         }
@@ -529,16 +530,55 @@ impl Dataset {
             hash.update("high bytes");
         }
         for (row, stored) in rows.iter().enumerate() {
-            hash.update(stored);
-            match self.label(row) {
-                Some(label) => {
-                    hash.update([1]);
-                    hash.update(label.to_le_bytes());
-                }
-                None => hash.update([0]),
-            }
+            self.hash_row(&mut hash, row, stored);
         }
+        let _ = self.stored.set(rows);
         Ok(self.digest.get_or_init(|| hex(&hash.finalize())).clone())
+    }
+
+    /// SHA-256 over the content of these rows alone, in hexadecimal: shape, their number, and what the source stores of each
+    /// with its label, whatever their numbers. It is no [`digest`](Self::digest), not of all rows either.
+    ///
+    /// # Errors
+    /// As [`digest`](Self::digest); a row that does not exist.
+    pub fn digest_of(&self, rows: &[usize]) -> Result<String, DataError> {
+        self.digest()?;
+        let stored = self.stored.get().map_or(&[][..], Vec::as_slice);
+        let mut hash = self.hash_of_shape(b"retrack rows 1", rows.len());
+        // Whether a transparent image is among them or left is no matter here.
+        if self.loses_alpha() {
+            hash.update(format!("alpha {}", self.alpha));
+        }
+        for &row in rows {
+            self.check_row(row)?;
+            self.hash_row(&mut hash, row, &stored[row]);
+        }
+        Ok(hex(&hash.finalize()))
+    }
+
+    fn hash_of_shape(&self, start: &[u8], rows: usize) -> Sha256 {
+        let mut hash = Sha256::new();
+        hash.update(start);
+        let ImageShape {
+            height,
+            width,
+            channels,
+        } = self.shape;
+        for number in [height, width, channels, rows] {
+            hash.update((number as u64).to_le_bytes());
+        }
+        hash
+    }
+
+    fn hash_row(&self, hash: &mut Sha256, row: usize, stored: &[u8; 32]) {
+        hash.update(stored);
+        match self.label(row) {
+            Some(label) => {
+                hash.update([1]);
+                hash.update(label.to_le_bytes());
+            }
+            None => hash.update([0]),
+        }
     }
 
     /// Decodes an image file as this data set's images are decoded.

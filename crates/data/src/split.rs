@@ -110,6 +110,14 @@ impl Split {
         self
     }
 
+    /// Rows of near copies, of whichever image, that are neither forgotten nor retained.
+    pub fn near_set_aside(&self) -> impl Iterator<Item = usize> {
+        let near = self.near.iter().chain(&self.earlier_near);
+        let rows = near.map(|near| near.row);
+        let lies_in = |rows: &[usize], row: &usize| rows.binary_search(row).is_ok();
+        rows.filter(move |row| !lies_in(&self.retain, row) && !lies_in(&self.forget, row))
+    }
+
     /// Rows whose mirror image is another row, where one of both is forgotten.
     pub fn mirrored(&self) -> Vec<usize> {
         let near = self.near.iter().chain(&self.earlier_near);

@@ -1,5 +1,7 @@
 //! The texts of a run's images.
 
+use std::collections::BTreeMap;
+
 use retrack_data::{Dataset, Split, original_prompt};
 use retrack_unlearn::texts::{Prompts, Texts};
 
@@ -36,11 +38,17 @@ pub fn refuse(args: &Task) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Which image has which text: what was typed, or what the data says of itself.
+/// Which image has which text: what was typed, or what the data says of itself. `recorded`: what rows were called when they
+/// were forgotten.
 ///
 /// # Errors
 /// Captions that cannot be read, an image without a text.
-pub fn read(args: &Task, data: &Dataset, split: &Split) -> Result<Texts, Failure> {
+pub fn read(
+    args: &Task,
+    data: &Dataset,
+    split: &Split,
+    recorded: &BTreeMap<usize, String>,
+) -> Result<Texts, Failure> {
     let prompts = Prompts {
         forget: args.forget_prompt.clone(),
         retain: args.retain_prompt.clone(),
@@ -55,6 +63,7 @@ pub fn read(args: &Task, data: &Dataset, split: &Split) -> Result<Texts, Failure
             }
             None => None,
         },
+        recorded: recorded.clone(),
     };
     Texts::assign(&prompts, split, data.len()).map_err(|missing| {
         let own = match missing.forgotten {

@@ -40,6 +40,7 @@ mod reopened;
 mod run;
 pub mod sample;
 mod samples;
+mod sealed;
 mod session;
 pub mod settings;
 pub mod situation;

@@ -59,6 +59,8 @@ pub struct Task {
     pub dtype: Option<DtypeName>,
     /// Where the key of the report's digests is, or goes.
     pub key: Option<PathBuf>,
+    /// The file of the owner's keys for which the forgotten images are sealed, and kept beside `out`. `None`: none are kept.
+    pub keep_sealed: Option<PathBuf>,
     /// Lets the report show the forgotten images, their neighbors and what restores them.
     pub show_forgotten: bool,
     /// Makes no report.
@@ -98,6 +100,7 @@ impl Task {
             force: false,
             dtype: None,
             key: None,
+            keep_sealed: None,
             show_forgotten: false,
             no_report: false,
             must_look: false,

@@ -36,7 +36,7 @@ use crate::settings;
 use crate::situation::{self, Situation};
 use crate::space::{Needs, Work};
 use crate::task::Task;
-use crate::{captions, controls, interrupt, machine, model, near_copies, opened, progress};
+use crate::{captions, controls, interrupt, machine, model, near_copies, opened, progress, sealed};
 
 /// What is there now, if a signal ends the command.
 pub(crate) fn interrupted_before_the_first_step(resumes: bool) {
@@ -83,6 +83,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     };
     outside(&args.out, opened.folder().root(), "model")?;
     let past = Past::open(opened.folder(), args)?;
+    let sealing = sealed::Planned::check(args)?;
     let mut copied = opened.folder().check_copy()?;
     let planned = planned(opened.folder(), matches!(args.adapter_rank(), Ok(Some(_))))?;
     if !args.dry_run {
@@ -111,7 +112,12 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     let encodes = opened.latent_factor().is_some();
     let read = || opened.network(&device.clone().autodiff());
     let network = (!encodes).then(read).transpose()?;
-    let data = open_data(opened, &args.data)?;
+    let looked = past.look(
+        open_data(opened, &args.data)?,
+        sealing.as_ref(),
+        &args.model,
+    )?;
+    let data = &looked.data;
     let shape = data.shape();
     let with_preset = Task {
         preset: args
@@ -129,9 +135,9 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     }
     let objective = settings.objective();
 
-    let rows = model::select(&args.forget, &data);
-    let rows = rows.map_err(|error| past.explain(error, &data))?;
-    let (rows, earlier) = past.set_apart(&data, rows, args.always)?;
+    let rows = model::select(&args.forget, data);
+    let rows = rows.map_err(|error| past.explain(error, data, &args.model))?;
+    let (rows, earlier) = past.set_apart(&looked, rows, args.always)?;
     let nearest = match settings.neighbors {
         Neighbors::Nearest(k) if objective.draws().neighbors => Some(k),
         _ => None,
@@ -139,9 +145,9 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     // Copies of all that leaves are looked for, whenever it was forgotten.
     let leaving = [&rows[..], &earlier.rows].concat();
     let least = nearest.unwrap_or(1);
-    let mut split = near_copies::split(&data, &leaving, args.copies, least)?;
-    let sheet = near_copies::show(&split, &data, &args.out, args.force)?;
-    near_copies::report(&split, &data, sheet.as_deref());
+    let mut split = near_copies::split(data, &leaving, args.copies, least)?;
+    let sheet = near_copies::show(&split, data, &args.out, args.force)?;
+    near_copies::report(&split, data, sheet.as_deref());
     if args.copies == Copies::Aside && split.retains_near() {
         progress::warn("they were not set aside, since too few images would be retained");
     }
@@ -155,23 +161,29 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         return Err(NeighborError::TooFew { wanted, retained }.into());
     }
     let mut neighbors = match nearest.filter(|_| !encodes) {
-        Some(k) => Some(search(&data, &split, k, args.dry_run)?),
+        Some(k) => Some(search(data, &split, k, args.dry_run)?),
         None => None,
     };
     set_apart(&mut split, &mut neighbors, &earlier);
-    model::check_labels(&data, &split.retain, &opened.denoiser().config)?;
-    model::check_labels(&data, &split.leaving(), &opened.denoiser().config)?;
+    model::check_labels(data, &split.retain, &opened.denoiser().config)?;
+    model::check_labels(data, &split.leaving(), &opened.denoiser().config)?;
     let texts = match told_texts {
-        true => Some(captions::read(args, &data, &split)?),
+        true => Some(captions::read(args, data, &split, &looked.texts)?),
         false => None,
     };
 
-    let controls = controls(args, &data)?;
+    let controls = controls(args, data)?;
 
-    let mut config = resolved(args, &settings, &past, &data, &split, texts.as_ref())?;
+    let mut config = resolved(args, &settings, &past, data, &split, texts.as_ref())?;
     if let Some(digest) = past.digest(opened.folder())? {
         config["requests_sha256"] = digest.into();
         config["earlier_rows"] = json!(split.earlier);
+    }
+    if sealing.is_some() {
+        config["keep_sealed"] = true.into();
+    }
+    if !data.returned().is_empty() {
+        config["sealed_rows"] = json!(data.returned());
     }
     if calibrates {
         config["calibrated"] = json!(if args.always { "always" } else { "where_known" });
@@ -183,7 +195,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         opened,
         args,
         &settings,
-        &data,
+        data,
         &split,
         texts.as_ref(),
         copied,
@@ -197,6 +209,9 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     let begin = || -> Result<_, Failure> {
         let private = past.key.put()?;
         let run = RunFolder::begin(&args.out, existing, &config, &planned)?;
+        if let Some(sealing) = &sealing {
+            sealing.seal(data, &split, texts.as_ref(), &private.key)?;
+        }
         Ok((run, private))
     };
     // A new run begins once all that it needs is read; one that goes on is compared with this command first.
@@ -239,18 +254,18 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         .collect();
     let kept = match purposes.is_empty() {
         true => Vec::new(),
-        false => kept(&data, &split.retain)?,
+        false => kept(data, &split.retain)?,
     };
-    let pictures = Pictures::read(&data, &split.leaving(), kept, &purposes, settings.seed)?;
+    let pictures = Pictures::read(data, &split.leaving(), kept, &purposes, settings.seed)?;
     let pictures = pictures.without_mirrors_of(&split.mirrored());
     let pictures = match &controls {
         Some(controls) => pictures.with_controls(controls),
         None => pictures,
     };
-    let (latents, look_alikes) = encode(opened, &data, &rows, numbers, random, pictures, &device)?;
+    let (latents, look_alikes) = encode(opened, data, &rows, numbers, random, pictures, &device)?;
     if let (Some(latents), Some(k)) = (&latents, nearest) {
         let found = latents.nearest(&split.retain, &split.leaving(), k)?;
-        neighbors = Some(distances(&data, &split.leaving(), &found)?);
+        neighbors = Some(distances(data, &split.leaving(), &found)?);
     }
     let mut network = network.map_or_else(read, Ok)?;
     if let Some(rank) = rank {
@@ -274,14 +289,14 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         scheduler: opened.scheduler(),
         images: match &latents {
             Some(latents) => latents,
-            None => &data,
+            None => data,
         },
         look_alikes: &look_alikes,
         labels: opened.condition() != Condition::Nothing,
         text_to_image: told_texts,
         texts: texts.as_ref(),
         private: Some(&private),
-        data: &data,
+        data,
         first: &[],
         found_known: None,
         split: &split,

@@ -1,13 +1,14 @@
 //! Which image has which text.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sha2::{Digest, Sha256};
 
 use retrack_checkpoint::hex::hex;
 use retrack_data::Split;
 
-/// Where an image's text comes from, the first that there is: its part's, its own, the one for all.
+/// Where an image's text comes from, the first that there is: its part's, what it was
+/// called before, its own, the one for all.
 #[derive(Debug, Clone, Default)]
 pub struct Prompts {
     /// Of the images to forget.
@@ -18,6 +19,8 @@ pub struct Prompts {
     pub captions: Option<Vec<String>>,
     /// Of every image.
     pub all: Option<String>,
+    /// Of single rows, as an earlier run had it.
+    pub recorded: BTreeMap<usize, String>,
 }
 
 /// The texts of a run, each once, and which one each row has.
@@ -50,7 +53,7 @@ impl Texts {
             of_row: vec![0; rows],
         };
         let mut numbers: HashMap<&str, i64> = HashMap::new();
-        // What earlier requests had their images called is not known here.
+        // What earlier requests had their images called is known here of recorded ones alone.
         for (rows, of_part, else_of_part, forgotten) in [
             (&split.forget, &prompts.forget, &None, true),
             (&split.retain, &prompts.retain, &None, false),
@@ -58,7 +61,8 @@ impl Texts {
         ] {
             for &row in rows {
                 let caption = prompts.captions.as_ref().map(|captions| &captions[row]);
-                let text = of_part.as_ref().or(caption).or(prompts.all.as_ref());
+                let text = of_part.as_ref().or(prompts.recorded.get(&row));
+                let text = text.or(caption).or(prompts.all.as_ref());
                 let text = text.or(else_of_part.as_ref());
                 let text = text.ok_or(NoText { row, forgotten })?;
                 let next = numbers.len() as i64;

@@ -118,6 +118,9 @@ pub struct EvaluateArgs {
     // Empty where it was not given: data in the published layout says itself what was memorized.
     #[arg(long, value_name = "SEL", help = SEL, long_help = SEL_LONG)]
     pub forget: Vec<String>,
+    /// The keys of the sealed images beside --model (MODEL.sealed.age): images that left the data are looked for, too
+    #[arg(long, value_name = "KEYFILE", help_heading = heading::DATA)]
+    pub sealed: Option<PathBuf>,
     #[command(flatten)]
     pub prompts: PromptArgs,
     /// What to measure [default: frequency,injection,copies; text-to-image: cluster,sscd,clip-iqa]
@@ -235,6 +238,8 @@ Examples:
   retrack verify forgotten
   retrack verify forgotten --model /elsewhere/ddpm --data /elsewhere/photos
 
+  retrack verify forgotten --sealed KEYFILE    once the image left the data
+
 Prints `same` and exits with 0, or lists what differs and exits with 1.";
 
 const VERIFY_MORE: &str = "\
@@ -242,7 +247,11 @@ Compared are the SHA-256 of the base model's weights, of every file of the writt
 run's record, the data set's digest, the keyed digests of the forgotten images where the run's key is there, the page \
 with its report.json, the version of retrack, how many weights changed, and the scores of the report, measured again \
 on both folders with the recorded seeds. Verdict, tables, charts and pictures of the report are made again of that and \
-compared; what the report says of times, of the machine, of where files lie and of neighbors is not.";
+compared; what the report says of times, of the machine, of where files lie and of neighbors is not.
+
+Where nothing but the forgotten images left the data, as it should be, --sealed measures by the copies that \
+`unlearn --keep-sealed` made. Without them all else is compared, `same as far as it can be seen` is printed with what was not \
+measured, and the exit code is 0.";
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = VERIFY_EXAMPLES)]
@@ -263,6 +272,9 @@ pub struct VerifyArgs {
     /// The run's key, if it is not beside the folder (RUN_DIR.digest-key)
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    /// The keys of the sealed images beside the folder (RUN_DIR.sealed.age): images that left the data are measured by these
+    #[arg(long, value_name = "KEYFILE")]
+    pub sealed: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
@@ -279,6 +291,7 @@ impl EvaluateArgs {
             baseline: args.baseline,
             data: args.data.source(),
             forget: args.forget,
+            sealed: args.sealed,
             prompts: args.prompts.options(),
             measuring: args.protocol.measuring(args.metrics),
             sampling_steps: args.steps,
@@ -303,6 +316,7 @@ impl VerifyArgs {
             data: args.data,
             split: args.split,
             key: args.key,
+            sealed: args.sealed,
             device: args.machine.device,
         }
     }

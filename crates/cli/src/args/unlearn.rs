@@ -128,6 +128,11 @@ pub struct UnlearnArgs {
     /// requests is found beside --model, too [default: OUT.digest-key beside --out]
     #[arg(long, value_name = "FILE", help_heading = heading::OUTPUT)]
     pub key: Option<PathBuf>,
+    /// Keep the forgotten images, encrypted for the keys in this file (as age-keygen writes it; made, where there is none): then
+    /// `verify`, `evaluate` and later requests can measure them when they have left the data. They go beside --out, into
+    /// OUT.sealed.age; those sealed beside --model are gone on with
+    #[arg(long, value_name = "KEYFILE", help_heading = heading::OUTPUT)]
+    pub keep_sealed: Option<PathBuf>,
     /// Let the report show the forgotten images, their neighbors and what restores them: not for every reader's eyes
     #[arg(long, help_heading = heading::OUTPUT)]
     pub show_forgotten: bool,
@@ -193,6 +198,7 @@ impl UnlearnArgs {
             force: args.force,
             dtype: args.dtype,
             key: args.key,
+            keep_sealed: args.keep_sealed,
             show_forgotten: args.show_forgotten,
             no_report: args.no_report,
             must_look: args.fail_if_found,

@@ -10,10 +10,12 @@ pub fn run(args: &VerifyArgs) -> Result<(), Failure> {
     let found = verify(&args.verify())?;
     if args.json {
         say!("{}", found.json());
-    } else if found.is_same() {
-        progress::tell(found.sentence());
     } else {
-        found.differences.iter().for_each(progress::tell);
+        match found.is_same() {
+            true => progress::tell(found.sentence()),
+            false => found.differences.iter().for_each(progress::tell),
+        }
+        found.not_measured.iter().for_each(progress::tell);
     }
     let run = args.run.display();
     match found.differences.len() {

@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 
 pub use self::history::{History, history};
 pub(crate) use self::merged::Merged;
-pub use self::past::{Earlier, Past};
+pub use self::past::{Earlier, Looked, Past};
 use crate::evidence::now;
 use crate::failure::Failure;
 use crate::folders::digests;

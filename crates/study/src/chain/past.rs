@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use retrack_checkpoint::chain::{Chain, NAME, Request, Weights};
 use retrack_checkpoint::folder::{ModelFolder, sha256_file};
@@ -13,11 +14,12 @@ use serde_json::{Map, Value, json};
 use super::{add, warn_of_change, weights};
 use crate::evidence::{Planned, Private};
 use crate::failure::Failure;
+use crate::field::Field;
 use crate::folders::digests;
 use crate::model::BUDGET;
-use crate::progress;
 use crate::situation::{self, Situation};
 use crate::task::Task;
+use crate::{progress, sealed};
 
 /// The model that a request begins with.
 pub struct Past {
@@ -33,13 +35,25 @@ pub struct Past {
     pub key: Planned,
 }
 
-/// What lies in the data of images that earlier requests forgot.
+/// What lies in the data of images that earlier requests forgot, or was put back from their sealed copies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Earlier {
     /// Their rows, ascending.
     pub rows: Vec<usize>,
     /// How many distinct images they are.
     pub images: usize,
+    /// How many of these are sealed copies alone.
+    pub sealed: usize,
+}
+
+/// The data with all that is there of images of earlier requests.
+pub struct Looked {
+    /// Sealed copies lie behind all other rows.
+    pub data: Dataset,
+    /// What rows were called when they were forgotten, where that was sealed.
+    pub texts: BTreeMap<usize, String>,
+    /// The number of the image in each row that holds one.
+    found: BTreeMap<usize, usize>,
 }
 
 impl Past {
@@ -85,8 +99,9 @@ impl Past {
         Ok(digest.transpose()?)
     }
 
-    /// Says of an image that was selected and is not in the data, where that is so, that it was forgotten before.
-    pub fn explain(&self, error: SelectionError, data: &Dataset) -> Failure {
+    /// Says of an image that was selected and is not in the data, where that is so, that it was forgotten before. `model`: beside whose folder it may be
+    /// sealed.
+    pub fn explain(&self, error: SelectionError, data: &Dataset, model: &Path) -> Failure {
         let inner = match &error {
             SelectionError::Line { source, .. } => source,
             error => error,
@@ -101,33 +116,114 @@ impl Past {
         match chain.images().get(digest.as_str()) {
             Some(&number) => Failure::input(format!(
                 "{}: not in the data set; it was forgotten by {}. To measure it or to forget it again, put it back among the \
-                 data",
+                 data{}",
                 path.display(),
-                of_request(chain, number)
+                of_request(chain, number),
+                match sealed::beside(model) {
+                    Some(path) => format!(
+                        ", or give {} KEYFILE with the key of {}",
+                        Field::KeepSealed,
+                        path.display()
+                    ),
+                    None => String::new(),
+                }
             )),
             None => error.into(),
         }
     }
 
-    /// What lies in `data` of images that were forgotten before, and which of the selected `rows` remain then. Of a
+    /// Looks for images of earlier requests in `data`, and puts back from their sealed copies those that it lacks. `sealed`: with
+    /// which key, and where the run's own go; `model`: beside whose folder they are.
+    ///
+    /// # Errors
+    /// An image that cannot be read, sealed copies that cannot be opened.
+    pub fn look(
+        &self,
+        data: Dataset,
+        sealed: Option<&sealed::Planned>,
+        model: &Path,
+    ) -> Result<Looked, Failure> {
+        let (Some(chain), Some(key)) = (&self.chain, &self.key.key) else {
+            return Ok(Looked {
+                data,
+                texts: BTreeMap::new(),
+                found: BTreeMap::new(),
+            });
+        };
+        let images: Vec<(&str, usize)> = chain.images().into_iter().collect();
+        let digests: BTreeMap<&str, usize> =
+            images.iter().map(|(digest, _)| *digest).zip(0..).collect();
+        let searching = progress::activity("searching for images of earlier requests");
+        let mut found = key.find(&data, &digests, BUDGET)?;
+        drop(searching);
+        let there: BTreeSet<usize> = found.values().copied().collect();
+        let lacks = images.len() - there.len();
+        let archive = match sealed {
+            Some(sealed) if lacks > 0 || sealed.opens() => sealed.open(model)?,
+            _ => None,
+        };
+        let (data, sealed_texts) = match archive {
+            Some(archive) => {
+                let archive = Arc::new(archive);
+                let wanted = |digest: &str| {
+                    let image = digests.get(digest);
+                    image.is_some_and(|image| !there.contains(image))
+                };
+                let extended = sealed::extended(data, &archive, key, wanted)?;
+                (extended.data, extended.texts)
+            }
+            None => (data, BTreeMap::new()),
+        };
+        let mut image = vec![0; data.shape().bytes()];
+        for &row in data.returned() {
+            data.read(row, &mut image)?;
+            if let Some(&number) = digests.get(key.of(data.shape(), &image).as_str()) {
+                found.insert(row, number);
+            }
+        }
+        let lost = lacks - data.returned().len();
+        if lost > 0 {
+            let lost = format!("of images of earlier requests, {lost} no longer in the data");
+            match (sealed, sealed::beside(model)) {
+                (Some(_), _) => progress::warn(format!(
+                    "{lost} and without a sealed copy: whether the model knows {} again cannot be measured any more",
+                    if lacks == 1 { "it" } else { "them" }
+                )),
+                (None, Some(path)) => progress::note(format!(
+                    "{lost}: their sealed copies in {} are measured with {} KEYFILE, which keeps them, too",
+                    path.display(),
+                    Field::KeepSealed
+                )),
+                (None, None) => {}
+            }
+        }
+        let texts = found.iter();
+        let texts = texts
+            .filter_map(|(row, &number)| Some((*row, sealed_texts.get(images[number].0)?.clone())));
+        Ok(Looked {
+            texts: texts.collect(),
+            data,
+            found,
+        })
+    }
+
+    /// What is there of images that were forgotten before, and which of the selected `rows` remain then. Of a
     /// selected image that was forgotten before, the earlier request is repeated only where `always` says so.
     ///
     /// # Errors
     /// Nothing remains; an image that cannot be read.
     pub fn set_apart(
         &self,
-        data: &Dataset,
+        looked: &Looked,
         rows: Vec<usize>,
         always: bool,
     ) -> Result<(Vec<usize>, Earlier), Failure> {
-        let (Some(chain), Some(key)) = (&self.chain, &self.key.key) else {
+        let Some(chain) = &self.chain else {
             return Ok((rows, Earlier::default()));
         };
+        let Looked { data, found, .. } = looked;
+        let mut found = found.clone();
         let images: Vec<(&str, usize)> = chain.images().into_iter().collect();
-        let digests = images.iter().map(|(digest, _)| *digest).zip(0..).collect();
-        let searching = progress::activity("searching for images of earlier requests");
-        let mut found = key.find(data, &digests, BUDGET)?;
-        drop(searching);
         let repeated: BTreeMap<usize, usize> = rows
             .iter()
             .filter_map(|row| Some((*row, *found.get(row)?)))
@@ -157,8 +253,10 @@ impl Past {
             ));
         }
         let distinct: BTreeSet<&usize> = found.values().collect();
+        let sealed = data.returned().iter();
         let earlier = Earlier {
             images: distinct.len(),
+            sealed: sealed.filter(|row| found.contains_key(row)).count(),
             rows: found.keys().copied().collect(),
         };
         let requests = chain.requests.iter();
@@ -168,11 +266,17 @@ impl Past {
             counted(images.len(), "image"),
             counted(requests.count(), "earlier request")
         );
-        progress::note(match earlier.images {
-            0 => format!("no longer in the data: {forgot}"),
-            some => format!(
+        progress::note(match (earlier.images, earlier.sealed) {
+            (0, _) => format!("no longer in the data: {forgot}"),
+            (some, 0) => format!(
                 "still in the data, and kept out of what is retained: {some} of {forgot} ({})",
                 counted(earlier.rows.len(), "row")
+            ),
+            (some, sealed) => format!(
+                "still in the data or sealed, and kept out of what is retained: {some} of {forgot}, {sealed} by {} sealed {} \
+                 alone",
+                if sealed == 1 { "its" } else { "their" },
+                if sealed == 1 { "copy" } else { "copies" }
             ),
         });
         Ok((rows, earlier))
@@ -212,6 +316,11 @@ fn of_request(chain: &Chain, number: usize) -> String {
 impl Earlier {
     /// For programs. `again`: how many of the images had come back.
     pub fn json(&self, again: Option<usize>) -> Value {
-        json!({"images": self.images, "rows": self.rows.len(), "came_back": again})
+        json!({
+            "images": self.images,
+            "rows": self.rows.len(),
+            "sealed": self.sealed,
+            "came_back": again,
+        })
     }
 }

@@ -28,7 +28,7 @@ use crate::measuring::Measuring;
 use crate::names::SamplerName;
 use crate::opened::{self, Opened};
 use crate::source::{DataSource, PromptOptions};
-use crate::{interrupt, machine, model, progress};
+use crate::{interrupt, machine, model, progress, sealed};
 
 const METRICS: &str = "metrics.json";
 
@@ -43,6 +43,8 @@ pub struct Evaluate {
     pub data: DataSource,
     /// Selections of what was to be forgotten. Empty where data in the published layout says it.
     pub forget: Vec<String>,
+    /// The file of keys that opens the sealed images beside `model`. `None`: the data set is taken as it is.
+    pub sealed: Option<PathBuf>,
     /// The texts of a text-to-image model.
     pub prompts: PromptOptions,
     /// How models are measured.
@@ -109,6 +111,22 @@ impl Evaluate {
         }
     }
 
+    /// What was selected is not in the data: there may be a sealed copy of it.
+    fn or_sealed(&self, failure: Failure) -> Failure {
+        match (&self.sealed, sealed::beside(&self.model)) {
+            (None, Some(path)) if failure.code == 2 => Failure {
+                message: format!(
+                    "{}. If it left the data: {} holds what this model forgot, and {} KEYFILE looks for that",
+                    failure.message,
+                    path.display(),
+                    Field::Sealed
+                ),
+                ..failure
+            },
+            _ => failure,
+        }
+    }
+
     /// Everything that decides the numbers.
     fn resolved(
         &self,
@@ -168,6 +186,12 @@ impl Evaluate {
             Fact::new("Data set", self.data.path.display()),
         ];
         facts.push(Fact::new("What counts as one", forgotten.rule()));
+        if let returned @ 1.. = subject.data.returned().len() {
+            facts.push(Fact::new(
+                "Put back from the sealed copy",
+                counted(returned, "row"),
+            ));
+        }
         if let near @ 1.. = subject.split.near.len() {
             let near = match near {
                 1 => "1 near copy in the data set; what shows it counts, too".to_owned(),
@@ -216,8 +240,17 @@ pub fn evaluate(args: &Evaluate) -> Result<Evaluated, Failure> {
         opened::open(baseline)?;
     }
     let data = opened.open_data(&args.data)?;
+    let data = match &args.sealed {
+        Some(key) => {
+            let archive = sealed::open(key, &args.model)?;
+            sealed::with_forgotten(data, &archive, &args.model)?
+        }
+        None => data,
+    };
     let judges = protocol.judges(&data, &device)?;
-    let subject = protocol.subject(&data, &forget, prompts.as_ref(), &judges)?;
+    let subject = protocol
+        .subject(&data, &forget, prompts.as_ref(), &judges)
+        .map_err(|failure| args.or_sealed(failure))?;
     if let near @ 1.. = subject.split.near.len() {
         progress::note(match near {
             1 => "1 near copy of what was to be forgotten is in the data set: what shows it counts, too".to_owned(),

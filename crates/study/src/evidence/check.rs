@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use retrack_data::Alpha;
+use retrack_data::{Alpha, Dataset, Split};
 use serde::{Deserialize, Serialize};
 
 use super::forgotten::Rule;
 use super::probe::{Numbers, Plan};
+use crate::failure::Failure;
 use crate::reopened::WeightFacts;
 
 /// What `retrack verify` computes again.
@@ -24,6 +25,10 @@ pub struct Check {
     pub alpha: Alpha,
     /// SHA-256 of the data set's content.
     pub data_digest: String,
+    /// The same of the rows alone that stay when the forgotten images and their exact copies leave the data set, and of those that
+    /// stay when near copies leave, too, if there are any. Earlier versions did not record them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rest_digests: Vec<String>,
     /// The forgotten rows.
     pub forget_rows: Vec<usize>,
     /// The rows of images that earlier requests forgot, which are not retained either.
@@ -62,6 +67,26 @@ pub struct Check {
 
 fn yes() -> bool {
     true
+}
+
+/// [`Check::rest_digests`]
+///
+/// # Errors
+/// An image that cannot be read.
+pub fn rest_digests(data: &Dataset, split: &Split) -> Result<Vec<String>, Failure> {
+    let mut stays = vec![true; data.len()];
+    let leave = |stays: &mut Vec<bool>, rows: &[usize]| {
+        rows.iter().for_each(|&row| stays[row] = false);
+        let rows: Vec<usize> = (0..stays.len()).filter(|&row| stays[row]).collect();
+        data.digest_of(&rows)
+    };
+    let exact = [&split.forget[..], &split.duplicates, &split.earlier].concat();
+    let mut digests = vec![leave(&mut stays, &exact)?];
+    let near: Vec<usize> = split.near_set_aside().collect();
+    if !near.is_empty() {
+        digests.push(leave(&mut stays, &near)?);
+    }
+    Ok(digests)
 }
 
 impl Check {

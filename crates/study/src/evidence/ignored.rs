@@ -16,6 +16,7 @@ const CONTENT: &str = "\
 !/run/report.html
 !/run/report.json
 *.digest-key
+*.sealed.age
 ";
 
 /// Puts a `.gitignore` into a complete model folder that is not in its place yet, where it came without one. `out`: that place.

@@ -258,6 +258,29 @@ impl Again<'_> {
         Ok(())
     }
 
+    /// Compares what needs no image: how many weights of the written model are not the base's. `adapted`: as above.
+    pub(super) fn weights_alone(
+        &self,
+        base: &dyn Diffusion,
+        adapted: bool,
+        found: &mut Verification,
+    ) -> Result<(), Failure> {
+        let base = Base {
+            model: base,
+            adapted,
+            texts: None,
+        };
+        match reopened::reopen(&base, self.out, None, self.device) {
+            Ok(written) => {
+                self.weights(&written.weights, found);
+                found.measured.weights = Some(written.weights);
+            }
+            Err(failure) if failure.code == 2 => found.differs(failure.message),
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
     fn weights(&self, now: &WeightFacts, found: &mut Verification) {
         let Some(then) = &self.check.weights else {
             return;

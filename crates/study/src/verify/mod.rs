@@ -3,6 +3,7 @@
 mod again;
 mod files;
 mod key;
+mod left;
 mod verification;
 
 use std::fs;
@@ -36,6 +37,8 @@ pub struct Verify {
     pub split: Option<String>,
     /// The run's key.
     pub key: Option<PathBuf>,
+    /// The file of keys that opens the sealed images beside `run`. `None`: the data set is taken as it is.
+    pub sealed: Option<PathBuf>,
     /// `cpu`, or `cuda`, `vulkan`, `metal` with an optional `:NUMBER`.
     pub device: String,
 }
@@ -71,21 +74,31 @@ pub fn verify(args: &Verify) -> Result<Verification, Failure> {
         }
         files::record(&report, &check, &folder, &mut found)?;
     }
-    let before = found.differences.len();
-    found.equal("data set's SHA-256", &check.data_digest, &data.digest()?);
-    if found.differences.len() == before {
-        let private = key::key(args.key.as_deref(), out, &folder)?;
+    let adapted = report
+        .provenance
+        .configuration
+        .get("adapter_rank")
+        .is_some();
+    let private = || key::key(args.key.as_deref(), out, &folder);
+    let data = match &args.sealed {
+        Some(key) => left::put_back(data, key, out, &check)?,
+        None => data,
+    };
+    let again = Again {
+        device_name: &args.device,
+        report: (report.version == version).then_some(&report),
+        check: &check,
+        folder: base.folder(),
+        data: &data,
+        out,
+        run: &folder,
+        device: &device,
+    };
+    let digest = data.digest()?;
+    if digest == check.data_digest {
+        found.compared += 1;
+        let private = private()?;
         key::images(&report, &check, &data, private.as_ref(), &mut found)?;
-        let again = Again {
-            device_name: &args.device,
-            report: (report.version == version).then_some(&report),
-            check: &check,
-            folder: base.folder(),
-            data: &data,
-            out,
-            run: &folder,
-            device: &device,
-        };
         let texts = match base.condition() {
             Condition::Text => key::texts(&check, private.as_ref(), out)?,
             Condition::Nothing | Condition::Class(_) => None,
@@ -95,10 +108,14 @@ pub fn verify(args: &Verify) -> Result<Verification, Failure> {
                 "this run, of an earlier version, did not keep its texts: its denoising errors are not measured again",
             );
         } else {
-            let adapter = report.provenance.configuration.get("adapter_rank");
-            again.model(&*base, texts.as_ref(), adapter.is_some(), &mut found)?;
+            again.model(&*base, texts.as_ref(), adapted, &mut found)?;
         }
+    } else if let Some(images) = left::images(&report, &check, &data, private()?.as_ref(), out)? {
+        found.compared += 1;
+        again.weights_alone(&*base, adapted, &mut found)?;
+        found.not_measured = left::not_measured(&images, &check, out);
     } else {
+        found.equal("data set's SHA-256", &check.data_digest, &digest);
         progress::warn("with another data set the images and scores are not compared");
     }
     Ok(found)

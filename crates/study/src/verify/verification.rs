@@ -20,6 +20,8 @@ pub struct Verification {
     pub compared: usize,
     /// Sentences.
     pub differences: Vec<String>,
+    /// What cannot be measured any more, since the forgotten images are not there. Sentences.
+    pub not_measured: Vec<String>,
     /// The scores.
     pub measured: Measured,
 }
@@ -44,6 +46,7 @@ impl Verification {
             folder,
             compared: 0,
             differences: Vec::new(),
+            not_measured: Vec::new(),
             measured: Measured::default(),
         }
     }
@@ -59,12 +62,20 @@ impl Verification {
             "same": self.is_same(),
             "compared": self.compared,
             "differences": self.differences,
+            "not_measured": self.not_measured,
             "measured": self.measured,
         })
     }
 
     /// Of a run that is as it is recorded, a sentence.
     pub fn sentence(&self) -> String {
+        if !self.not_measured.is_empty() {
+            return format!(
+                "same as far as it can be seen: {} files, numbers and digests of {} are as recorded, and no score was measured again",
+                self.compared,
+                self.folder.display()
+            );
+        }
         format!(
             "same: {} files, numbers and digests of {} are as recorded{}",
             self.compared,

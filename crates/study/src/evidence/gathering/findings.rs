@@ -5,8 +5,9 @@ use crate::evidence::probe::Numbers;
 use crate::evidence::verdict::{Findings, Tally};
 
 /// What both measurements say of the images, of the retained ones and of the model. `images`: how many were to be forgotten,
-/// the first of those that stand beside look-alikes; the others are those of earlier requests.
-pub(super) fn findings(before: &Numbers, after: &Numbers, images: usize) -> Findings {
+/// the first of those that stand beside look-alikes; the others are those of earlier requests. `sealed`: some of these were measured by
+/// their sealed copies.
+pub(super) fn findings(before: &Numbers, after: &Numbers, images: usize, sealed: bool) -> Findings {
     let several = images > 1;
     let standings = [before, after].map(|numbers| {
         let standings = &numbers.standings;
@@ -33,7 +34,7 @@ pub(super) fn findings(before: &Numbers, after: &Numbers, images: usize) -> Find
         ));
     }
     let earlier = standings.map(|(_, earlier)| earlier);
-    let (still, earlier) = of_earlier(earlier);
+    let (still, earlier) = of_earlier(earlier, sealed);
     Findings {
         several,
         doubts: still.into_iter().collect(),
@@ -62,7 +63,7 @@ pub(super) fn findings(before: &Numbers, after: &Numbers, images: usize) -> Find
 }
 
 /// Where images of earlier requests stand, before and after: what speaks against the model, and a sentence.
-fn of_earlier([before, after]: [&[Standing]; 2]) -> (Option<String>, Option<String>) {
+fn of_earlier([before, after]: [&[Standing]; 2], sealed: bool) -> (Option<String>, Option<String>) {
     if after.is_empty() {
         return (None, None);
     }
@@ -72,14 +73,22 @@ fn of_earlier([before, after]: [&[Standing]; 2]) -> (Option<String>, Option<Stri
     let places = pairs.map(|(before, after)| after.place_after(before));
     let is = places.filter(known).count();
     let place = |known: usize| if known > 0 { "known" } else { "not known" };
-    let sentence = match after.len() {
-        1 => format!(
+    let sentence = match (after.len(), sealed) {
+        (1, false) => format!(
             "The image of an earlier request that still lies in the data was {} before and is {} after.",
             place(was),
             place(is)
         ),
-        many => format!(
+        (1, true) => format!(
+            "The image of an earlier request, of which a sealed copy was kept, was {} before and is {} after.",
+            place(was),
+            place(is)
+        ),
+        (many, false) => format!(
             "{many} images of earlier requests still lie in the data: {was} known before, {is} after."
+        ),
+        (many, true) => format!(
+            "{many} images of earlier requests still lie in the data or were kept sealed: {was} known before, {is} after."
         ),
     };
     match is {

@@ -27,6 +27,7 @@ use serde_json::Value;
 pub use self::again::alike;
 use self::findings::findings;
 use super::advice::Advice;
+use super::check::rest_digests;
 use super::curves::read_events;
 use super::forgotten::Forgotten;
 use super::machine_facts::now;
@@ -170,6 +171,7 @@ impl<'a> Evidence<'a> {
             split: args.data.reading.split.clone(),
             alpha: self.run.data.alpha(),
             data_digest: self.run.data.digest()?,
+            rest_digests: rest_digests(self.run.data, self.run.split)?,
             forget_rows: self.run.split.forget.clone(),
             earlier_rows: self.run.split.earlier.clone(),
             earlier_near_rows: rows_of(&self.run.split.earlier_near),
@@ -221,7 +223,13 @@ impl<'a> Evidence<'a> {
         let mut findings = Findings {
             advice: Advice::of_unlearning(self.run.args, self.run.settings),
             found_known: self.run.found_known,
-            ..findings(&self.before.numbers, after, images)
+            ..findings(
+                &self.before.numbers,
+                after,
+                images,
+                // As the run had them: whoever verifies it may put back others.
+                self.run.config.get("sealed_rows").is_some(),
+            )
         };
         findings
             .doubts
