@@ -212,6 +212,12 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
         (Situation::Repeated, Experiment) => {
             "`retrack evaluate` says whether it is back; compare methods on a model that was not made to forget it"
         }
+        (Situation::SealedApart, Unlearn) => {
+            "--keep-sealed KEYFILE measures by them, and goes on keeping them"
+        }
+        (Situation::SealedApart, _) => {
+            "`retrack unlearn --keep-sealed` measures by them, and goes on keeping them"
+        }
         (Situation::NoClass, _) => "`retrack sample --class` draws them one class at a time",
         (Situation::ForeignScheduler, _) => "`retrack sample --scheduler` can choose another",
         (Situation::BeyondHalf | Situation::BeyondItsType | Situation::BeyondFixedType, _) => {

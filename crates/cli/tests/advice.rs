@@ -9,7 +9,7 @@ use retrack_eval::metric::Need;
 use retrack_study::field::Field;
 use retrack_study::situation::Situation;
 
-const SITUATIONS: [Situation; 34] = [
+const SITUATIONS: [Situation; 35] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -44,6 +44,7 @@ const SITUATIONS: [Situation; 34] = [
     Situation::NoHistory,
     Situation::ForgetsByAdapter,
     Situation::Repeated,
+    Situation::SealedApart,
 ];
 
 /// The commands that advise something of their own.
@@ -64,6 +65,8 @@ const SHOWN_BY: &[(&str, &[&str])] = &[
     ("study/src/captions.rs", &["unlearn"]),
     ("study/src/chain", &["unlearn", "experiment"]),
     ("study/src/chain/history.rs", &["history"]),
+    ("study/src/sealed", &["unlearn", "verify", "evaluate"]),
+    ("study/src/sealed/planned.rs", &["unlearn"]),
     ("study/src/tensors/predict.rs", &["predict"]),
     ("study/src/tensors/gradient.rs", &["gradient"]),
     ("study/src/tensors", &["predict", "gradient"]),

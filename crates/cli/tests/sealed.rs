@@ -254,7 +254,7 @@ fn a_later_request_goes_on_with_what_earlier_ones_sealed() {
     remove(&folder, "photos/03.png");
     let said = folder.done(&unlearn("one", "04.png", "without", ""));
     assert!(
-        said.stderr.contains("1 no longer in the data: their sealed copies in one.sealed.age are measured with --keep-sealed KEYFILE"),
+        said.stderr.contains("1 no longer in the data; one.sealed.age holds sealed copies: --keep-sealed KEYFILE measures by them"),
         "{}",
         said.stderr
     );
@@ -301,7 +301,15 @@ fn a_later_request_goes_on_with_what_earlier_ones_sealed() {
     folder.done("verify one --sealed key");
     remove(&folder, "photos/04.png");
 
-    // Selected again, by the path at which it lay.
+    // Selected again: a file of one's own, and the path at which it lay.
+    folder.write("held.png", photo_png(3));
+    folder.refused(
+        &unlearn("two", "held.png", "three", ""),
+        &[
+            "held.png: not in the data set; it was forgotten by request 1",
+            "two.sealed.age holds sealed copies: --keep-sealed",
+        ],
+    );
     folder.refused(
         &unlearn("two", "photos/03.png", "three", "--keep-sealed key"),
         &["03.png was forgotten by request 1"],
@@ -478,6 +486,7 @@ fn keys_that_do_not_fit_and_sealed_files_that_are_damaged_are_named_with_a_way_o
             "evaluate --model one --data photos --forget 03.png --metrics injection --out report";
         folder.refused(&format!("{line} --sealed {key}"), says);
         let says: &[&str] = match key {
+            "photos" => &["photos: the key of the sealed images would lie in the data set"],
             // It would be made, for what it cannot open.
             "nowhere" => &["nowhere: not there", "must be the key of one.sealed.age"],
             _ => says,

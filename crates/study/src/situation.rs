@@ -73,6 +73,8 @@ pub enum Situation {
     ForgetsByAdapter,
     /// Everything selected was forgotten before.
     Repeated,
+    /// Sealed copies of images that left the data lie beside the model, and no key was given.
+    SealedApart,
 }
 
 /// What to do, as the end of a sentence.
@@ -146,6 +148,7 @@ impl Situation {
             Self::NoHistory => "`retrack unlearn` keeps one in the folder that it writes",
             Self::ForgetsByAdapter => "merge it into the weights first",
             Self::Repeated => "whether it is back can be measured",
+            Self::SealedApart => "`retrack unlearn` can measure by them",
         }
     }
 }

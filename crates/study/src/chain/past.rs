@@ -14,7 +14,6 @@ use serde_json::{Map, Value, json};
 use super::{add, warn_of_change, weights};
 use crate::evidence::{Planned, Private};
 use crate::failure::Failure;
-use crate::field::Field;
 use crate::folders::digests;
 use crate::model::BUDGET;
 use crate::situation::{self, Situation};
@@ -121,9 +120,9 @@ impl Past {
                 of_request(chain, number),
                 match sealed::beside(model) {
                     Some(path) => format!(
-                        ", or give {} KEYFILE with the key of {}",
-                        Field::KeepSealed,
-                        path.display()
+                        "; {} holds sealed copies: {}",
+                        path.display(),
+                        situation::advice(Situation::SealedApart)
                     ),
                     None => String::new(),
                 }
@@ -190,9 +189,9 @@ impl Past {
                     if lacks == 1 { "it" } else { "them" }
                 )),
                 (None, Some(path)) => progress::note(format!(
-                    "{lost}: their sealed copies in {} are measured with {} KEYFILE, which keeps them, too",
+                    "{lost}; {} holds sealed copies: {}",
                     path.display(),
-                    Field::KeepSealed
+                    situation::advice(Situation::SealedApart)
                 )),
                 (None, None) => {}
             }

@@ -79,11 +79,11 @@ impl fmt::Display for Difference {
 
 impl Difference {
     /// The first difference between a configuration that was read from a file and one that would be written to it. How
-    /// the images were read comes before their digest, which changes with it.
+    /// the images were read, and whether sealed ones were among them, comes before their digest, which changes with it.
     pub fn first(old: &Value, new: &Value) -> Option<Self> {
         // Through text as well: reading may round a number's last digit.
         let new: Value = serde_json::from_str(&new.to_string()).expect("just written");
-        let reading = ["split", "alpha"]
+        let reading = ["split", "alpha", "keep_sealed"]
             .into_iter()
             .find_map(|key| Self::below(old.get(key), new.get(key), key.to_owned()));
         reading.or_else(|| Self::below(Some(old), Some(&new), String::new()))

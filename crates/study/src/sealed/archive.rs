@@ -19,6 +19,7 @@ use retrack_checkpoint::written::digest;
 use retrack_data::{DataError, Dataset, KeptFiles, KeptRow};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zip::result::ZipError;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
@@ -270,9 +271,11 @@ impl Archive {
             }
             Err(error) => return Err(damaged(&reason(&error))),
         };
-        let mut zip = ZipArchive::new(stream).map_err(|error| damaged(&error))?;
+        let mut zip = ZipArchive::new(stream).map_err(|error| damaged(&of_zip(&error)))?;
         let manifest = {
-            let mut list = zip.by_name(MANIFEST).map_err(|error| damaged(&error))?;
+            let mut list = zip
+                .by_name(MANIFEST)
+                .map_err(|error| damaged(&of_zip(&error)))?;
             let mut text = String::new();
             let read = Read::take(&mut list, LARGEST_MANIFEST).read_to_string(&mut text);
             read.map_err(|error| damaged(&error))?;
@@ -346,7 +349,7 @@ impl KeptFiles for Archive {
         let mut zip = self.zip.lock().unwrap_or_else(PoisonError::into_inner);
         let mut file = zip
             .by_name(&image.file)
-            .map_err(|error| failed(error.to_string()))?;
+            .map_err(|error| failed(of_zip(&error)))?;
         let mut content = Vec::new();
         Read::take(&mut file, LARGEST_IMAGE)
             .read_to_end(&mut content)
@@ -367,6 +370,14 @@ fn parse(text: &str) -> Result<Manifest, String> {
         ));
     }
     serde_json::from_value(value).map_err(|error| error.to_string())
+}
+
+/// In words.
+fn of_zip(error: &ZipError) -> String {
+    match error {
+        ZipError::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
 }
 
 /// In words; age's own are for its command.
