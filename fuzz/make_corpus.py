@@ -4,11 +4,13 @@ Files named bad-* are refused and stay so; crash-* are what once broke a parser.
 """
 
 import gzip
+import hashlib
 import io
 import json
 import random
 import shutil
 import struct
+import zipfile
 from pathlib import Path
 
 from PIL import Image
@@ -140,3 +142,18 @@ merge = {"date": "2026-02-01 00:00", "version": "0.1.0", "command": "merge", "im
          "changed_before": True, "after": weights("d")}
 put("requests", "two.json", json.dumps({"format": 1, "key": "0" * 64, "requests": [request, merge]}, indent=2))
 put("requests", "one.json", json.dumps({"format": 1, "key": "0" * 64, "requests": [{**request, "again": ["2" * 64]}]}))
+
+buffer = io.BytesIO()
+Image.frombytes("L", (8, 8), pixels[:64]).save(buffer, "PNG")
+picture = buffer.getvalue()
+rows = [{"row": 3, "name": "03.png", "label": 1, "text": "a cat"}, {"row": 9}]
+image = {"file": "images/00001.png", "sha256": hashlib.sha256(picture).hexdigest(), "keyed_digest": "1" * 64,
+         "kind": "forgotten", "rows": rows}
+manifest = {"format": 1, "made_by": "retrack 0.1.0", "shape": [8, 8, 1], "images": [image]}
+for name, images in [("one.zip", [image]), ("none.zip", [])]:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for entry, content in [("images/00001.png", picture), ("manifest.json", json.dumps({**manifest, "images": images}))]:
+            archive.writestr(zipfile.ZipInfo(entry), content)
+    put("sealed", name, buffer.getvalue())
+put("sealed", "recipient.txt", "# mine\nage1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p\n")

@@ -211,4 +211,5 @@ parsers! {
     damaged_adapters_are_refused: "adapter",
     damaged_onnx_files_are_refused: "onnx",
     damaged_records_of_requests_are_refused: "requests",
+    damaged_archives_of_sealed_images_and_files_of_keys_are_refused: "sealed",
 }

@@ -40,7 +40,7 @@ mod reopened;
 mod run;
 pub mod sample;
 mod samples;
-mod sealed;
+pub mod sealed;
 mod session;
 pub mod settings;
 pub mod situation;

@@ -4,10 +4,12 @@
 use std::fs;
 use std::path::Path;
 
+use age::secrecy::ExposeSecret;
 use retrack_checkpoint::chain::{self, Chain};
 use retrack_checkpoint::folder::{ModelFolder, Part, check_safetensors_names, read_weight_file};
 use retrack_data::{
-    Dataset, ImageShape, OpenOptions, Selection, captions, modified_prompts, original_prompt,
+    Dataset, ImageShape, KeptFiles, OpenOptions, Selection, captions, modified_prompts,
+    original_prompt,
 };
 use retrack_eval::sscd::Sscd;
 use retrack_networks::clip::ClipConfig;
@@ -18,6 +20,7 @@ use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig};
 use retrack_networks::text::TextConfig;
 use retrack_networks::tokenizer::ClipTokenizer;
 use retrack_networks::vae::AutoencoderConfig;
+use retrack_study::sealed::KeyFile;
 
 /// A parser: its name, also that of its folder in `fuzz/corpus`, and what it does with bytes in a folder of its own.
 /// Whether they were accepted.
@@ -26,7 +29,7 @@ pub struct Parser {
     pub parse: fn(&Path, &[u8]) -> bool,
 }
 
-pub const PARSERS: [Parser; 17] = [
+pub const PARSERS: [Parser; 18] = [
     Parser {
         name: "safetensors",
         parse: safetensors,
@@ -94,6 +97,10 @@ pub const PARSERS: [Parser; 17] = [
     Parser {
         name: "requests",
         parse: requests,
+    },
+    Parser {
+        name: "sealed",
+        parse: sealed,
     },
 ];
 
@@ -286,6 +293,24 @@ fn settings(scratch: &Path, bytes: &[u8]) -> bool {
     let path = scratch.join("x.toml");
     put(&path, bytes);
     retrack_cli::check_settings(&path).is_ok()
+}
+
+/// What lies in a sealed file: whoever has the public key can make one. The bytes are read as a file of keys, too.
+fn sealed(scratch: &Path, bytes: &[u8]) -> bool {
+    let keys = scratch.join("keys");
+    let identity = age::x25519::Identity::generate();
+    put(&keys, identity.to_string().expose_secret().as_bytes());
+    let sealed = age::encrypt(&identity.to_public(), bytes).expect("nothing is written");
+    put(&scratch.join("model.sealed.age"), &sealed);
+    let opened = retrack_study::sealed::open(&keys, &scratch.join("model"));
+    put(&keys, bytes);
+    let is_key = KeyFile::read(&keys).is_ok();
+    let Ok(archive) = opened else {
+        return is_key;
+    };
+    let count = archive.images().len().min(16);
+    let all = (0..count).all(|number| archive.file(number).is_ok());
+    all && archive.forgotten().count() <= archive.rows().len()
 }
 
 fn requests(scratch: &Path, bytes: &[u8]) -> bool {
