@@ -17,6 +17,7 @@ const DOT: usize = 2;
 /// Height of the strip that a row's number stands in.
 const STRIP: usize = 7 * DOT;
 const DARK: u8 = 40;
+const GRAY: u8 = 128;
 const LIGHT: u8 = 245;
 
 /// The dots of the digits, five lines of three each, the highest bit on the left.
@@ -33,7 +34,7 @@ const DIGITS: [[u8; 5]; 10] = [
     [7, 5, 7, 1, 7],
 ];
 
-/// The picture, of 1 or 3 channels: in each line a forgotten image, its row on white, and its near copies. Also how many copies have no
+/// The picture, of 1 or 3 channels: in each line a forgotten image, its row on white, and its near copies; of one that was put back from a sealed copy only a gray field. Also how many copies have no
 /// place.
 ///
 /// # Errors
@@ -55,7 +56,11 @@ pub(super) fn png(split: &Split, data: &Dataset) -> Result<(Vec<u8>, usize), Fai
     let mut shape = [0; 3];
     for (of, rows) in shown {
         for (place, &row) in [of].iter().chain(rows).enumerate() {
-            data.read(row, &mut image)?;
+            match data.returned().binary_search(&row) {
+                // What was sealed does not come onto the disk; its near copies show it.
+                Ok(_) => image.fill(GRAY),
+                Err(_) => data.read(row, &mut image)?,
+            }
             let (small, small_shape) = shrunk(&image, data.shape());
             let (cell, of_cell) = cell(&small, small_shape, row, place == 0);
             shape = of_cell;
