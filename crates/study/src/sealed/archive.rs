@@ -313,7 +313,7 @@ impl Archive {
         rows
     }
 
-    /// The first row of each forgotten image that has the given keyed digest, or of all.
+    /// The keyed digest of each forgotten image, with its first row.
     pub fn forgotten(&self) -> impl Iterator<Item = (&str, KeptRow)> {
         let images = self.images().iter().enumerate();
         images
