@@ -20,8 +20,9 @@ use retrack_unlearn::trainer::{TrainError, Trainer};
 use serde::{Deserialize, Serialize};
 
 use super::look_alikes::Purpose;
-use super::standing::{PARTS, Place, Standing, Viewer};
+use super::standing::{PARTS, Place, Standing};
 use super::usual::Ordinary;
+use super::viewer::Viewer;
 use crate::failure::Failure;
 use crate::session::Course;
 use crate::{model, progress};
