@@ -36,6 +36,17 @@ pub enum Place {
     Avoided,
 }
 
+impl Place {
+    /// In a word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Unknown => "unknown",
+            Self::Avoided => "avoided",
+        }
+    }
+}
+
 /// How a model denoises a forgotten image, and how it denoises look-alikes of it. Errors are mean squared errors of the
 /// noise, a value.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
