@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::{Mutex, PoisonError};
@@ -139,7 +139,7 @@ pub fn write(
 }
 
 /// Puts the images and their list into an archive, until what is below it has failed.
-fn put<W: Write + io::Seek>(
+fn put<W: Write + Seek>(
     zip: &mut ZipWriter<W>,
     data: &Dataset,
     rows: impl IntoIterator<Item = Result<ToSeal, Failure>>,
@@ -218,11 +218,49 @@ impl Write for Remembering<'_> {
     }
 }
 
+/// What is read without going beyond its end: there age's reader (0.11.5) computes a length below nothing, and panics. An
+/// archive may name any place, and whoever has the public key can seal one.
+struct Within<R> {
+    inner: R,
+    length: u64,
+}
+
+impl<R: Seek> Within<R> {
+    fn new(mut inner: R) -> io::Result<Self> {
+        let length = inner.seek(SeekFrom::End(0))?;
+        inner.seek(SeekFrom::Start(0))?;
+        Ok(Self { inner, length })
+    }
+}
+
+impl<R: Read> Read for Within<R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(bytes)
+    }
+}
+
+impl<R: Seek> Seek for Within<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(place) => Some(place),
+            SeekFrom::End(away) => self.length.checked_add_signed(away),
+            SeekFrom::Current(away) => self.inner.stream_position()?.checked_add_signed(away),
+        };
+        match target.filter(|target| *target <= self.length) {
+            Some(target) => self.inner.seek(SeekFrom::Start(target)),
+            None => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it names a place beyond its end",
+            )),
+        }
+    }
+}
+
 /// A sealed file that was opened. Images are decrypted when they are asked for, and never put on the disk.
 pub struct Archive {
     path: PathBuf,
     manifest: Manifest,
-    zip: Mutex<ZipArchive<StreamReader<BufReader<File>>>>,
+    zip: Mutex<ZipArchive<Within<StreamReader<BufReader<File>>>>>,
 }
 
 impl Archive {
@@ -271,6 +309,7 @@ impl Archive {
             }
             Err(error) => return Err(damaged(&reason(&error))),
         };
+        let stream = Within::new(stream).map_err(|error| damaged(&error))?;
         let mut zip = ZipArchive::new(stream).map_err(|error| damaged(&of_zip(&error)))?;
         let manifest = {
             let mut list = zip

@@ -81,7 +81,7 @@ pub(super) fn images(
     };
     Ok(Some(match there.len() {
         0 => format!("the forgotten images{near}"),
-        some => format!("forgotten images{near}, all but {},", counted(some, "row")),
+        some => format!("forgotten images{near} (all but {})", counted(some, "row")),
     }))
 }
 
