@@ -18,7 +18,7 @@ if [ -z "$retrack" ]; then
 fi
 
 [ -e "$out/emoji/arch.json" ] || "$python" benchmarks/unknown/make_data.py "$archive" "$out" 10
-[ -e "$out/emoji/left-10.parquet" ] || "$python" benchmarks/requests/take_out.py "$out"
+[ -e "$out/emoji/retained.txt" ] || "$python" benchmarks/requests/take_out.py "$out"
 for set in digits emoji; do
     here=$out/$set
     for model in with without; do
@@ -37,6 +37,10 @@ for set in digits emoji; do
         done
     done
     for model in with without kept-10 deleted-10; do
+        # What became of twenty retained images.
+        evaluation=$here/evaluation-retained-$model
+        [ -e "$evaluation/metrics.json" ] || "$retrack" evaluate --model "$here/$model" --data "$here/with.parquet" \
+            --forget "@$here/retained.txt" --metrics nll,membership --controls "$here/unseen.parquet" --out "$evaluation"
         for label in 1 2 3 4 5 6 7 8 9 10; do
             evaluation=$here/evaluation-$label-$model
             [ -e "$evaluation/metrics.json" ] || "$retrack" evaluate --model "$here/$model" --data "$here/with.parquet" \

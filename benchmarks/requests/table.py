@@ -17,12 +17,6 @@ def verdict(report):
     return report["verdict"]["headline"].split(":")[0]
 
 
-def retained(report, when):
-    """The mean denoising error of 60 retained images."""
-    errors = report["check"][when]["control_errors"]
-    return sum(errors) / len(errors)
-
-
 def report(name, series, label):
     return json.loads((out / name / f"{series}-{label}" / "run" / "report.json").read_text())
 
@@ -46,15 +40,17 @@ for name in "digits", "emoji":
         print("|", " | ".join([f"{name} {label}", *heads, *columns]), "|")
 
 print()
-print("| model | series | steps of each request | error of retained images: first model, after ten requests | change |")
+print("| model | series | steps of each request | retained images: bits/dim, denoising error | change of the error |")
 print("|---|---|---|---|---|")
 for name in "digits", "emoji":
+    first = scores(out / name / "evaluation-retained-with")
+    print(f"| {name} | before | | {first['nll']:.2f}, {first['forgotten_loss']:.4f} | |")
     for series in "kept", "deleted":
         steps = [
             json.loads((out / name / f"{series}-{label}" / "run" / "calibration.json").read_text())["ended"][0]
             for label in range(1, 11)
         ]
-        first = retained(report(name, series, 1), "before")
-        last = retained(report(name, series, 10), "after")
-        change = 100 * (last / first - 1)
-        print(f"| {name} | {series} | {', '.join(map(str, steps))} | {first:.4f}, {last:.4f} | {change:+.0f}% |")
+        last = scores(out / name / f"evaluation-retained-{series}-10")
+        change = 100 * (last["forgotten_loss"] / first["forgotten_loss"] - 1)
+        errors = f"{last['nll']:.2f}, {last['forgotten_loss']:.4f}"
+        print(f"| {name} | {series} | {', '.join(map(str, steps))} | {errors} | {change:+.0f}% |")

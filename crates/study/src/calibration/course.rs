@@ -20,7 +20,7 @@ use retrack_unlearn::trainer::{TrainError, Trainer};
 use serde::{Deserialize, Serialize};
 
 use super::look_alikes::Purpose;
-use super::standing::{PARTS, Place, Standing};
+use super::standing::{PARTS, Place, Standing, are_even};
 use super::table::TABLE;
 use super::usual::Ordinary;
 use super::viewer::Viewer;
@@ -47,8 +47,6 @@ const NEAR: f64 = 2.5;
 /// the image is not known: in the first round, and in later ones, which come where work is left.
 const OFTEN: f64 = 8.0;
 const SELDOM: [f64; 2] = [1.0, 0.25];
-/// The highest rate of a round, in first ones.
-const FASTEST: f64 = 4.0;
 /// The retained images' error may grow by this factor.
 const DAMAGED: f64 = 1.25;
 /// Where a run keeps what it measured.
@@ -407,7 +405,7 @@ impl<'a> Calibrated<'a> {
             return Ok(Err(Ending::Damaged));
         }
         let mut known = Vec::new();
-        let (mut images, mut standings) = (Vec::new(), Vec::new());
+        let mut standings = Vec::with_capacity(self.led.len());
         for &image in &self.led {
             let before = &self.record.before[image];
             let standing = self.viewer.beside(network, image, Purpose::Stop, before)?;
@@ -418,20 +416,24 @@ impl<'a> Calibrated<'a> {
             if place == Place::Known {
                 known.push(standing.left() / before.left());
             }
-            if place != Place::Unknown || !standing.is_even() {
-                images.push(image);
-                standings.push(standing);
-            }
+            standings.push(standing);
         }
+        let even = are_even(&standings);
+        let left = |(image, standing): &(usize, Standing)| {
+            let unknown = self.record.after[image].place == Place::Unknown;
+            !unknown || !even && !are_even(std::slice::from_ref(standing))
+        };
+        let (images, standings): (Vec<usize>, Vec<Standing>) =
+            self.led.iter().copied().zip(standings).filter(left).unzip();
         if images.is_empty() {
             return Ok(Err(Ending::Unknown));
         } else if self.record.rounds.len() == self.rounds() {
             return Ok(Err(Ending::Bound));
         }
         let last = self.record.round(step - 1).rate;
-        let rate = if mean(&known) > 0.5 {
-            // Not half of the way.
-            (2.0 * last).min(FASTEST * self.record.rounds[0].rate)
+        let rate = if mean(&known) > 0.5 && self.led.len() <= SHARING {
+            // Not half of the way. Images that share a round are not led as far in it.
+            2.0 * last
         } else if known.is_empty() {
             0.5 * last
         } else {

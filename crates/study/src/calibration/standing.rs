@@ -229,13 +229,31 @@ impl Standing {
         beside.place()
     }
 
-    /// Whether the image is denoised like its look-alikes all along the process, not only on average.
-    pub fn is_even(&self) -> bool {
-        let mut parts = self.profile.iter().zip(&self.levels);
-        parts.all(|(own, [level, low, high])| {
-            *own >= low.min(level * UNEVEN[0]) && *own <= high.max(level * UNEVEN[1])
+    /// Of each part of the process the logarithms of the image's error, and of the least and the greatest that an image has which
+    /// the model does not know.
+    fn bounded(&self) -> impl Iterator<Item = [f64; 3]> {
+        let [usual, usual_early] = self.usual;
+        let parts = self.profile.iter().zip(&self.levels).enumerate();
+        parts.map(move |(part, (own, [level, low, high]))| {
+            let usual = if part < EARLY { usual_early } else { usual };
+            let least = low.min(level * UNEVEN[0] * usual.median.min(0.0).exp());
+            let greatest = high.max(level * UNEVEN[1]);
+            [*own, least, greatest].map(f64::ln)
         })
     }
+}
+
+/// Whether images are denoised like their look-alikes all along the process, not only on average. Together: in a single part an
+/// image has few draws.
+pub(super) fn are_even(standings: &[Standing]) -> bool {
+    let bounded = standings
+        .iter()
+        .map(|standing| standing.bounded().collect());
+    let bounded: Vec<Vec<[f64; 3]>> = bounded.collect();
+    (0..PARTS).all(|part| {
+        let of = |which: usize| bounded.iter().map(|one| one[part][which]).sum::<f64>();
+        of(0) >= of(1) && of(0) <= of(2)
+    })
 }
 
 #[cfg(test)]
@@ -391,9 +409,15 @@ mod tests {
     #[test]
     fn a_profile_that_is_wrong_in_time_is_uneven() {
         let mut found = standing(0.11, 0.2);
-        assert!(found.is_even());
-        found.profile[3] = 0.03;
-        assert!(!found.is_even());
+        let even = found.clone();
+        assert!(are_even(std::slice::from_ref(&found)));
+        found.profile[3] = 0.05;
+        assert!(!are_even(std::slice::from_ref(&found)));
         assert_eq!(found.place(), Place::Unknown);
+        // Of several images one part of one says little.
+        assert!(are_even(&[found.clone(), even.clone(), even]));
+        // Where retained images are denoised better than their look-alikes, so may others be.
+        found.usual[0].median = -0.5;
+        assert!(are_even(&[found]));
     }
 }
