@@ -787,3 +787,36 @@ fn a_text_to_image_model_keeps_the_prompt_of_a_sealed_image() {
     assert_eq!(texts, ["jane", "john", "joan"]);
     folder.done("verify three --sealed key");
 }
+
+#[test]
+fn a_merge_takes_the_sealed_images_along() {
+    let folder = Folder::new();
+    folder.model("pipeline_sd1", "model");
+    for row in 0..6 {
+        folder.write(&format!("photos/{row}.png"), png(noise(row, 64 * 64)));
+    }
+    let line = |model: &str, row: usize, out: &str| {
+        format!(
+            "unlearn --model {model} --data photos --forget {row}.png --prompt toast --neighbors 3 --batch-size 1 --lr 0.01 \
+             --accumulate 1 --steps 1 --no-report --keep-sealed key --out {out}"
+        )
+    };
+    folder.done(&format!(
+        "{} --train lora --rank 2",
+        line("model", 0, "one")
+    ));
+    remove(&folder, "photos/0.png");
+    folder.done("merge --model one --out merged");
+    assert!(folder.read("merged.sealed.age") == folder.read("one.sealed.age"));
+    let said = folder.done(&format!("{} --json", line("merged", 1, "two")));
+    assert_eq!(said.json()["earlier"]["sealed"], 1);
+    // What lies there stays.
+    folder.write("other.sealed.age", "mine");
+    let said = folder.done("merge --model one --out other");
+    assert!(
+        said.stderr.contains("other.sealed.age: there already"),
+        "{}",
+        said.stderr
+    );
+    assert!(folder.read("other.sealed.age") == b"mine");
+}

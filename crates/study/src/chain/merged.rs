@@ -14,7 +14,7 @@ use super::{add, warn_of_change, weights};
 use crate::evidence::Private;
 use crate::failure::Failure;
 use crate::folders::digests;
-use crate::progress;
+use crate::{progress, sealed};
 
 /// What a merge goes on from.
 pub(crate) struct Merged {
@@ -64,6 +64,7 @@ impl Merged {
     /// A folder that cannot be read or written.
     pub(crate) fn add(self, staged: &Path, out: &Path) -> Result<(), Failure> {
         self.hand_on_key(out)?;
+        sealed::hand_on(&self.from, out)?;
         let request = Request {
             command: Command::Merge.to_string(),
             before: self.before,

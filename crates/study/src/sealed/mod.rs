@@ -9,9 +9,13 @@ mod archive;
 mod key;
 mod planned;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use retrack_checkpoint::durable;
+use retrack_checkpoint::files::open_regular;
+use retrack_checkpoint::folder::sha256_file;
 use retrack_checkpoint::words::counted;
 use retrack_data::{BUDGET, Dataset, Split};
 
@@ -36,6 +40,30 @@ pub fn place(out: &Path) -> Option<PathBuf> {
 /// The sealed file beside a model's folder, where there is one.
 pub fn beside(model: &Path) -> Option<PathBuf> {
     place(model).filter(|path| path.is_file())
+}
+
+/// Puts what was sealed beside the model `from` beside `out`, too, where requests to that look for it. An older file stays.
+///
+/// # Errors
+/// A file that cannot be read or written.
+pub(crate) fn hand_on(from: &Path, out: &Path) -> Result<(), Failure> {
+    let (Some(from), Some(to)) = (beside(from), place(out)) else {
+        return Ok(());
+    };
+    if to.exists() {
+        if sha256_file(&to)? != sha256_file(&from)? {
+            progress::warn(format!(
+                "{}: there already; the sealed images of this model's requests are in {}, and a later request looks for them \
+                 here",
+                to.display(),
+                from.display()
+            ));
+        }
+        return Ok(());
+    }
+    let mut file = open_regular(&from).map_err(|error| Failure::read(&from, error))?;
+    durable::write_private(&to, |out| io::copy(&mut file, out).map(drop))
+        .map_err(|error| Failure::writing(&to, error))
 }
 
 /// Opens what was sealed beside a model, with this file of keys.
