@@ -268,7 +268,8 @@ impl Dataset {
     /// move up. `memory_budget`: as in [`OpenOptions`].
     ///
     /// # Errors
-    /// An image that cannot be read, or is of another size than the data set's.
+    /// An image that cannot be read, or is of another size than the data set's. Where the images do not fit the budget, that is found
+    /// when it is read.
     pub fn put_back(
         &self,
         rows: Vec<(usize, KeptRow)>,
@@ -397,7 +398,7 @@ mod tests {
         };
         let other = Dataset::from_pixels(shape, vec![0; 8], Vec::new()).unwrap();
         let (rows, files) = kept(&whole, &[1]);
-        let error = other.put_back(rows, files, 0).unwrap_err();
+        let error = other.put_back(rows, files, 1 << 20).unwrap_err();
         assert!(matches!(error, DataError::MixedSizes { .. }), "{error}");
     }
 }
