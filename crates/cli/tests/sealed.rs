@@ -243,13 +243,9 @@ fn near_copies_may_leave_with_the_image() {
     assert_eq!(check["earlier_near_rows"], json!([PHOTOS - 1]));
     let sheet = image::load_from_memory(&folder.read("two.near-copies.png")).unwrap();
     let sheet = sheet.to_luma8();
-    let cell: Vec<u8> = (2..90).map(|at| sheet.get_pixel(at, at).0[0]).collect();
-    assert!(cell.iter().any(|&value| value == 128), "{cell:?}");
-    assert!(
-        cell.iter()
-            .all(|value| [40, 128, 245].contains(value) || *value == 110),
-        "{cell:?}"
-    );
+    let pixel = |at: u32| sheet.get_pixel(at, at).0[0];
+    let cell: Vec<u8> = (6..60).map(pixel).collect();
+    assert!(cell.iter().all(|&value| value == 128), "{cell:?}");
     folder.done("verify two --sealed key");
     remove(&folder, "photos/60.png");
     let said = folder.done("verify one");
