@@ -158,12 +158,14 @@ impl Record {
         })
     }
 
-    /// Whether the model knew one of the images in these rows, ascending, before the run.
-    pub fn knows(&self, rows: &[usize]) -> bool {
-        let mut standings = self.rows.iter().zip(&self.before);
-        standings.any(|(row, standing)| {
-            rows.binary_search(row).is_ok() && standing.place() == Place::Known
-        })
+    /// How many of the distinct images in these rows, ascending, the model knew before the run, and how many there are.
+    pub fn known(&self, rows: &[usize]) -> [usize; 2] {
+        let standings = self.rows.iter().zip(&self.before);
+        let of_rows = standings.filter(|(row, _)| rows.binary_search(row).is_ok());
+        let known: Vec<bool> = of_rows
+            .map(|(_, standing)| standing.place() == Place::Known)
+            .collect();
+        [known.iter().filter(|known| **known).count(), known.len()]
     }
 
     /// The settings that a run came to, after so many steps.
