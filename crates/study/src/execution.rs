@@ -158,7 +158,7 @@ impl Unlearning<'_> {
         };
         let known = calibrated.as_ref();
         let looked_at = evidence::Run {
-            found_known: known.map(|calibrated| calibrated.record.knows(&split.forget)),
+            found_known: known.map(|calibrated| calibrated.record.known(&split.forget)),
             ..*about
         };
         let looked_at = match &ordered {
