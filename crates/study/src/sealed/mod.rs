@@ -126,7 +126,7 @@ pub fn with_forgotten(
         Some(whole) => whole,
         None => {
             let mut kept: Vec<_> = archive.forgotten().collect();
-            kept.sort_by(|(one, _), (other, _)| one.cmp(other));
+            kept.sort_by_key(|(digest, _)| *digest);
             kept.dedup_by(|(one, _), (other, _)| one == other);
             let all = (data.len()..).zip(kept.into_iter().map(|(_, row)| row));
             let all: Vec<_> = all.collect();
