@@ -45,6 +45,9 @@ pub struct ProtocolArgs {
     /// Class of all samples and attempts, for a model with classes [default: those of the forgotten images]
     #[arg(long, value_name = "C", allow_negative_numbers = true, help_heading = heading::SAMPLING)]
     pub class: Option<i64>,
+    /// With the metric relearn: steps that copies of the model are trained at most [default: 100]
+    #[arg(long, value_name = "N", help_heading = heading::MEASURING)]
+    pub relearn_steps: Option<usize>,
 }
 
 impl ProtocolArgs {
@@ -60,6 +63,7 @@ impl ProtocolArgs {
             controls: self.controls.clone(),
             controls_split: self.controls_split.clone(),
             class: self.class,
+            relearn_steps: self.relearn_steps,
         }
     }
 }
