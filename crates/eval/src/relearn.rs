@@ -5,6 +5,8 @@
 //! of [`TRIES`] attempts bring it back from noise. Attempts begin so late in the process that images never seen do not come
 //! back before a step is taken.
 
+use std::cell::Cell;
+
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use retrack_data::pixels::to_unit;
@@ -16,11 +18,12 @@ use retrack_networks::schedule::Sampler;
 use serde::{Deserialize, Serialize};
 
 use crate::distance::euclidean;
-use crate::examined::{Examined, Pixels};
+use crate::examined::Examined;
 use crate::forgotten::Rule;
 use crate::images::to_bytes;
 use crate::injection::{self, Restored};
 use crate::metric::MetricError;
+use crate::watch::Task;
 
 /// The name of the metric.
 pub const NAME: &str = "relearn";
@@ -35,9 +38,11 @@ pub const IMAGES: usize = 4;
 /// Images never seen that each of them is compared with.
 pub const CONTROLS: usize = 3;
 /// Attempts to bring an image back.
-pub const TRIES: usize = 8;
-/// Denoising steps over the whole process: a tenth of those of the published attempts, which take every timestep.
-const RESTORING_STEPS: usize = 100;
+pub const TRIES: usize = 4;
+/// Denoising steps over the whole process. The published attempts take every timestep, which would cost more than the training.
+const RESTORING_STEPS: usize = 50;
+/// Images never seen that are looked at to find out from where they do not come back.
+const STRANGERS: usize = 8;
 /// Eighths of the process at which attempts may begin, the first one at which images never seen stay away.
 const FROM: std::ops::RangeInclusive<usize> = 2..=5;
 
@@ -143,86 +148,50 @@ impl Examined<'_, '_> {
     }
 
     fn relearn(&self) -> Result<Relearned, MetricError> {
-        let Pixels {
-            model,
-            network,
-            classes,
-            ..
-        } = self.pixels()?;
-        let sampler = injection::sampler(&model.scheduler, RESTORING_STEPS)?;
-        let look = Looking {
-            examined: self,
-            sampler: &sampler,
-        };
-        let most = self.relearn_steps;
-        let images: Vec<Sought> = self
-            .subject
-            .images()
-            .zip(&self.subject.thresholds)
-            .take(IMAGES)
+        let pixels = self.pixels()?;
+        let images = self.sought();
+        let strangers = images
+            .iter()
             .enumerate()
-            .map(|(place, (image, &threshold))| Sought {
-                pixels: image.to_vec(),
-                class: classes.as_ref().map(|classes| classes[place]),
-                threshold,
-            })
-            .collect();
-        let strangers = images.iter().enumerate();
-        let strangers = strangers
             .map(|(number, image)| self.strangers(number, image))
             .collect::<Result<Vec<_>, MetricError>>()?;
-        let from = look.begin(network, &strangers)?;
+        let sampler = injection::sampler(&pixels.model.scheduler, RESTORING_STEPS)?;
+        let from = sampler.process().quantile(*FROM.start(), 8);
+        let mut looking = Looking {
+            examined: self,
+            sampler: &sampler,
+            from,
+        };
+        looking.begin(&pixels.network, &strangers)?;
 
-        let runs = images.len() * (1 + CONTROLS) + 1;
-        let task = self.watch.task("relearning", runs * most, "steps");
-        let mut done = 0;
+        let most = self.relearn_steps;
+        let runs = 1
+            + images.len()
+            + strangers
+                .iter()
+                .map(|all| all.len().min(CONTROLS))
+                .sum::<usize>();
+        let course = Course {
+            further: pixels.further,
+            most,
+            task: self.watch.task("relearning", runs * most, "steps"),
+            before: Cell::new(0),
+        };
         let mut retained: Vec<Steps> = vec![None; images.len()];
-        let mut train =
-            |lesson: Lesson<'_>, see: &mut dyn FnMut(usize, &Network) -> Result<bool, MetricError>| {
-                let mut due = 0;
-                let trained = self
-                    .pixels()?
-                    .further
-                    .train(lesson, most, &mut |step, network| {
-                        task.reach((done + step) as u64);
-                        if step < due && step < most {
-                            return Ok(false);
-                        }
-                        due = next(step);
-                        see(step, &network.valid())
-                    });
-                done += most;
-                task.reach(done as u64);
-                trained
-            };
-        train(Lesson::Retained, &mut |step, network| {
+        course.train(Lesson::Retained, &mut |step, network| {
             for (image, back) in images.iter().zip(&mut retained) {
-                if back.is_none() && look.shows(network, image, from)? {
+                if back.is_none() && looking.shows(network, image)? {
                     *back = Some(step);
                 }
             }
             Ok(retained.iter().all(Option::is_some))
         })?;
-        let mut until =
-            |image: &Sought, is_back: &dyn Fn(&Network) -> Result<bool, MetricError>| {
-                let mut back = None;
-                let lesson = Lesson::Image {
-                    pixels: &image.pixels,
-                    class: image.class,
-                };
-                train(lesson, &mut |step, network| {
-                    back = is_back(network)?.then_some(step);
-                    Ok(back.is_some())
-                })?;
-                Ok::<_, MetricError>(back)
-            };
         let mut found = Vec::with_capacity(images.len());
         for ((image, strangers), retained) in images.iter().zip(&strangers).zip(retained) {
-            let own = until(image, &|network| look.shows(network, image, from))?;
-            let controls = strangers
-                .iter()
-                .take(CONTROLS)
-                .map(|stranger| until(stranger, &|network| look.restores(network, stranger, from)));
+            let own = course.learn(image, &|network| looking.shows(network, image))?;
+            let controls = strangers.iter().take(CONTROLS).map(|stranger| {
+                course.learn(stranger, &|network| looking.restores(network, stranger))
+            });
             found.push(Returns {
                 retained,
                 image: own,
@@ -230,21 +199,34 @@ impl Examined<'_, '_> {
             });
         }
         Ok(Relearned {
-            from: from.value(),
+            from: looking.from.value(),
             most,
             images: found,
         })
     }
 
-    /// Images that the model never saw: as many controls as there are attempts, from all over them, where there are any that are
-    /// not in the data set, and look-alikes of the image elsewhere.
+    /// The first [`IMAGES`] forgotten images.
+    fn sought(&self) -> Vec<Sought> {
+        let classes = self.pixels.as_ref().and_then(|own| own.classes.as_ref());
+        let images = self.subject.images().zip(&self.subject.thresholds);
+        let images = images.take(IMAGES).enumerate();
+        let sought = images.map(|(place, (image, &threshold))| Sought {
+            pixels: image.to_vec(),
+            class: classes.map(|classes| classes[place]),
+            threshold,
+        });
+        sought.collect()
+    }
+
+    /// Images that the model never saw: [`STRANGERS`] controls, from all over them, where there are any that are
+    /// not in the data set; else look-alikes of the image, those first that differ most from it.
     fn strangers(&self, number: usize, image: &Sought) -> Result<Vec<Sought>, MetricError> {
         let subject = self.subject;
         let shape = subject.data.shape();
         let pictures: Vec<(Vec<u8>, Option<i64>)> = match &subject.judges.controls {
             Some(controls) if !controls.are_known() => {
                 let (data, rows) = (controls.data(), controls.rows());
-                let count = TRIES.min(rows.len());
+                let count = STRANGERS.min(rows.len());
                 // Each forgotten image has its own, as far as they reach.
                 let place = |at: usize| (at * rows.len() / count + number) % rows.len();
                 let rows: Vec<usize> = (0..count).map(|at| rows[place(at)]).collect();
@@ -263,7 +245,11 @@ impl Examined<'_, '_> {
             _ => {
                 let random = Random::new(self.seed);
                 let all = injection::look_alikes(shape, &image.pixels, random, number);
-                let all = all.chunks_exact(shape.bytes()).take(TRIES);
+                let mut all: Vec<&[u8]> = all.chunks_exact(shape.bytes()).take(STRANGERS).collect();
+                // A model that knows the image brings back what hardly differs from it.
+                let differs = |other: &[u8]| euclidean(other, &image.pixels);
+                all.sort_by(|a, b| differs(b).total_cmp(&differs(a)));
+                let all = all.into_iter();
                 all.map(|pixels| (pixels.to_vec(), image.class)).collect()
             }
         };
@@ -291,56 +277,113 @@ impl Examined<'_, '_> {
     }
 }
 
+/// The training of copies, one after another.
+struct Course<'a> {
+    further: &'a dyn Further,
+    /// Steps of each at most.
+    most: usize,
+    task: Box<dyn Task>,
+    /// Steps that the copies before may have taken.
+    before: Cell<usize>,
+}
+
+impl Course<'_> {
+    /// Trains a copy and has it looked at on the way, at last after the last step, until `see` returns that it is enough.
+    fn train(
+        &self,
+        lesson: Lesson,
+        see: &mut dyn FnMut(usize, &Network) -> Result<bool, MetricError>,
+    ) -> Result<(), MetricError> {
+        let before = self.before.get();
+        let mut due = 0;
+        self.further
+            .train(lesson, self.most, &mut |step, network| {
+                self.task.reach((before + step) as u64);
+                if step < due && step < self.most {
+                    return Ok(false);
+                }
+                due = next(step);
+                see(step, &network.valid())
+            })?;
+        self.before.set(before + self.most);
+        self.task.reach(self.before.get() as u64);
+        Ok(())
+    }
+
+    /// Trains a copy on an image until it is back.
+    fn learn(
+        &self,
+        image: &Sought,
+        is_back: &dyn Fn(&Network) -> Result<bool, MetricError>,
+    ) -> Result<Steps, MetricError> {
+        let lesson = Lesson::Image {
+            pixels: &image.pixels,
+            class: image.class,
+        };
+        let mut back = None;
+        self.train(lesson, &mut |step, network| {
+            back = is_back(network)?.then_some(step);
+            Ok(back.is_some())
+        })?;
+        Ok(back)
+    }
+}
+
 /// How a network is looked at: always with the same noise.
 struct Looking<'a, 'b, 'c> {
     examined: &'a Examined<'b, 'c>,
     sampler: &'a Sampler,
+    /// The time from which attempts begin.
+    from: Time,
 }
 
 impl Looking<'_, '_, '_> {
-    /// The time from which attempts begin, see [`FROM`].
-    fn begin(&self, network: &Network, strangers: &[Vec<Sought>]) -> Result<Time, MetricError> {
-        let process = self.sampler.process();
-        let mut from = process.quantile(*FROM.start(), 8);
+    /// Has attempts begin at the first of [`FROM`] at which the network does not bring images back that it never saw.
+    fn begin(&mut self, network: &Network, strangers: &[Vec<Sought>]) -> Result<(), MetricError> {
         for eighths in FROM {
-            from = process.quantile(eighths, 8);
+            self.from = self.sampler.process().quantile(eighths, 8);
             let mut back = 0;
             for strangers in strangers {
-                let start: Vec<&Sought> = strangers.iter().cycle().take(TRIES).collect();
-                let ends = self.attempts(network, &start, from)?;
-                let ends = ends.chunks_exact(ends.len() / TRIES);
+                let start: Vec<&Sought> = strangers.iter().cycle().take(STRANGERS).collect();
+                let ends = self.attempts(network, &start)?;
+                let ends = ends.chunks_exact(ends.len() / STRANGERS).zip(start);
                 back += ends
-                    .zip(start)
-                    .filter(|(end, start)| euclidean(end, &start.pixels) < start.threshold)
+                    .filter(|(end, start)| self.is_stranger(end, start))
                     .count();
             }
-            if back <= TRIES * strangers.len() / 8 {
+            if back <= STRANGERS * strangers.len() / 8 {
                 break;
             }
         }
-        Ok(from)
+        Ok(())
     }
 
     /// Whether the network brings this forgotten image back, or another, or a near copy of one.
-    fn shows(&self, network: &Network, image: &Sought, from: Time) -> Result<bool, MetricError> {
+    fn shows(&self, network: &Network, image: &Sought) -> Result<bool, MetricError> {
         let (images, thresholds) = self.examined.subject.shown();
-        let ends = self.attempts(network, &[image; TRIES], from)?;
+        let ends = self.attempts(network, &[image; TRIES])?;
         Ok(Restored::of(&images, &thresholds, &ends).share >= 0.5)
     }
 
     /// Whether the network brings an image back that is no forgotten one.
-    fn restores(&self, network: &Network, image: &Sought, from: Time) -> Result<bool, MetricError> {
-        let ends = self.attempts(network, &[image; TRIES], from)?;
-        Ok(Restored::of(&[&image.pixels], &[image.threshold], &ends).share >= 0.5)
+    fn restores(&self, network: &Network, image: &Sought) -> Result<bool, MetricError> {
+        let ends = self.attempts(network, &[image; TRIES])?;
+        let ends = ends.chunks_exact(image.pixels.len());
+        let back = ends.filter(|end| self.is_stranger(end, image));
+        Ok(2 * back.count() >= TRIES)
     }
 
-    /// What the network makes from noise of each of [`TRIES`] images: bytes.
-    fn attempts(
-        &self,
-        network: &Network,
-        start: &[&Sought],
-        from: Time,
-    ) -> Result<Vec<u8>, MetricError> {
+    /// Whether a picture shows an image that is no forgotten one. A look-alike is so near to a forgotten image that this would count
+    /// as it, where a model knows it.
+    fn is_stranger(&self, picture: &[u8], image: &Sought) -> bool {
+        let distance = euclidean(picture, &image.pixels);
+        let mut shown = self.examined.subject.forgotten.shown();
+        let is_nearer = shown.all(|(other, _)| distance < euclidean(picture, other));
+        distance < image.threshold && is_nearer
+    }
+
+    /// What the network makes from noise of images, each as often as it is given: bytes.
+    fn attempts(&self, network: &Network, start: &[&Sought]) -> Result<Vec<u8>, MetricError> {
         let Examined { device, seed, .. } = self.examined;
         let shape @ [height, width, channels] = self.examined.shape();
         let generator = Generator {
@@ -356,7 +399,8 @@ impl Looking<'_, '_, '_> {
         let clean = Tensor::from_data(clean, *device);
         let classes: Option<Vec<i64>> = start.iter().map(|image| image.class).collect();
         let numbers = 0..start.len() as u64;
-        let values = generator.reconstruct(clean, from, numbers, classes.as_deref(), &mut || ())?;
+        let values =
+            generator.reconstruct(clean, self.from, numbers, classes.as_deref(), &mut || ())?;
         Ok(to_bytes(&values, "attempts to restore an image")?)
     }
 }

@@ -51,6 +51,9 @@ impl Metric for Relearn {
         add("relearn_retained", &retained);
         add("relearn_image", &image);
         add("relearn_unseen", &unseen);
+        found.note((relearned.median(&unseen) == (0.0, false)).then(|| {
+            "images never seen come back before a step is taken, so the steps of relearn say nothing".into()
+        }));
         found.note(model.subject.only_the_first("relearn", IMAGES));
         Ok(())
     }

@@ -47,9 +47,7 @@ impl Further for Copies<'_> {
         let tracked = self.device.clone().autodiff();
         let process = self.model.scheduler.process();
         let size = BatchSize {
-            images: std::env::var("RB")
-                .ok()
-                .map_or(BATCH_SIZE, |b| b.parse().unwrap()),
+            images: BATCH_SIZE,
             accumulate: 1,
         };
         let random = Random::new(self.seed);
@@ -73,11 +71,7 @@ impl Further for Copies<'_> {
             tracked,
             Box::new(Finetune),
             AdamW::new(adam),
-            LearningRate::Constant {
-                rate: std::env::var("RR")
-                    .ok()
-                    .map_or(RATE, |b| b.parse().unwrap()),
-            },
+            LearningRate::Constant { rate: RATE },
         );
         while !look(trainer.step, trainer.network())? && trainer.step < steps {
             trainer.step(&feed)?;
