@@ -69,9 +69,14 @@ fn a_model_that_never_saw_the_image_learns_it_from_the_image_and_not_from_retain
     assert!(controls.iter().any(Value::is_u64), "{found:#}");
     assert!(controls.iter().all(|one| *one != json!(0)), "{found:#}");
 
+    let sentence = found["verdict"]["sentence"].as_str().unwrap();
+    let says = format!("Steps of further training until the image is back: {steps} on it, ");
+    assert!(sentence.starts_with(&says), "{sentence}");
+    let says = "and more than 48 on retained images alone.";
+    assert!(sentence.ends_with(says), "{sentence}");
     let page = String::from_utf8(folder.read("out/report.html")).unwrap();
     assert!(page.contains("Does it come back?") && page.contains("&gt; 48"));
-    assert!(page.contains("model, on retained images alone (not within 48)"));
+    assert!(page.contains("model, on retained images (not within 48)"));
 }
 
 #[test]

@@ -182,6 +182,10 @@ pub fn evaluated(
     about: About,
 ) -> Result<Report, Failure> {
     let mut verdict = findings(columns, forgotten.len() > 1).verdict();
+    if let Some(sentence) = relearning::sentence(columns) {
+        let before = std::mem::take(&mut verdict.sentence);
+        verdict.sentence = format!("{before} {sentence}").trim_start().into();
+    }
     if verdict.sentence.is_empty() {
         verdict.sentence = "Nothing was asked that a sentence could answer; see the scores.".into();
     }

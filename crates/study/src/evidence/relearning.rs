@@ -9,11 +9,7 @@ use retrack_eval::report::{
 use super::comparison::Column;
 
 /// What a copy is trained on.
-const ON: [&str; 3] = [
-    "on retained images alone",
-    "on the image",
-    "images never seen, each on itself",
-];
+const ON: [&str; 3] = ["on retained images", "on the image", "on images never seen"];
 
 /// Adds a chart of all steps, and of several images a table with a row each.
 pub(super) fn show(report: &mut Report, columns: &[Column]) {
@@ -28,6 +24,26 @@ pub(super) fn show(report: &mut Report, columns: &[Column]) {
     if first.images.len() > 1 {
         report.metrics.push(table(&found));
     }
+}
+
+/// What it comes to for the last of the models.
+pub(super) fn sentence(columns: &[Column]) -> Option<String> {
+    let relearned = columns.last()?.relearned?;
+    let [retained, image, unseen] = relearned.kinds().map(|steps| {
+        let (median, at_least) = relearned.median(&steps);
+        match at_least {
+            true => format!("more than {median}"),
+            false => median.to_string(),
+        }
+    });
+    let (are_back, them) = match relearned.images.len() {
+        1 => ("the image is back", "it"),
+        _ => ("half of the images are back", "them"),
+    };
+    Some(format!(
+        "Steps of further training until {are_back}: {image} on {them}, {unseen} for images never seen, and {retained} on retained \
+         images alone."
+    ))
 }
 
 fn chart(found: &[(&Column, &Relearned)]) -> DotChart {
@@ -68,7 +84,7 @@ fn chart(found: &[(&Column, &Relearned)]) -> DotChart {
     DotChart {
         title: "Does it come back?".into(),
         note: format!(
-            "A copy of the model is trained further: Adam, a rate of {RATE}, {} a step. An image is back when at least half of \
+            "A copy of the model is trained further: Adam, a rate of {RATE:e}, {} a step; each of the images never seen on itself. An image is back when at least half of \
              {TRIES} attempts bring it back from noise at timestep {}. As many steps as images never seen need: it is learned like \
              one of them. Fewer: a trace of it was left.",
             counted(BATCH_SIZE, "image"),
