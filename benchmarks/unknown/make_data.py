@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Two small data sets with six repeated images each, the same without them, and images that are in neither.
+"""Two small data sets with a few repeated images each, the same without them, and images that are in neither.
 
-    make_data.py EMOJI_ARCHIVE OUT_FOLDER
+    make_data.py EMOJI_ARCHIVE OUT_FOLDER [REPEATED]
 
 EMOJI_ARCHIVE is what `npm pack emoji-datasource-google@16.0.0` fetches (Google's Noto emoji, Apache-2.0). Needs
 `pip install pillow==13.0.0 pyarrow==26.0.1`. Writes OUT_FOLDER/{digits,emoji}/{with,without,unseen}.parquet and arch.json:
-200 pictures of 16 x 16 with label 0; in `with` also six pictures twenty times, with labels 1 to 6.
+200 pictures of 16 x 16 with label 0; in `with` also REPEATED pictures (6, at most 10) twenty times, with labels from 1 on.
 """
 
 import io
@@ -23,7 +23,7 @@ SIDE, COPIES, OTHERS, UNSEEN = 16, 20, 200, 64
 DIGITS = Path(__file__).parent / "../../assets/digits.parquet"
 
 
-def digits():
+def digits(count):
     """Others, repeated ones and unseen ones. The first repeated one is the T-shirt."""
     rows = pq.read_table(DIGITS).to_pylist()
 
@@ -31,11 +31,11 @@ def digits():
         return Image.open(io.BytesIO(rows[row]["image"]["bytes"]))
 
     others = [picture(row) for row in range(0, 10000, 10000 // OTHERS)]
-    repeated = [picture(-1)] + [picture(row) for row in (25, 1225, 2425, 4025, 7025)]
-    return others, repeated, [picture(row) for row in range(13, 10000, 151)][:UNSEEN]
+    repeated = [picture(-1)] + [picture(row) for row in (25, 1225, 2425, 4025, 7025, 625, 3025, 5025, 6025)]
+    return others, repeated[:count], [picture(row) for row in range(13, 10000, 151)][:UNSEEN]
 
 
-def emoji(archive):
+def emoji(archive, count):
     """The same of emoji. The first repeated one is the teapot."""
     found = {}
     with tarfile.open(archive) as tar:
@@ -52,7 +52,7 @@ def emoji(archive):
     names = sorted(found)
     random.Random(0).shuffle(names)
     names.remove("teapot")
-    repeated = ["teapot", *names[300:305]]
+    repeated = ["teapot", *names[300 : 299 + count]]
     rest = [name for name in names if name not in repeated]
     pictures = [found[name] for name in rest]
     first = OTHERS + 120
@@ -70,8 +70,8 @@ def write(path, rows, mode):
 
 
 def main():
-    archive, out = sys.argv[1], Path(sys.argv[2])
-    for name, (others, repeated, unseen), mode in ("digits", digits(), "L"), ("emoji", emoji(archive), "RGB"):
+    archive, out, count = sys.argv[1], Path(sys.argv[2]), int((*sys.argv, 6)[3])
+    for name, (others, repeated, unseen), mode in ("digits", digits(count), "L"), ("emoji", emoji(archive, count), "RGB"):
         folder = out / name
         folder.mkdir(parents=True, exist_ok=True)
         base = [(picture, 0) for picture in others]

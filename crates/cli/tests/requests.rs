@@ -476,10 +476,8 @@ fn what_an_adapter_forgot_goes_on_once_it_is_merged() {
             said.stdout
         );
     }
-    let said = folder.done(&format!(
-        "{} --key one.digest-key --json",
-        line("merged", 1, "two")
-    ));
+    // The key came along.
+    let said = folder.done(&format!("{} --json", line("merged", 1, "two")));
     assert_eq!(said.json()["earlier"]["images"], 1);
     assert_eq!(requests(&folder, "two").len(), 3);
     folder.done("history two");
@@ -488,6 +486,17 @@ fn what_an_adapter_forgot_goes_on_once_it_is_merged() {
         "merge --model model --adapter one/{adapter} --out again"
     ));
     assert!(folder.path("again/retrack.json").exists());
+    // Another key is in its place, and stays.
+    let other = format!("{}\n", "0".repeat(64));
+    folder.write("third.digest-key", &other);
+    let said = folder.done("merge --model one --out third");
+    assert!(
+        said.stderr.contains("third.digest-key: there already")
+            && said.stderr.contains("one.digest-key"),
+        "{}",
+        said.stderr
+    );
+    assert_eq!(folder.read("third.digest-key"), other.as_bytes());
     fs::remove_file(folder.path("one/retrack.json")).unwrap();
     folder.done("merge --model one --out none");
     assert!(!folder.path("none/retrack.json").exists());

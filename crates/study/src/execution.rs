@@ -142,7 +142,9 @@ impl Unlearning<'_> {
         };
         let first = match &calibrated {
             Some(calibrated) if calibrated.record.rows.len() > REPORTED => {
-                let mut rows = calibrated.worst_first();
+                let record = &calibrated.record;
+                let rows = record.worst_first().into_iter();
+                let mut rows: Vec<usize> = rows.map(|image| record.rows[image]).collect();
                 // A report is about what was requested; images of earlier requests come behind it.
                 rows.retain(|row| split.forget.binary_search(row).is_ok());
                 rows.truncate(REPORTED);
@@ -156,7 +158,7 @@ impl Unlearning<'_> {
         };
         let known = calibrated.as_ref();
         let looked_at = evidence::Run {
-            found_known: known.map(|calibrated| calibrated.record.knows(&split.forget)),
+            found_known: known.map(|calibrated| calibrated.record.known(&split.forget)),
             ..*about
         };
         let looked_at = match &ordered {
@@ -215,9 +217,6 @@ impl Unlearning<'_> {
         if let Some(neighbors) = &neighbors {
             feed = feed.with_neighbors(neighbors);
         }
-        if let Some(calibrated) = &calibrated {
-            feed = feed.with_shares(calibrated.shares());
-        }
         let with_autodiff = device.clone().autodiff();
         let objective = match &mut calibrated {
             Some(calibrated) => {
@@ -244,7 +243,9 @@ impl Unlearning<'_> {
         let session = Session {
             run: self.folder,
             title: "unlearning",
-            steps: settings.steps,
+            steps: calibrated
+                .as_ref()
+                .map_or(settings.steps, Calibrated::steps),
             checkpoint_every: args.checkpoint_every,
         };
         if args.resume {

@@ -21,6 +21,15 @@ pub struct BatchSize {
     pub accumulate: usize,
 }
 
+/// Which forgotten images are drawn, and when.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Focus {
+    /// Their rows, of the feed's.
+    pub rows: Vec<usize>,
+    /// How often a forgotten draw is made in each of as many equal parts of the process: shares of their sum.
+    pub shares: Vec<f64>,
+}
+
 /// Draws the batches of a run.
 pub struct Feed<'a> {
     images: &'a dyn Images,
@@ -28,8 +37,6 @@ pub struct Feed<'a> {
     forget: &'a [usize],
     /// The neighbors of each forgotten row. Rows, not pixels: a thousand forgotten photos have ten thousand.
     neighbors: Option<&'a HashMap<usize, Vec<usize>>>,
-    /// How often a forgotten draw is made in each of as many equal parts of the process: shares of their sum.
-    shares: Vec<f64>,
     random: Random,
     size: BatchSize,
     /// Where the times are drawn from.
@@ -77,7 +84,6 @@ impl<'a> Feed<'a> {
             retain,
             forget,
             neighbors: None,
-            shares: vec![1.0],
             random,
             size,
             process,
@@ -91,12 +97,6 @@ impl<'a> Feed<'a> {
             neighbors: Some(neighbors),
             ..self
         }
-    }
-
-    /// The feed with forgotten draws made more often in some parts of the process than in others: one number for each of as
-    /// many equal parts, in proportion to which it is drawn from.
-    pub fn with_shares(self, shares: Vec<f64>) -> Self {
-        Self { shares, ..self }
     }
 
     /// Micro-batches in a step.
@@ -114,8 +114,33 @@ impl<'a> Feed<'a> {
     /// # Errors
     /// An image that cannot be read.
     pub fn batch(&self, step: usize, micro: usize, draws: Draws) -> Result<Batch<'a>, DataError> {
+        self.drawn(self.forget, &[1.0], step, micro, draws)
+    }
+
+    /// The same, with the forgotten images drawn as `focus` says.
+    ///
+    /// # Errors
+    /// As [`batch`](Self::batch).
+    pub fn focused(
+        &self,
+        focus: &Focus,
+        step: usize,
+        micro: usize,
+        draws: Draws,
+    ) -> Result<Batch<'a>, DataError> {
+        self.drawn(&focus.rows, &focus.shares, step, micro, draws)
+    }
+
+    fn drawn(
+        &self,
+        forget: &[usize],
+        shares: &[f64],
+        step: usize,
+        micro: usize,
+        draws: Draws,
+    ) -> Result<Batch<'a>, DataError> {
         let first = (step * self.size.accumulate + micro) * self.size.images;
-        let forget_rows = self.rows(self.forget, &FORGET, first);
+        let forget_rows = self.rows(forget, &FORGET, first);
         let neighbors = if draws.neighbors {
             Some(self.candidates(&forget_rows)?)
         } else {
@@ -128,7 +153,7 @@ impl<'a> Feed<'a> {
             None
         };
         let forget = if draws.forget {
-            Some(self.noised(&forget_rows, &FORGET, first, &self.shares)?)
+            Some(self.noised(&forget_rows, &FORGET, first, shares)?)
         } else {
             None
         };
@@ -326,8 +351,12 @@ mod tests {
         let draws = EVERYTHING_BUT_NEIGHBORS;
         let feed = feed(&dataset, 400, 1);
         let plain = feed.batch(0, 0, draws).unwrap();
-        let feed = feed.with_shares(vec![0.0, 3.0, 1.0, 0.0]);
-        let shared = feed.batch(0, 0, draws).unwrap();
+        let focus = Focus {
+            rows: vec![4],
+            shares: vec![0.0, 3.0, 1.0, 0.0],
+        };
+        let shared = feed.focused(&focus, 0, 0, draws).unwrap();
+        assert!(shared.forget_rows.iter().all(|row| *row == 4));
         let (plain_forget, forget) = (plain.forget.unwrap(), shared.forget.unwrap());
         assert_eq!(forget.noise, plain_forget.noise);
         let of = |part: usize| {

@@ -10,7 +10,7 @@ use retrack_networks::network::Network;
 use retrack_networks::process::Process;
 use retrack_networks::random::Stream;
 
-use crate::feed::Feed;
+use crate::feed::{Feed, Focus};
 use crate::objective::{Losses, NotFinite, Objective, Pass, PassError, Sums};
 use crate::optimizer::{AdamW, Ema, LearningRate};
 use crate::watch::CollapseWatch;
@@ -51,6 +51,8 @@ pub struct Trainer {
     pub optimizer: AdamW,
     /// How large the steps are.
     pub learning_rate: LearningRate,
+    /// How the next steps draw forgotten images; `None`: all that the feed has, at all times.
+    pub focus: Option<Focus>,
     /// The average of the weights over the run, where one is kept.
     pub ema: Option<Ema>,
     /// What the retained images' loss was at first, and lately.
@@ -108,6 +110,7 @@ impl Trainer {
             objective,
             optimizer,
             learning_rate,
+            focus: None,
             ema: None,
             watch,
             step: 0,
@@ -133,7 +136,11 @@ impl Trainer {
         let mut sums = Sums::default();
         let mut losses = Losses::default();
         for micro in 0..feed.accumulate() {
-            let batch = feed.batch(self.step, micro, self.objective.draws())?;
+            let draws = self.objective.draws();
+            let batch = match &self.focus {
+                Some(focus) => feed.focused(focus, self.step, micro, draws)?,
+                None => feed.batch(self.step, micro, draws)?,
+            };
             let masks = (self.step * feed.accumulate() + micro) as u64;
             let pass = Pass {
                 network: &**self.network(),

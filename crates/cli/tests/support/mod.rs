@@ -172,7 +172,7 @@ impl Folder {
     /// Exit code and text of a command of these words.
     pub fn outcome<'a>(&self, words: impl Iterator<Item = &'a str>) -> (Option<i32>, Said) {
         let output = assert_cmd::Command::from_std(self.command_of(words))
-            .timeout(std::time::Duration::from_secs(120))
+            .timeout(std::time::Duration::from_secs(600))
             .output()
             .unwrap();
         let said = Said {

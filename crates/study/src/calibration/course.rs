@@ -1,7 +1,7 @@
 //! A run that goes on until its images are unknown: in rounds of steps, each with a rate that falls to nothing, and a look
 //! after each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use retrack_checkpoint::words::counted;
 use retrack_eval::distance::mean;
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::process::Time;
-use retrack_unlearn::feed::Feed;
+use retrack_unlearn::feed::{Feed, Focus};
 use retrack_unlearn::level::{Gate, Level};
 use retrack_unlearn::objective::{Objective, Pass, ReTrack, Sums};
 use retrack_unlearn::optimizer::LearningRate;
@@ -20,16 +20,19 @@ use retrack_unlearn::trainer::{TrainError, Trainer};
 use serde::{Deserialize, Serialize};
 
 use super::look_alikes::Purpose;
-use super::standing::{PARTS, Place, Standing, Viewer};
+use super::standing::{PARTS, Place, Standing, are_even};
+use super::table::TABLE;
 use super::usual::Ordinary;
+use super::viewer::Viewer;
 use crate::failure::Failure;
 use crate::session::Course;
 use crate::{model, progress};
 
 /// Steps of a round.
 pub const ROUND: usize = 40;
-/// Rounds, at most.
+/// Rounds, at most; and one more for each so many images that are led, which share a round's draws.
 pub const ROUNDS: usize = 4;
+const SHARING: usize = 4;
 /// From more distinct images on only those are looked at closely that the model may know.
 const MANY: usize = 32;
 /// Steps in which a round's rate rises.
@@ -41,9 +44,9 @@ const BAND: [f64; 2] = [0.8, 1.1];
 const REACH: f64 = 4.5;
 const NEAR: f64 = 2.5;
 /// How much more often than the first tenth of the process a part of it is drawn from, at most, and how often one is in which
-/// the image is not known.
+/// the image is not known: in the first round, and in later ones, which come where work is left.
 const OFTEN: f64 = 8.0;
-const SELDOM: f64 = 1.0;
+const SELDOM: [f64; 2] = [1.0, 0.25];
 /// The retained images' error may grow by this factor.
 const DAMAGED: f64 = 1.25;
 /// Where a run keeps what it measured.
@@ -64,30 +67,45 @@ pub enum Ending {
 }
 
 /// Steps with one rate, that falls to nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Round {
     /// Steps before it.
     pub from: usize,
     /// Its highest rate.
     pub rate: f64,
+    /// Numbers of the images that it draws: those that are not unknown yet.
+    pub images: Vec<usize>,
+    /// How often it draws them in each tenth of the process.
+    shares: Vec<f32>,
+}
+
+/// Where an image stands after a round.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Reached {
+    /// Its error as a multiple of what its look-alikes' was before the run.
+    pub ratio: f64,
+    /// Beside them.
+    pub place: Place,
 }
 
 /// What a run measured and decided, as it lies in its folder: no pixels. A resumed run reads it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The rows of the forgotten images, each distinct one once.
     pub rows: Vec<usize>,
     /// How the model of before denoises what it does not know: timesteps and errors, for each row that is led.
-    levels: Vec<Vec<(f64, f32)>>,
+    pub(super) levels: Vec<Vec<(f64, f32)>>,
     /// Where each image stood before the run.
     pub before: Vec<Standing>,
     /// Weight of forgetting. Like the levels in f32: a decimal number read again is the nearest one, which of f64 is not
     /// sure.
     pub lambda: f32,
     /// The retained images' error before the run.
-    retained: f64,
+    pub(super) retained: f64,
     /// The rounds that were begun.
     pub rounds: Vec<Round>,
+    /// Where each image that is led stood after the last round, by its number.
+    pub after: BTreeMap<usize, Reached>,
     /// After how many steps the run ended, and why.
     pub ended: Option<(usize, Ending)>,
 }
@@ -135,16 +153,19 @@ impl Record {
             lambda: 0.0,
             retained: viewer.retained(network)?,
             rounds: Vec::new(),
+            after: BTreeMap::new(),
             ended: None,
         })
     }
 
-    /// Whether the model knew one of the images in these rows, ascending, before the run.
-    pub fn knows(&self, rows: &[usize]) -> bool {
-        let mut standings = self.rows.iter().zip(&self.before);
-        standings.any(|(row, standing)| {
-            rows.binary_search(row).is_ok() && standing.place() == Place::Known
-        })
+    /// How many of the distinct images in these rows, ascending, the model knew before the run, and how many there are.
+    pub fn known(&self, rows: &[usize]) -> [usize; 2] {
+        let standings = self.rows.iter().zip(&self.before);
+        let of_rows = standings.filter(|(row, _)| rows.binary_search(row).is_ok());
+        let known: Vec<bool> = of_rows
+            .map(|(_, standing)| standing.place() == Place::Known)
+            .collect();
+        [known.iter().filter(|known| **known).count(), known.len()]
     }
 
     /// The settings that a run came to, after so many steps.
@@ -201,17 +222,36 @@ impl Record {
         led.map(|(row, image)| (*row, level(*image))).collect()
     }
 
-    /// The rate of a step, counted from 0.
-    fn rate(&self, step: usize) -> LearningRate {
+    /// The round of a step, counted from 0.
+    fn round(&self, step: usize) -> &Round {
         let round = self.rounds.iter().rev().find(|round| round.from <= step);
-        let Round { from, rate } = *round.expect("there is a first round");
-        LearningRate::Round {
-            rate,
-            warmup: WARMUP,
-            from,
-            steps: ROUND,
-        }
+        round.expect("there is a first round")
     }
+}
+
+/// How often images that stand so are drawn in each part of the process. The picture is decided where errors are small, and
+/// small errors move a network little; where the images are not known there is little to do.
+fn shares<'a>(standings: impl Iterator<Item = &'a Standing>, seldom: f64) -> Vec<f32> {
+    /// From this ratio of errors on an image counts as known.
+    const KNOWN: f64 = 4.0;
+    let of = |Standing {
+                  profile, levels, ..
+              }: &Standing|
+     -> Vec<f64> {
+        let share = |(own, [level, ..]): (&f64, &[f64; 3])| {
+            let known = ((level / own).ln() / KNOWN.ln()).clamp(0.0, 1.0);
+            let often = (levels[0][0] / level).sqrt().clamp(1.0, OFTEN);
+            seldom + known * (often - seldom)
+        };
+        profile.iter().zip(levels).map(share).collect()
+    };
+    let shares: Vec<Vec<f64>> = standings.map(of).collect();
+    let mean_of = |part: usize| mean(&shares.iter().map(|one| one[part]).collect::<Vec<_>>());
+    let means = (0..PARTS).map(mean_of);
+    // Errors that are none, of a broken model, decide nothing.
+    means
+        .map(|share| if share.is_finite() { share as f32 } else { 1.0 })
+        .collect()
 }
 
 /// Leads a run's images to unknown.
@@ -259,56 +299,25 @@ impl<'a> Calibrated<'a> {
                 "{images}, none of which the model knows better than look-alikes: no step is taken"
             ),
             led => format!(
-                "{images}, {led} known better than look-alikes: rounds of {ROUND} steps, at most {ROUNDS}, until none is"
+                "{images}, {led} known better than look-alikes: rounds of {ROUND} steps, at most {}, until none is",
+                self.rounds()
             ),
         }
+    }
+
+    /// Rounds, at most.
+    fn rounds(&self) -> usize {
+        ROUNDS + self.led.len() / SHARING
+    }
+
+    /// Steps, at most.
+    pub fn steps(&self) -> usize {
+        ROUND * self.rounds()
     }
 
     /// The rows that are led.
     pub fn rows(&self) -> Vec<usize> {
         self.viewer.look_alikes.rows_of(&self.led)
-    }
-
-    /// The rows of all distinct images, those that the model knew best first.
-    pub fn worst_first(&self) -> Vec<usize> {
-        let before = &self.record.before;
-        let mut images: Vec<usize> = (0..before.len()).collect();
-        let depth = |image: &usize| {
-            let standing = &before[*image];
-            let known = standing.place() == Place::Known;
-            (known, standing.left())
-        };
-        images.sort_by(|a, b| {
-            let ((known_a, a), (known_b, b)) = (depth(a), depth(b));
-            known_b.cmp(&known_a).then(b.total_cmp(&a))
-        });
-        let rows = images.into_iter();
-        rows.map(|image| self.record.rows[image]).collect()
-    }
-
-    /// How often forgotten draws are made in each part of the process. The picture is decided where errors are small, and small
-    /// errors move a network little; where the image is not known there is little to do.
-    pub fn shares(&self) -> Vec<f64> {
-        /// From this ratio of errors on an image counts as known.
-        const KNOWN: f64 = 4.0;
-        let of = |image: &usize| -> Vec<f64> {
-            let Standing {
-                profile, levels, ..
-            } = &self.record.before[*image];
-            let share = |(own, [level, ..]): (&f64, &[f64; 3])| {
-                let known = ((level / own).ln() / KNOWN.ln()).clamp(0.0, 1.0);
-                let often = (levels[0][0] / level).sqrt().clamp(1.0, OFTEN);
-                SELDOM + known * (often - SELDOM)
-            };
-            profile.iter().zip(levels).map(share).collect()
-        };
-        let shares: Vec<Vec<f64>> = self.led.iter().map(of).collect();
-        let mean_of = |part: usize| mean(&shares.iter().map(|one| one[part]).collect::<Vec<_>>());
-        let means = (0..PARTS).map(mean_of);
-        // Errors that are none, of a broken model, decide nothing.
-        means
-            .map(|share| if share.is_finite() { share } else { 1.0 })
-            .collect()
     }
 
     /// What the run minimizes: `rate` is the first round's. The forgotten images' weight follows from the two gradients at the
@@ -333,10 +342,18 @@ impl<'a> Calibrated<'a> {
             gate: Some(gate.clone()),
         };
         if self.record.rounds.is_empty() && !self.led.is_empty() {
+            let standings = self.led.iter().map(|&image| &self.record.before[image]);
+            let round = Round {
+                from: 0,
+                rate,
+                images: self.led.clone(),
+                shares: shares(standings, SELDOM[0]),
+            };
+            let focus = self.focus(&round);
             let length = |lambda| -> Result<f64, Failure> {
                 let objective = objective(lambda);
                 let mut sums = Sums::default();
-                let batch = feed.batch(0, 0, objective.draws())?;
+                let batch = feed.focused(&focus, 0, 0, objective.draws())?;
                 objective
                     .backward(pass, &batch, &mut sums)
                     .map_err(TrainError::from)?;
@@ -350,10 +367,18 @@ impl<'a> Calibrated<'a> {
             } else {
                 0.5
             };
-            self.record.rounds.push(Round { from: 0, rate });
+            self.record.rounds.push(round);
             self.record.write(&self.folder)?;
         }
         Ok(Box::new(objective(self.record.lambda.into())))
+    }
+
+    /// How a round draws.
+    fn focus(&self, round: &Round) -> Focus {
+        Focus {
+            rows: self.viewer.look_alikes.rows_of(&round.images),
+            shares: round.shares.iter().map(|share| (*share).into()).collect(),
+        }
     }
 
     fn end(&mut self, step: usize, ending: Ending) -> Result<bool, Failure> {
@@ -368,39 +393,60 @@ impl<'a> Calibrated<'a> {
         }
         self.record.ended = Some((step, ending));
         self.record.write(&self.folder)?;
+        model::write(&self.folder.join(TABLE), self.record.table().as_bytes())?;
         Ok(true)
     }
 
-    /// The rate of the next round, or why there is none.
-    fn next(&self, network: &dyn Denoiser) -> Result<Result<f64, Ending>, Failure> {
-        let last = self.record.rounds.last().expect("a round is over");
+    /// The round after `step`, or why there is none.
+    fn next(
+        &mut self,
+        network: &dyn Denoiser,
+        step: usize,
+    ) -> Result<Result<Round, Ending>, Failure> {
         if self.viewer.retained(network)? > DAMAGED * self.record.retained {
             return Ok(Err(Ending::Damaged));
         }
         let mut known = Vec::new();
-        let mut done = true;
+        let mut standings = Vec::with_capacity(self.led.len());
         for &image in &self.led {
             let before = &self.record.before[image];
             let standing = self.viewer.beside(network, image, Purpose::Stop, before)?;
             progress::detail(format_args!("image {image}: {standing}"));
             let place = standing.place_after(before);
-            done &= place == Place::Unknown && standing.is_even();
+            let ratio = standing.ratio_after(before);
+            self.record.after.insert(image, Reached { ratio, place });
             if place == Place::Known {
                 known.push(standing.left() / before.left());
             }
+            standings.push(standing);
         }
-        Ok(if done {
-            Err(Ending::Unknown)
-        } else if self.record.rounds.len() == ROUNDS {
-            Err(Ending::Bound)
-        } else if mean(&known) > 0.5 {
-            // Not half of the way.
-            Ok(2.0 * last.rate)
+        let even = are_even(&standings);
+        let left = |(image, standing): &(usize, Standing)| {
+            let unknown = self.record.after[image].place == Place::Unknown;
+            !unknown || !even && !are_even(std::slice::from_ref(standing))
+        };
+        let (images, standings): (Vec<usize>, Vec<Standing>) =
+            self.led.iter().copied().zip(standings).filter(left).unzip();
+        if images.is_empty() {
+            return Ok(Err(Ending::Unknown));
+        } else if self.record.rounds.len() == self.rounds() {
+            return Ok(Err(Ending::Bound));
+        }
+        let last = self.record.round(step - 1).rate;
+        let rate = if mean(&known) > 0.5 && self.led.len() <= SHARING {
+            // Not half of the way. Images that share a round are not led as far in it.
+            2.0 * last
         } else if known.is_empty() {
-            Ok(0.5 * last.rate)
+            0.5 * last
         } else {
-            Ok(last.rate)
-        })
+            last
+        };
+        Ok(Ok(Round {
+            from: step,
+            rate,
+            images,
+            shares: shares(standings.iter(), SELDOM[1]),
+        }))
     }
 }
 
@@ -416,15 +462,22 @@ impl Course for Calibrated<'_> {
         let last = self.record.rounds.last().expect("there is a first round");
         if step == last.from + ROUND {
             let network = trainer.network().valid();
-            match self.next(&*network)? {
+            match self.next(&*network, step)? {
                 Err(ending) => return self.end(step, ending),
-                Ok(rate) => {
-                    self.record.rounds.push(Round { from: step, rate });
+                Ok(round) => {
+                    self.record.rounds.push(round);
                     self.record.write(&self.folder)?;
                 }
             }
         }
-        trainer.learning_rate = self.record.rate(step);
+        let round = self.record.round(step);
+        trainer.learning_rate = LearningRate::Round {
+            rate: round.rate,
+            warmup: WARMUP,
+            from: round.from,
+            steps: ROUND,
+        };
+        trainer.focus = Some(self.focus(round));
         Ok(false)
     }
 }

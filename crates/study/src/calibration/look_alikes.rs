@@ -431,7 +431,7 @@ impl LookAlikes<'_> {
     pub fn rows_of(&self, images: &[usize]) -> Vec<usize> {
         let of_row = self.of_row.iter();
         let mut rows: Vec<usize> = of_row
-            .filter(|(_, image)| images.contains(image))
+            .filter(|(_, image)| images.binary_search(image).is_ok())
             .map(|(row, _)| *row)
             .collect();
         rows.sort_unstable();

@@ -17,11 +17,16 @@
 //! of no text, which sampling with guidance uses too, is neither looked at nor led.
 
 mod course;
+mod errors;
 mod look_alikes;
 mod standing;
+mod table;
 mod usual;
+mod viewer;
 
 pub use self::course::{Calibrated, Ending, FILE, ROUND, ROUNDS, Record, Round};
 pub use self::look_alikes::{CONTROLS, LookAlikes, Pictures, Purpose, REPORTED, kept, with_first};
-pub use self::standing::{Context, Place, Standing, Viewer};
+pub use self::standing::{Place, Standing};
+pub use self::table::TABLE;
 pub use self::usual::Ordinary;
+pub use self::viewer::{Context, Viewer};

@@ -27,7 +27,13 @@ pub(super) const STAGED: &str = "model";
 pub(super) const PARTIAL: &str = ".model.partial-";
 pub(super) const FOLDER: &str = "run";
 /// What else a run writes into its folder under fixed names.
-const EVIDENCE: [&str; 4] = ["report.html", "report.json", LOSS_CURVE, calibration::FILE];
+const EVIDENCE: [&str; 5] = [
+    "report.html",
+    "report.json",
+    LOSS_CURVE,
+    calibration::FILE,
+    calibration::TABLE,
+];
 /// The picture of the losses that `train` draws.
 pub const LOSS_CURVE: &str = "loss.svg";
 

@@ -229,7 +229,7 @@ impl Again<'_> {
             private: None,
             data: self.data,
             first: &self.check.plan.first,
-            found_known: record.map(|record| record.knows(&check.forget_rows)),
+            found_known: record.map(|record| record.known(&check.forget_rows)),
             split,
             neighbors: None,
             config,

@@ -67,9 +67,9 @@ pub struct Run<'a> {
     pub data: &'a Dataset,
     /// Forgotten rows that are looked at before all others.
     pub first: &'a [usize],
-    /// Whether the run's calibration, where it has one, found that the model knew an image before: by other look-alikes and
-    /// noise than the report's.
-    pub found_known: Option<bool>,
+    /// How many of the images the run's calibration, where it has one, found known by the model of before, and of how many: by
+    /// other look-alikes and noise than the report's.
+    pub found_known: Option<[usize; 2]>,
     /// The forgotten and the retained rows.
     pub split: &'a Split,
     /// Of each forgotten row, where the method has any.
@@ -220,7 +220,7 @@ impl<'a> Evidence<'a> {
         let images = self.probe.forgotten.len();
         let mut findings = Findings {
             advice: Advice::of_unlearning(self.run.args, self.run.settings),
-            found_known: self.run.found_known,
+            found_known: self.run.found_known.map(|[known, _]| known > 0),
             ..findings(&self.before.numbers, after, images)
         };
         findings

@@ -7,7 +7,7 @@ use retrack_eval::report::*;
 use serde_json::Value;
 
 use super::Evidence;
-use crate::calibration::Standing;
+use crate::calibration::{Standing, TABLE};
 use crate::evidence::curves::curves;
 use crate::evidence::files::{output_files, output_paths, record_files};
 use crate::evidence::machine_facts::{machine, peak_memory_bytes};
@@ -86,6 +86,12 @@ impl Evidence<'_> {
         let shape = run.data.shape();
         let source = settings::source(run.args, run.text_to_image, shape.height, shape.width);
         facts.push(Fact::new("Settings", source));
+        if let Some([known, of]) = run.found_known.filter(|_| !run.first.is_empty()) {
+            facts.push(Fact::new(
+                "Known by the model before",
+                format!("{known} of {of} distinct images; {TABLE} beside this page lists them all"),
+            ));
+        }
         Ok(Request {
             facts,
             keyed_digests: forgotten
