@@ -5,7 +5,7 @@
 
 EMOJI_ARCHIVE is what `npm pack emoji-datasource-google@16.0.0` fetches (Google's Noto emoji, Apache-2.0). Needs
 `pip install pillow==13.0.0 pyarrow==26.0.1`. Writes OUT_FOLDER/{digits,emoji}/{with,without,unseen}.parquet and arch.json:
-200 pictures of 16 x 16 with label 0; in `with` also REPEATED pictures (6, at most 10) twenty times, with labels from 1 on.
+200 pictures of 16 x 16 with label 0; in `with` also REPEATED pictures (6, at most 20) twenty times, with labels from 1 on.
 """
 
 import io
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 SIDE, COPIES, OTHERS, UNSEEN = 16, 20, 200, 64
+ROWS = 25, 1225, 2425, 4025, 7025, 625, 3025, 5025, 6025, 8025, 9025, 1875, 2225, 3425, 4425, 5425, 6425, 7425, 8425
 DIGITS = Path(__file__).parent / "../../assets/digits.parquet"
 
 
@@ -31,7 +32,7 @@ def digits(count):
         return Image.open(io.BytesIO(rows[row]["image"]["bytes"]))
 
     others = [picture(row) for row in range(0, 10000, 10000 // OTHERS)]
-    repeated = [picture(-1)] + [picture(row) for row in (25, 1225, 2425, 4025, 7025, 625, 3025, 5025, 6025)]
+    repeated = [picture(-1)] + [picture(row) for row in ROWS]
     return others, repeated[:count], [picture(row) for row in range(13, 10000, 151)][:UNSEEN]
 
 

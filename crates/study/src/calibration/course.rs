@@ -32,7 +32,7 @@ use crate::{model, progress};
 pub const ROUND: usize = 40;
 /// Rounds, at most; and one more for each so many images that are led, which share a round's draws.
 pub const ROUNDS: usize = 4;
-const SHARING: usize = 4;
+const SHARING: usize = 8;
 /// From more distinct images on only those are looked at closely that the model may know.
 const MANY: usize = 32;
 /// Steps in which a round's rate rises.
@@ -73,7 +73,7 @@ pub struct Round {
     pub from: usize,
     /// Its highest rate.
     pub rate: f64,
-    /// Numbers of the images that it draws: those that are not unknown yet.
+    /// Numbers of the images that it draws: those that are not unknown yet, or only just.
     pub images: Vec<usize>,
     /// How often it draws them in each tenth of the process.
     shares: Vec<f32>,
@@ -421,17 +421,26 @@ impl<'a> Calibrated<'a> {
             standings.push(standing);
         }
         let even = are_even(&standings);
-        let left = |(image, standing): &(usize, Standing)| {
+        let done = |(image, standing): (&usize, &Standing)| {
             let unknown = self.record.after[image].place == Place::Unknown;
-            !unknown || !even && !are_even(std::slice::from_ref(standing))
+            unknown && (even || are_even(std::slice::from_ref(standing)))
         };
-        let (images, standings): (Vec<usize>, Vec<Standing>) =
-            self.led.iter().copied().zip(standings).filter(left).unzip();
-        if images.is_empty() {
+        if self.led.iter().zip(&standings).all(done) {
             return Ok(Err(Ending::Unknown));
         } else if self.record.rounds.len() == self.rounds() {
             return Ok(Err(Ending::Bound));
         }
+        // What has hardly arrived would come back with nobody at it.
+        let drawn = |(image, standing): &(usize, Standing)| {
+            !done((image, standing)) || standing.is_suspect()
+        };
+        let (images, standings): (Vec<usize>, Vec<Standing>) = self
+            .led
+            .iter()
+            .copied()
+            .zip(standings)
+            .filter(drawn)
+            .unzip();
         let last = self.record.round(step - 1).rate;
         let rate = if mean(&known) > 0.5 && self.led.len() <= SHARING {
             // Not half of the way. Images that share a round are not led as far in it.
