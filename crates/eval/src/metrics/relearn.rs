@@ -11,8 +11,8 @@ const ABOUT: About = About::new(
     Models::Pixels,
 )
 .meaning(
-    "steps of further training until the image comes back: of a copy, on retained images alone, on the image, and on images never \
-     seen (`--controls`, else look-alikes) to compare with; at most `--relearn-steps`",
+    "steps of further training until the image comes back: of a copy, on retained images alone, on the image, and, to compare with, on \
+     images never seen or else on look-alikes",
 )
 .needs(&[Need::Threshold])
 .takes(&[Need::Controls])
