@@ -63,7 +63,10 @@ fn help(metric: &dyn Metric) -> String {
         }
     };
     let needs = about.needs.iter().filter_map(|need| words(*need));
-    let needs: Vec<&str> = needs.map(|words| words.help).collect();
+    let takes = about.takes.iter().filter_map(|need| words(*need));
+    let takes = takes.map(|words| format!("{}, if given", words.help));
+    let needs = needs.map(|words| words.help.to_string()).chain(takes);
+    let needs: Vec<String> = needs.collect();
     match needs.as_slice() {
         [] => summary,
         needs => format!("{summary} ({})", needs.join(", ")),
@@ -92,7 +95,10 @@ pub fn readme() -> String {
         };
         let needs = about.needs.iter().filter_map(|need| words(*need));
         let needs = needs.map(|words| words.readme).chain([about.condition]);
-        let needs: Vec<&str> = needs.filter(|words| !words.is_empty()).collect();
+        let needs = needs.filter(|words| !words.is_empty()).map(String::from);
+        let takes = about.takes.iter().filter_map(|need| words(*need));
+        let takes = takes.map(|words| format!("{}, if given", words.readme));
+        let needs: Vec<String> = needs.chain(takes).collect();
         vec![
             format!("`{}`", about.name),
             format!("{kind}{meaning}"),

@@ -559,10 +559,11 @@ fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
     }
     // What is not measured of such a model is not drawn for either, and the evaluation before stays.
     folder.refused(
-        &format!("{line} --force --metrics nll,fid --json"),
+        &format!("{line} --force --metrics nll,relearn,fid --json"),
         &[
             "nothing can be measured",
             "nll was skipped: not for text-to-image models",
+            "relearn was skipped: not for text-to-image models",
             "fid was skipped: not for text-to-image models",
         ],
     );

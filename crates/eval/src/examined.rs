@@ -14,6 +14,7 @@ use crate::frequency::{others, to_nearest_image};
 use crate::images::to_bytes;
 use crate::injection;
 use crate::metric::{Metric, MetricError};
+use crate::relearn::{self, Further, Relearned};
 use crate::score::Score;
 use crate::subject::Subject;
 use crate::watch::Watch;
@@ -40,6 +41,8 @@ pub struct Pixels<'a> {
     pub network: Network,
     /// Of each forgotten image, of a network with classes.
     pub classes: Option<Vec<i64>>,
+    /// Trains copies of it.
+    pub further: &'a dyn Further,
 }
 
 /// A model that is measured, and what was drawn from it.
@@ -52,12 +55,15 @@ pub struct Examined<'a, 'b> {
     pub device: &'a Device,
     /// Decides all random numbers.
     pub seed: u64,
+    /// How many steps copies of the model are trained at most.
+    pub relearn_steps: usize,
     /// What was drawn: once, or for each prompt.
     pub drawn: Vec<Drawn>,
     /// Whom to tell how far it is.
     pub watch: &'a dyn Watch,
     others: OnceCell<Vec<u8>>,
     injected: OnceCell<Vec<u8>>,
+    pub(crate) relearned: OnceCell<Relearned>,
 }
 
 impl<'a, 'b> Examined<'a, 'b> {
@@ -74,10 +80,12 @@ impl<'a, 'b> Examined<'a, 'b> {
             pixels,
             device,
             seed,
+            relearn_steps: relearn::STEPS,
             drawn: Vec::new(),
             watch,
             others: OnceCell::new(),
             injected: OnceCell::new(),
+            relearned: OnceCell::new(),
         }
     }
 
@@ -120,6 +128,11 @@ impl<'a, 'b> Examined<'a, 'b> {
     pub fn drawn_classes(&self) -> Vec<i64> {
         let classes = self.pixels.as_ref().and_then(|own| own.classes.as_deref());
         classes.map_or_else(Vec::new, each_once)
+    }
+
+    /// What [`relearned`](Self::relearned) found, where it was asked.
+    pub fn take_relearned(&mut self) -> Option<Relearned> {
+        self.relearned.take()
     }
 
     /// The forgotten images that are looked at one by one.
@@ -177,7 +190,7 @@ impl<'a, 'b> Examined<'a, 'b> {
             classes,
             ..
         } = self.pixels()?;
-        let sampler = injection::sampler(&model.scheduler)?;
+        let sampler = injection::sampler(&model.scheduler, usize::MAX)?;
         let generator = Generator {
             network: &**network,
             sampler: &sampler,

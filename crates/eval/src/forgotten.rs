@@ -217,8 +217,11 @@ impl<'a> Forgotten<'a> {
         self.images().chain(copies).zip(reach)
     }
 
-    /// Distance of each image to the nearest of the others; infinite where there are none.
-    fn to_others(&self, images: &[u8]) -> Result<Vec<f64>, ForgottenError> {
+    /// Distance of each image, bytes one after another, to the nearest of the others; infinite where there are none.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    pub fn to_others(&self, images: &[u8]) -> Result<Vec<f64>, ForgottenError> {
         let queries: Vec<&[u8]> = images.chunks_exact(self.data.shape().bytes()).collect();
         if self.others.is_empty() {
             return Ok(vec![f64::INFINITY; queries.len()]);

@@ -24,20 +24,24 @@ pub(crate) fn time(process: &dyn Process) -> Time {
     process.quantile(1, 4)
 }
 
-/// Ancestral sampling over every timestep up to [`time`]'s, as published.
+/// Ancestral sampling in so many steps over the whole schedule, or over every timestep, as published, where it has no more.
 ///
 /// The last timestep is left out, which no attempt begins at: where it holds no signal (`rescale_betas_zero_snr`) a
 /// walk cannot begin there. What moves or spaces the steps of shorter walks means nothing to one that leaves none out.
 ///
 /// # Errors
 /// None that a schedule of at least one timestep has.
-pub(crate) fn sampler(config: &SchedulerConfig) -> Result<Sampler, ScheduleError> {
+pub(crate) fn sampler(config: &SchedulerConfig, most: usize) -> Result<Sampler, ScheduleError> {
     let every = SchedulerConfig {
         timestep_spacing: TimestepSpacing::Leading,
         steps_offset: 0,
         ..config.clone()
     };
-    let steps = config.num_train_timesteps.saturating_sub(1).max(1);
+    let steps = config
+        .num_train_timesteps
+        .saturating_sub(1)
+        .max(1)
+        .min(most);
     Sampler::new(SchedulerKind::Ddpm, &every, steps)
 }
 
@@ -129,7 +133,7 @@ mod tests {
                 timestep_spacing: TimestepSpacing::Trailing,
                 ..SchedulerConfig::default()
             };
-            let sampler = sampler(&config).unwrap();
+            let sampler = sampler(&config, usize::MAX).unwrap();
             let walk = sampler.walk_from(time(sampler.process())).timesteps();
             let all: Vec<usize> = (0..=timesteps / 4).rev().collect();
             assert_eq!(walk, all[..], "{timesteps}");
@@ -138,7 +142,7 @@ mod tests {
             num_train_timesteps: 1,
             ..SchedulerConfig::default()
         };
-        let sampler = sampler(&one).unwrap();
+        let sampler = sampler(&one, usize::MAX).unwrap();
         let walk = sampler.walk_from(time(sampler.process()));
         assert_eq!(walk.timesteps(), [0]);
     }

@@ -30,6 +30,7 @@ mod ode;
 mod onnx;
 pub mod pictures;
 mod pillow;
+pub mod relearn;
 pub mod report;
 mod resize;
 pub mod score;

@@ -136,6 +136,11 @@ impl dyn Metric + '_ {
         self.about().needs.contains(&need)
     }
 
+    /// Whether this is of use to it.
+    pub fn uses(&self, need: Need) -> bool {
+        self.needs(need) || self.about().takes.contains(&need)
+    }
+
     /// Whether it finds a forgotten image or does not.
     pub fn looks_for_the_image(&self) -> bool {
         let scores = self.about().scores;
@@ -214,6 +219,8 @@ pub struct About {
     pub models: Models,
     /// What has to be there.
     pub needs: &'static [Need],
+    /// What it takes where it was given.
+    pub takes: &'static [Need],
     /// What it adds to the scores.
     pub scores: &'static [ScoreAbout],
 }
@@ -228,6 +235,7 @@ impl About {
             condition: "",
             models,
             needs: &[],
+            takes: &[],
             scores: &[],
         }
     }
@@ -245,6 +253,11 @@ impl About {
     /// With what has to be there.
     pub const fn needs(self, needs: &'static [Need]) -> Self {
         Self { needs, ..self }
+    }
+
+    /// With what it takes where it was given.
+    pub const fn takes(self, takes: &'static [Need]) -> Self {
+        Self { takes, ..self }
     }
 
     /// With what it finds.

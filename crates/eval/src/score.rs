@@ -14,6 +14,13 @@ pub struct Score {
     /// Where the true value lies with 95% confidence, as far as the metric can say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
+    /// The true value is larger than this: what it counts was not reached.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub at_least: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Score {
@@ -24,7 +31,13 @@ impl Score {
             value,
             count,
             interval: None,
+            at_least: false,
         }
+    }
+
+    /// The value as [`Spread::text`] writes it.
+    pub fn text(&self) -> String {
+        bounded(plain(self.value), self.at_least)
     }
 
     /// The score with the interval in which the true value lies with 95% confidence.
@@ -80,6 +93,14 @@ impl Spread {
 /// A value as [`Spread::text`] writes it.
 pub fn plain(value: f64) -> String {
     Spread::of(&[value]).map_or_else(String::new, |spread| spread.text())
+}
+
+/// A value in words, with the mark of one that the true value is larger than.
+pub fn bounded(text: String, at_least: bool) -> String {
+    match at_least {
+        true => format!("> {text}"),
+        false => text,
+    }
 }
 
 /// Rows of cells under headings.

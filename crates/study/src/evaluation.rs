@@ -3,6 +3,7 @@
 //! The metrics are [`retrack_eval::metrics`]. This file says what is measured of a model, opens it and draws from it;
 //! `prompted` draws from a text-to-image model.
 
+mod further;
 mod prompted;
 
 use std::fmt::Display;
@@ -16,6 +17,7 @@ use retrack_eval::examined::{Drawn, Examined, Pixels, each_once};
 use retrack_eval::judges::{Judges, needed};
 use retrack_eval::metric::{Lack, Metric, MetricError, Models, Need};
 use retrack_eval::metrics::METRICS;
+use retrack_eval::relearn::{self, Relearned};
 use retrack_eval::score::Score;
 use retrack_eval::subject::Subject;
 use retrack_eval::watch::{Task, Watch};
@@ -25,6 +27,7 @@ use retrack_networks::network::Network;
 use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
 use serde::{Deserialize, Serialize};
 
+use self::further::Copies;
 pub use self::prompted::{GUIDANCE, Prompts};
 use crate::calibration::{Context, Pictures, Purpose, Standing, Viewer, kept};
 use crate::failure::Failure;
@@ -67,6 +70,10 @@ pub struct Protocol {
     /// Of models with classes. `None`: those of the forgotten images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub class: Option<i64>,
+    /// Steps for which copies of a model are trained to see whether an image comes back, at most. `None`:
+    /// [`relearn::STEPS`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub relearn_steps: Option<usize>,
 }
 
 /// A metric without a number, and why.
@@ -94,6 +101,9 @@ pub struct Evaluation {
     /// Where each forgotten image stands among its look-alikes, which no model saw.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub standings: Vec<Standing>,
+    /// When forgotten images come back in further training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relearned: Option<Relearned>,
     /// Membership compared with images that the model may have seen, because no others were given.
     #[serde(skip)]
     pub known_controls: bool,
@@ -144,6 +154,7 @@ impl Protocol {
             controls_split: None,
             guidance: None,
             class: None,
+            relearn_steps: None,
         }
     }
 
@@ -161,6 +172,28 @@ impl Protocol {
             return Err(Failure::input(
                 "the numbers of samples and of sampling steps need to be at least 1",
             ));
+        }
+        match self.relearn_steps {
+            Some(0) => {
+                return Err(Failure::input(format!(
+                    "{} is 0; give at least 1",
+                    Field::RelearnSteps
+                )));
+            }
+            Some(_)
+                if !self
+                    .metrics
+                    .iter()
+                    .any(|metric| metric.name() == relearn::NAME) =>
+            {
+                return Err(Failure::input(format!(
+                    "{} is for the metric `{}`, which is not among {}; add it there, or leave {0} out",
+                    Field::RelearnSteps,
+                    relearn::NAME,
+                    Field::Metrics
+                )));
+            }
+            _ => {}
         }
         if let Some(guidance) = self.guidance.filter(|guidance| !guidance.is_finite()) {
             return Err(Failure::input(format!(
@@ -191,7 +224,10 @@ impl Protocol {
         )
         .map_err(Failure::input)?;
         judges.cache = machine::cache_folder();
-        if needed(&self.metrics, Need::Controls)
+        if self
+            .metrics
+            .iter()
+            .any(|metric| metric.uses(Need::Controls))
             && let Some(path) = &self.controls
         {
             let controls = controls::open(path, self.controls_split.clone(), data)?;
@@ -351,12 +387,21 @@ impl Protocol {
             true => self.standings(subject, &*opened, &network, seed, device)?,
             false => Vec::new(),
         };
+        let further = Copies {
+            model: opened.denoiser(),
+            data: subject.data,
+            retained: &subject.forgotten.others,
+            seed,
+            device,
+        };
         let pixels = opened.latent_factor().is_none().then(|| Pixels {
             model: opened.denoiser(),
             network: network.valid(),
             classes,
+            further: &further,
         });
-        let examined = Examined::new(subject, pixels, device, seed, &Listener);
+        let mut examined = Examined::new(subject, pixels, device, seed, &Listener);
+        examined.relearn_steps = self.relearn_steps.unwrap_or(relearn::STEPS);
         let found = Evaluation {
             skipped,
             standings,
@@ -463,6 +508,7 @@ fn measure(
         found.keep(metric, measured);
     }
     found.known_controls = examined.subject.judges.knows_controls();
+    found.relearned = examined.take_relearned();
     found.drawn = examined.drawn;
     Ok(found)
 }

@@ -64,6 +64,7 @@ fields! {
     Prompt "prompt",
     Queries "queries",
     Rank "rank",
+    RelearnSteps "relearn_steps",
     Repeat "repeat",
     Resume "resume",
     RetainPrompt "retain_prompt",

@@ -27,6 +27,8 @@ pub struct Measuring {
     pub controls_split: Option<String>,
     /// Class of all samples and attempts, of a model with classes.
     pub class: Option<i64>,
+    /// Steps for which copies of a model are trained to see whether an image comes back, at most.
+    pub relearn_steps: Option<usize>,
 }
 
 impl Measuring {
@@ -52,6 +54,7 @@ impl Measuring {
             controls: self.controls.clone(),
             controls_split: self.controls_split.clone(),
             class: self.class,
+            relearn_steps: self.relearn_steps,
             ..preset
         }
     }

@@ -10,6 +10,7 @@ mod inception_score;
 mod injection;
 mod membership;
 mod nll;
+mod relearn;
 mod sscd;
 
 pub use self::injection::LOOK_ALIKES as RESTORED_LOOK_ALIKES;
@@ -23,6 +24,7 @@ pub static METRICS: &[&dyn Metric] = &[
     &sscd::Sscd,
     &nll::Nll,
     &membership::Membership,
+    &relearn::Relearn,
     &copies::Copies,
     &digits::Digits,
     &fid::Fid,

@@ -207,6 +207,13 @@ pub struct MetricValue {
     /// Of repeated runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deviation: Option<f64>,
+    /// The true value is larger: what it counts was not reached.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub at_least: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// What an axis measures.

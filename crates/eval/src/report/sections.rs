@@ -250,7 +250,10 @@ fn value(value: &Option<MetricValue>) -> Element {
     let Some(value) = value else {
         return el("td").text("–");
     };
-    let mut text = number(value.value);
+    let mut text = match value.at_least {
+        true => format!("> {}", number(value.value)),
+        false => number(value.value),
+    };
     if let Some(deviation) = value.deviation {
         text.push_str(&format!(" ± {}", number(deviation)));
     }

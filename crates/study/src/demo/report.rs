@@ -124,6 +124,7 @@ impl Outcome {
         );
         let value = |value: f64, count: usize| {
             Some(report::MetricValue {
+                at_least: false,
                 value,
                 count,
                 interval: None,

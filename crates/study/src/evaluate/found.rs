@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use retrack_eval::pictures::Grid;
-use retrack_eval::score::{Spread, Table};
+use retrack_eval::score::Table;
 use retrack_eval::subject::Subject;
 use retrack_networks::lora;
 use serde_json::{Value, json};
@@ -49,6 +49,9 @@ impl Found<'_> {
         });
         if !evaluation.standings.is_empty() {
             record["look_alikes"] = json!(evaluation.standings);
+        }
+        if let Some(relearned) = &evaluation.relearned {
+            record["relearned"] = json!(relearned);
         }
         let mut prompts = Vec::new();
         for (number, drawn) in evaluation.drawn.iter().enumerate() {
@@ -183,7 +186,7 @@ pub(super) fn table(columns: &[Found]) -> Table {
                 counts.push("-".into());
                 continue;
             };
-            let value = Spread::of(&[found.value]).expect("one value").text();
+            let value = found.text();
             row.push(match found.interval {
                 Some([low, high]) => format!("{value} [{low:.3}, {high:.3}]"),
                 None => value,

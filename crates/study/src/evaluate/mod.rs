@@ -108,6 +108,7 @@ impl Evaluate {
             controls_split: measuring.controls_split,
             guidance: text_to_image.then(|| self.prompts.guidance.unwrap_or(GUIDANCE)),
             class: measuring.class,
+            relearn_steps: measuring.relearn_steps,
         }
     }
 
@@ -349,6 +350,7 @@ pub fn evaluate(args: &Evaluate) -> Result<Evaluated, Failure> {
             scores: &found.evaluation.scores,
             drawn: &found.evaluation.drawn,
             standings: &found.evaluation.standings,
+            relearned: found.evaluation.relearned.as_ref(),
             known_controls: found.evaluation.known_controls,
         })
         .collect();

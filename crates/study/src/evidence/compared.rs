@@ -80,7 +80,9 @@ pub fn compared(lines: &[Line], seeds: usize, about: About) -> Report {
                     .iter()
                     .map(|line| {
                         let spread = Spread::of(&line.values(name))?;
+                        let scores = line.runs.iter().filter_map(|scores| find(scores, name));
                         Some(MetricValue {
+                            at_least: scores.into_iter().any(|score| score.at_least),
                             value: spread.mean,
                             count: spread.count,
                             interval: None,

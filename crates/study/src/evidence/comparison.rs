@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use retrack_eval::examined::Drawn;
 use retrack_eval::metric::{Finds, ScoreAbout};
 use retrack_eval::metrics::{self, MEMBERSHIP_AUC, RESTORED_LOOK_ALIKES, meaning};
+use retrack_eval::relearn::Relearned;
 use retrack_eval::report::*;
 use retrack_eval::score::{Score, plain};
 use serde_json::Value;
@@ -13,6 +14,7 @@ use super::advice::Advice;
 use super::forgotten::Forgotten;
 use super::machine_facts::{machine, now, peak_memory_bytes};
 use super::pictures::show_samples;
+use super::relearning;
 use super::verdict::{Findings, Tally};
 use crate::calibration::Standing;
 use crate::failure::Failure;
@@ -28,6 +30,8 @@ pub struct Column<'a> {
     pub drawn: &'a [Drawn],
     /// Where the forgotten images stand among their look-alikes.
     pub standings: &'a [Standing],
+    /// When forgotten images come back in further training.
+    pub relearned: Option<&'a Relearned>,
     /// Its membership was compared with images that the model may have seen.
     pub known_controls: bool,
 }
@@ -178,6 +182,10 @@ pub fn evaluated(
     about: About,
 ) -> Result<Report, Failure> {
     let mut verdict = findings(columns, forgotten.len() > 1).verdict();
+    if let Some(sentence) = relearning::sentence(columns) {
+        let before = std::mem::take(&mut verdict.sentence);
+        verdict.sentence = format!("{before} {sentence}").trim_start().into();
+    }
     if verdict.sentence.is_empty() {
         verdict.sentence = "Nothing was asked that a sentence could answer; see the scores.".into();
     }
@@ -200,6 +208,7 @@ pub fn evaluated(
                         count: score.count,
                         interval: score.interval,
                         deviation: None,
+                        at_least: score.at_least,
                     })
                 })
                 .collect(),
@@ -214,6 +223,7 @@ pub fn evaluated(
             .collect(),
         rows: rows.collect(),
     });
+    relearning::show(&mut report, columns);
     let mut pictures = Vec::new();
     let mut hidden = 0;
     let prompts = columns.iter().map(|column| column.drawn.len()).max();
@@ -287,6 +297,7 @@ mod tests {
                 scores: &scores,
                 drawn: &[],
                 standings: &[],
+                relearned: None,
                 known_controls,
             };
             let notes = findings(&[column], false).verdict().notes.join(" ");
@@ -305,6 +316,7 @@ mod tests {
             scores,
             drawn: &[],
             standings: &[],
+            relearned: None,
             known_controls: false,
         };
         let verdict = findings(&[column(&scores)], false).verdict();

@@ -19,6 +19,7 @@ mod pictures;
 mod places;
 mod private;
 mod probe;
+mod relearning;
 mod selected;
 mod verdict;
 

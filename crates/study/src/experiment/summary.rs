@@ -1,6 +1,6 @@
 //! The table of an experiment, and what a reader of it should know.
 
-use retrack_eval::score::{Spread, Table};
+use retrack_eval::score::{Score, Spread, Table, bounded};
 use serde_json::{Value, json};
 
 use super::outcome::Outcome;
@@ -79,14 +79,27 @@ fn names(outcomes: &[Outcome]) -> Vec<String> {
     names
 }
 
-/// The values of a score over the runs of a line.
-fn values(line: &str, name: &str, outcomes: &[Outcome]) -> Vec<f64> {
-    let outcomes = outcomes.iter().filter(|outcome| outcome.line == line);
+/// A score over the runs of a line.
+fn scores<'a>(
+    line: &'a str,
+    name: &'a str,
+    outcomes: &'a [Outcome],
+) -> impl Iterator<Item = &'a Score> {
+    let outcomes = outcomes.iter().filter(move |outcome| outcome.line == line);
     let scores = outcomes.flat_map(|outcome| &outcome.scores);
-    scores
-        .filter(|score| score.name == name)
+    scores.filter(move |score| score.name == name)
+}
+
+/// Its values.
+fn values(line: &str, name: &str, outcomes: &[Outcome]) -> Vec<f64> {
+    scores(line, name, outcomes)
         .map(|score| score.value)
         .collect()
+}
+
+/// Whether some of them are only bounds.
+fn at_least(line: &str, name: &str, outcomes: &[Outcome]) -> bool {
+    scores(line, name, outcomes).any(|score| score.at_least)
 }
 
 /// A row for each line, a column for each score.
@@ -102,8 +115,10 @@ pub(super) fn table(lines: &[Line], outcomes: &[Outcome]) -> Table {
         let runs = runs.count();
         for name in &names {
             let values = values(&line, name, outcomes);
-            let spread =
-                Spread::of(&values).map_or_else(|| "-".to_string(), |spread| spread.text());
+            let spread = Spread::of(&values).map_or_else(
+                || "-".to_string(),
+                |spread| bounded(spread.text(), at_least(&line, name, outcomes)),
+            );
             row.push(match values.len() {
                 all if all == runs => spread,
                 some => format!("{spread} ({some} of {runs} runs)"),
@@ -124,7 +139,11 @@ pub(super) fn summarize(line: &str, outcomes: &[Outcome]) -> Value {
         .into_iter()
         .filter_map(|name| {
             let spread = Spread::of(&values(line, &name, outcomes))?;
-            Some((name, json!(spread)))
+            let mut scores = json!(spread);
+            if at_least(line, &name, outcomes) {
+                scores["at_least"] = true.into();
+            }
+            Some((name, scores))
         })
         .collect();
     let runs = outcomes.iter().filter(|outcome| outcome.line == line);
@@ -134,7 +153,6 @@ pub(super) fn summarize(line: &str, outcomes: &[Outcome]) -> Value {
 #[cfg(test)]
 mod tests {
     use retrack_eval::metrics::named;
-    use retrack_eval::score::Score;
     use retrack_unlearn::objective::{Method, NegGrad, Siss};
 
     use super::*;

@@ -114,6 +114,7 @@ impl Evidence<'_> {
             [before, after].map(|numbers| {
                 let (value, count) = of(numbers);
                 (count > 0 && value.is_finite()).then_some(MetricValue {
+                    at_least: false,
                     value,
                     count,
                     interval: None,
