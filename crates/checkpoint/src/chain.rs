@@ -58,6 +58,13 @@ pub struct Request {
     /// Those of earlier requests that had come back and were forgotten again, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub again: Vec<String>,
+    /// Of each image that was led as far as what the model does not know, by keyed digest: the mean logarithm of its denoising
+    /// error before and after.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub led: BTreeMap<String, [f64; 2]>,
+    /// The denoising error of retained images after such a run, as a multiple of what it was before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retained: Option<f64>,
     /// The weights that it began with.
     pub before: Weights,
     /// These are not those that the request before wrote: something else had changed them.

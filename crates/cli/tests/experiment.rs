@@ -208,7 +208,7 @@ fn another_experiment_in_the_same_folder_is_refused() {
         &unknown,
         &[
             "fidd",
-            "frequency, injection, sscd, nll, membership, copies, digits, fid, is",
+            "frequency, injection, sscd, nll, membership, relearn, copies, digits, fid, is",
         ],
     );
     folder.write("taken/something", "else");

@@ -1,6 +1,6 @@
 //! An unlearning run from its first step to its last file, whatever kind of network it trains.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::run::{EventLog, RunFolder};
@@ -23,7 +23,7 @@ use retrack_unlearn::trainer::{StepReport, Trainer};
 use retrack_unlearn::watch::RetainedWatch;
 use serde_json::{Value, json};
 
-use crate::calibration::{Calibrated, Context, REPORTED, Viewer};
+use crate::calibration::{Calibrated, Context, REPORTED, Record, Requests, Viewer};
 use crate::chain::{Earlier, Past};
 use crate::delivery::Delivery;
 use crate::evidence::{self, Evidence, Forgotten, Rule};
@@ -133,9 +133,13 @@ impl Unlearning<'_> {
                 viewer,
                 &*network.valid(),
                 self.folder.folder(),
-                match args.always {
-                    true => requested(viewer, split),
-                    false => 0,
+                Requests {
+                    always: match args.always {
+                        true => requested(viewer, split),
+                        false => 0,
+                    },
+                    led: &self.earlier.led,
+                    damage: self.past.damage(),
                 },
             )?),
             None => None,
@@ -294,7 +298,8 @@ impl Unlearning<'_> {
             ..looked_at
         };
         let came_back = self.calibrates.then_some(again.len());
-        let report = self.finish(evidence, about, &staged, again)?;
+        let record = calibrated.as_ref().map(|calibrated| &calibrated.record);
+        let report = self.finish(evidence, about, &staged, record, again)?;
         publish(self.folder, &args.out, false)?;
         let outcome = Outcome {
             last,
@@ -318,6 +323,7 @@ impl Unlearning<'_> {
         evidence: Option<Evidence<'b>>,
         about: &'b evidence::Run<'b>,
         staged: &Path,
+        record: Option<&Record>,
         again: BTreeSet<String>,
     ) -> Result<Option<Report>, Failure> {
         let run = self.folder.folder();
@@ -327,6 +333,12 @@ impl Unlearning<'_> {
         let images = private
             .key
             .distinct(about.data, &about.split.forget, BUDGET)?;
+        let mut led = BTreeMap::new();
+        for (row, errors) in record.into_iter().flat_map(Record::led) {
+            let mut image = vec![0; about.data.shape().bytes()];
+            about.data.read(row, &mut image)?;
+            led.insert(private.key.of(about.data.shape(), &image), errors);
+        }
         let request = Request {
             command: Command::Unlearn.to_string(),
             settings: json!(about.settings),
@@ -334,6 +346,8 @@ impl Unlearning<'_> {
             adapter_rank: about.args.adapter_rank().ok().flatten(),
             images: images.into_iter().collect(),
             again: again.into_iter().collect(),
+            led,
+            retained: record.and_then(Record::damage),
             verdict: evidence.as_ref().and_then(Evidence::headline),
             ..Request::default()
         };

@@ -24,7 +24,7 @@ mod table;
 mod usual;
 mod viewer;
 
-pub use self::course::{Calibrated, Ending, FILE, ROUND, ROUNDS, Record, Round};
+pub use self::course::{Calibrated, Ending, FILE, ROUND, ROUNDS, Record, Requests, Round};
 pub use self::look_alikes::{CONTROLS, LookAlikes, Pictures, Purpose, REPORTED, kept, with_first};
 pub use self::standing::{Place, Standing};
 pub use self::table::TABLE;

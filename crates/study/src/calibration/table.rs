@@ -55,6 +55,7 @@ mod tests {
         let errors = [0.1, 0.001, 0.3, 0.01];
         let reached = Reached {
             ratio: 0.95,
+            own: 0.0,
             place: Place::Unknown,
         };
         let record = Record {

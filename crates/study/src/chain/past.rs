@@ -35,12 +35,14 @@ pub struct Past {
 }
 
 /// What lies in the data of images that earlier requests forgot, or was put back from their sealed copies.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Earlier {
     /// Their rows, ascending.
     pub rows: Vec<usize>,
     /// How many distinct images they are.
     pub images: usize,
+    /// Of those that a request led: the mean logarithm of their denoising error before and after it, by row.
+    pub led: BTreeMap<usize, [f64; 2]>,
     /// How many of these are sealed copies alone.
     pub sealed: usize,
 }
@@ -86,6 +88,13 @@ impl Past {
             weights,
             key,
         })
+    }
+
+    /// How much worse retained images are denoised by what earlier requests did: a factor, 1 without any.
+    pub fn damage(&self) -> f64 {
+        let requests = self.chain.iter().flat_map(|chain| &chain.requests);
+        let factors = requests.filter_map(|request| request.retained);
+        factors.product::<f64>().max(1.0)
     }
 
     /// SHA-256 of the chain, by which a run knows it again; `None` where there is none.
@@ -255,6 +264,14 @@ impl Past {
         let sealed = data.returned().iter();
         let earlier = Earlier {
             images: distinct.len(),
+            led: found
+                .iter()
+                .filter_map(|(row, image)| {
+                    let mut latest = chain.requests.iter().rev();
+                    let led = latest.find_map(|request| request.led.get(images[*image].0));
+                    Some((*row, *led?))
+                })
+                .collect(),
             sealed: sealed.filter(|row| found.contains_key(row)).count(),
             rows: found.keys().copied().collect(),
         };
