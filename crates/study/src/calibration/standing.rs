@@ -217,16 +217,21 @@ impl Standing {
         if self.place() == Place::Known && self.ratio() < UNEVEN[0] {
             return Place::Known;
         }
-        let mut beside = self.beside(before);
-        // A mirror image tells a few percent. A model that never saw the image may lie as far from what this one made of it.
+        let beside = self.beside(before);
         let left = beside.left();
-        let arrived = left < CHANGE && left < before.left() / 2.0;
-        if let Some(Mirror { usual, .. }) = &mut beside.mirror
-            && arrived
-        {
+        match left < CHANGE && left < before.left() / 2.0 {
+            true => beside.once_led().place(),
+            false => beside.place(),
+        }
+    }
+
+    /// As an image is judged that was led. A mirror image tells a few percent, and a model that never saw the image may lie as
+    /// far from what this one made of it.
+    pub fn once_led(mut self) -> Self {
+        if let Some(Mirror { usual, .. }) = &mut self.mirror {
             usual.least = usual.least.min(usual.median - CHANGE);
         }
-        beside.place()
+        self
     }
 
     /// Of each part of the process the logarithms of the image's error, and of the least and the greatest that an image has which
