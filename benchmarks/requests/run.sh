@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Ten requests one after another on one model, each without any option; with the forgotten pictures still in the data, and
-# without them.
+# Ten requests one after another on one model, or as many as COUNT says (20 at most), each without any option; with the forgotten
+# pictures still in the data, and without them.
 #
-#     benchmarks/requests/run.sh EMOJI_ARCHIVE OUT_FOLDER
+#     benchmarks/requests/run.sh EMOJI_ARCHIVE OUT_FOLDER [COUNT]
 #
 # Needs what ../unknown/make_data.py needs. About twenty minutes on two idle cores; started again, it makes what is missing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-test $# -eq 2 || { sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2; }
-archive=$1 out=$2
+test $# -eq 2 || test $# -eq 3 || { sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 2; }
+archive=$1 out=$2 count=${3:-10}
 python=${RETRACK_PYTHON:-python3}
 retrack=${RETRACK:-}
 if [ -z "$retrack" ]; then
@@ -17,8 +17,8 @@ if [ -z "$retrack" ]; then
     case ${CARGO_TARGET_DIR:-} in /*) retrack=$CARGO_TARGET_DIR/release/retrack ;; esac
 fi
 
-[ -e "$out/emoji/arch.json" ] || "$python" benchmarks/unknown/make_data.py "$archive" "$out" 10
-[ -e "$out/emoji/retained.txt" ] || "$python" benchmarks/requests/take_out.py "$out"
+[ -e "$out/emoji/arch.json" ] || "$python" benchmarks/unknown/make_data.py "$archive" "$out" "$count"
+[ -e "$out/emoji/retained.txt" ] || "$python" benchmarks/requests/take_out.py "$out" "$count"
 for set in digits emoji; do
     here=$out/$set
     for model in with without; do
@@ -27,7 +27,7 @@ for set in digits emoji; do
     done
     for series in kept deleted; do
         model=$here/with
-        for label in 1 2 3 4 5 6 7 8 9 10; do
+        for label in $(seq "$count"); do
             data=$here/with.parquet
             [ $series = kept ] || data=$here/left-$label.parquet
             next=$here/$series-$label
@@ -36,12 +36,12 @@ for set in digits emoji; do
             model=$next
         done
     done
-    for model in with without kept-10 deleted-10; do
+    for model in with without "kept-$count" "deleted-$count"; do
         # What became of twenty retained images.
         evaluation=$here/evaluation-retained-$model
         [ -e "$evaluation/metrics.json" ] || "$retrack" evaluate --model "$here/$model" --data "$here/with.parquet" \
             --forget "@$here/retained.txt" --metrics nll,membership --controls "$here/unseen.parquet" --out "$evaluation"
-        for label in 1 2 3 4 5 6 7 8 9 10; do
+        for label in $(seq "$count"); do
             evaluation=$here/evaluation-$label-$model
             [ -e "$evaluation/metrics.json" ] || "$retrack" evaluate --model "$here/$model" --data "$here/with.parquet" \
                 --forget "label:$label" --metrics nll,membership,frequency --controls "$here/unseen.parquet" --samples 200 \
@@ -49,4 +49,4 @@ for set in digits emoji; do
         done
     done
 done
-"$python" benchmarks/requests/table.py "$out"
+"$python" benchmarks/requests/table.py "$out" "$count"

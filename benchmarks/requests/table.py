@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The tables of what `run.sh` measured: `table.py OUT_FOLDER`."""
+"""The tables of what `run.sh` measured: `table.py OUT_FOLDER COUNT`."""
 
 import json
 import sys
 from pathlib import Path
 
-out = Path(sys.argv[1])
+out, count = Path(sys.argv[1]), int(sys.argv[2])
 
 
 def scores(folder):
@@ -21,11 +21,11 @@ def report(name, series, label):
     return json.loads((out / name / f"{series}-{label}" / "run" / "report.json").read_text())
 
 
-print("| image | own request | all ten, still in the data | all ten, deleted | copies | bits/dim | membership AUC |")
+print("| image | own request | all, still in the data | all, deleted | copies | bits/dim | membership AUC |")
 print("|---|---|---|---|---|---|---|")
 for name in "digits", "emoji":
-    for label in range(1, 11):
-        models = "with", "kept-10", "deleted-10", "without"
+    for label in range(1, count + 1):
+        models = "with", f"kept-{count}", f"deleted-{count}", "without"
         four = [scores(out / name / f"evaluation-{label}-{model}") for model in models]
         own = report(name, "kept", label)
         verdicts = [
@@ -48,9 +48,9 @@ for name in "digits", "emoji":
     for series in "kept", "deleted":
         steps = [
             json.loads((out / name / f"{series}-{label}" / "run" / "calibration.json").read_text())["ended"][0]
-            for label in range(1, 11)
+            for label in range(1, count + 1)
         ]
-        last = scores(out / name / f"evaluation-retained-{series}-10")
+        last = scores(out / name / f"evaluation-retained-{series}-{count}")
         change = 100 * (last["forgotten_loss"] / first["forgotten_loss"] - 1)
         errors = f"{last['nll']:.2f}, {last['forgotten_loss']:.4f}"
         print(f"| {name} | {series} | {', '.join(map(str, steps))} | {errors} | {change:+.0f}% |")

@@ -253,6 +253,13 @@ impl Chain {
             })
             .collect()
     }
+
+    /// Of the image with this keyed digest, if a request led it: the mean logarithm of its denoising error before and after
+    /// the last one that did.
+    pub fn led(&self, image: &str) -> Option<[f64; 2]> {
+        let mut latest = self.requests.iter().rev();
+        latest.find_map(|request| request.led.get(image)).copied()
+    }
 }
 
 fn is_digest(text: &str) -> bool {

@@ -58,6 +58,32 @@ fn a_memorized_image_is_led_to_unknown_and_no_farther() {
 }
 
 #[test]
+fn a_model_is_measured_as_it_was_led() {
+    let folder = Folder::new();
+    folder.done(&unlearn("emoji", "with", "--out out"));
+    let looked = |out: &str| {
+        let said = folder.done(&format!(
+            "evaluate --model out --data {RETRAINED}/emoji/data.parquet --forget label:1 --json --samples 8 --steps 10 \
+             --metrics injection --out {out}"
+        ));
+        let verdict = headline(&said.json()).to_owned();
+        let standing = &folder.read_json(&format!("{out}/metrics.json"))["model"]["look_alikes"][0];
+        let mirror = &standing["mirror"]["usual"];
+        let [median, least] = ["median", "least"].map(|key| mirror[key].as_f64().unwrap());
+        (verdict, median - least, said.stderr)
+    };
+    let (verdict, margin, said) = looked("with-key");
+    assert_eq!(verdict, "Unknown: no such image is known");
+    assert!(margin > 0.1, "{margin}");
+    assert!(!said.contains("digest-key"), "{said}");
+    // Without the key nobody can tell that the image was led.
+    std::fs::remove_file(folder.path("out.digest-key")).unwrap();
+    let (_, margin, said) = looked("without-key");
+    assert!(margin < 0.1, "{margin}");
+    assert!(said.contains("out.digest-key"), "{said}");
+}
+
+#[test]
 fn a_model_that_never_saw_the_image_stays_as_it_is() {
     for set in SETS {
         let folder = Folder::new();

@@ -340,7 +340,7 @@ mod tests {
         };
         let data = Dataset::from_pixels(shape, vec![0, 100, 200], Vec::new()).unwrap();
         let judges = Judges::default();
-        let subject = Subject::new(&data, &[0], false, &judges, Some(0.1)).unwrap();
+        let subject = Subject::new(&data, &[0], &[], false, &judges, Some(0.1)).unwrap();
         let device = Device::flex();
         let mut examined = Examined::new(&subject, None, &device, 0, &Nobody);
         examined.drawn.push(Drawn {

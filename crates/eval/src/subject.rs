@@ -35,20 +35,25 @@ pub struct Subject<'a> {
 }
 
 impl<'a> Subject<'a> {
-    /// The images in `rows` of `data` are to be forgotten. `threshold`: of all of them, where one was given.
+    /// The images in `rows` of `data` are to be forgotten, those in `apart` (others, ascending) are not retained either: they were
+    /// forgotten before. `threshold`: of all of them, where one was given.
     ///
     /// # Errors
     /// An image that cannot be read, no images that would give a threshold.
     pub fn new(
         data: &'a Dataset,
         rows: &[usize],
+        apart: &[usize],
         text_to_image: bool,
         judges: &'a Judges,
         threshold: Option<f64>,
     ) -> Result<Self, ForgottenError> {
-        let split = Split::new(data, rows, BUDGET)?;
+        let mut leaving = [rows, apart].concat();
+        leaving.sort_unstable();
+        let split = Split::new(data, &leaving, BUDGET)?;
         let near = near_copies(data, &split.retain, &split.forget, BUDGET)?;
-        let split = split.with_near(near, true);
+        let mut split = split.with_near(near, true);
+        split.set_apart(apart);
         let rule = threshold.map_or(Rule::Half, Rule::Threshold);
         let forgotten = Forgotten::new(data, &split, rule)?;
         Ok(Self {

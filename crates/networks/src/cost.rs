@@ -19,6 +19,8 @@ pub struct Training {
     pub size: [usize; 2],
     /// Images in a micro-batch of one stream.
     pub batch_size: usize,
+    /// How many streams of images are minimized together.
+    pub streams: usize,
     /// Whether an average of the weights is kept.
     pub ema: bool,
     /// Whether the method combines two gradients.
@@ -49,13 +51,27 @@ pub(crate) const HELD: f64 = 1.05;
 const GRADIENTS: f64 = 2.5;
 
 impl Cost {
+    /// Whether what so many images leave is no more than weights, gradient and moments are.
+    pub(crate) fn takes_together(&self, images: usize) -> bool {
+        images as f64 * self.activations <= 4.0 * self.parameters as f64
+    }
+
+    /// Images of one pass.
+    pub(crate) fn at_once(&self, training: &Training) -> usize {
+        let all = training.streams * training.batch_size;
+        match self.takes_together(all) {
+            true => all,
+            false => training.batch_size,
+        }
+    }
+
     /// What training the network on images of `values` numbers takes.
     pub fn footprint(&self, training: &Training, values: usize) -> Footprint {
         let network = 4.0 * self.parameters as f64;
         let state = network * if training.ema { 4.0 } else { 3.0 };
         let second = if training.two_gradients { 1.0 } else { 0.0 };
         let gradients = network * (GRADIENTS + second);
-        let batch = training.batch_size as f64;
+        let batch = self.at_once(training) as f64;
         let images = batch * (4.0 * HELD * self.activations + 32.0 * values as f64);
         Footprint {
             state,

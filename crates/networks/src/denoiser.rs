@@ -119,6 +119,14 @@ pub trait Denoiser {
     /// The backward pass of a loss (one element) made from this network's predictions.
     fn gradients(&self, loss: Tensor<1>) -> GradientSet;
 
+    /// Whether so many images of this height and width may pass through [`backward`](Self::backward) together, where they need
+    /// not: each pass prepares the weights anew, which of a few images is most of the work, and what the images leave in memory
+    /// is no more than what a training holds for the weights.
+    fn takes_together(&self, images: usize, size: [usize; 2]) -> bool {
+        let _ = (images, size);
+        false
+    }
+
     /// [`predict`](Self::predict)s, and adds the gradient of what `loss` (one element) makes of the
     /// prediction to `sum`. A network that would keep too much for that keeps less, in its own way.
     ///
@@ -153,5 +161,9 @@ impl Denoiser for UNet2DModel {
 
     fn gradients(&self, loss: Tensor<1>) -> GradientSet {
         GradientSet::of(self, loss)
+    }
+
+    fn takes_together(&self, images: usize, [height, width]: [usize; 2]) -> bool {
+        self.config.cost(height, width).takes_together(images)
     }
 }

@@ -62,7 +62,7 @@ impl Phases {
         let trained = 4.0 * denoiser.trained(rank);
         let adapters = if rank.is_some() { trained } else { 0.0 };
         let second = if training.two_gradients { trained } else { 0.0 };
-        let step = denoiser.step(training.batch_size, rank);
+        let step = denoiser.step(denoiser.at_once(training), rank);
         4.0 * denoiser.parameters as f64
             + adapters
             + 2.0 * trained
@@ -102,6 +102,7 @@ mod tests {
         Training {
             size: [side, side],
             batch_size,
+            streams: 1,
             ema: false,
             two_gradients: false,
             rank,

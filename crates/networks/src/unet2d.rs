@@ -40,6 +40,8 @@ pub struct UNet2DModel {
     sinusoid_dim: usize,
     flip_sin_to_cos: bool,
     freq_shift: f64,
+    #[module(skip)]
+    pub(crate) config: UNet2DConfig,
 }
 
 impl From<UNet2DConfig> for PixelConfig {
@@ -167,6 +169,7 @@ impl UNet2DConfig {
             sinusoid_dim: channels[0],
             flip_sin_to_cos: self.flip_sin_to_cos,
             freq_shift: self.freq_shift,
+            config: self.clone(),
         }
     }
 

@@ -47,7 +47,7 @@ fn measure() -> Result<(), Failure> {
     let device = machine::device("cpu")?;
     let data = open_images(&DataSource::at(&assets.join("digits.parquet")), Some(1))?;
     let judges = protocol.judges(&data, &device)?;
-    let subject = protocol.subject(&data, &["label:10".into()], None, &judges)?;
+    let subject = protocol.subject(&data, &["label:10".into()], None, &judges, None)?;
     let found = protocol.evaluate(&model, &subject, None, 0, &device)?;
     for score in &found.scores {
         println!("{}: {} of {}", score.name, score.value, score.count);

@@ -53,10 +53,11 @@ impl Objective for Blank {
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let retain = batch.retain.as_ref().expect("drawn");
         let noise = retain.target(pass.process, pass.device);
-        let kept = pass.squared_error(retain, noise, None, 1.0, &mut sums.main)?;
+        let keep = pass.squared_error(retain, noise, None, 1.0);
         let forget = batch.forget.as_ref().expect("drawn");
         let nothing = forget.clean(pass.device).zeros_like();
-        let left = pass.squared_error(forget, nothing, None, self.weight, &mut sums.main)?;
+        let leave = pass.squared_error(forget, nothing, None, self.weight);
+        let [kept, left] = pass.backward([keep, leave], &mut sums.main)?;
         Ok(Losses {
             loss: kept + self.weight * left,
             retain: Some(kept),

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use self::further::Copies;
 pub use self::prompted::{GUIDANCE, Prompts};
 use crate::calibration::{Context, Pictures, Purpose, Standing, Viewer, kept};
+use crate::chain::Recorded;
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::model;
@@ -240,7 +241,8 @@ impl Protocol {
         Ok(judges)
     }
 
-    /// What was to be forgotten by a model, of text where there are prompts, and what was to be kept.
+    /// What was to be forgotten by a model, of text where there are prompts, and what was to be kept: not what the requests of
+    /// `recorded` forgot.
     ///
     /// # Errors
     /// A selection that means nothing, an image that cannot be read, no images that would give a threshold.
@@ -250,10 +252,15 @@ impl Protocol {
         forget: &[String],
         prompts: Option<&Prompts>,
         judges: &'a Judges,
+        recorded: Option<&Recorded>,
     ) -> Result<Subject<'a>, Failure> {
         let rows = model::select(forget, data)?;
+        let apart = match recorded {
+            Some(recorded) => recorded.apart(data, &rows)?,
+            None => Vec::new(),
+        };
         let text = prompts.is_some();
-        let subject = Subject::new(data, &rows, text, judges, self.threshold)?;
+        let subject = Subject::new(data, &rows, &apart, text, judges, self.threshold)?;
         Ok(subject.of_class(self.class))
     }
 
@@ -384,7 +391,11 @@ impl Protocol {
         };
         let looks = metrics.iter().any(|metric| metric.looks_for_the_image());
         let standings = match looks && prompts.is_none() && opened.latent_factor().is_none() {
-            true => self.standings(subject, &*opened, &network, seed, device)?,
+            true => {
+                let standings = self.standings(subject, &*opened, &network, seed, device)?;
+                let recorded = Recorded::of(path).ok().flatten();
+                as_recorded(standings, subject, recorded.as_ref())?
+            }
             false => Vec::new(),
         };
         let further = Copies {
@@ -439,6 +450,23 @@ impl Protocol {
         let network = network.valid();
         viewer.reported(&*network, &viewer.ordinary(&*network)?)
     }
+}
+
+/// The same, judged as by the run that led them where images were led.
+fn as_recorded(
+    standings: Vec<Standing>,
+    subject: &Subject,
+    recorded: Option<&Recorded>,
+) -> Result<Vec<Standing>, Failure> {
+    let Some(recorded) = recorded else {
+        return Ok(standings);
+    };
+    let rows = subject.forgotten.rows.iter();
+    let judged = standings.into_iter().zip(rows).map(|(standing, &row)| {
+        let is_led = recorded.is_led(subject.data, row)?;
+        Ok(if is_led { standing.once_led() } else { standing })
+    });
+    judged.collect()
 }
 
 /// What drawing from a model takes.

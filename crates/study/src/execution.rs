@@ -163,6 +163,7 @@ impl Unlearning<'_> {
         let known = calibrated.as_ref();
         let looked_at = evidence::Run {
             found_known: known.map(|calibrated| calibrated.record.known(&split.forget)),
+            ordinary: known.and_then(|calibrated| calibrated.ordinary),
             ..*about
         };
         let looked_at = match &ordered {

@@ -1,10 +1,10 @@
 //! How large a conditional network is and what a backward pass of it holds, from its configuration alone.
 
 use super::UNet2DConditionConfig;
-use super::recompute::KEPT_AT_MOST;
+use super::recompute::{KEPT_AT_MOST, take_together};
 use super::stages::kept_bytes;
 use crate::config::TimeScaleShift;
-use crate::cost::{Cost, TRANSFORMED, conv, linear, norm};
+use crate::cost::{Cost, TRANSFORMED, Training, conv, linear, norm};
 
 /// Numbers that a transformer's backward pass makes beside what was kept, in images of its width: the gradients of the
 /// feed-forward's two layers, the widest.
@@ -91,6 +91,16 @@ impl ConditionalCost {
         Cost {
             parameters: self.parameters,
             activations: self.stages.iter().map(|stage| stage.kept).sum(),
+        }
+    }
+
+    /// Images of one pass.
+    pub(crate) fn at_once(&self, training: &Training) -> usize {
+        let rough: f64 = self.stages.iter().map(|stage| stage.rough_bytes).sum();
+        let all = training.streams * training.batch_size;
+        match take_together(all as f64 * rough, self.parameters as f64) {
+            true => all,
+            false => training.batch_size,
         }
     }
 

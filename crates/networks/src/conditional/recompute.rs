@@ -15,6 +15,14 @@ use crate::random::Draw;
 /// 512 x 512 pixels makes Stable Diffusion 1.x keep four times this.
 pub(super) const KEPT_AT_MOST: f64 = (1u64 << 30) as f64;
 
+/// Whether images that are minimized together may pass together: not where a pass would then compute its stages a second time
+/// and of half of them does not, nor where they keep more than weights, gradient and moments take. `kept`: by one whole
+/// graph, in bytes.
+pub(super) fn take_together(kept: f64, parameters: f64) -> bool {
+    let twice_alone = kept / 2.0 > KEPT_AT_MOST;
+    (twice_alone || kept <= KEPT_AT_MOST) && kept <= 4.0 * 4.0 * parameters
+}
+
 /// What of a stage is kept until it is computed again.
 struct Kept {
     input: Input,
@@ -28,6 +36,12 @@ fn leaf<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 }
 
 impl UNet2DConditionModel {
+    /// Whether so many images of this height and width may pass together: see [`Denoiser`](crate::denoiser::Denoiser).
+    pub fn takes_together(&self, images: usize, [height, width]: [usize; 2]) -> bool {
+        let kept = self.kept_bytes([images, height, width, self.conv_in.weight.dims()[2]]);
+        take_together(kept, self.num_params() as f64)
+    }
+
     /// As [`forward`](Self::forward), then the backward pass of what `loss` (one element) makes of the
     /// prediction; the gradient of every trained parameter is added to `sum`. Images that would keep too much
     /// take [`backward_by_stages`](Self::backward_by_stages).

@@ -85,6 +85,10 @@ impl Denoiser for Captioned {
         GradientSet::of(&self.network, loss)
     }
 
+    fn takes_together(&self, images: usize, [height, width]: [usize; 2]) -> bool {
+        self.network.takes_together(images, [height, width])
+    }
+
     fn backward(
         &self,
         x: Tensor<4>,

@@ -122,13 +122,14 @@ impl Record {
         viewer: &Viewer,
         network: &dyn Denoiser,
         requests: &Requests,
-    ) -> Result<Self, Failure> {
+    ) -> Result<(Self, Option<Ordinary>), Failure> {
         let always = requests.always;
         let rows = &viewer.look_alikes.rows;
-        let ordinary = match viewer.look_alikes.are_controls {
-            true => Ordinary::UNCHANGED,
-            false => viewer.ordinary(network)?,
+        let found = match viewer.look_alikes.are_controls {
+            true => None,
+            false => Some(viewer.ordinary(network)?),
         };
+        let ordinary = found.unwrap_or(Ordinary::UNCHANGED);
         let mut before = match rows.len() > MANY && always == 0 {
             true => viewer.screened(network, &ordinary)?,
             false => Vec::new(),
@@ -156,7 +157,7 @@ impl Record {
             }
             bar.inc(1);
         }
-        Ok(Self {
+        let record = Self {
             rows: rows.clone(),
             levels,
             before,
@@ -166,7 +167,8 @@ impl Record {
             rounds: Vec::new(),
             after: BTreeMap::new(),
             ended: None,
-        })
+        };
+        Ok((record, found))
     }
 
     /// How many of the distinct images in these rows, ascending, the model knew before the run, and how many there are.
@@ -285,6 +287,8 @@ fn shares<'a>(standings: impl Iterator<Item = &'a Standing>, seldom: f64) -> Vec
 pub struct Calibrated<'a> {
     /// What was measured and decided.
     pub record: Record,
+    /// What was ordinary among retained images, where a run that was not interrupted looked at them.
+    pub ordinary: Option<Ordinary>,
     /// Numbers of the images that are led.
     led: Vec<usize>,
     viewer: &'a Viewer<'a>,
@@ -326,8 +330,8 @@ impl<'a> Calibrated<'a> {
         folder: PathBuf,
         requests: Requests<'a>,
     ) -> Result<Self, Failure> {
-        let record = match folder.join(FILE).exists() {
-            true => Record::read(&folder)?,
+        let (record, ordinary) = match folder.join(FILE).exists() {
+            true => (Record::read(&folder)?, None),
             false => Record::measure(viewer, network, &requests)?,
         };
         // Only of these is there a level.
@@ -336,6 +340,7 @@ impl<'a> Calibrated<'a> {
             led: (0..record.rows.len()).filter(led).collect(),
             room: (DAMAGED / requests.damage).max(LEAST_ROOM),
             record,
+            ordinary,
             viewer,
             folder,
         })

@@ -7,6 +7,7 @@
 mod history;
 mod merged;
 mod past;
+mod recorded;
 
 use std::path::Path;
 
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 pub use self::history::{History, history};
 pub(crate) use self::merged::Merged;
 pub use self::past::{Earlier, Looked, Past};
+pub use self::recorded::Recorded;
 use crate::evidence::now;
 use crate::failure::Failure;
 use crate::folders::digests;

@@ -266,11 +266,7 @@ impl Past {
             images: distinct.len(),
             led: found
                 .iter()
-                .filter_map(|(row, image)| {
-                    let mut latest = chain.requests.iter().rev();
-                    let led = latest.find_map(|request| request.led.get(images[*image].0));
-                    Some((*row, *led?))
-                })
+                .filter_map(|(row, image)| Some((*row, chain.led(images[*image].0)?)))
                 .collect(),
             sealed: sealed.filter(|row| found.contains_key(row)).count(),
             rows: found.keys().copied().collect(),

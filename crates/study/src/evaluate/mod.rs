@@ -18,6 +18,7 @@ use retrack_networks::schedule::SchedulerKind;
 use serde_json::{Value, json};
 
 use self::found::{Found, SHOWN};
+use crate::chain::Recorded;
 use crate::evaluation::{self, GUIDANCE, Prompts, Protocol};
 use crate::evidence;
 use crate::evidence::comparison::{self, About, Column};
@@ -149,6 +150,9 @@ impl Evaluate {
         if protocol.guidance.is_none() {
             json["thresholds"] = json!(subject.thresholds);
         }
+        if let earlier @ 1.. = subject.split.earlier.len() {
+            json["earlier_rows"] = earlier.into();
+        }
         if let Some(classes) = classes {
             json["classes"] = json!(each_once(classes));
         }
@@ -200,6 +204,15 @@ impl Evaluate {
             };
             facts.push(Fact::new("Near copies", near));
         }
+        if let earlier @ 1.. = subject.split.earlier.len() {
+            facts.push(Fact::new(
+                "Kept out of what is retained",
+                format!(
+                    "{} of images that the model's other requests forgot",
+                    counted(earlier, "row")
+                ),
+            ));
+        }
         facts.extend(sampling.map(|how| Fact::new("Samples are drawn by", how)));
         facts.extend(class.map(|class| Fact::new("Class of the samples", class)));
         if let Some(prompts) = prompts.filter(|_| self.show_forgotten) {
@@ -249,8 +262,9 @@ pub fn evaluate(args: &Evaluate) -> Result<Evaluated, Failure> {
         None => data,
     };
     let judges = protocol.judges(&data, &device)?;
+    let recorded = Recorded::measured(&args.model);
     let subject = protocol
-        .subject(&data, &forget, prompts.as_ref(), &judges)
+        .subject(&data, &forget, prompts.as_ref(), &judges, recorded.as_ref())
         .map_err(|failure| args.or_sealed(failure))?;
     if let near @ 1.. = subject.split.near.len() {
         progress::note(match near {

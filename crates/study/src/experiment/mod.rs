@@ -32,6 +32,7 @@ use self::plan::{Missing, Plan, Run};
 use self::report::Found;
 use self::run::Runs;
 use self::targets::Targets;
+use crate::chain::Recorded;
 use crate::evaluation::{GUIDANCE, Protocol, once};
 use crate::evidence::Private;
 use crate::failure::Failure;
@@ -132,11 +133,12 @@ pub fn compare(
 
     let data = opened.open_data(&asked.data)?;
     let judges = protocol.judges(&data, &device)?;
+    let recorded = Recorded::measured(&asked.model);
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
     let targets = targets.find(&data)?;
     let subject = |place: usize| {
         let forget = std::slice::from_ref(&targets.forget[place]);
-        let subject = protocol.subject(&data, forget, prompts, &judges);
+        let subject = protocol.subject(&data, forget, prompts, &judges, recorded.as_ref());
         subject.map(|subject| (place, subject))
     };
     let mut current = subject(0)?;

@@ -230,6 +230,7 @@ impl Again<'_> {
             data: self.data,
             first: &self.check.plan.first,
             found_known: record.map(|record| record.known(&check.forget_rows)),
+            ordinary: None,
             split,
             neighbors: None,
             config,

@@ -63,13 +63,15 @@ impl Objective for EraseDiff {
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let retain = batch.retain.as_ref().expect("drawn");
         let target = retain.target(pass.process, pass.device);
-        let loss = pass.squared_error(retain, target, None, 1.0, &mut sums.main)?;
+        let term = pass.squared_error(retain, target, None, 1.0);
+        let [loss] = pass.backward([term], &mut sums.main)?;
 
         let forget = batch.forget.as_ref().expect("drawn");
         let uniform = batch.uniform.as_ref().expect("drawn");
         // The output itself is compared, whatever it stands for.
         let target = forget.tensor(uniform.clone(), pass.device);
-        let correction = pass.squared_error(forget, target, None, 1.0, &mut sums.correction)?;
+        let term = pass.squared_error(forget, target, None, 1.0);
+        let [correction] = pass.backward([term], &mut sums.correction)?;
 
         Ok(Losses {
             loss,

@@ -35,7 +35,8 @@ impl Objective for Finetune {
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let retain = batch.retain.as_ref().expect("drawn");
         let target = retain.target(pass.process, pass.device);
-        let loss = pass.squared_error(retain, target, None, 1.0, &mut sums.main)?;
+        let term = pass.squared_error(retain, target, None, 1.0);
+        let [loss] = pass.backward([term], &mut sums.main)?;
         Ok(Losses {
             loss,
             retain: Some(loss),

@@ -66,6 +66,11 @@ pub trait Objective: std::fmt::Debug {
         false
     }
 
+    /// How many of the streams of images, retained and forgotten, it hands to [`Pass::backward`] together.
+    fn streams(&self) -> usize {
+        1
+    }
+
     /// Adds the gradient of one micro-batch to `sums` and reports its loss.
     ///
     /// # Errors
@@ -263,20 +268,68 @@ impl Pass<'_> {
         Ok(f64::from(squares.into_scalar::<f32>()) / images.len() as f64)
     }
 
-    /// Adds the gradient of `loss`, which is told what the network predicts of `images`, to `sum`.
-    fn backward(
+    /// Adds the gradient of the sum of these terms to `sum`, and returns the number of each. Few images pass through the network
+    /// together, whichever term they are of; each term's alone where that would take [much
+    /// memory](Denoiser::takes_together).
+    ///
+    /// # Errors
+    /// Images that do not fit the network.
+    pub fn backward<const N: usize>(
         &self,
-        images: &Noised,
-        loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
+        terms: [Term; N],
+        sum: &mut Option<GradientSet>,
+    ) -> Result<[f64; N], PassError> {
+        let mut values = [0.0; N];
+        let images = terms.iter().map(|term| term.images.len()).sum();
+        let sizes = terms.iter().map(|term| term.images.shape);
+        let [_, height, width, _] = sizes.max().expect("a term");
+        if N > 1 && self.network.takes_together(images, [height, width]) {
+            self.one_pass(&terms, &mut values, sum)?;
+            return Ok(values);
+        }
+        for (term, value) in terms.iter().zip(&mut values) {
+            self.one_pass(std::slice::from_ref(term), std::slice::from_mut(value), sum)?;
+        }
+        Ok(values)
+    }
+
+    fn one_pass(
+        &self,
+        terms: &[Term],
+        values: &mut [f64],
         sum: &mut Option<GradientSet>,
     ) -> Result<(), PassError> {
+        let noisy = terms
+            .iter()
+            .map(|term| term.images.noisy(self.process, self.device));
+        let times = terms.iter().map(|term| &term.images.timesteps[..]);
+        let labels: Option<Vec<&[i64]>> = terms
+            .iter()
+            .map(|term| term.images.labels.as_deref())
+            .collect();
+        let mut loss = |prediction: Tensor<4>| {
+            let mut first = 0;
+            let mut losses = terms.iter().zip(values.iter_mut()).map(|(term, value)| {
+                let count = term.images.len();
+                let own = match terms.len() {
+                    1 => prediction.clone(),
+                    _ => prediction.clone().narrow(0, first, count),
+                };
+                first += count;
+                let (loss, reported) = (term.loss)(own);
+                *value = reported;
+                loss
+            });
+            let one = losses.next().expect("a term");
+            losses.fold(one, |sum, loss| sum + loss)
+        };
         let mut draw = self.dropout.as_ref().map(|draw| draw.borrow_mut());
         self.network.backward(
-            images.noisy(self.process, self.device),
-            &images.timesteps,
-            images.labels.as_deref(),
+            Tensor::cat(noisy.collect(), 0),
+            &times.collect::<Vec<_>>().concat(),
+            labels.map(|labels| labels.concat()).as_deref(),
             draw.as_deref_mut(),
-            loss,
+            &mut loss,
             sum,
         )?;
         Ok(())
@@ -284,30 +337,25 @@ impl Pass<'_> {
 
     /// Leads each image where its own prediction says: to `target` if it is known, to what reconstructs it if it is avoided,
     /// nowhere else. `side` is told which image of the batch and the mean squared error of the noise, a value, that its
-    /// prediction stands for. Returns the mean over images of the squared distance between prediction and what reconstructs
-    /// them; the gradient of `factor` times the mean of the distances to where they are led is added to `sum`.
+    /// prediction stands for. What is minimized is `factor` times the mean over images of the squared distances to where they
+    /// are led; the term's number is that mean of the distances between prediction and what reconstructs them.
     ///
     /// # Shapes
     /// `target` has that of `images`.
-    ///
-    /// # Errors
-    /// Images that do not fit the network.
-    pub fn gated_error(
-        &self,
-        images: &Noised,
+    pub fn gated_error<'a>(
+        &'a self,
+        images: &'a Noised,
         target: Tensor<4>,
-        side: &dyn Fn(usize, f64) -> Side,
+        side: &'a dyn Fn(usize, f64) -> Side,
         factor: f64,
-        sum: &mut Option<GradientSet>,
-    ) -> Result<f64, PassError> {
+    ) -> Term<'a> {
         let count = images.len();
         let own = images.target(self.process, self.device);
-        let mut value = 0.0;
-        let mut loss = |prediction: Tensor<4>| {
+        let loss = move |prediction: Tensor<4>| {
             let away = prediction.clone().detach() - own.clone();
             let squares = (away.clone() * away).reshape([count, images.image_len()]);
             let errors = to_host(squares.sum_dim(1));
-            value = errors.iter().map(|&error| f64::from(error)).sum::<f64>() / count as f64;
+            let value = errors.iter().map(|&error| f64::from(error)).sum::<f64>() / count as f64;
             let sides: Vec<Side> = errors
                 .iter()
                 .zip(&images.timesteps)
@@ -329,30 +377,27 @@ impl Pass<'_> {
             let back = prediction - own.clone();
             let squares = lead.clone() * lead * weights(Side::Known)
                 + back.clone() * back * weights(Side::Avoided);
-            squares.sum().mul_scalar(factor / count as f64)
+            (squares.sum().mul_scalar(factor / count as f64), value)
         };
-        self.backward(images, &mut loss, sum)?;
-        Ok(value)
+        Term {
+            images,
+            loss: Box::new(loss),
+        }
     }
 
     /// Mean over images of the squared distance between prediction and `target`, each image's times its
-    /// own constant of `weights`. The gradient of `factor` times that is added to `sum`.
+    /// own constant of `weights`: the term's number. What is minimized is `factor` times that.
     ///
     /// # Shapes
     /// `target` has that of `images`; `weights` has one number for each image.
-    ///
-    /// # Errors
-    /// Images that do not fit the network.
-    pub fn squared_error(
-        &self,
-        images: &Noised,
+    pub fn squared_error<'a>(
+        &'a self,
+        images: &'a Noised,
         target: Tensor<4>,
-        weights: Option<&[f64]>,
+        weights: Option<&'a [f64]>,
         factor: f64,
-        sum: &mut Option<GradientSet>,
-    ) -> Result<f64, PassError> {
-        let mut value = 0.0;
-        let mut loss = |prediction: Tensor<4>| {
+    ) -> Term<'a> {
+        let loss = move |prediction: Tensor<4>| {
             let difference = prediction - target.clone();
             let mut squares = difference.clone() * difference;
             if let Some(weights) = weights {
@@ -361,12 +406,22 @@ impl Pass<'_> {
                 squares = squares * Tensor::from_data(weights, self.device);
             }
             let error = squares.sum().div_scalar(images.len() as f64);
-            value = f64::from(error.clone().into_scalar::<f32>());
-            error.mul_scalar(factor)
+            let value = f64::from(error.clone().into_scalar::<f32>());
+            (error.mul_scalar(factor), value)
         };
-        self.backward(images, &mut loss, sum)?;
-        Ok(value)
+        Term {
+            images,
+            loss: Box::new(loss),
+        }
     }
+}
+
+/// Images of a micro-batch with what is minimized of them: see [`Pass::backward`].
+pub struct Term<'a> {
+    images: &'a Noised,
+    /// What is minimized, one element, and the number that is reported, both of the network's prediction.
+    #[expect(clippy::type_complexity, reason = "it is nowhere else")]
+    loss: Box<dyn Fn(Tensor<4>) -> (Tensor<1>, f64) + 'a>,
 }
 
 #[cfg(test)]

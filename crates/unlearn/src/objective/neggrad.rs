@@ -39,7 +39,8 @@ impl Objective for NegGrad {
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let forget = batch.forget.as_ref().expect("drawn");
         let target = forget.target(pass.process, pass.device);
-        let error = pass.squared_error(forget, target, None, -1.0, &mut sums.main)?;
+        let term = pass.squared_error(forget, target, None, -1.0);
+        let [error] = pass.backward([term], &mut sums.main)?;
         Ok(Losses {
             loss: -error,
             forget: Some(error),

@@ -78,6 +78,10 @@ impl Objective for ReTrack {
         }
     }
 
+    fn streams(&self) -> usize {
+        2
+    }
+
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
         let forget = batch.forget.as_ref().expect("drawn");
         let redirections: Vec<Redirection> = match batch.neighbors.as_ref().expect("drawn") {
@@ -113,21 +117,23 @@ impl Objective for ReTrack {
         let target = pass
             .process
             .target_of_clean(noisy, clean, &forget.timesteps);
-        let forget_loss = match &self.gate {
-            None => pass.squared_error(forget, target, None, self.lambda, &mut sums.main)? + spread,
+        let side;
+        let forgetting = match &self.gate {
+            None => pass.squared_error(forget, target, None, self.lambda),
             Some(gate) => {
-                let side = |image: usize, error: f64| {
+                side = |image: usize, error: f64| {
                     let (row, time) = (batch.forget_rows[image], forget.timesteps[image]);
                     gate.side(row, time, error, !shortened[image])
                 };
-                pass.gated_error(forget, target, &side, self.lambda, &mut sums.main)?
+                pass.gated_error(forget, target, &side, self.lambda)
             }
         };
 
         let retain = batch.retain.as_ref().expect("drawn");
         let target = retain.target(pass.process, pass.device);
-        let retain_loss =
-            pass.squared_error(retain, target, None, 1.0 - self.lambda, &mut sums.main)?;
+        let keeping = pass.squared_error(retain, target, None, 1.0 - self.lambda);
+        let [forget_loss, retain_loss] = pass.backward([forgetting, keeping], &mut sums.main)?;
+        let forget_loss = forget_loss + spread;
 
         Ok(Losses {
             loss: self.lambda * forget_loss + (1.0 - self.lambda) * retain_loss,

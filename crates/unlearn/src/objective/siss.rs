@@ -93,7 +93,7 @@ impl Objective for Siss {
                 importance(self.lambda, excess)
             })
             .collect();
-        let weights_of = |side: usize| weights.iter().map(|w| w[side]).collect::<Vec<f64>>();
+        let weights = [0, 1].map(|side| weights.iter().map(|w| w[side]).collect::<Vec<f64>>());
         let noisy = mixed.noisy(pass.process, pass.device);
         let target_of = |clean| {
             let noisy = noisy.clone();
@@ -104,18 +104,14 @@ impl Objective for Siss {
         // prediction is made twice, with the same dropout.
         let masks = pass.dropout.clone();
         let target = target_of(retain.clean(pass.device));
-        let loss = pass.squared_error(&mixed, target, Some(&weights_of(0)), 1.0, &mut sums.main)?;
+        let term = pass.squared_error(&mixed, target, Some(&weights[0]), 1.0);
+        let [loss] = pass.backward([term], &mut sums.main)?;
         if let (Some(draw), Some(masks)) = (&pass.dropout, masks) {
             draw.swap(&masks);
         }
         let target = target_of(forget.clean(pass.device));
-        let correction = pass.squared_error(
-            &mixed,
-            target,
-            Some(&weights_of(1)),
-            1.0,
-            &mut sums.correction,
-        )?;
+        let term = pass.squared_error(&mixed, target, Some(&weights[1]), 1.0);
+        let [correction] = pass.backward([term], &mut sums.correction)?;
 
         Ok(Losses {
             loss,

@@ -34,7 +34,7 @@ use super::machine_facts::now;
 use super::probe::{Measurement, Numbers, Plan, Probe};
 use super::verdict::Findings;
 use super::{Check, Private, RowTexts, card};
-use crate::calibration::LookAlikes;
+use crate::calibration::{LookAlikes, Ordinary, ROUND};
 use crate::failure::Failure;
 use crate::progress;
 use crate::reopened::{Reopened, WeightFacts};
@@ -71,6 +71,8 @@ pub struct Run<'a> {
     /// How many of the images the run's calibration, where it has one, found known by the model of before, and of how many: by
     /// other look-alikes and noise than the report's.
     pub found_known: Option<[usize; 2]>,
+    /// What that found ordinary among retained images, as the report would.
+    pub ordinary: Option<Ordinary>,
     /// The forgotten and the retained rows.
     pub split: &'a Split,
     /// Of each forgotten row, where the method has any.
@@ -106,8 +108,13 @@ impl<'a> Evidence<'a> {
         progress::note("looking at the model before it changes");
         let start = Instant::now();
         let settings = run.settings;
+        // A calibrated run mostly ends after its first round.
+        let steps = match run.found_known {
+            Some(_) => settings.steps.min(ROUND),
+            None => settings.steps,
+        };
         // A step runs two streams of images forward and backward, and backward is worth two forward.
-        let work = settings.steps * settings.batch_size * settings.accumulate * 6;
+        let work = steps * settings.batch_size * settings.accumulate * 6;
         let plan = Plan::new(
             settings.seed,
             work,
@@ -132,13 +139,13 @@ impl<'a> Evidence<'a> {
             scheduler: run.scheduler,
             device: device.clone().without_autodiff(),
             labels: run.labels,
-            ordinary: OnceCell::new(),
+            ordinary: run.ordinary.map_or_else(OnceCell::new, OnceCell::from),
         };
         let network = network.valid();
         let (probe, before) = probe.begin(&*network)?;
         Ok(Self {
             run,
-            every: settings.steps.div_ceil(probe.plan.glances(work)).max(1),
+            every: steps.div_ceil(probe.plan.glances(work)).max(1),
             probe,
             before,
             after: None,
