@@ -16,6 +16,12 @@ NETWORKS = [
 # Too large for all rows: only a step, of the preset's micro-batch.
 LARGE = ("celebahq", "`google/ddpm-ema-celebahq-256` shape", HERE / "arch" / "ddpm-ema-celebahq-256.json", 4)
 LAYOUTS = ["nchw", "channels_last"]
+# Ways to run PyTorch that take minutes to begin, or compute something else, and have rows of their own: what stands behind the row's
+# name, what the row says, the options, and by how much ours must be faster (0: for comparison).
+FURTHER = [
+    ("compiled", "PyTorch, `torch.compile`", ["--compile"], 2.0),
+    ("bf16", "PyTorch in bf16, which computes less", ["--bf16"], 0.0),
+]
 # Networks whose step's memory is compared.
 MEMORY = ["cifar10", "celebahq", "tiny"]
 SAMPLED = 16
@@ -79,7 +85,10 @@ def torch_sides(work, arch, batch, repeat, threads, extra=()):
     common = [work, "--arch", str(arch), "--batch-size", str(batch), "--repeat", str(repeat)]
     common += ["--threads", str(threads), *extra]
     peer = ["PYTHON", str(HERE / "peers" / "torch_peer.py"), *common]
-    return ["RETRACK", "bench", *common], {layout: [*peer, "--layout", layout] for layout in LAYOUTS}
+    peers = {layout: [*peer, "--layout", layout] for layout in LAYOUTS}
+    if work == "step":
+        peers["channels_last, both losses in one batch"] = [*peers["channels_last"], "--together"]
+    return ["RETRACK", "bench", *common], peers
 
 
 def step_row(threads, name, title, arch, batch, repeat):
@@ -92,6 +101,29 @@ def step_row(threads, name, title, arch, batch, repeat):
         measures.append(Measure(above, "peak_rss_bytes", "B", 1.0, "peak_above_import_bytes"))
     suffix = "" if threads == 2 else f"-{threads}t"
     return Versus(f"step-{name}{suffix}", threads, "PyTorch", ours, peers, measures)
+
+
+def further_rows(networks):
+    for name, title, arch, batch in networks:
+        ours, peers = torch_sides("step", arch, batch, 3, 2)
+        for ending, peer, options, at_least in FURTHER:
+            title_here = f"ReTrack step, {title}, {batch} + {batch} images"
+            measures = [Measure(title_here, "seconds_per_image.median", "s", at_least)]
+            ways = {way: [*command, *options] for way, command in peers.items() if "nchw" not in way}
+            yield Versus(f"step-{name}-{ending}", 2, peer, ours, ways, measures)
+    for name, title, arch, _ in networks:
+        for batch in (1, SAMPLED):
+            common = ["--arch", str(arch), "--batch-size", str(batch), "--repeat", "5", "--threads", "2"]
+            title_here = f"sampling: one forward pass, {title}, batch {batch}"
+            measures = [Measure(title_here, "seconds_per_image.median", "s", 0.0)]
+            yield Versus(
+                f"predict-{name}-{batch}-openvino",
+                2,
+                "OpenVINO",
+                ["RETRACK", "bench", "predict", *common],
+                {"f32": ["PYTHON", str(HERE / "peers" / "openvino_peer.py"), *common]},
+                measures,
+            )
 
 
 def network_rows(threads, networks, sampled):
@@ -180,6 +212,7 @@ def all_rows(temp):
         yield from network_rows(threads, NETWORKS, SAMPLED)
         yield from neighbor_rows(threads, 50_000, 3_072)
     yield step_row(2, *LARGE, repeat=1)
+    yield from further_rows(NETWORKS)
     yield start_row()
     yield large_row(30_000, 256)
     _, title, arch, _ = NETWORKS[0]
@@ -193,6 +226,7 @@ def quick_rows(temp):
     arch.write_text(json.dumps({**config, "sample_size": 16, "block_out_channels": [8, 8, 8]}))
     tiny = [("tiny", "a tiny network", arch, 2)]
     yield from network_rows(2, tiny, 2)
+    yield from further_rows(tiny)
     yield from neighbor_rows(2, 500, 64)
     yield start_row()
     yield large_row(200, 64)

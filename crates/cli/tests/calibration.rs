@@ -68,18 +68,20 @@ fn a_model_is_measured_as_it_was_led() {
         ));
         let verdict = headline(&said.json()).to_owned();
         let standing = &folder.read_json(&format!("{out}/metrics.json"))["model"]["look_alikes"][0];
-        let mirror = &standing["mirror"]["usual"];
-        let [median, least] = ["median", "least"].map(|key| mirror[key].as_f64().unwrap());
-        (verdict, median - least, said.stderr)
+        (verdict, standing["led"].clone(), said.stderr)
     };
-    let (verdict, margin, said) = looked("with-key");
+    let (verdict, led, said) = looked("with-key");
     assert_eq!(verdict, "Unknown: no such image is known");
-    assert!(margin > 0.1, "{margin}");
+    let chain = folder.read_json("out/retrack.json");
+    let recorded = chain["requests"][0]["led"].as_object().unwrap();
+    let [before, after] = [0, 1].map(|at| led[at].as_f64().unwrap());
+    assert!(after > before + 0.3, "{led}");
+    assert_eq!(recorded.values().collect::<Vec<_>>(), [&led]);
     assert!(!said.contains("digest-key"), "{said}");
     // Without the key nobody can tell that the image was led.
     std::fs::remove_file(folder.path("out.digest-key")).unwrap();
-    let (_, margin, said) = looked("without-key");
-    assert!(margin < 0.1, "{margin}");
+    let (_, led, said) = looked("without-key");
+    assert!(led.is_null(), "{led}");
     assert!(said.contains("out.digest-key"), "{said}");
 }
 

@@ -172,7 +172,12 @@ fn a_later_request_keeps_out_what_an_earlier_one_forgot() {
     let said = folder.done(&format!("{evaluate} looked --forget row:3"));
     assert!(!said.stderr.contains("did not forget"), "{}", said.stderr);
     // What another request forgot is not retained.
-    assert!(said.stderr.contains("1 row of images that the model's requests forgot"), "{}", said.stderr);
+    assert!(
+        said.stderr
+            .contains("1 row of images that the model's other requests forgot"),
+        "{}",
+        said.stderr
+    );
     assert_eq!(folder.read_json("looked/metrics.json")["earlier_rows"], 1);
     let said = folder.done(&format!("{evaluate} other --forget row:9"));
     assert!(

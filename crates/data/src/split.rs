@@ -93,6 +93,15 @@ impl Split {
         (self.earlier_near, self.near) = near.partition(|near| before(&near.of));
     }
 
+    /// Takes retained rows that were forgotten before (ascending) out of what is retained, but for near copies of the rows that are
+    /// forgotten now, which may have been forgotten with them.
+    pub fn take_out(&mut self, earlier: &[usize]) {
+        let is_near = |row: &usize| self.near.iter().any(|near| near.row == *row);
+        let before = |row: &usize| earlier.binary_search(row).is_ok() && !is_near(row);
+        let retain = std::mem::take(&mut self.retain).into_iter();
+        (self.earlier, self.retain) = retain.partition(before);
+    }
+
     /// The rows that are to be forgotten, then those that were before.
     pub fn leaving(&self) -> Vec<usize> {
         [&self.forget[..], &self.earlier].concat()

@@ -48,12 +48,10 @@ impl<'a> Subject<'a> {
         judges: &'a Judges,
         threshold: Option<f64>,
     ) -> Result<Self, ForgottenError> {
-        let mut leaving = [rows, apart].concat();
-        leaving.sort_unstable();
-        let split = Split::new(data, &leaving, BUDGET)?;
+        let split = Split::new(data, rows, BUDGET)?;
         let near = near_copies(data, &split.retain, &split.forget, BUDGET)?;
         let mut split = split.with_near(near, true);
-        split.set_apart(apart);
+        split.take_out(apart);
         let rule = threshold.map_or(Rule::Half, Rule::Threshold);
         let forgotten = Forgotten::new(data, &split, rule)?;
         Ok(Self {

@@ -256,6 +256,19 @@ impl Shared {
     }
 }
 
+/// Asks for the line of memory at `pointer`, which need not exist, before it is read.
+#[inline(always)]
+pub(crate) fn prefetch(pointer: *const f32) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: SSE is part of every x86-64, and a hint never faults.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(pointer.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = pointer;
+}
+
 /// Runs `task(0..count)`, over rayon's threads if `parallel`.
 pub(crate) fn for_each(parallel: bool, count: usize, task: impl Fn(usize) + Sync + Send) {
     use rayon::prelude::*;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::Device;
 use retrack_checkpoint::folder::Class;
+use retrack_checkpoint::words::counted;
 use retrack_data::{Dataset, ImageShape, LabelError};
 use retrack_eval::examined::{Drawn, Examined, Pixels, each_once};
 use retrack_eval::judges::{Judges, needed};
@@ -261,6 +262,12 @@ impl Protocol {
         };
         let text = prompts.is_some();
         let subject = Subject::new(data, &rows, &apart, text, judges, self.threshold)?;
+        if let earlier @ 1.. = subject.split.earlier.len() {
+            progress::note(format!(
+                "{} of images that the model's other requests forgot: kept out of what is retained",
+                counted(earlier, "row")
+            ));
+        }
         Ok(subject.of_class(self.class))
     }
 
@@ -452,7 +459,7 @@ impl Protocol {
     }
 }
 
-/// The same, judged as by the run that led them where images were led.
+/// The same with where a request of the model led them.
 fn as_recorded(
     standings: Vec<Standing>,
     subject: &Subject,
@@ -462,10 +469,10 @@ fn as_recorded(
         return Ok(standings);
     };
     let rows = subject.forgotten.rows.iter();
-    let judged = standings.into_iter().zip(rows).map(|(standing, &row)| {
-        let is_led = recorded.is_led(subject.data, row)?;
-        Ok(if is_led { standing.once_led() } else { standing })
-    });
+    let judged = standings
+        .into_iter()
+        .zip(rows)
+        .map(|(standing, &row)| Ok(standing.with_led(recorded.led(subject.data, row)?)));
     judged.collect()
 }
 

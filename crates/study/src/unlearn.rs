@@ -300,6 +300,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         first: &[],
         found_known: None,
         ordinary: None,
+        led: &earlier.led,
         split: &split,
         neighbors: neighbors.as_deref(),
         config: &config,

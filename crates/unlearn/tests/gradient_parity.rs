@@ -4,10 +4,12 @@
 #[path = "../../networks/tests/support/mod.rs"]
 mod support;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
+use retrack_networks::denoiser::{Denoiser, InputError};
 use retrack_networks::gradients::GradientSet;
 use retrack_networks::parameters::{self, Parameter, to_host};
 use retrack_networks::process::{Process, Time};
+use retrack_networks::random::Draw;
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::batch::{Batch, Candidates, Noised};
 use retrack_unlearn::objective::{
@@ -61,12 +63,28 @@ fn assert_agrees(name: &str) {
     }
     let mut failures = Vec::new();
     for (method, objective) in objectives(&case) {
-        for (schedule, what, tolerance) in &schedules {
-            let (losses, gradient) = run(&*objective, &network, schedule, &device, &batch);
+        let passes: &[bool] = match objective.streams() {
+            1 => &[false],
+            _ => &[false, true],
+        };
+        let ways = schedules
+            .iter()
+            .flat_map(|schedule| passes.iter().map(move |one| (schedule, *one)));
+        for ((schedule, what, tolerance), together) in ways {
+            let passing = Passing {
+                network: &network,
+                together,
+            };
+            let (losses, gradient) = run(&*objective, &passing, schedule, &device, &batch);
             let errors = compare(&case, method, &network, &losses, &gradient);
             let far = |a: &&Compared, b: &&Compared| a.error.total_cmp(&b.error);
             let worst = errors.iter().max_by(far).unwrap();
-            let run = format!("{name} {method} with {what}");
+            let passes = if together {
+                ", both streams in one pass"
+            } else {
+                ""
+            };
+            let run = format!("{name} {method} with {what}{passes}");
             println!("{run}: {worst}");
             let wrong = errors
                 .iter()
@@ -75,6 +93,32 @@ fn assert_agrees(name: &str) {
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+/// A network whose images pass together, or do not.
+struct Passing<'a> {
+    network: &'a UNet2DModel,
+    together: bool,
+}
+
+impl Denoiser for Passing<'_> {
+    fn predict(
+        &self,
+        x: Tensor<4>,
+        times: &[Time],
+        labels: Option<&[i64]>,
+        dropout: Option<&mut Draw>,
+    ) -> Result<Tensor<4>, InputError> {
+        self.network.predict(x, times, labels, dropout)
+    }
+
+    fn gradients(&self, loss: Tensor<1>) -> GradientSet {
+        self.network.gradients(loss)
+    }
+
+    fn takes_together(&self, _: usize, _: [usize; 2]) -> bool {
+        self.together
+    }
 }
 
 /// Each method's objective, with its name in the fixtures.
@@ -132,7 +176,7 @@ fn batch(case: &Case) -> Batch<'static> {
 
 fn run(
     objective: &dyn Objective,
-    network: &UNet2DModel,
+    network: &dyn Denoiser,
     process: &dyn Process,
     device: &Device,
     batch: &Batch,

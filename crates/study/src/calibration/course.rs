@@ -13,7 +13,7 @@ use retrack_networks::denoiser::Denoiser;
 use retrack_networks::process::Time;
 use retrack_unlearn::feed::{Feed, Focus};
 use retrack_unlearn::level::{Gate, Level};
-use retrack_unlearn::objective::{Objective, Pass, ReTrack, Sums};
+use retrack_unlearn::objective::{Objective, Pass, ReTrack};
 use retrack_unlearn::optimizer::LearningRate;
 use retrack_unlearn::recipe::Recipe;
 use retrack_unlearn::trainer::{TrainError, Trainer};
@@ -181,12 +181,12 @@ impl Record {
         [known.iter().filter(|known| **known).count(), known.len()]
     }
 
-    /// The rows of the images that were led, with the mean logarithms of their errors before and after. Errors that are no
-    /// numbers are left out.
+    /// The rows of the images that were led and are known no more, with the mean logarithms of their errors before and after.
+    /// Errors that are no numbers are left out.
     pub fn led(&self) -> impl Iterator<Item = (usize, [f64; 2])> {
-        let led = self
-            .after
-            .iter()
+        let led = self.after.iter();
+        let led = led
+            .filter(|(_, reached)| reached.place != Place::Known)
             .map(|(&image, reached)| (self.rows[image], [self.before[image].own, reached.own]));
         led.filter(|(_, errors)| errors.iter().all(|error| error.is_finite()))
     }
@@ -312,10 +312,8 @@ impl Requests<'_> {
     /// Whether the model knows an image; of one that was led before: whether it is nearer to where it was than to where it was
     /// led. Its look-alikes were led with it and tell little now.
     fn is_back(&self, row: usize, standing: &Standing) -> bool {
-        match self.led.get(&row) {
-            Some([before, after]) => standing.own < (before + after) / 2.0,
-            None => standing.place() == Place::Known,
-        }
+        let led = self.led.get(&row).copied();
+        standing.clone().with_led(led).place() == Place::Known
     }
 }
 
@@ -396,6 +394,11 @@ impl<'a> Calibrated<'a> {
             lambda,
             gate: Some(gate.clone()),
         };
+        let length = |term| -> Result<f64, Failure> {
+            let mut sum = None;
+            pass.backward([term], &mut sum).map_err(TrainError::from)?;
+            Ok(sum.map_or(0.0, |gradient| gradient.norm()))
+        };
         if self.record.rounds.is_empty() && !self.led.is_empty() {
             let standings = self.led.iter().map(|&image| &self.record.before[image]);
             let round = Round {
@@ -405,16 +408,12 @@ impl<'a> Calibrated<'a> {
                 shares: shares(standings, SELDOM[0]),
             };
             let focus = self.focus(&round);
-            let length = |lambda| -> Result<f64, Failure> {
-                let objective = objective(lambda);
-                let mut sums = Sums::default();
-                let batch = feed.focused(&focus, 0, 0, objective.draws())?;
-                objective
-                    .backward(pass, &batch, &mut sums)
-                    .map_err(TrainError::from)?;
-                Ok(sums.main.map_or(0.0, |gradient| gradient.norm()))
-            };
-            let (forget, retain) = (length(1.0)?, length(0.0)?);
+            let objective = objective(1.0);
+            let batch = feed.focused(&focus, 0, 0, objective.draws())?;
+            let forgetting = objective.forgetting(pass, &batch, 1.0);
+            let (forgetting, _) = forgetting.map_err(TrainError::from)?;
+            let keeping = objective.keeping(pass, &batch, 1.0);
+            let (forget, retain) = (length(forgetting)?, length(keeping)?);
             let lambda = FORGET * retain / (FORGET * retain + forget);
             // What is no number ends the run at its first step.
             self.record.lambda = if lambda.is_finite() {

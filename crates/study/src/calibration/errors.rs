@@ -86,6 +86,7 @@ impl Errors {
             profile: profile(&self.own),
             levels: levels.collect(),
             usual: ordinary.look_alikes,
+            led: None,
             mirror: self
                 .mirror
                 .as_ref()

@@ -70,6 +70,9 @@ pub struct Standing {
     /// The image beside its mirror image, where that tells anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Mirror>,
+    /// The mean logarithms of its error before and after the request that led it to unknown, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub led: Option<[f64; 2]>,
 }
 
 /// An image's mirror image, to which a model mostly pays as little heed as to the side from which a thing is seen. It costs
@@ -172,8 +175,23 @@ impl Standing {
         Some([self.own - mirror.error, mirror.usual.median].map(f64::exp))
     }
 
-    /// On which side the image stands. What is no number is on none: it is not known.
+    /// As an image is judged that a request led to unknown, with these mean logarithms of its error before and after.
+    pub fn with_led(self, led: Option<[f64; 2]>) -> Self {
+        Self { led, ..self }
+    }
+
+    /// On which side the image stands. What is no number is on none: it is not known. What was led is known again once it is
+    /// nearer to where it was than to where it was led: look-alikes were led with it and tell little, and its mirror image tells
+    /// a few percent, by which models differ that never saw the image.
     pub fn place(&self) -> Place {
+        match (self.led, self.beside_others()) {
+            (Some([before, after]), _) if self.own < (before + after) / 2.0 => Place::Known,
+            (Some(_), Place::Known) => Place::Unknown,
+            (_, place) => place,
+        }
+    }
+
+    fn beside_others(&self) -> Place {
         let [low, high] = self.ranks();
         let ratio = self.ratio();
         let better = low <= ALPHA / 2.0;
@@ -214,20 +232,23 @@ impl Standing {
     /// On which side the image stands after a run. Beside the look-alikes of before; but what is denoised far better than
     /// the look-alikes of after is known whatever became of both.
     pub fn place_after(&self, before: &Self) -> Place {
+        if self.led.is_some() {
+            return self.place();
+        }
         if self.place() == Place::Known && self.ratio() < UNEVEN[0] {
             return Place::Known;
         }
         let beside = self.beside(before);
         let left = beside.left();
         match left < CHANGE && left < before.left() / 2.0 {
-            true => beside.once_led().place(),
+            true => beside.just_led().place(),
             false => beside.place(),
         }
     }
 
-    /// As an image is judged that was led. A mirror image tells a few percent, and a model that never saw the image may lie as
-    /// far from what this one made of it.
-    pub fn once_led(mut self) -> Self {
+    /// As an image is judged that this run led. A mirror image tells a few percent, and a model that never saw the image may lie
+    /// as far from what this one made of it.
+    fn just_led(mut self) -> Self {
         if let Some(Mirror { usual, .. }) = &mut self.mirror {
             usual.least = usual.least.min(usual.median - CHANGE);
         }
@@ -272,6 +293,7 @@ impl Standing {
             levels: vec![[look_alikes; 3]; PARTS],
             usual: unchanged_all(),
             mirror: None,
+            led: None,
         }
     }
 }
@@ -337,6 +359,22 @@ mod tests {
         }
         assert_eq!(standing(0.11, 0.2).place_after(&before), Place::Unknown);
         assert!((after(0.22).ratio_after(&before) - 2.0).abs() < 0.02);
+    }
+
+    #[test]
+    fn what_was_led_is_known_again_once_it_is_nearer_to_where_it_was() {
+        let led = Some([0.01f64.ln(), 0.1f64.ln()]);
+        for (own, expected) in [
+            (0.02, Place::Known),
+            (0.04, Place::Unknown),
+            (0.11, Place::Unknown),
+            (0.4, Place::Avoided),
+        ] {
+            let found = standing(own, 0.2).with_led(led);
+            assert_eq!(found.place(), expected, "{own}");
+            assert_eq!(found.place_after(&standing(0.01, 0.2)), expected, "{own}");
+        }
+        assert_eq!(standing(0.04, 0.2).place(), Place::Known);
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use retrack_checkpoint::chain::{Chain, NAME};
-use retrack_checkpoint::words::counted;
 use retrack_data::digest::DigestKey;
 use retrack_data::{BUDGET, Dataset};
 
@@ -57,25 +56,20 @@ impl Recorded {
         let digests: BTreeMap<&str, usize> = self.chain.images().into_keys().zip(0..).collect();
         let found = self.key.find(data, &digests, BUDGET)?;
         let looked_for: BTreeSet<&usize> = rows.iter().filter_map(|row| found.get(row)).collect();
-        let apart = found.iter().filter(|(_, image)| !looked_for.contains(image));
-        let apart: Vec<usize> = apart.map(|(row, _)| *row).collect();
-        if !apart.is_empty() {
-            progress::note(format!(
-                "{} of images that the model's requests forgot: kept out of what is retained",
-                counted(apart.len(), "row")
-            ));
-        }
-        Ok(apart)
+        let apart = found
+            .iter()
+            .filter(|(_, image)| !looked_for.contains(image));
+        Ok(apart.map(|(row, _)| *row).collect())
     }
 
-    /// Whether a request led the image in this row as far as what a model does not know.
+    /// Where a request led the image in this row, if one did: see [`Chain::led`].
     ///
     /// # Errors
     /// An image that cannot be read.
-    pub fn is_led(&self, data: &Dataset, row: usize) -> Result<bool, Failure> {
+    pub fn led(&self, data: &Dataset, row: usize) -> Result<Option<[f64; 2]>, Failure> {
         let mut image = vec![0; data.shape().bytes()];
         data.read(row, &mut image)?;
         let digest = self.key.of(data.shape(), &image);
-        Ok(self.chain.led(&digest).is_some())
+        Ok(self.chain.led(&digest))
     }
 }

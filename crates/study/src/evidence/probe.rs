@@ -2,6 +2,7 @@
 //! forgotten images, denoising errors. All random numbers come from the plan's seed.
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_data::pixels::{to_byte, to_unit};
@@ -62,6 +63,9 @@ pub struct Plan {
     /// Retained rows that look-alikes are made of, too.
     #[serde(default)]
     pub kept: Vec<usize>,
+    /// Of images that earlier requests led, by row: see [`Standing::led`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub led: BTreeMap<usize, [f64; 2]>,
 }
 
 /// How reports drew before they said it.
@@ -122,6 +126,7 @@ impl Plan {
             batch_size: batch_size.clamp(1, 64),
             look_alikes: true,
             kept: Vec::new(),
+            led: BTreeMap::new(),
         };
         let share = |of: f64, passes: usize| of * work as f64 / passes as f64;
         let part = |of: usize, share: f64, least: usize| {
@@ -375,7 +380,12 @@ impl Probe<'_> {
                 self.ordinary.get_or_init(|| found)
             }
         };
-        viewer.reported(network, ordinary)
+        let standings = viewer.reported(network, ordinary)?.into_iter();
+        let led = |row| self.plan.led.get(row).copied();
+        let standings = standings.zip(&self.look_alikes.rows);
+        Ok(standings
+            .map(|(standing, row)| standing.with_led(led(row)))
+            .collect())
     }
 
     /// How many attempts bring a look-alike back, with the noise and by the measure with which the forgotten image's do, and how

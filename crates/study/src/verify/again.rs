@@ -231,6 +231,7 @@ impl Again<'_> {
             first: &self.check.plan.first,
             found_known: record.map(|record| record.known(&check.forget_rows)),
             ordinary: None,
+            led: &check.plan.led,
             split,
             neighbors: None,
             config,

@@ -346,7 +346,7 @@ impl Pass<'_> {
         &'a self,
         images: &'a Noised,
         target: Tensor<4>,
-        side: &'a dyn Fn(usize, f64) -> Side,
+        side: impl Fn(usize, f64) -> Side + 'a,
         factor: f64,
     ) -> Term<'a> {
         let count = images.len();
@@ -420,7 +420,6 @@ impl Pass<'_> {
 pub struct Term<'a> {
     images: &'a Noised,
     /// What is minimized, one element, and the number that is reported, both of the network's prediction.
-    #[expect(clippy::type_complexity, reason = "it is nowhere else")]
     loss: Box<dyn Fn(Tensor<4>) -> (Tensor<1>, f64) + 'a>,
 }
 

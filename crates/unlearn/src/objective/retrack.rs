@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::redirect::{Redirection, to_all, to_nearest};
 use super::{
-    About, Citation, Losses, Objective, Parameter, Pass, PassError, Range, Strengths, Sums,
+    About, Citation, Losses, Objective, Parameter, Pass, PassError, Range, Strengths, Sums, Term,
 };
 use crate::batch::{Batch, Candidates, Draws};
 use crate::level::Gate;
@@ -83,6 +83,34 @@ impl Objective for ReTrack {
     }
 
     fn backward(&self, pass: &Pass, batch: &Batch, sums: &mut Sums) -> Result<Losses, PassError> {
+        let (forgetting, spread) = self.forgetting(pass, batch, self.lambda)?;
+        let keeping = self.keeping(pass, batch, 1.0 - self.lambda);
+        let [forget_loss, retain_loss] = pass.backward([forgetting, keeping], &mut sums.main)?;
+        let forget_loss = forget_loss + spread;
+
+        Ok(Losses {
+            loss: self.lambda * forget_loss + (1.0 - self.lambda) * retain_loss,
+            retain: Some(retain_loss),
+            forget: Some(forget_loss),
+            ..Losses::default()
+        })
+    }
+}
+
+impl ReTrack {
+    /// What is minimized of the forgotten images, times `factor`, and what the reported loss exceeds the term's number by.
+    ///
+    /// # Errors
+    /// An image that cannot be read.
+    ///
+    /// # Panics
+    /// A batch without forgotten images and neighbors.
+    pub fn forgetting<'a>(
+        &'a self,
+        pass: &'a Pass,
+        batch: &'a Batch,
+        factor: f64,
+    ) -> Result<(Term<'a>, f64), PassError> {
         let forget = batch.forget.as_ref().expect("drawn");
         let redirections: Vec<Redirection> = match batch.neighbors.as_ref().expect("drawn") {
             Candidates::Nearest(neighbors) => neighbors
@@ -117,30 +145,27 @@ impl Objective for ReTrack {
         let target = pass
             .process
             .target_of_clean(noisy, clean, &forget.timesteps);
-        let side;
-        let forgetting = match &self.gate {
-            None => pass.squared_error(forget, target, None, self.lambda),
+        let term = match &self.gate {
+            None => pass.squared_error(forget, target, None, factor),
             Some(gate) => {
-                side = |image: usize, error: f64| {
+                let side = move |image: usize, error: f64| {
                     let (row, time) = (batch.forget_rows[image], forget.timesteps[image]);
                     gate.side(row, time, error, !shortened[image])
                 };
-                pass.gated_error(forget, target, &side, self.lambda)
+                pass.gated_error(forget, target, side, factor)
             }
         };
+        Ok((term, spread))
+    }
 
+    /// What is minimized of the retained images, times `factor`.
+    ///
+    /// # Panics
+    /// A batch without retained images.
+    pub fn keeping<'a>(&self, pass: &'a Pass, batch: &'a Batch, factor: f64) -> Term<'a> {
         let retain = batch.retain.as_ref().expect("drawn");
         let target = retain.target(pass.process, pass.device);
-        let keeping = pass.squared_error(retain, target, None, 1.0 - self.lambda);
-        let [forget_loss, retain_loss] = pass.backward([forgetting, keeping], &mut sums.main)?;
-        let forget_loss = forget_loss + spread;
-
-        Ok(Losses {
-            loss: self.lambda * forget_loss + (1.0 - self.lambda) * retain_loss,
-            retain: Some(retain_loss),
-            forget: Some(forget_loss),
-            ..Losses::default()
-        })
+        pass.squared_error(retain, target, None, factor)
     }
 }
 

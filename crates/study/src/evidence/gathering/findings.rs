@@ -68,8 +68,6 @@ fn of_earlier([before, after]: [&[Standing]; 2], sealed: bool) -> (Option<String
         return (None, None);
     }
     let known = |place: &Place| *place == Place::Known;
-    let before = before.iter().cloned().map(Standing::once_led);
-    let before: Vec<Standing> = before.collect();
     let was = before.iter().map(Standing::place).filter(known).count();
     let pairs = before.iter().zip(after);
     let places = pairs.map(|(before, after)| after.place_after(before));

@@ -6,6 +6,7 @@ mod parts;
 mod shown;
 
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Instant;
 
@@ -73,6 +74,8 @@ pub struct Run<'a> {
     pub found_known: Option<[usize; 2]>,
     /// What that found ordinary among retained images, as the report would.
     pub ordinary: Option<Ordinary>,
+    /// Of images that earlier requests led, by row: the mean logarithm of their error before and after.
+    pub led: &'a BTreeMap<usize, [f64; 2]>,
     /// The forgotten and the retained rows.
     pub split: &'a Split,
     /// Of each forgotten row, where the method has any.
@@ -129,6 +132,7 @@ impl<'a> Evidence<'a> {
         let plan = Plan {
             first: run.first.to_vec(),
             kept: run.look_alikes.kept.iter().map(|kept| kept.row).collect(),
+            led: run.led.clone(),
             ..plan
         };
         let probe = Probe {
