@@ -58,7 +58,7 @@ impl Cost {
 
     /// Images of one pass.
     pub(crate) fn at_once(&self, training: &Training) -> usize {
-        let all = training.streams * training.batch_size;
+        let all = training.batch_size.saturating_mul(training.streams);
         match self.takes_together(all) {
             true => all,
             false => training.batch_size,

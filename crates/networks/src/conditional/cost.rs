@@ -97,7 +97,7 @@ impl ConditionalCost {
     /// Images of one pass.
     pub(crate) fn at_once(&self, training: &Training) -> usize {
         let rough: f64 = self.stages.iter().map(|stage| stage.rough_bytes).sum();
-        let all = training.streams * training.batch_size;
+        let all = training.batch_size.saturating_mul(training.streams);
         match take_together(all as f64 * rough, self.parameters as f64) {
             true => all,
             false => training.batch_size,
