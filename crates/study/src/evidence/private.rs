@@ -137,6 +137,30 @@ impl Private {
         Some(named.with_file_name(name))
     }
 
+    /// Refuses a file for the owner alone, called `what`, in a folder that a run reads or makes.
+    ///
+    /// # Errors
+    /// It would lie there; with the remedy.
+    pub fn refuse_inside(
+        args: &Task,
+        file: &Path,
+        what: &str,
+        remedy: &str,
+    ) -> Result<(), Failure> {
+        let folders = [
+            (&args.out, "the output folder, which may be passed on"),
+            (&args.model, "the model's folder"),
+            (&args.data.path, "the data set"),
+        ];
+        match folders.iter().find(|(folder, _)| is_inside(file, folder)) {
+            Some((_, place)) => Err(Failure::input(format!(
+                "{}: {what} would lie in {place}; {remedy}",
+                file.display()
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// Where a run's key will be, which was looked at: it is not in a folder that is read or made, and what is there
     /// already is a key. `chain`: the record of the model's requests, whose key goes on.
     ///
@@ -148,18 +172,8 @@ impl Private {
             None => Self::place(&args.out)?,
         };
         let shown = path.display();
-        for (folder, what) in [
-            (&args.out, "the output folder, which may be passed on"),
-            (&args.model, "the model's folder"),
-            (&args.data.path, "the data set"),
-        ] {
-            if is_inside(&path, folder) {
-                return Err(Failure::input(format!(
-                    "{shown}: the key of the report's digests would lie in {what}; give another place with {}",
-                    Field::Key
-                )));
-            }
-        }
+        let remedy = format!("give another place with {}", Field::Key);
+        Self::refuse_inside(args, &path, "the key of the report's digests", &remedy)?;
         let there = match DigestKey::open(&path) {
             Ok(key) => Some(key),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,

@@ -11,9 +11,9 @@ use retrack_unlearn::texts::Texts;
 
 use super::archive::{self, Archive, Kind, ToSeal};
 use super::{KeyFile, MEMORY, beside, place};
+use crate::evidence::Private;
 use crate::failure::Failure;
 use crate::field::Field;
-use crate::folders::is_inside;
 use crate::progress;
 use crate::task::Task;
 
@@ -41,24 +41,10 @@ impl Planned {
             )));
         };
         let shown = path.display();
-        for (folder, what) in [
-            (&args.out, "the output folder, which may be passed on"),
-            (&args.model, "the model's folder"),
-            (&args.data.path, "the data set"),
-        ] {
-            if is_inside(&path, folder) {
-                return Err(Failure::input(format!(
-                    "{shown}: the sealed images would lie in {what}; choose another output folder"
-                )));
-            }
-            if is_inside(key_path, folder) {
-                return Err(Failure::input(format!(
-                    "{}: the key of the sealed images would lie in {what}; give another place with {}",
-                    key_path.display(),
-                    Field::KeepSealed
-                )));
-            }
-        }
+        let remedy = "choose another output folder";
+        Private::refuse_inside(args, &path, "the sealed images", remedy)?;
+        let remedy = format!("give another place with {}", Field::KeepSealed);
+        Private::refuse_inside(args, key_path, "the key of the sealed images", &remedy)?;
         let keys = KeyFile::read(key_path)?;
         let parent = key_path.parent().filter(|parent| *parent != Path::new(""));
         if keys.is_none()
