@@ -76,7 +76,12 @@ fn a_model_is_measured_as_it_was_led() {
     let recorded = chain["requests"][0]["led"].as_object().unwrap();
     let [before, after] = [0, 1].map(|at| led[at].as_f64().unwrap());
     assert!(after > before + 0.3, "{led}");
-    assert_eq!(recorded.values().collect::<Vec<_>>(), [&led]);
+    // By other noise; what lies between is the same.
+    let [recorded] = recorded.values().collect::<Vec<_>>()[..] else {
+        panic!("{chain}");
+    };
+    let between = recorded[1].as_f64().unwrap() - recorded[0].as_f64().unwrap();
+    assert!((after - before - between).abs() < 1e-6, "{led} {recorded}");
     assert!(!said.contains("digest-key"), "{said}");
     // Without the key nobody can tell that the image was led.
     std::fs::remove_file(folder.path("out.digest-key")).unwrap();

@@ -399,9 +399,9 @@ impl Protocol {
         let looks = metrics.iter().any(|metric| metric.looks_for_the_image());
         let standings = match looks && prompts.is_none() && opened.latent_factor().is_none() {
             true => {
-                let standings = self.standings(subject, &*opened, &network, seed, device)?;
                 let recorded = Recorded::of(path).ok().flatten();
-                as_recorded(standings, subject, recorded.as_ref())?
+                let recorded = recorded.as_ref();
+                self.standings(subject, &*opened, &network, recorded, seed, device)?
             }
             false => Vec::new(),
         };
@@ -430,12 +430,13 @@ impl Protocol {
 }
 
 impl Protocol {
-    /// How a model that denoises pixels denoises forgotten images beside look-alikes.
+    /// How a model that denoises pixels denoises forgotten images beside look-alikes. `recorded`: its own requests.
     fn standings(
         &self,
         subject: &Subject,
         opened: &dyn Diffusion,
         network: &Network,
+        recorded: Option<&Recorded>,
         seed: u64,
         device: &Device,
     ) -> Result<Vec<Standing>, Failure> {
@@ -455,25 +456,16 @@ impl Protocol {
         let viewer = Viewer::new(&look_alikes, subject.data, labels, &[], context);
         let viewer = viewer.of_class(self.class);
         let network = network.valid();
-        viewer.reported(&*network, &viewer.ordinary(&*network)?)
+        let standings = viewer.reported(&*network, &viewer.ordinary(&*network)?)?;
+        let Some(recorded) = recorded else {
+            return Ok(standings);
+        };
+        let judged = standings.into_iter().enumerate().map(|(image, standing)| {
+            let led = recorded.led(subject.data, rows[image])?;
+            viewer.with_led(&*network, image, standing, led)
+        });
+        judged.collect()
     }
-}
-
-/// The same with where a request of the model led them.
-fn as_recorded(
-    standings: Vec<Standing>,
-    subject: &Subject,
-    recorded: Option<&Recorded>,
-) -> Result<Vec<Standing>, Failure> {
-    let Some(recorded) = recorded else {
-        return Ok(standings);
-    };
-    let rows = subject.forgotten.rows.iter();
-    let judged = standings
-        .into_iter()
-        .zip(rows)
-        .map(|(standing, &row)| Ok(standing.with_led(recorded.led(subject.data, row)?)));
-    judged.collect()
 }
 
 /// What drawing from a model takes.

@@ -70,7 +70,8 @@ pub struct Standing {
     /// The image beside its mirror image, where that tells anything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mirror: Option<Mirror>,
-    /// The mean logarithms of its error before and after the request that led it to unknown, if one did.
+    /// The mean logarithms of its error before and after the request that led it to unknown, if one did, at the times and with the
+    /// noises that this standing has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub led: Option<[f64; 2]>,
 }

@@ -277,6 +277,27 @@ impl<'a> Viewer<'a> {
             .collect()
     }
 
+    /// A standing with where a request led the image. Other times and noises give other errors, so it is moved by how far this
+    /// standing's error lies from the one by the times and noises that decide when a run stops, by which `led` was measured.
+    ///
+    /// # Errors
+    /// As [`standing`](Self::standing).
+    pub fn with_led(
+        &self,
+        network: &dyn Denoiser,
+        image: usize,
+        standing: Standing,
+        led: Option<[f64; 2]>,
+    ) -> Result<Standing, Failure> {
+        let Some(led) = led else {
+            return Ok(standing);
+        };
+        let row = self.look_alikes.rows[image];
+        let (scores, _) = self.scores(network, &[row], &[], Purpose::Stop, DRAWS)?;
+        let moved = standing.own - log(scores.of(0));
+        Ok(standing.with_led(Some(led.map(|error| error + moved))))
+    }
+
     /// Where the forgotten image with this number stands beside what another model made of its look-alikes: the one of `before`,
     /// which was measured with the same purpose. A run moves look-alikes with the image.
     ///

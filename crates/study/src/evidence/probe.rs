@@ -381,11 +381,14 @@ impl Probe<'_> {
             }
         };
         let standings = viewer.reported(network, ordinary)?.into_iter();
-        let led = |row| self.plan.led.get(row).copied();
-        let standings = standings.zip(&self.look_alikes.rows);
-        Ok(standings
-            .map(|(standing, row)| standing.with_led(led(row)))
-            .collect())
+        let led = |image: usize| {
+            let row = &self.look_alikes.rows[image];
+            self.plan.led.get(row).copied()
+        };
+        let standings = standings.enumerate();
+        standings
+            .map(|(image, standing)| viewer.with_led(network, image, standing, led(image)))
+            .collect()
     }
 
     /// How many attempts bring a look-alike back, with the noise and by the measure with which the forgotten image's do, and how
