@@ -35,7 +35,7 @@ def main():
     size = model.config.sample_size
     height, width = size if isinstance(size, (list, tuple)) else (size, size)
     example = torch.randn(args.batch_size, model.config.in_channels, height, width), torch.full((args.batch_size,), 500)
-    # The attention that a trace takes whole.
+    # Traced here, so that the same graph also says what the conversion must compute.
     with torch.no_grad():
         traced = torch.jit.trace(Noise(model), example)
         converted = openvino.convert_model(traced, example_input=example)

@@ -50,19 +50,21 @@ pub(crate) const HELD: f64 = 1.05;
 /// Measured on 41.5 million parameters: 6.0 networks in all, 6.1 for the run that never stopped.
 const GRADIENTS: f64 = 2.5;
 
+impl Training {
+    /// Images of one pass. `together`: whether so many may pass together.
+    pub(crate) fn at_once(&self, together: impl Fn(usize) -> bool) -> usize {
+        let all = self.batch_size.saturating_mul(self.streams);
+        match together(all) {
+            true => all,
+            false => self.batch_size,
+        }
+    }
+}
+
 impl Cost {
     /// Whether what so many images leave is no more than weights, gradient and moments are.
     pub(crate) fn takes_together(&self, images: usize) -> bool {
         images as f64 * self.activations <= 4.0 * self.parameters as f64
-    }
-
-    /// Images of one pass.
-    pub(crate) fn at_once(&self, training: &Training) -> usize {
-        let all = training.batch_size.saturating_mul(training.streams);
-        match self.takes_together(all) {
-            true => all,
-            false => training.batch_size,
-        }
     }
 
     /// What training the network on images of `values` numbers takes.
@@ -71,7 +73,7 @@ impl Cost {
         let state = network * if training.ema { 4.0 } else { 3.0 };
         let second = if training.two_gradients { 1.0 } else { 0.0 };
         let gradients = network * (GRADIENTS + second);
-        let batch = self.at_once(training) as f64;
+        let batch = training.at_once(|images| self.takes_together(images)) as f64;
         let images = batch * (4.0 * HELD * self.activations + 32.0 * values as f64);
         Footprint {
             state,

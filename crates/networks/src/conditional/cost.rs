@@ -4,7 +4,7 @@ use super::UNet2DConditionConfig;
 use super::recompute::{KEPT_AT_MOST, take_together};
 use super::stages::kept_bytes;
 use crate::config::TimeScaleShift;
-use crate::cost::{Cost, TRANSFORMED, Training, conv, linear, norm};
+use crate::cost::{Cost, TRANSFORMED, conv, linear, norm};
 
 /// Numbers that a transformer's backward pass makes beside what was kept, in images of its width: the gradients of the
 /// feed-forward's two layers, the widest.
@@ -94,14 +94,10 @@ impl ConditionalCost {
         }
     }
 
-    /// Images of one pass.
-    pub(crate) fn at_once(&self, training: &Training) -> usize {
+    /// Whether so many images may pass together, as the network itself decides it.
+    pub(crate) fn takes_together(&self, images: usize) -> bool {
         let rough: f64 = self.stages.iter().map(|stage| stage.rough_bytes).sum();
-        let all = training.batch_size.saturating_mul(training.streams);
-        match take_together(all as f64 * rough, self.parameters as f64) {
-            true => all,
-            false => training.batch_size,
-        }
+        take_together(images as f64 * rough, self.parameters as f64)
     }
 
     /// What a step over micro-batches of `batch` images holds.

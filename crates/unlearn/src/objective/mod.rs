@@ -281,8 +281,8 @@ impl Pass<'_> {
     ) -> Result<[f64; N], PassError> {
         let mut values = [0.0; N];
         let images = terms.iter().map(|term| term.images.len()).sum();
-        let sizes = terms.iter().map(|term| term.images.shape);
-        let [_, height, width, _] = sizes.max().expect("a term");
+        // All are of one data set.
+        let [_, height, width, _] = terms[0].images.shape;
         if N > 1 && self.network.takes_together(images, [height, width]) {
             self.one_pass(&terms, &mut values, sum)?;
             return Ok(values);
