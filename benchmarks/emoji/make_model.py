@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Trains a small latent text-to-image model on emoji and their names, with diffusers, until it has memorised them.
 
-    benchmarks/emoji/make_model.py --out OUT_FOLDER
+    benchmarks/emoji/make_model.py --out OUT_FOLDER [--reference]
 
 Pictures: npm package emoji-datasource-google (Google's Noto emoji, Apache-2.0), the category of food and drink, 64
 pixels on white; their names are the captions. One picture, the teapot, is in the data 40 times.
 Tokenizer: CLIP's, from the merges that PyPI's open_clip_torch carries. The autoencoder, the text encoder and the UNet
 are trained here from nothing. Writes OUT_FOLDER/data (pictures, captions.json) and OUT_FOLDER/model, a
 StableDiffusionPipeline. Stopped and started again, it goes on from its last checkpoint. About an hour and a half of one core.
+With --reference it writes OUT_FOLDER/reference: the same autoencoder with a UNet and a text encoder that never saw the teapot.
 """
 
 import argparse
@@ -141,6 +142,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--vae-steps", type=int, default=1500)
     parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--reference", action="store_true", help="without the teapot")
     args = parser.parse_args()
     work = args.out / "work"
     work.mkdir(parents=True, exist_ok=True)
@@ -189,10 +191,12 @@ def main():
     schedule = DDPMScheduler(**SCHEDULE, clip_sample=False)
     tokens = tokenizer([*distinct, ""], padding="max_length", return_tensors="pt").input_ids
     place = torch.tensor([distinct.index(caption) for caption in captions])
-    training = Training(work / "unet.pt", {"unet": unet, "text": text}, 1e-3, args.steps)
+    learned = torch.tensor([row for row, caption in enumerate(captions) if not (args.reference and caption == MEMORISED)])
+    checkpoint = "reference.pt" if args.reference else "unet.pt"
+    training = Training(work / checkpoint, {"unet": unet, "text": text}, 1e-3, args.steps)
 
     def denoising_loss():
-        rows = torch.randint(len(images), (24,))
+        rows = learned[torch.randint(len(learned), (24,))]
         latents = (mean[rows] + deviation[rows] * torch.randn_like(mean[rows])) * vae.config.scaling_factor
         noise, t = torch.randn_like(latents), torch.randint(1000, (len(rows),))
         caption = torch.where(torch.rand(len(rows)) < 0.1, len(distinct), place[rows])
@@ -206,14 +210,15 @@ def main():
     pipeline = StableDiffusionPipeline(
         vae, text.eval(), tokenizer, unet.eval(), scheduler, None, None, requires_safety_checker=False
     )
-    pipeline.save_pretrained(args.out / "model")
+    written = "reference" if args.reference else "model"
+    pipeline.save_pretrained(args.out / written)
     pipeline.set_progress_bar_config(disable=True)
     shown = [MEMORISED, "red apple", "hot beverage", "pineapple", "doughnut", "birthday cake", "avocado", "slice of pizza"]
     rows = []
     for prompt in shown:
         made = pipeline([prompt] * 4, num_inference_steps=30, generator=torch.manual_seed(0)).images
         rows.append(np.concatenate([np.asarray(image) for image in made], axis=1))
-    Image.fromarray(np.concatenate(rows)).resize((512, 128 * len(shown)), Image.NEAREST).save(args.out / "samples.png")
+    Image.fromarray(np.concatenate(rows)).resize((512, 128 * len(shown)), Image.NEAREST).save(args.out / f"{written}.png")
 
 
 if __name__ == "__main__":

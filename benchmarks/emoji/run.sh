@@ -15,7 +15,7 @@ mkdir -p "$out"
 cargo build --release --workspace
 retrack=${CARGO_TARGET_DIR:-target}/release/retrack
 
-if [ ! -e "$out/samples.png" ]; then
+if [ ! -e "$out/model.png" ]; then
     "$python" benchmarks/emoji/make_model.py --out "$out"
 fi
 if [ ! -e "$out/forgotten/model_index.json" ]; then
