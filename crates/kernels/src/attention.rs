@@ -93,6 +93,7 @@ pub(crate) fn forward(a: &Attention, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32
                             b: Panels {
                                 pointer: packed,
                                 stride: dim * width,
+                                then: packed.wrapping_add(k_len),
                             },
                             c: scores,
                             c_row: row,
@@ -112,6 +113,7 @@ pub(crate) fn forward(a: &Attention, q: &[f32], k: &[f32], v: &[f32]) -> Vec<f32
                             b: Panels {
                                 pointer: packed.add(k_len),
                                 stride: keys * width,
+                                then: packed,
                             },
                             c: y.at((head * queries + first) * value_dim),
                             c_row: value_dim,

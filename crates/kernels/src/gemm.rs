@@ -109,6 +109,8 @@ impl Start {
 pub(crate) struct Panels {
     pub pointer: *const f32,
     pub stride: usize,
+    /// What is read after the last of them, which need not exist.
+    pub then: *const f32,
 }
 
 // SAFETY: only read through, while whoever lent it waits for the product.
@@ -187,6 +189,14 @@ impl Vectorized for Product<Panels> {
                 } else {
                     S::F32_LANES
                 };
+                let next = if j + width < self.columns {
+                    let panel = self.b.from(j / width + 1);
+                    panel.pointer.wrapping_add(done * width)
+                } else if done + depth < self.inner {
+                    self.b.pointer.wrapping_add((done + depth) * width)
+                } else {
+                    self.b.then
+                };
                 // SAFETY: column `j` exists, in a panel whose rows are packed that wide and of which row `done` is there.
                 unsafe {
                     let panel = self.b.pointer.add(j / width * self.b.stride);
@@ -198,6 +208,7 @@ impl Vectorized for Product<Panels> {
                         c: self.c.add(j),
                         c_row: self.c_row,
                         start: start.from(j),
+                        next,
                     };
                     if count > S::F32_LANES {
                         column.all_rows::<S, 2>(simd, self.rows);
@@ -227,6 +238,8 @@ struct Column {
     c: *mut f32,
     c_row: usize,
     start: Start,
+    /// The panel after this one. It need not exist.
+    next: *const f32,
 }
 
 impl Column {
@@ -239,6 +252,8 @@ impl Column {
     unsafe fn all_rows<S: Simd, const C: usize>(self, simd: S, rows: usize) {
         let tallest = if S::REGISTER_COUNT >= 32 { 12 } else { 6 };
         let blocks = rows.div_ceil(tallest);
+        // Each block asks for its share of the next panel.
+        let step = (C * S::F32_LANES).div_ceil(blocks.max(1));
         let mut i = 0;
         for block in 0..blocks {
             let height = (rows - i).div_ceil(blocks - block);
@@ -247,12 +262,13 @@ impl Column {
                 let block = Self {
                     a: self.a.from(i, 0),
                     c: self.c.add(i * self.c_row),
+                    next: self.next.wrapping_add(block * self.depth * step),
                     ..self
                 };
                 macro_rules! heights {
                     ($($height:literal),*) => {
                         match height {
-                            $($height => block.tile::<S, $height, C>(simd),)*
+                            $($height => block.tile::<S, $height, C>(simd, step),)*
                             _ => unreachable!(),
                         }
                     };
@@ -273,7 +289,7 @@ impl Column {
     ///
     /// As for [`Column::all_rows`], `R` rows being left.
     #[inline(always)]
-    unsafe fn tile<S: Simd, const R: usize, const C: usize>(self, simd: S) {
+    unsafe fn tile<S: Simd, const R: usize, const C: usize>(self, simd: S, step: usize) {
         let Self {
             count,
             depth,
@@ -282,6 +298,7 @@ impl Column {
             c,
             c_row,
             start,
+            mut next,
         } = self;
         let lanes = S::F32_LANES;
         let mut sums = [[simd.splat_f32s(0.0); C]; R];
@@ -314,7 +331,8 @@ impl Column {
                 let mut b = [simd.splat_f32s(0.0); C];
                 for (j, b) in b.iter_mut().enumerate() {
                     *b = load(simd, right.add(j * lanes), lanes);
-                    simd::prefetch(right.wrapping_add((AHEAD * C + j) * lanes));
+                    simd::prefetch::<true>(right.wrapping_add((AHEAD * C + j) * lanes));
+                    simd::prefetch::<false>(next.wrapping_add(j * lanes));
                 }
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let a = simd.splat_f32s(*lefts[r / 3].add(r % 3 * a.row));
@@ -325,6 +343,7 @@ impl Column {
                 // The step after the last may leave the matrix.
                 lefts = lefts.map(|left| left.wrapping_add(a.column));
                 right = right.add(C * lanes);
+                next = next.wrapping_add(step);
             }
             for (r, sums) in sums.iter().enumerate() {
                 for (j, sum) in sums.iter().enumerate() {
@@ -393,6 +412,7 @@ pub(crate) unsafe fn pack(
     Panels {
         pointer: panels.start(),
         stride,
+        then: panels.start(),
     }
 }
 

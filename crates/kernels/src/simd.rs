@@ -256,14 +256,19 @@ impl Shared {
     }
 }
 
-/// Asks for the line of memory at `pointer`, which need not exist, before it is read.
+/// Asks for the line of memory at `pointer`, which need not exist, before it is read: `SOON` into the first cache, else into
+/// the second, which is a core's own, too.
 #[inline(always)]
-pub(crate) fn prefetch(pointer: *const f32) {
+pub(crate) fn prefetch<const SOON: bool>(pointer: *const f32) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: SSE is part of every x86-64, and a hint never faults.
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(pointer.cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        if SOON {
+            _mm_prefetch::<_MM_HINT_T0>(pointer.cast());
+        } else {
+            _mm_prefetch::<_MM_HINT_T1>(pointer.cast());
+        }
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = pointer;

@@ -40,6 +40,8 @@ const SUM_BYTES: usize = 1 << 20;
 /// Groups of tiles that keep sums of their own; a number of the algorithm, so that results do not depend on
 /// the number of threads.
 const GROUPS: usize = 8;
+/// Inputs whose sums one task transforms.
+const ROWS_PER_TASK: usize = 16;
 /// Tiles that one task of a shared transform takes.
 const TILES_PER_TASK: usize = 4;
 
@@ -150,6 +152,7 @@ pub(crate) fn convolve(shape: &Shape, x: &[f32], weights: Weights, addend: Adden
                 b: Panels {
                     pointer: u.at(f * u_stride + panel * u_panel),
                     stride: panel_len,
+                    then: u.start().wrapping_add((f + 1) * u_stride + panel * u_panel),
                 },
                 c: v.at(m),
                 c_row: m_row,
@@ -340,56 +343,82 @@ pub(crate) fn weight_gradient(shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> 
     let zeros = vec![0.0f32; v_row.max(u_row)];
     let v_stride = chunk * v_row + STAGGER;
     let p_stride = chunk * panels * width + STAGGER;
-    // Input channels whose sums, [36][rows][outputs], one task holds in its own cache.
-    let share = if alone {
+    let kept = chunks > 1;
+    // Input channels whose sums, [36][rows][outputs], lie together: all where they outlive a chunk, else as many as one task
+    // holds in its own cache.
+    let rows = if kept {
         inputs
     } else {
-        inputs.div_ceil(2 * rayon::current_num_threads())
+        (SUM_BYTES / (FREQUENCIES * 4 * u_row))
+            .min(inputs.div_ceil(2 * rayon::current_num_threads()))
+            .next_multiple_of(12)
+            .min(inputs)
     };
-    let rows = (SUM_BYTES / (FREQUENCIES * 4 * u_row))
-        .min(share)
-        .next_multiple_of(12)
-        .min(inputs);
-    let tasks = inputs.div_ceil(rows);
     let u_stride = rows * u_row + STAGGER;
-    let u_task = FREQUENCIES * u_stride;
-    let group_len = tasks * u_task;
+    let sums_len = FREQUENCIES * u_stride;
+    // With many threads a frequency's product is several tasks.
+    let split = rayon::current_num_threads()
+        .div_ceil(FREQUENCIES / 2)
+        .min(panels);
+    let split = panels.div_ceil(split);
 
     let work = |dw: Shared| {
-        let finish = |task: usize, u: *const f32| {
-            let i = task * rows;
-            // SAFETY: `u` holds the task's sums, and each task writes the gradients of its own input channels.
+        // Adds one frequency of a chunk, `count` tiles at `v`, to the sums at `u`: inputs from `i` on, `n` panels from `first` on.
+        let add =
+            |v: Shared, u: Shared, count: usize, [f, i, first, n]: [usize; 4], start: Start| {
+                let panel = |f: usize| {
+                    let panels = FREQUENCIES * v_stride + f * p_stride;
+                    v.start().wrapping_add(panels + first * count * width)
+                };
+                // SAFETY: the chunk's tiles are transformed, and the sums have room for these inputs.
+                unsafe {
+                    simd::run(Product {
+                        rows: rows.min(inputs - i),
+                        columns: (n * width).min(outputs - first * width),
+                        inner: count,
+                        a: Left::turned(v.at(f * v_stride + i), v_row),
+                        b: Panels {
+                            pointer: panel(f),
+                            stride: count * width,
+                            then: panel(f + 1),
+                        },
+                        c: u.at(f * u_stride + first * width),
+                        c_row: u_row,
+                        start,
+                    });
+                }
+            };
+        // Transforms the sums at `u`, or some rows of them: those of `count` inputs from `i` on.
+        let finish = |u: *const f32, i: usize, count: usize| {
+            // SAFETY: the sums are complete, and each task writes the gradients of its own input channels.
             unsafe {
                 simd::run(TransformWeightGradient {
                     u,
                     groups,
-                    group: group_len,
+                    group: sums_len,
                     stride: u_stride,
                     u_row,
-                    rows: rows.min(inputs - i),
+                    rows: count,
                     outputs,
                     tap: inputs * outputs,
                     dw: dw.at(i * outputs),
                 });
             }
         };
-        let kept = chunks > 1;
-        with_scratch(if kept { groups * group_len } else { 0 }, |sums| {
+        with_scratch(if kept { groups * sums_len } else { 0 }, |sums| {
             for_each(alone, groups, |group| {
                 let group_chunks =
                     group * chunks_per_group..chunks.min((group + 1) * chunks_per_group);
                 if group_chunks.is_empty() {
                     // SAFETY: each group has its own sums; zeros are valid floats.
-                    unsafe { sums.at(group * group_len).write_bytes(0, group_len) };
+                    unsafe { sums.at(group * sums_len).write_bytes(0, sums_len) };
                     return;
                 }
                 let first_chunk = group_chunks.start;
                 with_scratch(FREQUENCIES * (v_stride + p_stride), |v| {
-                    let p = FREQUENCIES * v_stride;
                     for chunk_index in group_chunks {
                         let first = chunk_index * chunk;
                         let count = chunk.min(tiles.saturating_sub(first));
-                        let panel_stride = count * width;
                         let share = if alone { count.max(1) } else { TILES_PER_TASK };
                         for_each(!alone, count.div_ceil(share), |s| {
                             let from = s * share;
@@ -414,55 +443,49 @@ pub(crate) fn weight_gradient(shape: &Shape, x: &[f32], dy: &[f32]) -> Vec<f32> 
                                     channels: outputs,
                                     first: first + from,
                                     count: n,
-                                    panels: v.at(p),
+                                    panels: v.at(FREQUENCIES * v_stride),
                                     stride: p_stride,
-                                    panel_stride,
+                                    panel_stride: count * width,
                                     at: from,
                                 });
                             }
                         });
-                        for_each(!alone, tasks, |task| {
-                            let i = task * rows;
+                        if kept {
+                            // A frequency's factors and sums fit a core's cache and are read once: shared by inputs, all of
+                            // `dy` would be read by each task.
                             let start = if chunk_index == first_chunk {
                                 Start::Zero
                             } else {
                                 Start::Result
                             };
-                            // SAFETY: `u` has room for a task's sums, and the chunk's tiles are transformed.
-                            let add = |u: *mut f32| unsafe {
-                                for f in 0..FREQUENCIES {
-                                    simd::run(Product {
-                                        rows: rows.min(inputs - i),
-                                        columns: outputs,
-                                        inner: count,
-                                        a: Left::turned(v.at(f * v_stride + i), v_row),
-                                        b: Panels {
-                                            pointer: v.at(p + f * p_stride),
-                                            stride: panel_stride,
-                                        },
-                                        c: u.add(f * u_stride),
-                                        c_row: u_row,
-                                        start,
-                                    });
-                                }
-                            };
-                            if kept {
-                                // SAFETY: each task has the sums of its own input channels.
-                                add(unsafe { sums.at(group * group_len + task * u_task) });
-                            } else {
-                                with_scratch(u_task, |u| {
-                                    add(u.start());
-                                    finish(task, u.start());
+                            let parts = panels.div_ceil(split);
+                            // SAFETY: each group has its own sums, and each task its own columns of a frequency.
+                            let u = Shared::of(unsafe { sums.at(group * sums_len) }, sums_len);
+                            for_each(!alone, FREQUENCIES * parts, |task| {
+                                let (f, first) = (task / parts, task % parts * split);
+                                add(v, u, count, [f, 0, first, split], start);
+                            });
+                        } else {
+                            // Sums that no chunk adds to are transformed while they are in the cache.
+                            for_each(!alone, inputs.div_ceil(rows), |task| {
+                                let i = task * rows;
+                                with_scratch(sums_len, |u| {
+                                    for f in 0..FREQUENCIES {
+                                        add(v, u, count, [f, i, 0, panels], Start::Zero);
+                                    }
+                                    finish(u.start(), i, rows.min(inputs - i));
                                 });
-                            }
-                        });
+                            });
+                        }
                     }
                 });
             });
             if kept {
-                for_each(true, tasks, |task| {
-                    // SAFETY: the sums are complete; each task reads its own.
-                    finish(task, unsafe { sums.at(task * u_task) })
+                for_each(true, inputs.div_ceil(ROWS_PER_TASK), |task| {
+                    let i = task * ROWS_PER_TASK;
+                    // SAFETY: the sums have these rows.
+                    let u = unsafe { sums.at(i * u_row) };
+                    finish(u, i, ROWS_PER_TASK.min(inputs - i));
                 });
             }
         });
