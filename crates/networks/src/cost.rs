@@ -50,21 +50,28 @@ pub(crate) const HELD: f64 = 1.05;
 /// Measured on 41.5 million parameters: 6.0 networks in all, 6.1 for the run that never stopped.
 const GRADIENTS: f64 = 2.5;
 
+/// What images of one pass may leave in memory although the network is smaller than that: 512 MiB, in numbers.
+const LEFT: f64 = (512u64 << 18) as f64;
+
 impl Training {
-    /// Images of one pass. `together`: whether so many may pass together.
-    pub(crate) fn at_once(&self, together: impl Fn(usize) -> bool) -> usize {
-        let all = self.batch_size.saturating_mul(self.streams);
-        match together(all) {
-            true => all,
-            false => self.batch_size,
-        }
+    /// Images of one pass, where at most so many pass at once.
+    pub(crate) fn pass(&self, at_once: usize) -> usize {
+        let all = self.batch_size.saturating_mul(self.streams).max(1);
+        all.div_ceil(all.div_ceil(at_once))
     }
 }
 
+/// How many images leave no more than `most`, where each leaves so much: one at least.
+pub(crate) fn fitting(most: f64, each: f64) -> usize {
+    // What is beyond any count saturates.
+    ((most / each) as usize).max(1)
+}
+
 impl Cost {
-    /// Whether what so many images leave is no more than weights, gradient and moments are.
-    pub(crate) fn takes_together(&self, images: usize) -> bool {
-        images as f64 * self.activations <= 4.0 * self.parameters as f64
+    /// How many images leave no more than weights, gradient and moments are, or than little.
+    pub(crate) fn at_once(&self) -> usize {
+        let state = 4.0 * self.parameters as f64;
+        fitting(state.max(LEFT), self.activations)
     }
 
     /// What training the network on images of `values` numbers takes.
@@ -73,7 +80,7 @@ impl Cost {
         let state = network * if training.ema { 4.0 } else { 3.0 };
         let second = if training.two_gradients { 1.0 } else { 0.0 };
         let gradients = network * (GRADIENTS + second);
-        let batch = training.at_once(|images| self.takes_together(images)) as f64;
+        let batch = training.pass(self.at_once()) as f64;
         let images = batch * (4.0 * HELD * self.activations + 32.0 * values as f64);
         Footprint {
             state,

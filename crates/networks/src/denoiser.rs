@@ -119,12 +119,12 @@ pub trait Denoiser {
     /// The backward pass of a loss (one element) made from this network's predictions.
     fn gradients(&self, loss: Tensor<1>) -> GradientSet;
 
-    /// Whether so many images of this height and width may pass through [`backward`](Self::backward) together, where they need
-    /// not: each pass prepares the weights anew, which of a few images is most of the work, and what the images leave in memory
-    /// is no more than what a training holds for the weights.
-    fn takes_together(&self, images: usize, size: [usize; 2]) -> bool {
-        let _ = (images, size);
-        false
+    /// How many images of this height and width pass through [`backward`](Self::backward) at once, at most, and one at least.
+    /// Each pass prepares the weights anew, which of a few images is most of the work; and what they leave in memory is to be no
+    /// more than what a training holds for the weights.
+    fn at_once(&self, size: [usize; 2]) -> usize {
+        let _ = size;
+        usize::MAX
     }
 
     /// [`predict`](Self::predict)s, and adds the gradient of what `loss` (one element) makes of the
@@ -163,7 +163,7 @@ impl Denoiser for UNet2DModel {
         GradientSet::of(self, loss)
     }
 
-    fn takes_together(&self, images: usize, [height, width]: [usize; 2]) -> bool {
-        self.config.cost(height, width).takes_together(images)
+    fn at_once(&self, [height, width]: [usize; 2]) -> usize {
+        self.config.cost(height, width).at_once()
     }
 }

@@ -62,10 +62,7 @@ impl Phases {
         let trained = 4.0 * denoiser.trained(rank);
         let adapters = if rank.is_some() { trained } else { 0.0 };
         let second = if training.two_gradients { trained } else { 0.0 };
-        let step = denoiser.step(
-            training.at_once(|images| denoiser.takes_together(images)),
-            rank,
-        );
+        let step = denoiser.step(training.pass(denoiser.at_once()), rank);
         4.0 * denoiser.parameters as f64
             + adapters
             + 2.0 * trained

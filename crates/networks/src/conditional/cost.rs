@@ -1,7 +1,7 @@
 //! How large a conditional network is and what a backward pass of it holds, from its configuration alone.
 
 use super::UNet2DConditionConfig;
-use super::recompute::{KEPT_AT_MOST, take_together};
+use super::recompute::{KEPT_AT_MOST, at_once};
 use super::stages::kept_bytes;
 use crate::config::TimeScaleShift;
 use crate::cost::{Cost, TRANSFORMED, conv, linear, norm};
@@ -94,10 +94,10 @@ impl ConditionalCost {
         }
     }
 
-    /// Whether so many images may pass together, as the network itself decides it.
-    pub(crate) fn takes_together(&self, images: usize) -> bool {
-        let rough: f64 = self.stages.iter().map(|stage| stage.rough_bytes).sum();
-        take_together(images as f64 * rough, self.parameters as f64)
+    /// How many images pass at once, as the network itself decides it.
+    pub(crate) fn at_once(&self) -> usize {
+        let rough = self.stages.iter().map(|stage| stage.rough_bytes).sum();
+        at_once(rough, self.parameters as f64)
     }
 
     /// What a step over micro-batches of `batch` images holds.

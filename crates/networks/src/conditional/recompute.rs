@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use super::blocks::Condition;
 use super::stages::Input;
 use super::unet::UNet2DConditionModel;
+use crate::cost::fitting;
 use crate::denoiser::InputError;
 use crate::gradients::{GradientSet, GradientSum};
 use crate::random::Draw;
@@ -15,12 +16,13 @@ use crate::random::Draw;
 /// 512 x 512 pixels makes Stable Diffusion 1.x keep four times this.
 pub(super) const KEPT_AT_MOST: f64 = (1u64 << 30) as f64;
 
-/// Whether images that are minimized together may pass together: not where a pass would then compute its stages a second time
-/// and of half of them does not, nor where they keep more than weights, gradient and moments take. `kept`: by one whole
-/// graph, in bytes.
-pub(super) fn take_together(kept: f64, parameters: f64) -> bool {
-    let twice_alone = kept / 2.0 > KEPT_AT_MOST;
-    (twice_alone || kept <= KEPT_AT_MOST) && kept <= 4.0 * 4.0 * parameters
+/// How many images pass at once, where one keeps so many bytes of a whole graph: as many as need not compute their stages a
+/// second time; where one alone does, as many as would keep no more than weights, gradient and moments take.
+pub(super) fn at_once(kept: f64, parameters: f64) -> usize {
+    match kept <= KEPT_AT_MOST {
+        true => fitting(KEPT_AT_MOST, kept),
+        false => fitting(4.0 * 4.0 * parameters, kept),
+    }
 }
 
 /// What of a stage is kept until it is computed again.
@@ -36,10 +38,10 @@ fn leaf<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
 }
 
 impl UNet2DConditionModel {
-    /// Whether so many images of this height and width may pass together: see [`Denoiser`](crate::denoiser::Denoiser).
-    pub fn takes_together(&self, images: usize, [height, width]: [usize; 2]) -> bool {
-        let kept = self.kept_bytes([images, height, width, self.conv_in.weight.dims()[2]]);
-        take_together(kept, self.num_params() as f64)
+    /// How many images of this height and width pass at once: see [`Denoiser`](crate::denoiser::Denoiser).
+    pub fn at_once(&self, [height, width]: [usize; 2]) -> usize {
+        let kept = self.kept_bytes([1, height, width, self.conv_in.weight.dims()[2]]);
+        at_once(kept, self.num_params() as f64)
     }
 
     /// As [`forward`](Self::forward), then the backward pass of what `loss` (one element) makes of the

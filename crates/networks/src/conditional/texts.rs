@@ -85,8 +85,8 @@ impl Denoiser for Captioned {
         GradientSet::of(&self.network, loss)
     }
 
-    fn takes_together(&self, images: usize, [height, width]: [usize; 2]) -> bool {
-        self.network.takes_together(images, [height, width])
+    fn at_once(&self, size: [usize; 2]) -> usize {
+        self.network.at_once(size)
     }
 
     fn backward(

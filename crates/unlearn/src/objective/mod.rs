@@ -10,6 +10,7 @@ mod siss;
 mod strengths;
 
 use std::cell::RefCell;
+use std::ops;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_networks::denoiser::{Denoiser, InputError};
@@ -268,9 +269,8 @@ impl Pass<'_> {
         Ok(f64::from(squares.into_scalar::<f32>()) / images.len() as f64)
     }
 
-    /// Adds the gradient of the sum of these terms to `sum`, and returns the number of each. Few images pass through the network
-    /// together, whichever term they are of; each term's alone where that would take [much
-    /// memory](Denoiser::takes_together).
+    /// Adds the gradient of the sum of these terms to `sum`, and returns the number of each. As many images pass through the
+    /// network together, whichever term they are of, as [it takes at once](Denoiser::at_once), in passes as equal as can be.
     ///
     /// # Errors
     /// Images that do not fit the network.
@@ -280,54 +280,72 @@ impl Pass<'_> {
         sum: &mut Option<GradientSet>,
     ) -> Result<[f64; N], PassError> {
         let mut values = [0.0; N];
-        let images = terms.iter().map(|term| term.images.len()).sum();
+        let images: usize = terms.iter().map(|term| term.images.len()).sum();
         // All are of one data set.
         let [_, height, width, _] = terms[0].images.shape;
-        if N > 1 && self.network.takes_together(images, [height, width]) {
-            self.one_pass(&terms, &mut values, sum)?;
-            return Ok(values);
-        }
-        for (term, value) in terms.iter().zip(&mut values) {
-            self.one_pass(std::slice::from_ref(term), std::slice::from_mut(value), sum)?;
+        let passes = images.div_ceil(self.network.at_once([height, width]));
+        let mut done = 0;
+        for pass in 0..passes {
+            let count = (images - done).div_ceil(passes - pass);
+            let mut parts = Vec::with_capacity(N);
+            let mut first = 0;
+            for (term, value) in terms.iter().zip(&mut values) {
+                let last = first + term.images.len();
+                let (from, to) = (first.max(done), last.min(done + count));
+                if from < to {
+                    let images = from - first..to - first;
+                    parts.push(Part {
+                        term,
+                        images,
+                        value,
+                    });
+                }
+                first = last;
+            }
+            self.one_pass(parts, sum)?;
+            done += count;
         }
         Ok(values)
     }
 
     fn one_pass(
         &self,
-        terms: &[Term],
-        values: &mut [f64],
+        mut parts: Vec<Part>,
         sum: &mut Option<GradientSet>,
     ) -> Result<(), PassError> {
-        let noisy = terms
+        let noisy = parts.iter().map(|Part { term, images, .. }| {
+            let noisy = term.images.noisy(self.process, self.device);
+            narrowed(noisy, images)
+        });
+        let noisy: Vec<Tensor<4>> = noisy.collect();
+        let times = parts
             .iter()
-            .map(|term| term.images.noisy(self.process, self.device));
-        let times = terms.iter().map(|term| &term.images.timesteps[..]);
-        let labels: Option<Vec<&[i64]>> = terms
-            .iter()
-            .map(|term| term.images.labels.as_deref())
-            .collect();
+            .map(|Part { term, images, .. }| &term.images.timesteps[images.clone()]);
+        let times = times.collect::<Vec<_>>().concat();
+        let labels = parts.iter().map(|Part { term, images, .. }| {
+            let labels = term.images.labels.as_deref()?;
+            Some(&labels[images.clone()])
+        });
+        let labels: Option<Vec<&[i64]>> = labels.collect();
+        let labels = labels.map(|labels| labels.concat());
         let mut loss = |prediction: Tensor<4>| {
             let mut first = 0;
-            let mut losses = terms.iter().zip(values.iter_mut()).map(|(term, value)| {
-                let count = term.images.len();
-                let own = match terms.len() {
-                    1 => prediction.clone(),
-                    _ => prediction.clone().narrow(0, first, count),
-                };
-                first += count;
-                let (loss, reported) = (term.loss)(own);
-                *value = reported;
+            let mut losses = parts.iter_mut().map(|part| {
+                let own = first..first + part.images.len();
+                first = own.end;
+                let own = narrowed(prediction.clone(), &own);
+                let (loss, reported) = (part.term.loss)(own, part.images.clone());
+                *part.value += reported;
                 loss
             });
-            let one = losses.next().expect("a term");
+            let one = losses.next().expect("a part");
             losses.fold(one, |sum, loss| sum + loss)
         };
         let mut draw = self.dropout.as_ref().map(|draw| draw.borrow_mut());
         self.network.backward(
-            Tensor::cat(noisy.collect(), 0),
-            &times.collect::<Vec<_>>().concat(),
-            labels.map(|labels| labels.concat()).as_deref(),
+            Tensor::cat(noisy, 0),
+            &times,
+            labels.as_deref(),
             draw.as_deref_mut(),
             &mut loss,
             sum,
@@ -349,19 +367,20 @@ impl Pass<'_> {
         side: impl Fn(usize, f64) -> Side + 'a,
         factor: f64,
     ) -> Term<'a> {
-        let count = images.len();
+        let all = images.len();
         let own = images.target(self.process, self.device);
-        let loss = move |prediction: Tensor<4>| {
+        let loss = move |prediction: Tensor<4>, part: ops::Range<usize>| {
+            let count = part.len();
+            let own = narrowed(own.clone(), &part);
+            let target = narrowed(target.clone(), &part);
             let away = prediction.clone().detach() - own.clone();
             let squares = (away.clone() * away).reshape([count, images.image_len()]);
             let errors = to_host(squares.sum_dim(1));
-            let value = errors.iter().map(|&error| f64::from(error)).sum::<f64>() / count as f64;
-            let sides: Vec<Side> = errors
-                .iter()
-                .zip(&images.timesteps)
-                .enumerate()
-                .map(|(image, (&error, &time))| {
-                    let slope = self.process.noise_slope(time);
+            let value = errors.iter().map(|&error| f64::from(error)).sum::<f64>() / all as f64;
+            let sides: Vec<Side> = part
+                .zip(&errors)
+                .map(|(image, &error)| {
+                    let slope = self.process.noise_slope(images.timesteps[image]);
                     let mean = f64::from(error) / images.image_len() as f64;
                     side(image, mean * slope * slope)
                 })
@@ -373,11 +392,11 @@ impl Pass<'_> {
                 let weights = TensorData::new(weights.collect(), [count, 1, 1, 1]);
                 Tensor::<4>::from_data(weights, self.device)
             };
-            let lead = prediction.clone() - target.clone();
-            let back = prediction - own.clone();
+            let lead = prediction.clone() - target;
+            let back = prediction - own;
             let squares = lead.clone() * lead * weights(Side::Known)
                 + back.clone() * back * weights(Side::Avoided);
-            (squares.sum().mul_scalar(factor / count as f64), value)
+            (squares.sum().mul_scalar(factor / all as f64), value)
         };
         Term {
             images,
@@ -397,12 +416,13 @@ impl Pass<'_> {
         weights: Option<&'a [f64]>,
         factor: f64,
     ) -> Term<'a> {
-        let loss = move |prediction: Tensor<4>| {
-            let difference = prediction - target.clone();
+        let loss = move |prediction: Tensor<4>, part: ops::Range<usize>| {
+            let difference = prediction - narrowed(target.clone(), &part);
             let mut squares = difference.clone() * difference;
             if let Some(weights) = weights {
+                let weights = &weights[part];
                 let weights: Vec<f32> = weights.iter().map(|&weight| weight as f32).collect();
-                let weights = TensorData::new(weights, [images.len(), 1, 1, 1]);
+                let weights = TensorData::new(weights, [squares.dims()[0], 1, 1, 1]);
                 squares = squares * Tensor::from_data(weights, self.device);
             }
             let error = squares.sum().div_scalar(images.len() as f64);
@@ -419,8 +439,26 @@ impl Pass<'_> {
 /// Images of a micro-batch with what is minimized of them: see [`Pass::backward`].
 pub struct Term<'a> {
     images: &'a Noised,
-    /// What is minimized, one element, and the number that is reported, both of the network's prediction.
-    loss: Box<dyn Fn(Tensor<4>) -> (Tensor<1>, f64) + 'a>,
+    /// What is minimized, one element, and the number that is reported, both of the network's prediction for a part of the
+    /// images. Those of all parts add up.
+    loss: Box<Loss<'a>>,
+}
+
+type Loss<'a> = dyn Fn(Tensor<4>, ops::Range<usize>) -> (Tensor<1>, f64) + 'a;
+
+/// Images of a term that pass together, and the term's number.
+struct Part<'a, 't> {
+    term: &'a Term<'t>,
+    images: ops::Range<usize>,
+    value: &'a mut f64,
+}
+
+/// Some of the images in a tensor.
+fn narrowed(all: Tensor<4>, images: &ops::Range<usize>) -> Tensor<4> {
+    match images.len() == all.dims()[0] {
+        true => all,
+        false => all.narrow(0, images.start, images.len()),
+    }
 }
 
 #[cfg(test)]
