@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use super::blocks::Condition;
 use super::stages::Input;
 use super::unet::UNet2DConditionModel;
-use crate::denoiser::InputError;
+use crate::denoiser::{AT_ONCE, InputError};
 use crate::gradients::{GradientSet, GradientSum};
 use crate::random::Draw;
 
@@ -40,6 +40,13 @@ impl UNet2DConditionModel {
     pub fn takes_together(&self, images: usize, [height, width]: [usize; 2]) -> bool {
         let kept = self.kept_bytes([images, height, width, self.conv_in.weight.dims()[2]]);
         take_together(kept, self.num_params() as f64)
+    }
+
+    /// As many as keep little of one whole graph: see [`Denoiser`](crate::denoiser::Denoiser). One image of 512 x 512 pixels,
+    /// which keeps more in Stable Diffusion 1.x, passes alone.
+    pub fn looks_at_once(&self, [height, width]: [usize; 2]) -> usize {
+        let kept = self.kept_bytes([1, height, width, self.conv_in.weight.dims()[2]]);
+        ((KEPT_AT_MOST / kept) as usize).clamp(1, AT_ONCE)
     }
 
     /// As [`forward`](Self::forward), then the backward pass of what `loss` (one element) makes of the
