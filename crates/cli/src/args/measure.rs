@@ -119,7 +119,9 @@ A metric that lacks a file or an option is skipped, and the sentence says which 
 failed is named, and the exit code is 1; where all are skipped, it is 2.
 
 Of a text-to-image model, 16 samples of the forgotten prompt and of each other one (DDPM) are counted that lie nearer to \
-the mean of the forgotten images than to that of the others; forgetting succeeded where there are none.";
+the mean of the forgotten images than to that of the others; forgetting succeeded where there are none. What needs no \
+drawing is measured on latents, as the network denoises them told each image's text (--captions, else --prompt): whether the \
+image is known, unknown or avoided beside look-alikes, and the metrics membership and nll.";
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = EVALUATE_EXAMPLES)]
