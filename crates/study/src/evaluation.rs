@@ -489,7 +489,7 @@ impl Protocol {
             seed,
             device,
         };
-        let pixels = prompts.is_none().then(|| Pixels {
+        let pixels = prompts.is_none().then_some(Pixels {
             classes,
             further: &further,
         });
