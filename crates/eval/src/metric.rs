@@ -144,6 +144,11 @@ impl dyn Metric + '_ {
         self.needs(Need::Samples) || (text_to_image && !self.needs(Need::Denoised))
     }
 
+    /// Whether it looks at what the network makes of controls.
+    pub fn denoises_controls(&self) -> bool {
+        self.needs(Need::Denoised) && self.needs(Need::Controls)
+    }
+
     /// Whether this is of use to it.
     pub fn uses(&self, need: Need) -> bool {
         self.needs(need) || self.about().takes.contains(&need)

@@ -356,8 +356,12 @@ pub fn evaluate(args: &Evaluate) -> Result<Evaluated, Failure> {
     );
     let denoises =
         |metric: &&'static dyn Metric| metric.needs(Need::Denoised) || metric.looks_for_the_image();
-    let told = prompts.as_ref().filter(|_| metrics.iter().any(denoises));
-    facts.extend(told.map(|prompts| Fact::new("Images are denoised for", prompts.told())));
+    if let Some(prompts) = &prompts
+        && metrics.iter().any(denoises)
+    {
+        let told = prompts.told(metrics.iter().any(|metric| metric.denoises_controls()));
+        facts.push(Fact::new("Images are denoised for", told));
+    }
     let about = About {
         configuration: json.clone(),
         facts,

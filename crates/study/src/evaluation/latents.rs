@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use burn::tensor::Device;
 use retrack_eval::denoised::{self, CONTROLS, Values};
 use retrack_eval::examined::LOOKED_AT;
-use retrack_eval::metric::{Metric, Need};
+use retrack_eval::metric::Metric;
 use retrack_eval::subject::Subject;
 use retrack_networks::denoiser::Embeddings;
 use retrack_networks::diffusion::Diffusion;
@@ -65,11 +65,10 @@ impl<'a> Encoded<'a> {
             rows,
             texts: of_row,
         }];
-        let compares =
-            |metric: &&dyn Metric| metric.needs(Need::Denoised) && metric.needs(Need::Controls);
+        let compares = metrics.iter().any(|metric| metric.denoises_controls());
         let controls = subject.judges.controls.as_ref();
         let mut notes = Vec::new();
-        if let Some(controls) = controls.filter(|_| metrics.iter().any(compares)) {
+        if let Some(controls) = controls.filter(|_| compares) {
             let rows = controls.some(CONTROLS);
             let mut of_row = vec![0; controls.data().len()];
             for &row in &rows {
@@ -77,7 +76,7 @@ impl<'a> Encoded<'a> {
             }
             if prompts.controls_captions.is_none() {
                 notes.push(format!(
-                    "for membership the controls were told the forgotten images' prompt, which may not say what they show; \
+                    "membership: controls were told the forgotten images' prompt, which may not say what they show; \
                      {} gives each a text of its own",
                     Field::ControlsCaptions
                 ));

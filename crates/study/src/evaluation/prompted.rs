@@ -89,12 +89,16 @@ impl Prompts {
         })
     }
 
-    /// What the network is told where an image is denoised, for a reader.
-    pub fn told(&self) -> &'static str {
-        match (&self.captions, &self.controls_captions) {
-            (Some(_), _) => "each image's own prompt",
-            (None, Some(_)) => "the forgotten images' prompt, of controls each one's own",
-            (None, None) => "the forgotten images' prompt, whatever the image",
+    /// What the network is told where an image is denoised, for a reader. `compares`: with controls, too.
+    pub fn told(&self, compares: bool) -> String {
+        let own = |captions: &Option<Vec<String>>| match captions {
+            Some(_) => "each image's own prompt",
+            None => "the forgotten images' prompt, whatever the image",
+        };
+        let (images, controls) = (own(&self.captions), own(&self.controls_captions));
+        match compares && controls != images {
+            true => format!("{images}; controls: {controls}"),
+            false => images.to_owned(),
         }
     }
 
