@@ -19,7 +19,7 @@ struct Words {
 fn words(need: Need) -> Option<Words> {
     let option = |help, readme, lack| Words { help, readme, lack };
     Some(match need {
-        Need::Samples => return None,
+        Need::Samples | Need::Denoised => return None,
         Need::Threshold => option("nearer than --threshold", "", ""),
         Need::Sscd => option(
             "--sscd",

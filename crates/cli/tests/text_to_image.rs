@@ -559,21 +559,21 @@ fn samples_of_the_forgotten_and_of_other_prompts_are_counted_by_cluster() {
     }
     // What is not measured of such a model is not drawn for either, and the evaluation before stays.
     folder.refused(
-        &format!("{line} --force --metrics nll,relearn,fid --json"),
+        &format!("{line} --force --metrics injection,relearn,fid --json"),
         &[
             "nothing can be measured",
-            "nll was skipped: not for text-to-image models",
+            "injection was skipped: not for text-to-image models",
             "relearn was skipped: not for text-to-image models",
             "fid was skipped: not for text-to-image models",
         ],
     );
     let found = folder
-        .done(&format!("{line} --force --metrics nll,cluster --json"))
+        .done(&format!("{line} --force --metrics relearn,cluster --json"))
         .json();
     let reason = "not for text-to-image models";
     assert_eq!(
         found["model"]["skipped"],
-        json!([{"metric": "nll", "reason": reason}])
+        json!([{"metric": "relearn", "reason": reason}])
     );
     folder.refused(
         &format!("{line} --force --class 1"),

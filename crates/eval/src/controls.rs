@@ -45,6 +45,12 @@ impl Controls {
         &self.rows
     }
 
+    /// About `most` of these rows, from all over them.
+    pub fn some(&self, most: usize) -> Vec<usize> {
+        let stride = self.rows.len().div_ceil(most).max(1);
+        self.rows.iter().copied().step_by(stride).collect()
+    }
+
     /// All of them are images of the data set.
     pub fn are_known(&self) -> bool {
         self.shared == self.data.len()

@@ -3,12 +3,10 @@
 use std::cell::OnceCell;
 
 use burn::tensor::Device;
-use retrack_data::pixels::to_unit;
-use retrack_networks::model::Model;
-use retrack_networks::network::Network;
 use retrack_networks::random::Random;
 use retrack_networks::sampling::Generator;
 
+use crate::denoised::Denoised;
 use crate::distance::mean;
 use crate::frequency::{others, to_nearest_image};
 use crate::images::to_bytes;
@@ -33,12 +31,8 @@ pub struct Drawn {
     pub samples: Vec<u8>,
 }
 
-/// A model that denoises pixels.
+/// What more can be done with a model that denoises pixels.
 pub struct Pixels<'a> {
-    /// As it was opened.
-    pub model: &'a Model,
-    /// Its network, without autodiff.
-    pub network: Network,
     /// Of each forgotten image, of a network with classes.
     pub classes: Option<Vec<i64>>,
     /// Trains copies of it.
@@ -49,6 +43,8 @@ pub struct Pixels<'a> {
 pub struct Examined<'a, 'b> {
     /// What it was to forget and to keep.
     pub subject: &'a Subject<'b>,
+    /// Its network and what that denoises, where a metric needs it.
+    pub denoised: Option<Denoised<'a>>,
     /// The model, if it denoises pixels.
     pub pixels: Option<Pixels<'a>>,
     /// Where it computes.
@@ -70,6 +66,7 @@ impl<'a, 'b> Examined<'a, 'b> {
     /// A model, `pixels` if it denoises those, of which nothing was drawn yet.
     pub fn new(
         subject: &'a Subject<'b>,
+        denoised: Option<Denoised<'a>>,
         pixels: Option<Pixels<'a>>,
         device: &'a Device,
         seed: u64,
@@ -77,6 +74,7 @@ impl<'a, 'b> Examined<'a, 'b> {
     ) -> Self {
         Self {
             subject,
+            denoised,
             pixels,
             device,
             seed,
@@ -87,6 +85,15 @@ impl<'a, 'b> Examined<'a, 'b> {
             injected: OnceCell::new(),
             relearned: OnceCell::new(),
         }
+    }
+
+    /// The model's network and what it denoises.
+    ///
+    /// # Errors
+    /// No metric said that it [needs](crate::metric::Need::Denoised) it.
+    pub fn denoised(&self) -> Result<&Denoised<'a>, MetricError> {
+        let denoised = self.denoised.as_ref();
+        denoised.ok_or("what its network denoises was not made".into())
     }
 
     /// The model as one that denoises pixels.
@@ -184,12 +191,8 @@ impl<'a, 'b> Examined<'a, 'b> {
         task: &str,
         start: &dyn Fn(usize, &[u8]) -> Vec<u8>,
     ) -> Result<Vec<u8>, MetricError> {
-        let Pixels {
-            model,
-            network,
-            classes,
-            ..
-        } = self.pixels()?;
+        let Pixels { classes, .. } = self.pixels()?;
+        let Denoised { model, network, .. } = self.denoised()?;
         let sampler = injection::sampler(&model.scheduler, usize::MAX)?;
         let generator = Generator {
             network: &**network,
@@ -210,13 +213,6 @@ impl<'a, 'b> Examined<'a, 'b> {
             restored.extend(to_bytes(&values, "attempts to restore an image")?);
         }
         Ok(restored)
-    }
-
-    /// The number of forgotten images, at most `most`, and these as a network sees them: values in [-1, 1].
-    pub fn forgotten(&self, most: usize) -> (usize, Vec<f32>) {
-        let images: Vec<&[u8]> = self.subject.images().take(most).collect();
-        let values = images.concat().into_iter().map(to_unit);
-        (images.len(), values.collect())
     }
 
     /// A number of each sample of a text-to-image model: of the forgotten images' prompt, and of all others.
@@ -342,7 +338,7 @@ mod tests {
         let judges = Judges::default();
         let subject = Subject::new(&data, &[0], &[], false, &judges, Some(0.1)).unwrap();
         let device = Device::flex();
-        let mut examined = Examined::new(&subject, None, &device, 0, &Nobody);
+        let mut examined = Examined::new(&subject, None, None, &device, 0, &Nobody);
         examined.drawn.push(Drawn {
             samples: vec![3, 5],
             ..Drawn::default()

@@ -74,10 +74,10 @@ impl Judges {
         Ok(judges)
     }
 
-    /// Whether this is there. Samples are drawn and distances found where they are needed.
+    /// Whether this is there. Samples are drawn, images encoded and distances found where they are needed.
     pub fn has(&self, need: Need) -> bool {
         match need {
-            Need::Samples | Need::Threshold => true,
+            Need::Samples | Need::Denoised | Need::Threshold => true,
             Need::Sscd => self.sscd.is_some(),
             Need::Clip => self.clip.is_some(),
             Need::Inception => self.inception.is_some(),

@@ -10,6 +10,7 @@ pub mod clip_iqa;
 mod clusters;
 pub mod controls;
 mod copies;
+pub mod denoised;
 pub mod digits;
 pub mod distance;
 pub mod examined;

@@ -92,8 +92,11 @@ impl Models {
 /// What has to be there for a metric to be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Samples of a model that denoises pixels. (A text-to-image model is always measured by its samples.)
+    /// Samples of a model that denoises pixels. (See [`rests_on_samples`](dyn Metric::rests_on_samples) for others.)
     Samples,
+    /// The images as the model's network takes them, pixels or latents, with its derivatives at hand. It is made where it is
+    /// needed.
+    Denoised,
     /// A distance below which a picture counts as a forgotten image; the data gives one where nobody says it.
     Threshold,
     /// The network of the copy detector.
@@ -134,6 +137,16 @@ impl dyn Metric + '_ {
     /// Whether this has to be there.
     pub fn needs(&self, need: Need) -> bool {
         self.about().needs.contains(&need)
+    }
+
+    /// Whether samples have to be drawn for it: of a text-to-image model wherever it does not look at the network itself.
+    pub fn rests_on_samples(&self, text_to_image: bool) -> bool {
+        self.needs(Need::Samples) || (text_to_image && !self.needs(Need::Denoised))
+    }
+
+    /// Whether it looks at what the network makes of controls.
+    pub fn denoises_controls(&self) -> bool {
+        self.needs(Need::Denoised) && self.needs(Need::Controls)
     }
 
     /// Whether this is of use to it.

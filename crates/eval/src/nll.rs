@@ -20,7 +20,7 @@ const TOLERANCE: Tolerance = Tolerance {
     absolute: 1e-5,
 };
 /// score_sde's `7 - inverse_scaler(-1)` for pixels in [-1, 1]: from densities of these to those of bytes.
-const OFFSET: f64 = 7.0;
+pub const OFFSET: f64 = 7.0;
 /// How far the deviation of the equation's noise may be from that of the label's timestep, where noise alone has 1. Of the
 /// published 1,000 timesteps it is a hundredth, of Stable Diffusion's 0.03.
 const NOISE_TOLERANCE: f64 = 0.05;
@@ -39,6 +39,10 @@ const NOISE_TOLERANCE: f64 = 0.05;
 /// bits/dim = -log p(x) / (ln 2 * dimensions) + 7
 /// ```
 ///
+/// The [7](OFFSET) is there of bytes alone. Latents stand for no bytes: theirs is the density of the values as the network
+/// takes them, which may be above 1 and the bits below 0. Numbers of bytes and of latents, or of latents of two autoencoders, cannot be
+/// compared.
+///
 /// The divergence is estimated along one `probe` of -1 and 1 (Hutchinson), the same at all t: its error is in the
 /// result, so models are compared with the same probe. A higher number means that the image is less likely; no
 /// noise is added to the pixels for their discreteness.
@@ -50,6 +54,8 @@ pub struct Likelihood<'a> {
     pub process: &'a dyn Process,
     /// With autodiff.
     pub device: &'a Device,
+    /// The values of images are bytes, scaled to [-1, 1].
+    pub bytes: bool,
 }
 
 /// Negative log-likelihoods.
@@ -123,7 +129,7 @@ pub fn rademacher(random: &Random, images: Range<u64>, values: usize) -> Vec<f32
 }
 
 impl Likelihood<'_> {
-    /// Bits per dimension of `images`, values in [-1, 1], along `probe`, both of `shape`
+    /// Bits per dimension of `images`, values in [-1, 1] where they are bytes, along `probe`, both of `shape`
     /// `[batch, height, width, channels]`, one image after another.
     ///
     /// As in score_sde, the batch is one equation whose steps all its images share: an image's result depends on
@@ -163,6 +169,7 @@ impl Likelihood<'_> {
             });
         }
         let dimensions = expected / batch;
+        let offset = if self.bytes { OFFSET } else { 0.0 };
 
         // Every pixel, then for each image the change of its log density.
         let mut state: Vec<f64> = images.iter().map(|&pixel| f64::from(pixel)).collect();
@@ -181,7 +188,7 @@ impl Likelihood<'_> {
             .map(|(noise, change)| {
                 let squares: f64 = noise.iter().map(|z| z * z).sum();
                 let prior = -0.5 * (dimensions as f64 * (2.0 * PI).ln() + squares);
-                -(prior + change) / LN_2 / dimensions as f64 + OFFSET
+                -(prior + change) / LN_2 / dimensions as f64 + offset
             })
             .collect();
         Ok(Nll {
@@ -368,6 +375,7 @@ mod tests {
                 network: self,
                 process: &self.schedule,
                 device: &device,
+                bytes: true,
             };
             let mut reached = 0.0;
             let nll = likelihood.bits_per_dim(&image, [2, 1, 2, 1], None, probe, &mut |t| {
@@ -453,11 +461,37 @@ mod tests {
             network: &gaussian,
             process: &gaussian.schedule,
             device: &device,
+            bytes: true,
         };
         let nll = likelihood.bits_per_dim(&[0.0; 4], [2, 1, 2, 1], None, &PROBE, &mut |_| ());
         assert!(matches!(nll, Err(NllError::NoAutodiff)));
         let error = gaussian.nll([f32::NAN; 4], &PROBE).unwrap_err();
         assert!(matches!(error, NllError::Ode(OdeError::NotFinite { .. })));
+    }
+
+    #[test]
+    fn of_latents_the_density_itself_is_told() {
+        let gaussian = Gaussian::new(1.0, Prediction::Epsilon);
+        let device = Device::flex().autodiff();
+        let [of_bytes, of_latents] = [true, false].map(|bytes| {
+            let likelihood = Likelihood {
+                network: &gaussian,
+                process: &gaussian.schedule,
+                device: &device,
+                bytes,
+            };
+            let image = [0.5, -0.25];
+            let nll = likelihood.bits_per_dim(&image, [1, 1, 2, 1], None, &PROBE[..2], &mut |_| ());
+            nll.unwrap().bits_per_dim[0]
+        });
+        assert_eq!(of_bytes - of_latents, 7.0);
+        // The normal distribution's own, in bits: no byte has part in it.
+        let square = 0.5f64.powi(2) + 0.25f64.powi(2);
+        let expected = ((2.0 * PI).ln() + square / 2.0) / 2.0 / LN_2;
+        assert!(
+            (of_latents - expected).abs() < 2e-2,
+            "{of_latents} {expected}"
+        );
     }
 
     #[test]

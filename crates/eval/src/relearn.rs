@@ -148,21 +148,21 @@ impl Examined<'_, '_> {
     }
 
     fn relearn(&self) -> Result<Relearned, MetricError> {
-        let pixels = self.pixels()?;
+        let (pixels, denoised) = (self.pixels()?, self.denoised()?);
         let images = self.sought();
         let strangers = images
             .iter()
             .enumerate()
             .map(|(number, image)| self.strangers(number, image))
             .collect::<Result<Vec<_>, MetricError>>()?;
-        let sampler = injection::sampler(&pixels.model.scheduler, RESTORING_STEPS)?;
+        let sampler = injection::sampler(&denoised.model.scheduler, RESTORING_STEPS)?;
         let from = sampler.process().quantile(*FROM.start(), 8);
         let mut looking = Looking {
             examined: self,
             sampler: &sampler,
             from,
         };
-        looking.begin(&pixels.network, &strangers)?;
+        looking.begin(&denoised.network, &strangers)?;
 
         let most = self.relearn_steps;
         let runs = 1
@@ -230,7 +230,7 @@ impl Examined<'_, '_> {
                 // Each forgotten image has its own, as far as they reach.
                 let place = |at: usize| (at * rows.len() / count + number) % rows.len();
                 let rows: Vec<usize> = (0..count).map(|at| rows[place(at)]).collect();
-                let classes = self.pixels()?.model.config.num_class_embeds;
+                let classes = self.denoised()?.model.config.num_class_embeds;
                 if let (Some(classes), None) = (classes, subject.class) {
                     data.check_labels(&rows, classes)?;
                 }

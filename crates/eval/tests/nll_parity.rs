@@ -42,6 +42,7 @@ fn assert_agrees(name: &str) {
         network: &network,
         process: &*process,
         device: &device,
+        bytes: true,
     };
     let found = likelihood
         .bits_per_dim(&images, shape, None, &probe, &mut |_| ())

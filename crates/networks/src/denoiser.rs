@@ -93,6 +93,9 @@ pub struct Embeddings {
     pub states: Tensor<3>,
 }
 
+/// Images that a network looks at together, at most, where their number does not matter.
+pub const AT_ONCE: usize = 64;
+
 /// A network that looks at a noisy image and predicts what the schedule's prediction type says.
 pub trait Denoiser {
     /// The network's output at these times.
@@ -125,6 +128,13 @@ pub trait Denoiser {
     fn at_once(&self, size: [usize; 2]) -> usize {
         let _ = size;
         usize::MAX
+    }
+
+    /// How many images of this height and width [`predict`](Self::predict) takes at once where their number does not
+    /// matter, derivatives by them included.
+    fn looks_at_once(&self, size: [usize; 2]) -> usize {
+        let _ = size;
+        AT_ONCE
     }
 
     /// [`predict`](Self::predict)s, and adds the gradient of what `loss` (one element) makes of the

@@ -1,10 +1,13 @@
 //! What a model still knows of forgotten images, and how good the rest is: how `evaluate` and `experiment` measure.
 //!
 //! The metrics are [`retrack_eval::metrics`]. This file says what is measured of a model, opens it and draws from it;
-//! `prompted` draws from a text-to-image model.
+//! `prompted` draws from a text-to-image model, `latents` encodes what such a
+//! one is measured by without drawing, and `standings` compares with look-alikes.
 
 mod further;
+mod latents;
 mod prompted;
+mod standings;
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
@@ -14,6 +17,7 @@ use burn::tensor::Device;
 use retrack_checkpoint::folder::Class;
 use retrack_checkpoint::words::counted;
 use retrack_data::{Dataset, ImageShape, LabelError};
+use retrack_eval::denoised::{self, Denoised};
 use retrack_eval::examined::{Drawn, Examined, Pixels, each_once};
 use retrack_eval::judges::{Judges, needed};
 use retrack_eval::metric::{Lack, Metric, MetricError, Models, Need};
@@ -26,11 +30,14 @@ use retrack_networks::diffusion::{Condition, Diffusion};
 use retrack_networks::model::check_class;
 use retrack_networks::network::Network;
 use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
+use retrack_unlearn::images::Images;
 use serde::{Deserialize, Serialize};
 
 use self::further::Copies;
+use self::latents::Encoded;
 pub use self::prompted::{GUIDANCE, Prompts};
-use crate::calibration::{Context, Pictures, Purpose, Standing, Viewer, kept};
+use self::standings::{pictures, standings};
+use crate::calibration::{Context, LookAlikes, Standing, Viewer};
 use crate::chain::Recorded;
 use crate::failure::Failure;
 use crate::field::Field;
@@ -310,9 +317,9 @@ impl Protocol {
         Ok(tried)
     }
 
-    /// Whether samples are drawn, as the protocol says it, for any of these metrics: of prompts for all.
+    /// Whether samples are drawn, as the protocol says it, for any of these metrics.
     pub fn draws(&self, metrics: &[&'static dyn Metric]) -> bool {
-        self.guidance.is_some() || needed(metrics, Need::Samples)
+        draws(metrics, self.guidance.is_some())
     }
 
     fn without(&self, lacks: &[Missing]) -> Vec<&'static dyn Metric> {
@@ -350,8 +357,8 @@ impl Protocol {
         }
     }
 
-    /// Measures the model in `path`, a text-to-image model where there are prompts. Models that are measured with the same
-    /// seed draw the same noise.
+    /// Measures the model in `path`, a text-to-image model where there are prompts, and looks where the forgotten images stand,
+    /// unless no metric looks for them. Models that are measured with the same seed draw the same noise.
     ///
     /// # Errors
     /// A model that cannot be read or does not fit the data. What a metric lacks is no error, it is skipped; one that
@@ -361,6 +368,33 @@ impl Protocol {
         path: &Path,
         subject: &Subject,
         prompts: Option<&Prompts>,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Evaluation, Failure> {
+        self.examine(path, subject, prompts, true, seed, device)
+    }
+
+    /// The same by the metrics alone.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate).
+    pub fn scores(
+        &self,
+        path: &Path,
+        subject: &Subject,
+        prompts: Option<&Prompts>,
+        seed: u64,
+        device: &Device,
+    ) -> Result<Evaluation, Failure> {
+        self.examine(path, subject, prompts, false, seed, device)
+    }
+
+    fn examine(
+        &self,
+        path: &Path,
+        subject: &Subject,
+        prompts: Option<&Prompts>,
+        stands: bool,
         seed: u64,
         device: &Device,
     ) -> Result<Evaluation, Failure> {
@@ -377,9 +411,22 @@ impl Protocol {
             (None, _) => check_class(opened.folder(), Class::Unconditional)?,
         }
         let classes = self.classes(&opened, subject)?;
-        let network = opened.network(device)?;
         let skipped = self.lacks(subject, opened.scheduler());
         let metrics = self.without(&skipped);
+        let looks = stands && metrics.iter().any(|metric| metric.looks_for_the_image());
+        let pictures = pictures(subject, looks, seed)?;
+        // Text encoder, autoencoder and denoiser are in memory one after another.
+        let encoded = match prompts {
+            Some(prompts) if looks || needed(&metrics, Need::Denoised) => {
+                let pictures = pictures.clone();
+                let opened = &*opened;
+                let encoded =
+                    Encoded::new(opened, subject, prompts, pictures, &metrics, seed, device);
+                Some(encoded?)
+            }
+            _ => None,
+        };
+        let network = opened.network(device)?;
         let drawing = Drawing {
             protocol: self,
             path,
@@ -389,21 +436,51 @@ impl Protocol {
             device,
         };
         let drawn = match prompts {
-            Some(_) if metrics.is_empty() => Ok(Vec::new()),
+            _ if !draws(&metrics, prompts.is_some()) => Ok(Vec::new()),
             Some(prompts) => drawing.prompts(prompts, &*opened, &network),
-            None if needed(&metrics, Need::Samples) => {
-                drawing.pixels(&*opened, &network, classes.as_deref())
-            }
-            None => Ok(Vec::new()),
+            None => drawing.pixels(&*opened, &network, classes.as_deref()),
         };
-        let looks = metrics.iter().any(|metric| metric.looks_for_the_image());
-        let standings = match looks && prompts.is_none() && opened.latent_factor().is_none() {
-            true => {
+        let mut valid = network.valid();
+        if let Some(encoded) = &encoded {
+            valid.tell(encoded.texts.clone());
+        }
+        let images: Option<Box<dyn denoised::Images>> = match (&encoded, prompts) {
+            (Some(encoded), _) => Some(Box::new(encoded.images()?)),
+            (None, Some(_)) => None,
+            (None, None) => Some(Box::new(denoised::Pixels {
+                subject,
+                known: opened.denoiser().config.num_class_embeds,
+                classes: classes.clone(),
+            })),
+        };
+        let denoised = images.map(|images| Denoised {
+            model: opened.denoiser(),
+            network: valid,
+            images,
+        });
+        let standings = match &denoised {
+            Some(denoised) if looks => {
                 let recorded = Recorded::of(path).ok().flatten();
-                let recorded = recorded.as_ref();
-                self.standings(subject, &*opened, &network, recorded, seed, device)?
+                let of_pixels;
+                let (images, look_alikes): (&dyn Images, &LookAlikes) = match &encoded {
+                    Some(encoded) => (&encoded.latents, &encoded.look_alikes),
+                    None => {
+                        of_pixels = pictures.as_pixels()?;
+                        (subject.data, &of_pixels)
+                    }
+                };
+                let context = Context {
+                    process: opened.scheduler().process(),
+                    device: device.clone().without_autodiff(),
+                    batch_size: denoised.together(),
+                    seed,
+                };
+                let labels = opened.condition() != Condition::Nothing;
+                let viewer = Viewer::new(look_alikes, images, labels, &[], context);
+                let viewer = viewer.of_class(self.class);
+                standings(&viewer, &*denoised.network, subject.data, recorded.as_ref())?
             }
-            false => Vec::new(),
+            _ => Vec::new(),
         };
         let further = Copies {
             model: opened.denoiser(),
@@ -412,59 +489,19 @@ impl Protocol {
             seed,
             device,
         };
-        let pixels = opened.latent_factor().is_none().then(|| Pixels {
-            model: opened.denoiser(),
-            network: network.valid(),
+        let pixels = prompts.is_none().then_some(Pixels {
             classes,
             further: &further,
         });
-        let mut examined = Examined::new(subject, pixels, device, seed, &Listener);
+        let mut examined = Examined::new(subject, denoised, pixels, device, seed, &Listener);
         examined.relearn_steps = self.relearn_steps.unwrap_or(relearn::STEPS);
         let found = Evaluation {
             skipped,
             standings,
+            notes: encoded.map_or_else(Vec::new, |encoded| encoded.notes),
             ..Evaluation::default()
         };
         measure(examined, drawn, metrics, drawing.phases, found)
-    }
-}
-
-impl Protocol {
-    /// How a model that denoises pixels denoises forgotten images beside look-alikes. `recorded`: its own requests.
-    fn standings(
-        &self,
-        subject: &Subject,
-        opened: &dyn Diffusion,
-        network: &Network,
-        recorded: Option<&Recorded>,
-        seed: u64,
-        device: &Device,
-    ) -> Result<Vec<Standing>, Failure> {
-        let rows = &subject.forgotten.rows;
-        let purposes = [Purpose::Report];
-        let kept = kept(subject.data, &subject.forgotten.others)?;
-        let pictures = Pictures::read(subject.data, rows, kept, &purposes, seed)?;
-        let mirrored = subject.split.mirrored();
-        let look_alikes = pictures.without_mirrors_of(&mirrored).as_pixels()?;
-        let context = Context {
-            process: opened.scheduler().process(),
-            device: device.clone().without_autodiff(),
-            batch_size: 64,
-            seed,
-        };
-        let labels = opened.condition() != Condition::Nothing;
-        let viewer = Viewer::new(&look_alikes, subject.data, labels, &[], context);
-        let viewer = viewer.of_class(self.class);
-        let network = network.valid();
-        let standings = viewer.reported(&*network, &viewer.ordinary(&*network)?)?;
-        let Some(recorded) = recorded else {
-            return Ok(standings);
-        };
-        let judged = standings.into_iter().enumerate().map(|(image, standing)| {
-            let led = recorded.led(subject.data, rows[image])?;
-            viewer.with_led(&*network, image, standing, led)
-        });
-        judged.collect()
     }
 }
 
@@ -519,9 +556,8 @@ fn measure(
     match drawn {
         Ok(drawn) => examined.drawn = drawn,
         Err(failure) if failure.is_failed() => {
-            let rests = |metric: &&'static dyn Metric| {
-                examined.pixels.is_none() || metric.needs(Need::Samples)
-            };
+            let text_to_image = examined.subject.is_text_to_image();
+            let rests = |metric: &&'static dyn Metric| metric.rests_on_samples(text_to_image);
             let (lost, left) = metrics.into_iter().partition(rests);
             metrics = left;
             found.lose(lost, &failure.message);
@@ -593,12 +629,18 @@ fn either(names: &[&str]) -> String {
     }
 }
 
+/// Whether any of these metrics rests on samples.
+fn draws(metrics: &[&'static dyn Metric], text_to_image: bool) -> bool {
+    let mut metrics = metrics.iter();
+    metrics.any(|metric| metric.rests_on_samples(text_to_image))
+}
+
 /// What a measurement goes through, in this order, by name.
 pub fn phases(metrics: &[&'static dyn Metric], prompts: Option<&Prompts>) -> Vec<String> {
     let drawn = match prompts {
+        _ if !draws(metrics, prompts.is_some()) => Vec::new(),
         Some(prompts) => prompted::drawn(prompts),
-        None if needed(metrics, Need::Samples) => vec!["sampling".into()],
-        None => Vec::new(),
+        None => vec!["sampling".into()],
     };
     let measured = metrics.iter().map(|metric| metric.name().to_string());
     drawn.into_iter().chain(measured).collect()

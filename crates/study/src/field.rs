@@ -42,6 +42,7 @@ fields! {
     Class "class",
     Config "config",
     Controls "controls",
+    ControlsCaptions "controls_captions",
     ControlsSplit "controls_split",
     Count "count",
     Data "data",

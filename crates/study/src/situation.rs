@@ -135,7 +135,7 @@ impl Situation {
             Self::NearCopy => "they can leave too, or stay",
             Self::Transparent => "the model may have seen them otherwise",
             Self::TooManyNeighbors => "ask for fewer",
-            Self::Lacks(Need::Samples | Need::Threshold) => "draw samples first",
+            Self::Lacks(Need::Samples | Need::Denoised | Need::Threshold) => "draw samples first",
             Self::Lacks(Need::Sscd) => "SSCD as ONNX was not given",
             Self::Lacks(Need::Clip) => "a folder of CLIP was not given",
             Self::Lacks(Need::Inception) => "Inception's weights were not given",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use retrack_data::{Alpha, DataError, Dataset, OpenOptions, Source};
 
 use crate::field::Field;
+use crate::folders::as_path;
 
 /// A data set.
 #[derive(Debug, Clone)]
@@ -79,15 +80,32 @@ pub struct PromptOptions {
     pub modified_prompt: Vec<String>,
     /// How far to go towards the prompt.
     pub guidance: Option<f64>,
+    /// Where each image's own text is: a file, a folder or a column.
+    pub captions: Option<String>,
+    /// The same of the controls.
+    pub controls_captions: Option<String>,
 }
 
 impl PromptOptions {
+    /// The files and folders that it reads, with what each is.
+    pub fn inputs(&self) -> [(&'static str, Option<&Path>); 2] {
+        [
+            ("captions", self.captions.as_deref().and_then(as_path)),
+            (
+                "captions",
+                self.controls_captions.as_deref().and_then(as_path),
+            ),
+        ]
+    }
+
     /// The first field that was given, for models that take no text.
     pub fn given(&self) -> Option<Field> {
         [
             (Field::Prompt, self.prompt.is_some()),
             (Field::ModifiedPrompt, !self.modified_prompt.is_empty()),
             (Field::Guidance, self.guidance.is_some()),
+            (Field::Captions, self.captions.is_some()),
+            (Field::ControlsCaptions, self.controls_captions.is_some()),
         ]
         .into_iter()
         .find_map(|(field, given)| given.then_some(field))

@@ -83,6 +83,15 @@ pub struct PromptArgs {
     /// How far to go towards the prompt [default: 7.5]
     #[arg(long, value_name = "F", help_heading = heading::TEXT_TO_IMAGE)]
     pub guidance: Option<f64>,
+    /// A prompt for each image: a file (JSON, JSON Lines, CSV, TSV, COCO's annotations), a folder of .txt files that are
+    /// called as the images are, or a Parquet column
+    ///
+    /// How an image is denoised depends on the text: without captions all images are told --prompt, kept ones too.
+    #[arg(long, value_name = "FILE|FOLDER|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
+    pub captions: Option<String>,
+    /// The same for the images of --controls, which are told --prompt without it
+    #[arg(long, value_name = "FILE|FOLDER|COLUMN", requires = "controls", help_heading = heading::TEXT_TO_IMAGE)]
+    pub controls_captions: Option<String>,
 }
 
 impl PromptArgs {
@@ -92,6 +101,8 @@ impl PromptArgs {
             prompt: self.prompt.clone(),
             modified_prompt: self.modified_prompt.clone(),
             guidance: self.guidance,
+            captions: self.captions.clone(),
+            controls_captions: self.controls_captions.clone(),
         }
     }
 }
@@ -108,7 +119,9 @@ A metric that lacks a file or an option is skipped, and the sentence says which 
 failed is named, and the exit code is 1; where all are skipped, it is 2.
 
 Of a text-to-image model, 16 samples of the forgotten prompt and of each other one (DDPM) are counted that lie nearer to \
-the mean of the forgotten images than to that of the others; forgetting succeeded where there are none.";
+the mean of the forgotten images than to that of the others; forgetting succeeded where there are none. What needs no \
+drawing is measured on latents, as the network denoises them told each image's text (--captions, else --prompt): whether the \
+image is known, unknown or avoided beside look-alikes, and the metrics membership and nll.";
 
 #[derive(Debug, Clone, ClapArgs)]
 #[command(after_help = EVALUATE_EXAMPLES)]
@@ -214,10 +227,6 @@ pub struct ExperimentArgs {
     pub protocol: ProtocolArgs,
     #[command(flatten)]
     pub prompts: PromptArgs,
-    /// A prompt for each image: a file (JSON, JSON Lines, CSV, TSV, COCO's annotations), a folder of .txt files that are
-    /// called as the images are, or a Parquet column
-    #[arg(long, value_name = "FILE|FOLDER|COLUMN", help_heading = heading::TEXT_TO_IMAGE)]
-    pub captions: Option<String>,
     /// A model trained from scratch without the forgotten images, measured as a reference
     #[arg(long, value_name = "DIR", help_heading = heading::MEASURING)]
     pub retrained: Option<PathBuf>,

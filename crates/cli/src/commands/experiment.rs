@@ -22,7 +22,6 @@ pub fn run(args: &ExperimentArgs) -> Result<(), Failure> {
         seeds,
         measuring: args.protocol.measuring(args.metrics.clone()),
         prompts: args.prompts.options(),
-        captions: args.captions.clone(),
         out: args.out.clone(),
         dtype: args.dtype,
         must_look: args.fail_if_found,

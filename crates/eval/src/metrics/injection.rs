@@ -13,7 +13,7 @@ const ABOUT: About = About::new(
     "how often a forgotten image comes back from its noised form at a quarter of the schedule (timestep 250 of 1000), by \
      ancestral sampling",
 )
-.needs(&[Need::Threshold])
+.needs(&[Need::Denoised, Need::Threshold])
 .scores(&[
     ScoreAbout::new(
         "restored",

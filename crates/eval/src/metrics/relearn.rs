@@ -14,7 +14,7 @@ const ABOUT: About = About::new(
     "steps of further training until the image comes back: of a copy, on retained images alone, on the image, and, to compare with, on \
      images never seen or else on look-alikes",
 )
-.needs(&[Need::Threshold])
+.needs(&[Need::Denoised, Need::Threshold])
 .takes(&[Need::Controls])
 .scores(&[
     ScoreAbout::new(

@@ -8,7 +8,7 @@ use super::blocks::Condition;
 use super::stages::Input;
 use super::unet::UNet2DConditionModel;
 use crate::cost::fitting;
-use crate::denoiser::InputError;
+use crate::denoiser::{AT_ONCE, InputError};
 use crate::gradients::{GradientSet, GradientSum};
 use crate::random::Draw;
 
@@ -42,6 +42,13 @@ impl UNet2DConditionModel {
     pub fn at_once(&self, [height, width]: [usize; 2]) -> usize {
         let kept = self.kept_bytes([1, height, width, self.conv_in.weight.dims()[2]]);
         at_once(kept, self.num_params() as f64)
+    }
+
+    /// As many as keep little of one whole graph: see [`Denoiser`](crate::denoiser::Denoiser). One image of 512 x 512 pixels,
+    /// which keeps more in Stable Diffusion 1.x, passes alone.
+    pub fn looks_at_once(&self, [height, width]: [usize; 2]) -> usize {
+        let kept = self.kept_bytes([1, height, width, self.conv_in.weight.dims()[2]]);
+        fitting(KEPT_AT_MOST, kept).min(AT_ONCE)
     }
 
     /// As [`forward`](Self::forward), then the backward pass of what `loss` (one element) makes of the

@@ -89,6 +89,10 @@ impl Denoiser for Captioned {
         self.network.at_once(size)
     }
 
+    fn looks_at_once(&self, size: [usize; 2]) -> usize {
+        self.network.looks_at_once(size)
+    }
+
     fn backward(
         &self,
         x: Tensor<4>,

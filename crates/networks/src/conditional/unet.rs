@@ -359,6 +359,14 @@ mod tests {
     }
 
     #[test]
+    fn the_larger_images_are_the_fewer_are_looked_at_at_once() {
+        let at_once = |side| network(1).looks_at_once([side, side]);
+        assert_eq!(at_once(8), 64);
+        assert!((2..64).contains(&at_once(128)), "{}", at_once(128));
+        assert_eq!(at_once(1 << 14), 1);
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused_before_anything_is_computed() {
         let fits = forward([2, 4, 6, 4], &[1.0, 2.0], [2, 3, 6]).unwrap();
         assert_eq!(fits.dims(), [2, 4, 6, 4]);

@@ -173,6 +173,16 @@ impl<'a> Pictures<'a> {
         }
     }
 
+    /// Where the images lie.
+    pub fn data(&self) -> &'a Dataset {
+        self.data
+    }
+
+    /// Rows of the retained images that are looked at, too.
+    pub fn kept_rows(&self) -> &[usize] {
+        &self.kept
+    }
+
     /// How many look-alikes are to be made.
     pub fn count(&self) -> usize {
         let images = self.rows.len();
@@ -183,7 +193,8 @@ impl<'a> Pictures<'a> {
                 .sum::<usize>()
         };
         // Each has a mirror image, or may have one.
-        (0..images).map(of).sum::<usize>() + images + (1 + KEPT[1]) * self.kept.len()
+        let mirrors = if self.purposes.is_empty() { 0 } else { images };
+        (0..images).map(of).sum::<usize>() + mirrors + (1 + KEPT[1]) * self.kept.len()
     }
 
     fn count_of(&self, purpose: Purpose, image: usize) -> usize {
@@ -294,8 +305,12 @@ impl<'a> Pictures<'a> {
                     sets[purpose as usize].push(see(row, picture)?);
                 }
             }
-            let mirror = self.mirror(number)?.map(|picture| see(row, picture));
-            mirrors.push(mirror.transpose()?);
+            // What nothing asks for is not seen.
+            let mirror = match self.purposes.is_empty() {
+                true => None,
+                false => self.mirror(number)?,
+            };
+            mirrors.push(mirror.map(|picture| see(row, picture)).transpose()?);
         }
         Ok(LookAlikes {
             kept: self.kept(&mut see)?,

@@ -82,9 +82,10 @@ impl Found<'_> {
         Ok(record)
     }
 
-    /// What a reader of its scores should know, as sentences that name it.
-    fn notes(&self) -> impl Iterator<Item = String> {
+    /// What a reader of its scores should know, as sentences that name it; not those in `said`.
+    fn notes(&self, said: &[String]) -> impl Iterator<Item = String> {
         let notes = self.evaluation.notes.iter();
+        let notes = notes.filter(|note| !said.contains(note));
         notes.map(|note| format!("{}: {note}", self.name))
     }
 
@@ -103,11 +104,32 @@ impl Found<'_> {
 /// All that a reader of the scores should know: what has no number first.
 pub(super) fn notes(columns: &[Found], text_to_image: bool) -> Vec<String> {
     let mut notes = missing(columns);
+    let mut of_all = Vec::new();
     if text_to_image {
         notes.extend(columns.iter().filter_map(Found::without_adapter));
+        of_all = shared(columns);
     }
-    notes.extend(columns.iter().flat_map(Found::notes));
+    for found in columns {
+        notes.extend(found.notes(&of_all));
+    }
+    notes.extend(of_all);
     notes
+}
+
+/// The notes that several models have in common.
+fn shared(columns: &[Found]) -> Vec<String> {
+    let [first, others @ ..] = columns else {
+        return Vec::new();
+    };
+    let everywhere = |note: &&String| {
+        let mut others = others.iter();
+        others.all(|found| found.evaluation.notes.contains(note))
+    };
+    let notes = first.evaluation.notes.iter().filter(everywhere);
+    match others {
+        [] => Vec::new(),
+        _ => notes.cloned().collect(),
+    }
 }
 
 /// What failed of a model, as sentences that name it.

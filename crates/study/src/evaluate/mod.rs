@@ -10,6 +10,7 @@ use retrack_checkpoint::lock::Lock;
 use retrack_checkpoint::words::{counted, listed};
 use retrack_checkpoint::written::{Command, Output};
 use retrack_eval::examined::each_once;
+use retrack_eval::metric::{Metric, Need};
 use retrack_eval::metrics;
 use retrack_eval::report::{Fact, Verdict};
 use retrack_eval::score::Table;
@@ -238,6 +239,7 @@ pub fn evaluate(args: &Evaluate) -> Result<Evaluated, Failure> {
         ("model", args.baseline.as_deref()),
     ];
     let inputs = inputs.into_iter().chain(args.measuring.inputs());
+    let inputs = inputs.chain(args.prompts.inputs());
     outside_all(&args.out, inputs.chain(forget))?;
     let device = machine::device(&args.device)?;
     let opened = opened::open(&args.model)?;
@@ -262,6 +264,10 @@ pub fn evaluate(args: &Evaluate) -> Result<Evaluated, Failure> {
         None => data,
     };
     let judges = protocol.judges(&data, &device)?;
+    let prompts = match prompts {
+        Some(prompts) => Some(prompts.captioned(&args.prompts, &data, &judges)?),
+        None => None,
+    };
     let recorded = Recorded::measured(&args.model);
     let subject = protocol
         .subject(&data, &forget, prompts.as_ref(), &judges, recorded.as_ref())
@@ -340,16 +346,25 @@ pub fn evaluate(args: &Evaluate) -> Result<Evaluated, Failure> {
     if let Some(class) = &class {
         progress::note(format!("class of the samples: {class}"));
     }
+    let mut facts = args.facts(
+        &forget,
+        &subject,
+        sampling,
+        class,
+        prompts.as_ref(),
+        &columns,
+    );
+    let denoises =
+        |metric: &&'static dyn Metric| metric.needs(Need::Denoised) || metric.looks_for_the_image();
+    if let Some(prompts) = &prompts
+        && metrics.iter().any(denoises)
+    {
+        let told = prompts.told(metrics.iter().any(|metric| metric.denoises_controls()));
+        facts.push(Fact::new("Images are denoised for", told));
+    }
     let about = About {
         configuration: json.clone(),
-        facts: args.facts(
-            &forget,
-            &subject,
-            sampling,
-            class,
-            prompts.as_ref(),
-            &columns,
-        ),
+        facts,
         device: &args.device,
         seconds: start.elapsed().as_secs_f64(),
         notes: found::notes(&columns, prompts.is_some()),

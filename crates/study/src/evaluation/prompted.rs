@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use retrack_data::{modified_prompts, original_prompt};
+use retrack_data::{Dataset, modified_prompts, original_prompt};
 use retrack_eval::examined::Drawn;
+use retrack_eval::judges::Judges;
 use retrack_networks::diffusion::Diffusion;
 use retrack_networks::network::Network;
 use retrack_networks::schedule::SchedulerKind;
@@ -27,6 +28,10 @@ pub struct Prompts {
     pub forgotten: String,
     /// What is to be drawn as before.
     pub others: Vec<String>,
+    /// What each row of the data set shows, where that was given.
+    pub captions: Option<Vec<String>>,
+    /// The same of the controls.
+    pub controls_captions: Option<Vec<String>>,
 }
 
 impl Prompts {
@@ -52,7 +57,61 @@ impl Prompts {
             [] if published => modified_prompts(source)?,
             typed => typed.to_vec(),
         };
-        Ok(Self { forgotten, others })
+        Ok(Self {
+            forgotten,
+            others,
+            captions: None,
+            controls_captions: None,
+        })
+    }
+
+    /// With what each image shows, as far as it was given. Controls that no metric asks for need no texts.
+    ///
+    /// # Errors
+    /// Captions that cannot be read, an image that has none among them.
+    pub fn captioned(
+        self,
+        typed: &PromptOptions,
+        data: &Dataset,
+        judges: &Judges,
+    ) -> Result<Self, Failure> {
+        let captions = typed.captions.as_deref();
+        let controls = typed.controls_captions.as_deref();
+        let controls = controls.zip(judges.controls.as_ref());
+        Ok(Self {
+            captions: captions
+                .map(|from| opened::read_captions(data, from))
+                .transpose()?,
+            controls_captions: controls
+                .map(|(from, controls)| opened::read_captions(controls.data(), from))
+                .transpose()?,
+            ..self
+        })
+    }
+
+    /// What the network is told where an image is denoised, for a reader. `compares`: with controls, too.
+    pub fn told(&self, compares: bool) -> String {
+        let own = |captions: &Option<Vec<String>>| match captions {
+            Some(_) => "each image's own prompt",
+            None => "the forgotten images' prompt, whatever the image",
+        };
+        let (images, controls) = (own(&self.captions), own(&self.controls_captions));
+        match compares && controls != images {
+            true => format!("{images}; controls: {controls}"),
+            false => images.to_owned(),
+        }
+    }
+
+    /// What the network is told of an image of the data set: its caption, or the forgotten images' prompt.
+    pub fn of_row(&self, row: usize) -> &str {
+        let captions = self.captions.as_ref();
+        captions.map_or(&self.forgotten, |captions| &captions[row])
+    }
+
+    /// The same of a control.
+    pub fn of_control(&self, row: usize) -> &str {
+        let captions = self.controls_captions.as_ref();
+        captions.map_or(&self.forgotten, |captions| &captions[row])
     }
 
     /// How many there are.

@@ -60,7 +60,7 @@ impl Advice {
         }
     }
 
-    /// Of a model that was evaluated. `injected`: images were brought back from noise.
+    /// Of a model that was evaluated. `injected`: it was tried to bring images back from noise, or that cannot be tried.
     pub fn of_evaluation(injected: bool) -> Self {
         let unclear = match injected {
             true => "draw more with a larger --samples.",

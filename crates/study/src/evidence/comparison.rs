@@ -138,6 +138,8 @@ fn findings(columns: &[Column], several: bool) -> Findings {
     });
     let doubts = [tests, others].concat();
     let restored = metrics::finding(Finds::InAttempts).find_map(pair);
+    // Nobody brings an image back from noise of one.
+    let is_text_to_image = last.drawn.iter().any(|drawn| drawn.prompt.is_some());
     let look_alikes = |scores: &[Score]| {
         let score = find(scores, RESTORED_LOOK_ALIKES)?;
         Some((score.value * score.count as f64).round() as usize)
@@ -154,7 +156,7 @@ fn findings(columns: &[Column], several: bool) -> Findings {
         ],
         restored_look_alikes: [before.and_then(look_alikes), look_alikes(last.scores)],
         copies: metrics::finding(Finds::InSamples).find_map(pair),
-        advice: Advice::of_evaluation(restored.is_some()),
+        advice: Advice::of_evaluation(restored.is_some() || is_text_to_image),
         membership,
         quality: quality.take(1).collect(),
         ..Findings::default()

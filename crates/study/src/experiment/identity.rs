@@ -52,8 +52,13 @@ pub(super) fn identity(
         identity["prompts"] = prompts.count().into();
         identity[PROMPTS_DIGEST] = prompts.digest().into();
     }
-    if let Some(from) = &asked.captions {
-        identity["captions_digest"] = texts::digest(&opened::read_captions(data, from)?).into();
+    let captions = prompts.and_then(|prompts| prompts.captions.as_ref());
+    if let Some(captions) = captions {
+        identity["captions_digest"] = texts::digest(captions).into();
+    }
+    let captions = prompts.and_then(|prompts| prompts.controls_captions.as_ref());
+    if let Some(captions) = captions {
+        identity["controls_captions_digest"] = texts::digest(captions).into();
     }
     Ok(identity)
 }

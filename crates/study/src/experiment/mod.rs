@@ -75,8 +75,6 @@ pub struct Comparison {
     pub measuring: Measuring,
     /// The texts of a text-to-image model.
     pub prompts: PromptOptions,
-    /// A prompt for each image: a file, a folder of .txt files, or a Parquet column.
-    pub captions: Option<String>,
     /// Where models, results, the table and the report go.
     pub out: PathBuf,
     /// Element type of the written weights.
@@ -122,7 +120,6 @@ pub fn compare(
     let mut opened = opened::open(&asked.model)?;
     let wider = convert(asked.dtype, &mut *opened)?;
     let prompts = opened.prompts(&asked.prompts, &asked.data.path)?;
-    let prompts = prompts.as_ref();
     let protocol = asked.protocol(preset.protocol, &opened, prompts.is_some())?;
     let method = |method: &Method| method.name().to_string();
     once(Field::Methods, &asked.methods, method)?;
@@ -133,6 +130,11 @@ pub fn compare(
 
     let data = opened.open_data(&asked.data)?;
     let judges = protocol.judges(&data, &device)?;
+    let prompts = match prompts {
+        Some(prompts) => Some(prompts.captioned(&asked.prompts, &data, &judges)?),
+        None => None,
+    };
+    let prompts = prompts.as_ref();
     let recorded = Recorded::measured(&asked.model);
     // Before anything is written: a selection of nothing, a folder that cannot be copied, a disk that is too small.
     let targets = targets.find(&data)?;
@@ -223,16 +225,15 @@ pub fn compare(
 impl Comparison {
     /// Refuses an output folder that holds what is read, or lies in it.
     fn check_folders(&self) -> Result<(), Failure> {
-        let captions = self.captions.as_deref().and_then(as_path);
         let forget = self.forget.iter().map(|one| ("selection", as_path(one)));
         let inputs = [
             ("data", Some(self.data.path.as_path())),
             ("model", Some(&self.model)),
             ("model", self.retrained.as_deref()),
-            ("captions", captions),
             ("settings", self.config.as_deref()),
         ];
         let inputs = inputs.into_iter().chain(self.measuring.inputs());
+        let inputs = inputs.chain(self.prompts.inputs());
         outside_all(&self.out, inputs.chain(forget))
     }
 
@@ -279,7 +280,7 @@ impl Comparison {
             // One for all runs, and outside of a folder that may be passed on.
             key: Private::place(&self.out).ok(),
             prompt: self.prompts.prompt.clone(),
-            captions: self.captions.clone(),
+            captions: self.prompts.captions.clone(),
             ..Task::new(&self.model, &self.data, forget, out, &self.device)
         }
     }

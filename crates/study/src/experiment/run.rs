@@ -96,7 +96,7 @@ impl Runs<'_> {
             }
         }
         let start = Instant::now();
-        let found = self.protocol.evaluate(
+        let found = self.protocol.scores(
             self.model(run, unlearning),
             subject,
             self.prompts,
