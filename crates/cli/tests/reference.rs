@@ -322,6 +322,7 @@ fn kind(rust: &str) -> String {
     match rust {
         "usize" | "u32" | "u64" | "i64" => "integer".into(),
         "f64" => "number".into(),
+        "State" => "string".into(),
         "bool" => "boolean".into(),
         "String" | "&'static str" => "string".into(),
         "Value" => "any".into(),
@@ -447,7 +448,11 @@ fn defaults(key: &str) -> String {
     let name = preset_names().next().unwrap();
     let recipe = Recipe::preset(name).unwrap();
     let recipe = serde_json::to_value(recipe).unwrap();
-    let adamw = serde_json::to_value(AdamWConfig::default()).unwrap();
+    let adamw = AdamWConfig::default();
+    let state = serde_json::to_value(adamw.state).unwrap();
+    let mut adamw = serde_json::to_value(adamw).unwrap();
+    // Not written where it is the default.
+    adamw["state"] = state;
     let value = match key.split_once('.') {
         Some(("adamw", key)) => &adamw[key],
         Some(_) => return String::new(),

@@ -330,6 +330,7 @@ fn a_settings_file_is_read_strictly() {
         "epsilon = -1.0",
         "max_grad_norm = 0.0",
         "weight_decay = nan",
+        "state = \"f16\"",
     ] {
         folder.write("mine.toml", format!("[adamw]\n{adamw}\n"));
         let key = adamw.split(' ').next().unwrap();

@@ -61,6 +61,18 @@ fn unlearning_that_was_killed_and_resumed_was_never_interrupted() {
 }
 
 #[test]
+fn moments_in_half_the_memory_resume_as_exactly() {
+    let folder = Folder::with_model_and_photos();
+    assert_resumes(&folder, &format!("{UNLEARN} --optimizer-state bf16"), || {});
+    let config = std::fs::read_to_string(folder.path("whole/run/config.json")).unwrap();
+    assert!(config.contains(r#""state": "bf16""#), "{config}");
+    // As they are by default they come to something else.
+    folder.done(&format!("{UNLEARN} --out wide"));
+    let weights = |out: &str| std::fs::read(folder.path(&format!("{out}/{WEIGHTS}"))).unwrap();
+    assert!(weights("wide") != weights("whole"));
+}
+
+#[test]
 fn a_method_whose_retained_images_are_watched_resumes_as_exactly() {
     let folder = Folder::with_model_and_photos();
     // At this rate the loss multiplies: the start is that of the model before the run.

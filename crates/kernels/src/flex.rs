@@ -1,7 +1,7 @@
 //! The kernels on the primitives of Burn's CPU backend: shapes in, slices through, tensors out.
 
 use burn::backend::{BackendTensor, DispatchTensorKind, Flex, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{Shape, TensorData};
+use burn::tensor::{DType, Shape, TensorData};
 
 use crate::attention::{self, Attention};
 use crate::conv::{self, Window};
@@ -349,13 +349,23 @@ pub(crate) fn adamw(
 ) -> (Floats, Floats, Floats) {
     let grad = whole(grad);
     let [mut param, mut moment1, mut moment2] = [param, moment1, moment2].map(whole_owned);
-    optim::adamw(
-        step,
-        param.storage_mut(),
-        slice(&grad),
-        moment1.storage_mut(),
-        moment2.storage_mut(),
-    );
+    let (param_values, grad) = (param.storage_mut(), slice(&grad));
+    match moment1.dtype() {
+        DType::BF16 => optim::adamw_bf16(
+            step,
+            param_values,
+            grad,
+            moment1.storage_mut(),
+            moment2.storage_mut(),
+        ),
+        _ => optim::adamw(
+            step,
+            param_values,
+            grad,
+            moment1.storage_mut(),
+            moment2.storage_mut(),
+        ),
+    }
     (param, moment1, moment2)
 }
 
@@ -363,7 +373,7 @@ pub(crate) fn adamw(
 fn whole_owned(tensor: Floats) -> Floats {
     let elements = tensor.shape().num_elements();
     let is_whole = tensor.is_contiguous() && tensor.layout().start_offset() == 0;
-    if is_whole && tensor.bytes().len() == 4 * elements {
+    if is_whole && tensor.bytes().len() == tensor.dtype().size() * elements {
         tensor
     } else {
         whole(tensor)

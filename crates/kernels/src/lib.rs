@@ -302,8 +302,8 @@ pub fn geglu(x: Tensor<2>) -> Tensor<2> {
 
 /// One AdamW step; returns the new parameter and both moments, outside any autodiff graph of theirs.
 ///
-/// The four tensors have one shape. In place when nothing else holds the tensors' storage. The source of the formula is
-/// named at [`AdamWStep`].
+/// The four tensors have one shape; both moments may be bf16, which are rounded so that their mean over steps is right (on the
+/// CPU alone). In place when nothing else holds the tensors' storage. The source of the formula is named at [`AdamWStep`].
 ///
 /// # Panics
 ///
@@ -485,6 +485,7 @@ mod tests {
             weight_decay: 0.0,
             step: 1,
             gradient_scale: 1.0,
+            parameter: 0,
         };
         let (param, grad, m, v) = (tensor(1.0), tensor(1.0), tensor(0.0), tensor(0.0));
         let before = [&param, &m, &v].map(address);

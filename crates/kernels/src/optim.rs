@@ -1,6 +1,8 @@
 //! The optimizer step and the gradient norm.
 
-use crate::simd::{self, Shared, Simd, Vectorized, for_each, load, store};
+use burn::tensor::bf16;
+
+use crate::simd::{self, Shared, Simd, Vectorized, for_each, load, store, with_scratch};
 
 /// The numbers of one decoupled-weight-decay Adam step, the same for every parameter (Loshchilov and Hutter 2017,
 /// [arXiv 1711.05101](https://arxiv.org/abs/1711.05101), as `torch.optim.AdamW` computes it).
@@ -20,6 +22,8 @@ pub struct AdamWStep {
     pub step: usize,
     /// What the gradient is multiplied by first: the clipping factor, or 1.
     pub gradient_scale: f64,
+    /// Which parameter of a network it is: where moments are bf16, it decides their rounding with the step's number.
+    pub parameter: usize,
 }
 
 impl AdamWStep {
@@ -43,18 +47,7 @@ pub(crate) fn adamw(
 ) {
     let count = param.len();
     assert!(grad.len() == count && moment1.len() == count && moment2.len() == count);
-    let (correction1, correction2) = step.bias_corrections();
-    let numbers = AdamWNumbers {
-        gradient_scale: step.gradient_scale as f32,
-        beta1: step.beta1 as f32,
-        rest1: (1.0 - step.beta1) as f32,
-        beta2: step.beta2 as f32,
-        rest2: (1.0 - step.beta2) as f32,
-        root_scale: (1.0 / correction2.sqrt()) as f32,
-        epsilon: step.epsilon as f32,
-        decay: (1.0 - step.learning_rate * step.weight_decay) as f32,
-        rate: (step.learning_rate / correction1) as f32,
-    };
+    let numbers = AdamWNumbers::of(step);
     let [param, moment1, moment2] = [param, moment1, moment2].map(Shared::new);
     for_each(count > ELEMENTS, count.div_ceil(ELEMENTS), |task| {
         let first = task * ELEMENTS;
@@ -73,6 +66,86 @@ pub(crate) fn adamw(
     });
 }
 
+/// The same with moments in bf16. A second moment grows by a thousandth of the gradient's square, which the eight bits of bf16
+/// do not see; so each is rounded up as often as it lies near the number above, and its mean over steps is right (as in Gupta et
+/// al. 2015, [arXiv 1502.02551](https://arxiv.org/abs/1502.02551)).
+pub(crate) fn adamw_bf16(
+    step: &AdamWStep,
+    param: &mut [f32],
+    grad: &[f32],
+    moment1: &mut [bf16],
+    moment2: &mut [bf16],
+) {
+    use rayon::prelude::*;
+    let count = param.len();
+    assert!(grad.len() == count && moment1.len() == count && moment2.len() == count);
+    let numbers = AdamWNumbers::of(step);
+    let parts = param
+        .par_chunks_mut(ELEMENTS)
+        .zip(grad.par_chunks(ELEMENTS))
+        .zip(moment1.par_chunks_mut(ELEMENTS))
+        .zip(moment2.par_chunks_mut(ELEMENTS));
+    parts
+        .enumerate()
+        .for_each(|(part, (((param, grad), moment1), moment2))| {
+            let count = param.len();
+            with_scratch(2 * ELEMENTS, |scratch| {
+                // SAFETY: the scratch memory has room for both moments, which are written before they are read; the slices
+                // have one length, and each task has its own part of them.
+                let wide = unsafe {
+                    widen(moment1, scratch.start());
+                    widen(moment2, scratch.at(ELEMENTS));
+                    simd::run(AdamWPart {
+                        numbers,
+                        grad: grad.as_ptr(),
+                        param: param.as_mut_ptr(),
+                        moment1: scratch.start(),
+                        moment2: scratch.at(ELEMENTS),
+                        count,
+                    });
+                    [scratch.start(), scratch.at(ELEMENTS)]
+                        .map(|start| std::slice::from_raw_parts(start, count))
+                };
+                for (which, (wide, narrow)) in wide.into_iter().zip([moment1, moment2]).enumerate()
+                {
+                    let stream = [step.step, step.parameter, which, part];
+                    let seed = stream.iter().fold(0, |seed, &n| mixed(seed ^ n as u32));
+                    round(wide, narrow, seed);
+                }
+            });
+        });
+}
+
+/// # Safety
+///
+/// `to` is writable for as many floats.
+unsafe fn widen(from: &[bf16], to: *mut f32) {
+    for (i, value) in from.iter().enumerate() {
+        // SAFETY: the caller's.
+        unsafe { *to.add(i) = value.to_f32() };
+    }
+}
+
+/// Rounds to one of the two neighboring numbers, to each as often as it is near. Infinity and NaN stay.
+fn round(from: &[f32], to: &mut [bf16], seed: u32) {
+    for (i, (value, to)) in from.iter().zip(to).enumerate() {
+        let bits = value.to_bits();
+        let chance = mixed(seed ^ i as u32) & 0xffff;
+        let rounded = match value.is_finite() {
+            true => bits + chance,
+            false => bits,
+        };
+        *to = bf16::from_bits((rounded >> 16) as u16);
+    }
+}
+
+/// A number that looks as if drawn by chance, another one for each (MurmurHash3's last step).
+fn mixed(n: u32) -> u32 {
+    let n = (n ^ (n >> 16)).wrapping_mul(0x85eb_ca6b);
+    let n = (n ^ (n >> 13)).wrapping_mul(0xc2b2_ae35);
+    n ^ (n >> 16)
+}
+
 /// [`AdamWStep`] as the vector code wants it.
 #[derive(Clone, Copy)]
 struct AdamWNumbers {
@@ -85,6 +158,23 @@ struct AdamWNumbers {
     epsilon: f32,
     decay: f32,
     rate: f32,
+}
+
+impl AdamWNumbers {
+    fn of(step: &AdamWStep) -> Self {
+        let (correction1, correction2) = step.bias_corrections();
+        Self {
+            gradient_scale: step.gradient_scale as f32,
+            beta1: step.beta1 as f32,
+            rest1: (1.0 - step.beta1) as f32,
+            beta2: step.beta2 as f32,
+            rest2: (1.0 - step.beta2) as f32,
+            root_scale: (1.0 / correction2.sqrt()) as f32,
+            epsilon: step.epsilon as f32,
+            decay: (1.0 - step.learning_rate * step.weight_decay) as f32,
+            rate: (step.learning_rate / correction1) as f32,
+        }
+    }
 }
 
 /// Of `count` floats each; all but `grad` are writable.
@@ -177,5 +267,76 @@ impl Vectorized for SumOfSquares {
             i += S::F32_LANES;
         }
         simd.reduce_sum_f32s(sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_right_on_average_and_keeps_what_bf16_has() {
+        // A quarter of the way between two neighbors.
+        let (below, above) = (1.0f32, 1.0 + 1.0 / 128.0);
+        let values = vec![below + 0.25 * (above - below); 40_000];
+        let mut rounded = vec![bf16::ZERO; values.len()];
+        round(&values, &mut rounded, 7);
+        let up = rounded.iter().filter(|r| r.to_f32() == above).count();
+        let down = rounded.iter().filter(|r| r.to_f32() == below).count();
+        assert_eq!(up + down, values.len());
+        assert!(
+            (up as f64 / values.len() as f64 - 0.25).abs() < 0.01,
+            "{up}"
+        );
+        let same = [0.0, -2.5, f32::INFINITY, f32::NEG_INFINITY];
+        let mut rounded = [bf16::ONE; 4];
+        for seed in 0..100 {
+            round(&same, &mut rounded, seed);
+            assert_eq!(rounded.map(bf16::to_f32), same);
+        }
+        let mut rounded = [bf16::ONE];
+        round(&[f32::NAN], &mut rounded, 1);
+        assert!(rounded[0].is_nan());
+    }
+
+    #[test]
+    fn moments_in_bf16_follow_those_in_f32() {
+        let count = ELEMENTS + 33;
+        let gradient = |step: usize, i: usize| ((i * 31 + step * 17) % 101) as f32 / 101.0 - 0.3;
+        let (mut a, mut b) = (vec![1.0f32; count], vec![1.0f32; count]);
+        let (mut m, mut v) = (vec![0.0f32; count], vec![0.0f32; count]);
+        let (mut m16, mut v16) = (vec![bf16::ZERO; count], vec![bf16::ZERO; count]);
+        for number in 1..=300 {
+            let step = AdamWStep {
+                learning_rate: 1e-3,
+                beta1: 0.95,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                weight_decay: 0.0,
+                step: number,
+                gradient_scale: 1.0,
+                parameter: 3,
+            };
+            let grad: Vec<f32> = (0..count).map(|i| gradient(number, i)).collect();
+            adamw(&step, &mut a, &grad, &mut m, &mut v);
+            adamw_bf16(&step, &mut b, &grad, &mut m16, &mut v16);
+        }
+        let moved = a
+            .iter()
+            .map(|a| f64::from(a - 1.0).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        let apart = a.iter().zip(&b).map(|(a, b)| f64::from(a - b).powi(2));
+        let apart = apart.sum::<f64>().sqrt();
+        assert!(apart < 0.01 * moved, "{apart} of {moved}");
+        // To the nearest it would stay at what the first steps left: a thousandth is less than half of bf16's steps.
+        let mean = |v: &[f32]| v.iter().map(|v| f64::from(*v)).sum::<f64>() / count as f64;
+        let wide: Vec<f32> = v16.iter().map(|v| v.to_f32()).collect();
+        assert!(
+            (mean(&wide) / mean(&v) - 1.0).abs() < 1e-3,
+            "{} {}",
+            mean(&wide),
+            mean(&v)
+        );
     }
 }

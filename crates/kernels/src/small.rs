@@ -368,6 +368,7 @@ fn an_optimizer_step_is_that_of_the_formula() {
         weight_decay: 0.2,
         step: 3,
         gradient_scale: 0.5,
+        parameter: 0,
     };
     let [mut p, g, mut m] = [1, 2, 3].map(|seed| values(21, seed));
     let mut v: Vec<f32> = values(21, 4).iter().map(|v| v.abs()).collect();

@@ -281,6 +281,7 @@ fn an_adamw_step_agrees_with_f64_and_works_on_tracked_parameters() {
             weight_decay: 0.1,
             step: 3,
             gradient_scale: 0.5,
+            parameter: 0,
         };
         let tensors = [&p, &g, &m, &v].map(|i| i.tensor::<1>(&device));
         let [tp, tg, tm, tv] = tensors;

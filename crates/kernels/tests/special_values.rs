@@ -357,6 +357,7 @@ fn an_optimizer_step_keeps_what_is_no_number() {
         weight_decay: 0.01,
         step: 3,
         gradient_scale: 0.5,
+        parameter: 0,
     };
     let count = 37;
     for special in SPECIAL {

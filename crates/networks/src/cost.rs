@@ -23,6 +23,8 @@ pub struct Training {
     pub streams: usize,
     /// Whether an average of the weights is kept.
     pub ema: bool,
+    /// Bytes of a number of the optimizer's moments.
+    pub moment_bytes: usize,
     /// Whether the method combines two gradients.
     pub two_gradients: bool,
     /// Of the adapters, where only they are trained.
@@ -77,14 +79,16 @@ impl Cost {
     /// What training the network on images of `values` numbers takes.
     pub fn footprint(&self, training: &Training, values: usize) -> Footprint {
         let network = 4.0 * self.parameters as f64;
+        // Checkpoints hold moments in 32 bits.
         let state = network * if training.ema { 4.0 } else { 3.0 };
+        let moments = network * training.moment_bytes as f64 / 2.0;
         let second = if training.two_gradients { 1.0 } else { 0.0 };
         let gradients = network * (GRADIENTS + second);
         let batch = training.pass(self.at_once()) as f64;
         let images = batch * (4.0 * HELD * self.activations + 32.0 * values as f64);
         Footprint {
             state,
-            held: vec![state, gradients + images],
+            held: vec![state - 2.0 * network + moments, gradients + images],
         }
     }
 }

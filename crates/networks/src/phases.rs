@@ -65,7 +65,7 @@ impl Phases {
         let step = denoiser.step(training.pass(denoiser.at_once()), rank);
         4.0 * denoiser.parameters as f64
             + adapters
-            + 2.0 * trained
+            + trained * training.moment_bytes as f64 / 2.0
             + second
             + step.gradients
             + step.activations
@@ -104,6 +104,7 @@ mod tests {
             batch_size,
             streams: 1,
             ema: false,
+            moment_bytes: 4,
             two_gradients: false,
             rank,
             images: 10,

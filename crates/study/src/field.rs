@@ -61,6 +61,7 @@ fields! {
     ModifiedPrompt "modified_prompt",
     MustLook "must_look",
     Neighbors "neighbors",
+    OptimizerState "optimizer_state",
     Preset "preset",
     Prompt "prompt",
     Queries "queries",

@@ -2,6 +2,7 @@
 
 use retrack_checkpoint::folder::Dtype;
 use retrack_unlearn::objective::{METHODS, Method};
+use retrack_unlearn::optimizer::State;
 use serde::{Deserialize, Serialize};
 
 use crate::choice::Choice;
@@ -75,6 +76,17 @@ impl Choice for Method {
 
     fn help(self) -> Option<&'static str> {
         Some(self.about().summary)
+    }
+}
+
+impl Choice for State {
+    const ALL: &'static [Self] = &[Self::F32, Self::Bf16];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use retrack_networks::cost::Training;
 use retrack_networks::diffusion::{Condition, Diffusion};
 use retrack_networks::lora;
 use retrack_networks::random::Random;
+use retrack_unlearn::optimizer::State;
 use retrack_unlearn::recipe::{Recipe, TEXT_TO_IMAGE};
 use retrack_unlearn::texts::Texts;
 use serde_json::{Value, json};
@@ -132,6 +133,13 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         settings = settings::calibrated(settings, args, opened.weights(), rank.is_some());
     } else {
         settings::note_source(args, told_texts, shape.height, shape.width);
+    }
+    if settings.adamw.state != State::F32 && args.device != "cpu" {
+        return Err(Failure::input(format!(
+            "{} bf16 is for the CPU, not for {}; leave it out",
+            Field::OptimizerState,
+            args.device
+        )));
     }
     let objective = settings.objective();
 
@@ -432,6 +440,7 @@ pub(crate) fn needs(
         size: [shape.height, shape.width],
         batch_size: settings.batch_size,
         ema: false,
+        moment_bytes: settings.adamw.state.bytes(),
         streams: settings.objective().streams(),
         two_gradients: settings.objective().two_gradients(),
         rank: args.adapter_rank().map_err(Failure::input)?,

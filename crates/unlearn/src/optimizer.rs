@@ -1,7 +1,7 @@
 //! AdamW over a network's trained parameters, with the gradient clipped by its norm.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{DType, Tensor};
 use retrack_kernels::{self as kernels, AdamWStep};
 use retrack_networks::gradients::GradientSet;
 use retrack_networks::parameters;
@@ -18,6 +18,42 @@ pub struct AdamWConfig {
     pub weight_decay: f64,
     /// The gradient is scaled down to this norm where it is longer.
     pub max_grad_norm: f64,
+    /// What the two moments are kept in: `f32`, or `bf16`, which takes half of the memory and is rounded by chance, so that
+    /// the means are right.
+    #[serde(default, skip_serializing_if = "State::is_f32")]
+    pub state: State,
+}
+
+/// What an optimizer keeps its moments in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As weights are.
+    #[default]
+    F32,
+    /// In half of that. On the CPU alone.
+    Bf16,
+}
+
+impl State {
+    fn is_f32(&self) -> bool {
+        *self == Self::F32
+    }
+
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::Bf16 => 2,
+        }
+    }
+
+    fn kept(self, tensor: Tensor<1>) -> Tensor<1> {
+        match self {
+            Self::F32 => tensor,
+            Self::Bf16 => tensor.cast(DType::BF16),
+        }
+    }
 }
 
 impl Default for AdamWConfig {
@@ -27,6 +63,7 @@ impl Default for AdamWConfig {
             epsilon: 1e-8,
             weight_decay: 1e-6,
             max_grad_norm: 1.0,
+            state: State::F32,
         }
     }
 }
@@ -53,6 +90,8 @@ impl AdamW {
 
     /// An optimizer that has taken `step` steps and reached these moments.
     pub fn resumed(config: AdamWConfig, step: usize, moments: Vec<(Tensor<1>, Tensor<1>)>) -> Self {
+        let kept = |(first, second)| (config.state.kept(first), config.state.kept(second));
+        let moments = moments.into_iter().map(kept).collect();
         Self {
             config,
             step,
@@ -74,7 +113,7 @@ impl AdamW {
         learning_rate: f64,
     ) -> M {
         self.step += 1;
-        let step = AdamWStep {
+        let mut step = AdamWStep {
             learning_rate,
             beta1: self.config.betas[0],
             beta2: self.config.betas[1],
@@ -83,9 +122,11 @@ impl AdamW {
             step: self.step,
             // PyTorch's `clip_grad_norm_` adds the same 1e-6.
             gradient_scale: (self.config.max_grad_norm / (norm + 1e-6)).min(1.0),
+            parameter: 0,
         };
         if self.moments.is_empty() {
-            let zeros = |g: &Tensor<1>| (g.zeros_like(), g.zeros_like());
+            let zero = |g: &Tensor<1>| self.config.state.kept(g.zeros_like());
+            let zeros = |g: &Tensor<1>| (zero(g), zero(g));
             self.moments = gradients.0.iter().map(zeros).collect();
         }
         let mut moments = std::mem::take(&mut self.moments).into_iter();
@@ -99,6 +140,7 @@ impl AdamW {
             let gradient = gradients.next().expect("a gradient for each parameter");
             let (tensor, first, second) =
                 kernels::adamw_step(tensor, gradient, first, second, &step);
+            step.parameter += 1;
             updated.push((first, second));
             tensor
         });

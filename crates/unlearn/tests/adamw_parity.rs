@@ -8,11 +8,34 @@ use retrack_networks::parameters;
 use retrack_networks::process::Time;
 use retrack_unlearn::batch::{Batch, Noised};
 use retrack_unlearn::objective::{Finetune, Objective, Pass, Sums};
-use retrack_unlearn::optimizer::{AdamW, AdamWConfig};
+use retrack_unlearn::optimizer::{AdamW, AdamWConfig, State};
 use support::Case;
 
 #[test]
 fn ten_steps_of_finetuning_end_at_the_weights_of_pytorch() {
+    let apart = differences(State::F32, 1e-4);
+    // Adam divides a gradient by its own size, and for a few of the 44,969 elements that is rounding noise: PyTorch's
+    // own f32 run ends up to 1.6e-4 away.
+    let far: Vec<f32> = apart.into_iter().filter(|apart| *apart > 1e-4).collect();
+    assert!(far.len() <= 10, "{} elements are too far", far.len());
+    assert!(far.iter().all(|far| *far <= 1e-3), "{far:?}");
+}
+
+/// The weights have moved by up to 1e-2, a hundredth of which is what moments of eight bits leave.
+#[test]
+fn ten_steps_with_moments_in_bf16_end_near_the_weights_of_pytorch() {
+    let apart = differences(State::Bf16, 1e-2);
+    let count = apart.len() as f64;
+    let mean = apart.iter().map(|apart| f64::from(*apart)).sum::<f64>() / count;
+    let highest = apart.iter().copied().fold(0.0, f32::max);
+    println!("on average {mean:.1e} apart, at most {highest:.1e}");
+    assert!(mean > 1e-7, "nothing was rounded");
+    assert!(mean < 1e-4, "on average {mean} apart");
+    assert!(highest < 1e-2, "{highest}");
+}
+
+/// How far each weight is from PyTorch's, which has f32 moments. Losses and norms may differ by a part of `tolerance`.
+fn differences(state: State, tolerance: f64) -> Vec<f32> {
     let case = Case::read("adamw");
     let device = Device::flex().autodiff();
     let (_, schedule) = case.schedules();
@@ -22,6 +45,7 @@ fn ten_steps_of_finetuning_end_at_the_weights_of_pytorch() {
         epsilon: 1e-8,
         weight_decay: 1e-6,
         max_grad_norm: 1.0,
+        state,
     });
 
     let losses = case.doubles("loss");
@@ -43,7 +67,10 @@ fn ten_steps_of_finetuning_end_at_the_weights_of_pytorch() {
         ] {
             let error = ((found - expected) / expected).abs();
             println!("step {step}: {what} {error:.1e}");
-            assert!(error <= 1e-4, "step {step}: {what} {found}, not {expected}");
+            assert!(
+                error <= tolerance,
+                "step {step}: {what} {found}, not {expected}"
+            );
         }
         network = optimizer.step(network, gradient, norm, 1e-3);
     }
@@ -57,18 +84,12 @@ fn ten_steps_of_finetuning_end_at_the_weights_of_pytorch() {
         let expected = case.floats(&format!("weight.{name}"));
         assert_eq!(found.len(), expected.len(), "{name}");
         for (&found, expected) in found.iter().zip(expected) {
-            // Weights have moved by 1e-2.
             let far = (found - expected).abs();
-            if far.is_nan() || far > 1e-4 {
-                apart.push(far);
-                println!("{name}: {found}, not {expected}");
-            }
+            assert!(!far.is_nan(), "{name}: {found}, not {expected}");
+            apart.push(far);
         }
     }
-    // Adam divides a gradient by its own size, and for a few of the 44,969 elements that is rounding noise: PyTorch's
-    // own f32 run ends up to 1.6e-4 away.
-    assert!(apart.len() <= 10, "{} elements are too far", apart.len());
-    assert!(apart.iter().all(|far| *far <= 1e-3), "{apart:?}");
+    apart
 }
 
 fn batches(case: &Case) -> Vec<Batch<'static>> {

@@ -199,6 +199,7 @@ fn needs_of_one(
         size: [shape.height, shape.width],
         batch_size: settings.batch_size,
         ema: false,
+        moment_bytes: settings.adamw.state.bytes(),
         streams: settings.objective().streams(),
         two_gradients: settings.objective().two_gradients(),
         rank: None,

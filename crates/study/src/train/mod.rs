@@ -299,6 +299,7 @@ impl Input {
                 size: [shape.height, shape.width],
                 batch_size: asked.batch_size,
                 ema: true,
+                moment_bytes: 4,
                 streams: 1,
                 two_gradients: false,
                 rank: None,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 use super::{Recipe, RecipeError, presets};
 use crate::keys;
 use crate::objective::{self, Method, NAMES};
-use crate::optimizer::AdamWConfig;
+use crate::optimizer::{AdamWConfig, State};
 
 /// Values of which some may be missing.
 pub trait Overlay {
@@ -85,6 +85,8 @@ pub struct AdamWLayer {
     pub weight_decay: Option<f64>,
     /// See [`AdamWConfig::max_grad_norm`].
     pub max_grad_norm: Option<f64>,
+    /// See [`AdamWConfig::state`].
+    pub state: Option<State>,
 }
 
 /// The key of a method's parameter in the table `[strength]`.
@@ -136,6 +138,7 @@ impl Overlay for AdamWLayer {
             epsilon: self.epsilon.over(below.epsilon),
             weight_decay: self.weight_decay.over(below.weight_decay),
             max_grad_norm: self.max_grad_norm.over(below.max_grad_norm),
+            state: self.state.over(below.state),
         }
     }
 }
@@ -230,6 +233,7 @@ impl<E> Layer<E> {
                 epsilon: self.adamw.epsilon.unwrap_or(default.epsilon),
                 weight_decay: self.adamw.weight_decay.unwrap_or(default.weight_decay),
                 max_grad_norm: self.adamw.max_grad_norm.unwrap_or(default.max_grad_norm),
+                state: self.adamw.state.unwrap_or(default.state),
             },
             seed: self.seed.unwrap_or(0),
         };
