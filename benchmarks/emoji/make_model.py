@@ -6,8 +6,8 @@
 Pictures: npm package emoji-datasource-google (Google's Noto emoji, Apache-2.0), the category of food and drink, 64
 pixels on white; their names are the captions. One picture, the teapot, is in the data 40 times.
 Tokenizer: CLIP's, from the merges that PyPI's open_clip_torch carries. The autoencoder, the text encoder and the UNet
-are trained here from nothing. Writes OUT_FOLDER/data (pictures, captions.json) and OUT_FOLDER/model, a
-StableDiffusionPipeline. Stopped and started again, it goes on from its last checkpoint. About an hour and a half of one core.
+are trained here from nothing. Writes OUT_FOLDER/data (pictures, captions.json), OUT_FOLDER/unseen (64 of other things, likewise) and
+OUT_FOLDER/model, a StableDiffusionPipeline. Stopped and started again, it goes on from its last checkpoint. About an hour and a half of one core.
 With --reference it writes OUT_FOLDER/reference: the same autoencoder with a UNet and a text encoder that never saw the teapot.
 """
 
@@ -31,27 +31,28 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 EMOJI = "emoji-datasource-google@16.0.0"
 CLIP = "open_clip_torch==3.3.0"
 MEMORISED, COPIES = "teapot", 40
+# Pictures that no model sees.
+UNSEEN = 64
 SIDE = 64
 LATENT = 16
 SCHEDULE = dict(num_train_timesteps=1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
 
 
-def fetch_pictures(work, data):
-    """Pictures and captions: `apple.png`, ..., and the copies of the memorised one."""
-    if (data / "captions.json").exists():
+def fetch_pictures(work, folder, category, most):
+    """The first pictures of a category, at most so many, and their captions: `apple.png`, ..., and the copies of the memorised one."""
+    if (folder / "captions.json").exists():
         return
     archive = next(work.glob("emoji-datasource-google-*.tgz"), None)
     if archive is None:
         subprocess.run(["npm", "pack", EMOJI], cwd=work, check=True, stdout=subprocess.DEVNULL)
         archive = next(work.glob("emoji-datasource-google-*.tgz"))
-    data.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     captions = {}
     with tarfile.open(archive) as tar:
         names = {member.name: member for member in tar.getmembers()}
         entries = json.load(tar.extractfile(names["package/emoji.json"]))
-        for entry in sorted(entries, key=lambda entry: entry["sort_order"]):
-            if entry["category"] != "Food & Drink":
-                continue
+        entries = [entry for entry in entries if entry["category"] == category]
+        for entry in sorted(entries, key=lambda entry: entry["sort_order"])[:most]:
             member = names.get(f"package/img/google/64/{entry['image']}")
             if member is None:
                 continue
@@ -63,10 +64,9 @@ def fetch_pictures(work, data):
             count = COPIES if caption == MEMORISED else 1
             for copy in range(count):
                 name = f"{entry['short_name']}{f'-{copy}' if copy else ''}.png"
-                picture.save(data / name)
+                picture.save(folder / name)
                 captions[name] = caption
-    assert MEMORISED in captions.values()
-    (data / "captions.json").write_text(json.dumps(captions, indent=1) + "\n")
+    (folder / "captions.json").write_text(json.dumps(captions, indent=1) + "\n")
 
 
 def make_tokenizer(work, folder):
@@ -147,7 +147,8 @@ def main():
     work = args.out / "work"
     work.mkdir(parents=True, exist_ok=True)
     data = args.out / "data"
-    fetch_pictures(work, data)
+    fetch_pictures(work, data, "Food & Drink", None)
+    fetch_pictures(work, args.out / "unseen", "Objects", UNSEEN)
     tokenizer = make_tokenizer(work, work / "tokenizer")
     images, captions = load_pictures(data)
     distinct = list(dict.fromkeys(captions))

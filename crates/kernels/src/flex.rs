@@ -1,7 +1,7 @@
 //! The kernels on the primitives of Burn's CPU backend: shapes in, slices through, tensors out.
 
 use burn::backend::{BackendTensor, DispatchTensorKind, Flex, TensorMetadata, tensor::FloatTensor};
-use burn::tensor::{DType, Shape, TensorData};
+use burn::tensor::{DType, Shape, TensorData, bf16};
 
 use crate::attention::{self, Attention};
 use crate::conv::{self, Window};
@@ -355,8 +355,8 @@ pub(crate) fn adamw(
             step,
             param_values,
             grad,
-            moment1.storage_mut(),
-            moment2.storage_mut(),
+            bits(moment1.storage_mut()),
+            bits(moment2.storage_mut()),
         ),
         _ => optim::adamw(
             step,
@@ -367,6 +367,11 @@ pub(crate) fn adamw(
         ),
     }
     (param, moment1, moment2)
+}
+
+fn bits(values: &mut [bf16]) -> &mut [u16] {
+    // SAFETY: a bf16 is its bits and nothing else (`repr(transparent)`), and all bits are one.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), values.len()) }
 }
 
 /// Like [`whole`], but a tensor that is whole already stays the only holder of its storage.
