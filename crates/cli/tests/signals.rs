@@ -34,7 +34,7 @@ fn interrupted(
             "{line}: ended too early"
         );
         assert!(
-            start.elapsed() < Duration::from_secs(60),
+            start.elapsed() < Duration::from_secs(600),
             "{line}: never ready"
         );
         std::thread::sleep(Duration::from_millis(5));

@@ -56,6 +56,12 @@ const GRADIENTS: f64 = 2.5;
 const LEFT: f64 = (512u64 << 18) as f64;
 
 impl Training {
+    /// Bytes of the pixels, noises and targets of a micro-batch, which are all there before its first pass: of images of so many
+    /// values.
+    pub(crate) fn drawn(&self, values: f64) -> f64 {
+        32.0 * self.batch_size as f64 * self.streams as f64 * values
+    }
+
     /// Images of one pass, where at most so many pass at once.
     pub(crate) fn pass(&self, at_once: usize) -> usize {
         let all = self.batch_size.saturating_mul(self.streams).max(1);
@@ -84,8 +90,8 @@ impl Cost {
         let moments = network * training.moment_bytes as f64 / 2.0;
         let second = if training.two_gradients { 1.0 } else { 0.0 };
         let gradients = network * (GRADIENTS + second);
-        let batch = training.pass(self.at_once()) as f64;
-        let images = batch * (4.0 * HELD * self.activations + 32.0 * values as f64);
+        let pass = training.pass(self.at_once()) as f64;
+        let images = 4.0 * HELD * pass * self.activations + training.drawn(values as f64);
         Footprint {
             state,
             held: vec![state - 2.0 * network + moments, gradients + images],

@@ -69,6 +69,7 @@ impl Phases {
             + second
             + step.gradients
             + step.activations
+            + training.drawn(self.latent)
     }
 }
 
