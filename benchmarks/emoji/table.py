@@ -20,7 +20,7 @@ def found(folder):
 
 
 out = Path(sys.argv[1])
-print("| model | verdict of `evaluate` | teapots of 16 | bits/dim of its latent | membership AUC | its error | twenty others: bits/dim, error |")
+print("| model | verdict of `evaluate` | teapots of 16 | bits/dim of its latent | membership AUC | its error | every sixth of the others: bits/dim (of 16), error (of 22) |")
 print("|---|---|---|---|---|---|---|")
 for model, name in NAMES.items():
     scores, verdict = found(out / f"teapot-{model}")

@@ -22,7 +22,7 @@ unlearn() {
 unlearn unknown
 unlearn adapter --train lora
 [ -e "$out/merged/model_index.json" ] || "$retrack" merge --model "$out/adapter" --out "$out/merged"
-ls "$out/data"/*.png | grep -v teapot | sed -n '1~6p' | sed 's|.*/|data/|' > "$out/retained.txt"
+ls "$out/data"/*.png | grep -v teapot | sed -n '1~6p' > "$out/retained.txt"
 for model in model unknown merged reference; do
     [ -e "$out/teapot-$model/metrics.json" ] || "$retrack" evaluate --model "$out/$model" "${about[@]}" --forget "$out/data/teapot.png" \
         --prompt teapot --metrics cluster,nll,membership --controls "$out/unseen" --controls-captions "$out/unseen/captions.json" \
