@@ -64,9 +64,9 @@ pub(crate) fn adamw(
     });
 }
 
-/// The same with moments in bf16, given by their bits: the upper half of an f32's. A second moment grows by a thousandth of the gradient's square, which the eight bits of bf16
-/// do not see; so each is rounded up as often as it lies near the number above, and its mean over steps is right (as in Gupta et
-/// al. 2015, [arXiv 1502.02551](https://arxiv.org/abs/1502.02551)).
+/// The same with moments in bf16, given by their bits: the upper half of an f32's. A second moment grows by a thousandth of the
+/// gradient's square, which the eight bits of bf16 do not see; so each is rounded up as often as it lies near the number above, and
+/// its mean over steps is right (as in Gupta et al. 2015, [arXiv 1502.02551](https://arxiv.org/abs/1502.02551)).
 pub(crate) fn adamw_bf16(
     step: &AdamWStep,
     param: &mut [f32],

@@ -45,6 +45,11 @@ pub fn device(name: &str) -> Result<Device, Failure> {
     }
 }
 
+/// Whether a device of this name is the CPU.
+pub fn is_cpu(name: &str) -> bool {
+    name.split(':').next() == Some("cpu")
+}
+
 /// The device's default choice, or the numbered one where a number was given.
 #[cfg(any(feature = "vulkan", feature = "metal"))]
 fn gpu(name: &str, index: usize) -> burn::tensor::DeviceKind {

@@ -134,7 +134,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     } else {
         settings::note_source(args, told_texts, shape.height, shape.width);
     }
-    if settings.adamw.state != State::F32 && args.device != "cpu" {
+    if settings.adamw.state != State::F32 && !machine::is_cpu(&args.device) {
         return Err(Failure::input(format!(
             "{} bf16 is for the CPU, not for {}; leave it out",
             Field::OptimizerState,
