@@ -284,18 +284,23 @@ impl Pass<'_> {
         // All are of one data set.
         let [_, height, width, _] = terms[0].images.shape;
         let passes = images.div_ceil(self.network.at_once([height, width]));
+        // Once, however many passes take a part of it.
+        let noisy = terms
+            .each_ref()
+            .map(|term| term.images.noisy(self.process, self.device));
         let mut done = 0;
         for pass in 0..passes {
             let count = (images - done).div_ceil(passes - pass);
             let mut parts = Vec::with_capacity(N);
             let mut first = 0;
-            for (term, value) in terms.iter().zip(&mut values) {
+            for ((term, noisy), value) in terms.iter().zip(&noisy).zip(&mut values) {
                 let last = first + term.images.len();
                 let (from, to) = (first.max(done), last.min(done + count));
                 if from < to {
                     let images = from - first..to - first;
                     parts.push(Part {
                         term,
+                        noisy: narrowed(noisy.clone(), &images),
                         images,
                         value,
                     });
@@ -313,11 +318,7 @@ impl Pass<'_> {
         mut parts: Vec<Part>,
         sum: &mut Option<GradientSet>,
     ) -> Result<(), PassError> {
-        let noisy = parts.iter().map(|Part { term, images, .. }| {
-            let noisy = term.images.noisy(self.process, self.device);
-            narrowed(noisy, images)
-        });
-        let noisy: Vec<Tensor<4>> = noisy.collect();
+        let noisy: Vec<Tensor<4>> = parts.iter().map(|part| part.noisy.clone()).collect();
         let times = parts
             .iter()
             .map(|Part { term, images, .. }| &term.images.timesteps[images.clone()]);
@@ -449,6 +450,8 @@ type Loss<'a> = dyn Fn(Tensor<4>, ops::Range<usize>) -> (Tensor<1>, f64) + 'a;
 /// Images of a term that pass together, and the term's number.
 struct Part<'a, 't> {
     term: &'a Term<'t>,
+    /// As the network takes these images.
+    noisy: Tensor<4>,
     images: ops::Range<usize>,
     value: &'a mut f64,
 }
