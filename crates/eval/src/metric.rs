@@ -92,7 +92,7 @@ impl Models {
 /// What has to be there for a metric to be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Samples of a model that denoises pixels. (See [`rests_on_samples`](dyn Metric::rests_on_samples) for others.)
+    /// Samples of a model that denoises pixels. (For others, see `rests_on_samples` of the metric.)
     Samples,
     /// The images as the model's network takes them, pixels or latents, with its derivatives at hand. It is made where it is
     /// needed.
