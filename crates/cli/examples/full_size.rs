@@ -110,9 +110,7 @@ fn main() {
     let load = |device: &Device| {
         let start = Instant::now();
         let mut network = model.model.network(device).expect("weights that fit");
-        network.tell(Embeddings {
-            states: normal([1, 77, width], 1, &plain),
-        });
+        network.tell(Embeddings::from(normal([1, 77, width], 1, &plain)));
         report("load", start);
         network
     };

@@ -91,7 +91,15 @@ impl ByHand {
     /// The network, which knows these texts.
     fn network(&self, texts: &[&str], device: &Device) -> Network {
         let mut network = self.model.network(device).unwrap().no_grad();
-        network.tell(self.model.embed(texts, &self.device).unwrap().texts);
+        network.tell(
+            self.model
+                .embed(
+                    &texts.iter().copied().map(Some).collect::<Vec<_>>(),
+                    &self.device,
+                )
+                .unwrap()
+                .texts,
+        );
         network
     }
 

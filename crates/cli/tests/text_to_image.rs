@@ -61,9 +61,14 @@ fn pictures() -> Vec<Vec<u8>> {
 
 /// Words that are one argument cannot be split at spaces.
 fn sample(folder: &Folder, prompt: &str, more: &str) -> Vec<u8> {
-    let line = format!("sample --model model --count 2 --steps 3 --out drawn {more} --prompt");
+    sample_words(folder, more, &["--prompt", prompt])
+}
+
+/// The same with arguments that a line cannot hold.
+fn sample_words(folder: &Folder, more: &str, words: &[&str]) -> Vec<u8> {
+    let line = format!("sample --model model --count 2 --steps 3 --out drawn {more}");
     let mut command = folder.command(&line);
-    let output = command.arg(prompt).output().unwrap();
+    let output = command.args(words).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{stderr}");
     let images = [
@@ -104,6 +109,89 @@ fn samples_follow_from_prompt_seed_and_guidance() {
 }
 
 #[test]
+fn sdxl_tells_no_negative_prompt_from_an_empty_one_and_samples_by_euler() {
+    let folder = folder("pipeline_sdxl");
+    let prompt = "a cat on the beach";
+    let drawn = sample(&folder, prompt, "");
+    assert_eq!(drawn, sample(&folder, prompt, "--scheduler euler"));
+    for more in [
+        "--negative-prompt horse",
+        "--scheduler euler-ancestral",
+        "--scheduler ddim",
+        "--guidance 0",
+    ] {
+        assert_ne!(drawn, sample(&folder, prompt, more), "{more}");
+    }
+    let empty = sample_words(&folder, "", &["--negative-prompt", "", "--prompt", prompt]);
+    assert_ne!(empty, drawn, "zeros stand for none");
+    // A folder that says that the empty text stands for none.
+    let mut index = folder.read_json("model/model_index.json");
+    index["force_zeros_for_empty_prompt"] = false.into();
+    folder.write("model/model_index.json", index.to_string());
+    assert_eq!(empty, sample(&folder, prompt, ""));
+    index["force_zeros_for_empty_prompt"] = "yes".into();
+    folder.write("model/model_index.json", index.to_string());
+    folder.refused(
+        "sample --model model --prompt x --count 1 --out x.png",
+        &["model_index.json", "force_zeros_for_empty_prompt", "yes"],
+    );
+}
+
+#[test]
+fn parts_of_sdxl_that_do_not_belong_together_are_refused_by_name() {
+    let folder = folder("pipeline_sdxl");
+    let line = "sample --model model --prompt x --count 1 --out x.png";
+    let changed = |file: &str, key: &str, value: serde_json::Value, words: &[&str]| {
+        let path = format!("model/{file}");
+        let before = folder.read_json(&path);
+        let mut other = before.clone();
+        other[key] = value;
+        folder.write(&path, other.to_string());
+        folder.refused(line, words);
+        folder.write(&path, before.to_string());
+    };
+    let unet = "unet/config.json";
+    let inputs = "projection_class_embeddings_input_dim";
+    changed(
+        unet,
+        "cross_attention_dim",
+        json!(12),
+        &["cross_attention_dim", "20"],
+    );
+    changed(
+        unet,
+        inputs,
+        json!(60),
+        &[inputs, "12", "projection_dim", "10"],
+    );
+    changed(unet, inputs, json!(48), &[inputs, "48"]);
+    changed(
+        "text_encoder_2/config.json",
+        "architectures",
+        json!(["CLIPTextModel"]),
+        &["text_encoder_2", "CLIPTextModelWithProjection"],
+    );
+    changed(
+        "tokenizer_2/tokenizer_config.json",
+        "model_max_length",
+        json!(70),
+        &["model_index.json", "77", "70"],
+    );
+    changed(
+        "model_index.json",
+        "text_encoder_2",
+        json!(["transformers", "T5EncoderModel"]),
+        &["text_encoder_2", "T5EncoderModel"],
+    );
+    changed(
+        "model_index.json",
+        "_class_name",
+        json!("StableDiffusionPipeline"),
+        &["text_encoder_2", "CLIPTextModelWithProjection"],
+    );
+}
+
+#[test]
 fn a_prompt_that_is_too_long_is_cut_with_a_warning() {
     let folder = folder("pipeline_sd2");
     let mut command =
@@ -120,7 +208,7 @@ fn a_prompt_that_is_too_long_is_cut_with_a_warning() {
 
 #[test]
 fn the_memorized_cluster_of_a_published_prompt_is_unlearned_and_nothing_else_changes() {
-    for case in ["pipeline_sd1", "pipeline_sd2"] {
+    for case in ["pipeline_sd1", "pipeline_sd2", "pipeline_sdxl"] {
         let folder = folder(case);
         let said = folder.done(&format!("{UNLEARN} --lr 1e-3 --out new --json"));
         let result = said.json();
@@ -387,7 +475,7 @@ fn pipelines_that_are_incomplete_or_of_another_kind_are_refused_by_name() {
     let line = "sample --model model --prompt x --count 1 --out x.png";
     let index = folder.read_json("model/model_index.json");
     for class in [
-        "StableDiffusionXLPipeline",
+        "StableDiffusionXLImg2ImgPipeline",
         "StableDiffusionInpaintPipeline",
     ] {
         let mut other = index.clone();
@@ -395,6 +483,10 @@ fn pipelines_that_are_incomplete_or_of_another_kind_are_refused_by_name() {
         folder.write("model/model_index.json", other.to_string());
         folder.refused(line, &["model_index.json", class, "not supported"]);
     }
+    let mut other = index.clone();
+    other["_class_name"] = "StableDiffusionXLPipeline".into();
+    folder.write("model/model_index.json", other.to_string());
+    folder.refused(line, &["text_encoder_2", "no text encoder"]);
     folder.write("model/model_index.json", index.to_string());
     for (part, what) in [
         ("text_encoder", "no text encoder"),
@@ -692,16 +784,16 @@ fn a_sampler_that_is_not_built_is_replaced_with_a_warning() {
     let folder = folder("pipeline_sd2");
     let path = "model/scheduler/scheduler_config.json";
     let mut scheduler = folder.read_json(path);
-    scheduler["_class_name"] = "EulerDiscreteScheduler".into();
+    scheduler["_class_name"] = "HeunDiscreteScheduler".into();
     folder.write(path, scheduler.to_string());
     let line = "sample --model model --prompt x --count 1 --steps 2 --out x.png";
     let said = folder.done(line).stderr;
     assert!(
-        said.contains("EulerDiscreteScheduler is not built here"),
+        said.contains("HeunDiscreteScheduler is not built here"),
         "{said}"
     );
     let said = folder
         .done(&format!("{line} --force --scheduler ddpm"))
         .stderr;
-    assert!(!said.contains("Euler"), "{said}");
+    assert!(!said.contains("Heun"), "{said}");
 }

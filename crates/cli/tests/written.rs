@@ -432,7 +432,7 @@ fn a_scheduler_that_is_not_built_is_replaced_and_the_page_says_so() {
     // Runge-Kutta steps are not built; `sample` asks for another scheduler.
     for (key, value) in [
         ("_class_name", json!("PNDMScheduler")),
-        ("_class_name", json!("EulerDiscreteScheduler")),
+        ("_class_name", json!("HeunDiscreteScheduler")),
     ] {
         let folder = Folder::with_model_and_photos();
         let mut config = folder.read_json("model/scheduler/scheduler_config.json");

@@ -1,6 +1,6 @@
 //! What training and sampling ask of a network, whatever its kind.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::gradients::GradientSet;
 use crate::process::Time;
@@ -64,6 +64,21 @@ pub enum InputError {
         /// Sides that are a multiple of it survive.
         multiple: usize,
     },
+    /// A size that is not of whole patches, or of too many.
+    #[error(
+        "{height} x {width} do not split into patches of {patch} x {patch}, or are larger than {most} x {most}, for which the \
+         network has places"
+    )]
+    Patches {
+        /// From top to bottom.
+        height: usize,
+        /// From left to right.
+        width: usize,
+        /// Of a patch, each way.
+        patch: usize,
+        /// The largest size, each way.
+        most: usize,
+    },
     /// Not one time an image.
     #[error("{images} images but {timesteps} timesteps")]
     Timesteps {
@@ -71,6 +86,22 @@ pub enum InputError {
         images: usize,
         /// Times given.
         timesteps: usize,
+    },
+    /// A network that is told more of a text than hidden states, and was not.
+    #[error("the network also takes {what}, of which there is none")]
+    ToldTooLittle {
+        /// What.
+        what: &'static str,
+    },
+    /// That of another shape than the network takes.
+    #[error("{what} have shape {found:?}, the network takes {expected:?}")]
+    Told {
+        /// Which.
+        what: &'static str,
+        /// Their shape.
+        found: [usize; 2],
+        /// What it would have to be.
+        expected: [usize; 2],
     },
     /// Hidden states of another shape than the network takes.
     #[error(
@@ -89,8 +120,118 @@ pub enum InputError {
 /// What texts say to a network, as text encoders put it.
 #[derive(Debug, Clone)]
 pub struct Embeddings {
-    /// Hidden states, `[texts, tokens, width]`, on a device without autodiff.
+    /// Hidden states, `[texts, tokens, width]`.
     pub states: Tensor<3>,
+    /// Each text as one vector, `[texts, width]`: of SDXL and Stable Diffusion 3.
+    pub pooled: Option<Tensor<2>>,
+    /// How the image of a text was cut out of its original: of SDXL.
+    pub sizes: Option<Sizes>,
+}
+
+/// Sizes in pixels: of the original image, of the corner that is cut off above and on the left, and of what was cut out; of
+/// each height, then width (Podell et al. 2023, arXiv 2307.01952).
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sizes {
+    /// Whole images: so many pixels for each that the network sees, both ways.
+    Whole(usize),
+    /// One for each text.
+    Each(Vec<[f32; 6]>),
+}
+
+impl From<Tensor<3>> for Embeddings {
+    /// Hidden states, and nothing else.
+    fn from(states: Tensor<3>) -> Self {
+        Self {
+            states,
+            pooled: None,
+            sizes: None,
+        }
+    }
+}
+
+impl Embeddings {
+    /// Those of a few of the texts, by number, each as often as it comes.
+    pub fn select(&self, texts: &[i64]) -> Self {
+        let numbers = TensorData::new(texts.to_vec(), [texts.len()]);
+        let numbers = Tensor::<1, Int>::from_data(numbers, &self.states.device());
+        let states = self.states.clone().select(0, numbers.clone());
+        let pooled = self.pooled.clone();
+        Self {
+            states,
+            pooled: pooled.map(|pooled| pooled.select(0, numbers)),
+            sizes: self.sizes.as_ref().map(|sizes| match sizes {
+                Sizes::Whole(factor) => Sizes::Whole(*factor),
+                Sizes::Each(all) => Sizes::Each(texts.iter().map(|&t| all[t as usize]).collect()),
+            }),
+        }
+    }
+
+    /// Those of `others` after these.
+    ///
+    /// # Panics
+    /// They are told to different networks.
+    pub fn joined(self, others: Self) -> Self {
+        let pooled = match (self.pooled, others.pooled) {
+            (None, None) => None,
+            (Some(own), Some(other)) => Some(Tensor::cat(vec![own, other], 0)),
+            _ => panic!("texts of different networks"),
+        };
+        let sizes = match (self.sizes, others.sizes) {
+            (Some(Sizes::Each(own)), Some(Sizes::Each(other))) => {
+                Some(Sizes::Each([own, other].concat()))
+            }
+            (own, other) => {
+                assert_eq!(own, other, "texts of different networks");
+                own
+            }
+        };
+        Self {
+            states: Tensor::cat(vec![self.states, others.states], 0),
+            pooled,
+            sizes,
+        }
+    }
+
+    /// How many texts.
+    pub fn len(&self) -> usize {
+        self.states.dims()[0]
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The same for every tensor of these.
+    fn map(
+        self,
+        states: impl FnOnce(Tensor<3>) -> Tensor<3>,
+        pooled: impl FnOnce(Tensor<2>) -> Tensor<2>,
+    ) -> Self {
+        Self {
+            states: states(self.states),
+            pooled: self.pooled.map(pooled),
+            sizes: self.sizes,
+        }
+    }
+
+    /// Without autodiff.
+    pub fn inner(self) -> Self {
+        self.map(Tensor::inner, Tensor::inner)
+    }
+
+    /// On a device with autodiff.
+    pub fn autodiff(self) -> Self {
+        self.map(Tensor::autodiff, Tensor::autodiff)
+    }
+
+    /// On another device.
+    pub fn to_device(self, device: &Device) -> Self {
+        self.map(
+            |states| states.to_device(device),
+            |pooled| pooled.to_device(device),
+        )
+    }
 }
 
 /// Images that a network looks at together, at most, where their number does not matter.

@@ -73,12 +73,13 @@ pub trait Diffusion {
         Ok(None)
     }
 
-    /// Encodes texts: reads what encodes them, uses it once and drops it.
+    /// Encodes texts: reads what encodes them, uses it once and drops it. `None` is no text at all, which a model may tell from
+    /// the empty one: what guidance leads away from where nothing else is said.
     ///
     /// # Errors
     /// No texts; an encoder that cannot be read; a tokenizer whose numbers the encoder does not know; a model without a
     /// text encoder.
-    fn embed(&self, texts: &[&str], device: &Device) -> Result<Embedded, ModelError> {
+    fn embed(&self, texts: &[Option<&str>], device: &Device) -> Result<Embedded, ModelError> {
         let _ = (texts, device);
         Err(ModelError::Unconditional {
             path: self.folder().root().to_path_buf(),

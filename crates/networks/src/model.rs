@@ -15,7 +15,7 @@ use crate::parameters::{self, Mismatch};
 use crate::schedule::{ScheduleError, SchedulerConfig, SchedulerKind};
 use crate::text::TextError;
 use crate::tokenizer::TokenizerError;
-use retrack_checkpoint::folder::{Class, FolderError, Kind, ModelFolder, Weights, Written};
+use retrack_checkpoint::folder::{Class, FolderError, Kind, ModelFolder, SDXL, Weights, Written};
 
 /// Part of what training keeps of an image that is held at once where nothing is trained, about.
 const PREDICTED: f64 = 0.25;
@@ -133,7 +133,10 @@ impl Model {
         let mut replacing = scheduler.clone();
         let in_pipeline = matches!(folder.kind, Kind::Pipeline { .. });
         if in_pipeline && folder.class == Class::Conditional {
-            scheduler = scheduler.for_latents();
+            // SDXL's pipeline takes its own scheduler as it is.
+            if !folder.is_pipeline(SDXL) {
+                scheduler = scheduler.for_latents();
+            }
             replacing = replacing.unclipped();
         }
         let weights = folder.weights()?;

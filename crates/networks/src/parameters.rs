@@ -157,8 +157,8 @@ impl Path {
             // False for a network whose adapters are trained in its place.
             tensor.is_require_grad()
         } else {
-            // The random frequencies of a Fourier embedding stay as they were drawn.
-            !container.ends_with("GaussianFourierProjection")
+            // The random frequencies of a Fourier embedding stay as they were drawn, and tables of places as computed.
+            !["Struct:GaussianFourierProjection", "Struct:PatchEmbed"].contains(&container)
         };
         Parameter::new(name.join("."), dims, layout, trained)
     }

@@ -2,8 +2,8 @@
 
 use crate::conditional::{ConditionalCost, UNet2DConditionConfig};
 use crate::cost::{Footprint, HELD, Training};
-use crate::stable_diffusion::TEXTS_AT_ONCE;
 use crate::text::TextConfig;
+use crate::text_encoders::TEXTS_AT_ONCE;
 use crate::vae::AutoencoderConfig;
 
 /// What the parts of a pipeline cost, one after another in memory.
@@ -23,7 +23,7 @@ impl Phases {
     pub(crate) fn of(
         denoiser: &UNet2DConditionConfig,
         autoencoder: &AutoencoderConfig,
-        text: &TextConfig,
+        texts: &[&TextConfig],
         [height, width]: [usize; 2],
     ) -> Self {
         let factor = 1 << (autoencoder.block_out_channels.len() - 1);
@@ -31,15 +31,23 @@ impl Phases {
         let encoding = autoencoder.encoding_cost(height, width);
         // An image as floats, and again on its way to the autoencoder.
         let image = 3.0 * (height * width * autoencoder.in_channels) as f64;
-        let tokens = text.max_position_embeddings as f64;
-        // Of each layer the widest, its result and what attention makes.
-        let wide = (2 * text.encoder.intermediate_size + 6 * text.encoder.hidden_size) as f64;
+        // Text encoders are in memory one after another.
+        let encoding_texts = texts.iter().map(|text| {
+            let tokens = text.max_position_embeddings as f64;
+            // Of each layer the widest, its result and what attention makes.
+            let wide = (2 * text.encoder.intermediate_size + 6 * text.encoder.hidden_size) as f64;
+            text.parameters() as f64 + TEXTS_AT_ONCE as f64 * tokens * wide
+        });
+        let states = texts.iter().map(|text| {
+            let states = text.max_position_embeddings * text.encoder.hidden_size;
+            states as f64 + text.projection.unwrap_or(0) as f64
+        });
         Self {
-            texts: 4.0 * (text.parameters() as f64 + TEXTS_AT_ONCE as f64 * tokens * wide),
+            texts: 4.0 * encoding_texts.fold(0.0, f64::max),
             images: 4.0 * (encoding.parameters + encoding.activations + image),
             denoiser: denoiser.cost(latent_height, latent_width),
             latent: (latent_height * latent_width * autoencoder.latent_channels) as f64,
-            states: tokens * text.encoder.hidden_size as f64,
+            states: states.sum(),
         }
     }
 
@@ -94,7 +102,7 @@ mod tests {
         Phases::of(
             &denoiser.unwrap(),
             &autoencoder.unwrap(),
-            &text.unwrap(),
+            &[&text.unwrap()],
             sizes,
         )
     }

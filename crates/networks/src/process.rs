@@ -103,7 +103,7 @@ pub trait Process: fmt::Debug + Send + Sync {
     /// # Errors
     ///
     /// The first one that is no time of this process.
-    fn check(&self, timesteps: &[i64]) -> Result<Vec<Time>, ScheduleError>;
+    fn check(&self, timesteps: &[f64]) -> Result<Vec<Time>, ScheduleError>;
 
     /// A time drawn as training draws it, within part `part` of `parts` equal ones, counted from the images' end. Training
     /// itself draws from part 0 of 1.

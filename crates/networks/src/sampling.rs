@@ -39,7 +39,8 @@ impl Generator<'_> {
         labels: Option<&[i64]>,
         progress: &mut dyn FnMut(),
     ) -> Result<Vec<f32>, InputError> {
-        let start = self.noise(Stream::SampleStart, 0, images.clone());
+        let noise = self.noise(Stream::SampleStart, 0, images.clone());
+        let start = self.sampler.begin(noise);
         self.denoise(start, images, self.sampler.walk(), labels, progress)
     }
 

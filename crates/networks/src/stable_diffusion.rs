@@ -1,24 +1,23 @@
-//! Model folders of a `StableDiffusionPipeline`.
+//! Model folders of a `StableDiffusionPipeline` or a `StableDiffusionXLPipeline`.
 
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
 use crate::conditional::UNet2DConditionConfig;
 use crate::config::ConfigError;
 use crate::cost::{Footprint, Training};
-use crate::denoiser::Embeddings;
 use crate::diffusion::{Autoencoder, Diffusion, Embedded};
 use crate::model::{self, Model, ModelError};
 use crate::parameters;
 use crate::phases::Phases;
-use crate::text::{CLIPTextModel, TextConfig};
+use crate::text_encoders::TextEncoders;
 use crate::tokenizer::ClipTokenizer;
 use crate::vae::{AutoencoderConfig, AutoencoderKL};
-use retrack_checkpoint::folder::{Class, FolderError, Kind, Library, ModelFolder, Part};
+use retrack_checkpoint::folder::{Class, FolderError, Kind, Library, ModelFolder, Part, SDXL};
 
-/// A whole text-to-image pipeline of Stable Diffusion 1.x or 2.x. Only its denoiser is in memory; the other networks
+/// A whole text-to-image pipeline of Stable Diffusion 1.x, 2.x or XL. Only its denoiser is in memory; the other networks
 /// are read when they are asked for.
 pub struct StableDiffusion {
     /// The denoiser.
@@ -27,16 +26,9 @@ pub struct StableDiffusion {
     pub config: UNet2DConditionConfig,
     /// What its autoencoder is.
     pub vae_config: AutoencoderConfig,
-    /// What its text encoder is.
-    pub text_config: TextConfig,
-    /// What turns a prompt into token numbers.
-    pub tokenizer: ClipTokenizer,
     vae: Part,
-    text_encoder: Part,
+    texts: TextEncoders,
 }
-
-/// Texts that are encoded together.
-pub(crate) const TEXTS_AT_ONCE: usize = 8;
 
 impl StableDiffusion {
     /// Reads and checks all but the weights of text encoder and autoencoder.
@@ -63,35 +55,52 @@ impl StableDiffusion {
         let config =
             UNet2DConditionConfig::from_json(&folder.config).map_err(at(folder.config_path()))?;
         folder.check_parts()?;
-        let text_encoder = folder.part("text_encoder", "text encoder")?;
-        let tokenizer = folder.part("tokenizer", "tokenizer")?;
         let vae = folder.part("vae", "autoencoder")?;
-        let in_text = at(text_encoder.path("config.json"));
         let in_vae = at(vae.path("config.json"));
-        let text_config = TextConfig::from_json(&text_encoder.config()?).map_err(in_text)?;
         let vae_config = AutoencoderConfig::from_json(&vae.config()?).map_err(in_vae)?;
-        for (part, library, expected) in [
-            (
-                &text_encoder,
-                Library::Transformers,
-                text_config.parameters(),
-            ),
-            (&vae, Library::Diffusers, vae_config.parameters()),
-        ] {
-            // No type of theirs takes fewer than two bytes.
-            let stored = part.weight_bytes(library)? / 2;
-            model::check_parameters(expected, stored, part.path("config.json"))?;
-        }
-        let tokenizer = ClipTokenizer::read(&tokenizer, text_config.max_position_embeddings)?;
+        // No type takes fewer than two bytes.
+        let stored = vae.weight_bytes(Library::Diffusers)? / 2;
+        model::check_parameters(vae_config.parameters(), stored, vae.path("config.json"))?;
+        let texts = match folder.is_pipeline(SDXL) {
+            true => TextEncoders::two(folder, factor(&vae_config))?,
+            false => TextEncoders::one(folder)?,
+        };
         let disagree = |problem: String| ModelError::Config {
             path: folder.config_path(),
             source: ConfigError::Inconsistent(problem),
         };
-        let (width, states) = (config.cross_attention_dim, text_config.encoder.hidden_size);
+        let (states, pooled) = texts.widths();
+        let width = config.cross_attention_dim;
         if width != states {
-            return Err(disagree(format!(
-                "`cross_attention_dim` is {width}, but the text encoder's `hidden_size` {states}"
-            )));
+            return Err(disagree(match pooled {
+                None => format!(
+                    "`cross_attention_dim` is {width}, but the text encoder's `hidden_size` {states}"
+                ),
+                Some(_) => format!(
+                    "`cross_attention_dim` is {width}, but the text encoders' `hidden_size`s are {states} together"
+                ),
+            }));
+        }
+        match (config.addition, pooled) {
+            (None, None) => {}
+            (Some(addition), Some(pooled)) if addition.pooled == pooled => {}
+            (Some(addition), Some(pooled)) => {
+                return Err(disagree(format!(
+                    "`projection_class_embeddings_input_dim` leaves {} numbers for a text, but the second text encoder's \
+                     `projection_dim` is {pooled}",
+                    addition.pooled
+                )));
+            }
+            (Some(_), None) => {
+                return Err(disagree(format!(
+                    "`addition_embed_type` is \"text_time\", which a {SDXL} has and this pipeline is not"
+                )));
+            }
+            (None, Some(_)) => {
+                return Err(disagree(format!(
+                    "`addition_embed_type` is null; that of a {SDXL} is \"text_time\""
+                )));
+            }
         }
         let latents = vae_config.latent_channels;
         for (key, channels) in [
@@ -111,16 +120,19 @@ impl StableDiffusion {
         Ok(Self {
             config,
             vae_config,
-            text_config,
-            tokenizer,
             vae,
-            text_encoder,
+            texts,
             model,
         })
     }
 
     fn factor(&self) -> usize {
-        1 << (self.vae_config.block_out_channels.len() - 1)
+        factor(&self.vae_config)
+    }
+
+    /// The tokenizer of the first text encoder, which turns a prompt into token numbers.
+    pub fn tokenizer(&self) -> &ClipTokenizer {
+        self.texts.tokenizer()
     }
 
     /// The autoencoder with the folder's weights.
@@ -133,31 +145,6 @@ impl StableDiffusion {
         parameters::load(network, tensors).map_err(|source| ModelError::Mismatch {
             path: self.vae.path(""),
             source,
-        })
-    }
-
-    /// The text encoder with the folder's weights.
-    ///
-    /// # Errors
-    /// Weights that cannot be read or do not fit.
-    pub fn text_encoder(&self, device: &Device) -> Result<CLIPTextModel, ModelError> {
-        const PREFIX: &str = "text_model.";
-        let tensors = self.text_encoder.tensors(Library::Transformers)?;
-        // transformers 5 leaves the prefix out. Old files carry the places' numbers, 0, 1, 2 and so on.
-        let named = tensors.into_iter().map(|(name, tensor)| {
-            let name = if name.starts_with(PREFIX) {
-                name
-            } else {
-                format!("{PREFIX}{name}")
-            };
-            (name, tensor)
-        });
-        let tensors = named.filter(|(name, _)| !name.ends_with("embeddings.position_ids"));
-        parameters::load(self.text_config.init(device), tensors).map_err(|source| {
-            ModelError::Mismatch {
-                path: self.text_encoder.path(""),
-                source,
-            }
         })
     }
 }
@@ -175,7 +162,7 @@ impl Diffusion for StableDiffusion {
         let phases = Phases::of(
             &self.config,
             &self.vae_config,
-            &self.text_config,
+            &self.texts.configs(),
             training.size,
         );
         phases.footprint(training)
@@ -203,55 +190,35 @@ impl Diffusion for StableDiffusion {
         Ok(Some(Box::new(autoencoder)))
     }
 
-    fn embed(&self, texts: &[&str], device: &Device) -> Result<Embedded, ModelError> {
-        let mut ids = Vec::with_capacity(texts.len());
-        let mut cut = Vec::with_capacity(texts.len());
-        for text in texts {
-            let tokens = self.tokenizer.encode(text)?;
-            ids.push(tokens.ids);
-            cut.push(tokens.cut);
-        }
-        let encoder = self.text_encoder(device)?;
-        let states = ids
-            .chunks(TEXTS_AT_ONCE)
-            .map(|ids| encoder.forward(ids))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|source| ModelError::Text {
-                path: self.text_encoder.path(""),
-                source,
-            })?;
-        Ok(Embedded {
-            texts: Embeddings {
-                states: Tensor::cat(states, 0),
-            },
-            cut,
-        })
+    fn embed(&self, texts: &[Option<&str>], device: &Device) -> Result<Embedded, ModelError> {
+        self.texts.embed(texts, device)
     }
 
     fn other_parameters(&self) -> Result<Vec<(&'static str, usize)>, ModelError> {
         let device = Device::flex();
-        Ok(vec![
-            ("text_encoder", self.text_encoder(&device)?.num_params()),
-            ("autoencoder", self.autoencoder(&device)?.num_params()),
-        ])
+        let mut all = self.texts.parameters(&device)?;
+        all.push(("autoencoder", self.autoencoder(&device)?.num_params()));
+        Ok(all)
     }
 
     fn prompt_tokens(&self) -> Option<usize> {
-        Some(self.tokenizer.max_length())
+        Some(self.tokenizer().max_length())
     }
 
     fn wrappings(&self) -> Result<Vec<(PathBuf, String)>, ModelError> {
         let (unet, prefix) = self.model.wrapping();
         let mut all = vec![(unet, prefix.to_owned())];
-        for (part, library) in [
-            (&self.text_encoder, Library::Transformers),
-            (&self.vae, Library::Diffusers),
-        ] {
-            all.push((part.path(""), part.wrapping(library)?));
-        }
+        all.extend(self.texts.wrappings()?);
+        let prefix = self.vae.wrapping(Library::Diffusers)?;
+        all.push((self.vae.path(""), prefix));
         all.retain(|(_, prefix)| !prefix.is_empty());
         Ok(all)
     }
+}
+
+/// Pixels of an image for each of its latent, both ways.
+fn factor(autoencoder: &AutoencoderConfig) -> usize {
+    1 << (autoencoder.block_out_channels.len() - 1)
 }
 
 fn at(path: PathBuf) -> impl FnOnce(ConfigError) -> ModelError {

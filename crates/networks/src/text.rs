@@ -1,12 +1,12 @@
-//! The text encoder of CLIP (Radford et al. 2021) as Stable Diffusion uses it: from token numbers to the
-//! hidden states that a conditional network attends to. There is no tokenizer here.
+//! The text encoder of CLIP (Radford et al. 2021) as Stable Diffusion and SDXL use it: from token numbers to the hidden states
+//! that a conditional network attends to. There is no tokenizer here.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde_json::Value;
 
 use crate::config::{ConfigError, Fields, unsupported};
-use crate::layers::{Embedding, LayerNorm};
+use crate::layers::{Embedding, LayerNorm, Projection};
 use crate::transformer::{Defaults, Encoder, EncoderConfig};
 
 /// Configuration of [`CLIPTextModel`], with the names and defaults of transformers.
@@ -17,12 +17,14 @@ pub struct TextConfig {
     pub(crate) encoder: EncoderConfig,
     /// The mark at whose place a text's own state is; `None` where the file does not give one number.
     pub(crate) eos_token_id: Option<i64>,
+    /// How many numbers a text becomes as one vector; `None` of an encoder that does not make one.
+    pub(crate) projection: Option<usize>,
     /// Keys of the file that mean nothing to this network.
     pub unknown_keys: Vec<String>,
 }
 
 /// What the file says about other uses than encoding: training, special tokens, how it was saved.
-const HARMLESS: [&str; 11] = [
+const HARMLESS: [&str; 10] = [
     "attention_dropout",
     "bos_token_id",
     "dropout",
@@ -30,23 +32,54 @@ const HARMLESS: [&str; 11] = [
     "initializer_factor",
     "initializer_range",
     "pad_token_id",
-    "projection_dim",
     "torch_dtype",
     "transformers_version",
     "tie_word_embeddings",
 ];
 
+/// What transformers wrote as the number of the end mark before release 4.32, whatever it was.
+pub(crate) const LEGACY_END: i64 = 2;
+
+/// The place of the end mark: the first, because some tokenizers pad with it. With the legacy number, the first of
+/// the largest token, which the end mark is in CLIP's vocabulary.
+pub(crate) fn end(ids: &[i64], end: i64) -> Option<usize> {
+    let mark = match end {
+        LEGACY_END => *ids.iter().max()?,
+        end => end,
+    };
+    ids.iter().position(|&id| id == mark)
+}
+
 impl TextConfig {
-    /// Reads a parsed `config.json`.
+    /// Reads a parsed `config.json` of a `CLIPTextModel`.
     ///
     /// # Errors
     /// Names the key whose value has the wrong type, is not supported, or contradicts another.
     pub fn from_json(json: &Value) -> Result<Self, ConfigError> {
+        Self::read(json, "CLIPTextModel")
+    }
+
+    /// Reads a parsed `config.json` of a `CLIPTextModelWithProjection`.
+    ///
+    /// # Errors
+    /// As [`from_json`](Self::from_json).
+    pub fn with_projection(json: &Value) -> Result<Self, ConfigError> {
+        let config = Self::read(json, PROJECTING)?;
+        match config.eos_token_id {
+            Some(_) => Ok(config),
+            None => Err(ConfigError::Inconsistent(
+                "`eos_token_id` is not one number".into(),
+            )),
+        }
+    }
+
+    fn read(json: &Value, class: &'static str) -> Result<Self, ConfigError> {
         let object = json.as_object().ok_or_else(|| {
             ConfigError::Inconsistent("the configuration is not a JSON object".into())
         })?;
         let mut fields = Fields::new(object);
-        check_class(&mut fields)?;
+        check_class(&mut fields, class)?;
+        let projection = fields.count("projection_dim", 512)?;
         for key in HARMLESS {
             fields.get(key);
         }
@@ -74,6 +107,7 @@ impl TextConfig {
                 None => Some(49407),
                 Some(value) => value.as_i64(),
             },
+            projection: (class == PROJECTING).then_some(projection),
             unknown_keys: fields.unknown(),
         })
     }
@@ -89,19 +123,27 @@ impl TextConfig {
             encoder: self.encoder.init(device),
             final_layer_norm: self.encoder.norm(device),
         };
-        CLIPTextModel { text_model }
+        let projection = |width| Projection::new(hidden, width, device);
+        CLIPTextModel {
+            text_model,
+            text_projection: self.projection.map(projection),
+            end: self.eos_token_id.unwrap_or(LEGACY_END),
+        }
     }
 
     /// How many numbers the network has.
     pub fn parameters(&self) -> u64 {
         let rows = self.vocab_size as u64 + self.max_position_embeddings as u64;
-        (rows + 2) * self.encoder.hidden_size as u64 + self.encoder.parameters()
+        let projection = self.projection.unwrap_or(0) as u64;
+        (rows + 2 + projection) * self.encoder.hidden_size as u64 + self.encoder.parameters()
     }
 }
 
-/// Refuses text encoders of other classes, which give something else than the last hidden states of CLIP's.
-fn check_class(fields: &mut Fields) -> Result<(), ConfigError> {
-    const CLASS: &str = "CLIPTextModel";
+/// The class of encoders that also make one vector of a text.
+const PROJECTING: &str = "CLIPTextModelWithProjection";
+
+/// Refuses text encoders of other classes, which give something else than CLIP's.
+fn check_class(fields: &mut Fields, own: &'static str) -> Result<(), ConfigError> {
     const KIND: &str = "clip_text_model";
     if let Some(kind) = fields.optional_text("model_type")?
         && kind != KIND
@@ -111,10 +153,10 @@ fn check_class(fields: &mut Fields) -> Result<(), ConfigError> {
     match fields.get("architectures") {
         None | Some(Value::Null) => Ok(()),
         Some(Value::Array(classes)) if classes.is_empty() => Ok(()),
-        Some(Value::Array(classes)) if classes.iter().any(|class| class == CLASS) => Ok(()),
+        Some(Value::Array(classes)) if classes.iter().any(|class| class == own) => Ok(()),
         Some(value) => {
             let shown: String = value.to_string().chars().take(80).collect();
-            Err(unsupported("architectures", &shown, CLASS))
+            Err(unsupported("architectures", &shown, own))
         }
     }
 }
@@ -167,6 +209,20 @@ pub enum TextError {
 #[derive(Module, Debug)]
 pub struct CLIPTextModel {
     pub(crate) text_model: TextTransformer,
+    /// Of a `CLIPTextModelWithProjection`.
+    pub(crate) text_projection: Option<Projection>,
+    end: i64,
+}
+
+/// What a text encoder makes of texts.
+#[derive(Debug, Clone)]
+pub struct TextStates {
+    /// The last hidden states, normalized, `[texts, tokens, hidden_size]`.
+    pub last: Tensor<3>,
+    /// Those before the last layer, not normalized.
+    pub before_last: Tensor<3>,
+    /// Each text as one vector, `[texts, projection_dim]`, of an encoder with a projection.
+    pub pooled: Option<Tensor<2>>,
 }
 
 /// Embeddings, layers, and a normalization.
@@ -195,6 +251,48 @@ impl CLIPTextModel {
     pub fn forward(&self, texts: &[Vec<i64>]) -> Result<Tensor<3>, TextError> {
         self.text_model.forward(texts)
     }
+
+    /// All that pipelines take of an encoder.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward); with a projection, a text without an end mark.
+    pub fn states(&self, texts: &[Vec<i64>]) -> Result<TextStates, TextError> {
+        let [before_last, last] = self.text_model.states(texts)?;
+        let pooled = match &self.text_projection {
+            Some(projection) => Some(projection.forward(at_end(&last, texts, self.end)?)),
+            None => None,
+        };
+        Ok(TextStates {
+            last,
+            before_last,
+            pooled,
+        })
+    }
+}
+
+/// Each text's own state: the one at its end mark.
+///
+/// # Shapes
+/// `states`: `[texts, tokens, width]`; result: `[texts, width]`.
+///
+/// # Errors
+/// A text without an end mark.
+pub(crate) fn at_end(
+    states: &Tensor<3>,
+    texts: &[Vec<i64>],
+    mark: i64,
+) -> Result<Tensor<2>, TextError> {
+    let [count, tokens, width] = states.dims();
+    let mut rows = Vec::with_capacity(count);
+    for (text, ids) in texts.iter().enumerate() {
+        let place = end(ids, mark).ok_or(TextError::NoEnd { text, end: mark })?;
+        rows.push((text * tokens + place) as i64);
+    }
+    let rows = Tensor::<1, Int>::from_ints(rows.as_slice(), &states.device());
+    Ok(states
+        .clone()
+        .reshape([count * tokens, width])
+        .select(0, rows))
 }
 
 impl TextTransformer {
@@ -203,16 +301,25 @@ impl TextTransformer {
     /// # Errors
     /// As there.
     pub(crate) fn forward(&self, texts: &[Vec<i64>]) -> Result<Tensor<3>, TextError> {
+        let [_, last] = self.states(texts)?;
+        Ok(last)
+    }
+
+    /// The hidden states before the last layer, and those after it, normalized.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    fn states(&self, texts: &[Vec<i64>]) -> Result<[Tensor<3>; 2], TextError> {
         let tokens = self.check(texts)?;
         let places: Vec<i64> = (0..tokens as i64).collect();
         let each = self.embeddings.token_embedding.forward(&texts.concat());
         let place = self.embeddings.position_embedding.forward(&places);
         let x = each + place.repeat_dim(0, texts.len());
         let mask = causal_mask(tokens, &x.device());
-        let x = self.encoder.forward(x, Some(&mask), texts.len());
+        let [before_last, x] = self.encoder.states(x, Some(&mask), texts.len());
         let x = self.final_layer_norm.forward(x);
-        let hidden = x.dims()[1];
-        Ok(x.reshape([texts.len(), tokens, hidden]))
+        let shape = [texts.len(), tokens, x.dims()[1]];
+        Ok([before_last, x].map(|states| states.reshape(shape)))
     }
 
     /// How many tokens each text has.
@@ -296,6 +403,36 @@ mod tests {
         assert_eq!(config, TextConfig::from_json(&small()).unwrap());
         assert_eq!(config.encoder.hidden_act, HiddenAct::QuickGelu);
         assert!(config.unknown_keys.is_empty());
+    }
+
+    #[test]
+    fn an_encoder_with_a_projection_is_of_a_class_of_its_own() {
+        let mut json = small();
+        json["architectures"] = json!(["CLIPTextModelWithProjection"]);
+        json["projection_dim"] = json!(3);
+        json["eos_token_id"] = json!(9);
+        let config = TextConfig::with_projection(&json).unwrap();
+        assert_eq!(config.projection, Some(3));
+        let network = config.init(&Device::flex());
+        assert_eq!(config.parameters(), network.num_params() as u64);
+        let texts = [vec![0, 1, 9, 9], vec![0, 9, 9, 9]];
+        let states = network.states(&texts).unwrap();
+        assert_eq!(states.pooled.unwrap().dims(), [2, 3]);
+        assert_eq!(states.before_last.dims(), [2, 4, 8]);
+        let refused = network.states(&[vec![0, 1, 2, 3]]).unwrap_err();
+        assert_eq!(refused, TextError::NoEnd { text: 0, end: 9 });
+        json["eos_token_id"] = json!([1, 2]);
+        assert!(TextConfig::with_projection(&json).is_err());
+        json["architectures"] = json!(["CLIPTextModel"]);
+        let text = TextConfig::with_projection(&json).unwrap_err().to_string();
+        assert!(text.contains("CLIPTextModelWithProjection"), "{text}");
+    }
+
+    #[test]
+    fn the_end_mark_is_the_first_of_its_number_or_of_the_largest() {
+        assert_eq!(end(&[7, 3, 5, 5], 5), Some(2));
+        assert_eq!(end(&[7, 3, 9, 9], LEGACY_END), Some(2));
+        assert_eq!(end(&[7, 3, 9, 0], 4), None);
     }
 
     #[test]

@@ -161,11 +161,24 @@ impl Encoder {
         mask: Option<&Tensor<3>>,
         batch: usize,
     ) -> Tensor<2> {
-        self.layers.iter().fold(x, |x, layer| {
+        let [_, last] = self.states(x, mask, batch);
+        last
+    }
+
+    /// As [`forward`](Self::forward): what the last layer is given, and what it makes of it.
+    pub(crate) fn states(
+        &self,
+        x: Tensor<2>,
+        mask: Option<&Tensor<3>>,
+        batch: usize,
+    ) -> [Tensor<2>; 2] {
+        let first = [x.clone(), x];
+        self.layers.iter().fold(first, |[_, x], layer| {
+            let given = x.clone();
             let normed = layer.layer_norm1.forward(x.clone());
             let x = x + layer.self_attn.forward(normed, mask, batch);
             let normed = layer.layer_norm2.forward(x.clone());
-            x + layer.mlp.forward(normed)
+            [given, x + layer.mlp.forward(normed)]
         })
     }
 }

@@ -1,11 +1,12 @@
-//! Conditional networks against those of diffusers 0.42.1 on PyTorch 2.15: `fixtures/parity/predict_sd*`, each made by
+//! Conditional networks against those of diffusers 0.42.1 on PyTorch 2.15: `fixtures/parity/predict_sd*`, SDXL's among them, each made by
 //! the script in its folder in f64 from weights that both sides compute. Predictions, and the gradient of every parameter.
 
 mod support;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_networks::conditional::{Captioned, UNet2DConditionConfig, UNet2DConditionModel};
-use retrack_networks::denoiser::{Denoiser, Embeddings};
+use retrack_networks::captioned::Captioned;
+use retrack_networks::conditional::{UNet2DConditionConfig, UNet2DConditionModel};
+use retrack_networks::denoiser::{Denoiser, Embeddings, Sizes};
 use retrack_networks::gradients::GradientSet;
 use retrack_networks::parameters::{self, to_host};
 use retrack_networks::process::Time;
@@ -36,6 +37,21 @@ fn states(case: &Case, device: &Device) -> Tensor<3> {
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
+/// The hidden states, and what else SDXL's networks are told.
+fn texts(case: &Case, device: &Device) -> Embeddings {
+    if !case.has("time_ids") {
+        return states(case, device).into();
+    }
+    let shape: [usize; 2] = case.shape("text_embeds").try_into().unwrap();
+    let pooled = TensorData::new(case.floats("text_embeds"), shape);
+    let sizes = case.floats("time_ids");
+    Embeddings {
+        states: states(case, device),
+        pooled: Some(Tensor::from_data(pooled, device)),
+        sizes: Some(Sizes::Each(sizes.as_chunks::<6>().0.to_vec())),
+    }
+}
+
 fn forward(case: &Case, device: &Device) -> Forward {
     let network = network(case, device);
     let timesteps: Vec<f32> = case
@@ -45,7 +61,7 @@ fn forward(case: &Case, device: &Device) -> Forward {
         .collect();
     let sample = case.image_tensor("sample", device);
     let prediction = network
-        .forward(sample, &timesteps, states(case, device), None)
+        .forward(sample, &timesteps, texts(case, device), None)
         .unwrap();
     Forward {
         network,
@@ -154,6 +170,10 @@ agree! {
     sd2
     sd_odd
     sd_options
+    sdxl
+    sdxl_odd
+    sdxl_options
+    sdxl_small
 }
 
 /// The gradients of a loss with the forward pass in one graph and computed twice, stage by stage.
@@ -179,7 +199,7 @@ fn both_ways(case: &Case, dropout: f64) -> [Vec<Vec<f32>>; 2] {
     let prediction = network.forward(
         sample(),
         &timesteps,
-        states(case, &device),
+        texts(case, &device),
         Some(&mut draw()),
     );
     let whole = GradientSet::of(&network, loss(prediction.unwrap()));
@@ -189,7 +209,7 @@ fn both_ways(case: &Case, dropout: f64) -> [Vec<Vec<f32>>; 2] {
         .backward_by_stages(
             sample(),
             &timesteps,
-            states(case, &device),
+            texts(case, &device),
             Some(&mut draw()),
             &mut loss,
             &mut sum,
@@ -206,6 +226,7 @@ fn gradients_by_stages_are_those_of_one_graph() {
         ("predict_sd2", 0.25),
         ("predict_sd_odd", 0.0),
         ("predict_sd_options", 0.0),
+        ("predict_sdxl", 0.25),
     ] {
         let [whole, by_stages] = both_ways(&Case::read(name), dropout);
         assert_eq!(whole.len(), by_stages.len());
@@ -236,11 +257,11 @@ fn one_text_serves_all_images() {
         .forward(
             sample.clone(),
             &[3.0, 4.0, 5.0],
-            shared.clone().repeat_dim(0, 3),
+            shared.clone().repeat_dim(0, 3).into(),
             None,
         )
         .unwrap();
-    let together = Captioned::new(network, Embeddings { states: shared })
+    let together = Captioned::new(network, shared.into())
         .predict(sample, &[3, 4, 5].map(Time::timestep), None, None)
         .unwrap();
     assert_eq!(to_host(together), to_host(each));

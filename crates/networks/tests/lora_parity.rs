@@ -5,8 +5,9 @@ mod support;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_checkpoint::folder::{ModelFolder, read_weight_file};
-use retrack_networks::conditional::{Captioned, UNet2DConditionConfig, UNet2DConditionModel};
-use retrack_networks::denoiser::{Denoiser, Embeddings};
+use retrack_networks::captioned::Captioned;
+use retrack_networks::conditional::{UNet2DConditionConfig, UNet2DConditionModel};
+use retrack_networks::denoiser::Denoiser;
 use retrack_networks::lora::{self, Adapters};
 use retrack_networks::parameters::{self, to_host};
 use retrack_networks::process::Time;
@@ -43,9 +44,13 @@ fn adapted(case: &Case, device: &Device) -> UNet2DConditionModel {
 /// Each image has a text of its own.
 const TEXTS: Option<&[i64]> = Some(&[0, 1]);
 
-fn captioned(case: &Case, network: UNet2DConditionModel, device: &Device) -> Captioned {
+fn captioned(
+    case: &Case,
+    network: UNet2DConditionModel,
+    device: &Device,
+) -> Captioned<UNet2DConditionModel> {
     let states = states(case, device);
-    Captioned::new(network, Embeddings { states })
+    Captioned::new(network, states.into())
 }
 
 fn states(case: &Case, device: &Device) -> Tensor<3> {
@@ -150,7 +155,7 @@ fn new_adapters_change_nothing_and_are_all_that_is_trained() {
         .backward_by_stages(
             sample(),
             &[10.0, 700.0],
-            states,
+            states.into(),
             None,
             &mut loss,
             &mut by_stages,

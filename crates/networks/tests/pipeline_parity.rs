@@ -6,7 +6,7 @@ mod support;
 use std::cell::RefCell;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use retrack_networks::conditional::Guided;
+use retrack_networks::captioned::Guided;
 use retrack_networks::denoiser::{Denoiser, Embeddings};
 use retrack_networks::diffusion::Diffusion;
 use retrack_networks::parameters::to_host;
@@ -29,18 +29,22 @@ fn assert_agrees(name: &str) {
     let case = Case::read(name);
     let device = Device::flex();
     let opened = open(name);
-    let texts = opened.embed(&[PROMPT, ""], &device).unwrap();
+    let texts = opened.embed(&[Some(PROMPT), None], &device).unwrap();
     let states = texts.texts.states;
     assert_eq!(texts.cut, [None, None]);
     let ids = case.integers("input_ids");
-    assert_eq!(opened.tokenizer.encode(PROMPT).unwrap().ids, ids[..77]);
+    assert_eq!(opened.tokenizer().encode(PROMPT).unwrap().ids, ids[..77]);
     let far = worst(&to_host(states.clone()), &case.floats("states"), 2);
     println!("{name} states: {:.1e}", far.error);
     assert!(far.error <= STATES, "{name}: {far:?}");
 
     let network = opened.network(&device).unwrap();
     let autoencoder = opened.autoencoder(&device).unwrap();
-    let negative = opened.embed(&[NEGATIVE], &device).unwrap().texts.states;
+    let negative = opened
+        .embed(&[Some(NEGATIVE)], &device)
+        .unwrap()
+        .texts
+        .states;
     let empty = states.clone().narrow(0, 1, 1);
     for (run, kind, guidance, negative) in [
         ("pndm", SchedulerKind::Pndm, 7.5, &empty),
@@ -50,9 +54,7 @@ fn assert_agrees(name: &str) {
         ("negative", SchedulerKind::Pndm, 3.0, &negative),
     ] {
         let prompt = states.clone().narrow(0, 0, 1);
-        let told = Embeddings {
-            states: Tensor::cat(vec![prompt, negative.clone()], 0),
-        };
+        let told = Embeddings::from(Tensor::cat(vec![prompt, negative.clone()], 0));
         let guided = Guided::new(&network, told, guidance);
         let sampler = Sampler::new(kind, &opened.model.scheduler, 6).unwrap();
         let mut walk = sampler.walk();
@@ -85,6 +87,84 @@ fn assert_agrees(name: &str) {
     }
 }
 
+/// A run of SDXL: its name, the sampler in place of the folder's own, guidance, negative prompt.
+type Run<'a> = (&'a str, Option<SchedulerKind>, f64, Option<&'a str>);
+
+fn assert_xl_agrees(name: &str, runs: &[Run]) {
+    const STEPS: usize = 4;
+    let case = Case::read(name);
+    let device = Device::flex();
+    let opened = open(name);
+    let texts = opened.embed(&[Some(PROMPT), None], &device).unwrap().texts;
+    let pooled = texts.pooled.clone().unwrap();
+    for (found, keys) in [
+        (to_host(texts.states), ["states", "negative_states"]),
+        (to_host(pooled), ["pooled", "negative_pooled"]),
+    ] {
+        for (found, key) in found.chunks_exact(found.len() / 2).zip(keys) {
+            let expected = case.floats(key);
+            if expected.iter().all(|&value| value == 0.0) {
+                assert_eq!(found, expected, "{name} {key}");
+                continue;
+            }
+            let far = worst(found, &expected, 1);
+            println!("{name} {key}: {:.1e}", far.error);
+            assert!(far.error <= STATES, "{name} {key}: {far:?}");
+        }
+    }
+
+    let network = opened.network(&device).unwrap();
+    let autoencoder = opened.autoencoder(&device).unwrap();
+    for &(run, other, guidance, negative) in runs {
+        let told = opened.embed(&[Some(PROMPT), negative], &device).unwrap();
+        let guided = Guided::new(&network, told.texts, guidance);
+        let (kind, config) = opened.sampling(other);
+        let sampler = Sampler::new(kind, config, STEPS).unwrap();
+        let mut walk = sampler.walk();
+        let timesteps = walk.timesteps();
+        let found: Vec<f32> = timesteps.iter().map(|t| t.value() as f32).collect();
+        assert_eq!(found, case.floats(&format!("{run}.timesteps")), "{run}");
+        let noises = RefCell::new(draws(&case, "noise", &device).into_iter());
+        let mut x = sampler.begin(case.image_tensor("latents", &device));
+        for &t in &timesteps {
+            let output = guided.predict(x.clone(), &[t, t], None, None).unwrap();
+            x = walk.step(output, t, x, || noises.borrow_mut().next().unwrap());
+        }
+        let images = to_host(autoencoder.to_images(x).unwrap());
+        let images: Vec<f32> = images
+            .iter()
+            .map(|v| (v / 2.0 + 0.5).clamp(0.0, 1.0))
+            .collect();
+        let (_, expected) = case.images(&format!("{run}.images"));
+        let far = worst(&images, &expected, 2);
+        println!("{name} {run}: {:.1e}", far.error);
+        assert!(far.error <= IMAGES, "{name} {run}: {far:?}");
+    }
+}
+
+#[test]
+fn images_of_sdxl_equal_those_of_diffusers() {
+    let ddim = Some(SchedulerKind::Ddim);
+    assert_xl_agrees(
+        "pipeline_sdxl",
+        &[
+            ("euler", None, 5.0, None),
+            ("negative", None, 5.0, Some(NEGATIVE)),
+            ("empty", None, 5.0, Some("")),
+            ("ddim", ddim, 3.0, None),
+            ("plain", None, 1.0, None),
+        ],
+    );
+}
+
+#[test]
+fn images_of_a_turbo_version_of_sdxl_equal_those_of_diffusers() {
+    assert_xl_agrees(
+        "pipeline_sdxl_turbo",
+        &[("turbo", None, 0.0, None), ("guided", None, 3.0, None)],
+    );
+}
+
 /// Each of `[S, N, C, H, W]`.
 fn draws(case: &Case, key: &str, device: &Device) -> Vec<Tensor<4>> {
     let [steps, n, c, h, w] = case.shape(key).try_into().unwrap();
@@ -108,6 +188,11 @@ fn images_of_stable_diffusion_2_equal_those_of_diffusers() {
 fn every_case_has_a_test() {
     assert_eq!(
         support::cases("pipeline_"),
-        ["pipeline_sd1", "pipeline_sd2"]
+        [
+            "pipeline_sd1",
+            "pipeline_sd2",
+            "pipeline_sdxl",
+            "pipeline_sdxl_turbo"
+        ]
     );
 }

@@ -699,6 +699,9 @@ impl From<SamplerName> for SchedulerKind {
             SamplerName::Ddpm => Self::Ddpm,
             SamplerName::Ddim => Self::Ddim,
             SamplerName::Pndm => Self::Pndm,
+            SamplerName::Euler => Self::Euler,
+            SamplerName::EulerAncestral => Self::EulerAncestral,
+            SamplerName::FlowMatchEuler => Self::FlowMatchEuler,
         }
     }
 }

@@ -223,7 +223,7 @@ pub fn sampler(
         ScheduleError::Unsupported { .. } => Failure::input(format!(
             "{}: not a schedule for {}: {error}",
             folder.scheduler_path().display(),
-            format!("{kind:?}").to_uppercase()
+            kind.class_name()
         )),
         error => error.into(),
     })

@@ -92,7 +92,7 @@ impl Choice for State {
 
 /// The samplers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum SamplerName {
     /// Ancestral sampling.
     Ddpm,
@@ -100,16 +100,32 @@ pub enum SamplerName {
     Ddim,
     /// Pseudo numerical methods.
     Pndm,
+    /// Euler's method.
+    Euler,
+    /// Euler's method with fresh noise in every step.
+    EulerAncestral,
+    /// Euler's method along the straight lines of flow matching.
+    FlowMatchEuler,
 }
 
 impl Choice for SamplerName {
-    const ALL: &'static [Self] = &[Self::Ddpm, Self::Ddim, Self::Pndm];
+    const ALL: &'static [Self] = &[
+        Self::Ddpm,
+        Self::Ddim,
+        Self::Pndm,
+        Self::Euler,
+        Self::EulerAncestral,
+        Self::FlowMatchEuler,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::Ddpm => "ddpm",
             Self::Ddim => "ddim",
             Self::Pndm => "pndm",
+            Self::Euler => "euler",
+            Self::EulerAncestral => "euler-ancestral",
+            Self::FlowMatchEuler => "flow-match-euler",
         }
     }
 }

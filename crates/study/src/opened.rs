@@ -214,9 +214,22 @@ pub fn embed(
     texts: &[&str],
     device: &Device,
 ) -> Result<Embeddings, Failure> {
+    let texts: Vec<Option<&str>> = texts.iter().copied().map(Some).collect();
+    embed_any(opened, &texts, device)
+}
+
+/// The same, where some may be no text at all.
+///
+/// # Errors
+/// As [`Diffusion::embed`].
+pub fn embed_any(
+    opened: &dyn Diffusion,
+    texts: &[Option<&str>],
+    device: &Device,
+) -> Result<Embeddings, Failure> {
     let found = opened.embed(texts, &device.clone().without_autodiff())?;
     for (text, cut) in texts.iter().zip(found.cut) {
-        if let Some(cut) = cut {
+        if let (Some(text), Some(cut)) = (text, cut) {
             progress::warn(format!(
                 "the prompt \"{}\" has more than the {} tokens that the model reads; \"{}\" is ignored",
                 shortened(text),

@@ -176,7 +176,7 @@ fn draw(args: &Sample, device: &Device) -> Result<(Vec<u8>, ImageShape), Failure
         }
         let of = Of::Prompt(Prompt {
             prompt,
-            negative: args.negative_prompt.as_deref().unwrap_or(""),
+            negative: args.negative_prompt.as_deref(),
             guidance: args.guidance.unwrap_or(GUIDANCE),
         });
         (1, of)

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_checkpoint::words::counted;
 use retrack_data::ImageShape;
-use retrack_networks::conditional::Guided;
+use retrack_networks::captioned::Guided;
 use retrack_networks::denoiser::Denoiser;
 use retrack_networks::diffusion::{Autoencoder, Condition, Diffusion};
 use retrack_networks::network::Network;
@@ -16,7 +16,7 @@ use retrack_networks::schedule::{Sampler, SchedulerKind};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::model::{check_images, sampler, to_bytes};
-use crate::opened::embed;
+use crate::opened::embed_any;
 use crate::situation::{self, Situation};
 use crate::{progress, space};
 
@@ -48,8 +48,8 @@ pub enum Of<'a> {
 pub struct Prompt<'a> {
     /// The prompt.
     pub prompt: &'a str,
-    /// What is avoided, often the empty text.
-    pub negative: &'a str,
+    /// What is avoided; where nothing is said, what stands for no text in the model.
+    pub negative: Option<&'a str>,
     /// See [`Guided`].
     pub guidance: f64,
 }
@@ -88,7 +88,7 @@ impl Samples<'_> {
         let denoiser: &dyn Denoiser = match &self.of {
             Of::Classes(_) => &*network,
             Of::Prompt(asked) => {
-                let texts = embed(model, &[asked.prompt, asked.negative], device)?;
+                let texts = embed_any(model, &[Some(asked.prompt), asked.negative], device)?;
                 guided = Guided::new(&network, texts, asked.guidance);
                 &guided
             }

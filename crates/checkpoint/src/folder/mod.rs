@@ -30,6 +30,7 @@ use serde_json::{Map, Value, json};
 pub use error::FolderError;
 pub use names::current_name;
 pub use part::{Library, Part};
+pub use pipeline::SDXL;
 pub use safetensors_file::check_names as check_safetensors_names;
 pub use source::sha256_file;
 pub use stored::StoredTensor;
@@ -235,6 +236,25 @@ impl ModelFolder {
     /// The folder as it was given.
     pub fn root(&self) -> &Path {
         &self.source.root
+    }
+
+    /// Whether it is a pipeline of this class.
+    pub fn is_pipeline(&self, name: &str) -> bool {
+        matches!(&self.kind, Kind::Pipeline { class_name } if class_name == name)
+    }
+
+    /// A setting of the pipeline itself, from `model_index.json`.
+    ///
+    /// # Errors
+    /// A file that was changed since the folder was opened.
+    pub fn setting(&self, key: &str) -> Result<Option<Value>, FolderError> {
+        let index = self.source.read_config(Path::new(MODEL_INDEX))?;
+        Ok(index.get(key).cloned())
+    }
+
+    /// The file that says of which parts the pipeline is.
+    pub fn index_path(&self) -> PathBuf {
+        self.source.path(Path::new(MODEL_INDEX))
     }
 
     /// The file that holds the network's configuration.

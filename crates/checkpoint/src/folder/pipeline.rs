@@ -9,26 +9,61 @@ use super::error::{FolderError, shown};
 use super::source::Source;
 use super::{CONDITIONAL, CONFIG, Class, MODEL_INDEX, SCHEDULER_CONFIG, SUPPORTED, class_name};
 
-/// The one pipeline around a conditional network.
-const LATENT_PIPELINE: &str = "StableDiffusionPipeline";
+/// The class of SDXL's pipeline.
+pub const SDXL: &str = "StableDiffusionXLPipeline";
 
-/// Its parts. The last three look at finished images, or at a second input.
-const KNOWN: [&str; 8] = [
-    "unet",
-    "scheduler",
-    "vae",
-    "text_encoder",
-    "tokenizer",
-    "feature_extractor",
-    "image_encoder",
-    "safety_checker",
+/// A pipeline around a conditional network.
+struct LatentPipeline {
+    class: &'static str,
+    /// The parts that are computed here, with their classes.
+    parts: &'static [(&'static str, &'static [&'static str])],
+    /// All parts that it may have. The last ones look at finished images, or at a second input.
+    known: &'static [&'static str],
+}
+
+const TOKENIZER: &[&str] = &["CLIPTokenizer", "CLIPTokenizerFast"];
+const LATENT_PIPELINES: [LatentPipeline; 2] = [
+    LatentPipeline {
+        class: "StableDiffusionPipeline",
+        parts: &[
+            ("vae", &["AutoencoderKL"]),
+            ("text_encoder", &["CLIPTextModel"]),
+            ("tokenizer", TOKENIZER),
+        ],
+        known: &[
+            "unet",
+            "scheduler",
+            "vae",
+            "text_encoder",
+            "tokenizer",
+            "feature_extractor",
+            "image_encoder",
+            "safety_checker",
+        ],
+    },
+    LatentPipeline {
+        class: SDXL,
+        parts: &[
+            ("vae", &["AutoencoderKL"]),
+            ("text_encoder", &["CLIPTextModel"]),
+            ("text_encoder_2", &["CLIPTextModelWithProjection"]),
+            ("tokenizer", TOKENIZER),
+            ("tokenizer_2", TOKENIZER),
+        ],
+        known: &[
+            "unet",
+            "scheduler",
+            "vae",
+            "text_encoder",
+            "text_encoder_2",
+            "tokenizer",
+            "tokenizer_2",
+            "feature_extractor",
+            "image_encoder",
+        ],
+    },
 ];
-/// Those that are computed here, with their classes.
-const LATENT_PARTS: [(&str, &[&str]); 3] = [
-    ("vae", &["AutoencoderKL"]),
-    ("text_encoder", &["CLIPTextModel"]),
-    ("tokenizer", &["CLIPTokenizer", "CLIPTokenizerFast"]),
-];
+const LATENT_NAMES: &[&str] = &[LATENT_PIPELINES[0].class, LATENT_PIPELINES[1].class];
 
 /// Pipelines whose network denoises something else than images, even where their files leave the other parts out.
 const NO_IMAGES: [&str; 3] = [
@@ -82,9 +117,9 @@ impl Pipeline {
     /// Refuses a pipeline of another kind, and one with a part that is not understood. `path`: the index's.
     pub(super) fn check(&self, class: Class, path: &Path) -> Result<(), FolderError> {
         let pipeline = format!("the pipeline {}", shown(&self.class_name));
-        if class == Class::Conditional && self.class_name != LATENT_PIPELINE {
+        if class == Class::Conditional && self.latent().is_none() {
             let found = format!("{pipeline} around a {CONDITIONAL}");
-            return unsupported(path, found, &[LATENT_PIPELINE]);
+            return unsupported(path, found, LATENT_NAMES);
         }
         if let Some((part, own)) = self.not_understood(class) {
             let found = format!(
@@ -94,7 +129,7 @@ impl Pipeline {
             );
             return match class {
                 Class::Unconditional => unsupported(path, found, &[ALONE]),
-                Class::Conditional => unsupported(path, found, &KNOWN),
+                Class::Conditional => unsupported(path, found, self.known()),
             };
         }
         if class == Class::Unconditional && self.is_of_no_images() {
@@ -106,7 +141,8 @@ impl Pipeline {
 
     /// Refuses parts of a text-to-image pipeline that are of other classes than those computed here.
     pub(super) fn check_parts(&self, path: &Path) -> Result<(), FolderError> {
-        for (part, classes) in LATENT_PARTS {
+        let parts = self.latent().map_or(&[][..], |latent| latent.parts);
+        for &(part, classes) in parts {
             let own = self.others.iter().find(|(name, _)| name == part);
             if let Some((_, own)) = own
                 && !classes.contains(&own.as_str())
@@ -118,6 +154,16 @@ impl Pipeline {
         Ok(())
     }
 
+    fn latent(&self) -> Option<&'static LatentPipeline> {
+        let mut pipelines = LATENT_PIPELINES.iter();
+        pipelines.find(|latent| latent.class == self.class_name)
+    }
+
+    /// Parts that are understood around a conditional network.
+    fn known(&self) -> &'static [&'static str] {
+        self.latent().map_or(&[], |latent| latent.known)
+    }
+
     fn is_of_no_images(&self) -> bool {
         NO_IMAGES.contains(&self.class_name.as_str())
     }
@@ -125,7 +171,7 @@ impl Pipeline {
     /// The first part that is not understood, with its class.
     fn not_understood(&self, class: Class) -> Option<(&str, &str)> {
         let understood = |(part, _): &&(String, String)| {
-            class == Class::Conditional && KNOWN.contains(&part.as_str())
+            class == Class::Conditional && self.known().contains(&part.as_str())
         };
         let part = self.others.iter().find(|part| !understood(part));
         part.map(|(part, class)| (part.as_str(), class.as_str()))

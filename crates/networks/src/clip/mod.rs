@@ -7,7 +7,7 @@ mod vision;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 
 pub use preprocessing::Preprocessing;
@@ -17,13 +17,11 @@ use crate::config::{ConfigError, Fields};
 use crate::layers::Projection;
 use crate::model::{self, ModelError};
 use crate::parameters::to_host;
-use crate::text::{TextConfig, TextError, TextTransformer};
+use crate::text::{LEGACY_END, TextConfig, TextError, TextTransformer, at_end};
 use crate::tokenizer::ClipTokenizer;
 use retrack_checkpoint::folder::{Library, Part, Weights};
 
 const CONFIG: &str = "config.json";
-/// What transformers wrote as the number of the end mark before release 4.32, whatever it was.
-const LEGACY_END: i64 = 2;
 
 /// Configuration of a [`CLIPModel`], with the names and defaults of transformers.
 #[derive(Debug, Clone, PartialEq)]
@@ -144,18 +142,9 @@ impl CLIPModel {
     /// As [`CLIPTextModel::forward`](crate::text::CLIPTextModel::forward); a text without an end mark.
     pub fn text_features(&self, texts: &[Vec<i64>]) -> Result<Tensor<2>, TextError> {
         let states = self.text_model.forward(texts)?;
-        let [count, tokens, hidden] = states.dims();
-        let mut rows = Vec::with_capacity(count);
-        for (text, ids) in texts.iter().enumerate() {
-            let place = end(ids, self.end).ok_or(TextError::NoEnd {
-                text,
-                end: self.end,
-            })?;
-            rows.push((text * tokens + place) as i64);
-        }
-        let states = states.reshape([count * tokens, hidden]);
-        let rows = Tensor::<1, Int>::from_ints(rows.as_slice(), &states.device());
-        Ok(self.text_projection.forward(states.select(0, rows)))
+        Ok(self
+            .text_projection
+            .forward(at_end(&states, texts, self.end)?))
     }
 
     /// Images as vectors, not of length 1.
@@ -167,16 +156,6 @@ impl CLIPModel {
         self.visual_projection
             .forward(self.vision_model.forward(pixels))
     }
-}
-
-/// The place of the end mark: the first, because some tokenizers pad with it. With the legacy number, the first of
-/// the largest token, which the end mark is in CLIP's vocabulary.
-fn end(ids: &[i64], end: i64) -> Option<usize> {
-    let mark = match end {
-        LEGACY_END => *ids.iter().max()?,
-        end => end,
-    };
-    ids.iter().position(|&id| id == mark)
 }
 
 /// CLIP from a folder, ready to look at texts and images.
@@ -403,12 +382,5 @@ mod tests {
         let all = parameters::list(&network);
         let count: usize = all.iter().map(|p| p.shape.iter().product::<usize>()).sum();
         assert_eq!(config.parameters(), count as u64);
-    }
-
-    #[test]
-    fn the_end_mark_is_the_first_of_its_number_or_of_the_largest() {
-        assert_eq!(end(&[7, 3, 5, 5], 5), Some(2));
-        assert_eq!(end(&[7, 3, 9, 9], LEGACY_END), Some(2));
-        assert_eq!(end(&[7, 3, 9, 0], 4), None);
     }
 }

@@ -3,11 +3,11 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use retrack_kernels as kernels;
 use serde_json::Value;
 
 use crate::config::{ConfigError, Fields, unsupported};
 use crate::layers::{Embedding, LayerNorm};
+use crate::patches::PatchEmbedding;
 use crate::transformer::{Defaults, Encoder, EncoderConfig};
 
 /// Configuration of a [`VisionTransformer`], with the names and defaults of transformers.
@@ -61,13 +61,10 @@ impl VisionConfig {
     /// The network, all parameters zero.
     pub(crate) fn init(&self, device: &Device) -> VisionTransformer {
         let hidden = self.encoder.hidden_size;
-        let patch = [self.patch_size, self.patch_size, 3, hidden];
         VisionTransformer {
             embeddings: VisionEmbeddings {
                 class_embedding: Param::from_tensor(Tensor::zeros([hidden], device)),
-                patch_embedding: PatchEmbedding {
-                    weight: Param::from_tensor(Tensor::zeros(patch, device)),
-                },
+                patch_embedding: PatchEmbedding::new(self.patch_size, [3, hidden], false, device),
                 position_embedding: Embedding::new(self.grid().pow(2) + 1, hidden, device),
             },
             pre_layrnorm: self.encoder.norm(device),
@@ -104,34 +101,6 @@ pub(crate) struct VisionEmbeddings {
     pub(crate) class_embedding: Param<Tensor<1>>,
     pub(crate) patch_embedding: PatchEmbedding,
     pub(crate) position_embedding: Embedding,
-}
-
-/// A convolution whose stride is its width: a linear layer over the pixels of each patch, without a bias.
-#[derive(Module, Debug)]
-pub(crate) struct PatchEmbedding {
-    /// `[patch, patch, in, out]`.
-    pub(crate) weight: Param<Tensor<4>>,
-}
-
-impl PatchEmbedding {
-    /// # Shapes
-    /// `[batch, height, width, in]`, of whole patches, to `[batch, patches, out]`, row by row.
-    fn forward(&self, x: Tensor<4>) -> Tensor<3> {
-        let weight = self.weight.val();
-        let [patch, _, channels, out] = weight.dims();
-        let [batch, height, width, _] = x.dims();
-        let (rows, columns) = (height / patch, width / patch);
-        let pixels = patch * patch * channels;
-        let patches = x
-            .reshape([batch * rows, patch, columns, patch * channels])
-            .swap_dims(1, 2)
-            .reshape([batch * rows * columns, pixels]);
-        kernels::linear(patches, weight.reshape([pixels, out]), None).reshape([
-            batch,
-            rows * columns,
-            out,
-        ])
-    }
 }
 
 impl VisionTransformer {

@@ -25,10 +25,70 @@ pub struct UNet2DConditionConfig {
     pub(crate) transformer_layers_per_block: Vec<usize>,
     /// Whether both attentions of a transformer block look at the encoder's hidden states.
     pub(crate) only_cross_attention: Vec<bool>,
+    /// What else the network is told of a text; `None` in networks of Stable Diffusion 1.x and 2.x.
+    pub(crate) addition: Option<Addition>,
     /// Whether a transformer's projections are stored as linear layers, not as 1x1 convolutions.
     pub(crate) use_linear_projection: bool,
     /// Keys of the file that mean nothing to this network.
     pub unknown_keys: Vec<String>,
+}
+
+/// `addition_embed_type` "text_time": a text as one vector, and how the image was cut out of its original.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Addition {
+    /// Of that vector.
+    pub pooled: usize,
+    /// Of each of the six sizes.
+    pub size_dim: usize,
+}
+
+impl Addition {
+    /// How many sizes there are: two each of the original, of the corner, of the result.
+    pub(crate) const SIZES: usize = 6;
+
+    /// Width of both together.
+    pub(crate) fn inputs(self) -> usize {
+        self.pooled + Self::SIZES * self.size_dim
+    }
+
+    fn read(fields: &mut Fields) -> Result<Option<Self>, ConfigError> {
+        let (sizes, inputs) = (
+            "addition_time_embed_dim",
+            "projection_class_embeddings_input_dim",
+        );
+        match fields.optional_text("addition_embed_type")?.as_deref() {
+            None => {
+                for key in [sizes, inputs] {
+                    only(fields, key, &Value::Null, "null")?;
+                }
+                Ok(None)
+            }
+            Some("text_time") => {
+                let size_dim = fields.optional_count(sizes)?;
+                let all = fields.optional_count(inputs)?;
+                let missing = |key| {
+                    let problem =
+                        format!("`{key}` is missing, where `addition_embed_type` is \"text_time\"");
+                    ConfigError::Inconsistent(problem)
+                };
+                let size_dim = size_dim.ok_or_else(|| missing(sizes))?;
+                let all = all.ok_or_else(|| missing(inputs))?;
+                let pooled = all.checked_sub(Self::SIZES.saturating_mul(size_dim));
+                let pooled = pooled.filter(|&pooled| pooled > 0).ok_or_else(|| {
+                    ConfigError::Inconsistent(format!(
+                        "`{inputs}` is {all}: {} sizes of `{sizes}` = {size_dim} numbers leave none of them for a text",
+                        Self::SIZES
+                    ))
+                })?;
+                Ok(Some(Self { pooled, size_dim }))
+            }
+            Some(other) => Err(unsupported(
+                "addition_embed_type",
+                other,
+                "null (Stable Diffusion 1.x and 2.x), text_time (SDXL)",
+            )),
+        }
+    }
 }
 
 impl Deref for UNet2DConditionConfig {
@@ -74,6 +134,7 @@ impl UNet2DConditionConfig {
             attention_heads: counts_by_level(&mut fields, heads_key, 8, levels)?,
             transformer_layers_per_block: counts_by_level(&mut fields, layers_key, 1, levels)?,
             only_cross_attention: flags_by_level(&mut fields, "only_cross_attention", levels)?,
+            addition: Addition::read(&mut fields)?,
             use_linear_projection: fields.flag("use_linear_projection", false)?,
             unknown_keys: fields.unknown(),
             unet,
@@ -137,15 +198,10 @@ pub(super) fn side_multiple(downsample_padding: usize, levels: usize) -> usize {
 
 /// Refuses the settings of other networks of this class.
 fn refuse_variants(fields: &mut Fields) -> Result<(), ConfigError> {
-    let sdxl = "null: networks of Stable Diffusion 1.x and 2.x; those of SDXL also need a second text \
-                embedding and image sizes, which are not computed here";
-    only(fields, "addition_embed_type", &Value::Null, sdxl)?;
-    only(fields, "addition_time_embed_dim", &Value::Null, sdxl)?;
     fields.silu()?;
     for key in [
         "class_embed_type",
         "num_class_embeds",
-        "projection_class_embeddings_input_dim",
         "encoder_hid_dim",
         "encoder_hid_dim_type",
         "time_embedding_act_fn",
@@ -298,11 +354,44 @@ mod tests {
     }
 
     #[test]
+    fn what_sdxl_is_told_beside_hidden_states_is_read_or_refused() {
+        let (sizes, inputs) = (
+            "addition_time_embed_dim",
+            "projection_class_embeddings_input_dim",
+        );
+        let with = |size_dim: Value, all: Value| {
+            let mut json = small();
+            json["addition_embed_type"] = json!("text_time");
+            json[sizes] = size_dim;
+            json[inputs] = all;
+            UNet2DConditionConfig::from_json(&json)
+        };
+        let read = with(json!(256), json!(2816)).unwrap().addition;
+        assert_eq!(
+            read,
+            Some(Addition {
+                pooled: 1280,
+                size_dim: 256
+            })
+        );
+        for (size_dim, all, key) in [
+            (Value::Null, json!(2816), sizes),
+            (json!(256), Value::Null, inputs),
+            (json!(256), json!(1536), inputs),
+            (json!("many"), json!(2816), sizes),
+        ] {
+            let text = with(size_dim, all).unwrap_err().to_string();
+            assert!(text.contains(&format!("`{key}`")), "{text}");
+        }
+    }
+
+    #[test]
     fn what_changes_the_mathematics_is_refused_by_name() {
         for (key, value) in [
             ("act_fn", json!("gelu")),
-            ("addition_embed_type", json!("text_time")),
+            ("addition_embed_type", json!("text_image")),
             ("addition_time_embed_dim", json!(256)),
+            ("projection_class_embeddings_input_dim", json!(2816)),
             ("attention_head_dim", json!([2, 2, 2])),
             ("attention_head_dim", json!(24)),
             ("attention_type", json!("gated")),
@@ -354,18 +443,6 @@ mod tests {
                 .to_string();
             assert!(error.contains(key), "{key}: {error}");
         }
-    }
-
-    #[test]
-    fn sdxl_is_refused_with_a_reason() {
-        let mut json = small();
-        json["addition_embed_type"] = json!("text_time");
-        let error = UNet2DConditionConfig::from_json(&json).unwrap_err();
-        let text = error.to_string();
-        assert!(
-            text.contains("`addition_embed_type`") && text.contains("SDXL"),
-            "{text}"
-        );
     }
 
     #[test]

@@ -158,7 +158,10 @@ impl Sum<'_> {
         let config = self.config;
         let channels = &config.block_out_channels;
         let (levels, time) = (channels.len(), config.time_embedding_dim);
-        self.cost.parameters += linear(channels[0], time) + linear(time, time);
+        let inputs = config.addition.map(|addition| addition.inputs());
+        for inputs in [Some(channels[0]), inputs].into_iter().flatten() {
+            self.cost.parameters += linear(inputs, time) + linear(time, time);
+        }
         self.cost.parameters += conv(config.in_channels, channels[0], 9);
         let mut input = channels[0];
         // Odd sides are rounded up on the way down and come back on the way up.

@@ -1,16 +1,14 @@
-//! diffusers' `UNet2DConditionModel` as Stable Diffusion 1.x and 2.x use it: a denoiser of latents that
-//! looks at a text through cross-attention.
+//! diffusers' `UNet2DConditionModel` as Stable Diffusion 1.x, 2.x and XL use it: a denoiser of latents that looks at
+//! a text through cross-attention.
 
 mod blocks;
 pub(crate) mod config;
 mod cost;
 mod recompute;
 mod stages;
-mod texts;
 mod transformer;
 mod unet;
 
 pub use config::UNet2DConditionConfig;
 pub use cost::{ConditionalCost, StepCost};
-pub use texts::{Captioned, Guided};
 pub use unet::UNet2DConditionModel;

@@ -7,8 +7,9 @@ use burn::tensor::Tensor;
 use super::blocks::Condition;
 use super::stages::Input;
 use super::unet::UNet2DConditionModel;
+use crate::captioned::Conditional;
 use crate::cost::fitting;
-use crate::denoiser::{AT_ONCE, InputError};
+use crate::denoiser::{AT_ONCE, Embeddings, InputError};
 use crate::gradients::{GradientSet, GradientSum};
 use crate::random::Draw;
 
@@ -37,45 +38,50 @@ fn leaf<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
     tensor.autodiff().require_grad()
 }
 
-impl UNet2DConditionModel {
-    /// How many images of this height and width pass at once: see [`Denoiser`](crate::denoiser::Denoiser).
-    pub fn at_once(&self, [height, width]: [usize; 2]) -> usize {
-        let kept = self.kept_bytes([1, height, width, self.conv_in.weight.dims()[2]]);
-        at_once(kept, self.num_params() as f64)
-    }
-
-    /// As many as keep little of one whole graph: see [`Denoiser`](crate::denoiser::Denoiser). One image of 512 x 512 pixels,
-    /// which keeps more in Stable Diffusion 1.x, passes alone.
-    pub fn looks_at_once(&self, [height, width]: [usize; 2]) -> usize {
-        let kept = self.kept_bytes([1, height, width, self.conv_in.weight.dims()[2]]);
-        fitting(KEPT_AT_MOST, kept).min(AT_ONCE)
-    }
-
-    /// As [`forward`](Self::forward), then the backward pass of what `loss` (one element) makes of the
-    /// prediction; the gradient of every trained parameter is added to `sum`. Images that would keep too much
-    /// take [`backward_by_stages`](Self::backward_by_stages).
-    ///
-    /// # Errors
-    /// As `forward`.
-    pub fn backward(
+impl Conditional for UNet2DConditionModel {
+    fn forward(
         &self,
-        sample: Tensor<4>,
+        x: Tensor<4>,
         timesteps: &[f32],
-        encoder_hidden_states: Tensor<3>,
+        texts: Embeddings,
+        dropout: Option<&mut Draw>,
+    ) -> Result<Tensor<4>, InputError> {
+        self.forward(x, timesteps, texts, dropout)
+    }
+
+    /// Images that would keep too much take [`backward_by_stages`](UNet2DConditionModel::backward_by_stages).
+    fn backward(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[f32],
+        texts: Embeddings,
         dropout: Option<&mut Draw>,
         loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
         sum: &mut Option<GradientSet>,
     ) -> Result<(), InputError> {
-        let states = encoder_hidden_states;
-        if self.kept_bytes(sample.dims()) > KEPT_AT_MOST {
-            return self.backward_by_stages(sample, timesteps, states, dropout, loss, sum);
+        if self.kept_bytes(x.dims()) > KEPT_AT_MOST {
+            return self.backward_by_stages(x, timesteps, texts, dropout, loss, sum);
         }
-        let prediction = self.forward(sample, timesteps, states, dropout)?;
+        let prediction = self.forward(x, timesteps, texts, dropout)?;
         GradientSet::add_to(sum, GradientSet::of(self, loss(prediction)));
         Ok(())
     }
 
-    /// As [`backward`](Self::backward), in little memory.
+    fn at_once(&self, [height, width]: [usize; 2]) -> usize {
+        let kept = self.kept_bytes([1, height, width, self.conv_in.weight.dims()[2]]);
+        at_once(kept, self.num_params() as f64)
+    }
+
+    /// As many as keep little of one whole graph. One image of 512 x 512 pixels, which keeps more in Stable Diffusion 1.x, passes
+    /// alone.
+    fn looks_at_once(&self, [height, width]: [usize; 2]) -> usize {
+        let kept = self.kept_bytes([1, height, width, self.conv_in.weight.dims()[2]]);
+        fitting(KEPT_AT_MOST, kept).min(AT_ONCE)
+    }
+}
+
+impl UNet2DConditionModel {
+    /// As [`Conditional::backward`], in little memory.
     ///
     /// Each stage's graph exists while its own backward pass runs, and its gradients join `sum` before the
     /// next one's are made. The price is one more forward pass. Gradients are those of the whole graph up
@@ -87,18 +93,20 @@ impl UNet2DConditionModel {
         &self,
         sample: Tensor<4>,
         timesteps: &[f32],
-        encoder_hidden_states: Tensor<3>,
+        texts: Embeddings,
         mut dropout: Option<&mut Draw>,
         loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
         sum: &mut Option<GradientSet>,
     ) -> Result<(), InputError> {
         let sample = sample.inner();
         self.check(sample.dims(), timesteps.len())?;
-        let context = self.context(encoder_hidden_states.inner(), sample.dims()[0])?;
+        let texts = texts.inner();
+        let added = self.added(&texts, sample.dims())?;
+        let context = self.context(texts.states, sample.dims()[0])?;
         let mut sum_by_part = GradientSum::new(sum.take());
 
         let plain = self.valid();
-        let (mut x, temb) = plain.begin(sample.clone(), timesteps);
+        let (mut x, temb) = plain.begin(sample.clone(), timesteps, added.clone());
         let condition = Condition {
             temb: &temb,
             context: &context,
@@ -158,7 +166,7 @@ impl UNet2DConditionModel {
         }
 
         let dx = dx + dskips.pop().expect("that of the first convolution");
-        let (x, temb) = self.begin(sample.autodiff(), timesteps);
+        let (x, temb) = self.begin(sample.autodiff(), timesteps, added.map(Tensor::autodiff));
         let mut products = (x * dx.autodiff()).sum();
         if let Some(dtemb) = dtemb {
             products = products + (temb * dtemb.autodiff()).sum();

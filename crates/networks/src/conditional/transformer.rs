@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor};
 use retrack_kernels as kernels;
 
 use crate::attention::{merge_heads, split_heads};
+use crate::feed_forward::FeedForward;
 use crate::layers::{Conv1x1, GroupNorm, LayerNorm, Linear, Projection};
 
 /// Of a transformer's group normalization, whatever the network's `norm_eps`.
@@ -46,61 +47,6 @@ impl TokenAttention {
         let scale = 1.0 / (q.dims()[2] as f64).sqrt();
         let attended = kernels::attention(q, k, v, scale);
         self.to_out[0].forward(merge_heads(attended, batch, self.heads))
-    }
-}
-
-/// A linear layer whose one half is multiplied by the GELU of the other (Shazeer 2020, "GLU variants
-/// improve transformer").
-#[derive(Module, Debug)]
-pub(crate) struct Geglu {
-    pub proj: Linear,
-}
-
-impl Geglu {
-    /// # Shapes
-    /// `[rows, in]` to `[rows, out]`.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        kernels::geglu(self.proj.forward(x))
-    }
-}
-
-/// A layer of a [`FeedForward`].
-#[derive(Module, Debug)]
-pub(crate) enum FeedForwardLayer {
-    Gate(Geglu),
-    Linear(Linear),
-}
-
-/// GEGLU to four times the width, and back.
-#[derive(Module, Debug)]
-pub(crate) struct FeedForward {
-    /// Layers 0 and 2; layer 1 is a dropout in diffusers, which these networks never use.
-    pub net: Vec<Option<FeedForwardLayer>>,
-}
-
-impl FeedForward {
-    pub(crate) fn new(channels: usize, device: &Device) -> Self {
-        let inner = 4 * channels;
-        let gate = Geglu {
-            proj: Linear::new(channels, 2 * inner, device),
-        };
-        let back = Linear::new(inner, channels, device);
-        Self {
-            net: vec![
-                Some(FeedForwardLayer::Gate(gate)),
-                None,
-                Some(FeedForwardLayer::Linear(back)),
-            ],
-        }
-    }
-
-    /// # Shapes
-    /// `[rows, channels]`, unchanged.
-    pub(crate) fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        self.net.iter().flatten().fold(x, |x, layer| match layer {
-            FeedForwardLayer::Gate(gate) => gate.forward(x),
-            FeedForwardLayer::Linear(linear) => linear.forward(x),
-        })
     }
 }
 
@@ -200,7 +146,7 @@ impl TransformerConfig {
             norm2: norm(),
             attn2: attention(self.context),
             norm3: norm(),
-            ff: FeedForward::new(channels, device),
+            ff: FeedForward::geglu(channels, device),
             only_cross_attention: self.only_cross_attention,
         };
         Transformer2DModel {

@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use retrack_kernels as kernels;
 use serde_json::{Value, json};
 
 use super::blocks::{Condition, CrossAttnDownBlock2D, CrossAttnUpBlock2D, MidBlock2DCrossAttn};
-use super::config::{UNet2DConditionConfig, side_multiple};
-use super::texts::Captioned;
+use super::config::{Addition, UNet2DConditionConfig, side_multiple};
 use super::transformer::{Transformer2DModel, TransformerConfig};
+use crate::captioned::Captioned;
 use crate::cost::Cost;
-use crate::denoiser::InputError;
+use crate::denoiser::{Embeddings, InputError, Sizes};
 use crate::embeddings::{TimestepEmbedding, sinusoidal};
 use crate::family::{Architecture, PixelConfig};
 use crate::layers::{Conv3x3, ConvStride2, GroupNorm};
@@ -20,7 +20,7 @@ use crate::network::Network;
 use crate::random::Draw;
 use crate::resnet::{Downsample2D, Resize, ResnetBlock2D, ResnetConfig, Upsample2D};
 
-/// The denoising network of latent diffusion (Rombach et al. 2022) as Stable Diffusion 1.x and 2.x
+/// The denoising network of latent diffusion (Rombach et al. 2022) as Stable Diffusion 1.x and 2.x and SDXL
 /// configure it.
 ///
 /// Field names are the checkpoint's, so that a parameter's path is its key.
@@ -28,12 +28,15 @@ use crate::resnet::{Downsample2D, Resize, ResnetBlock2D, ResnetConfig, Upsample2
 pub struct UNet2DConditionModel {
     pub(crate) conv_in: Conv3x3,
     pub(crate) time_embedding: TimestepEmbedding,
+    /// Of what SDXL's networks are told beside hidden states.
+    pub(crate) add_embedding: Option<TimestepEmbedding>,
     pub(crate) down_blocks: Vec<CrossAttnDownBlock2D>,
     pub(crate) mid_block: MidBlock2DCrossAttn,
     pub(crate) up_blocks: Vec<CrossAttnUpBlock2D>,
     pub(crate) conv_norm_out: GroupNorm,
     pub(crate) conv_out: Conv3x3,
     cross_attention_dim: usize,
+    size_dim: usize,
     downsample_padding: usize,
     center_input_sample: bool,
     sinusoid_dim: usize,
@@ -132,12 +135,16 @@ impl UNet2DConditionConfig {
         UNet2DConditionModel {
             conv_in: Conv3x3::new(self.in_channels, channels[0], device),
             time_embedding: TimestepEmbedding::new(channels[0], time, device),
+            add_embedding: self
+                .addition
+                .map(|addition| TimestepEmbedding::new(addition.inputs(), time, device)),
             down_blocks,
             mid_block: self.mid(device),
             up_blocks,
             conv_norm_out: GroupNorm::new(self.norm_num_groups, channels[0], self.norm_eps, device),
             conv_out: Conv3x3::new(channels[0], self.out_channels, device),
             cross_attention_dim: self.cross_attention_dim,
+            size_dim: self.addition.map_or(0, |addition| addition.size_dim),
             downsample_padding: self.downsample_padding,
             center_input_sample: self.center_input_sample,
             sinusoid_dim: channels[0],
@@ -206,23 +213,23 @@ impl UNet2DConditionModel {
     /// `dropout` draws the masks of a training step; without it nothing is dropped.
     ///
     /// # Shapes
-    /// `sample`: `[batch, height, width, in]`, a timestep for each image; `encoder_hidden_states`:
-    /// `[batch, tokens, cross_attention_dim]`, or `[1, ..]` where all images share one text; result:
-    /// `[batch, height, width, out]`.
+    /// `sample`: `[batch, height, width, in]`, a timestep for each image; `texts`: one for each image, of hidden states
+    /// `[batch, tokens, cross_attention_dim]`, or one that all images share; result: `[batch, height, width, out]`.
     ///
     /// # Errors
-    /// A wrong number of channels or timesteps; hidden states of another shape; a height or width that
-    /// does not halve evenly down to the coarsest level.
+    /// A wrong number of channels or timesteps; texts of another shape, or without what else the network is told of them; a
+    /// height or width that does not halve evenly down to the coarsest level.
     pub fn forward(
         &self,
         sample: Tensor<4>,
         timesteps: &[f32],
-        encoder_hidden_states: Tensor<3>,
+        texts: Embeddings,
         mut dropout: Option<&mut Draw>,
     ) -> Result<Tensor<4>, InputError> {
         self.check(sample.dims(), timesteps.len())?;
-        let context = self.context(encoder_hidden_states, sample.dims()[0])?;
-        let (mut x, temb) = self.begin(sample, timesteps);
+        let added = self.added(&texts, sample.dims())?;
+        let context = self.context(texts.states, sample.dims()[0])?;
+        let (mut x, temb) = self.begin(sample, timesteps, added);
         let condition = Condition {
             temb: &temb,
             context: &context,
@@ -239,14 +246,23 @@ impl UNet2DConditionModel {
     }
 
     /// The first convolution, and the time embedding after its SiLU, `[batch, time]`.
-    pub(super) fn begin(&self, sample: Tensor<4>, timesteps: &[f32]) -> (Tensor<4>, Tensor<2>) {
+    /// `added`: see [`added`](Self::added).
+    pub(super) fn begin(
+        &self,
+        sample: Tensor<4>,
+        timesteps: &[f32],
+        added: Option<Tensor<2>>,
+    ) -> (Tensor<4>, Tensor<2>) {
         let rows = sinusoidal(
             timesteps,
             self.sinusoid_dim,
             self.flip_sin_to_cos,
             self.freq_shift,
         );
-        let embedding = self.time_embedding.forward_rows(rows, timesteps.len());
+        let mut embedding = self.time_embedding.forward_rows(rows, timesteps.len());
+        if let (Some(layers), Some(added)) = (&self.add_embedding, added) {
+            embedding = embedding + layers.forward(added);
+        }
         let sample = if self.center_input_sample {
             sample * 2.0 - 1.0
         } else {
@@ -297,6 +313,55 @@ impl UNet2DConditionModel {
         Ok(())
     }
 
+    /// What the network is told beside hidden states, `[batch, ..]`: pooled texts, then the sizes as a timestep is put.
+    pub(super) fn added(
+        &self,
+        texts: &Embeddings,
+        [images, height, width, _]: [usize; 4],
+    ) -> Result<Option<Tensor<2>>, InputError> {
+        let Some(layers) = &self.add_embedding else {
+            return Ok(None);
+        };
+        let missing = |what| InputError::ToldTooLittle { what };
+        let pooled = texts.pooled.clone().ok_or(missing("`text_embeds`"))?;
+        let sizes = texts.sizes.as_ref().ok_or(missing("`time_ids`"))?;
+        let all = layers.linear_1.weight.dims()[0];
+        let sizes_width = Addition::SIZES * self.size_dim;
+        let check = |what, found: [usize; 2], width| match found {
+            [1, own] if own == width => Ok(()),
+            [rows, own] if rows == images && own == width => Ok(()),
+            _ => Err(InputError::Told {
+                what,
+                found,
+                expected: [images, width],
+            }),
+        };
+        check("`text_embeds`", pooled.dims(), all - sizes_width)?;
+        let sizes = match sizes {
+            Sizes::Whole(factor) => {
+                let [height, width] = [height, width].map(|side| (side * factor) as f32);
+                vec![[height, width, 0.0, 0.0, height, width]]
+            }
+            Sizes::Each(sizes) => sizes.clone(),
+        };
+        check(
+            "`time_ids`",
+            [sizes.len(), Addition::SIZES],
+            Addition::SIZES,
+        )?;
+        let rows = sinusoidal(
+            sizes.as_flattened(),
+            self.size_dim,
+            self.flip_sin_to_cos,
+            self.freq_shift,
+        );
+        let rows = TensorData::new(rows, [sizes.len(), sizes_width]);
+        let rows = Tensor::<2>::from_data(rows, &pooled.device());
+        let pooled = pooled.expand([images, all - sizes_width]);
+        let rows = rows.expand([images, sizes_width]);
+        Ok(Some(Tensor::cat(vec![pooled, rows], 1)))
+    }
+
     /// `[batch * tokens, cross_attention_dim]`.
     pub(super) fn context(
         &self,
@@ -325,6 +390,7 @@ impl UNet2DConditionModel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::captioned::Conditional;
 
     fn network(padding: usize) -> UNet2DConditionModel {
         let config = UNet2DConditionConfig::from_json(&json!({
@@ -353,9 +419,9 @@ mod tests {
         let device = Device::flex();
         let (sample, states) = (
             Tensor::zeros(sample, &device),
-            Tensor::zeros(states, &device),
+            Tensor::<3>::zeros(states, &device),
         );
-        network(padding).forward(sample, timesteps, states, None)
+        network(padding).forward(sample, timesteps, states.into(), None)
     }
 
     #[test]

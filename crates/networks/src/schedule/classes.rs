@@ -20,8 +20,9 @@ pub(super) struct Class {
 }
 
 /// The names that a message lists.
-pub(super) const SUPPORTED: &str = "DDPMScheduler, DDIMScheduler, PNDMScheduler, and samplers of networks that were \
-                                    trained like DDPM";
+pub(super) const SUPPORTED: &str = "DDPMScheduler, DDIMScheduler, PNDMScheduler, EulerDiscreteScheduler, \
+                                    EulerAncestralDiscreteScheduler, FlowMatchEulerDiscreteScheduler, and samplers of networks that \
+                                    were trained like DDPM";
 
 const DDPM: Class = Class {
     kind: SchedulerKind::Ddpm,
@@ -50,6 +51,15 @@ const fn solver(name: &'static str) -> Class {
     }
 }
 
+/// A solver that is built here.
+const fn euler(kind: SchedulerKind) -> Class {
+    Class {
+        kind,
+        foreign: None,
+        ..solver("")
+    }
+}
+
 /// The same with the betas of latent diffusion.
 const fn latent_solver(name: &'static str) -> Class {
     Class {
@@ -70,7 +80,7 @@ const fn distilled(name: &'static str) -> Class {
     }
 }
 
-const TRAINED_LIKE_DDPM: [Class; 20] = [
+const TRAINED_LIKE_DDPM: [Class; 18] = [
     foreign("DDIMInverseScheduler"),
     foreign("DDIMParallelScheduler"),
     foreign("DDPMParallelScheduler"),
@@ -84,8 +94,6 @@ const TRAINED_LIKE_DDPM: [Class; 20] = [
     solver("DPMSolverMultistepInverseScheduler"),
     solver("DPMSolverMultistepScheduler"),
     solver("DPMSolverSinglestepScheduler"),
-    solver("EulerAncestralDiscreteScheduler"),
-    solver("EulerDiscreteScheduler"),
     solver("LMSDiscreteScheduler"),
     solver("SASolverScheduler"),
     solver("UniPCMultistepScheduler"),
@@ -106,7 +114,7 @@ const WITH_BETAS_ONLY: [Class; 3] = [
 ];
 
 /// Classes of networks that were trained in another way, whatever else their files say, with the way.
-const OTHERS: [(&str, &str); 25] = [
+const OTHERS: [(&str, &str); 24] = [
     ("AmusedScheduler", DISCRETE),
     ("BlockRefinementScheduler", DISCRETE),
     ("CMStochasticIterativeScheduler", CONSISTENCY),
@@ -118,7 +126,6 @@ const OTHERS: [(&str, &str); 25] = [
     ("DiscreteDDIMScheduler", DISCRETE),
     ("EntropyBoundScheduler", DISCRETE),
     ("FlowMapEulerDiscreteScheduler", FLOW),
-    ("FlowMatchEulerDiscreteScheduler", FLOW),
     ("FlowMatchHeunDiscreteScheduler", FLOW),
     ("FlowMatchLCMScheduler", FLOW),
     ("HeliosDMDScheduler", FLOW),
@@ -134,7 +141,8 @@ const OTHERS: [(&str, &str); 25] = [
     ("VQDiffusionScheduler", DISCRETE),
 ];
 
-const FLOW: &str = "it belongs to networks trained by flow matching, which is not computed here";
+const FLOW: &str =
+    "of networks trained by flow matching, FlowMatchEulerDiscreteScheduler alone is computed here";
 const EDM: &str =
     "it belongs to networks trained as EDM trains (Karras et al. 2022), which is not computed here";
 const CONSISTENCY: &str = "it belongs to consistency models, which are trained in another way";
@@ -178,6 +186,8 @@ impl Class {
             "DDPMScheduler" => return Ok(DDPM),
             "DDIMScheduler" => SchedulerKind::Ddim,
             "PNDMScheduler" => SchedulerKind::Pndm,
+            "EulerDiscreteScheduler" => return Ok(euler(SchedulerKind::Euler)),
+            "EulerAncestralDiscreteScheduler" => return Ok(euler(SchedulerKind::EulerAncestral)),
             name => {
                 if let Some(class) = named(&TRAINED_LIKE_DDPM, name) {
                     return Ok(class);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::classes::{self, Class};
+use super::flow::{DynamicShift, Flow, FlowMatching};
 use super::{Clip, NoiseSchedule, ScheduleError};
 use crate::process::Process;
 use serde_json::{Map, Value, json};
@@ -19,6 +20,12 @@ pub enum SchedulerKind {
     Ddim,
     /// Pseudo numerical methods (Liu et al. 2022, [arXiv 2202.09778](https://arxiv.org/abs/2202.09778)).
     Pndm,
+    /// Euler's method along the noise's scale (Karras et al. 2022, [arXiv 2206.00364](https://arxiv.org/abs/2206.00364)).
+    Euler,
+    /// The same with fresh noise in every step.
+    EulerAncestral,
+    /// Euler's method along the straight lines of flow matching (Esser et al. 2024, [arXiv 2403.03206](https://arxiv.org/abs/2403.03206)).
+    FlowMatchEuler,
 }
 
 impl SchedulerKind {
@@ -28,6 +35,9 @@ impl SchedulerKind {
             Self::Ddpm => "DDPMScheduler",
             Self::Ddim => "DDIMScheduler",
             Self::Pndm => "PNDMScheduler",
+            Self::Euler => "EulerDiscreteScheduler",
+            Self::EulerAncestral => "EulerAncestralDiscreteScheduler",
+            Self::FlowMatchEuler => "FlowMatchEulerDiscreteScheduler",
         }
     }
 }
@@ -86,6 +96,35 @@ pub enum TimestepSpacing {
     Linspace,
 }
 
+/// How Euler's method spaces the noise's scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SigmaSpacing {
+    /// Those of the timesteps that are visited.
+    #[default]
+    Timesteps,
+    /// Karras et al. 2022, [arXiv 2206.00364](https://arxiv.org/abs/2206.00364), eq. 5.
+    Karras,
+    /// Evenly by their logarithm.
+    Exponential,
+    /// By quantiles of a beta distribution, which is not computed here.
+    Beta,
+    /// `interpolation_type` "log_linear", which is not computed here.
+    LogLinear,
+}
+
+/// What Euler's method reads of a configuration beside the timesteps.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Sigmas {
+    /// How they are spaced.
+    pub spacing: SigmaSpacing,
+    /// Where they end, if they are spaced anew; else at that of the last timestep.
+    pub min: Option<f64>,
+    /// Where they begin; else at that of the first timestep.
+    pub max: Option<f64>,
+    /// Whether the last step ends at the smallest trained one, and not at 0.
+    pub ends_at_min: bool,
+}
+
 /// A scheduler's configuration. Its defaults are those of diffusers for DDPM and DDIM.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SchedulerConfig {
@@ -113,6 +152,10 @@ pub struct SchedulerConfig {
     pub skip_prk_steps: bool,
     /// Whether the betas are changed so that the last timestep is pure noise (Lin et al. 2023, [arXiv 2305.08891](https://arxiv.org/abs/2305.08891)).
     pub rescale_betas_zero_snr: bool,
+    /// Read by Euler.
+    pub sigmas: Sigmas,
+    /// Of a network that was trained by flow matching: then nothing of betas, predictions and clipping is read.
+    pub flow: Option<Flow>,
 }
 
 impl Default for SchedulerConfig {
@@ -133,6 +176,8 @@ impl Default for SchedulerConfig {
             set_alpha_to_one: true,
             skip_prk_steps: false,
             rescale_betas_zero_snr: false,
+            sigmas: Sigmas::default(),
+            flow: None,
         }
     }
 }
@@ -157,7 +202,11 @@ impl SchedulerConfig {
         let has_betas = ["beta_schedule", "beta_start", "trained_betas"]
             .iter()
             .any(|key| keys.get(key).is_some());
-        let class = Class::find(keys.text("_class_name")?, has_betas)?;
+        let name = keys.text("_class_name")?;
+        if name == Some(SchedulerKind::FlowMatchEuler.class_name()) {
+            return keys.flow_matching();
+        }
+        let class = Class::find(name, has_betas)?;
         let Class { kind, foreign, .. } = class;
         keys.refuse_other_training()?;
         let num_train_timesteps = keys.count(
@@ -257,6 +306,8 @@ impl SchedulerConfig {
             set_alpha_to_one: keys.flag("set_alpha_to_one", kind != SchedulerKind::Pndm)?,
             skip_prk_steps: keys.flag("skip_prk_steps", default.skip_prk_steps)?,
             rescale_betas_zero_snr,
+            sigmas: keys.sigmas()?,
+            flow: None,
         };
         keys.refuse_lost_signal(&config)?;
         Ok(config)
@@ -264,7 +315,10 @@ impl SchedulerConfig {
 
     /// The process that networks with this file were trained on.
     pub fn process(&self) -> Arc<dyn Process> {
-        Arc::new(NoiseSchedule::new(self))
+        match &self.flow {
+            Some(flow) => Arc::new(FlowMatching::new(flow, self.num_train_timesteps)),
+            None => Arc::new(NoiseSchedule::new(self)),
+        }
     }
 
     /// The file's sampler where it has no betas of its own: those in the file were left by the scheduler that it was made
@@ -291,6 +345,9 @@ impl SchedulerConfig {
 
     /// The content of a `scheduler_config.json` that diffusers loads and [`SchedulerConfig::from_json`] reads back.
     pub fn to_json(&self) -> Value {
+        if let Some(flow) = &self.flow {
+            return self.flow_json(flow);
+        }
         let (beta_schedule, trained_betas, range) = match &self.beta_schedule {
             BetaSchedule::Linear { start, end } => ("linear", Value::Null, Some((*start, *end))),
             BetaSchedule::ScaledLinear { start, end } => {
@@ -343,8 +400,54 @@ impl SchedulerConfig {
                 config["set_alpha_to_one"] = json!(self.set_alpha_to_one);
                 config["skip_prk_steps"] = json!(self.skip_prk_steps);
             }
+            SchedulerKind::Euler => self.sigmas.write(&mut config),
+            SchedulerKind::EulerAncestral | SchedulerKind::FlowMatchEuler => {}
         }
         config
+    }
+
+    fn flow_json(&self, flow: &Flow) -> Value {
+        let spacing = |spacing| self.sigmas.spacing == spacing;
+        let mut config = json!({
+            "_class_name": SchedulerKind::FlowMatchEuler.class_name(),
+            "num_train_timesteps": self.num_train_timesteps,
+            "shift": flow.shift,
+            "shift_terminal": flow.terminal,
+            "use_dynamic_shifting": flow.dynamic.is_some(),
+            "use_karras_sigmas": spacing(SigmaSpacing::Karras),
+            "use_exponential_sigmas": spacing(SigmaSpacing::Exponential),
+            "use_beta_sigmas": spacing(SigmaSpacing::Beta),
+        });
+        if let Some(dynamic) = flow.dynamic {
+            config["base_shift"] = json!(dynamic.base);
+            config["max_shift"] = json!(dynamic.max);
+            config["base_image_seq_len"] = json!(dynamic.base_tokens);
+            config["max_image_seq_len"] = json!(dynamic.max_tokens);
+            config["time_shift_type"] = json!(match dynamic.exponential {
+                true => "exponential",
+                false => "linear",
+            });
+        }
+        config
+    }
+}
+
+impl Sigmas {
+    fn write(&self, config: &mut Value) {
+        let spacing = |spacing| self.spacing == spacing;
+        config["use_karras_sigmas"] = json!(spacing(SigmaSpacing::Karras));
+        config["use_exponential_sigmas"] = json!(spacing(SigmaSpacing::Exponential));
+        config["use_beta_sigmas"] = json!(spacing(SigmaSpacing::Beta));
+        config["interpolation_type"] = json!(match self.spacing {
+            SigmaSpacing::LogLinear => "log_linear",
+            _ => "linear",
+        });
+        config["sigma_min"] = json!(self.min);
+        config["sigma_max"] = json!(self.max);
+        config["final_sigmas_type"] = json!(match self.ends_at_min {
+            true => "sigma_min",
+            false => "zero",
+        });
     }
 }
 
@@ -427,6 +530,120 @@ impl Keys<'_> {
         value
             .map(|value| value.as_str().ok_or_else(|| text(value)))
             .transpose()
+    }
+
+    /// The configuration of a network that was trained by flow matching.
+    fn flow_matching(&self) -> Result<SchedulerConfig, ScheduleError> {
+        let default = SchedulerConfig::default();
+        let positive = |number: f64| number > 0.0 && number.is_finite();
+        for (key, supported) in [
+            (
+                "invert_sigmas",
+                "false: networks that see noise at time 0 are not computed here",
+            ),
+            ("stochastic_sampling", "false"),
+        ] {
+            if self.flag(key, false)? {
+                return Err(ScheduleError::Unsupported {
+                    key,
+                    value: "true".into(),
+                    supported,
+                });
+            }
+        }
+        let dynamic = match self.flag("use_dynamic_shifting", false)? {
+            false => None,
+            true => {
+                let number = |key, default| self.number(key, default, "a number", f64::is_finite);
+                let tokens = |key, default| self.count(key, default, 1, 1 << 30);
+                let dynamic = DynamicShift {
+                    base: number("base_shift", 0.5)?,
+                    max: number("max_shift", 1.15)?,
+                    base_tokens: tokens("base_image_seq_len", 256)?,
+                    max_tokens: tokens("max_image_seq_len", 4096)?,
+                    exponential: self.choice(
+                        "time_shift_type",
+                        true,
+                        "exponential, linear",
+                        |name| match name {
+                            "exponential" => Some(true),
+                            "linear" => Some(false),
+                            _ => None,
+                        },
+                    )?,
+                };
+                if dynamic.base_tokens == dynamic.max_tokens {
+                    return Err(ScheduleError::Invalid {
+                        key: "max_image_seq_len",
+                        value: dynamic.max_tokens.to_string(),
+                        expected: "another number than `base_image_seq_len`".into(),
+                    });
+                }
+                Some(dynamic)
+            }
+        };
+        // diffusers takes 0 for none.
+        let below_one = |number: f64| (0.0..1.0).contains(&number);
+        let terminal = self.number("shift_terminal", 0.0, "a number from 0 to 1", below_one)?;
+        Ok(SchedulerConfig {
+            kind: SchedulerKind::FlowMatchEuler,
+            num_train_timesteps: self.count(
+                "num_train_timesteps",
+                default.num_train_timesteps,
+                1,
+                MAX_TRAIN_TIMESTEPS,
+            )?,
+            clip: Clip::None,
+            sigmas: Sigmas {
+                spacing: self.sigmas()?.spacing,
+                ..Sigmas::default()
+            },
+            flow: Some(Flow {
+                shift: self.number("shift", 1.0, "a positive number", positive)?,
+                dynamic,
+                terminal: (terminal > 0.0).then_some(terminal),
+            }),
+            ..default
+        })
+    }
+
+    /// What Euler's method reads. Other samplers of the same networks have the same keys.
+    fn sigmas(&self) -> Result<Sigmas, ScheduleError> {
+        let mut spacing = SigmaSpacing::default();
+        for (key, own) in [
+            ("use_karras_sigmas", SigmaSpacing::Karras),
+            ("use_exponential_sigmas", SigmaSpacing::Exponential),
+            ("use_beta_sigmas", SigmaSpacing::Beta),
+        ] {
+            if !self.flag(key, false)? {
+                continue;
+            }
+            if spacing != SigmaSpacing::default() {
+                return Err(ScheduleError::Invalid {
+                    key,
+                    value: "true".into(),
+                    expected: "false where another `use_..._sigmas` is true".into(),
+                });
+            }
+            spacing = own;
+        }
+        if spacing == SigmaSpacing::default()
+            && self.text("interpolation_type")? == Some("log_linear")
+        {
+            spacing = SigmaSpacing::LogLinear;
+        }
+        let bound = |key| {
+            let positive = |sigma: f64| sigma > 0.0 && sigma.is_finite();
+            let given = self.get(key).is_some();
+            let number = self.number(key, 0.0, "a positive number", positive)?;
+            Ok(given.then_some(number))
+        };
+        Ok(Sigmas {
+            spacing,
+            min: bound("sigma_min")?,
+            max: bound("sigma_max")?,
+            ends_at_min: self.text("final_sigmas_type")? == Some("sigma_min"),
+        })
     }
 
     /// Refuses keys by which a sampler says that its network was not trained like DDPM.
@@ -642,12 +859,12 @@ mod tests {
     #[test]
     fn a_sampler_that_is_not_built_is_named_and_has_a_stand_in() {
         let config = SchedulerConfig::from_json(&json!({
-            "_class_name": "EulerDiscreteScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+            "_class_name": "HeunDiscreteScheduler", "beta_end": 0.012, "beta_schedule": "scaled_linear",
             "beta_start": 0.00085, "prediction_type": "v_prediction"
         }))
         .unwrap();
         assert_eq!(config.kind, SchedulerKind::Ddim);
-        assert_eq!(config.foreign, Some("EulerDiscreteScheduler"));
+        assert_eq!(config.foreign, Some("HeunDiscreteScheduler"));
         assert_eq!(config.prediction, Prediction::VPrediction);
     }
 
@@ -660,7 +877,7 @@ mod tests {
             ("variance_type", json!("learned_range")),
             ("variance_type", json!("fixed_large_log")),
             ("timestep_spacing", json!("karras")),
-            ("_class_name", json!("FlowMatchEulerDiscreteScheduler")),
+            ("_class_name", json!("FlowMatchHeunDiscreteScheduler")),
             ("predict_epsilon", json!(false)),
             ("use_flow_sigmas", json!(true)),
         ] {
@@ -722,6 +939,34 @@ mod tests {
                 },
                 variance: Variance::FixedLarge,
                 timestep_spacing: TimestepSpacing::Linspace,
+                ..SchedulerConfig::default()
+            },
+            SchedulerConfig {
+                kind: SchedulerKind::Euler,
+                clip: Clip::None,
+                timestep_spacing: TimestepSpacing::Linspace,
+                sigmas: Sigmas {
+                    spacing: SigmaSpacing::Karras,
+                    min: Some(0.02),
+                    max: None,
+                    ends_at_min: true,
+                },
+                ..SchedulerConfig::default()
+            },
+            SchedulerConfig {
+                kind: SchedulerKind::FlowMatchEuler,
+                clip: Clip::None,
+                flow: Some(Flow {
+                    shift: 3.0,
+                    dynamic: Some(DynamicShift {
+                        base: 0.5,
+                        max: 1.15,
+                        base_tokens: 256,
+                        max_tokens: 4096,
+                        exponential: true,
+                    }),
+                    terminal: Some(0.02),
+                }),
                 ..SchedulerConfig::default()
             },
             SchedulerConfig {

@@ -1,6 +1,6 @@
 //! Noise schedules and samplers: what a `scheduler_config.json` says, computed as diffusers computes it.
 //!
-//! [`NoiseSchedule`] is the [`Process`] of discrete betas; [`Ddpm`], [`Ddim`] and [`Pndm`] walk from noise to an image. Noise
+//! [`NoiseSchedule`] is the [`Process`] of discrete betas; [`Ddpm`], [`Ddim`], [`Pndm`] and [`Euler`] walk from noise to an image. Noise
 //! is always an argument. All of it is elementwise (dynamic thresholding aside, which
 //! looks at one image at a time), so the layout of the last three dimensions does not matter.
 
@@ -10,16 +10,21 @@ mod clip;
 mod config;
 mod ddim;
 mod ddpm;
+mod euler;
+mod flow;
 mod noise;
 mod pndm;
 mod timesteps;
 
 pub use clip::Clip;
 pub use config::{
-    BetaSchedule, Prediction, SchedulerConfig, SchedulerKind, TimestepSpacing, Variance,
+    BetaSchedule, Prediction, SchedulerConfig, SchedulerKind, SigmaSpacing, Sigmas,
+    TimestepSpacing, Variance,
 };
 pub use ddim::Ddim;
 pub use ddpm::Ddpm;
+pub use euler::Euler;
+pub use flow::{DynamicShift, Flow, FlowEuler, FlowMatching};
 pub use noise::NoiseSchedule;
 pub use pndm::{Pndm, PndmState};
 
@@ -121,6 +126,25 @@ pub enum ScheduleError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A sampler of flow matching for a network that was trained on betas.
+    #[error("scheduler config: it holds betas, and not how a network was trained by flow matching")]
+    NotFlow,
+    /// A sampler of betas for a network that was trained by flow matching.
+    #[error(
+        "scheduler config: the network was trained by flow matching, which {asked} does not sample; its own sampler does"
+    )]
+    NoBetas {
+        /// The sampler.
+        asked: &'static str,
+    },
+    /// A time from outside that flow matching does not have.
+    #[error("timestep {timestep} is not above 0 and at most {last}, as times of flow matching are")]
+    FlowTime {
+        /// The time.
+        timestep: f64,
+        /// Pure noise's.
+        last: usize,
+    },
     /// DDIM's weight of fresh noise.
     #[error("eta is {eta}, expected 0 (deterministic) to 1 (as noisy as DDPM)")]
     Eta {
@@ -128,10 +152,10 @@ pub enum ScheduleError {
         eta: f64,
     },
     /// A timestep from outside that the schedule does not have.
-    #[error("timestep {timestep} is outside of the schedule's 0 to {last}")]
+    #[error("timestep {timestep} is outside of the schedule's 0 to {last}, or no whole number")]
     Timestep {
         /// The timestep.
-        timestep: i64,
+        timestep: f64,
         /// The last timestep of the training.
         last: usize,
     },
@@ -146,6 +170,10 @@ pub enum Sampler {
     Ddim(Ddim),
     /// Pseudo numerical methods.
     Pndm(Pndm),
+    /// Euler's method, with fresh noise or without.
+    Euler(Euler),
+    /// Euler's method along the lines of flow matching.
+    Flow(FlowEuler),
 }
 
 /// One way from noise to an image, step by step.
@@ -161,16 +189,27 @@ impl Sampler {
     ///
     /// # Errors
     ///
-    /// As [`Ddpm::new`], [`Ddim::new`] and [`Pndm::new`].
+    /// As [`Ddpm::new`], [`Ddim::new`], [`Pndm::new`] and [`Euler::new`].
     pub fn new(
         kind: SchedulerKind,
         config: &SchedulerConfig,
         inference_steps: usize,
     ) -> Result<Self, ScheduleError> {
+        if config.flow.is_some() && kind != SchedulerKind::FlowMatchEuler {
+            let asked = kind.class_name();
+            return Err(ScheduleError::NoBetas { asked });
+        }
         Ok(match kind {
             SchedulerKind::Ddpm => Self::Ddpm(Ddpm::new(config, inference_steps)?),
             SchedulerKind::Ddim => Self::Ddim(Ddim::new(config, inference_steps)?),
             SchedulerKind::Pndm => Self::Pndm(Pndm::new(config, inference_steps)?),
+            SchedulerKind::Euler => Self::Euler(Euler::new(config, inference_steps, false)?),
+            SchedulerKind::EulerAncestral => {
+                Self::Euler(Euler::new(config, inference_steps, true)?)
+            }
+            SchedulerKind::FlowMatchEuler => {
+                Self::Flow(FlowEuler::new(config, inference_steps, None)?)
+            }
         })
     }
 
@@ -180,6 +219,8 @@ impl Sampler {
             Self::Ddpm(sampler) => sampler.timesteps(),
             Self::Ddim(sampler) => sampler.timesteps(),
             Self::Pndm(sampler) => sampler.timesteps(),
+            Self::Euler(sampler) => sampler.timesteps(),
+            Self::Flow(sampler) => sampler.timesteps(),
         }
     }
 
@@ -189,6 +230,16 @@ impl Sampler {
             Self::Ddpm(sampler) => sampler.schedule(),
             Self::Ddim(sampler) => sampler.schedule(),
             Self::Pndm(sampler) => sampler.schedule(),
+            Self::Euler(sampler) => sampler.schedule(),
+            Self::Flow(sampler) => sampler.process(),
+        }
+    }
+
+    /// Standard normal noise as a walk over all timesteps begins with it.
+    pub fn begin(&self, noise: Tensor<4>) -> Tensor<4> {
+        match self {
+            Self::Euler(sampler) if sampler.start() != 1.0 => noise.mul_scalar(sampler.start()),
+            _ => noise,
         }
     }
 
@@ -223,7 +274,7 @@ impl Walk<'_> {
         self.timesteps.clone()
     }
 
-    /// One step towards the image: see [`Ddpm::step`], [`Ddim::step`] and [`Pndm::step`].
+    /// One step towards the image: see [`Ddpm::step`], [`Ddim::step`], [`Pndm::step`] and [`Euler::step`].
     pub fn step(
         &mut self,
         output: Tensor<4>,
@@ -235,6 +286,8 @@ impl Walk<'_> {
             Sampler::Ddpm(sampler) => sampler.step(output, timestep, sample, noise),
             Sampler::Ddim(sampler) => sampler.step(output, timestep, sample, noise),
             Sampler::Pndm(sampler) => sampler.step(&mut self.pndm, output, timestep, sample),
+            Sampler::Euler(sampler) => sampler.step(output, timestep, sample, noise),
+            Sampler::Flow(sampler) => sampler.step(output, timestep, sample),
         }
     }
 }

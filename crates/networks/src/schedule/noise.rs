@@ -76,14 +76,14 @@ impl Process for NoiseSchedule {
         Target { clean, noise }
     }
 
-    fn check(&self, timesteps: &[i64]) -> Result<Vec<Time>, ScheduleError> {
+    fn check(&self, timesteps: &[f64]) -> Result<Vec<Time>, ScheduleError> {
         let last = self.timesteps() - 1;
         let checked = timesteps.iter().map(|&timestep| {
-            let index = usize::try_from(timestep).ok();
-            let index = index.filter(|&index| index <= last);
-            index
-                .map(Time::timestep)
-                .ok_or(ScheduleError::Timestep { timestep, last })
+            let whole = timestep.fract() == 0.0 && (0.0..=last as f64).contains(&timestep);
+            match whole {
+                true => Ok(Time::new(timestep)),
+                false => Err(ScheduleError::Timestep { timestep, last }),
+            }
         });
         checked.collect()
     }
@@ -281,10 +281,10 @@ mod tests {
     #[test]
     fn timesteps_from_outside_are_checked() {
         let schedule = pythagorean(Prediction::Epsilon);
-        assert_eq!(schedule.check(&[1, 0]).unwrap(), [1, 0]);
-        for timestep in [-1, 2] {
-            let error = schedule.check(&[0, timestep]).unwrap_err();
-            assert_eq!(error, ScheduleError::Timestep { timestep, last: 1 });
+        assert_eq!(schedule.check(&[1.0, 0.0]).unwrap(), [1, 0]);
+        for timestep in [-1.0, 2.0, 0.5, f64::NAN] {
+            let error = schedule.check(&[0.0, timestep]).unwrap_err();
+            assert!(error.to_string().contains(&timestep.to_string()), "{error}");
         }
     }
 }

@@ -10,12 +10,7 @@ pub(super) fn timesteps(
     steps: usize,
 ) -> Result<Vec<Time>, ScheduleError> {
     let trained = config.num_train_timesteps;
-    if steps == 0 || steps > trained {
-        return Err(ScheduleError::InferenceSteps {
-            steps,
-            train_steps: trained,
-        });
-    }
+    check_steps(config, steps)?;
     let timesteps: Vec<usize> = match config.timestep_spacing {
         TimestepSpacing::Leading => {
             let stride = trained / steps;
@@ -35,16 +30,8 @@ pub(super) fn timesteps(
                 .collect()
         }
         TimestepSpacing::Linspace => {
-            let last = (trained - 1) as f64;
-            let stride = if steps > 1 {
-                last / (steps - 1) as f64
-            } else {
-                0.0
-            };
-            (0..steps)
-                .rev()
-                .map(|i| (i as f64 * stride).round_ties_even() as usize)
-                .collect()
+            let exact = linspace(config, steps)?.into_iter();
+            exact.map(|t| t.round_ties_even() as usize).collect()
         }
     };
     if timesteps[0] >= trained {
@@ -56,6 +43,25 @@ pub(super) fn timesteps(
         });
     }
     Ok(timesteps.into_iter().map(Time::timestep).collect())
+}
+
+/// Evenly from the last trained timestep to the first, not rounded.
+pub(super) fn linspace(config: &SchedulerConfig, steps: usize) -> Result<Vec<f64>, ScheduleError> {
+    check_steps(config, steps)?;
+    let last = (config.num_train_timesteps - 1) as f64;
+    let stride = match steps {
+        1 => 0.0,
+        _ => last / (steps - 1) as f64,
+    };
+    Ok((0..steps).rev().map(|i| i as f64 * stride).collect())
+}
+
+fn check_steps(config: &SchedulerConfig, steps: usize) -> Result<(), ScheduleError> {
+    let train_steps = config.num_train_timesteps;
+    match (1..=train_steps).contains(&steps) {
+        true => Ok(()),
+        false => Err(ScheduleError::InferenceSteps { steps, train_steps }),
+    }
 }
 
 /// Refuses a start at the last timestep of rescaled betas, from which the predicted noise cannot be turned into an image.

@@ -160,7 +160,7 @@ impl Drawing<'_> {
                 batch_size: 1,
                 of: Of::Prompt(Prompt {
                     prompt,
-                    negative: "",
+                    negative: None,
                     guidance: protocol.guidance.unwrap_or(GUIDANCE),
                 }),
             };

@@ -79,6 +79,9 @@ fn sampler_of(scheduler: &SchedulerConfig, steps: usize) -> SamplerName {
         SchedulerKind::Ddpm => SamplerName::Ddpm,
         SchedulerKind::Ddim => SamplerName::Ddim,
         SchedulerKind::Pndm => SamplerName::Pndm,
+        SchedulerKind::Euler => SamplerName::Euler,
+        SchedulerKind::EulerAncestral => SamplerName::EulerAncestral,
+        SchedulerKind::FlowMatchEuler => SamplerName::FlowMatchEuler,
     };
     match Sampler::new(own.into(), scheduler, steps) {
         Ok(_) => own,
@@ -167,6 +170,9 @@ impl Plan {
             SamplerName::Ddpm => "DDPM",
             SamplerName::Ddim => "DDIM",
             SamplerName::Pndm => "PNDM",
+            SamplerName::Euler => "Euler's method",
+            SamplerName::EulerAncestral => "Euler's method with fresh noise",
+            SamplerName::FlowMatchEuler => "Euler's method along its straight lines",
         }
     }
 

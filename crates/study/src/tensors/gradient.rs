@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 use retrack_networks::denoiser::Embeddings;
 use retrack_networks::diffusion::Condition;
 use retrack_networks::network::Network;
@@ -11,6 +11,7 @@ use retrack_networks::process::Process;
 use retrack_unlearn::batch::{Batch, Candidates, Draws, Noised};
 use retrack_unlearn::objective::{Method, Objective, Pass, Sums};
 
+use super::texts::texts;
 use super::{Tensors, write as write_tensors};
 use crate::failure::Failure;
 use crate::field::Field;
@@ -53,7 +54,7 @@ pub fn gradient(args: &Gradient) -> Result<(), Failure> {
     let process = opened.scheduler.process();
     let input = Tensors::read(&args.input)?;
     let texts = match config.condition() {
-        Condition::Text => Some(Texts::read(&input, &objective(args)?.draws())?),
+        Condition::Text => Some(Texts::read(&input, &objective(args)?.draws(), &device)?),
         _ => None,
     };
     let labels = |stream: &str, images| match (&texts, config.condition()) {
@@ -70,7 +71,7 @@ pub fn gradient(args: &Gradient) -> Result<(), Failure> {
     }
     let mut network = opened.network(&device)?;
     if let Some(texts) = &texts {
-        network.tell(texts.embeddings(&device));
+        network.tell(texts.embeddings.clone());
     }
     write(args, &network, &*process, &device, &batch)
 }
@@ -85,47 +86,35 @@ fn check_variances(none: bool, config: &Path) -> Result<(), Failure> {
     )))
 }
 
-/// The texts of all images, one after another: `encoder_hidden_states` for both streams, or one of its own for each.
+/// The texts of all images, one after another: one for both streams, or one of its own for each.
 struct Texts {
-    states: Vec<f32>,
-    shape: [usize; 3],
+    embeddings: Embeddings,
     /// Stream, number of its first text, and how many it has.
     streams: Vec<(&'static str, usize, usize)>,
 }
 
 impl Texts {
-    fn read(input: &Tensors, draws: &Draws) -> Result<Self, Failure> {
-        const BOTH: &str = "encoder_hidden_states";
-        let mut texts = Self {
-            states: Vec::new(),
-            shape: [0; 3],
-            streams: Vec::new(),
-        };
+    fn read(input: &Tensors, draws: &Draws, device: &Device) -> Result<Self, Failure> {
+        let mut all: Option<Embeddings> = None;
+        let mut streams = Vec::new();
         for (stream, drawn) in [("retain", draws.retain), ("forget", draws.forget)] {
             if !drawn {
                 continue;
             }
-            let own = format!("{stream}_{BOTH}");
-            let key = if input.has(&own)? { own.as_str() } else { BOTH };
-            let (states, shape) = input.states(key)?;
-            if texts.shape != [0; 3] && texts.shape[1..] != shape[1..] {
-                return Err(input.fail(format!(
-                    "`{key}` has shape {shape:?}; tokens and width are those of the other stream's, {:?}",
-                    &texts.shape[1..]
-                )));
-            }
-            texts.streams.push((stream, texts.shape[0], shape[0]));
-            texts.shape = [texts.shape[0] + shape[0], shape[1], shape[2]];
-            texts.states.extend(states);
+            let own = texts(input, &format!("{stream}_"), device)?;
+            streams.push((stream, all.as_ref().map_or(0, Embeddings::len), own.len()));
+            all = Some(match all {
+                None => own,
+                Some(first) => {
+                    fits(input, stream, &first, &own)?;
+                    first.joined(own)
+                }
+            });
         }
-        Ok(texts)
-    }
-
-    fn embeddings(&self, device: &Device) -> Embeddings {
-        let states = TensorData::new(self.states.clone(), self.shape);
-        Embeddings {
-            states: Tensor::from_data(states, &device.clone().without_autodiff()),
-        }
+        Ok(Self {
+            embeddings: all.expect("every method draws one stream at least"),
+            streams,
+        })
     }
 
     /// The number of each image's text.
@@ -140,6 +129,32 @@ impl Texts {
             ))),
         }
     }
+}
+
+/// Texts of both streams are of one kind.
+fn fits(
+    input: &Tensors,
+    stream: &str,
+    first: &Embeddings,
+    own: &Embeddings,
+) -> Result<(), Failure> {
+    let sides = [first, own].map(|texts| {
+        let pooled = texts.pooled.as_ref().map(|pooled| pooled.dims()[1]);
+        (texts.states.dims()[1..].to_vec(), pooled)
+    });
+    if sides[0] == sides[1] {
+        return Ok(());
+    }
+    let shape = own.states.dims();
+    Err(input.fail(match sides[0].0 == sides[1].0 {
+        false => format!(
+            "`{stream}_encoder_hidden_states` has shape {shape:?}; tokens and width are those of the other stream's, {:?}",
+            sides[0].0
+        ),
+        true => format!(
+            "`{stream}_text_embeds` and the other stream's are of different widths, or one of them is missing"
+        ),
+    }))
 }
 
 /// The labels of a stream's images, where the network takes any.
@@ -263,7 +278,7 @@ fn noised(
             "`{stream}_noise` has shape {noise_shape:?}, but `{stream}` has {shape:?}"
         )));
     }
-    let timesteps = input.integers(&format!("{stream}_timestep"), shape[0])?;
+    let timesteps = input.one_each(&format!("{stream}_timestep"), shape[0])?;
     let labels = labels(stream, shape[0])?;
     Ok(Noised {
         shape: [shape[0], shape[2], shape[3], shape[1]],

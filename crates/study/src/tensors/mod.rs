@@ -3,6 +3,7 @@
 
 mod gradient;
 mod predict;
+mod texts;
 
 use std::path::{Path, PathBuf};
 
@@ -107,14 +108,36 @@ impl Tensors {
         }
     }
 
-    /// Whole numbers, one for each of `images`.
-    fn integers(&self, key: &str, images: usize) -> Result<Vec<i64>, Failure> {
+    /// `[texts, width]`, or one row for all of them, which is repeated; with the width.
+    fn rows(&self, key: &str, texts: usize) -> Result<(Vec<f32>, usize), Failure> {
+        let (numbers, shape) = self.numbers(key)?;
+        let values: Vec<f32> = numbers.into_iter().map(|n| n as f32).collect();
+        match shape[..] {
+            [1, width] if width > 0 => Ok((values.repeat(texts), width)),
+            [rows, width] if rows == texts && width > 0 => Ok((values, width)),
+            _ => Err(self.fail(format!(
+                "`{key}` has shape {shape:?}; give [{texts}, width], a row for each text of `encoder_hidden_states`"
+            ))),
+        }
+    }
+
+    /// Numbers, one for each of `images`.
+    fn one_each(&self, key: &str, images: usize) -> Result<Vec<f64>, Failure> {
         let (numbers, shape) = self.numbers(key)?;
         if shape != [images] {
             return Err(self.fail(format!(
                 "`{key}` has shape {shape:?}; give [{images}], one for each image"
             )));
         }
+        match numbers.iter().all(|number| number.is_finite()) {
+            true => Ok(numbers),
+            false => Err(self.fail(format!("`{key}` holds values that are not finite"))),
+        }
+    }
+
+    /// Whole numbers, one for each of `images`.
+    fn integers(&self, key: &str, images: usize) -> Result<Vec<i64>, Failure> {
+        let numbers = self.one_each(key, images)?;
         if numbers.iter().any(|n| n.fract() != 0.0) {
             return Err(self.fail(format!("`{key}` holds fractions; give whole numbers")));
         }

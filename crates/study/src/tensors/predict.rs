@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use burn::tensor::{Tensor, TensorData};
-use retrack_networks::denoiser::{Embeddings, InputError};
+use retrack_networks::denoiser::InputError;
 use retrack_networks::diffusion::Condition;
 use retrack_networks::parameters::to_host;
 use retrack_networks::process::Time;
 
+use super::texts::texts;
 use super::{Tensors, channel_first, write};
 use crate::failure::Failure;
 use crate::folders::{new_file_beside, outside};
@@ -41,10 +42,10 @@ pub fn predict(args: &Predict) -> Result<(), Failure> {
     let input = Tensors::read(&args.input)?;
     let (values, shape) = input.images("sample", 4)?;
     let (images, height, width) = (shape[0], shape[2], shape[3]);
-    let timesteps = input.integers("timestep", images)?;
+    let timesteps = input.one_each("timestep", images)?;
     let sample = TensorData::new(values, [images, height, width, shape[1]]);
     let sample = Tensor::from_data(sample, &device);
-    let times: Vec<Time> = timesteps.iter().map(|&t| Time::new(t as f64)).collect();
+    let times: Vec<Time> = timesteps.iter().map(|&t| Time::new(t)).collect();
     let labels = if input.has("class_labels")? {
         Some(input.integers("class_labels", images)?)
     } else {
@@ -54,12 +55,11 @@ pub fn predict(args: &Predict) -> Result<(), Failure> {
     let labels = match opened.config.condition() {
         Condition::Text if labels.is_some() => return Err(InputError::LabelsUnexpected.into()),
         Condition::Text => {
-            let (states, shape) = input.states("encoder_hidden_states")?;
-            network.tell(Embeddings {
-                states: Tensor::from_data(TensorData::new(states, shape), &device),
-            });
+            let texts = texts(&input, "", &device)?;
+            let count = texts.len();
+            network.tell(texts);
             // One is for all images.
-            (shape[0] > 1).then(|| (0..shape[0] as i64).collect())
+            (count > 1).then(|| (0..count as i64).collect())
         }
         Condition::Nothing | Condition::Class(_) => labels,
     };

@@ -202,7 +202,7 @@ mod tests {
             }
         }
 
-        fn check(&self, _: &[i64]) -> Result<Vec<Time>, ScheduleError> {
+        fn check(&self, _: &[f64]) -> Result<Vec<Time>, ScheduleError> {
             unimplemented!("nothing comes from outside")
         }
 

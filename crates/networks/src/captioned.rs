@@ -1,29 +1,67 @@
-//! A conditional network with the texts of a run.
+//! Networks that look at texts, with the texts of a run.
 
 use burn::module::{Devices, Module, ModuleMapper, ModuleVisitor};
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 
-use super::unet::UNet2DConditionModel;
 use crate::denoiser::{Denoiser, Embeddings, InputError};
 use crate::gradients::GradientSet;
 use crate::network::Network;
 use crate::process::Time;
 use crate::random::Draw;
 
+/// A network that looks at a text beside a noisy image and its time.
+pub trait Conditional: Module {
+    /// What the network predicts.
+    ///
+    /// # Shapes
+    /// `x`: `[batch, height, width, in]`; a timestep and a text for each image, or one text for all; result: `[batch, height,
+    /// width, out]`.
+    ///
+    /// # Errors
+    /// An input that does not fit the network.
+    fn forward(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[f32],
+        texts: Embeddings,
+        dropout: Option<&mut Draw>,
+    ) -> Result<Tensor<4>, InputError>;
+
+    /// As [`forward`](Self::forward), then the backward pass of what `loss` (one element) makes of the prediction; the gradient
+    /// of every trained parameter is added to `sum`. Images that would keep too much keep less, and are computed twice.
+    ///
+    /// # Errors
+    /// As `forward`.
+    fn backward(
+        &self,
+        x: Tensor<4>,
+        timesteps: &[f32],
+        texts: Embeddings,
+        dropout: Option<&mut Draw>,
+        loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
+        sum: &mut Option<GradientSet>,
+    ) -> Result<(), InputError>;
+
+    /// See [`Denoiser::at_once`].
+    fn at_once(&self, size: [usize; 2]) -> usize;
+
+    /// See [`Denoiser::looks_at_once`].
+    fn looks_at_once(&self, size: [usize; 2]) -> usize;
+}
+
 /// A conditional network in training: every image has one of a few texts, whose number is its label. As a
 /// module it is the network alone, so that names and gradients are the network's.
 #[derive(Debug, Clone)]
-pub struct Captioned {
+pub struct Captioned<N> {
     /// The denoiser.
-    pub network: UNet2DConditionModel,
-    /// The text encoder's hidden states, `[texts, tokens, cross_attention_dim]`, without autodiff; none of a network that
-    /// is not told any yet.
-    texts: Option<Tensor<3>>,
+    pub network: N,
+    /// Without autodiff; none of a network that is not told any yet.
+    texts: Option<Embeddings>,
 }
 
-impl Captioned {
+impl<N: Conditional> Captioned<N> {
     /// A network that is told its texts later: [`Denoiser::tell`].
-    pub fn untold(network: UNet2DConditionModel) -> Self {
+    pub fn untold(network: N) -> Self {
         Self {
             network,
             texts: None,
@@ -31,34 +69,28 @@ impl Captioned {
     }
 
     /// One that is told them now.
-    pub fn new(network: UNet2DConditionModel, texts: Embeddings) -> Self {
+    pub fn new(network: N, texts: Embeddings) -> Self {
         let mut captioned = Self::untold(network);
         captioned.tell(texts);
         captioned
     }
 
     /// The texts of images with these labels.
-    fn states(&self, labels: Option<&[i64]>) -> Result<Tensor<3>, InputError> {
+    fn embeddings(&self, labels: Option<&[i64]>) -> Result<Embeddings, InputError> {
         let Some(texts) = &self.texts else {
             return Err(InputError::Text { label: 0, count: 0 });
         };
-        let count = texts.dims()[0];
-        Ok(match labels {
-            Some(labels) => {
-                let known = |label: &&i64| (0..count as i64).contains(*label);
-                if let Some(&label) = labels.iter().find(|label| !known(label)) {
-                    return Err(InputError::Text { label, count });
-                }
-                let numbers = TensorData::new(labels.to_vec(), [labels.len()]);
-                let numbers = Tensor::<1, Int>::from_data(numbers, &texts.device());
-                texts.clone().select(0, numbers)
-            }
-            None => texts.clone().narrow(0, 0, 1),
-        })
+        let count = texts.len();
+        let labels = labels.unwrap_or(&[0]);
+        let known = |label: &&i64| (0..count as i64).contains(*label);
+        match labels.iter().find(|label| !known(label)) {
+            Some(&label) => Err(InputError::Text { label, count }),
+            None => Ok(texts.select(labels)),
+        }
     }
 }
 
-impl Denoiser for Captioned {
+impl<N: Conditional> Denoiser for Captioned<N> {
     /// Images without labels have the first text.
     fn predict(
         &self,
@@ -67,18 +99,18 @@ impl Denoiser for Captioned {
         labels: Option<&[i64]>,
         dropout: Option<&mut Draw>,
     ) -> Result<Tensor<4>, InputError> {
-        let states = self.states(labels)?;
-        let states = if x.is_autodiff() {
-            states.autodiff()
+        let texts = self.embeddings(labels)?;
+        let texts = if x.is_autodiff() {
+            texts.autodiff()
         } else {
-            states
+            texts
         };
         let timesteps = Time::embedded(times);
-        self.network.forward(x, &timesteps, states, dropout)
+        self.network.forward(x, &timesteps, texts, dropout)
     }
 
     fn tell(&mut self, texts: Embeddings) {
-        self.texts = Some(texts.states.inner());
+        self.texts = Some(texts.inner());
     }
 
     fn gradients(&self, loss: Tensor<1>) -> GradientSet {
@@ -102,14 +134,14 @@ impl Denoiser for Captioned {
         loss: &mut dyn FnMut(Tensor<4>) -> Tensor<1>,
         sum: &mut Option<GradientSet>,
     ) -> Result<(), InputError> {
-        let states = self.states(labels)?.autodiff();
+        let texts = self.embeddings(labels)?.autodiff();
         let timesteps = Time::embedded(times);
         self.network
-            .backward(x, &timesteps, states, dropout, loss, sum)
+            .backward(x, &timesteps, texts, dropout, loss, sum)
     }
 }
 
-impl Module for Captioned {
+impl<N: Conditional> Module for Captioned<N> {
     fn collect_devices(&self, devices: Devices) -> Devices {
         self.network.collect_devices(devices)
     }
