@@ -106,7 +106,7 @@ fn main() {
     report("open", start);
     let plain = Device::flex();
     let device = Device::flex().autodiff();
-    let width = model.config.cross_attention_dim;
+    let (_, width) = model.told.states;
     let load = |device: &Device| {
         let start = Instant::now();
         let mut network = model.model.network(device).expect("weights that fit");

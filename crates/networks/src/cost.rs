@@ -44,6 +44,32 @@ pub struct Footprint {
     pub held: Vec<f64>,
 }
 
+/// What a step of training holds at its peak, in bytes, besides the weights and the optimizer's state.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepCost {
+    /// Gradients that are there at once.
+    pub gradients: f64,
+    /// Everything that depends on the images, and the kernels' scratch memory.
+    pub activations: f64,
+    /// Whether stages are computed twice.
+    pub by_stages: bool,
+}
+
+/// What a denoiser of latents costs: such a one computes its stages a second time where it would keep too much.
+pub trait LatentCost: std::fmt::Debug {
+    /// Numbers in all parameters, exactly.
+    fn parameters(&self) -> u64;
+
+    /// Numbers that are trained: all parameters, or adapters of a rank.
+    fn trained(&self, rank: Option<usize>) -> f64;
+
+    /// How many images pass at once, as the network itself decides it.
+    fn at_once(&self) -> usize;
+
+    /// What a step over micro-batches of `batch` images holds.
+    fn step(&self, batch: usize, rank: Option<usize>) -> StepCost;
+}
+
 /// Numbers held at once for each that is counted. Measured: 0.99 for the demo's network, 1.04 for MNIST's, 1.02 for
 /// CIFAR-10's.
 pub(crate) const HELD: f64 = 1.05;

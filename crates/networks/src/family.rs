@@ -12,10 +12,11 @@ use serde_json::Value;
 
 use crate::conditional::UNet2DConditionConfig;
 use crate::config::{ConfigError, UNet2DConfig};
-use crate::cost::{Cost, Footprint, Training};
+use crate::cost::{Cost, Footprint, LatentCost, Training};
 use crate::denoiser::InputError;
 use crate::diffusion::Condition;
 use crate::network::Network;
+use crate::sd3::SD3Config;
 
 /// The configuration of a network of a family.
 type Read = fn(&Value) -> Result<PixelConfig, ConfigError>;
@@ -24,6 +25,7 @@ type Read = fn(&Value) -> Result<PixelConfig, ConfigError>;
 const FAMILIES: &[(&str, Read)] = &[
     ("UNet2DModel", unet2d),
     ("UNet2DConditionModel", unet2d_condition),
+    ("SD3Transformer2DModel", sd3),
 ];
 
 fn unet2d(json: &Value) -> Result<PixelConfig, ConfigError> {
@@ -32,6 +34,10 @@ fn unet2d(json: &Value) -> Result<PixelConfig, ConfigError> {
 
 fn unet2d_condition(json: &Value) -> Result<PixelConfig, ConfigError> {
     UNet2DConditionConfig::from_json(json).map(PixelConfig::from)
+}
+
+fn sd3(json: &Value) -> Result<PixelConfig, ConfigError> {
+    SD3Config::from_json(json).map(PixelConfig::from)
 }
 
 /// What a family computes, as one configuration describes it.
@@ -56,9 +62,20 @@ pub trait Architecture: fmt::Debug + Send + Sync {
         Ok(())
     }
 
-    /// Whether the network is told texts: [`Denoiser::tell`](crate::denoiser::Denoiser::tell).
-    fn takes_texts(&self) -> bool {
-        false
+    /// What the network is told of texts ([`Denoiser::tell`](crate::denoiser::Denoiser::tell)), if anything.
+    fn told(&self) -> Option<Told> {
+        None
+    }
+
+    /// What the network costs on latents of this size, where it denoises latents.
+    fn latent_cost(&self, height: usize, width: usize) -> Option<Box<dyn LatentCost>> {
+        let _ = (height, width);
+        None
+    }
+
+    /// Numbers that the first layer makes of an image of this size.
+    fn first(&self, height: usize, width: usize) -> f64 {
+        (height * width) as f64
     }
 
     /// The setting for which the network has no time 0, where it has none.
@@ -70,6 +87,15 @@ pub trait Architecture: fmt::Debug + Send + Sync {
     fn facts(&self) -> Vec<(&'static str, Value)> {
         Vec::new()
     }
+}
+
+/// What a network is told of texts: widths, each with the key that says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Of hidden states.
+    pub states: (&'static str, usize),
+    /// Of a text as one vector, where the network takes one.
+    pub pooled: Option<(&'static str, usize)>,
 }
 
 /// The configuration of a denoising network of any family: what the rest asks of it.
@@ -126,7 +152,7 @@ impl PixelConfig {
     /// What the network is told beside a noisy image and its time.
     pub fn condition(&self) -> Condition {
         match self.num_class_embeds {
-            _ if self.architecture.takes_texts() => Condition::Text,
+            _ if self.architecture.told().is_some() => Condition::Text,
             Some(classes) => Condition::Class(classes),
             None => Condition::Nothing,
         }

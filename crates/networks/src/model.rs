@@ -75,7 +75,7 @@ pub enum ModelError {
     },
     /// The denoiser of a text-to-image model, without its other parts.
     #[error(
-        "{}: a UNet2DConditionModel without text encoder, tokenizer and autoencoder; give the pipeline's folder, which \
+        "{}: a text-to-image network without text encoder, tokenizer and autoencoder; give the pipeline's folder, which \
          holds model_index.json",
         path.display()
     )]
@@ -130,11 +130,15 @@ impl Model {
         };
         let config = PixelConfig::from_json(&folder.class_name, &folder.config).map_err(at)?;
         let mut scheduler = scheduler(&folder)?;
+        if let Some([height, width]) = config.sample_size {
+            let patch = config.architecture.side_multiple();
+            scheduler = scheduler.for_tokens((height / patch) * (width / patch));
+        }
         let mut replacing = scheduler.clone();
         let in_pipeline = matches!(folder.kind, Kind::Pipeline { .. });
         if in_pipeline && folder.class == Class::Conditional {
-            // SDXL's pipeline takes its own scheduler as it is.
-            if !folder.is_pipeline(SDXL) {
+            // The pipelines of SDXL and Stable Diffusion 3 take their own schedulers as they are.
+            if !folder.is_pipeline(SDXL) && scheduler.flow.is_none() {
                 scheduler = scheduler.for_latents();
             }
             replacing = replacing.unclipped();

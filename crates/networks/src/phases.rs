@@ -1,53 +1,40 @@
 //! What training a pipeline of latents takes: its networks are in memory one after another.
 
-use crate::conditional::{ConditionalCost, UNet2DConditionConfig};
-use crate::cost::{Footprint, HELD, Training};
-use crate::text::TextConfig;
-use crate::text_encoders::TEXTS_AT_ONCE;
+use crate::cost::{Footprint, HELD, LatentCost, Training};
+use crate::text_encoders::TextCost;
 use crate::vae::AutoencoderConfig;
 
 /// What the parts of a pipeline cost, one after another in memory.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Phases {
     /// Bytes while texts are encoded, and while images are.
     texts: f64,
     images: f64,
-    denoiser: ConditionalCost,
+    denoiser: Box<dyn LatentCost>,
     /// Numbers in an image's latent, and in a text's hidden states.
     latent: f64,
     states: f64,
 }
 
 impl Phases {
-    /// Of images of this height and width.
+    /// Of images of this height and width. `denoiser`: what it costs on latents of a height and a width.
     pub(crate) fn of(
-        denoiser: &UNet2DConditionConfig,
+        denoiser: &dyn Fn(usize, usize) -> Box<dyn LatentCost>,
         autoencoder: &AutoencoderConfig,
-        texts: &[&TextConfig],
+        texts: &TextCost,
         [height, width]: [usize; 2],
     ) -> Self {
-        let factor = 1 << (autoencoder.block_out_channels.len() - 1);
+        let factor = autoencoder.factor();
         let (latent_height, latent_width) = (height / factor, width / factor);
         let encoding = autoencoder.encoding_cost(height, width);
         // An image as floats, and again on its way to the autoencoder.
         let image = 3.0 * (height * width * autoencoder.in_channels) as f64;
-        // Text encoders are in memory one after another.
-        let encoding_texts = texts.iter().map(|text| {
-            let tokens = text.max_position_embeddings as f64;
-            // Of each layer the widest, its result and what attention makes.
-            let wide = (2 * text.encoder.intermediate_size + 6 * text.encoder.hidden_size) as f64;
-            text.parameters() as f64 + TEXTS_AT_ONCE as f64 * tokens * wide
-        });
-        let states = texts.iter().map(|text| {
-            let states = text.max_position_embeddings * text.encoder.hidden_size;
-            states as f64 + text.projection.unwrap_or(0) as f64
-        });
         Self {
-            texts: 4.0 * encoding_texts.fold(0.0, f64::max),
+            texts: 4.0 * texts.encoding,
             images: 4.0 * (encoding.parameters + encoding.activations + image),
-            denoiser: denoiser.cost(latent_height, latent_width),
+            denoiser: denoiser(latent_height, latent_width),
             latent: (latent_height * latent_width * autoencoder.latent_channels) as f64,
-            states: states.sum(),
+            states: texts.states,
         }
     }
 
@@ -71,7 +58,7 @@ impl Phases {
         let adapters = if rank.is_some() { trained } else { 0.0 };
         let second = if training.two_gradients { trained } else { 0.0 };
         let step = denoiser.step(training.pass(denoiser.at_once()), rank);
-        4.0 * denoiser.parameters as f64
+        4.0 * denoiser.parameters() as f64
             + adapters
             + trained * training.moment_bytes as f64 / 2.0
             + second
@@ -86,6 +73,8 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::conditional::UNet2DConditionConfig;
+    use crate::text::TextConfig;
 
     /// Stable Diffusion 1.
     fn phases(side: usize) -> Phases {
@@ -99,10 +88,11 @@ mod tests {
             "hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12
         }));
         let sizes = [side, side];
+        let denoiser = denoiser.unwrap();
         Phases::of(
-            &denoiser.unwrap(),
+            &|height, width| Box::new(denoiser.cost(height, width)),
             &autoencoder.unwrap(),
-            &[&text.unwrap()],
+            &TextCost::of(&text.unwrap()),
             sizes,
         )
     }

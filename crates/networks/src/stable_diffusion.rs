@@ -1,29 +1,29 @@
-//! Model folders of a `StableDiffusionPipeline` or a `StableDiffusionXLPipeline`.
+//! Model folders of a `StableDiffusionPipeline`, `StableDiffusionXLPipeline` or `StableDiffusion3Pipeline`.
 
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Device;
 
-use crate::conditional::UNet2DConditionConfig;
 use crate::config::ConfigError;
 use crate::cost::{Footprint, Training};
 use crate::diffusion::{Autoencoder, Diffusion, Embedded};
+use crate::family::Told;
 use crate::model::{self, Model, ModelError};
 use crate::parameters;
 use crate::phases::Phases;
 use crate::text_encoders::TextEncoders;
 use crate::tokenizer::ClipTokenizer;
 use crate::vae::{AutoencoderConfig, AutoencoderKL};
-use retrack_checkpoint::folder::{Class, FolderError, Kind, Library, ModelFolder, Part, SDXL};
+use retrack_checkpoint::folder::{Class, FolderError, Kind, Library, ModelFolder, Part, SD3, SDXL};
 
-/// A whole text-to-image pipeline of Stable Diffusion 1.x, 2.x or XL. Only its denoiser is in memory; the other networks
+/// A whole text-to-image pipeline of Stable Diffusion 1.x, 2.x, XL or 3. Only its denoiser is in memory; the other networks
 /// are read when they are asked for.
 pub struct StableDiffusion {
     /// The denoiser.
     pub model: Model,
-    /// That of the denoiser, in full.
-    pub config: UNet2DConditionConfig,
+    /// What the denoiser is told of texts.
+    pub told: Told,
     /// What its autoencoder is.
     pub vae_config: AutoencoderConfig,
     vae: Part,
@@ -52,8 +52,9 @@ impl StableDiffusion {
         model::check_class(&folder, Class::Conditional)?;
         let model = Model::from_folder(folder)?;
         let folder = &model.folder;
-        let config =
-            UNet2DConditionConfig::from_json(&folder.config).map_err(at(folder.config_path()))?;
+        let config = &model.config;
+        let told = config.architecture.told();
+        let told = told.expect("networks of this class are told texts");
         folder.check_parts()?;
         let vae = folder.part("vae", "autoencoder")?;
         let in_vae = at(vae.path("config.json"));
@@ -61,47 +62,18 @@ impl StableDiffusion {
         // No type takes fewer than two bytes.
         let stored = vae.weight_bytes(Library::Diffusers)? / 2;
         model::check_parameters(vae_config.parameters(), stored, vae.path("config.json"))?;
-        let texts = match folder.is_pipeline(SDXL) {
-            true => TextEncoders::two(folder, factor(&vae_config))?,
-            false => TextEncoders::one(folder)?,
+        let texts = if folder.is_pipeline(SDXL) {
+            TextEncoders::two(folder, vae_config.factor())?
+        } else if folder.is_pipeline(SD3) {
+            TextEncoders::three(folder, told.states.1)?
+        } else {
+            TextEncoders::one(folder)?
         };
         let disagree = |problem: String| ModelError::Config {
             path: folder.config_path(),
             source: ConfigError::Inconsistent(problem),
         };
-        let (states, pooled) = texts.widths();
-        let width = config.cross_attention_dim;
-        if width != states {
-            return Err(disagree(match pooled {
-                None => format!(
-                    "`cross_attention_dim` is {width}, but the text encoder's `hidden_size` {states}"
-                ),
-                Some(_) => format!(
-                    "`cross_attention_dim` is {width}, but the text encoders' `hidden_size`s are {states} together"
-                ),
-            }));
-        }
-        match (config.addition, pooled) {
-            (None, None) => {}
-            (Some(addition), Some(pooled)) if addition.pooled == pooled => {}
-            (Some(addition), Some(pooled)) => {
-                return Err(disagree(format!(
-                    "`projection_class_embeddings_input_dim` leaves {} numbers for a text, but the second text encoder's \
-                     `projection_dim` is {pooled}",
-                    addition.pooled
-                )));
-            }
-            (Some(_), None) => {
-                return Err(disagree(format!(
-                    "`addition_embed_type` is \"text_time\", which a {SDXL} has and this pipeline is not"
-                )));
-            }
-            (None, Some(_)) => {
-                return Err(disagree(format!(
-                    "`addition_embed_type` is null; that of a {SDXL} is \"text_time\""
-                )));
-            }
-        }
+        check_texts(&told, &texts).map_err(disagree)?;
         let latents = vae_config.latent_channels;
         for (key, channels) in [
             ("in_channels", config.in_channels),
@@ -118,16 +90,12 @@ impl StableDiffusion {
             return Err(disagree("the autoencoder's images are not RGB".into()));
         }
         Ok(Self {
-            config,
+            told,
             vae_config,
             vae,
             texts,
             model,
         })
-    }
-
-    fn factor(&self) -> usize {
-        factor(&self.vae_config)
     }
 
     /// The tokenizer of the first text encoder, which turns a prompt into token numbers.
@@ -159,10 +127,15 @@ impl Diffusion for StableDiffusion {
     }
 
     fn footprint(&self, training: &Training) -> Footprint {
+        let denoiser = |height, width| {
+            let architecture = &self.model.config.architecture;
+            let cost = architecture.latent_cost(height, width);
+            cost.expect("networks of this class denoise latents")
+        };
         let phases = Phases::of(
-            &self.config,
+            &denoiser,
             &self.vae_config,
-            &self.texts.configs(),
+            &self.texts.cost(),
             training.size,
         );
         phases.footprint(training)
@@ -171,9 +144,10 @@ impl Diffusion for StableDiffusion {
     /// The latents, the images, and what a pass with and without the prompt begins with, which is less than all of it.
     fn drawing(&self, [height, width]: [usize; 2], count: usize, together: usize) -> f64 {
         let pixels = height as f64 * width as f64;
-        let latents = count as f64 * pixels * self.config.in_channels as f64 * 4.0;
-        let images = count as f64 * pixels * (self.factor().pow(2) * 3) as f64;
-        let pass = together as f64 * 2.0 * pixels * self.config.block_out_channels[0] as f64 * 4.0;
+        let config = &self.model.config;
+        let latents = count as f64 * pixels * config.in_channels as f64 * 4.0;
+        let images = count as f64 * pixels * (self.vae_config.factor().pow(2) * 3) as f64;
+        let pass = together as f64 * 2.0 * config.architecture.first(height, width) * 4.0;
         latents + images + pass
     }
 
@@ -182,7 +156,7 @@ impl Diffusion for StableDiffusion {
     }
 
     fn latent_factor(&self) -> Option<usize> {
-        Some(self.factor())
+        Some(self.vae_config.factor())
     }
 
     fn autoencoder(&self, device: &Device) -> Result<Option<Box<dyn Autoencoder>>, ModelError> {
@@ -216,9 +190,31 @@ impl Diffusion for StableDiffusion {
     }
 }
 
-/// Pixels of an image for each of its latent, both ways.
-fn factor(autoencoder: &AutoencoderConfig) -> usize {
-    1 << (autoencoder.block_out_channels.len() - 1)
+/// What text encoders make of a text is what the denoiser takes.
+///
+/// # Errors
+/// What is not.
+fn check_texts(told: &Told, texts: &TextEncoders) -> Result<(), String> {
+    let (states, pooled) = texts.widths();
+    let (key, width) = told.states;
+    if width != states {
+        return Err(format!(
+            "`{key}` is {width}, but the text encoders' hidden states have {states} numbers"
+        ));
+    }
+    match (told.pooled, pooled) {
+        (None, None) => Ok(()),
+        (Some((_, width)), Some(pooled)) if width == pooled => Ok(()),
+        (Some((key, width)), Some(pooled)) => Err(format!(
+            "by `{key}` a text as one vector has {width} numbers, but by the text encoders' `projection_dim` {pooled}"
+        )),
+        (Some((key, _)), None) => Err(format!(
+            "by `{key}` the network takes a text as one vector, which this pipeline's text encoder does not make"
+        )),
+        (None, Some(_)) => Err(
+            "the network takes no text as one vector (`addition_embed_type` is null), which this pipeline gives it".into(),
+        ),
+    }
 }
 
 fn at(path: PathBuf) -> impl FnOnce(ConfigError) -> ModelError {

@@ -1,5 +1,5 @@
-//! What turns prompts into what a denoiser is told: tokenizers and text encoders as the pipelines of Stable Diffusion and SDXL
-//! put them together.
+//! What turns prompts into what a denoiser is told: tokenizers and text encoders as the pipelines of Stable Diffusion 1 to 3
+//! and SDXL put them together.
 
 use std::path::PathBuf;
 
@@ -13,6 +13,7 @@ use crate::denoiser::{Embeddings, Sizes};
 use crate::diffusion::Embedded;
 use crate::model::{self, ModelError};
 use crate::parameters;
+use crate::t5::T5Encoder;
 use crate::text::{CLIPTextModel, TextConfig, TextError, TextStates};
 use crate::tokenizer::ClipTokenizer;
 
@@ -56,6 +57,11 @@ impl TextEncoder {
             part,
             name,
         })
+    }
+
+    /// Of its hidden states.
+    fn width(&self) -> usize {
+        self.config.encoder.hidden_size
     }
 
     /// The network with the folder's weights.
@@ -114,6 +120,30 @@ impl TextEncoder {
     }
 }
 
+/// What encoding texts takes, in numbers.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct TextCost {
+    /// At the peak: encoders are in memory one after another.
+    pub encoding: f64,
+    /// Of one text, once it is encoded.
+    pub states: f64,
+}
+
+impl TextCost {
+    /// Of one encoder.
+    pub(crate) fn of(config: &TextConfig) -> Self {
+        let tokens = config.max_position_embeddings as f64;
+        let encoder = &config.encoder;
+        // Of each layer the widest, its result and what attention makes.
+        let wide = (2 * encoder.intermediate_size + 6 * encoder.hidden_size) as f64;
+        let states = tokens * encoder.hidden_size as f64;
+        Self {
+            encoding: config.parameters() as f64 + TEXTS_AT_ONCE as f64 * tokens * wide,
+            states: states + config.projection.unwrap_or(0) as f64,
+        }
+    }
+}
+
 /// All that a pipeline has of them.
 pub(crate) struct TextEncoders {
     /// One or two.
@@ -132,7 +162,17 @@ enum Form {
         /// Pixels of an image for each that the denoiser sees, both ways.
         factor: usize,
     },
+    /// Stable Diffusion 3: the states before the last layer, joined, widened by zeros to those of T5, which follow them; and both
+    /// encoders' vectors of the text, joined. Without T5 zeros stand for what it makes.
+    Followed {
+        t5: Option<Box<T5Encoder>>,
+        /// Of the hidden states.
+        width: usize,
+    },
 }
+
+/// Tokens of a text that T5 reads, as diffusers' pipeline takes them by default.
+const T5_TOKENS: usize = 256;
 
 impl TextEncoders {
     /// Those of a `StableDiffusionPipeline`.
@@ -147,20 +187,11 @@ impl TextEncoders {
     /// Those of a `StableDiffusionXLPipeline`.
     pub(crate) fn two(folder: &ModelFolder, factor: usize) -> Result<Self, ModelError> {
         const ZEROS: &str = "force_zeros_for_empty_prompt";
-        let first = TextEncoder::read(folder, "text_encoder", "tokenizer", false)?;
-        let second = TextEncoder::read(folder, "text_encoder_2", "tokenizer_2", true)?;
-        let index = folder.index_path();
+        let encoders = pair(folder, false)?;
         let inconsistent = |problem: String| ModelError::Config {
-            path: index.clone(),
+            path: folder.index_path(),
             source: ConfigError::Inconsistent(problem),
         };
-        let lengths = [&first, &second].map(|one| one.tokenizer.max_length());
-        if lengths[0] != lengths[1] {
-            return Err(inconsistent(format!(
-                "`tokenizer` makes {} tokens of a text, `tokenizer_2` {}; they are joined one by one",
-                lengths[0], lengths[1]
-            )));
-        }
         let zeros = match folder.setting(ZEROS)? {
             None | Some(Value::Null) => true,
             Some(Value::Bool(zeros)) => zeros,
@@ -171,23 +202,76 @@ impl TextEncoders {
             }
         };
         Ok(Self {
-            encoders: vec![first, second],
+            encoders,
             form: Form::Joined { zeros, factor },
         })
     }
 
-    /// What each is configured as.
-    pub(crate) fn configs(&self) -> Vec<&TextConfig> {
-        let each = self.encoders.iter();
-        each.map(|encoder| &encoder.config).collect()
+    /// Those of a `StableDiffusion3Pipeline`. `width`: of the hidden states that its denoiser takes.
+    pub(crate) fn three(folder: &ModelFolder, width: usize) -> Result<Self, ModelError> {
+        let encoders = pair(folder, true)?;
+        let clip: usize = encoders.iter().map(TextEncoder::width).sum();
+        if clip > width {
+            return Err(ModelError::Config {
+                path: folder.config_path(),
+                source: ConfigError::Inconsistent(format!(
+                    "`joint_attention_dim` is {width}, but the first two text encoders' `hidden_size`s are {clip} together"
+                )),
+            });
+        }
+        let t5 = match folder.has_part("text_encoder_3")? {
+            true => {
+                let part = folder.part("text_encoder_3", "third text encoder")?;
+                let tokenizer = folder.part("tokenizer_3", "third tokenizer")?;
+                Some(Box::new(T5Encoder::read(part, &tokenizer)?))
+            }
+            false => None,
+        };
+        Ok(Self {
+            encoders,
+            form: Form::Followed { t5, width },
+        })
+    }
+
+    /// What encoding texts takes.
+    pub(crate) fn cost(&self) -> TextCost {
+        let all = self.encoders.iter();
+        let all = all.map(|encoder| TextCost::of(&encoder.config));
+        let own = all.fold(
+            TextCost {
+                encoding: 0.0,
+                states: 0.0,
+            },
+            |sum, one| TextCost {
+                encoding: sum.encoding.max(one.encoding),
+                states: sum.states + one.states,
+            },
+        );
+        match &self.form {
+            Form::Followed { t5, width } => TextCost {
+                encoding: own
+                    .encoding
+                    .max(t5.as_ref().map_or(0.0, |t5| t5.encoding(T5_TOKENS))),
+                states: own.states + ((self.tokenizer().max_length() + T5_TOKENS) * width) as f64,
+            },
+            _ => own,
+        }
     }
 
     /// Width of the hidden states, and of a text's one vector where there is one.
     pub(crate) fn widths(&self) -> (usize, Option<usize>) {
-        let configs = self.configs();
-        let states = configs.iter().map(|config| config.encoder.hidden_size);
-        let pooled = configs.iter().find_map(|config| config.projection);
-        (states.sum(), pooled)
+        let projections = self.encoders.iter();
+        let mut projections = projections.filter_map(|encoder| encoder.config.projection);
+        match &self.form {
+            Form::Followed { t5, width } => {
+                let states = t5.as_ref().map_or(*width, |t5| t5.config.d_model);
+                (states, Some(projections.sum()))
+            }
+            _ => {
+                let states = self.encoders.iter().map(TextEncoder::width);
+                (states.sum(), projections.next())
+            }
+        }
     }
 
     /// The tokenizer of the first encoder.
@@ -206,13 +290,28 @@ impl TextEncoders {
         for encoder in &self.encoders {
             made.push(encoder.states(&words, device)?);
         }
-        let cut = made[0].1.clone();
+        let mut cut = made[0].1.clone();
         let states: Vec<TextStates> = made.into_iter().map(|(states, _)| states).collect();
-        let texts = match self.form {
+        let texts = match &self.form {
             Form::Last => states[0].last.clone().into(),
             Form::Joined { zeros, factor } => {
                 let kept = texts.iter().map(|text| text.is_some() || !zeros);
-                joined(&states, &kept.collect::<Vec<_>>(), factor)
+                joined(&states, &kept.collect::<Vec<_>>(), *factor)
+            }
+            Form::Followed { t5: None, width } => {
+                let shape = [words.len(), T5_TOKENS, *width];
+                followed(&states, Tensor::zeros(shape, device))
+            }
+            Form::Followed { t5: Some(t5), .. } => {
+                let mut ids = Vec::with_capacity(words.len());
+                cut.clear();
+                for text in &words {
+                    let tokens = t5.tokenizer.encode(text, T5_TOKENS)?;
+                    ids.push(tokens.ids);
+                    // What the shorter encoders do not see, this one does.
+                    cut.push(tokens.cut);
+                }
+                followed(&states, t5.states(&ids, device)?)
             }
         };
         Ok(Embedded { texts, cut })
@@ -223,19 +322,57 @@ impl TextEncoders {
         &self,
         device: &Device,
     ) -> Result<Vec<(&'static str, usize)>, ModelError> {
-        let each = self.encoders.iter();
-        each.map(|encoder| Ok((encoder.name, encoder.network(device)?.num_params())))
-            .collect()
+        let mut all = Vec::new();
+        for encoder in &self.encoders {
+            all.push((encoder.name, encoder.network(device)?.num_params()));
+        }
+        if let Form::Followed { t5: Some(t5), .. } = &self.form {
+            all.push(("text_encoder_3", t5.config.parameters() as usize));
+        }
+        Ok(all)
     }
 
     /// See [`Diffusion::wrappings`](crate::diffusion::Diffusion::wrappings).
     pub(crate) fn wrappings(&self) -> Result<Vec<(PathBuf, String)>, ModelError> {
-        let each = self.encoders.iter();
-        each.map(|encoder| {
-            let prefix = encoder.part.wrapping(Library::Transformers)?;
-            Ok((encoder.part.path(""), prefix))
-        })
-        .collect()
+        let mut parts: Vec<&Part> = self.encoders.iter().map(|encoder| &encoder.part).collect();
+        if let Form::Followed { t5: Some(t5), .. } = &self.form {
+            parts.push(t5.part());
+        }
+        let each = parts.into_iter();
+        each.map(|part| Ok((part.path(""), part.wrapping(Library::Transformers)?)))
+            .collect()
+    }
+}
+
+/// CLIP's two encoders. `projects`: whether the first one makes one vector of a text, as the second does.
+fn pair(folder: &ModelFolder, projects: bool) -> Result<Vec<TextEncoder>, ModelError> {
+    let first = TextEncoder::read(folder, "text_encoder", "tokenizer", projects)?;
+    let second = TextEncoder::read(folder, "text_encoder_2", "tokenizer_2", true)?;
+    let lengths = [&first, &second].map(|one| one.tokenizer.max_length());
+    match lengths[0] == lengths[1] {
+        true => Ok(vec![first, second]),
+        false => Err(ModelError::Config {
+            path: folder.index_path(),
+            source: ConfigError::Inconsistent(format!(
+                "`tokenizer` makes {} tokens of a text, `tokenizer_2` {}; they are joined one by one",
+                lengths[0], lengths[1]
+            )),
+        }),
+    }
+}
+
+/// Stable Diffusion 3's: what CLIP's encoders make of texts, then `states` of a third one, which are wider.
+fn followed(clip: &[TextStates], states: Tensor<3>) -> Embeddings {
+    let before_last = clip.iter().map(|states| states.before_last.clone());
+    let joined = Tensor::cat(before_last.collect(), 2);
+    let [texts, tokens, own] = joined.dims();
+    let zeros = Tensor::zeros([texts, tokens, states.dims()[2] - own], &joined.device());
+    let widened = Tensor::cat(vec![joined, zeros], 2);
+    let pooled = clip.iter().filter_map(|states| states.pooled.clone());
+    Embeddings {
+        states: Tensor::cat(vec![widened, states], 1),
+        pooled: Some(Tensor::cat(pooled.collect(), 1)),
+        sizes: None,
     }
 }
 

@@ -246,6 +246,42 @@ impl Case {
     }
 }
 
+#[test]
+fn every_walk_of_flow_matching_equals_that_of_diffusers() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/parity");
+    let mut seen = 0;
+    for entry in fs::read_dir(fixtures).unwrap() {
+        let folder = entry.unwrap().path();
+        let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+        if !name.starts_with("flow_") {
+            continue;
+        }
+        let case = Case::read(&folder);
+        let tokens = case.tensor("tokens", |bytes| {
+            f64::from_le_bytes(bytes.try_into().unwrap())
+        })[0];
+        let config = case.config.clone().for_tokens(tokens as usize);
+        let expected = case.floats("timesteps");
+        let sampler = Sampler::new(config.kind, &config, expected.len()).unwrap();
+        for (found, expected) in sampler.timesteps().iter().zip(&expected) {
+            let far = (found.value() - f64::from(*expected)).abs();
+            assert!(far <= 2e-4, "{name}: {found} is not {expected}");
+        }
+        let samples = case.floats("sample");
+        let mut walk = sampler.walk();
+        let mut x = sampler.begin(case.images("start", None));
+        for (step, timestep) in walk.timesteps().into_iter().enumerate() {
+            let output = case.images("model_output", Some(step));
+            x = walk.step(output, timestep, x, || panic!("noise was drawn"));
+            let size = samples.len() / expected.len();
+            let far = difference(x.clone(), &samples[step * size..][..size]);
+            assert!(far <= TOLERANCE, "{name}: step {step} is off by {far:e}");
+        }
+        seen += 1;
+    }
+    assert_eq!(seen, 7);
+}
+
 /// `scheduler_classes/classes.json`: every class of diffusers as it saves itself, made anew and from the scheduler of
 /// Stable Diffusion, with its `alphas_cumprod` at some timesteps.
 #[test]

@@ -4,12 +4,15 @@
 #[path = "../../networks/tests/support/mod.rs"]
 mod support;
 
+use std::sync::Arc;
+
 use burn::tensor::{Device, Tensor};
 use retrack_networks::denoiser::{Denoiser, InputError};
 use retrack_networks::gradients::GradientSet;
 use retrack_networks::parameters::{self, Parameter, to_host};
 use retrack_networks::process::{Process, Time};
 use retrack_networks::random::Draw;
+use retrack_networks::schedule::SchedulerConfig;
 use retrack_networks::unet2d::UNet2DModel;
 use retrack_unlearn::batch::{Batch, Candidates, Noised};
 use retrack_unlearn::objective::{
@@ -42,6 +45,7 @@ macro_rules! gradients {
 }
 
 gradients! {
+    flow
     grey28
     mnist_tshirt
     rgb16
@@ -54,12 +58,18 @@ fn assert_agrees(name: &str) {
     let case = Case::read(name);
     let device = Device::flex().autodiff();
     let network = case.network(&device);
-    let (table, exact) = case.schedules();
     let batch = batch(&case);
-    let mut schedules = vec![(exact, "f64 schedule", TOLERANCE)];
-    // What the schedule's rounding does shows in a small network as well.
-    if case.has("grad.finetune.conv_in.weight") {
-        schedules.push((table, "diffusers' schedule", TABLE_TOLERANCE));
+    let config = SchedulerConfig::from_json(&case.json("scheduler_config.json")).unwrap();
+    let mut schedules: Vec<(Arc<dyn Process>, &str, f64)> = Vec::new();
+    if config.flow.is_some() {
+        schedules.push((config.process(), "straight lines", TOLERANCE));
+    } else {
+        let (table, exact) = case.schedules();
+        schedules.push((Arc::new(exact), "f64 schedule", TOLERANCE));
+        // What the schedule's rounding does shows in a small network as well.
+        if case.has("grad.finetune.conv_in.weight") {
+            schedules.push((Arc::new(table), "diffusers' schedule", TABLE_TOLERANCE));
+        }
     }
     let mut failures = Vec::new();
     for (method, objective) in objectives(&case) {
@@ -72,7 +82,7 @@ fn assert_agrees(name: &str) {
                 network: &network,
                 at_once,
             };
-            let (losses, gradient) = run(&*objective, &passing, schedule, &device, &batch);
+            let (losses, gradient) = run(&*objective, &passing, &**schedule, &device, &batch);
             let errors = compare(&case, method, &network, &losses, &gradient);
             let far = |a: &&Compared, b: &&Compared| a.error.total_cmp(&b.error);
             let worst = errors.iter().max_by(far).unwrap();

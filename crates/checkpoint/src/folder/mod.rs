@@ -30,7 +30,7 @@ use serde_json::{Map, Value, json};
 pub use error::FolderError;
 pub use names::current_name;
 pub use part::{Library, Part};
-pub use pipeline::SDXL;
+pub use pipeline::{SD3, SDXL};
 pub use safetensors_file::check_names as check_safetensors_names;
 pub use source::sha256_file;
 pub use stored::StoredTensor;
@@ -47,11 +47,11 @@ use wrapping::Unwrapped;
 
 /// The diffusers release whose folders are written; it is recorded in new ones.
 const DIFFUSERS_VERSION: &str = "0.42.1";
-const CONDITIONAL: &str = "UNet2DConditionModel";
 /// The networks that are read, by `_class_name`. How they are built, `retrack_networks` knows.
 pub const CLASSES: &[(&str, Class)] = &[
     ("UNet2DModel", Class::Unconditional),
-    (CONDITIONAL, Class::Conditional),
+    ("UNet2DConditionModel", Class::Conditional),
+    ("SD3Transformer2DModel", Class::Conditional),
 ];
 const SUPPORTED: &[&str] = &names::<{ CLASSES.len() }>(CLASSES);
 /// The list of the files that a command wrote into a folder (`retrack_checkpoint::written`), and the folder of the record
@@ -81,7 +81,7 @@ pub enum Kind {
 pub enum Class {
     /// Denoises images, as a `UNet2DModel` does.
     Unconditional,
-    /// `UNet2DConditionModel`: denoises what a text encoder and an autoencoder describe.
+    /// Denoises what a text encoder and an autoencoder describe, as a `UNet2DConditionModel` does.
     Conditional,
 }
 
@@ -190,7 +190,7 @@ impl ModelFolder {
             index.as_ref().map(|index| index.unet_class.as_str()),
         )?;
         if let Some(index) = &index {
-            index.check(class, &source.path(Path::new(MODEL_INDEX)))?;
+            index.check(class, &class_name, &source.path(Path::new(MODEL_INDEX)))?;
         }
         let around = match kind {
             Kind::Bare => pipeline::around(&source, class),
@@ -274,6 +274,15 @@ impl ModelFolder {
     /// No such folder; the sentence says `what` is missing.
     pub fn part(&self, name: &'static str, what: &str) -> Result<Part, FolderError> {
         Part::open(&self.source, name, what)
+    }
+
+    /// Whether `model_index.json` names this part, and not as left out.
+    ///
+    /// # Errors
+    /// As [`setting`](Self::setting).
+    pub fn has_part(&self, name: &str) -> Result<bool, FolderError> {
+        let entry = self.setting(name)?;
+        Ok(entry.is_some_and(|entry| entry.get(1).is_some_and(Value::is_string)))
     }
 
     /// The files that hold the weights.

@@ -7,14 +7,22 @@ use serde_json::Value;
 
 use super::error::{FolderError, shown};
 use super::source::Source;
-use super::{CONDITIONAL, CONFIG, Class, MODEL_INDEX, SCHEDULER_CONFIG, SUPPORTED, class_name};
+use super::{CONFIG, Class, MODEL_INDEX, SCHEDULER_CONFIG, SUPPORTED, class_name};
 
 /// The class of SDXL's pipeline.
 pub const SDXL: &str = "StableDiffusionXLPipeline";
 
+/// The class of Stable Diffusion 3's.
+pub const SD3: &str = "StableDiffusion3Pipeline";
+
+/// The parts that denoise, of which a pipeline has one.
+const DENOISERS: [&str; 2] = ["unet", "transformer"];
+
 /// A pipeline around a conditional network.
 struct LatentPipeline {
     class: &'static str,
+    /// The class of that network.
+    denoiser: &'static str,
     /// The parts that are computed here, with their classes.
     parts: &'static [(&'static str, &'static [&'static str])],
     /// All parts that it may have. The last ones look at finished images, or at a second input.
@@ -22,9 +30,10 @@ struct LatentPipeline {
 }
 
 const TOKENIZER: &[&str] = &["CLIPTokenizer", "CLIPTokenizerFast"];
-const LATENT_PIPELINES: [LatentPipeline; 2] = [
+const LATENT_PIPELINES: [LatentPipeline; 3] = [
     LatentPipeline {
         class: "StableDiffusionPipeline",
+        denoiser: "UNet2DConditionModel",
         parts: &[
             ("vae", &["AutoencoderKL"]),
             ("text_encoder", &["CLIPTextModel"]),
@@ -43,6 +52,7 @@ const LATENT_PIPELINES: [LatentPipeline; 2] = [
     },
     LatentPipeline {
         class: SDXL,
+        denoiser: "UNet2DConditionModel",
         parts: &[
             ("vae", &["AutoencoderKL"]),
             ("text_encoder", &["CLIPTextModel"]),
@@ -62,8 +72,38 @@ const LATENT_PIPELINES: [LatentPipeline; 2] = [
             "image_encoder",
         ],
     },
+    LatentPipeline {
+        class: SD3,
+        denoiser: "SD3Transformer2DModel",
+        parts: &[
+            ("vae", &["AutoencoderKL"]),
+            ("text_encoder", &["CLIPTextModelWithProjection"]),
+            ("text_encoder_2", &["CLIPTextModelWithProjection"]),
+            ("text_encoder_3", &["T5EncoderModel"]),
+            ("tokenizer", TOKENIZER),
+            ("tokenizer_2", TOKENIZER),
+            ("tokenizer_3", &["T5Tokenizer", "T5TokenizerFast"]),
+        ],
+        known: &[
+            "transformer",
+            "scheduler",
+            "vae",
+            "text_encoder",
+            "text_encoder_2",
+            "text_encoder_3",
+            "tokenizer",
+            "tokenizer_2",
+            "tokenizer_3",
+            "feature_extractor",
+            "image_encoder",
+        ],
+    },
 ];
-const LATENT_NAMES: &[&str] = &[LATENT_PIPELINES[0].class, LATENT_PIPELINES[1].class];
+const LATENT_NAMES: &[&str] = &[
+    LATENT_PIPELINES[0].class,
+    LATENT_PIPELINES[1].class,
+    LATENT_PIPELINES[2].class,
+];
 
 /// Pipelines whose network denoises something else than images, even where their files leave the other parts out.
 const NO_IMAGES: [&str; 3] = [
@@ -90,9 +130,14 @@ impl Pipeline {
         let index = source.read_config(file)?;
         let class_name = class_name(&path, &index)?;
         let class_of = |part: &str| index.get(part)?.get(1)?.as_str();
-        let Some(unet_class) = class_of("unet") else {
+        let mut denoisers = DENOISERS.into_iter();
+        let denoiser = denoisers.find_map(|part| Some((part, class_of(part)?)));
+        let Some((denoiser, unet_class)) = denoiser else {
             return Err(FolderError::UnsupportedClass {
-                found: format!("the pipeline {} without a unet", shown(&class_name)),
+                found: format!(
+                    "the pipeline {} without a unet or a transformer",
+                    shown(&class_name)
+                ),
                 path,
                 supported: SUPPORTED,
             });
@@ -107,18 +152,25 @@ impl Pipeline {
         };
         Ok(Self {
             class_name,
-            unet: place("unet"),
+            unet: place(denoiser),
             unet_class: unet_class.to_string(),
             scheduler: class_of("scheduler").map(|_| place("scheduler").join(SCHEDULER_CONFIG)),
-            others: other_parts(&index),
+            others: other_parts(&index, denoiser),
         })
     }
 
     /// Refuses a pipeline of another kind, and one with a part that is not understood. `path`: the index's.
-    pub(super) fn check(&self, class: Class, path: &Path) -> Result<(), FolderError> {
+    /// `network`: the class of what it denoises by.
+    pub(super) fn check(
+        &self,
+        class: Class,
+        network: &str,
+        path: &Path,
+    ) -> Result<(), FolderError> {
         let pipeline = format!("the pipeline {}", shown(&self.class_name));
-        if class == Class::Conditional && self.latent().is_none() {
-            let found = format!("{pipeline} around a {CONDITIONAL}");
+        let own = self.latent().map(|latent| latent.denoiser);
+        if class == Class::Conditional && own != Some(network) {
+            let found = format!("{pipeline} around a {network}");
             return unsupported(path, found, LATENT_NAMES);
         }
         if let Some((part, own)) = self.not_understood(class) {
@@ -195,10 +247,10 @@ const ALONE: &str =
 
 /// Every entry that names a library and a class, but network and scheduler. Entries of nulls are parts that were left
 /// out; other entries are settings.
-fn other_parts(index: &Value) -> Vec<(String, String)> {
+fn other_parts(index: &Value, denoiser: &str) -> Vec<(String, String)> {
     let entries = index.as_object().into_iter().flatten();
     entries
-        .filter(|(name, _)| !["unet", "scheduler"].contains(&name.as_str()))
+        .filter(|(name, _)| ![denoiser, "scheduler"].contains(&name.as_str()))
         .filter_map(|(name, value)| {
             let [library, class] = value.as_array()?.as_slice() else {
                 return None;

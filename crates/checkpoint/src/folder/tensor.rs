@@ -210,6 +210,20 @@ impl RawTensor {
         }
     }
 
+    /// The same of `count` rows from the row `first` on: parts of the tensor that have the same first index.
+    ///
+    /// # Panics
+    /// It has no such rows.
+    pub fn rows_f32(&self, first: usize, count: usize) -> Vec<f32> {
+        let row = self.shape[1..].iter().product::<usize>() * self.dtype.size();
+        let rows = Self {
+            dtype: self.dtype,
+            shape: Vec::new(),
+            bytes: self.bytes[first * row..(first + count) * row].to_vec(),
+        };
+        rows.to_f32()
+    }
+
     /// Whether every value is a finite f32 (an F64 value beyond f32's range is not).
     pub fn is_finite(&self) -> bool {
         fn all<const N: usize>(bytes: &[u8], finite: impl Fn([u8; N]) -> bool) -> bool {
@@ -251,6 +265,7 @@ mod tests {
         let half = RawTensor::from_f32(&values, vec![4], Dtype::F16).unwrap();
         assert_eq!(half.to_f32(), [0.099975586, -3.0, 65504.0, 1.0]);
         let brain = RawTensor::from_f32(&values, vec![2, 2], Dtype::BF16).unwrap();
+        assert_eq!(brain.rows_f32(1, 1), [65536.0, 1.0]);
         assert_eq!(brain.to_f32(), [0.100097656, -3.0, 65536.0, 1.0]);
         assert_eq!(brain.bytes().len(), 8);
     }

@@ -15,8 +15,10 @@ use retrack_eval::sscd::Sscd;
 use retrack_networks::clip::ClipConfig;
 use retrack_networks::conditional::UNet2DConditionConfig;
 use retrack_networks::config::UNet2DConfig;
+use retrack_networks::cost::LatentCost;
 use retrack_networks::lora::Adapters;
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig};
+use retrack_networks::sd3::SD3Config;
 use retrack_networks::text::TextConfig;
 use retrack_networks::tokenizer::ClipTokenizer;
 use retrack_networks::vae::AutoencoderConfig;
@@ -163,7 +165,11 @@ fn network_config(scratch: &Path, bytes: &[u8]) -> bool {
     }
     let conditional = UNet2DConditionConfig::from_json(&json);
     if let Ok(config) = &conditional {
-        let _ = config.cost(32, 32).step(2, Some(4));
+        let _ = LatentCost::step(&config.cost(32, 32), 2, Some(4));
+    }
+    let transformer = SD3Config::from_json(&json);
+    if let Ok(config) = &transformer {
+        let _ = LatentCost::step(&config.cost(32, 32), 2, Some(4));
     }
     let autoencoder = AutoencoderConfig::from_json(&json);
     if let Ok(config) = &autoencoder {
@@ -177,6 +183,7 @@ fn network_config(scratch: &Path, bytes: &[u8]) -> bool {
         conditional.is_ok(),
         autoencoder.is_ok(),
         text.is_ok(),
+        transformer.is_ok(),
         ClipConfig::from_json(&json).is_ok(),
     ];
     drop(folder);

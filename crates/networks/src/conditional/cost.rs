@@ -4,7 +4,7 @@ use super::UNet2DConditionConfig;
 use super::recompute::{KEPT_AT_MOST, at_once};
 use super::stages::kept_bytes;
 use crate::config::TimeScaleShift;
-use crate::cost::{Cost, TRANSFORMED, conv, linear, norm};
+use crate::cost::{Cost, LatentCost, StepCost, TRANSFORMED, conv, linear, norm};
 
 /// Numbers that a transformer's backward pass makes beside what was kept, in images of its width: the gradients of the
 /// feed-forward's two layers, the widest.
@@ -46,17 +46,6 @@ struct StageCost {
     rough_bytes: f64,
 }
 
-/// What a step of training holds at its peak, in bytes, besides the weights and the optimizer's state.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepCost {
-    /// Gradients that are there at once.
-    pub gradients: f64,
-    /// Everything that depends on the images, and the kernels' scratch memory.
-    pub activations: f64,
-    /// Whether stages are computed twice.
-    pub by_stages: bool,
-}
-
 impl UNet2DConditionConfig {
     /// The cost of the network on latents of this size.
     pub fn cost(&self, height: usize, width: usize) -> ConditionalCost {
@@ -78,14 +67,6 @@ impl UNet2DConditionConfig {
 }
 
 impl ConditionalCost {
-    /// Numbers that are trained: all parameters, or adapters of a rank.
-    pub fn trained(&self, rank: Option<usize>) -> f64 {
-        match rank {
-            Some(rank) => self.adapters as f64 * rank as f64,
-            None => self.parameters as f64,
-        }
-    }
-
     /// Parameters, and what the forward pass of one image leaves where no stage is computed twice.
     pub fn whole_graph(&self) -> Cost {
         Cost {
@@ -93,15 +74,26 @@ impl ConditionalCost {
             activations: self.stages.iter().map(|stage| stage.kept).sum(),
         }
     }
+}
 
-    /// How many images pass at once, as the network itself decides it.
-    pub(crate) fn at_once(&self) -> usize {
+impl LatentCost for ConditionalCost {
+    fn parameters(&self) -> u64 {
+        self.parameters
+    }
+
+    fn trained(&self, rank: Option<usize>) -> f64 {
+        match rank {
+            Some(rank) => self.adapters as f64 * rank as f64,
+            None => self.parameters as f64,
+        }
+    }
+
+    fn at_once(&self) -> usize {
         let rough = self.stages.iter().map(|stage| stage.rough_bytes).sum();
         at_once(rough, self.parameters as f64)
     }
 
-    /// What a step over micro-batches of `batch` images holds.
-    pub fn step(&self, batch: usize, rank: Option<usize>) -> StepCost {
+    fn step(&self, batch: usize, rank: Option<usize>) -> StepCost {
         let batch = batch as f64;
         let rough: f64 = self
             .stages

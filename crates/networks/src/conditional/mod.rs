@@ -10,5 +10,5 @@ mod transformer;
 mod unet;
 
 pub use config::UNet2DConditionConfig;
-pub use cost::{ConditionalCost, StepCost};
+pub use cost::ConditionalCost;
 pub use unet::UNet2DConditionModel;

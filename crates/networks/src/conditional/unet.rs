@@ -11,10 +11,10 @@ use super::blocks::{Condition, CrossAttnDownBlock2D, CrossAttnUpBlock2D, MidBloc
 use super::config::{Addition, UNet2DConditionConfig, side_multiple};
 use super::transformer::{Transformer2DModel, TransformerConfig};
 use crate::captioned::Captioned;
-use crate::cost::Cost;
+use crate::cost::{Cost, LatentCost};
 use crate::denoiser::{Embeddings, InputError, Sizes};
 use crate::embeddings::{TimestepEmbedding, sinusoidal};
-use crate::family::{Architecture, PixelConfig};
+use crate::family::{Architecture, PixelConfig, Told};
 use crate::layers::{Conv3x3, ConvStride2, GroupNorm};
 use crate::network::Network;
 use crate::random::Draw;
@@ -66,8 +66,20 @@ impl Architecture for UNet2DConditionConfig {
         self.cost(height, width).whole_graph()
     }
 
-    fn takes_texts(&self) -> bool {
-        true
+    fn told(&self) -> Option<Told> {
+        let inputs = "projection_class_embeddings_input_dim";
+        Some(Told {
+            states: ("cross_attention_dim", self.cross_attention_dim),
+            pooled: self.addition.map(|addition| (inputs, addition.pooled)),
+        })
+    }
+
+    fn latent_cost(&self, height: usize, width: usize) -> Option<Box<dyn LatentCost>> {
+        Some(Box::new(self.cost(height, width)))
+    }
+
+    fn first(&self, height: usize, width: usize) -> f64 {
+        (height * width * self.block_out_channels[0]) as f64
     }
 
     fn side_multiple(&self) -> usize {

@@ -343,6 +343,18 @@ impl SchedulerConfig {
         self
     }
 
+    /// For images of so many tokens, where the sampling hangs on their number.
+    pub fn for_tokens(mut self, tokens: usize) -> Self {
+        if let Some(Flow {
+            dynamic: Some(dynamic),
+            ..
+        }) = &mut self.flow
+        {
+            dynamic.tokens = tokens;
+        }
+        self
+    }
+
     /// The content of a `scheduler_config.json` that diffusers loads and [`SchedulerConfig::from_json`] reads back.
     pub fn to_json(&self) -> Value {
         if let Some(flow) = &self.flow {
@@ -556,10 +568,12 @@ impl Keys<'_> {
             true => {
                 let number = |key, default| self.number(key, default, "a number", f64::is_finite);
                 let tokens = |key, default| self.count(key, default, 1, 1 << 30);
+                let base_tokens = tokens("base_image_seq_len", 256)?;
                 let dynamic = DynamicShift {
+                    tokens: base_tokens,
                     base: number("base_shift", 0.5)?,
                     max: number("max_shift", 1.15)?,
-                    base_tokens: tokens("base_image_seq_len", 256)?,
+                    base_tokens,
                     max_tokens: tokens("max_image_seq_len", 4096)?,
                     exponential: self.choice(
                         "time_shift_type",
@@ -964,6 +978,7 @@ mod tests {
                         base_tokens: 256,
                         max_tokens: 4096,
                         exponential: true,
+                        tokens: 256,
                     }),
                     terminal: Some(0.02),
                 }),

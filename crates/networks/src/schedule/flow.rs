@@ -31,11 +31,13 @@ pub struct DynamicShift {
     pub max_tokens: usize,
     /// Whether the shift is the exponential of this number (else the number itself).
     pub exponential: bool,
+    /// Tokens of the images that are drawn.
+    pub tokens: usize,
 }
 
 impl DynamicShift {
-    /// Of images of so many tokens.
-    fn shift(self, tokens: usize) -> f64 {
+    fn shift(self) -> f64 {
+        let tokens = self.tokens;
         let slope = (self.max - self.base) / (self.max_tokens as f64 - self.base_tokens as f64);
         let mu = slope * (tokens as f64 - self.base_tokens as f64) + self.base;
         match self.exponential {
@@ -195,16 +197,10 @@ pub struct FlowEuler {
 }
 
 impl FlowEuler {
-    /// `tokens`: of an image, where the shift hangs on them.
-    ///
     /// # Errors
     ///
     /// A configuration of another process, sigmas that are not computed here; no steps, or more than the training has.
-    pub fn new(
-        config: &SchedulerConfig,
-        inference_steps: usize,
-        tokens: Option<usize>,
-    ) -> Result<Self, ScheduleError> {
+    pub fn new(config: &SchedulerConfig, inference_steps: usize) -> Result<Self, ScheduleError> {
         let Some(flow) = &config.flow else {
             return Err(ScheduleError::NotFlow);
         };
@@ -216,7 +212,7 @@ impl FlowEuler {
             });
         }
         let shift = match flow.dynamic {
-            Some(dynamic) => dynamic.shift(tokens.unwrap_or(dynamic.base_tokens)),
+            Some(dynamic) => dynamic.shift(),
             None => flow.shift,
         };
         // Between the ends of the training's sigmas, which a constant shift has moved already, as diffusers keeps them in f32.
@@ -379,11 +375,11 @@ mod tests {
             flow: Some(FLOW),
             ..SchedulerConfig::default()
         };
-        assert!(FlowEuler::new(&SchedulerConfig::default(), 4, None).is_err());
-        assert!(FlowEuler::new(&flow, 0, None).is_err());
+        assert!(FlowEuler::new(&SchedulerConfig::default(), 4).is_err());
+        assert!(FlowEuler::new(&flow, 0).is_err());
         let mut beta = flow.clone();
         beta.sigmas.spacing = SigmaSpacing::Beta;
-        let text = FlowEuler::new(&beta, 4, None).unwrap_err().to_string();
+        let text = FlowEuler::new(&beta, 4).unwrap_err().to_string();
         assert!(text.contains("use_beta_sigmas"), "{text}");
     }
 }

@@ -207,9 +207,7 @@ impl Sampler {
             SchedulerKind::EulerAncestral => {
                 Self::Euler(Euler::new(config, inference_steps, true)?)
             }
-            SchedulerKind::FlowMatchEuler => {
-                Self::Flow(FlowEuler::new(config, inference_steps, None)?)
-            }
+            SchedulerKind::FlowMatchEuler => Self::Flow(FlowEuler::new(config, inference_steps)?),
         })
     }
 

@@ -2,7 +2,84 @@
 
 use super::SD3Config;
 use super::block::JointTransformerBlock;
-use crate::cost::{Cost, linear};
+use crate::cost::{Cost, LatentCost, StepCost, fitting, linear};
+
+/// What a backward pass may keep in memory before it rather computes the blocks a second time.
+pub(super) const KEPT_AT_MOST: f64 = (1u64 << 30) as f64;
+
+/// How many images pass at once, where one keeps so many bytes of a whole graph: as many as need not compute their blocks a
+/// second time; where one alone does, as many as would keep no more than weights, gradient and moments take.
+pub(super) fn at_once(kept: f64, parameters: f64) -> usize {
+    match kept <= KEPT_AT_MOST {
+        true => fitting(KEPT_AT_MOST, kept),
+        false => fitting(16.0 * parameters, kept),
+    }
+}
+
+/// What an [`SD3Config`] costs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sd3Cost {
+    /// Numbers in all parameters, exactly.
+    pub parameters: u64,
+    /// Those that are trained: all but the table of places.
+    trainable: u64,
+    /// Numbers in the adapters of rank 1, exactly.
+    adapters: u64,
+    /// Numbers of an image that a whole graph keeps, that passes from block to block, and that the largest block keeps, about.
+    kept: f64,
+    between: f64,
+    largest: f64,
+    /// In the weights of the largest block, and those of them that adapters are on.
+    block: u64,
+    adapted: u64,
+}
+
+impl Sd3Cost {
+    /// Parameters, and what the forward pass of one image leaves where no block is computed twice.
+    pub fn whole_graph(&self) -> Cost {
+        Cost {
+            parameters: self.parameters,
+            activations: self.kept,
+        }
+    }
+}
+
+impl LatentCost for Sd3Cost {
+    fn parameters(&self) -> u64 {
+        self.parameters
+    }
+
+    fn trained(&self, rank: Option<usize>) -> f64 {
+        match rank {
+            Some(rank) => self.adapters as f64 * rank as f64,
+            None => self.trainable as f64,
+        }
+    }
+
+    fn at_once(&self) -> usize {
+        at_once(4.0 * self.kept, self.parameters as f64)
+    }
+
+    fn step(&self, batch: usize, rank: Option<usize>) -> StepCost {
+        let batch = batch as f64;
+        let trained = self.trained(rank);
+        let by_stages = 4.0 * batch * self.kept > KEPT_AT_MOST;
+        // Of a block that is computed again: its weights' gradient; of adapters, the weights that they become and those' gradient.
+        let own = match rank {
+            Some(_) => 2.0 * self.adapted as f64,
+            None => self.block as f64,
+        };
+        let (gradients, activations) = match by_stages {
+            true => (trained, batch * (self.between + 2.0 * self.largest) + own),
+            false => (2.0 * trained, batch * self.kept + own),
+        };
+        StepCost {
+            gradients: 4.0 * gradients,
+            activations: 4.0 * activations,
+            by_stages,
+        }
+    }
+}
 
 /// Images of its width that a block's backward pass keeps for each token, about: both normalizations, queries, keys and values,
 /// what attention made of them, and the feed-forward layer of four times the width, before and after its activation.
@@ -22,7 +99,7 @@ impl JointTransformerBlock {
 
 impl SD3Config {
     /// The cost of the network on latents of this size.
-    pub fn cost(&self, height: usize, width: usize) -> Cost {
+    pub fn cost(&self, height: usize, width: usize) -> Sd3Cost {
         let own = self.width();
         let head = if self.qk_norm {
             self.attention_head_dim as u64
@@ -36,27 +113,43 @@ impl SD3Config {
         let mut parameters = linear(patch * self.in_channels, own) + places as u64;
         parameters += linear(256, own) + linear(self.pooled_projection_dim, own) + 2 * square;
         parameters += linear(self.joint_attention_dim, own);
-        let mut kept = 0.0;
+        let (mut kept, mut largest, mut adapters) = (0.0, 0.0f64, 0);
+        let (mut block, mut adapted) = (0, 0);
         for number in 0..self.num_layers {
             let last = number + 1 == self.num_layers;
             let dual = self.dual_attention_layers.contains(&number);
             let (norm, context) = (if dual { 9 } else { 6 }, if last { 2 } else { 6 });
-            parameters += linear(own, norm * own) + linear(own, context * own);
-            parameters += 7 * square + 4 * head + feed_forward;
-            kept += KEPT;
+            let mut weights = linear(own, norm * own) + linear(own, context * own);
+            weights += 7 * square + 4 * head + feed_forward;
+            let (mut layers, mut keeps) = (7, KEPT);
             if !last {
-                parameters += square + feed_forward;
+                weights += square + feed_forward;
+                layers += 1;
             }
             if dual {
-                parameters += 4 * square + 2 * head;
-                kept += SECOND;
+                weights += 4 * square + 2 * head;
+                layers += 4;
+                keeps += SECOND;
             }
+            parameters += weights;
+            adapters += layers * 2 * own as u64;
+            kept += keeps;
+            largest = largest.max(keeps);
+            block = block.max(weights);
+            adapted = adapted.max(layers * (own * own) as u64);
         }
         parameters += linear(own, 2 * own) + linear(own, patch * self.out_channels);
         let tokens = (height / self.patch_size) * (width / self.patch_size) + super::TEXT_TOKENS;
-        Cost {
+        let image = (tokens * own) as f64;
+        Sd3Cost {
             parameters,
-            activations: kept * (tokens * own) as f64,
+            trainable: parameters - places as u64,
+            adapters,
+            kept: kept * image,
+            between: image * self.num_layers as f64,
+            largest: largest * image,
+            block,
+            adapted,
         }
     }
 }

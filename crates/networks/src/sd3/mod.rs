@@ -7,6 +7,7 @@ mod cost;
 mod transformer;
 
 pub use config::SD3Config;
+pub use cost::Sd3Cost;
 pub use transformer::SD3Transformer2DModel;
 
 /// Tokens of a text, where their number is not known: CLIP's and T5's as the pipeline makes them.

@@ -8,13 +8,14 @@ use retrack_kernels as kernels;
 use serde_json::{Value, json};
 
 use super::block::JointTransformerBlock;
+use super::cost::{KEPT_AT_MOST, at_once};
 use super::{SD3Config, TEXT_TOKENS};
 use crate::adaptive::{AdaLayerNorm, modulated, normalized};
 use crate::captioned::{Captioned, Conditional};
-use crate::cost::{Cost, fitting};
+use crate::cost::{Cost, LatentCost};
 use crate::denoiser::{AT_ONCE, Embeddings, InputError};
 use crate::embeddings::{TimestepEmbedding, sinusoidal};
-use crate::family::{Architecture, PixelConfig};
+use crate::family::{Architecture, PixelConfig, Told};
 use crate::gradients::{GradientSet, GradientSum};
 use crate::layers::Linear;
 use crate::network::Network;
@@ -23,9 +24,6 @@ use crate::random::Draw;
 
 /// Sines and cosines that a timestep becomes.
 const SINUSOID: usize = 256;
-/// What a backward pass may keep in memory before it rather computes the blocks a second time.
-const KEPT_AT_MOST: f64 = (1u64 << 30) as f64;
-
 /// The vector of an image's time and of its text: their sum (diffusers' `CombinedTimestepTextProjEmbeddings`).
 #[derive(Module, Debug)]
 pub(crate) struct TimeTextEmbedding {
@@ -68,11 +66,22 @@ impl Architecture for SD3Config {
     }
 
     fn cost(&self, height: usize, width: usize) -> Cost {
-        self.cost(height, width)
+        self.cost(height, width).whole_graph()
     }
 
-    fn takes_texts(&self) -> bool {
-        true
+    fn told(&self) -> Option<Told> {
+        Some(Told {
+            states: ("joint_attention_dim", self.joint_attention_dim),
+            pooled: Some(("pooled_projection_dim", self.pooled_projection_dim)),
+        })
+    }
+
+    fn latent_cost(&self, height: usize, width: usize) -> Option<Box<dyn LatentCost>> {
+        Some(Box::new(self.cost(height, width)))
+    }
+
+    fn first(&self, height: usize, width: usize) -> f64 {
+        (height * width / self.patch_size.pow(2) * self.width()) as f64
     }
 
     fn side_multiple(&self) -> usize {
@@ -373,14 +382,11 @@ impl Conditional for SD3Transformer2DModel {
     /// weights, gradient and moments take.
     fn at_once(&self, [height, width]: [usize; 2]) -> usize {
         let kept = self.kept_bytes([1, height, width], TEXT_TOKENS);
-        match kept <= KEPT_AT_MOST {
-            true => fitting(KEPT_AT_MOST, kept),
-            false => fitting(16.0 * self.num_params() as f64, kept),
-        }
+        at_once(kept, self.num_params() as f64)
     }
 
     fn looks_at_once(&self, [height, width]: [usize; 2]) -> usize {
         let kept = self.kept_bytes([1, height, width], TEXT_TOKENS);
-        fitting(KEPT_AT_MOST, kept).min(AT_ONCE)
+        crate::cost::fitting(KEPT_AT_MOST, kept).min(AT_ONCE)
     }
 }

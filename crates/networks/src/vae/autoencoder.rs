@@ -26,10 +26,12 @@ const LOG_VARIANCE: [f64; 2] = [-30.0, 20.0];
 #[derive(Module, Debug)]
 pub struct AutoencoderKL {
     pub(crate) encoder: Encoder,
-    pub(crate) quant_conv: Conv1x1,
-    pub(crate) post_quant_conv: Conv1x1,
+    /// Absent in Stable Diffusion 3, as the next one.
+    pub(crate) quant_conv: Option<Conv1x1>,
+    pub(crate) post_quant_conv: Option<Conv1x1>,
     pub(crate) decoder: Decoder,
     scaling_factor: f64,
+    shift_factor: f64,
 }
 
 /// From images to twice as many channels as latents have.
@@ -143,12 +145,14 @@ impl AutoencoderConfig {
     /// The network, all parameters zero: [`parameters`](crate::parameters) fills them.
     pub fn init(&self, device: &Device) -> AutoencoderKL {
         let latents = self.latent_channels;
+        let conv = |channels| Conv1x1::new(channels, channels, device);
         AutoencoderKL {
             encoder: self.encoder(device),
-            quant_conv: Conv1x1::new(2 * latents, 2 * latents, device),
-            post_quant_conv: Conv1x1::new(latents, latents, device),
+            quant_conv: self.quant_conv.then(|| conv(2 * latents)),
+            post_quant_conv: self.post_quant_conv.then(|| conv(latents)),
             decoder: self.decoder(device),
             scaling_factor: self.scaling_factor,
+            shift_factor: self.shift_factor,
         }
     }
 
@@ -260,8 +264,11 @@ impl AutoencoderKL {
                 multiple,
             });
         }
-        let moments = self.quant_conv.forward(self.encoder.forward(x));
-        Ok(Gaussian::of(moments))
+        let moments = self.encoder.forward(x);
+        Ok(Gaussian::of(match &self.quant_conv {
+            Some(conv) => conv.forward(moments),
+            None => moments,
+        }))
     }
 
     /// The images of latents as [`encode`](Self::encode) gives them.
@@ -274,10 +281,13 @@ impl AutoencoderKL {
     /// A wrong number of channels.
     pub fn decode(&self, z: Tensor<4>) -> Result<Tensor<4>, VaeError> {
         check_channels("latents", z.dims()[3], &self.decoder.conv_in)?;
-        Ok(self.decoder.forward(self.post_quant_conv.forward(z)))
+        Ok(self.decoder.forward(match &self.post_quant_conv {
+            Some(conv) => conv.forward(z),
+            None => z,
+        }))
     }
 
-    /// What a denoiser is trained on: a sample of [`encode`](Self::encode) times the scaling factor.
+    /// What a denoiser is trained on: a sample of [`encode`](Self::encode) less the shift, times the scaling factor.
     ///
     /// # Shapes
     /// As `encode`; `noise` (standard normal) has the result's.
@@ -285,10 +295,17 @@ impl AutoencoderKL {
     /// # Errors
     /// As `encode`; noise of another shape.
     pub fn to_latents(&self, x: Tensor<4>, noise: Tensor<4>) -> Result<Tensor<4>, VaeError> {
-        Ok(self.encode(x)?.sample(noise)? * self.scaling_factor)
+        Ok(self.scaled(self.encode(x)?.sample(noise)?))
     }
 
-    /// The images of a denoiser's latents: [`decode`](Self::decode) after division by the scaling factor.
+    fn scaled(&self, latents: Tensor<4>) -> Tensor<4> {
+        match self.shift_factor {
+            0.0 => latents * self.scaling_factor,
+            shift => (latents - shift) * self.scaling_factor,
+        }
+    }
+
+    /// The images of a denoiser's latents: [`decode`](Self::decode) after division by the scaling factor, plus the shift.
     ///
     /// # Shapes
     /// As `decode`.
@@ -296,16 +313,20 @@ impl AutoencoderKL {
     /// # Errors
     /// As `decode`.
     pub fn to_images(&self, latents: Tensor<4>) -> Result<Tensor<4>, VaeError> {
-        self.decode(latents / self.scaling_factor)
+        let latents = latents / self.scaling_factor;
+        self.decode(match self.shift_factor {
+            0.0 => latents,
+            shift => latents + shift,
+        })
     }
 }
 
 impl Autoencoder for AutoencoderKL {
-    /// Distributions of [`encode`](Self::encode) times the scaling factor.
+    /// Distributions of [`encode`](Self::encode), shifted and scaled.
     fn latents_of(&self, images: Tensor<4>) -> Result<Encoded, VaeError> {
         let Gaussian { mean, log_variance } = self.encode(images)?;
         Ok(Encoded {
-            mean: mean * self.scaling_factor,
+            mean: self.scaled(mean),
             deviation: (log_variance * 0.5).exp() * self.scaling_factor.abs(),
         })
     }

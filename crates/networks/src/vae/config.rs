@@ -20,6 +20,12 @@ pub struct AutoencoderConfig {
     pub(crate) norm_num_groups: usize,
     /// Latents times this have a standard deviation of about 1: what the denoiser sees.
     pub scaling_factor: f64,
+    /// What is taken from latents first (Stable Diffusion 3); 0 in others.
+    pub shift_factor: f64,
+    /// Whether a 1x1 convolution follows the encoder.
+    pub(crate) quant_conv: bool,
+    /// Whether one goes before the decoder.
+    pub(crate) post_quant_conv: bool,
     /// Keys of the file that mean nothing to this network.
     pub unknown_keys: Vec<String>,
 }
@@ -40,16 +46,10 @@ impl AutoencoderConfig {
             &json!("AutoencoderKL"),
             "AutoencoderKL",
         )?;
-        for key in ["shift_factor", "latents_mean", "latents_std"] {
+        for key in ["latents_mean", "latents_std"] {
             only(&mut fields, key, &Value::Null, "null")?;
         }
-        for key in [
-            "use_quant_conv",
-            "use_post_quant_conv",
-            "mid_block_add_attention",
-        ] {
-            only(&mut fields, key, &json!(true), "true")?;
-        }
+        only(&mut fields, "mid_block_add_attention", &json!(true), "true")?;
         let act = fields.text("act_fn", "silu")?;
         if act != "silu" && act != "swish" {
             return Err(unsupported("act_fn", &act, "silu"));
@@ -82,6 +82,12 @@ impl AutoencoderConfig {
             layers_per_block: fields.count("layers_per_block", 1)?,
             norm_num_groups: fields.count("norm_num_groups", 32)?,
             scaling_factor: fields.number("scaling_factor", 0.18215)?,
+            shift_factor: match fields.get("shift_factor") {
+                Some(Value::Null) => 0.0,
+                _ => fields.number("shift_factor", 0.0)?,
+            },
+            quant_conv: fields.flag("use_quant_conv", true)?,
+            post_quant_conv: fields.flag("use_post_quant_conv", true)?,
             unknown_keys: fields.unknown(),
             block_out_channels,
         };
@@ -102,6 +108,13 @@ impl AutoencoderConfig {
             }
         }
         Ok(config)
+    }
+}
+
+impl AutoencoderConfig {
+    /// Pixels of an image for each of its latent, both ways.
+    pub fn factor(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
     }
 }
 
@@ -174,9 +187,9 @@ mod tests {
             ("mid_block_add_attention", json!(false)),
             ("norm_num_groups", json!(48)),
             ("scaling_factor", json!(0)),
-            ("shift_factor", json!(0.1)),
-            ("use_post_quant_conv", json!(false)),
-            ("use_quant_conv", json!(false)),
+            ("shift_factor", json!("much")),
+            ("use_post_quant_conv", json!("no")),
+            ("use_quant_conv", json!(1)),
         ] {
             let mut json = small();
             json[key] = value;

@@ -42,8 +42,8 @@ impl AutoencoderConfig {
             + 2.0 * (coarsest + finest)
             + conv(coarsest, 2.0 * latents)
             + conv(finest, self.out_channels as f64)
-            + linear(2.0 * latents, 2.0 * latents)
-            + linear(latents, latents);
+            + f64::from(u8::from(self.quant_conv)) * linear(2.0 * latents, 2.0 * latents)
+            + f64::from(u8::from(self.post_quant_conv)) * linear(latents, latents);
         let mut activations = 0.0f64;
         let (mut inputs, mut pixels) = (finest, height as f64 * width as f64);
         for (level, &outputs) in channels.iter().enumerate() {
