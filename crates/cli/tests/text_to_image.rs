@@ -208,7 +208,13 @@ fn a_prompt_that_is_too_long_is_cut_with_a_warning() {
 
 #[test]
 fn the_memorized_cluster_of_a_published_prompt_is_unlearned_and_nothing_else_changes() {
-    for case in ["pipeline_sd1", "pipeline_sd2", "pipeline_sdxl"] {
+    for case in [
+        "pipeline_sd1",
+        "pipeline_sd2",
+        "pipeline_sdxl",
+        "pipeline_sd3",
+        "pipeline_sd3_without_t5",
+    ] {
         let folder = folder(case);
         let said = folder.done(&format!("{UNLEARN} --lr 1e-3 --out new --json"));
         let result = said.json();
@@ -224,7 +230,10 @@ fn the_memorized_cluster_of_a_published_prompt_is_unlearned_and_nothing_else_cha
         assert_eq!(config["settings"]["lambda"], 0.5);
         assert_eq!(events(&folder, "new").len(), 4);
 
-        const UNET: &str = "unet/diffusion_pytorch_model.safetensors";
+        let network = match folder.path("model/transformer").exists() {
+            true => "transformer/diffusion_pytorch_model.safetensors",
+            false => "unet/diffusion_pytorch_model.safetensors",
+        };
         let (mut before, mut after) = (folder.files("model"), folder.files("new"));
         after.retain(|name, _| !name.starts_with("run/"));
         assert!(after.remove(".gitignore").is_some());
@@ -232,7 +241,7 @@ fn the_memorized_cluster_of_a_published_prompt_is_unlearned_and_nothing_else_cha
         assert!(after.remove(retrack_checkpoint::chain::NAME).is_some());
         let card = String::from_utf8(after.remove("README.md").unwrap()).unwrap();
         assert!(card.contains("pipeline_tag: text-to-image\n"), "{card}");
-        let (old, new) = (before.remove(UNET).unwrap(), after.remove(UNET).unwrap());
+        let [old, new] = [&mut before, &mut after].map(|files| files.remove(network).unwrap());
         assert_same_files(&before, &after, case);
         // The same header: names, shapes and element types.
         let end = 8 + u64::from_le_bytes(old[..8].try_into().unwrap()) as usize;

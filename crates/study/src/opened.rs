@@ -185,7 +185,8 @@ pub fn open_data(opened: &dyn Diffusion, source: &DataSource) -> Result<Dataset,
             }
         }
     }
-    model.config.check_size(height, width)?;
+    let factor = opened.latent_factor().unwrap_or(1);
+    model.config.check_size(height / factor, width / factor)?;
     Ok(data)
 }
 

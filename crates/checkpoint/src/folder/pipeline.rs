@@ -30,6 +30,13 @@ struct LatentPipeline {
 }
 
 const TOKENIZER: &[&str] = &["CLIPTokenizer", "CLIPTokenizerFast"];
+/// All are read from the file that the last two are made of.
+const T5_TOKENIZER: &[&str] = &[
+    "T5Tokenizer",
+    "T5TokenizerFast",
+    "PreTrainedTokenizerFast",
+    "TokenizersBackend",
+];
 const LATENT_PIPELINES: [LatentPipeline; 3] = [
     LatentPipeline {
         class: "StableDiffusionPipeline",
@@ -82,7 +89,7 @@ const LATENT_PIPELINES: [LatentPipeline; 3] = [
             ("text_encoder_3", &["T5EncoderModel"]),
             ("tokenizer", TOKENIZER),
             ("tokenizer_2", TOKENIZER),
-            ("tokenizer_3", &["T5Tokenizer", "T5TokenizerFast"]),
+            ("tokenizer_3", T5_TOKENIZER),
         ],
         known: &[
             "transformer",

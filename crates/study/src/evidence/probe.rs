@@ -89,6 +89,14 @@ fn sampler_of(scheduler: &SchedulerConfig, steps: usize) -> SamplerName {
     }
 }
 
+/// The sampler that leads noised images back: ancestral, where the network was trained on betas.
+fn restoring(scheduler: &SchedulerConfig) -> SchedulerKind {
+    match scheduler.flow {
+        Some(_) => SchedulerKind::FlowMatchEuler,
+        None => SchedulerKind::Ddpm,
+    }
+}
+
 /// Steps of a sample: those of `retrack sample`, so that both look alike.
 const SAMPLING_STEPS: usize = model::STEPS;
 /// Parts of a run, in forward passes, that may go into what is drawn of each model, into each one's denoising errors, and
@@ -120,7 +128,7 @@ impl Plan {
             sampling_steps: model::steps(sampler.into(), scheduler, SAMPLING_STEPS),
             tries: 8,
             timestep: timesteps / 4,
-            restoring_steps: model::steps(SchedulerKind::Ddpm, scheduler, 100),
+            restoring_steps: model::steps(restoring(scheduler), scheduler, 100),
             forgotten: REPORTED,
             first: Vec::new(),
             controls: Vec::new(),
@@ -521,11 +529,8 @@ impl Probe<'_> {
         network: &dyn Denoiser,
         start: &dyn Fn(usize) -> Vec<f32>,
     ) -> Result<Vec<f32>, Failure> {
-        let sampler = Sampler::new(
-            SchedulerKind::Ddpm,
-            self.scheduler,
-            self.plan.restoring_steps,
-        )?;
+        let kind = restoring(self.scheduler);
+        let sampler = Sampler::new(kind, self.scheduler, self.plan.restoring_steps)?;
         let generator = self.generator(network, &sampler);
         let [height, width, channels] = self.shape();
         let batches = self.plan.tries.div_ceil(self.plan.batch_size);
