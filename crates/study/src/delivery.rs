@@ -12,7 +12,14 @@ use crate::progress;
 use crate::reopened::{self, Base, Reopened};
 
 /// Folders of networks that no training of a text-to-image model's denoiser reaches.
-const UNTRAINED: [&str; 4] = ["text_encoder", "vae", "safety_checker", "image_encoder"];
+const UNTRAINED: [&str; 6] = [
+    "text_encoder",
+    "text_encoder_2",
+    "text_encoder_3",
+    "vae",
+    "safety_checker",
+    "image_encoder",
+];
 
 /// Where a network comes from, and where it goes.
 pub struct Delivery<'a> {

@@ -144,7 +144,11 @@ fn model_facts(path: &Path) -> Result<Facts, Failure> {
         Some(most) => add("prompt_tokens", most.into()),
         None => add("classes", json!(opened.condition().classes())),
     };
-    add("prediction", format!("{:?}", scheduler.prediction).into());
+    let prediction = match scheduler.flow {
+        Some(_) => "Flow".into(),
+        None => format!("{:?}", scheduler.prediction),
+    };
+    add("prediction", prediction.into());
     add("timesteps", scheduler.num_train_timesteps.into());
     add("weight_files", files.join(", ").into());
     Ok(facts)

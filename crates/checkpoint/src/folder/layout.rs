@@ -19,10 +19,13 @@ const STEM: &str = "diffusion_pytorch_model";
 /// In the name of a shard, between its number and that of all: `-00001-of-00002`.
 const SHARD: &str = "-of-";
 /// The parts of a pipeline whose weights are read, and how their files are called.
-const PARTS: [(&str, &Names); 3] = [
+pub(super) const PARTS: [(&str, &Names); 6] = [
     ("unet", &DIFFUSERS),
+    ("transformer", &DIFFUSERS),
     ("vae", &DIFFUSERS),
     ("text_encoder", &TRANSFORMERS),
+    ("text_encoder_2", &TRANSFORMERS),
+    ("text_encoder_3", &TRANSFORMERS),
 ];
 
 /// The names of weight files, in the order in which they are looked for.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::error::FolderError;
-use super::layout::{DIFFUSERS, LARGEST_INDEX, Layout, Names, TRANSFORMERS, is_torch};
+use super::layout::{DIFFUSERS, LARGEST_INDEX, Layout, Names, PARTS, is_torch};
 use super::output::Staging;
 use super::source::Source;
 use super::tensor::RawTensor;
@@ -16,9 +16,6 @@ use super::weights::Weights;
 use super::{safetensors_file, torch_file};
 
 const WRAPPERS: [&str; 2] = ["module.", "_orig_mod."];
-
-/// The parts of a pipeline that may have been trained, with the names of their files.
-const PARTS: [(&str, &Names); 2] = [("vae", &DIFFUSERS), ("text_encoder", &TRANSFORMERS)];
 
 /// What stands before all of these names, of several wrappers too; empty where nothing does.
 pub(super) fn wrapping<'a>(names: impl Iterator<Item = &'a str> + Clone) -> String {
@@ -62,7 +59,9 @@ impl Unwrapped {
     pub(super) fn find(source: &Source, own: &Layout) -> Result<Self, FolderError> {
         let mut found = HashMap::new();
         add(&mut found, source, own, &DIFFUSERS)?;
-        for (part, names) in PARTS {
+        let others = PARTS.iter();
+        let others = others.filter(|(part, _)| source.has_folder(Path::new(part)));
+        for &(part, names) in others {
             // A part that cannot be read is copied as it is.
             if let Ok(layout) = Layout::find(source, Path::new(part), names) {
                 let _ = add(&mut found, source, &layout, names);

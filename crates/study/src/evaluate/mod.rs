@@ -15,7 +15,7 @@ use retrack_eval::metrics;
 use retrack_eval::report::{Fact, Verdict};
 use retrack_eval::score::Table;
 use retrack_eval::subject::Subject;
-use retrack_networks::schedule::SchedulerKind;
+use retrack_networks::schedule::{SchedulerConfig, SchedulerKind};
 use serde_json::{Value, json};
 
 use self::found::{Found, SHOWN};
@@ -92,7 +92,7 @@ impl Evaluate {
     /// What is measured and how, of this model.
     fn protocol(&self, opened: &Opened, text_to_image: bool) -> Protocol {
         let measuring = self.measuring.clone();
-        let defaults = Defaults::of(text_to_image);
+        let defaults = Defaults::of(text_to_image, opened.scheduler());
         let scheduler = self.scheduler.or(defaults.scheduler);
         let steps = self.sampling_steps;
         Protocol {
@@ -411,12 +411,12 @@ struct Defaults {
 }
 
 impl Defaults {
-    /// Of a text-to-image model the published ones.
-    fn of(text_to_image: bool) -> Self {
+    /// Of a text-to-image model the published ones. One that was trained by flow matching has its own sampler alone.
+    fn of(text_to_image: bool, scheduler: &SchedulerConfig) -> Self {
         match text_to_image {
             true => Self {
                 samples: 16,
-                scheduler: Some(SamplerName::Ddpm),
+                scheduler: scheduler.flow.is_none().then_some(SamplerName::Ddpm),
             },
             false => Self {
                 samples: 256,
