@@ -126,6 +126,12 @@ put("captions", "prompts.json", json.dumps({"published": "a cat", "other": ["a d
 
 for name in ["pytorch_lora_weights", "renamed", "scaled"]:
     put("adapter", f"{name}.safetensors", (FIXTURES / f"lora_sd1/{name}.safetensors").read_bytes())
+FORMS = ["processors", "processors_bare", "saved", "kohya", "kohya_alphas", "kohya_text_xl", "text_middle_sdxl"]
+for name in FORMS:
+    put("adapter", f"{name}.safetensors", (FIXTURES / f"lora_forms/{name}.safetensors").read_bytes())
+for name in ["peft", "peft_dora"]:
+    config = json.loads((FIXTURES / f"lora_forms/{name}/adapter_config.json").read_text()) | {"use_dora": False}
+    put("adapter_config", f"{name}.json", json.dumps(config))
 
 for name in ["model", "bytes"]:
     put("onnx", f"{name}.onnx", (FIXTURES / f"sscd_tiny/{name}.onnx").read_bytes())

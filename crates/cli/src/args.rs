@@ -291,16 +291,20 @@ pub struct SampleArgs {
 #[command(after_help = "\
 The new folder computes what diffusers computes after load_lora_weights(FILE), up to the rounding of the merged weights to their \
 element type: where that has 16 bits, it can take most of a small adapter away, which is counted; --dtype f32 keeps all \
-of it. Only the UNet's weights change.
+of it. Only the weights of the UNet and of the text encoders change, as far as the adapter has layers of them.
 
-Example:
+Read are files of diffusers, present and past; of PEFT (adapter_model.safetensors with adapter_config.json beside it), with DoRA; \
+and of kohya's sd-scripts and what writes like them (lora_unet_..., lora_te_...), for Stable Diffusion and SDXL.
+
+Examples:
+  retrack merge --model sdxl --adapter style.safetensors --out merged
   retrack merge --model stable-diffusion-v1-4 --adapter forgotten/pytorch_lora_weights.safetensors --out merged")]
 pub struct MergeArgs {
     /// The model folder that the adapter belongs to
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
-    /// The adapter, as diffusers' save_lora_weights writes it: the file, or its folder [default:
-    /// pytorch_lora_weights.safetensors in --model]
+    /// The adapter, of diffusers, PEFT or kohya: the file, or its folder [default: pytorch_lora_weights.safetensors in
+    /// --model]
     #[arg(long, value_name = "PATH")]
     pub adapter: Option<PathBuf>,
     /// Where the new model folder goes
@@ -309,7 +313,7 @@ pub struct MergeArgs {
     /// Replace what retrack wrote in --out; other files stay
     #[arg(long)]
     pub force: bool,
-    /// Element type of the UNet's written weights: f32 keeps what 16 bits would round away [default: the model's own]
+    /// Element type of the written weights of the networks that change: f32 keeps what 16 bits would round away [default: the model's own]
     #[arg(long, value_name = "T", value_parser = one_of::<DtypeName>())]
     pub dtype: Option<DtypeName>,
 }

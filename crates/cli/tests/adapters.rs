@@ -152,16 +152,20 @@ fn ranks_and_adapters_that_mean_nothing_are_refused() {
 fn diffusers_predicts_with_a_trained_adapter_what_the_merged_model_predicts() {
     let python = std::env::var_os("RETRACK_PYTHON").expect("RETRACK_PYTHON is not set");
     // The second is stored in half precision, to which merged weights are rounded.
-    for (pipeline, farthest) in [("pipeline_sd1", "1e-4"), ("pipeline_sd2", "1e-3")] {
+    for (pipeline, farthest, format) in [
+        ("pipeline_sd1", "1e-4", "diffusers"),
+        ("pipeline_sd1", "1e-4", "kohya"),
+        ("pipeline_sd2", "1e-3", "diffusers"),
+    ] {
         let folder = Folder::new();
         folder.model(pipeline, "model");
         for row in 0..6 {
             folder.write(&format!("photos/{row}.png"), png(noise(row, 64 * 64)));
         }
-        folder.done(
+        folder.done(&format!(
             "unlearn --model model --data photos --forget row:0 --prompt toast --neighbors 3 --batch-size 1 --lr 0.01 \
-             --train lora --rank 2 --steps 5 --no-report --out out",
-        );
+             --train lora --rank 2 --steps 5 --lora-format {format} --no-report --out out"
+        ));
         folder.done("merge --model out --out merged");
         let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         let status = std::process::Command::new(&python)
@@ -274,7 +278,7 @@ fn an_adapters_folder_may_be_given_for_its_file() {
     folder.write("peft/adapter_config.json", "{}");
     folder.refused(
         "merge --model model --adapter peft --out out",
-        &["peft: an adapter in PEFT's own form", "merge_and_unload()"],
+        &["peft: a folder without pytorch_lora_weights.safetensors or adapter_model.safetensors"],
     );
     folder.write("other/notes.txt", "nothing");
     folder.refused(
@@ -284,6 +288,193 @@ fn an_adapters_folder_may_be_given_for_its_file() {
             "--adapter",
         ],
     );
+}
+
+#[test]
+fn pefts_folder_or_its_file_merges_with_the_settings_beside_it_and_not_without() {
+    let folder = with_model();
+    let peft = parity().join("lora_forms/peft");
+    for name in ["adapter_config.json", "adapter_model.safetensors"] {
+        folder.write(
+            &format!("peft/{name}"),
+            std::fs::read(peft.join(name)).unwrap(),
+        );
+    }
+    folder.done("merge --model model --adapter peft --out merged");
+    folder.done("merge --model model --adapter peft/adapter_model.safetensors --out same");
+    assert!(folder.read(&format!("merged/{UNET}")) == folder.read(&format!("same/{UNET}")));
+    assert!(folder.read(&format!("merged/{UNET}")) != folder.read(&format!("model/{UNET}")));
+    let settings = String::from_utf8(folder.read("peft/adapter_config.json")).unwrap();
+    for (from, to, expected) in [
+        (
+            "\"r\": 2",
+            "\"r\": 4",
+            "has factors of rank 2, but its adapter_config.json says 4",
+        ),
+        (
+            "\"bias\": \"none\"",
+            "\"bias\": \"all\"",
+            "`bias` is \"all\"",
+        ),
+        (
+            "\"use_dora\": false",
+            "\"use_dora\": true",
+            "has no magnitude",
+        ),
+    ] {
+        assert!(settings.contains(from), "{from}");
+        folder.write("peft/adapter_config.json", settings.replace(from, to));
+        folder.refused(
+            "merge --model model --adapter peft --out out",
+            &["peft/", expected],
+        );
+    }
+    folder.write(
+        "alone.safetensors",
+        folder.read("peft/adapter_model.safetensors"),
+    );
+    folder.refused(
+        "merge --model model --adapter alone.safetensors --out out",
+        &["alone.safetensors", "adapter_config.json", "put it there"],
+    );
+}
+
+/// An adapter of `fixtures/parity/lora_forms`, as `name` in the folder.
+fn with_form(folder: &Folder, form: &str, name: &str) {
+    let file = parity().join("lora_forms").join(form);
+    folder.write(name, std::fs::read(file).unwrap());
+}
+
+#[test]
+fn an_adapter_of_text_encoders_changes_their_weights_and_leaves_out_other_forms_of_them() {
+    const TEXT: &str = "text_encoder/model.safetensors";
+    const TEXT2: &str = "text_encoder_2/model.safetensors";
+    let folder = Folder::new();
+    folder.model("pipeline_sdxl", "model");
+    // Another variant of the same network, which would still be the old one; the second encoder's folder has none.
+    let old = folder.read(&format!("model/{TEXT}"));
+    folder.write("model/text_encoder/model.fp16.safetensors", &old);
+    with_form(&folder, "kohya_text_xl.safetensors", "style.safetensors");
+    let said = folder.done("merge --model model --adapter style.safetensors --out merged");
+    let warned = "layers get the alpha that most of its layers have, as in diffusers 0.42.1";
+    assert!(said.stderr.contains(warned), "{}", said.stderr);
+    let (before, mut after) = (folder.files("model"), folder.files("merged"));
+    for name in [UNET, TEXT, TEXT2] {
+        assert!(after[name] != before[name], "{name}");
+        assert_eq!(after[name].len(), before[name].len(), "{name}");
+        after.insert(name.into(), before[name].clone());
+    }
+    for name in ["run/", "run/config.json", retrack_checkpoint::written::NAME] {
+        assert!(after.remove(name).is_some(), "{name}");
+    }
+    let mut kept = before.clone();
+    assert!(kept.remove("text_encoder/model.fp16.safetensors").is_some());
+    support::assert_same_files(&kept, &after, "merged");
+
+    // One of the text encoder alone, in half precision and whole.
+    folder.model("pipeline_sd1", "small");
+    with_form(&folder, "text_processors.safetensors", "text.safetensors");
+    folder.done("merge --model small --adapter text.safetensors --out text --dtype bf16");
+    let types = |name: &str| {
+        let tensors = read_weight_file(folder.path(&format!("text/{name}"))).unwrap();
+        tensors
+            .iter()
+            .all(|(_, tensor)| tensor.dtype() == Dtype::BF16)
+    };
+    assert!(types(TEXT) && types(UNET));
+    folder.refused(
+        "merge --model small --adapter style.safetensors --out out",
+        &["style.safetensors: the adapter changes", "another model's"],
+    );
+}
+
+#[test]
+fn kohyas_files_of_other_kinds_are_refused_by_name() {
+    let folder = with_model();
+    let tensor = |count: usize| {
+        let shape = vec![count, 1];
+        RawTensor::from_f32(&vec![0.5; count], shape, Dtype::F32).unwrap()
+    };
+    let model = Model::open(&folder.path("model")).unwrap();
+    const LAYER: &str = "lora_unet_mid_block_attentions_0_proj_in";
+    for (number, (end, expected)) in [
+        ("dora_scale", "DoRA"),
+        ("hada_w1_a", "LoHa"),
+        ("lokr_w1", "LoKr"),
+        ("lora_mid.weight", "Tucker"),
+        (
+            "lora_down.weight",
+            "attentions_0_proj_in has one factor only",
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let name = format!("other{number}");
+        let tensors = [
+            (format!("{LAYER}.{end}"), tensor(4)),
+            (format!("{LAYER}.alpha"), tensor(1)),
+        ];
+        model
+            .folder
+            .write_beside(&folder.path(&name), lora::FILE_NAME, &tensors)
+            .unwrap();
+        let file = format!("{name}/{}", lora::FILE_NAME);
+        let command = format!("merge --model model --adapter {file} --out out");
+        folder.refused(&command, &[&file, expected]);
+    }
+}
+
+#[test]
+fn a_kohya_file_of_a_run_merges_to_the_weights_that_diffusers_file_merges_to() {
+    for pipeline in ["pipeline_sd1", "pipeline_sdxl"] {
+        let folder = Folder::new();
+        folder.model(pipeline, "model");
+        for row in 0..6 {
+            folder.write(&format!("photos/{row}.png"), png(noise(row, 64 * 64)));
+        }
+        const RUN: &str = "unlearn --model model --data photos --forget row:0 --prompt toast --neighbors 3 --batch-size 1 \
+                           --lr 0.01 --train lora --rank 2 --steps 2 --no-report";
+        for (format, more) in [
+            ("plain", ""),
+            ("diffusers", "--lora-format diffusers"),
+            ("kohya", "--lora-format kohya"),
+        ] {
+            folder.done(&format!("{RUN} {more} --out {format}"));
+            folder.done(&format!("merge --model {format} --out merged-{format}"));
+        }
+        let file = |of: &str| folder.read(&format!("{of}/{}", lora::FILE_NAME));
+        assert!(file("plain") == file("diffusers"));
+        let merged = |of: &str| folder.read(&format!("merged-{of}/{UNET}"));
+        assert!(
+            merged("kohya") == merged("plain")
+                && merged("plain") != folder.read(&format!("model/{UNET}"))
+        );
+        let tensors = read_weight_file(folder.path("kohya").join(lora::FILE_NAME)).unwrap();
+        let original = pipeline == "pipeline_sdxl";
+        for (key, tensor) in &tensors {
+            assert!(key.starts_with("lora_unet_"), "{key}");
+            assert_eq!(
+                key.contains("_block_1_") || key.contains("put_blocks_"),
+                original,
+                "{key}"
+            );
+            if key.ends_with(".alpha") {
+                assert_eq!(
+                    (tensor.shape(), tensor.to_f32()),
+                    (&[][..], vec![2.0]),
+                    "{key}"
+                );
+            }
+        }
+        let of = |end: &str| tensors.iter().filter(|(key, _)| key.ends_with(end)).count();
+        let counts = [of(".lora_down.weight"), of(".lora_up.weight"), of(".alpha")];
+        assert_eq!(counts, [tensors.len() / 3; 3]);
+        folder.refused(
+            "unlearn --model model --data photos --forget row:0 --prompt toast --out out --lora-format kohya",
+            &["--lora-format", "--train lora"],
+        );
+    }
 }
 
 #[test]

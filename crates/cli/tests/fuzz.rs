@@ -209,6 +209,7 @@ parsers! {
     damaged_tokenizers_are_refused: "tokenizer",
     damaged_captions_and_labels_are_refused: "captions",
     damaged_adapters_are_refused: "adapter",
+    damaged_settings_of_adapters_are_refused: "adapter_config",
     damaged_onnx_files_are_refused: "onnx",
     damaged_records_of_requests_are_refused: "requests",
     damaged_archives_of_sealed_images_and_files_of_keys_are_refused: "sealed",

@@ -128,6 +128,15 @@ impl Changes {
     }
 }
 
+impl std::ops::AddAssign for Changes {
+    fn add_assign(&mut self, other: Self) {
+        self.weights += other.weights;
+        self.changed += other.changed;
+        self.moved += other.moved;
+        self.rounded_back += other.rounded_back;
+    }
+}
+
 fn differing(old: &[f32], new: &[f32]) -> u64 {
     let beyond = old.len().abs_diff(new.len());
     let within = old.iter().zip(new).filter(|(old, new)| old != new).count();

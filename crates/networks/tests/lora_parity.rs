@@ -2,19 +2,31 @@
 
 mod support;
 
+use std::path::Path;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use retrack_checkpoint::folder::{ModelFolder, read_weight_file};
 use retrack_networks::captioned::Captioned;
 use retrack_networks::conditional::{UNet2DConditionConfig, UNet2DConditionModel};
 use retrack_networks::denoiser::Denoiser;
-use retrack_networks::lora::{self, Adapters};
+use retrack_networks::lora::{self, AdapterFile, Adapters, Component, Layers};
 use retrack_networks::parameters::{self, to_host};
 use retrack_networks::process::Time;
 use retrack_networks::random::Random;
 use support::{Case, formula, root, worst};
 
 const RANK: usize = 3;
+
+/// What a file of the fixture adds to its network.
+fn adapters(case: &Case, file: &Path) -> Adapters {
+    let parameters = parameters::list(&base(case, &Device::flex())).into_iter();
+    let parameters = parameters.map(|parameter| (parameter.name, parameter.shape));
+    let layers = Layers::new(Component::Network, parameters);
+    let file = AdapterFile::open(file).unwrap();
+    let mut found = file.resolve(Path::new("model"), &[layers]).unwrap();
+    found.remove(&Component::Network).unwrap()
+}
 
 fn base(case: &Case, device: &Device) -> UNet2DConditionModel {
     let config = UNet2DConditionConfig::from_json(&case.json("config.json")).unwrap();
@@ -96,7 +108,7 @@ fn adapters_are_written_as_diffusers_writes_them() {
 #[test]
 fn merged_weights_are_those_that_diffusers_fuses() {
     let case = Case::read("lora_sd1");
-    let open = |file: &str| Adapters::open(&root().join("lora_sd1").join(file)).unwrap();
+    let open = |file: &str| adapters(&case, &root().join("lora_sd1").join(file));
     // With an alpha of twice the rank and one layer's own.
     let scaled = open("scaled.safetensors");
     assert_eq!(scaled.len(), 48);
@@ -212,9 +224,13 @@ fn adapters_merge_into_a_model_folder_and_lie_beside_one() {
     assert_eq!(written.changed, [std::path::Path::new(lora::FILE_NAME)]);
     assert!(written.left_out.is_empty());
 
-    let adapters = Adapters::open(&beside.join(lora::FILE_NAME)).unwrap();
+    let layers = [Layers::of(Component::Network, &weights)];
+    let file = AdapterFile::open(&beside.join(lora::FILE_NAME)).unwrap();
+    let adapters = file.resolve(folder.root(), &layers).unwrap();
     let mut changed = weights.clone();
-    adapters.clone().merge_into(&mut changed).unwrap();
+    adapters[&Component::Network]
+        .merge_into(&mut changed)
+        .unwrap();
     folder.write_with(&merged, &changed).unwrap();
     let back = ModelFolder::open(&merged).unwrap().weights().unwrap();
     for (parameter, expected) in parameters::export(&network.materialize()) {
@@ -223,8 +239,9 @@ fn adapters_merge_into_a_model_folder_and_lie_beside_one() {
         assert!(far.fold(0.0, f32::max) < 1e-6, "{}", parameter.name);
     }
 
-    let other = Adapters::open(&root().join("lora_sd1/scaled.safetensors")).unwrap();
-    let error = other.merge_into(&mut changed).unwrap_err().to_string();
+    let other = AdapterFile::open(&root().join("lora_sd1/scaled.safetensors")).unwrap();
+    let error = other.resolve(folder.root(), &layers).unwrap_err();
+    let error = error.to_string();
     assert!(
         error.contains("scaled.safetensors") && error.contains("another model's"),
         "{error}"
@@ -247,16 +264,32 @@ fn what_is_no_adapter_of_a_unet_is_refused_by_name() {
             (*name, view.unwrap())
         });
         std::fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
-        Adapters::open(&path).unwrap_err().to_string()
+        AdapterFile::open(&path).unwrap_err().to_string()
     };
-    let text = error(&[("text_encoder.layers.0.lora_A.weight", vec![2, 4])]);
+    let text = error(&[("lora_unet_mid.lora_mid.weight", vec![1])]);
     assert!(
-        text.contains("text_encoder.layers.0.lora_A.weight"),
+        text.contains("lora_unet_mid.lora_mid.weight is not supported: it is a third factor"),
         "{text}"
     );
     let text = error(&[("lora_unet_mid.alpha", vec![1])]);
+    assert!(text.contains("mid has one factor only"), "{text}");
+    let text = error(&[
+        ("lora_unet_mid.alpha", vec![2]),
+        ("lora_unet_mid.lora_down.weight", vec![2, 4]),
+        ("lora_unet_mid.lora_up.weight", vec![4, 2]),
+    ]);
+    assert!(text.contains("the alpha of mid has shape [2]"), "{text}");
+    let text = error(&[
+        ("lora_unet_mid_block_a.alpha", vec![]),
+        ("lora_unet_input_blocks_1_0_a.alpha", vec![]),
+    ]);
+    assert!(text.contains("keep the ones or the others"), "{text}");
+    let text = error(&[
+        ("unet.x.to_q.lora_A.weight", vec![2, 4]),
+        ("unet.x.to_q.lora.down.weight", vec![2, 4]),
+    ]);
     assert!(
-        text.contains("lora_unet_mid.alpha is not supported"),
+        text.contains("is there under another name as well"),
         "{text}"
     );
     let text = error(&[("unet.x.to_q.lora_A.weight", vec![2, 4])]);

@@ -8,6 +8,7 @@ use retrack_networks::network::Network;
 
 use crate::execution::warn_of_copied;
 use crate::failure::Failure;
+use crate::names::LoraFormat;
 use crate::progress;
 use crate::reopened::{self, Base, Reopened};
 
@@ -25,6 +26,8 @@ const UNTRAINED: [&str; 6] = [
 pub struct Delivery<'a> {
     /// The model that training began with, and what was trained of it.
     pub base: Base<'a>,
+    /// How an adapter's file names its tensors.
+    pub format: LoraFormat,
     /// Where the new folder will be.
     pub out: &'a Path,
     /// Where it is computed.
@@ -40,7 +43,11 @@ impl Delivery<'_> {
         let folder = self.base.model.folder();
         if self.base.adapted {
             // The model as it was, and what it has to be taken with.
-            folder.write_beside(staged, lora::FILE_NAME, &lora::export(network)?)?;
+            let tensors = match self.format {
+                LoraFormat::Diffusers => lora::export(network)?,
+                LoraFormat::Kohya => lora::export_kohya(network)?,
+            };
+            folder.write_beside(staged, lora::FILE_NAME, &tensors)?;
             progress::note(format!(
                 "the model in {} forgets only with its adapter {}: `retrack merge` folds it in",
                 self.out.display(),

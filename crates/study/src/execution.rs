@@ -496,7 +496,7 @@ pub fn fits(
 /// # Errors
 /// A folder that cannot be listed.
 pub fn planned(folder: &ModelFolder, adapter: bool) -> Result<Vec<PathBuf>, Failure> {
-    let mut files = folder.output_files(!adapter)?;
+    let mut files = folder.output_files(!adapter, &[])?;
     files.extend(evidence::card::names(&files));
     for name in [evidence::ignored::NAME, chain::NAME] {
         if !files.iter().any(|file| file == Path::new(name)) {

@@ -55,6 +55,7 @@ fields! {
     KeepSealed "keep_sealed",
     Key "key",
     LearningRate "learning_rate",
+    LoraFormat "lora_format",
     Methods "methods",
     Metrics "metrics",
     Model "model",

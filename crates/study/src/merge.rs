@@ -1,14 +1,17 @@
 //! An adapter folded into the weights it was trained for.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use retrack_checkpoint::chain;
-use retrack_checkpoint::folder::{Dtype, FolderError, ModelFolder, TensorError, sha256_file};
+use retrack_checkpoint::folder::{
+    Dtype, FolderError, Kind, Library, ModelFolder, Part, TensorError, Weights, sha256_file,
+};
 use retrack_checkpoint::leftovers::Leftover;
 use retrack_checkpoint::written::Command;
 use retrack_networks::changes::Changes;
-use retrack_networks::lora::{self, Adapters};
+use retrack_networks::lora::{self, AdapterFile, Adapters, Component, Layers};
 use retrack_networks::model::check_size;
 use serde_json::{Value, json};
 
@@ -45,8 +48,9 @@ pub fn merge(asked: &Merge) -> Result<(), Failure> {
     let folder = ModelFolder::open(&asked.model)?;
     model::say_weights(&folder);
     let path = &adapter_file(asked)?;
-    let adapters = Adapters::open(path)?;
+    let adapters = AdapterFile::open(path)?;
     let layers = adapters.len();
+    let settings_file = adapters.settings_file();
     if adapters.hang_on_order() > 0 {
         progress::warn(format!(
             "{}: {} layers match several patterns of `alpha_pattern`; the first in the file counts, but diffusers sorts \
@@ -55,8 +59,40 @@ pub fn merge(asked: &Merge) -> Result<(), Failure> {
             adapters.hang_on_order()
         ));
     }
+    if adapters.other_alphas() > 0 {
+        progress::warn(format!(
+            "{}: {} layers get the alpha that most of its layers have, as in diffusers 0.42.1, which does not find an \
+             attention layer's own in such a file; ComfyUI takes the file's",
+            path.display(),
+            adapters.other_alphas()
+        ));
+    }
     outside(&asked.out, folder.root(), "model")?;
-    let mut files = folder.output_files(true)?;
+    let mut weights = folder.weights()?;
+    check_size(&folder, &weights)?;
+    let texts = texts(&folder, &adapters)?;
+    let networks = texts
+        .iter()
+        .map(|one| Layers::of(one.component, &one.weights));
+    let own = Layers::of(Component::Network, &weights);
+    let networks: Vec<Layers> = [own].into_iter().chain(networks).collect();
+    let found = adapters.resolve(folder.root(), &networks)?;
+    drop(networks);
+    let mut parts = Vec::new();
+    for text in texts {
+        let Some(adapters) = found.get(&text.component) else {
+            continue;
+        };
+        let mut weights = text.weights;
+        adapters.merge_into(&mut weights)?;
+        if let Some(dtype) = asked.dtype {
+            weights.write_as(dtype.into());
+            folder.check_part_types(&text.part, &weights)?;
+        }
+        parts.push((text.part, weights));
+    }
+    let renewed: Vec<&Part> = parts.iter().map(|(part, _)| part).collect();
+    let mut files = folder.output_files(true, &renewed)?;
     files.retain(|file| file != Path::new(lora::FILE_NAME));
     let chain = Merged::open(&folder, path)?;
     if chain.is_some() && !files.iter().any(|file| file == Path::new(chain::NAME)) {
@@ -70,15 +106,15 @@ pub fn merge(asked: &Merge) -> Result<(), Failure> {
         path.display()
     ));
     let activity = progress::activity("merging");
-    let mut weights = folder.weights()?;
-    check_size(&folder, &weights)?;
     model::note_wrapping(&folder.config_path().with_file_name(""), weights.wrapping());
-    adapters.clone().merge_into(&mut weights)?;
+    if let Some(adapters) = found.get(&Component::Network) {
+        adapters.merge_into(&mut weights)?;
+    }
     if let Some(dtype) = asked.dtype {
         weights.write_as(dtype.into());
         folder.check_types(&weights)?;
     }
-    let config = json!({
+    let mut config = json!({
         "command": "merge",
         "version": env!("CARGO_PKG_VERSION"),
         "model": asked.model.display().to_string(),
@@ -87,14 +123,15 @@ pub fn merge(asked: &Merge) -> Result<(), Failure> {
         "adapter_sha256": sha256_file(path)?,
         "dtype": asked.dtype.map(|dtype| Dtype::from(dtype).to_string()),
     });
+    if let Some(file) = settings_file {
+        config["adapter_settings_sha256"] = json!(sha256_file(&file)?);
+    }
     // Whole before the output folder changes.
     let aside = aside(&asked.out)?;
     let leftover = Leftover::whole(&aside);
-    let written = folder.write_without(&aside, &weights, lora::FILE_NAME);
+    let written = folder.write_merged(&aside, &weights, &parts, lora::FILE_NAME);
     written.map_err(|error| beyond(error, path, folder.can_convert()))?;
-    let written = ModelFolder::open(&aside)?.weights()?;
-    let changes = Changes::by_merging(&folder.weights()?, &adapters, &written)?;
-    drop(written);
+    let changes = counted(&folder, &ModelFolder::open(&aside)?, &found)?;
     if let Some(chain) = chain {
         chain.add(&aside, &asked.out)?;
     }
@@ -112,6 +149,56 @@ pub fn merge(asked: &Merge) -> Result<(), Failure> {
     ));
     say_rounded(&changes, folder.can_convert());
     Ok(())
+}
+
+/// A text encoder of the model that an adapter may change.
+struct Text {
+    component: Component,
+    part: Part,
+    weights: Weights,
+}
+
+/// The text encoders that an adapter changes, as far as the model has them.
+fn texts(folder: &ModelFolder, adapters: &AdapterFile) -> Result<Vec<Text>, Failure> {
+    let asked = adapters.text_encoders();
+    let is_asked = |of: &Component| asked.as_ref().is_none_or(|asked| asked.contains(of));
+    let all = Component::ALL.into_iter().filter(is_asked);
+    let mut texts = Vec::new();
+    for component in all.filter(|&of| of != Component::Network) {
+        // One that the model has not is what the adapter's layers are missed in.
+        let is_there = folder.root().join(component.folder()).is_dir();
+        if folder.kind == Kind::Bare || !is_there {
+            continue;
+        }
+        let part = folder.part(component.folder(), "text encoder")?;
+        let weights = part.weights(Library::Transformers)?;
+        texts.push(Text {
+            component,
+            part,
+            weights,
+        });
+    }
+    Ok(texts)
+}
+
+/// What of the adapter's changes the written folder holds.
+fn counted(
+    base: &ModelFolder,
+    written: &ModelFolder,
+    found: &BTreeMap<Component, Adapters>,
+) -> Result<Changes, Failure> {
+    let mut all = Changes::default();
+    for (component, adapters) in found {
+        let weights = |folder: &ModelFolder| match component {
+            Component::Network => folder.weights(),
+            text => {
+                let part = folder.part(text.folder(), "text encoder")?;
+                part.weights(Library::Transformers)
+            }
+        };
+        all += Changes::by_merging(&weights(base)?, adapters, &weights(written)?)?;
+    }
+    Ok(all)
 }
 
 /// Says how much of the adapter the element type of the merged weights took away.
@@ -170,22 +257,16 @@ fn adapter_file(asked: &Merge) -> Result<PathBuf, Failure> {
     if !path.is_dir() {
         return Ok(path.clone());
     }
-    let inside = path.join(lora::FILE_NAME);
-    if inside.exists() {
-        return Ok(inside);
-    }
-    if path.join("adapter_config.json").is_file() {
-        return Err(Failure::input(format!(
-            "{path}: an adapter in PEFT's own form, which is not read; in Python, \
-             PeftModel.from_pretrained(pipeline.unet, \"{path}\").merge_and_unload(), then \
-             pipeline.save_pretrained(NEW_DIR)",
-            path = path.display()
-        )));
+    let names = [lora::FILE_NAME].into_iter().chain(lora::PEFT_FILE_NAMES);
+    let mut inside = names.map(|name| path.join(name));
+    if let Some(file) = inside.find(|file| file.exists()) {
+        return Ok(file);
     }
     Err(Failure::input(format!(
-        "{}: a folder without {}; name the adapter's file with {}",
+        "{}: a folder without {} or {}; name the adapter's file with {}",
         path.display(),
         lora::FILE_NAME,
+        lora::PEFT_FILE_NAMES[0],
         Field::Adapter
     )))
 }

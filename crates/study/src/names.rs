@@ -34,6 +34,36 @@ impl Choice for TrainedPart {
     }
 }
 
+/// Names in an adapter's file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LoraFormat {
+    /// Those of diffusers and PEFT.
+    #[default]
+    Diffusers,
+    /// Those of kohya's sd-scripts.
+    Kohya,
+}
+
+impl Choice for LoraFormat {
+    const ALL: &'static [Self] = &[Self::Diffusers, Self::Kohya];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Diffusers => "diffusers",
+            Self::Kohya => "kohya",
+        }
+    }
+
+    fn help(self) -> Option<&'static str> {
+        match self {
+            Self::Diffusers => Some("Names of diffusers and PEFT"),
+            Self::Kohya => Some(
+                "Names of kohya's sd-scripts, with an alpha a layer, which ComfyUI and others read",
+            ),
+        }
+    }
+}
+
 /// Element types of weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DtypeName {

@@ -11,7 +11,7 @@ use retrack_checkpoint::words::listed;
 use retrack_networks::changes::Changes;
 use retrack_networks::denoiser::Embeddings;
 use retrack_networks::diffusion::Diffusion;
-use retrack_networks::lora::{self, Adapters};
+use retrack_networks::lora::{self, AdapterFile, Component, Layers};
 use retrack_networks::model::{Model, ModelError, check_class};
 use retrack_networks::network::Network;
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,12 @@ pub fn reopen(
     check_class(&folder, base.model.folder().class)?;
     let written = Model::from_folder(folder)?;
     let (mut network, weights) = if base.adapted {
-        let adapters = Adapters::open(&written.folder.root().join(lora::FILE_NAME))?;
+        let root = written.folder.root();
+        let layers = Layers::of(Component::Network, written.weights());
+        let file = AdapterFile::open(&root.join(lora::FILE_NAME))?;
+        let mut found = file.resolve(root, &[layers])?;
+        let adapters = found.remove(&Component::Network);
+        let adapters = adapters.expect("a file with layers, all of them the network's");
         let changes = Changes::by_adapters(written.weights(), &adapters)?;
         let weights = WeightFacts {
             adapter: true,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use retrack_unlearn::recipe::Layer;
 
 use crate::field::Field;
-use crate::names::{DtypeName, TrainedPart};
+use crate::names::{DtypeName, LoraFormat, TrainedPart};
 use crate::near_copies::Copies;
 use crate::source::DataSource;
 
@@ -33,6 +33,8 @@ pub struct Task {
     pub train: Option<TrainedPart>,
     /// Rank of the adapters that are trained.
     pub rank: Option<usize>,
+    /// How the file of the adapters names them. `None`: as diffusers does.
+    pub lora_format: Option<LoraFormat>,
     /// How to forget, where it is not to be as preset and `config` say.
     pub recipe: Layer,
     /// A preset's name.
@@ -87,6 +89,7 @@ impl Task {
             captions: None,
             train: None,
             rank: None,
+            lora_format: None,
             recipe: Layer::default(),
             preset: None,
             config: None,
@@ -123,6 +126,21 @@ impl Task {
                 Field::Train
             )),
             (_, None) => Ok(None),
+        }
+    }
+    /// How the file of the adapters that are trained names them.
+    ///
+    /// # Errors
+    /// A format without adapters, in words.
+    pub fn adapter_format(&self) -> Result<LoraFormat, String> {
+        match (self.train, self.lora_format) {
+            (Some(TrainedPart::Lora), format) => Ok(format.unwrap_or_default()),
+            (_, Some(_)) => Err(format!(
+                "{} is that of an adapter's file; give {} lora with it",
+                Field::LoraFormat,
+                Field::Train
+            )),
+            (_, None) => Ok(LoraFormat::default()),
         }
     }
 }

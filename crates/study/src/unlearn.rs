@@ -27,7 +27,7 @@ use crate::execution::{Outcome, Unlearning, fits, planned, publish};
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::{as_path, existing, outside, outside_all};
-use crate::names::DtypeName;
+use crate::names::{DtypeName, LoraFormat};
 use crate::near_copies::Copies;
 use crate::observer::Observer;
 use crate::opened::open_data;
@@ -98,6 +98,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
         )));
     }
     let rank = args.adapter_rank().map_err(Failure::input)?;
+    let format = args.adapter_format().map_err(Failure::input)?;
     if rank.is_some() && !matches!(args.dtype, None | Some(DtypeName::F32)) {
         return Err(Failure::input(format!(
             "{}: adapters are written in f32; leave it out with {} lora",
@@ -327,6 +328,7 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
             adapted: rank.is_some(),
             texts: told.as_ref(),
         },
+        format,
         out: &args.out,
         device: &device,
     };
@@ -497,6 +499,9 @@ pub(crate) fn resolved(
     config["settings"] = json!(settings);
     if let Ok(Some(rank)) = args.adapter_rank() {
         config["adapter_rank"] = rank.into();
+        if let Ok(LoraFormat::Kohya) = args.adapter_format() {
+            config["lora_format"] = "kohya".into();
+        }
     }
     Ok(config)
 }

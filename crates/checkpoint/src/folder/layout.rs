@@ -291,6 +291,19 @@ pub(super) fn is_network_weights(name: &str) -> bool {
     is_model && (is_weights(name) || is_index(name))
 }
 
+/// The same of a network of transformers.
+pub(super) fn is_text_weights(name: &str) -> bool {
+    const STEMS: [&str; 5] = [
+        "model.",
+        "model-",
+        "pytorch_model",
+        "tf_model",
+        "flax_model",
+    ];
+    let is_model = STEMS.iter().any(|stem| name.starts_with(stem));
+    is_model && (is_weights(name) || is_index(name))
+}
+
 /// Whether a file name is that of weights of any kind.
 pub(super) fn is_weights(name: &str) -> bool {
     const ENDINGS: [&str; 24] = [

@@ -21,8 +21,8 @@ mod training;
 mod weight_file;
 mod weights;
 mod wrapping;
+mod writing;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -39,11 +39,10 @@ pub use training::{is_training_state, training_checkpoint};
 pub use weight_file::{read_weight_file, read_weight_file_metadata};
 pub use weights::{Origin, Weights};
 
-use layout::{Layout, is_network_weights, is_weights};
+use layout::{Layout, is_weights};
 use output::Staging;
 use pipeline::Pipeline;
 use source::Source;
-use wrapping::Unwrapped;
 
 /// The diffusers release whose folders are written; it is recorded in new ones.
 const DIFFUSERS_VERSION: &str = "0.42.1";
@@ -302,130 +301,6 @@ impl ModelFolder {
         Weights::new(&self.source, self.layout.read(&self.source)?)
     }
 
-    /// Writes this folder to `out` with other weights: those of [`ModelFolder::weights`], changed by
-    /// [`Weights::set_f32`] or [`Weights::set_later`].
-    ///
-    /// A weight file with changed tensors keeps its format, names (deprecated ones too), order, element types and
-    /// metadata; all other files are copied byte for byte, those in nested folders too. Left out are a Git or
-    /// download-cache folder (`.git`, `.cache/huggingface`), the record of the run that made the folder (`run`, the list
-    /// of its files) and, once any tensor was changed, further weights of the
-    /// same network (another format or variant): they would still be the old model, and `from_pretrained(...,
-    /// variant=...)` would load it. What a wrapper put before every name is left out too, without which diffusers does
-    /// not find the weights; a `.bin` then becomes a safetensors file.
-    ///
-    /// `out` must be absent or empty. It appears complete or not at all.
-    ///
-    /// # Errors
-    /// An `out` that is neither absent nor empty or that overlaps this folder, weights of another folder, values that the element
-    /// type cannot hold, files that cannot be read or written. Nothing is left at `out` then.
-    pub fn write_with(&self, out: &Path, weights: &Weights) -> Result<Written, FolderError> {
-        if weights.root() != self.root() {
-            return Err(FolderError::ForeignWeights {
-                path: self.root().to_path_buf(),
-                weights: weights.root().to_path_buf(),
-            });
-        }
-        self.write(out, weights, None, None)
-    }
-
-    /// The same without the file `name` beside `model_index.json`, where there is one: an adapter that the weights now
-    /// hold, and that would be added a second time.
-    ///
-    /// # Errors
-    /// As [`ModelFolder::write_with`].
-    pub fn write_without(
-        &self,
-        out: &Path,
-        weights: &Weights,
-        name: &str,
-    ) -> Result<Written, FolderError> {
-        self.write(out, weights, None, Some(Path::new(name)))
-    }
-
-    /// Writes this folder to `out` byte for byte, with one more safetensors file beside `model_index.json` (or
-    /// `config.json`), in place of one of that name. See [`ModelFolder::write_with`] for `out`.
-    ///
-    /// # Errors
-    /// As [`ModelFolder::write_with`].
-    pub fn write_beside(
-        &self,
-        out: &Path,
-        name: &str,
-        tensors: &[(String, RawTensor)],
-    ) -> Result<Written, FolderError> {
-        let unchanged = Weights::new(&self.source, Vec::new())?;
-        self.write(out, &unchanged, Some((name, tensors)), None)
-    }
-
-    fn write(
-        &self,
-        out: &Path,
-        weights: &Weights,
-        beside: Option<(&str, &[(String, RawTensor)])>,
-        without: Option<&Path>,
-    ) -> Result<Written, FolderError> {
-        self.check_types(weights)?;
-        let staging = Staging::begin(out, Some(&self.source))?;
-        let unwrapped = Unwrapped::find(&self.source, &self.layout)?;
-        let mut written = Written::default();
-        let mut folders = vec![PathBuf::new()];
-        while let Some(folder) = folders.pop() {
-            staging.create_folder(&folder)?;
-            for (relative, is_folder) in self.list(&folder)? {
-                if beside.is_some_and(|(name, _)| relative == Path::new(name)) {
-                    continue;
-                }
-                let unwanted = without == Some(relative.as_path());
-                if unwanted || self.is_left_out(&relative, is_folder, weights.changed()) {
-                    written.left_out.push(relative);
-                } else if is_folder {
-                    folders.push(relative);
-                } else if let Some(file) = unwrapped.get(&relative) {
-                    let tensors = weights.of_file(&relative);
-                    match file.write(&self.source, &relative, &staging, weights, tensors)? {
-                        Some(new) => written.changed.push(new),
-                        None => written.left_out.push(relative),
-                    }
-                } else if weights.changed_in(&relative) {
-                    let path = staging.path(&relative);
-                    let tensors = weights.of_file(&relative);
-                    let dtype = |own| weights.written_dtype(own);
-                    Layout::rewrite(&self.source, &relative, &path, dtype, tensors)?;
-                    written.changed.push(relative);
-                } else {
-                    staging.copy(&self.source, &relative)?;
-                    written.copied.push(relative);
-                }
-            }
-        }
-        if let Some((name, tensors)) = beside {
-            let tensors = tensors.iter().map(|(key, tensor)| (key.as_str(), tensor));
-            safetensors_file::create(&staging.path(Path::new(name)), tensors)?;
-            written.changed.push(name.into());
-        }
-        staging.finish()?;
-        Ok(written)
-    }
-
-    /// Whether the weights can be written in another element type than they have.
-    pub fn can_convert(&self) -> bool {
-        self.layout.can_convert()
-    }
-
-    /// Refuses weights that would be written in another element type where the files' form does not allow it.
-    ///
-    /// # Errors
-    /// Weights in a `.bin` file or in shards, with [`Weights::write_as`] another type.
-    pub fn check_types(&self, weights: &Weights) -> Result<(), FolderError> {
-        if weights.converts() && !self.layout.can_convert() {
-            let path = self.layout.all_files().last().unwrap_or(&self.unet);
-            return Err(FolderError::FixedTypes {
-                path: self.source.path(path),
-            });
-        }
-        Ok(())
-    }
-
     /// Writes a new pipeline folder as diffusers' `save_pretrained` does: `model_index.json`, `unet/` and `scheduler/`.
     ///
     /// `pipeline` is the pipeline's class (`DDPMPipeline`); both configurations name their own (`_class_name`).
@@ -465,81 +340,6 @@ impl ModelFolder {
             tensors,
         )?;
         staging.finish()
-    }
-
-    /// Bytes that [`ModelFolder::write_with`] would write, after looking at every file that it would copy: what it
-    /// would stumble over is found before the work and not after it.
-    ///
-    /// # Errors
-    /// A file that cannot be copied.
-    pub fn check_copy(&self) -> Result<u64, FolderError> {
-        let files = self.copied_files(true)?;
-        let lengths = files.iter().map(|file| Ok(self.source.open(file)?.len));
-        lengths.sum()
-    }
-
-    /// The files that [`ModelFolder::write_with`] would write, by their path in the folder; `changed`: with other weights.
-    ///
-    /// # Errors
-    /// A folder that cannot be listed, weights whose names cannot be read.
-    pub fn output_files(&self, changed: bool) -> Result<Vec<PathBuf>, FolderError> {
-        let unwrapped = Unwrapped::find(&self.source, &self.layout)?;
-        let mut files = self.copied_files(changed)?;
-        for file in &mut files {
-            if let Some(written) = unwrapped.get(file).and_then(wrapping::File::becomes) {
-                *file = written.to_path_buf();
-            }
-        }
-        files.sort();
-        files.dedup();
-        Ok(files)
-    }
-
-    /// The files of this folder that are written or written again.
-    fn copied_files(&self, changed: bool) -> Result<Vec<PathBuf>, FolderError> {
-        let (mut files, mut folders) = (Vec::new(), vec![PathBuf::new()]);
-        while let Some(folder) = folders.pop() {
-            for (relative, is_folder) in self.list(&folder)? {
-                if self.is_left_out(&relative, is_folder, changed) {
-                    continue;
-                } else if is_folder {
-                    folders.push(relative);
-                } else {
-                    files.push(relative);
-                }
-            }
-        }
-        Ok(files)
-    }
-
-    /// The entries of one folder by name, and whether each is a folder.
-    fn list(&self, folder: &Path) -> Result<Vec<(PathBuf, bool)>, FolderError> {
-        let shown = self.source.path(folder);
-        let cannot = || FolderError::io(&shown, "list the folder");
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(self.source.canonical.join(folder)).map_err(cannot())? {
-            let entry = entry.map_err(cannot())?;
-            // A link to a folder counts as a file here, and is refused when it is opened: it could lead in a circle.
-            let is_folder = entry.file_type().map_err(cannot())?.is_dir();
-            entries.push((folder.join(entry.file_name()), is_folder));
-        }
-        entries.sort();
-        Ok(entries)
-    }
-
-    fn is_left_out(&self, relative: &Path, is_folder: bool, changed: bool) -> bool {
-        if is_folder {
-            let unwanted = [".git", ".cache/huggingface", RECORD];
-            return unwanted.iter().any(|name| relative == Path::new(name));
-        }
-        if relative == Path::new(FILES_LIST) {
-            return true;
-        }
-        let name = relative.file_name().unwrap_or_default().to_string_lossy();
-        changed
-            && relative.parent() == Some(self.unet.as_path())
-            && is_network_weights(&name)
-            && self.layout.all_files().all(|file| file != relative)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Another part of a pipeline than its network: read, and never changed.
+//! Another part of a pipeline than its network.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +25,8 @@ pub enum Library {
 #[derive(Debug, Clone)]
 pub struct Part {
     source: Source,
-    folder: PathBuf,
+    /// Relative to the root.
+    pub(super) folder: PathBuf,
 }
 
 impl Part {
@@ -139,7 +140,7 @@ impl Part {
         self.layout(library)?.read(&self.source)
     }
 
-    fn layout(&self, library: Library) -> Result<Layout, FolderError> {
+    pub(super) fn layout(&self, library: Library) -> Result<Layout, FolderError> {
         let names = match library {
             Library::Diffusers => &DIFFUSERS,
             Library::Transformers => &TRANSFORMERS,

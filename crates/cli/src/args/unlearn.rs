@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use retrack_data::neighbors::Neighbors;
-use retrack_study::names::{DtypeName, TrainedPart};
+use retrack_study::names::{DtypeName, LoraFormat, TrainedPart};
 use retrack_study::near_copies::Copies;
 use retrack_study::task::Task;
 use retrack_unlearn::objective::Method;
@@ -62,6 +62,10 @@ pub struct UnlearnArgs {
     /// Rank of the adapters of `--train lora` [default: 4]
     #[arg(long, value_name = "R", help_heading = heading::TEXT_TO_IMAGE)]
     pub rank: Option<usize>,
+    /// Names in the file of the adapters of `--train lora`: `kohya` for ComfyUI and other programs than diffusers, which
+    /// reads both, as `retrack merge` does [default: diffusers]
+    #[arg(long, value_name = "FORM", value_parser = one_of::<LoraFormat>(), help_heading = heading::TEXT_TO_IMAGE)]
+    pub lora_format: Option<LoraFormat>,
     /// How to forget [default: retrack]
     #[arg(long, value_name = "M", value_parser = one_of::<Method>())]
     pub method: Option<Method>,
@@ -190,6 +194,7 @@ impl UnlearnArgs {
             captions: args.captions,
             train: args.train,
             rank: args.rank,
+            lora_format: args.lora_format,
             recipe,
             preset: args.preset,
             config: args.config,

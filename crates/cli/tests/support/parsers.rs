@@ -16,7 +16,7 @@ use retrack_networks::clip::ClipConfig;
 use retrack_networks::conditional::UNet2DConditionConfig;
 use retrack_networks::config::UNet2DConfig;
 use retrack_networks::cost::LatentCost;
-use retrack_networks::lora::Adapters;
+use retrack_networks::lora::{AdapterFile, Component, Layers};
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig};
 use retrack_networks::sd3::SD3Config;
 use retrack_networks::text::TextConfig;
@@ -31,7 +31,7 @@ pub struct Parser {
     pub parse: fn(&Path, &[u8]) -> bool,
 }
 
-pub const PARSERS: [Parser; 18] = [
+pub const PARSERS: [Parser; 19] = [
     Parser {
         name: "safetensors",
         parse: safetensors,
@@ -91,6 +91,10 @@ pub const PARSERS: [Parser; 18] = [
     Parser {
         name: "adapter",
         parse: adapter,
+    },
+    Parser {
+        name: "adapter_config",
+        parse: adapter_config,
     },
     Parser {
         name: "onnx",
@@ -401,10 +405,63 @@ fn captions_and_labels(scratch: &Path, bytes: &[u8]) -> bool {
     labelled || prompts || captioned.contains(&true)
 }
 
+/// Weights of a pipeline that the seed files adapt.
+const ADAPTED: [(Component, &str, [usize; 2]); 5] = [
+    (
+        Component::Network,
+        "mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight",
+        [16, 16],
+    ),
+    (
+        Component::Network,
+        "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight",
+        [8, 8],
+    ),
+    // Which an SDXL has.
+    (
+        Component::Network,
+        "add_embedding.linear_1.weight",
+        [32, 58],
+    ),
+    (
+        Component::TextEncoder,
+        "text_model.encoder.layers.0.mlp.fc1.weight",
+        [24, 16],
+    ),
+    (Component::TextEncoder2, "text_projection.weight", [10, 12]),
+];
+
 fn adapter(scratch: &Path, bytes: &[u8]) -> bool {
     let path = scratch.join("x.safetensors");
     put(&path, bytes);
-    Adapters::open(&path).is_ok()
+    let Ok(file) = AdapterFile::open(&path) else {
+        return false;
+    };
+    let networks = Component::ALL.map(|component| {
+        let own = ADAPTED.iter().filter(|(of, _, _)| *of == component);
+        let parameters = own.map(|(_, name, shape)| ((*name).to_owned(), shape.to_vec()));
+        Layers::new(component, parameters)
+    });
+    // Of another model or not.
+    let _ = file.resolve(scratch, &networks);
+    true
+}
+
+/// PEFT's settings, beside an adapter of one layer.
+fn adapter_config(scratch: &Path, bytes: &[u8]) -> bool {
+    const FACTORS: [(&str, &str); 2] = [("lora_A", "[2,1]"), ("lora_B", "[1,2]")];
+    let tensors = FACTORS.iter().enumerate().map(|(place, (factor, shape))| {
+        let (start, end) = (8 * place, 8 * place + 8);
+        format!(
+            r#""base_model.model.a.to_q.{factor}.weight":{{"dtype":"F32","shape":{shape},"data_offsets":[{start},{end}]}}"#
+        )
+    });
+    let header = format!("{{{}}}", tensors.collect::<Vec<_>>().join(","));
+    let length = (header.len() as u64).to_le_bytes();
+    let path = scratch.join("adapter_model.safetensors");
+    keep(&path, &[&length, header.as_bytes(), &[0; 16]].concat());
+    put(&scratch.join("adapter_config.json"), bytes);
+    AdapterFile::open(&path).is_ok()
 }
 
 fn onnx(scratch: &Path, bytes: &[u8]) -> bool {

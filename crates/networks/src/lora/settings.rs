@@ -1,4 +1,5 @@
-//! What PEFT's settings of an adapter say, which diffusers keeps in the file's metadata (peft 0.21.2).
+//! What PEFT's settings of an adapter say, which it keeps beside the file and diffusers in the file's metadata (peft
+//! 0.21.2).
 //!
 //! A layer's scale is alpha / rank. Both may be said for some layers by patterns, which are regular expressions.
 
@@ -7,8 +8,8 @@ use std::path::Path;
 use fancy_regex::{Error, Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
+use super::LoraError;
 use super::python::{self, Fault};
-use super::{FUSE, LoraError, PREFIX};
 use retrack_checkpoint::folder::read_weight_file_metadata;
 use retrack_checkpoint::json;
 
@@ -23,7 +24,7 @@ const DEFAULT: u64 = 8;
 
 /// Keys that change nothing of what an adapter adds to the weights: which layers were adapted, how they were trained,
 /// by what.
-const HARMLESS: [&str; 27] = [
+const HARMLESS: [&str; 28] = [
     "auto_mapping",
     "base_model_name_or_path",
     "corda_config",
@@ -54,11 +55,12 @@ const HARMLESS: [&str; 27] = [
     "lora_alpha",
     "r",
     "rank_pattern",
+    "use_dora",
     "use_rslora",
 ];
 
 /// Keys that must be absent, null, false or empty, with what they mean otherwise.
-const MORE_THAN_FACTORS: [(&str, &str); 12] = [
+const MORE_THAN_FACTORS: [(&str, &str); 11] = [
     (
         "alora_invocation_tokens",
         "it works behind certain tokens only",
@@ -81,7 +83,6 @@ const MORE_THAN_FACTORS: [(&str, &str); 12] = [
     ),
     ("trainable_token_indices", "embeddings were trained with it"),
     ("use_bdlora", "its factors are made of blocks"),
-    ("use_dora", "it scales the rows of the weights as well"),
     ("use_qalora", "it works on groups of a layer's inputs"),
 ];
 
@@ -97,12 +98,18 @@ struct Scales {
     ranks: Vec<(Pattern, u64)>,
     /// Scales are alpha / sqrt(rank).
     root: bool,
+    /// DoRA: each layer has a magnitude as well.
+    magnitudes: bool,
+    /// Where they were said, for messages.
+    source: &'static str,
 }
 
 impl Settings {
+    /// Those of the layers whose names in the file begin with `prefix`.
+    ///
     /// # Errors
     /// Settings that are damaged, or that ask for more than the product of two factors times a scale.
-    pub(super) fn read(path: &Path) -> Result<Self, LoraError> {
+    pub(super) fn read(path: &Path, prefix: &str) -> Result<Self, LoraError> {
         let metadata = read_weight_file_metadata(path)?;
         // Python takes an empty text for none.
         let own = metadata.iter().find(|(key, _)| key == METADATA);
@@ -119,14 +126,34 @@ impl Settings {
             Err(error) => return Err(malformed(format!("not JSON: {error}"))),
         };
         let own = all.into_iter().filter_map(|(key, value)| {
-            let key = key.strip_prefix(PREFIX)?.to_owned();
+            let key = key.strip_prefix(prefix)?.to_owned();
             Some((key, value))
         });
-        let own: Map<String, Value> = own.collect();
-        refuse_more(path, &own)?;
-        Scales::read(&own)
+        Self::new(path, METADATA, &own.collect())
+    }
+
+    /// Those that lie in a file as `source`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(super) fn new(
+        path: &Path,
+        source: &'static str,
+        settings: &Map<String, Value>,
+    ) -> Result<Self, LoraError> {
+        refuse_more(path, source, settings)?;
+        let scales = Scales::read(source, settings);
+        scales
             .map(|scales| Self(Some(scales)))
-            .map_err(malformed)
+            .map_err(|problem| LoraError::Malformed {
+                path: path.to_path_buf(),
+                problem: format!("its {source}: {problem}"),
+            })
+    }
+
+    /// Whether layers have magnitudes; `None`: it is not said.
+    pub(super) fn magnitudes(&self) -> Option<bool> {
+        self.0.as_ref().map(|scales| scales.magnitudes)
     }
 
     /// What B A is multiplied with. `rank`: that of the layer's factors.
@@ -140,7 +167,8 @@ impl Settings {
         let said = first(&scales.ranks, layer)?.unwrap_or(scales.rank);
         if said != rank as u64 {
             return Err(format!(
-                "{layer} has factors of rank {rank}, but its {METADATA} says {said} (`r` or `rank_pattern`)"
+                "{layer} has factors of rank {rank}, but its {} says {said} (`r` or `rank_pattern`)",
+                scales.source
             ));
         }
         let alpha = first(&scales.alphas, layer)?.unwrap_or(scales.alpha);
@@ -164,7 +192,7 @@ impl Settings {
 }
 
 impl Scales {
-    fn read(settings: &Map<String, Value>) -> Result<Self, String> {
+    fn read(source: &'static str, settings: &Map<String, Value>) -> Result<Self, String> {
         let alpha = |value: &Value| {
             let number = value.as_f64().filter(|number| number.is_finite());
             number.ok_or_else(|| format!("{value} is not a number"))
@@ -173,10 +201,10 @@ impl Scales {
             let number = value.as_u64().filter(|&number| number > 0);
             number.ok_or_else(|| format!("{value} is not a rank"))
         };
-        let root = match settings.get("use_rslora") {
-            None | Some(Value::Null | Value::Bool(false)) => false,
-            Some(Value::Bool(true)) => true,
-            Some(value) => return Err(format!("`use_rslora` is {value}, expected true or false")),
+        let is_set = |key: &str| match settings.get(key) {
+            None | Some(Value::Null | Value::Bool(false)) => Ok(false),
+            Some(Value::Bool(true)) => Ok(true),
+            Some(value) => Err(format!("`{key}` is {value}, expected true or false")),
         };
         Ok(Self {
             alpha: settings
@@ -185,7 +213,9 @@ impl Scales {
             alphas: patterns(settings, "alpha_pattern", alpha)?,
             rank: settings.get("r").map_or(Ok(DEFAULT), rank)?,
             ranks: patterns(settings, "rank_pattern", rank)?,
-            root,
+            root: is_set("use_rslora")?,
+            magnitudes: is_set("use_dora")?,
+            source,
         })
     }
 }
@@ -278,8 +308,8 @@ fn shown(pattern: &str) -> String {
     format!("{:?}", pattern.chars().take(80).collect::<String>())
 }
 
-/// Refuses settings under which an adapter adds something else than s B A, and those that are not known.
-fn refuse_more(path: &Path, settings: &Map<String, Value>) -> Result<(), LoraError> {
+/// Refuses settings under which an adapter adds something else than factors and magnitudes, and those that are not known.
+fn refuse_more(path: &Path, source: &str, settings: &Map<String, Value>) -> Result<(), LoraError> {
     let refused = |key, value: &Value, reason| {
         let value: String = value.to_string().chars().take(80).collect();
         Err(LoraError::Setting {
@@ -287,10 +317,7 @@ fn refuse_more(path: &Path, settings: &Map<String, Value>) -> Result<(), LoraErr
             key,
             value,
             reason,
-            remedy: match key {
-                "use_dora" => FUSE,
-                _ => "PEFT merges most adapters where they were trained (merge_and_unload)",
-            },
+            remedy: "PEFT merges most adapters where they were trained (merge_and_unload)",
         })
     };
     for (key, value) in settings {
@@ -312,7 +339,7 @@ fn refuse_more(path: &Path, settings: &Map<String, Value>) -> Result<(), LoraErr
                     return Err(LoraError::Malformed {
                         path: path.to_path_buf(),
                         problem: format!(
-                            "its {METADATA} has the key {shown:?}, which PEFT 0.21.2 does not have and which may \
+                            "its {source} has the key {shown:?}, which PEFT 0.21.2 does not have and which may \
                              change what the adapter adds"
                         ),
                     });
@@ -367,7 +394,7 @@ mod tests {
 
     fn scales(settings: Value) -> Result<Settings, String> {
         let settings = settings.as_object().unwrap();
-        Scales::read(settings).map(|scales| Settings(Some(scales)))
+        Scales::read(METADATA, settings).map(|scales| Settings(Some(scales)))
     }
 
     #[test]
@@ -576,6 +603,7 @@ mod tests {
             json!({ "alpha_pattern": { "a": null } }),
             json!({ "rank_pattern": { "a": 1.5 } }),
             json!({ "use_rslora": 1 }),
+            json!({ "use_dora": "yes" }),
         ] {
             assert!(scales(settings.clone()).is_err(), "{settings}");
         }
@@ -585,7 +613,7 @@ mod tests {
     fn settings_of_other_adapters_are_refused_by_name() {
         let refused = |key: &str, value: Value| {
             let settings = json!({ key: value });
-            let result = refuse_more(Path::new("x"), settings.as_object().unwrap());
+            let result = refuse_more(Path::new("x"), METADATA, settings.as_object().unwrap());
             result.map_err(|error| error.to_string())
         };
         for (key, _) in MORE_THAN_FACTORS {

@@ -1,0 +1,140 @@
+//! The names of diffusers' files, in the three generations of them (diffusers 0.42.1 reads all).
+
+use super::file::{Place, Role};
+use super::layers::Component;
+
+/// How names of factors end: those of PEFT, which diffusers took over, and those from before.
+const FACTORS: [(&str, Role); 6] = [
+    (".lora_A.weight", Role::A),
+    (".lora_B.weight", Role::B),
+    (".lora.down.weight", Role::A),
+    (".lora.up.weight", Role::B),
+    (".lora_magnitude_vector", Role::Magnitude),
+    (".lora_magnitude_vector.weight", Role::Magnitude),
+];
+/// The same of a text encoder's layers; `.lora.down` is only its projection's.
+const TEXT_FACTORS: [(&str, Role); 6] = [
+    (".lora_A.weight", Role::A),
+    (".lora_B.weight", Role::B),
+    (".lora_linear_layer.down.weight", Role::A),
+    (".lora_linear_layer.up.weight", Role::B),
+    (".lora_magnitude_vector", Role::Magnitude),
+    (".lora_magnitude_vector.weight", Role::Magnitude),
+];
+/// How they ended when attention processors held them.
+const PROCESSOR_FACTORS: [(&str, Role); 2] =
+    [("_lora.down.weight", Role::A), ("_lora.up.weight", Role::B)];
+/// The projections of those processors, and what they are called in a UNet and in a text encoder.
+const PROJECTIONS: [[&str; 3]; 4] = [
+    [".to_q", ".to_q", ".q_proj"],
+    [".to_k", ".to_k", ".k_proj"],
+    [".to_v", ".to_v", ".v_proj"],
+    [".to_out", ".to_out.0", ".out_proj"],
+];
+
+/// What stands before the layers of a component.
+pub(super) fn prefix(component: Component) -> String {
+    format!("{}.", component.folder())
+}
+
+/// Whether a file names the component of every layer. One that names none is the UNet's, as its `save_lora_adapter`
+/// writes it.
+pub(super) fn has_prefixes(keys: &[String]) -> bool {
+    let named = |key: &String| {
+        Component::ALL
+            .iter()
+            .any(|one| key.starts_with(&prefix(*one)))
+    };
+    keys.iter().any(named)
+}
+
+/// What a tensor is. `prefixed`: whether the file names components.
+pub(super) fn place(key: &str, prefixed: bool) -> Option<Place> {
+    let (component, rest) = match prefixed {
+        false => (Component::Network, key),
+        true => Component::ALL.iter().find_map(|&component| {
+            let rest = key.strip_prefix(&prefix(component))?;
+            Some((component, rest))
+        })?,
+    };
+    let (layer, role) = factor(component, rest)?;
+    Some(Place {
+        component: Some(component),
+        layer: component.module(&layer),
+        role,
+    })
+}
+
+fn factor(component: Component, name: &str) -> Option<(String, Role)> {
+    let is_text = component != Component::Network;
+    let ends = if is_text { &TEXT_FACTORS } else { &FACTORS };
+    for (end, role) in ends {
+        if let Some(layer) = name.strip_suffix(end) {
+            return Some((layer.to_owned(), *role));
+        }
+    }
+    for (end, role) in PROCESSOR_FACTORS {
+        let Some(layer) = name.strip_suffix(end) else {
+            continue;
+        };
+        return PROJECTIONS.iter().find_map(|[old, unet, text]| {
+            let attention = layer.strip_suffix(old)?;
+            Some(match is_text {
+                true => (format!("{attention}{text}"), role),
+                false => {
+                    let attention = attention.strip_suffix(".processor")?;
+                    (format!("{attention}{unet}"), role)
+                }
+            })
+        });
+    }
+    let projection = |end| {
+        name.strip_suffix(end)
+            .filter(|&layer| is_text && layer == "text_projection")
+    };
+    FACTORS[2..4]
+        .iter()
+        .find_map(|(end, role)| Some((projection(end)?.to_owned(), *role)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_generations_of_names_lead_to_one_layer() {
+        for (key, layer, role) in [
+            ("unet.a.attn1.to_q.lora_A.weight", "a.attn1.to_q", Role::A),
+            ("unet.a.attn1.to_q.lora.up.weight", "a.attn1.to_q", Role::B),
+            (
+                "unet.a.attn1.processor.to_q_lora.down.weight",
+                "a.attn1.to_q",
+                Role::A,
+            ),
+            (
+                "unet.a.attn1.processor.to_out_lora.up.weight",
+                "a.attn1.to_out.0",
+                Role::B,
+            ),
+        ] {
+            let expected = Some(Place {
+                component: Some(Component::Network),
+                layer: layer.to_owned(),
+                role,
+            });
+            assert_eq!(place(key, true), expected, "{key}");
+            assert_eq!(place(&key[5..], false), expected, "{key}");
+        }
+        for key in [
+            "unet.a.to_q.lokr_w1",
+            "unet.a.to_q.lora_A.default.weight",
+            "unet.a.attn1.to_q_lora.down.weight",
+            "unet.a.attn1.processor.to_x_lora.down.weight",
+            "unet.a.to_q.alpha",
+            "a.attn1.to_q.lora_A.weight",
+            "transformer.a.to_q.lora_A.weight",
+        ] {
+            assert_eq!(place(key, true), None, "{key}");
+        }
+    }
+}
