@@ -156,6 +156,9 @@ fn diffusers_predicts_with_a_trained_adapter_what_the_merged_model_predicts() {
         ("pipeline_sd1", "1e-4", "diffusers"),
         ("pipeline_sd1", "1e-4", "kohya"),
         ("pipeline_sd2", "1e-3", "diffusers"),
+        ("pipeline_sdxl", "1e-4", "diffusers"),
+        ("pipeline_sdxl", "1e-4", "kohya"),
+        ("pipeline_sd3", "1e-4", "diffusers"),
     ] {
         let folder = Folder::new();
         folder.model(pipeline, "model");

@@ -99,6 +99,15 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     }
     let rank = args.adapter_rank().map_err(Failure::input)?;
     let format = args.adapter_format().map_err(Failure::input)?;
+    // Theirs for other networks follow the original's layers, which are cut otherwise.
+    if format == LoraFormat::Kohya && opened.folder().class_name != "UNet2DConditionModel" {
+        return Err(Failure::input(format!(
+            "{} kohya: these names are of U-Nets, and {} holds a {}; leave it out",
+            Field::LoraFormat,
+            args.model.display(),
+            opened.folder().class_name
+        )));
+    }
     if rank.is_some() && !matches!(args.dtype, None | Some(DtypeName::F32)) {
         return Err(Failure::input(format!(
             "{}: adapters are written in f32; leave it out with {} lora",

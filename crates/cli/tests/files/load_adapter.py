@@ -8,29 +8,39 @@ import sys
 
 import diffusers
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 
 model, adapter, merged, farthest = sys.argv[1:]
 FARTHEST = float(farthest)
-pipeline, folded = (
-    StableDiffusionPipeline.from_pretrained(folder, local_files_only=True, safety_checker=None)
-    for folder in (model, merged)
-)
+pipeline, folded = (DiffusionPipeline.from_pretrained(folder, local_files_only=True) for folder in (model, merged))
+
+
+def network(of):
+    return of.transformer if hasattr(of, "transformer") else of.unet
+
+
 random = torch.Generator().manual_seed(0)
-config = pipeline.unet.config
+config = network(pipeline).config
 sample = torch.randn(2, config.in_channels, 8, 8, generator=random)
-states = torch.randn(2, 77, config.cross_attention_dim, generator=random)
+width = config.get("cross_attention_dim") or config.joint_attention_dim
+told = {"encoder_hidden_states": torch.randn(2, 77, width, generator=random)}
+if config.get("pooled_projection_dim"):
+    told["pooled_projections"] = torch.randn(2, config.pooled_projection_dim, generator=random)
+if config.get("addition_embed_type") == "text_time":
+    width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+    sizes = torch.tensor([[64.0, 64, 0, 0, 64, 64]] * 2)
+    told["added_cond_kwargs"] = {"text_embeds": torch.randn(2, width, generator=random), "time_ids": sizes}
 
 
 @torch.no_grad()
-def predicted(network):
-    return network.eval()(sample, torch.tensor([10, 700]), states).sample
+def predicted(of):
+    return network(of).float().eval()(sample, timestep=torch.tensor([10, 700]), **told).sample
 
 
-before = predicted(pipeline.unet)
+before = predicted(pipeline)
 pipeline.load_lora_weights(adapter)
 assert pipeline.get_active_adapters(), "no adapter was loaded"
-adapted, expected = predicted(pipeline.unet), predicted(folded.unet)
+adapted, expected = predicted(pipeline), predicted(folded)
 change, difference = ((adapted - other).abs().max().item() for other in (before, expected))
 assert difference < FARTHEST, difference
 assert change > 10 * FARTHEST, f"an adapter that shows nothing: {change}"

@@ -32,28 +32,44 @@ const PROJECTIONS: [[&str; 3]; 4] = [
     [".to_out", ".to_out.0", ".out_proj"],
 ];
 
-/// What stands before the layers of a component.
-pub(super) fn prefix(component: Component) -> String {
-    format!("{}.", component.folder())
+/// What stands before the layers of a denoiser: a U-Net's, and those of the transformer of Stable Diffusion 3.
+const NETWORKS: [&str; 2] = ["unet.", "transformer."];
+
+/// What stands before the layers of a denoiser of which this is one.
+pub(super) fn network_of(layer: &str) -> &'static str {
+    match layer.starts_with("transformer_blocks.") {
+        true => NETWORKS[1],
+        false => NETWORKS[0],
+    }
 }
 
-/// Whether a file names the component of every layer. One that names none is the UNet's, as its `save_lora_adapter`
-/// writes it.
-pub(super) fn has_prefixes(keys: &[String]) -> bool {
-    let named = |key: &String| {
-        Component::ALL
-            .iter()
-            .any(|one| key.starts_with(&prefix(*one)))
-    };
-    keys.iter().any(named)
+/// What stands before the layers of a component. `network`: before those of the denoiser.
+pub(super) fn prefix(component: Component, network: &str) -> String {
+    match component {
+        Component::Network => network.to_owned(),
+        _ => format!("{}.", component.folder()),
+    }
 }
 
-/// What a tensor is. `prefixed`: whether the file names components.
-pub(super) fn place(key: &str, prefixed: bool) -> Option<Place> {
-    let (component, rest) = match prefixed {
-        false => (Component::Network, key),
-        true => Component::ALL.iter().find_map(|&component| {
-            let rest = key.strip_prefix(&prefix(component))?;
+/// Whether a file names the component of every layer: then what it calls the denoiser. One that names none is that's own, as
+/// its `save_lora_adapter` writes it.
+pub(super) fn network_in(keys: &[String]) -> Option<&'static str> {
+    let begins = |prefix: &str| keys.iter().any(|key| key.starts_with(prefix));
+    let mut networks = NETWORKS.into_iter();
+    let text =
+        |component: &Component| *component != Component::Network && begins(&prefix(*component, ""));
+    match networks.find(|network| begins(network)) {
+        Some(network) => Some(network),
+        None => Component::ALL.iter().any(text).then_some(NETWORKS[0]),
+    }
+}
+
+/// What a tensor is. `network`: what the file calls the denoiser, where it names components.
+pub(super) fn place(key: &str, network: Option<&str>) -> Option<Place> {
+    let (component, rest) = match network {
+        None => (Component::Network, key),
+        Some(network) => Component::ALL.iter().find_map(|&component| {
+            let rest = key.strip_prefix(&prefix(component, network))?;
             Some((component, rest))
         })?,
     };
@@ -122,8 +138,8 @@ mod tests {
                 layer: layer.to_owned(),
                 role,
             });
-            assert_eq!(place(key, true), expected, "{key}");
-            assert_eq!(place(&key[5..], false), expected, "{key}");
+            assert_eq!(place(key, Some("unet.")), expected, "{key}");
+            assert_eq!(place(&key[5..], None), expected, "{key}");
         }
         for key in [
             "unet.a.to_q.lokr_w1",
@@ -134,7 +150,7 @@ mod tests {
             "a.attn1.to_q.lora_A.weight",
             "transformer.a.to_q.lora_A.weight",
         ] {
-            assert_eq!(place(key, true), None, "{key}");
+            assert_eq!(place(key, Some("unet.")), None, "{key}");
         }
     }
 }

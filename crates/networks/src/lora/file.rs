@@ -62,9 +62,9 @@ struct Parts {
 /// How a file names its tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    /// `prefixed`: with the network before each layer.
+    /// `network`: what it calls the denoiser, where it names the network of each layer.
     Diffusers {
-        prefixed: bool,
+        network: Option<&'static str>,
     },
     Peft,
     Kohya,
@@ -77,14 +77,14 @@ impl Form {
         } else if kohya::is(keys) {
             Self::Kohya
         } else {
-            let prefixed = diffusers::has_prefixes(keys);
-            Self::Diffusers { prefixed }
+            let network = diffusers::network_in(keys);
+            Self::Diffusers { network }
         }
     }
 
     fn place(self, key: &str) -> Option<Place> {
         match self {
-            Self::Diffusers { prefixed } => diffusers::place(key, prefixed),
+            Self::Diffusers { network } => diffusers::place(key, network),
             Self::Peft => peft::place(key),
             Self::Kohya => kohya::place(key),
         }
@@ -93,9 +93,12 @@ impl Form {
     /// What the file says of the layers of a network.
     fn settings(self, path: &Path, component: Option<Component>) -> Result<Settings, LoraError> {
         match (self, component) {
-            (Self::Diffusers { prefixed: true }, Some(component)) => {
-                Settings::read(path, &diffusers::prefix(component))
-            }
+            (
+                Self::Diffusers {
+                    network: Some(network),
+                },
+                Some(component),
+            ) => Settings::read(path, &diffusers::prefix(component, network)),
             (Self::Diffusers { .. }, _) => Settings::read(path, ""),
             (Self::Peft, _) => peft::settings(path),
             (Self::Kohya, _) => Ok(Settings::default()),

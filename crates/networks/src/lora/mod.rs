@@ -2,7 +2,7 @@
 //! which they lie on disks.
 //!
 //! An adapted weight is W + s B A with W frozen. The file that is written holds, for every adapted layer,
-//! `unet.LAYER.lora_A.weight` (`[rank, in]`) and `unet.LAYER.lora_B.weight` (`[out, rank]`). A module for each form of names
+//! `unet.LAYER.lora_A.weight` (`[rank, in]`) and `unet.LAYER.lora_B.weight` (`[out, rank]`), of Stable Diffusion 3 `transformer.LAYER`. A module for each form of names
 //! (`diffusers`, `peft`, `kohya`) turns a tensor's name into network, layer and factor; `file` puts these together, and finds the
 //! layers in a model (`layers`); what s is, `settings` says.
 
@@ -32,9 +32,17 @@ pub use peft::FILE_NAMES as PEFT_FILE_NAMES;
 /// The name that diffusers' `load_lora_weights` looks for in a folder.
 pub const FILE_NAME: &str = "pytorch_lora_weights.safetensors";
 
-/// The layers of an attention that are adapted.
-const ADAPTED: [&str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
-const PREFIX: &str = "unet.";
+/// The layers of an attention that are adapted: those that trainers of diffusers adapt, the second row in Stable Diffusion 3 alone.
+const ADAPTED: [&str; 8] = [
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out.0",
+    "add_q_proj",
+    "add_k_proj",
+    "add_v_proj",
+    "to_add_out",
+];
 /// Between a layer's name and `a` or `b` in the names of a network's own parameters.
 const FACTOR: &str = ".weight.lora.";
 
@@ -174,7 +182,8 @@ pub fn is_adapted<M: Module>(network: &M) -> bool {
 /// Values that are not finite.
 pub fn export<M: Module>(network: &M) -> Result<Vec<(String, RawTensor)>, LoraError> {
     let key = |layer: &str, factor: &str| {
-        format!("{PREFIX}{layer}.lora_{}.weight", factor.to_uppercase())
+        let network = diffusers::network_of(layer);
+        format!("{network}{layer}.lora_{}.weight", factor.to_uppercase())
     };
     Ok(factors_of(network, key)?)
 }
