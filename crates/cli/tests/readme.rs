@@ -1,12 +1,16 @@
 //! What README says of the program, against the program.
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::{env, fs};
 
 const REWRITE: &str = "RETRACK_REWRITE=1 cargo test --workspace --test readme";
 
 /// Compares what lies in a file between `<!-- NAME -->` and `<!-- end of NAME -->` with what should, or writes it there.
 fn generated(file: &str, name: &str, wanted: &str) {
+    // Tests run side by side, and both may write.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../..")
         .join(file);
