@@ -174,6 +174,12 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
         (Situation::Transparent, _) => {
             "if the model was trained on them over white or black, give --alpha white or --alpha black"
         }
+        (Situation::Sizes, Train | Unlearn | Experiment | Evaluate | Neighbors) => {
+            "--resize {} makes their shorter side so long and keeps the middle; or crop or resize them first"
+        }
+        (Situation::OtherSize, Unlearn | Experiment | Evaluate) => {
+            "give the data it was trained on, scaled as it was: --resize {} scales it as training scripts usually do"
+        }
         (Situation::TooManyNeighbors, Experiment) => {
             "ask for fewer by a smaller `neighbors` in a TOML file that --config names"
         }

@@ -32,11 +32,18 @@ use super::pillow::amended;
 use super::quiet::quietly;
 
 /// Largest decoded image, in bytes of its own color type: 4,096 x 4,096 RGB.
-pub(crate) const MAX_DECODED: u64 = 48 << 20;
+const MAX_DECODED: u64 = 48 << 20;
+/// The same of one that is resized before it is kept: 8,192 x 8,192 RGB, more than most cameras take.
+const MAX_RESIZED: u64 = 192 << 20;
 /// Largest encoded image.
 pub(crate) const MAX_ENCODED: u64 = 128 << 20;
 /// What a decoder may need besides the pixels (color profiles, tables, rows).
 const DECODER_SLACK: u64 = 16 << 20;
+
+/// Bytes that an image may have, in its own color type, that is `resized` before it is kept or is not.
+pub(crate) fn most_decoded(resized: bool) -> u64 {
+    if resized { MAX_RESIZED } else { MAX_DECODED }
+}
 
 /// A decoded image: `pixels` holds `height * width * channels` bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +57,8 @@ pub(crate) struct Decoded {
     pub cut: bool,
 }
 
-/// Decodes `bytes`; `expected` is checked before any pixel is decoded, so that a wrong image costs nothing.
+/// Decodes `bytes`; `expected` is checked before any pixel is decoded, so that a wrong image costs nothing. `None`: the image is
+/// to be resized, whatever its size.
 ///
 /// # Errors
 /// [`DataError::Image`] with `name` and what is wrong. A wrong size is `Ok(Err(size))`: the caller knows what to
@@ -144,15 +152,16 @@ fn decode_whole(
     if let Some(kind) = complete::unread_kind(format, bytes) {
         return Err(Problem::Kind(kind.into()));
     }
+    let most = most_decoded(expected.is_none());
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     // The header tells the size before a decoder sees the file; without it the general bound holds.
     limits.max_alloc = Some(match fast_header(format, bytes) {
         Some(header) => {
             let size = u64::from(header.width) * u64::from(header.height) * 8;
-            size.min(MAX_DECODED) + DECODER_SLACK
+            size.min(most) + DECODER_SLACK
         }
-        None => MAX_DECODED + DECODER_SLACK,
+        None => most + DECODER_SLACK,
     });
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
@@ -162,9 +171,9 @@ fn decode_whole(
             "its size is {width} x {height} pixels"
         )));
     }
-    if decoder.total_bytes() > MAX_DECODED {
+    if decoder.total_bytes() > most {
         return Err(Problem::Damage(format!(
-            "{width} x {height} pixels take {} bytes, more than the {MAX_DECODED} that one image may",
+            "{width} x {height} pixels take {} bytes, more than the {most} that one image may",
             decoder.total_bytes()
         )));
     }
@@ -243,7 +252,7 @@ pub(crate) fn header(name: &str, bytes: &[u8]) -> Result<(Size, bool), DataError
         }
         let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
         let mut limits = Limits::default();
-        limits.max_alloc = Some(MAX_DECODED + DECODER_SLACK);
+        limits.max_alloc = Some(MAX_RESIZED + DECODER_SLACK);
         reader.limits(limits);
         let mut decoder = reader.into_decoder()?;
         let (width, height) = decoder.dimensions();

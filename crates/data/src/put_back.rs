@@ -205,6 +205,7 @@ fn as_stored(
             first_size: native.size(),
             other: name.into(),
             other_size,
+            resized: false,
         }),
     }
 }
@@ -290,6 +291,7 @@ impl Dataset {
             memory_budget,
             split: None,
             alpha: self.alpha,
+            resize: self.resize,
         };
         let mut data = Self::from_source(&self.path, source, &options)?;
         data.beside = self.beside.clone();

@@ -278,7 +278,7 @@ fn sixteen_bit_gray_with_a_transparent_value_is_scaled_and_counted_too() {
     let found = Lossy {
         transparent: 1,
         scaled: 1,
-        cut: 0,
+        ..Lossy::default()
     };
     assert_eq!(data.lossy().unwrap(), found);
 }
@@ -306,8 +306,8 @@ fn is_as_pillow(name: &str, expected: &Value) {
             assert_eq!(out, bytes(&expected[key]), "{name} {key}");
             let found = Lossy {
                 transparent,
-                scaled: 0,
                 cut: usize::from(name.contains("16")),
+                ..Lossy::default()
             };
             assert_eq!(data.lossy().unwrap(), found, "{name} {key}");
         }
@@ -323,7 +323,7 @@ fn the_digest_depends_on_what_becomes_of_transparency_where_that_changes_pixels(
                 channels: Some(channels),
                 memory_budget,
                 alpha,
-                split: None,
+                ..OpenOptions::default()
             };
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join("a.png"), &content).unwrap();

@@ -167,8 +167,10 @@ pub fn open_data(opened: &dyn Diffusion, source: &DataSource) -> Result<Dataset,
     // An autoencoder halves them, and so may the denoiser.
     let multiple = opened.side_multiple();
     if !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
+        let side = height.min(width).next_multiple_of(multiple);
         return Err(Failure::input(format!(
-            "{found}; this model takes multiples of {multiple}; crop or resize them first"
+            "{found}; this model takes multiples of {multiple}; {}",
+            situation::advice_on(Situation::Sizes, side)
         )));
     }
     if let Some([own_height, own_width]) = opened.image_size()
@@ -179,9 +181,11 @@ pub fn open_data(opened: &dyn Diffusion, source: &DataSource) -> Result<Dataset,
         match opened.latent_factor() {
             Some(_) => progress::warn(other),
             None => {
-                return Err(Failure::input(format!(
-                    "{other}; give the data it was trained on, scaled as it was"
-                )));
+                let advice = match own_height == own_width {
+                    true => situation::advice_on(Situation::OtherSize, own_height),
+                    false => Situation::OtherSize.advice().to_owned(),
+                };
+                return Err(Failure::input(format!("{other}; {advice}")));
             }
         }
     }

@@ -35,6 +35,7 @@ use crate::reopened::Base;
 use crate::run::{Existing, RunFolder};
 use crate::settings;
 use crate::situation::{self, Situation};
+use crate::source::record_resize;
 use crate::space::{Needs, Work};
 use crate::task::Task;
 use crate::{captions, controls, interrupt, machine, model, near_copies, opened, progress, sealed};
@@ -482,6 +483,7 @@ pub(crate) fn resolved(
         // which one it was.
         "forget": selected(&args.forget, &split.forget),
     });
+    record_resize(&mut config, data.resize());
     // Before the rows that follow from it: whoever resumes with another choice is told of this one.
     if let Some(near) = near_copies::record(split) {
         config["near_copies"] = near;

@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{RunError, RunFolder};
+use crate::source::RESIZE_KEYS;
 
 /// What differs in the configuration of a run that is extended.
 pub const LONGER: [&str; 3] = ["steps", "learning_rate", "ended_at"];
@@ -85,6 +86,7 @@ impl Difference {
         let new: Value = serde_json::from_str(&new.to_string()).expect("just written");
         let reading = ["split", "alpha", "keep_sealed"]
             .into_iter()
+            .chain(RESIZE_KEYS)
             .find_map(|key| Self::below(old.get(key), new.get(key), key.to_owned()));
         reading.or_else(|| Self::below(Some(old), Some(&new), String::new()))
     }
