@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use retrack_checkpoint::folder::{Class, FolderError, ModelFolder};
 use retrack_checkpoint::words::counted;
-use retrack_data::{Dataset, MEMORIZED, captions, is_published};
+use retrack_data::{Captions, Dataset, MEMORIZED, captions, is_published, own_captions};
 use retrack_networks::denoiser::Embeddings;
 use retrack_networks::diffusion::{self, Condition, Diffusion};
 use retrack_networks::lora;
@@ -198,7 +198,22 @@ pub fn open_data(opened: &dyn Diffusion, source: &DataSource) -> Result<Dataset,
 /// # Errors
 /// Captions that cannot be read.
 pub fn read_captions(data: &Dataset, from: &str) -> Result<Vec<String>, Failure> {
-    let captions = captions(data, from)?;
+    Ok(said(captions(data, from)?, from, data))
+}
+
+/// The caption of each image that lies in a folder of images without being named, if any do, and a word that it is read.
+///
+/// # Errors
+/// As [`own_captions`].
+pub fn read_own_captions(data: &Dataset) -> Result<Option<Vec<String>>, Failure> {
+    let Some((captions, from)) = own_captions(data)? else {
+        return Ok(None);
+    };
+    progress::note(format!("the images' texts are those of {from}"));
+    Ok(Some(said(captions, &from, data)))
+}
+
+fn said(captions: Captions, from: &str, data: &Dataset) -> Vec<String> {
     if captions.several > 0 {
         progress::warn(format!(
             "{from}: {} of {} have several captions; the first of each is taken",
@@ -206,7 +221,7 @@ pub fn read_captions(data: &Dataset, from: &str) -> Result<Vec<String>, Failure>
             counted(data.len(), "image")
         ));
     }
-    Ok(captions.texts)
+    captions.texts
 }
 
 /// Encodes texts and says which were too long.

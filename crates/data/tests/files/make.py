@@ -192,3 +192,11 @@ for name, column, values in [
     ("sentences", "image", ["a cat", "a dog", "", "a cow"]),
 ]:
     pq.write_table(pa.table({column: pa.array(values, pa.string())}), here / f"{name}.parquet")
+
+# Captions of an image folder, one of them missing and one of two.
+pq.write_table(pa.table({
+    "file_name": ["a.png", "./b/c.png", "b\\d.png", "cafe\u0301.png"],
+    "width": [1, 2, 3, 4],
+    "text": pa.array([["one"], ["two", "three"], ["four"], ["five"]], pa.list_(pa.string())),
+}), here / "metadata.parquet")
+pq.write_table(pa.table({"file_name": ["a.png"], "text": pa.array([None], pa.string())}), here / "no_text.parquet")
