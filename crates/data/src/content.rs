@@ -1,5 +1,6 @@
 //! What a data set makes of what its source stores, and the digests of that.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -131,8 +132,12 @@ impl Dataset {
                     channels: to,
                     ..shape
                 };
-                let mut whole = vec![0; converted.bytes()];
-                image::convert_channels(pixels, from, to, self.alpha, &mut whole);
+                let mut whole = Cow::Borrowed(pixels);
+                if from != to {
+                    let mut other = vec![0; converted.bytes()];
+                    image::convert_channels(pixels, from, to, self.alpha, &mut other);
+                    whole = Cow::Owned(other);
+                }
                 out.copy_from_slice(&resize.apply(&whole, converted));
             }
         }
@@ -280,6 +285,23 @@ impl Dataset {
         }
     }
 
+    /// SHA-256 over labels and what they are called, in hexadecimal, where the [digest](Self::digest) does not depend on them: those
+    /// of folders, by their names. `None` of other labels and where there are none.
+    pub fn labels_digest(&self) -> Option<String> {
+        if !self.source.labels_are_names() {
+            return None;
+        }
+        let mut hash = Sha256::new();
+        for name in self.source.label_names() {
+            hash.update((name.len() as u64).to_le_bytes());
+            hash.update(name);
+        }
+        for row in 0..self.len() {
+            hash.update(self.label(row).unwrap_or(-1).to_le_bytes());
+        }
+        Some(hex(&hash.finalize()))
+    }
+
     fn hash_of_shape(&self, start: &[u8], rows: usize) -> Sha256 {
         let mut hash = Sha256::new();
         hash.update(start);
@@ -296,7 +318,7 @@ impl Dataset {
 
     fn hash_row(&self, hash: &mut Sha256, row: usize, stored: &[u8; 32]) {
         hash.update(stored);
-        match self.label(row) {
+        match self.label(row).filter(|_| !self.source.labels_are_names()) {
             Some(label) => {
                 hash.update([1]);
                 hash.update(label.to_le_bytes());

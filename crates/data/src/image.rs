@@ -286,18 +286,58 @@ pub(crate) fn recognize(name: &str, bytes: &[u8]) -> Result<ImageFormat, DataErr
         Err(_) if bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+") => {
             Ok(ImageFormat::Tiff)
         }
-        Ok(format) => {
+        Ok(format) if unread(bytes).is_none() => {
             let problem = format!(
                 "{} files cannot be read; convert the image to PNG or JPEG",
                 label(format)
             );
             Err(DataError::image(name, problem))
         }
-        Err(_) => Err(DataError::image(name, not_an_image(bytes))),
+        _ => Err(DataError::image(name, not_an_image(bytes))),
+    }
+}
+
+/// Pictures of newer formats, which no decoder here reads: what it is, and how it becomes PNG.
+pub(crate) fn unread_format(what: &str) -> Option<String> {
+    let way = match what {
+        "AVIF" => {
+            "Pillow (11.3 and newer) reads it: python -c \"from PIL import Image; Image.open('FILE').save('FILE.png')\""
+        }
+        "HEIC" => {
+            "pillow-heif reads it (pip install pillow-heif): python -c \"import pillow_heif; \
+             pillow_heif.register_heif_opener(); from PIL import Image; Image.open('FILE').save('FILE.png')\""
+        }
+        "JPEG XL" => "libjxl's djxl reads it: djxl FILE FILE.png",
+        _ => return None,
+    };
+    Some(format!("this is {what}, which is not read; {way}"))
+}
+
+/// Which of those formats this is, by its content.
+fn unread(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.starts_with(b"\xff\x0a") || bytes.starts_with(b"\0\0\0\x0cJXL \r\n\x87\n") {
+        return Some("JPEG XL");
+    }
+    if bytes.get(4..8) != Some(b"ftyp") {
+        return None;
+    }
+    // The main brand, then its version and the other ones.
+    match bytes.get(8..12)? {
+        b"avif" | b"avis" => Some("AVIF"),
+        b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" => Some("HEIC"),
+        b"mif1" | b"msf1" => {
+            let others = bytes.get(16..bytes.len().min(64))?;
+            let has = |brand: &[u8]| others.chunks_exact(4).any(|other| other == brand);
+            Some(if has(b"avif") { "AVIF" } else { "HEIC" })
+        }
+        _ => None,
     }
 }
 
 fn not_an_image(bytes: &[u8]) -> String {
+    if let Some(said) = unread(bytes).and_then(unread_format) {
+        return said;
+    }
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(256)])
         .trim_start()
         .to_lowercase();

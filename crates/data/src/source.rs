@@ -105,6 +105,12 @@ pub trait Source: Send + Sync {
         &[]
     }
 
+    /// Whether labels follow from what rows are called, which a digest does not depend on: then it does not depend on them either,
+    /// and [`Dataset::labels_digest`](crate::Dataset::labels_digest) does.
+    fn labels_are_names(&self) -> bool {
+        false
+    }
+
     /// Where the labels are from or why there are none, where that may surprise.
     fn label_note(&self) -> Option<&str> {
         None

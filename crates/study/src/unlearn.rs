@@ -184,6 +184,11 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     let controls = controls(args, data)?;
 
     let mut config = resolved(args, &settings, &past, data, &split, texts.as_ref())?;
+    if let Some(digest) = data.labels_digest()
+        && opened.denoiser().config.condition().classes().is_some()
+    {
+        config["labels_digest"] = digest.into();
+    }
     if let Some(digest) = past.digest(opened.folder())? {
         config["requests_sha256"] = digest.into();
         config["earlier_rows"] = json!(split.earlier);

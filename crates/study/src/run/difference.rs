@@ -53,6 +53,9 @@ impl RunFolder {
 /// The key of the images' digest.
 const DATA_DIGEST: &str = "data_digest";
 
+/// The key of the labels' digest, where they are named by folders.
+const LABELS_DIGEST: &str = "labels_digest";
+
 /// Where two configurations differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
@@ -72,6 +75,10 @@ impl fmt::Display for Difference {
             DATA_DIGEST => write!(
                 f,
                 "other images: the images have changed since ({key} {old} then, {new} now)"
+            ),
+            LABELS_DIGEST => write!(
+                f,
+                "other labels: the folders that name the classes have changed since ({key} {old} then, {new} now)"
             ),
             _ => write!(f, "another {key}: {old} then, {new} now"),
         }

@@ -284,6 +284,11 @@ impl Input {
             "device": asked.device,
         });
         record_resize(&mut resolved, self.data.resize());
+        if let Some(digest) = self.data.labels_digest()
+            && self.config.condition().classes().is_some()
+        {
+            resolved["labels_digest"] = digest.into();
+        }
         if !ended_at.is_empty() {
             resolved["ended_at"] = ended_at.into();
         }
