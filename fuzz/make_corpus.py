@@ -101,6 +101,7 @@ for name, content in [("images", images), ("color", color), ("labels", labels)]:
     put("idx", f"{name}.gz", gzip.compress(content, mtime=0))
 
 put("cifar", "two.bin", bytes([3]) + pixels[:1024] * 3 + bytes([9]) + pixels[100:1124] * 3)
+put("cifar_python", "protocol_4", (ROOT / "crates/data/tests/files/cifar_protocol_4").read_bytes())
 
 for preset in sorted((ROOT / "crates/unlearn/presets").glob("*.toml")):
     put("settings", preset.name, preset.read_bytes())

@@ -267,14 +267,22 @@ fn formats_that_are_not_read_are_named_with_a_way_out() {
     for (source, says) in [
         (
             "cifar-10-batches-py",
-            &["binary version", "cifar-10-binary.tar.gz"][..],
+            &["data_batch_2", "missing beside the others"][..],
         ),
-        ("cifar-10-batches-py/data_batch_1", &["binary version"]),
+        (
+            "cifar-10-batches-py/data_batch_1",
+            &["damaged pickle", "fetch it again"],
+        ),
+        (
+            "cifar-10-batches-py/batches.meta",
+            &["CIFAR-10 in its Python version", "cifar-10-python.tar.gz"],
+        ),
         (
             "cifar-100-python",
-            &["CIFAR-100", "cifar-100-binary.tar.gz"],
+            &["cifar-100-python/test: damaged pickle"],
         ),
-        ("cifar-100-python/train", &["CIFAR-100", "binary version"]),
+        ("cifar-100-python/train", &["damaged pickle"]),
+        ("cifar-100-python/meta", &["cifar-100-python.tar.gz"]),
         (
             "pictures.npz",
             &[

@@ -29,7 +29,7 @@ pub struct Parser {
     pub parse: fn(&Path, &[u8]) -> bool,
 }
 
-pub const PARSERS: [Parser; 18] = [
+pub const PARSERS: [Parser; 19] = [
     Parser {
         name: "safetensors",
         parse: safetensors,
@@ -69,6 +69,10 @@ pub const PARSERS: [Parser; 18] = [
     Parser {
         name: "cifar",
         parse: cifar,
+    },
+    Parser {
+        name: "cifar_python",
+        parse: cifar_python,
     },
     Parser {
         name: "settings",
@@ -285,6 +289,12 @@ fn idx(scratch: &Path, bytes: &[u8]) -> bool {
 
 fn cifar(scratch: &Path, bytes: &[u8]) -> bool {
     let path = scratch.join("x.bin");
+    put(&path, bytes);
+    read_all(&path, 0)
+}
+
+fn cifar_python(scratch: &Path, bytes: &[u8]) -> bool {
+    let path = scratch.join("data_batch_1");
     put(&path, bytes);
     read_all(&path, 0)
 }

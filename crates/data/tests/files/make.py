@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import pathlib
+import pickle
 import struct
 import zlib
 
@@ -200,3 +201,7 @@ pq.write_table(pa.table({
     "text": pa.array([["one"], ["two", "three"], ["four"], ["five"]], pa.list_(pa.string())),
 }), here / "metadata.parquet")
 pq.write_table(pa.table({"file_name": ["a.png"], "text": pa.array([None], pa.string())}), here / "no_text.parquet")
+
+# A batch of CIFAR-10 as Python 3 pickles it: (row * 5 + place) % 7, red plane first.
+batch = ((np.arange(2)[:, None] * 5 + np.arange(3072)) % 7).astype(np.uint8)
+(here / "cifar_protocol_4").write_bytes(pickle.dumps({b"labels": [6, 8], b"data": batch}, protocol=4))
