@@ -50,7 +50,7 @@ const SITUATIONS: [Situation; 37] = [
 ];
 
 /// The commands that advise something of their own.
-const SPEAKERS: [&str; 9] = [
+const SPEAKERS: [&str; 10] = [
     "train",
     "unlearn",
     "experiment",
@@ -59,6 +59,7 @@ const SPEAKERS: [&str; 9] = [
     "evaluate",
     "sample",
     "neighbors",
+    "inspect",
     "history",
 ];
 

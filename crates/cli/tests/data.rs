@@ -515,6 +515,7 @@ fn images_of_mixed_sizes_are_resized_where_that_is_asked_for_and_a_run_says_how(
         format!("{unlearn} --out run"),
         format!("{train} --out cut"),
         "neighbors --data mixed --forget row:3 --neighbors 2".to_owned(),
+        "inspect mixed".to_owned(),
         "experiment demo --model model --data mixed --forget row:3 --out e".to_owned(),
     ] {
         folder.refused(&line, &["01.png is 11 x 17 pixels", "--resize N"]);
@@ -580,5 +581,32 @@ fn images_of_mixed_sizes_are_resized_where_that_is_asked_for_and_a_run_says_how(
     assert_eq!(
         folder.done(&format!("{line} elsewhere/copy.png")).json(),
         by_row
+    );
+}
+
+#[test]
+fn a_network_with_classes_is_trained_on_folders_of_classes_and_a_run_knows_them() {
+    let folder = Folder::new();
+    folder.tiny_arch(serde_json::json!({"num_class_embeds": 2}));
+    for row in 0..PHOTOS {
+        let class = ["cat", "dog"][row % 2];
+        folder.write(&format!("animals/{class}/{row:02}.png"), photo_png(row));
+    }
+    folder.photos("flat");
+    let train = "train --arch tiny.json --steps 100000 --batch-size 4 --checkpoint-every 2 --out cut --data";
+    folder.refused(&format!("{train} flat"), &["has no labels"]);
+    let config = folder.done(&format!("{train} animals --dry-run")).json();
+    assert!(config["labels_digest"].is_string(), "{config}");
+    folder.kill_after_two_checkpoints(&format!("{train} animals"), "cut");
+    fs::rename(folder.path("animals/dog"), folder.path("animals/elk")).unwrap();
+    folder.refused(
+        &format!("{train} animals --resume"),
+        &["other labels", "folders that name the classes"],
+    );
+    let said = folder.done("neighbors --data animals --forget label:elk --neighbors 1 --json");
+    assert_eq!(said.json()["images"].as_array().unwrap().len(), PHOTOS / 2);
+    folder.refused(
+        "neighbors --data animals --forget label:dog --neighbors 1",
+        &["0 (cat), 1 (elk)"],
     );
 }

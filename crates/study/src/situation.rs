@@ -133,7 +133,7 @@ impl Situation {
             Self::NothingLooks => "evaluate the model afterwards",
             Self::NoClass => "name one of its classes",
             Self::NoLabel => {
-                "give images with labels, such as a Parquet file with a `label` column"
+                "give images with labels, such as a folder for each class or a Parquet file with a `label` column"
             }
             Self::ForeignScheduler => "another can be chosen",
             Self::NearCopy => "they can leave too, or stay",
