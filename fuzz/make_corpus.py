@@ -1,4 +1,4 @@
-"""Writes the seed files in fuzz/corpus: small, valid, and of every form that a parser knows. Needs Pillow.
+"""Writes the seed files in fuzz/corpus: small, valid, and of every form that a parser knows. Needs Pillow and pyarrow.
 
 Files named bad-* are refused and stay so; crash-* are what once broke a parser. Neither is written here.
 """
@@ -13,6 +13,8 @@ import struct
 import zipfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,6 +101,7 @@ for name, content in [("images", images), ("color", color), ("labels", labels)]:
     put("idx", f"{name}.gz", gzip.compress(content, mtime=0))
 
 put("cifar", "two.bin", bytes([3]) + pixels[:1024] * 3 + bytes([9]) + pixels[100:1124] * 3)
+put("cifar_python", "protocol_4", (ROOT / "crates/data/tests/files/cifar_protocol_4").read_bytes())
 
 for preset in sorted((ROOT / "crates/unlearn/presets").glob("*.toml")):
     put("settings", preset.name, preset.read_bytes())
@@ -120,6 +123,9 @@ put("tokenizer", "whole.json", json.dumps({
 put("captions", "by_name.json", json.dumps({"0.bmp": "a cat", "1.bmp": "a dog"}))
 put("captions", "list.json", json.dumps([{"file_name": "0.bmp", "text": "a cat"}, {"file_name": "1.bmp", "text": "a dog"}]))
 put("captions", "lines.jsonl", '{"file_name": "0.bmp", "text": "a cat"}\n{"file_name": "1.bmp", "prompt": "a dog"}\n')
+table = io.BytesIO()
+pq.write_table(pa.table({"file_name": ["0.bmp", "1.bmp"], "text": ["a cat", "a dog"]}), table)
+put("captions", "table.parquet", table.getvalue())
 put("captions", "labels.json", "[0, 1]")
 put("captions", "labels_by_name.json", json.dumps({"0.bmp": 1, "1": 0}))
 put("captions", "prompts.json", json.dumps({"published": "a cat", "other": ["a dog", "dogs"]}))

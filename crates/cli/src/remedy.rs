@@ -20,13 +20,14 @@ pub enum Speaker {
     Evaluate,
     Sample,
     Neighbors,
+    Inspect,
     History,
     /// None of the situations below is one of theirs.
     Other,
 }
 
 /// Those with advice of their own, by name.
-const SPEAKERS: [(Speaker, &str); 9] = [
+const SPEAKERS: [(Speaker, &str); 10] = [
     (Speaker::Train, "train"),
     (Speaker::Unlearn, "unlearn"),
     (Speaker::Experiment, "experiment"),
@@ -35,6 +36,7 @@ const SPEAKERS: [(Speaker, &str); 9] = [
     (Speaker::Evaluate, "evaluate"),
     (Speaker::Sample, "sample"),
     (Speaker::Neighbors, "neighbors"),
+    (Speaker::Inspect, "inspect"),
     (Speaker::History, "history"),
 ];
 
@@ -51,6 +53,7 @@ pub fn speak_for(command: &Command) {
         Command::Evaluate(_) => Speaker::Evaluate,
         Command::Sample(_) => Speaker::Sample,
         Command::Neighbors(_) => Speaker::Neighbors,
+        Command::Inspect(_) => Speaker::Inspect,
         Command::History(_) => Speaker::History,
         _ => Speaker::Other,
     };
@@ -90,7 +93,7 @@ pub fn option(field: Field) -> String {
 
 /// What a command's options offer; `None` where none of them helps.
 fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
-    use Speaker::{Demo, Evaluate, Experiment, Merge, Neighbors, Sample, Train, Unlearn};
+    use Speaker::{Demo, Evaluate, Experiment, Inspect, Merge, Neighbors, Sample, Train, Unlearn};
     let advice = match (situation, speaker) {
         (Situation::Diverged, Train | Unlearn) => "start again with a lower --lr or fewer --steps",
         (Situation::Diverged, Experiment) => {
@@ -173,6 +176,12 @@ fn advice_of(situation: Situation, speaker: Speaker) -> Option<&'static str> {
         (Situation::Transparent, Demo | Merge | Sample | Speaker::History) => return None,
         (Situation::Transparent, _) => {
             "if the model was trained on them over white or black, give --alpha white or --alpha black"
+        }
+        (Situation::Sizes, Train | Unlearn | Experiment | Evaluate | Neighbors | Inspect) => {
+            "--resize {} makes their shorter side so long and keeps the middle; or crop or resize them first"
+        }
+        (Situation::OtherSize, Unlearn | Experiment | Evaluate) => {
+            "give the data it was trained on, scaled as it was: --resize {} scales it as training scripts usually do"
         }
         (Situation::TooManyNeighbors, Experiment) => {
             "ask for fewer by a smaller `neighbors` in a TOML file that --config names"

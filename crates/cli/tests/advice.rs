@@ -9,7 +9,7 @@ use retrack_eval::metric::Need;
 use retrack_study::field::Field;
 use retrack_study::situation::Situation;
 
-const SITUATIONS: [Situation; 35] = [
+const SITUATIONS: [Situation; 37] = [
     Situation::Diverged,
     Situation::StepTooLarge,
     Situation::SamplesTooLarge,
@@ -32,6 +32,8 @@ const SITUATIONS: [Situation; 35] = [
     Situation::ForeignScheduler,
     Situation::NearCopy,
     Situation::Transparent,
+    Situation::Sizes,
+    Situation::OtherSize,
     Situation::TooManyNeighbors,
     Situation::Lacks(Need::Sscd),
     Situation::Lacks(Need::Clip),
@@ -48,7 +50,7 @@ const SITUATIONS: [Situation; 35] = [
 ];
 
 /// The commands that advise something of their own.
-const SPEAKERS: [&str; 9] = [
+const SPEAKERS: [&str; 10] = [
     "train",
     "unlearn",
     "experiment",
@@ -57,6 +59,7 @@ const SPEAKERS: [&str; 9] = [
     "evaluate",
     "sample",
     "neighbors",
+    "inspect",
     "history",
 ];
 
@@ -176,6 +179,7 @@ const ONLY_FIELDS: &[(&str, Field, &[&str])] = &[
     ("study/src/model.rs", Field::Split, DATA),
     ("study/src/model.rs", Field::Alpha, DATA),
     ("study/src/failure.rs", Field::Split, DATA),
+    ("study/src/failure.rs", Field::Crop, DATA),
     (
         "study/src/failure.rs",
         Field::ControlsSplit,

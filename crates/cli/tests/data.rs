@@ -267,14 +267,22 @@ fn formats_that_are_not_read_are_named_with_a_way_out() {
     for (source, says) in [
         (
             "cifar-10-batches-py",
-            &["binary version", "cifar-10-binary.tar.gz"][..],
+            &["data_batch_2", "missing beside the others"][..],
         ),
-        ("cifar-10-batches-py/data_batch_1", &["binary version"]),
+        (
+            "cifar-10-batches-py/data_batch_1",
+            &["damaged pickle", "fetch it again"],
+        ),
+        (
+            "cifar-10-batches-py/batches.meta",
+            &["CIFAR-10 in its Python version", "cifar-10-python.tar.gz"],
+        ),
         (
             "cifar-100-python",
-            &["CIFAR-100", "cifar-100-binary.tar.gz"],
+            &["cifar-100-python/test: damaged pickle"],
         ),
-        ("cifar-100-python/train", &["CIFAR-100", "binary version"]),
+        ("cifar-100-python/train", &["damaged pickle"]),
+        ("cifar-100-python/meta", &["cifar-100-python.tar.gz"]),
         (
             "pictures.npz",
             &[
@@ -480,5 +488,125 @@ fn what_training_says_of_transparency_is_of_a_model_that_is_yet_to_be_trained() 
             && !said.stderr.contains("was trained"),
         "{}",
         said.stderr
+    );
+}
+
+/// Photos of three sizes, wider, higher and square, none of them the tiny model's.
+fn mixed(folder: &Folder, at: &str) {
+    for row in 0..PHOTOS {
+        let (width, height) = [(13, 10), (11, 17), (9, 9)][row % 3];
+        let pixels = noise(row / 2, width * height);
+        let image: ImageBuffer<Luma<u8>, _> =
+            ImageBuffer::from_raw(width as u32, height as u32, pixels).unwrap();
+        folder.write(&format!("{at}/{row:02}.png"), encoded(image));
+    }
+}
+
+#[test]
+fn images_of_mixed_sizes_are_resized_where_that_is_asked_for_and_a_run_says_how() {
+    let folder = Folder::with_all_to_train();
+    mixed(&folder, "mixed");
+    let unlearn =
+        "unlearn --model model --data mixed --forget row:3 --steps 2 --batch-size 2 --neighbors 2";
+    let train =
+        "train --data mixed --arch tiny.json --steps 100000 --batch-size 4 --checkpoint-every 2";
+    // Every command that reads images says what to do.
+    for line in [
+        format!("{unlearn} --out run"),
+        format!("{train} --out cut"),
+        "neighbors --data mixed --forget row:3 --neighbors 2".to_owned(),
+        "inspect mixed".to_owned(),
+        "experiment demo --model model --data mixed --forget row:3 --out e".to_owned(),
+    ] {
+        folder.refused(&line, &["01.png is 11 x 17 pixels", "--resize N"]);
+    }
+    folder.refused(
+        &format!("{unlearn} --out run --resize 8 --crop none"),
+        &[
+            "01.png is 8 x 12 pixels when it is resized",
+            "leave --crop out",
+        ],
+    );
+    folder.refused(
+        &format!("{unlearn} --out run --resize 16"),
+        &["images of 16 x 16", "--resize 8"],
+    );
+    for wrong in [
+        "--resize 0",
+        "--resize 5000",
+        "--crop center",
+        "--resize 8 --crop middle",
+    ] {
+        folder.refused(&format!("{unlearn} --out run {wrong}"), &["--"]);
+    }
+    let resized =
+        "mixed: 16 of 16 images resized to 8 x 8 pixels (bicubic, of which the middle is kept)";
+    let said = folder.done(&format!("{unlearn} --out run --resize 8"));
+    assert!(said.stderr.contains(resized), "{}", said.stderr);
+    let config = folder.read_json("run/run/config.json");
+    let how = ["resize", "crop", "interpolation"].map(|key| config[key].clone());
+    assert_eq!(
+        serde_json::json!(how),
+        serde_json::json!([8, "center", "bicubic"])
+    );
+    let report = String::from_utf8(folder.read("run/run/report.json")).unwrap();
+    assert!(
+        report.contains("16 of them resized to 8 x 8, bicubic"),
+        "{report}"
+    );
+    let said = folder.done("verify run");
+    assert!(said.stdout.starts_with("same"), "{}", said.stdout);
+    // The digest follows the way, and other ways are named.
+    let measure = "evaluate --model run --data mixed --forget row:3 --metrics injection --samples 2 --steps 2";
+    let said = folder.done(&format!(
+        "{measure} --out e --resize 8 --interpolation bilinear"
+    ));
+    assert!(
+        said.stderr
+            .contains("--interpolation bicubic, and is measured with --interpolation bilinear"),
+        "{}",
+        said.stderr
+    );
+    let said = folder.done(&format!("{measure} --out f --resize 8"));
+    assert!(!said.stderr.contains("is measured with"), "{}", said.stderr);
+    folder.kill_after_two_checkpoints(&format!("{train} --out cut --resize 8"), "cut");
+    folder.refused(
+        &format!("{train} --out cut --resume --resize 8 --interpolation lanczos"),
+        &["another interpolation", "\"bicubic\" then"],
+    );
+    // A file that is named lies elsewhere and is resized as well.
+    folder.write("elsewhere/copy.png", folder.read("mixed/03.png"));
+    let line = "neighbors --data mixed --resize 8 --neighbors 2 --json --forget";
+    let by_row = folder.done(&format!("{line} row:3")).json();
+    assert_eq!(
+        folder.done(&format!("{line} elsewhere/copy.png")).json(),
+        by_row
+    );
+}
+
+#[test]
+fn a_network_with_classes_is_trained_on_folders_of_classes_and_a_run_knows_them() {
+    let folder = Folder::new();
+    folder.tiny_arch(serde_json::json!({"num_class_embeds": 2}));
+    for row in 0..PHOTOS {
+        let class = ["cat", "dog"][row % 2];
+        folder.write(&format!("animals/{class}/{row:02}.png"), photo_png(row));
+    }
+    folder.photos("flat");
+    let train = "train --arch tiny.json --steps 100000 --batch-size 4 --checkpoint-every 2 --out cut --data";
+    folder.refused(&format!("{train} flat"), &["has no labels"]);
+    let config = folder.done(&format!("{train} animals --dry-run")).json();
+    assert!(config["labels_digest"].is_string(), "{config}");
+    folder.kill_after_two_checkpoints(&format!("{train} animals"), "cut");
+    fs::rename(folder.path("animals/dog"), folder.path("animals/elk")).unwrap();
+    folder.refused(
+        &format!("{train} animals --resume"),
+        &["other labels", "folders that name the classes"],
+    );
+    let said = folder.done("neighbors --data animals --forget label:elk --neighbors 1 --json");
+    assert_eq!(said.json()["images"].as_array().unwrap().len(), PHOTOS / 2);
+    folder.refused(
+        "neighbors --data animals --forget label:dog --neighbors 1",
+        &["0 (cat), 1 (elk)"],
     );
 }

@@ -204,6 +204,7 @@ parsers! {
     damaged_parquet_files_are_refused: "parquet",
     damaged_idx_files_are_refused: "idx",
     damaged_cifar_batches_are_refused: "cifar",
+    damaged_pickles_of_cifar_are_refused: "cifar_python",
     damaged_settings_files_are_refused: "settings",
     damaged_selections_are_refused: "selection",
     damaged_tokenizers_are_refused: "tokenizer",

@@ -339,6 +339,37 @@ fn all_methods_unlearn_on_latents_each_image_by_its_caption() {
 }
 
 #[test]
+fn captions_beside_the_images_are_found_where_an_image_would_have_no_text() {
+    let folder = folder("pipeline_sd1");
+    let line = "unlearn --model model --data digit/images --forget row:0 --neighbors 3 --steps 4 --accumulate 2 --out new \
+                --dry-run";
+    folder.refused(line, &["00.png has no prompt", "--captions"]);
+    let lines = (0..PICTURES).map(|row| {
+        let entry =
+            json!({"file_name": format!("{row:02}.png"), "text": format!("digit {}", row % 5)});
+        format!("{entry}\n")
+    });
+    folder.write("digit/images/metadata.jsonl", lines.collect::<String>());
+    let said = folder.done(line);
+    assert_eq!(said.json()["prompts"], 5);
+    assert!(
+        said.stderr
+            .contains("the images' texts are those of digit/images/metadata.jsonl"),
+        "{}",
+        said.stderr
+    );
+    let named = folder.done(&format!("{line} --captions digit/images/metadata.jsonl"));
+    assert_eq!(
+        named.json()["prompts_digest"],
+        said.json()["prompts_digest"]
+    );
+    // What is said of all images goes before them.
+    let said = folder.done(&format!("{line} --prompt x"));
+    assert_eq!(said.json()["prompts"], 1);
+    assert!(!said.stderr.contains("metadata.jsonl"), "{}", said.stderr);
+}
+
+#[test]
 fn a_run_that_cannot_fit_is_refused_before_it_begins() {
     let folder = folder("pipeline_sd1");
     let plan = folder

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 
 use retrack_checkpoint::words::counted;
 use serde_json::{Map, Value};
+use unicode_normalization::UnicodeNormalization;
 
 use super::Dataset;
 use super::error::DataError;
+use super::own_captions::compose;
+use super::sources::parquet::text_rows;
 use super::sources::published::read_text;
 use super::table;
 
@@ -40,26 +43,36 @@ pub struct Captions {
 /// The caption of every row.
 ///
 /// `from` is a JSON file (an object from file names to captions, or a list of objects with `file_name` and `text`), a JSON
-/// Lines file of such objects, a table (CSV, TSV) with columns of these names, COCO's annotations, a folder with a text
-/// file for each image, or the name of a column of text. A caption may be a list: its first entry is taken.
+/// Lines file of such objects, a table (CSV, TSV, Parquet) with columns of these names, COCO's annotations, a folder with a
+/// text file for each image, or the name of a column of text. A caption may be a list: its first entry is taken.
 /// A row that was [put back](Dataset::put_back) keeps the text that it brought along.
 ///
 /// # Errors
 /// No such file or column, or an image without a caption.
 pub fn captions(data: &Dataset, from: &str) -> Result<Captions, DataError> {
     let path = Path::new(from);
-    let mut named = None;
+    let mut named_first = None;
     let texts = if path.is_dir() {
         beside(data, path)?
     } else if path.is_file() {
-        let entries = parse(path, &read_text(path)?)?;
+        let entries = named(path, values(path)?)?;
         let texts = by_name(data, path, &entries);
-        named = Some(entries.into_iter().next().map(|(name, _)| name));
+        named_first = Some(entries.into_iter().next().map(|(name, _)| name));
         texts
     } else {
         column(data, from)?
     };
-    let mut texts = texts;
+    finished(data, texts, from, named_first)
+}
+
+/// Captions of all rows, of those that were put back their own. `named`: where entries of a file were looked through by name, what
+/// its first is of, if it has one.
+pub(crate) fn finished(
+    data: &Dataset,
+    mut texts: Vec<Vec<String>>,
+    from: &str,
+    named: Option<Option<String>>,
+) -> Result<Captions, DataError> {
     for (&row, text) in &data.texts {
         texts[row] = vec![text.clone()];
     }
@@ -110,7 +123,7 @@ fn column(data: &Dataset, name: &str) -> Result<Vec<Vec<String>>, DataError> {
 
 /// From text files that are called as the images are, below the folder as the images are below theirs, or less deep
 /// where that stands for one image alone.
-fn beside(data: &Dataset, folder: &Path) -> Result<Vec<Vec<String>>, DataError> {
+pub(crate) fn beside(data: &Dataset, folder: &Path) -> Result<Vec<Vec<String>>, DataError> {
     let names: Vec<String> = (0..data.len()).map(|row| data.name(row)).collect();
     let mut rows: HashMap<String, usize> = HashMap::new();
     for suffix in names.iter().flat_map(|name| suffixes(name)) {
@@ -119,7 +132,8 @@ fn beside(data: &Dataset, folder: &Path) -> Result<Vec<Vec<String>>, DataError> 
     let of_row = |name: &String| {
         let place = suffixes(name)
             .filter(|suffix| *suffix == name || rows.get(&without_ending(suffix)) == Some(&1))
-            .flat_map(|suffix| BESIDE.map(|ending| folder.join(suffix).with_extension(ending)))
+            .flat_map(|suffix| [suffix.to_owned(), compose(suffix), suffix.nfd().collect()])
+            .flat_map(|suffix| BESIDE.map(|ending| folder.join(&suffix).with_extension(ending)))
             .find(|place| place.is_file());
         let Some(place) = place else {
             return Ok(Vec::new());
@@ -152,9 +166,16 @@ fn by_name(data: &Dataset, from: &Path, entries: &[(String, Vec<String>)]) -> Ve
     let plain = |names: &[String]| -> Vec<String> {
         names.iter().map(|name| without_ending(name)).collect()
     };
-    let less = same_names(&plain(&rows), &plain(&names));
-    for (found, less) in found.iter_mut().zip(less) {
-        *found = found.or(less);
+    // macOS gives files decomposed names; those that are typed are composed.
+    let composed = |names: &[String]| names.iter().map(|name| compose(name)).collect::<Vec<_>>();
+    let [rows, names] = [composed(&rows), composed(&names)];
+    for less in [
+        same_names(&rows, &names),
+        same_names(&plain(&rows), &plain(&names)),
+    ] {
+        for (found, less) in found.iter_mut().zip(less) {
+            *found = found.or(less);
+        }
     }
     let texts = |place: Option<usize>| place.map_or(Vec::new(), |place| entries[place].1.clone());
     found.into_iter().map(texts).collect()
@@ -230,49 +251,86 @@ fn same_names(rows: &[String], names: &[String]) -> Vec<Option<usize>> {
     found
 }
 
-/// Names and captions of a file, several entries of one name put together.
-fn parse(path: &Path, text: &str) -> Result<Vec<(String, Vec<String>)>, DataError> {
-    let problem = |problem: String| DataError::format(path, problem);
+/// What a file of captions holds.
+pub(crate) enum Values {
+    /// Entries that say what they are of.
+    Entries(Vec<Value>),
+    /// Captions by name.
+    Names(Map<String, Value>),
+}
+
+impl Values {
+    /// Whether any entry has the key of a caption.
+    pub(crate) fn has_texts(&self) -> bool {
+        match self {
+            Self::Entries(entries) => entries
+                .iter()
+                .any(|entry| TEXT_KEYS.iter().any(|key| entry.get(key).is_some())),
+            Self::Names(names) => !names.is_empty(),
+        }
+    }
+}
+
+/// What a file holds, as its name and its content tell.
+pub(crate) fn values(path: &Path) -> Result<Values, DataError> {
     let ending = path.extension().and_then(|ending| ending.to_str());
     let ending = ending.unwrap_or_default().to_lowercase();
-    let separator = match ending.as_str() {
+    if matches!(ending.as_str(), "parquet" | "pq" | "parq") {
+        let wanted = [&NAME_KEYS[..], &TEXT_KEYS].concat();
+        return Ok(Values::Entries(text_rows(path, &wanted)?));
+    }
+    values_of_text(path, &read_text(path)?, &ending)
+}
+
+fn values_of_text(path: &Path, text: &str, ending: &str) -> Result<Values, DataError> {
+    let problem = |problem: String| DataError::format(path, problem);
+    let separator = match ending {
         "csv" => Some(','),
         "tsv" => Some('\t'),
         // Flickr8k's captions.txt is a table.
         "txt" if !text.trim_start().starts_with(['{', '[']) => Some(','),
         _ => None,
     };
-    let entries: Vec<Value> = if let Some(separator) = separator {
-        table::rows(text, separator).map_err(problem)?
-    } else {
-        match serde_json::from_str(text) {
-            Ok(Value::Array(entries)) => entries,
-            Ok(Value::Object(object)) => match coco(&object) {
-                Some(entries) => entries,
-                // A line alone is a whole object.
-                None if ending != "jsonl" && ending != "ndjson" => {
-                    return object
-                        .into_iter()
-                        .map(|(name, caption)| match texts(&caption) {
-                            Some(texts) => Ok((name, texts)),
-                            None => Err(problem(format!(
-                                "the caption of {name:?} is {}; a text, a list of texts or an object with one of {} is \
-                                 expected",
-                                kind(&caption),
-                                TEXT_KEYS.join(", ")
-                            ))),
-                        })
-                        .collect();
-                }
-                None => vec![Value::Object(object)],
-            },
-            Ok(other) => {
-                return Err(problem(format!(
-                    "it holds {}, neither an object nor a list",
-                    kind(&other)
-                )));
-            }
-            Err(error) => lines(text, &ending, error).map_err(problem)?,
+    if let Some(separator) = separator {
+        let rows = table::rows(text, separator).map_err(problem)?;
+        return Ok(Values::Entries(rows));
+    }
+    Ok(Values::Entries(match serde_json::from_str(text) {
+        Ok(Value::Array(entries)) => entries,
+        Ok(Value::Object(object)) => match coco(&object) {
+            Some(entries) => entries,
+            // A line alone is a whole object.
+            None if ending != "jsonl" && ending != "ndjson" => return Ok(Values::Names(object)),
+            None => vec![Value::Object(object)],
+        },
+        Ok(other) => {
+            return Err(problem(format!(
+                "it holds {}, neither an object nor a list",
+                kind(&other)
+            )));
+        }
+        Err(error) => lines(text, ending, error).map_err(problem)?,
+    }))
+}
+
+/// Names and captions of a file, several entries of one name put together.
+pub(crate) fn named(path: &Path, values: Values) -> Result<Vec<(String, Vec<String>)>, DataError> {
+    let problem = |problem: String| DataError::format(path, problem);
+    let entries = match values {
+        Values::Entries(entries) => entries,
+        Values::Names(object) => {
+            return object
+                .into_iter()
+                .map(|(name, caption)| match texts(&caption) {
+                    Some(texts) => Ok((name, texts)),
+                    None => Err(problem(format!(
+                        "the caption of {name:?} is {}; a text, a list of texts or an object with one of {} is \
+                         expected",
+                        kind(&caption),
+                        TEXT_KEYS.join(", ")
+                    ))),
+                })
+                .collect();
         }
     };
     let mut found: Vec<(String, Vec<String>)> = Vec::new();
@@ -412,7 +470,10 @@ mod tests {
     use super::*;
 
     fn parsed(name: &str, text: &str) -> Result<HashMap<String, Vec<String>>, String> {
-        parse(Path::new(name), text)
+        let path = Path::new(name);
+        let ending = path.extension().unwrap().to_str().unwrap();
+        values_of_text(path, text, ending)
+            .and_then(|values| named(path, values))
             .map(|entries| entries.into_iter().collect())
             .map_err(|error| error.to_string())
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use retrack_checkpoint::words::{counted, listed};
 
-use super::{ImageShape, sources};
+use super::{ImageShape, Resize, sources};
 
 /// Why a data set could not be opened or one of its images could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +92,8 @@ pub enum DataError {
     },
     /// Images of one data set differ in size. Nothing is ever resized silently.
     #[error(
-        "{other} is {other_size} pixels but {first} is {first_size}: all images of a data set must have \
-         one size; crop or resize them first"
+        "{other} is {other_size} pixels{} but {first} is {first_size}: all images of a data set must have one size",
+        if *resized { " when it is resized" } else { "" }
     )]
     MixedSizes {
         /// The first image of the data set.
@@ -104,6 +104,14 @@ pub enum DataError {
         other: String,
         /// Its size, width x height.
         other_size: Size,
+        /// Both sizes are those after resizing, which keeps all of an image.
+        resized: bool,
+    },
+    /// A size to which nothing is resized.
+    #[error("images can be resized to 1 to {} pixels, not {side}", Resize::MOST)]
+    Side {
+        /// The side that was asked for.
+        side: usize,
     },
     /// A channel count that no conversion exists for.
     #[error(

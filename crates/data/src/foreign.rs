@@ -91,8 +91,8 @@ fn is_python_batch(name: &str) -> bool {
 fn python_version(hundred: bool) -> String {
     let of = if hundred { "100" } else { "10" };
     format!(
-        "this is CIFAR-{of} in its Python version, pickled, which is not read; fetch the binary version, \
-         cifar-{of}-binary.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html, unpack it and name its folder"
+        "this is of CIFAR-{of} in its Python version, without its batches; fetch cifar-{of}-python.tar.gz from \
+         https://www.cs.toronto.edu/~kriz/cifar.html, unpack it and name its folder"
     )
 }
 

@@ -32,11 +32,18 @@ use super::pillow::amended;
 use super::quiet::quietly;
 
 /// Largest decoded image, in bytes of its own color type: 4,096 x 4,096 RGB.
-pub(crate) const MAX_DECODED: u64 = 48 << 20;
+const MAX_DECODED: u64 = 48 << 20;
+/// The same of one that is resized before it is kept: 8,192 x 8,192 RGB, more than most cameras take.
+const MAX_RESIZED: u64 = 192 << 20;
 /// Largest encoded image.
 pub(crate) const MAX_ENCODED: u64 = 128 << 20;
 /// What a decoder may need besides the pixels (color profiles, tables, rows).
 const DECODER_SLACK: u64 = 16 << 20;
+
+/// Bytes that an image may have, in its own color type, that is `resized` before it is kept or is not.
+pub(crate) fn most_decoded(resized: bool) -> u64 {
+    if resized { MAX_RESIZED } else { MAX_DECODED }
+}
 
 /// A decoded image: `pixels` holds `height * width * channels` bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +57,8 @@ pub(crate) struct Decoded {
     pub cut: bool,
 }
 
-/// Decodes `bytes`; `expected` is checked before any pixel is decoded, so that a wrong image costs nothing.
+/// Decodes `bytes`; `expected` is checked before any pixel is decoded, so that a wrong image costs nothing. `None`: the image is
+/// to be resized, whatever its size.
 ///
 /// # Errors
 /// [`DataError::Image`] with `name` and what is wrong. A wrong size is `Ok(Err(size))`: the caller knows what to
@@ -144,15 +152,16 @@ fn decode_whole(
     if let Some(kind) = complete::unread_kind(format, bytes) {
         return Err(Problem::Kind(kind.into()));
     }
+    let most = most_decoded(expected.is_none());
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     // The header tells the size before a decoder sees the file; without it the general bound holds.
     limits.max_alloc = Some(match fast_header(format, bytes) {
         Some(header) => {
             let size = u64::from(header.width) * u64::from(header.height) * 8;
-            size.min(MAX_DECODED) + DECODER_SLACK
+            size.min(most) + DECODER_SLACK
         }
-        None => MAX_DECODED + DECODER_SLACK,
+        None => most + DECODER_SLACK,
     });
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
@@ -162,9 +171,9 @@ fn decode_whole(
             "its size is {width} x {height} pixels"
         )));
     }
-    if decoder.total_bytes() > MAX_DECODED {
+    if decoder.total_bytes() > most {
         return Err(Problem::Damage(format!(
-            "{width} x {height} pixels take {} bytes, more than the {MAX_DECODED} that one image may",
+            "{width} x {height} pixels take {} bytes, more than the {most} that one image may",
             decoder.total_bytes()
         )));
     }
@@ -243,7 +252,7 @@ pub(crate) fn header(name: &str, bytes: &[u8]) -> Result<(Size, bool), DataError
         }
         let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
         let mut limits = Limits::default();
-        limits.max_alloc = Some(MAX_DECODED + DECODER_SLACK);
+        limits.max_alloc = Some(MAX_RESIZED + DECODER_SLACK);
         reader.limits(limits);
         let mut decoder = reader.into_decoder()?;
         let (width, height) = decoder.dimensions();
@@ -277,18 +286,58 @@ pub(crate) fn recognize(name: &str, bytes: &[u8]) -> Result<ImageFormat, DataErr
         Err(_) if bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+") => {
             Ok(ImageFormat::Tiff)
         }
-        Ok(format) => {
+        Ok(format) if unread(bytes).is_none() => {
             let problem = format!(
                 "{} files cannot be read; convert the image to PNG or JPEG",
                 label(format)
             );
             Err(DataError::image(name, problem))
         }
-        Err(_) => Err(DataError::image(name, not_an_image(bytes))),
+        _ => Err(DataError::image(name, not_an_image(bytes))),
+    }
+}
+
+/// Pictures of newer formats, which no decoder here reads: what it is, and how it becomes PNG.
+pub(crate) fn unread_format(what: &str) -> Option<String> {
+    let way = match what {
+        "AVIF" => {
+            "Pillow (11.3 and newer) reads it: python -c \"from PIL import Image; Image.open('FILE').save('FILE.png')\""
+        }
+        "HEIC" => {
+            "pillow-heif reads it (pip install pillow-heif): python -c \"import pillow_heif; \
+             pillow_heif.register_heif_opener(); from PIL import Image; Image.open('FILE').save('FILE.png')\""
+        }
+        "JPEG XL" => "libjxl's djxl reads it: djxl FILE FILE.png",
+        _ => return None,
+    };
+    Some(format!("this is {what}, which is not read; {way}"))
+}
+
+/// Which of those formats this is, by its content.
+fn unread(bytes: &[u8]) -> Option<&'static str> {
+    if bytes.starts_with(b"\xff\x0a") || bytes.starts_with(b"\0\0\0\x0cJXL \r\n\x87\n") {
+        return Some("JPEG XL");
+    }
+    if bytes.get(4..8) != Some(b"ftyp") {
+        return None;
+    }
+    // The main brand, then its version and the other ones.
+    match bytes.get(8..12)? {
+        b"avif" | b"avis" => Some("AVIF"),
+        b"heic" | b"heix" | b"hevc" | b"hevx" | b"heim" | b"heis" => Some("HEIC"),
+        b"mif1" | b"msf1" => {
+            let others = bytes.get(16..bytes.len().min(64))?;
+            let has = |brand: &[u8]| others.chunks_exact(4).any(|other| other == brand);
+            Some(if has(b"avif") { "AVIF" } else { "HEIC" })
+        }
+        _ => None,
     }
 }
 
 fn not_an_image(bytes: &[u8]) -> String {
+    if let Some(said) = unread(bytes).and_then(unread_format) {
+        return said;
+    }
     let start = String::from_utf8_lossy(&bytes[..bytes.len().min(256)])
         .trim_start()
         .to_lowercase();

@@ -8,6 +8,7 @@
 mod alpha;
 mod captions;
 mod complete;
+mod content;
 pub mod digest;
 mod error;
 mod foreign;
@@ -18,11 +19,14 @@ pub mod look_alikes;
 pub mod near_copies;
 pub mod neighbors;
 mod open;
+mod own_captions;
 mod pillow;
 pub mod pixels;
 mod put_back;
 mod quiet;
 mod raw;
+pub mod resample;
+mod resize;
 mod select;
 mod source;
 mod sources;
@@ -30,25 +34,25 @@ mod split;
 mod subsets;
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
-use retrack_checkpoint::hex::hex;
-use sha2::{Digest, Sha256};
 
 pub use self::alpha::Alpha;
 pub use self::captions::{Captions, captions};
+use self::content::Counts;
+pub use self::content::Lossy;
 pub use self::error::{DataError, Found, Size};
 pub use self::labels::LabelError;
 pub use self::near_copies::{NEAR_COPY_RMS, NearCopy};
+pub use self::own_captions::own_captions;
 pub use self::put_back::{KeptFiles, KeptRow};
+pub use self::resize::{Crop, Resize};
 pub use self::select::{Resolved, Selection, SelectionError, SelectionWarning};
 pub use self::source::{Form, Source};
-use self::sources::images;
 pub use self::sources::published::{MEMORIZED, is_published, modified_prompts, original_prompt};
 pub use self::sources::{formats, formats_at_length};
 pub use self::split::Split;
@@ -101,6 +105,8 @@ pub struct OpenOptions {
     pub split: Option<String>,
     /// What becomes of transparency where `channels` leaves no room for it.
     pub alpha: Alpha,
+    /// How images are resized; `None`: not at all, and all must have one size.
+    pub resize: Option<Resize>,
 }
 
 impl Default for OpenOptions {
@@ -110,42 +116,7 @@ impl Default for OpenOptions {
             memory_budget: 1 << 30,
             split: None,
             alpha: Alpha::default(),
-        }
-    }
-}
-
-/// Images that are not read as they are stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lossy {
-    /// With transparent pixels, read without an alpha channel: those that [`Dataset::alpha`] decides about.
-    pub transparent: usize,
-    /// Of 16-bit gray, scaled to 8 bits.
-    pub scaled: usize,
-    /// Of 16-bit color, or gray with alpha, whose high byte is taken.
-    pub cut: usize,
-}
-
-/// Counts from all threads.
-#[derive(Default)]
-struct Counts {
-    transparent: AtomicUsize,
-    scaled: AtomicUsize,
-    cut: AtomicUsize,
-}
-
-impl Counts {
-    fn add(&self, lossy: Lossy) {
-        self.transparent
-            .fetch_add(lossy.transparent, Ordering::Relaxed);
-        self.scaled.fetch_add(lossy.scaled, Ordering::Relaxed);
-        self.cut.fetch_add(lossy.cut, Ordering::Relaxed);
-    }
-
-    fn total(&self) -> Lossy {
-        Lossy {
-            transparent: self.transparent.load(Ordering::Relaxed),
-            scaled: self.scaled.load(Ordering::Relaxed),
-            cut: self.cut.load(Ordering::Relaxed),
+            resize: None,
         }
     }
 }
@@ -158,6 +129,7 @@ pub struct Dataset {
     /// All images, decoded, if they fit the budget and the source does not hold these very bytes already.
     pixels: Option<Vec<u8>>,
     alpha: Alpha,
+    resize: Option<Resize>,
     /// What lies beside the data set and is none of it, where that may surprise.
     beside: Option<String>,
     /// Rows that left the data set and were put back, ascending, and the texts that they brought along.
@@ -187,7 +159,7 @@ impl Dataset {
     /// [`DataError`], which names the file. A data set larger than the budget is decoded later, all but its first
     /// image, and one that is damaged inside is then found by [`read`](Self::read) or [`digest`](Self::digest).
     pub fn open(path: &Path, options: &OpenOptions) -> Result<Self, DataError> {
-        check_channels(options)?;
+        check(options)?;
         let source = open::detect(path, options)?;
         let beside = open::images_beside(path, source.as_ref());
         let opened = Self::from_source(path, source.into(), options)?;
@@ -243,11 +215,11 @@ impl Dataset {
         source: Arc<dyn Source>,
         options: &OpenOptions,
     ) -> Result<Self, DataError> {
-        check_channels(options)?;
+        check(options)?;
         if source.len() == 0 {
             return Err(DataError::format(path, "it holds no rows"));
         }
-        let shape = source::shape(source.as_ref(), options.channels)?;
+        let shape = source::shape(source.as_ref(), options.channels, options.resize)?;
         if shape.bytes() == 0 {
             return Err(DataError::format(path, format!("its images are {shape}")));
         }
@@ -257,6 +229,7 @@ impl Dataset {
             shape,
             pixels: None,
             alpha: options.alpha,
+            resize: options.resize,
             beside: None,
             returned: Vec::new(),
             texts: BTreeMap::new(),
@@ -411,198 +384,6 @@ impl Dataset {
         self.decode(row, &self.source.stored(row)?, out).map(drop)
     }
 
-    /// Turns what the source stores of `row` into pixels. What was lost on the way is 0 or 1 image of each kind.
-    fn decode(&self, row: usize, stored: &[u8], out: &mut [u8]) -> Result<Lossy, DataError> {
-        let shape = self.shape;
-        match self.source.form() {
-            Form::Pixels(native) if stored.len() != native.bytes() => Err(DataError::Length {
-                shape: native,
-                expected: native.bytes(),
-                found: stored.len(),
-            }),
-            Form::Pixels(native) => Ok(self.convert(stored, native.channels, out)),
-            Form::Encoded => {
-                let name = self.source.full_name(row);
-                match image::decode(&name, stored, Some(shape.size()))? {
-                    Ok(decoded) => Ok(Lossy {
-                        scaled: usize::from(decoded.scaled),
-                        cut: usize::from(decoded.cut),
-                        ..self.convert(&decoded.pixels, decoded.channels, out)
-                    }),
-                    Err(other_size) => Err(DataError::MixedSizes {
-                        first: self.source.full_name(0),
-                        first_size: shape.size(),
-                        other: name,
-                        other_size,
-                    }),
-                }
-            }
-        }
-    }
-
-    /// Gives pixels the channels of this data set.
-    fn convert(&self, pixels: &[u8], channels: usize, out: &mut [u8]) -> Lossy {
-        image::convert_channels(pixels, channels, self.shape.channels, self.alpha, out);
-        let lost = self.loses_alpha() && image::is_transparent(pixels, channels);
-        Lossy {
-            transparent: usize::from(lost),
-            ..Lossy::default()
-        }
-    }
-
-    fn loses_alpha(&self) -> bool {
-        !self.shape.channels.is_multiple_of(2)
-    }
-
-    /// What becomes of transparency, as the data set was opened.
-    pub fn alpha(&self) -> Alpha {
-        self.alpha
-    }
-
-    /// How many images are not read as they are stored. Reads all that the source stores unless the images are in
-    /// memory.
-    ///
-    /// # Errors
-    /// As [`digest`](Self::digest).
-    pub fn lossy(&self) -> Result<Lossy, DataError> {
-        if let Some(lossy) = self.lossy.get() {
-            return Ok(*lossy);
-        }
-        // Plain pixels are in memory as they are stored.
-        let plain =
-            matches!(self.source.form(), Form::Pixels(shape) if !shape.channels.is_multiple_of(2));
-        if !plain {
-            self.digest()?;
-        }
-        Ok(*self.lossy.get_or_init(Lossy::default))
-    }
-
-    /// SHA-256 of the pixels of `rows`; equal images have one.
-    ///
-    /// # Errors
-    /// [`DataError`] of a row that does not exist or an image that cannot be read.
-    pub fn digests(&self, rows: &[usize]) -> Result<BTreeSet<[u8; 32]>, DataError> {
-        let mut image = vec![0; self.shape.bytes()];
-        let digest = |&row: &usize| -> Result<[u8; 32], DataError> {
-            self.read(row, &mut image)?;
-            Ok(Sha256::digest(&image).into())
-        };
-        rows.iter().map(digest).collect()
-    }
-
-    /// SHA-256 over the content, in hexadecimal, the same on any machine: shape, number of rows and, row by row, the
-    /// SHA-256 of what the source stores and the label. What is stored is the encoded file of a folder or a Parquet
-    /// column and the pixels of IDX and CIFAR-10 (so packing with gzip or renaming changes nothing). Encoded files
-    /// are hashed, not their pixels, because decoding costs 20 times as much. Where transparent images are read as
-    /// opaque ones, it also depends on how ([`alpha`](Self::alpha)); where 16 bits of color become 8, on that as well.
-    ///
-    /// # Errors
-    /// [`DataError`] of the first file that cannot be read or has no end.
-    pub fn digest(&self) -> Result<String, DataError> {
-        if let Some(digest) = self.digest.get() {
-            return Ok(digest.clone());
-        }
-        let all: Vec<usize> = (0..self.len()).collect();
-        let mut rows = vec![[0; 32]; all.len()];
-        let counts = Counts::default();
-        let count = self.lossy.get().is_none();
-        self.each_stored(&all, &mut rows, 1, |row, stored, out: &mut [[u8; 32]]| {
-            let may_be = match self.source.form() {
-                Form::Pixels(shape) => shape.channels.is_multiple_of(2),
-                Form::Encoded => {
-                    image::check_complete(&self.source.full_name(row), stored)?;
-                    count && image::may_be_lossy(stored)
-                }
-            };
-            if count && may_be {
-                counts.add(self.decode(row, stored, &mut vec![0; self.shape.bytes()])?);
-            }
-            out[0] = Sha256::digest(stored).into();
-            Ok(())
-        })?;
-        let lossy = self.lossy.get_or_init(|| counts.total());
-        let mut hash = self.hash_of_shape(b"retrack data 1", self.len());
-        if lossy.transparent > 0 {
-            hash.update(format!("alpha {}", self.alpha));
-        }
-        // These were rounded once: what is kept under a digest of that time holds other pixels.
-        if lossy.cut > 0 {
-            hash.update("high bytes");
-        }
-        for (row, stored) in rows.iter().enumerate() {
-            self.hash_row(&mut hash, row, stored);
-        }
-        let _ = self.stored.set(rows);
-        Ok(self.digest.get_or_init(|| hex(&hash.finalize())).clone())
-    }
-
-    /// SHA-256 over the content of these rows alone, in hexadecimal: shape, their number, and what the source stores of each
-    /// with its label, whatever their numbers. It is no [`digest`](Self::digest), not of all rows either.
-    ///
-    /// # Errors
-    /// As [`digest`](Self::digest); a row that does not exist.
-    pub fn digest_of(&self, rows: &[usize]) -> Result<String, DataError> {
-        self.digest()?;
-        let stored = self.stored.get().map_or(&[][..], Vec::as_slice);
-        let mut hash = self.hash_of_shape(b"retrack rows 1", rows.len());
-        // Whether a transparent image is among them or left is no matter here.
-        if self.loses_alpha() {
-            hash.update(format!("alpha {}", self.alpha));
-        }
-        for &row in rows {
-            self.check_row(row)?;
-            self.hash_row(&mut hash, row, &stored[row]);
-        }
-        Ok(hex(&hash.finalize()))
-    }
-
-    fn hash_of_shape(&self, start: &[u8], rows: usize) -> Sha256 {
-        let mut hash = Sha256::new();
-        hash.update(start);
-        let ImageShape {
-            height,
-            width,
-            channels,
-        } = self.shape;
-        for number in [height, width, channels, rows] {
-            hash.update((number as u64).to_le_bytes());
-        }
-        hash
-    }
-
-    fn hash_row(&self, hash: &mut Sha256, row: usize, stored: &[u8; 32]) {
-        hash.update(stored);
-        match self.label(row) {
-            Some(label) => {
-                hash.update([1]);
-                hash.update(label.to_le_bytes());
-            }
-            None => hash.update([0]),
-        }
-    }
-
-    /// Decodes an image file as this data set's images are decoded.
-    ///
-    /// # Errors
-    /// [`DataError`]: the file cannot be read, or its size is not the data set's.
-    pub fn read_file(&self, path: &Path) -> Result<Vec<u8>, DataError> {
-        let bytes = images::read_whole(path)?;
-        let name = path.display().to_string();
-        match image::decode(&name, &bytes, Some(self.shape.size()))? {
-            Ok(decoded) => {
-                let mut pixels = vec![0; self.shape.bytes()];
-                self.convert(&decoded.pixels, decoded.channels, &mut pixels);
-                Ok(pixels)
-            }
-            Err(size) => Err(DataError::MixedSizes {
-                first: format!("every image of {}", self.path.display()),
-                first_size: self.shape.size(),
-                other: name,
-                other_size: size,
-            }),
-        }
-    }
-
     fn check_row(&self, row: usize) -> Result<(), DataError> {
         if row >= self.len() {
             return Err(DataError::Row {
@@ -654,10 +435,10 @@ impl Dataset {
     }
 }
 
-fn check_channels(options: &OpenOptions) -> Result<(), DataError> {
+fn check(options: &OpenOptions) -> Result<(), DataError> {
     match options.channels {
         Some(channels) if !(1..=4).contains(&channels) => Err(DataError::Channels { channels }),
-        _ => Ok(()),
+        _ => options.resize.map_or(Ok(()), Resize::check),
     }
 }
 

@@ -136,6 +136,10 @@ impl Source for PutBack {
         self.inner.label_names()
     }
 
+    fn labels_are_names(&self) -> bool {
+        self.inner.labels_are_names()
+    }
+
     fn label_note(&self) -> Option<&str> {
         self.inner.label_note()
     }
@@ -205,6 +209,7 @@ fn as_stored(
             first_size: native.size(),
             other: name.into(),
             other_size,
+            resized: false,
         }),
     }
 }
@@ -252,7 +257,10 @@ impl Dataset {
             if here > self.len() {
                 return Ok(None);
             }
-            let is_here = here < self.len() && self.label(here) == kept.label && {
+            // Earlier versions kept no labels that are names.
+            let is_unnamed = kept.label.is_none() && self.source.labels_are_names();
+            let has_label = || is_unnamed || self.label(here) == kept.label;
+            let is_here = here < self.len() && has_label() && {
                 let name = format!("the kept copy of row {row}");
                 let stored = as_stored(files, kept.file, &name, self.source.form())?;
                 *self.source.stored(here)? == *stored
@@ -290,6 +298,7 @@ impl Dataset {
             memory_budget,
             split: None,
             alpha: self.alpha,
+            resize: self.resize,
         };
         let mut data = Self::from_source(&self.path, source, &options)?;
         data.beside = self.beside.clone();

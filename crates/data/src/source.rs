@@ -7,7 +7,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::error::{DataError, Size};
-use super::{ImageShape, image};
+use super::{ImageShape, Resize, image};
 
 /// How a source stores its images.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +105,12 @@ pub trait Source: Send + Sync {
         &[]
     }
 
+    /// Whether labels follow from what rows are called, which a digest does not depend on: then it does not depend on them either,
+    /// and [`Dataset::labels_digest`](crate::Dataset::labels_digest) does.
+    fn labels_are_names(&self) -> bool {
+        false
+    }
+
     /// Where the labels are from or why there are none, where that may surprise.
     fn label_note(&self) -> Option<&str> {
         None
@@ -153,34 +159,30 @@ impl fmt::Debug for dyn Source {
     }
 }
 
-/// The shape that all images must have. With cheap headers every image is compared with the first one.
-pub(crate) fn shape(source: &dyn Source, channels: Option<usize>) -> Result<ImageShape, DataError> {
+/// The shape that all images must have, or come to have. With cheap headers every image is compared with the first one.
+pub(crate) fn shape(
+    source: &dyn Source,
+    channels: Option<usize>,
+    resize: Option<Resize>,
+) -> Result<ImageShape, DataError> {
     if let Form::Pixels(native) = source.form() {
+        let size = match resize {
+            Some(resize) if native.bytes() > 0 => resized(source, 0, native.size(), resize)?,
+            _ => native.size(),
+        };
         return Ok(ImageShape {
+            height: size.height,
+            width: size.width,
             channels: channels.unwrap_or(native.channels),
-            ..native
         });
     }
     let (size, mut color) = source.header(0)?;
-    if size.width == 0 || size.height == 0 {
-        return Err(DataError::image(
-            source.full_name(0),
-            format!("its size is {size} pixels"),
-        ));
-    }
-    // A header of a few bytes may promise anything; no decoder is asked before this.
-    if size.width.saturating_mul(size.height) as u64 > image::MAX_DECODED / 3 {
-        let problem = format!(
-            "{size} pixels are more than the {} that one image may have",
-            image::MAX_DECODED / 3
-        );
-        return Err(DataError::image(source.full_name(0), problem));
-    }
+    let first = becomes(source, 0, size, resize)?;
     if source.has_cheap_headers() {
         let rest = (1..source.len()).into_par_iter();
         let problem = rest
             .clone()
-            .map(|row| compare(source, size, row).err())
+            .map(|row| compare(source, first, row, resize).err())
             .find_first(Option::is_some);
         if let Some(Some(error)) = problem {
             return Err(error);
@@ -195,14 +197,59 @@ pub(crate) fn shape(source: &dyn Source, channels: Option<usize>) -> Result<Imag
     }
     let channels = channels.unwrap_or(if color { 3 } else { 1 });
     Ok(ImageShape {
-        height: size.height,
-        width: size.width,
+        height: first.height,
+        width: first.width,
         channels,
     })
 }
 
-fn compare(source: &dyn Source, first_size: Size, row: usize) -> Result<(), DataError> {
-    let (other_size, _) = source.header(row)?;
+/// The size that an image comes to have.
+fn becomes(
+    source: &dyn Source,
+    row: usize,
+    size: Size,
+    resize: Option<Resize>,
+) -> Result<Size, DataError> {
+    if size.width == 0 || size.height == 0 {
+        return Err(DataError::image(
+            source.full_name(row),
+            format!("its size is {size} pixels"),
+        ));
+    }
+    // A header of a few bytes may promise anything; no decoder is asked before this.
+    let most = image::most_decoded(resize.is_some()) / 3;
+    if size.width.saturating_mul(size.height) as u64 > most {
+        let problem = format!("{size} pixels are more than the {most} that one image may have");
+        return Err(DataError::image(source.full_name(row), problem));
+    }
+    resize.map_or(Ok(size), |resize| resized(source, row, size, resize))
+}
+
+/// The same of one that is resized. A thin image may become as long as anything.
+fn resized(source: &dyn Source, row: usize, from: Size, resize: Resize) -> Result<Size, DataError> {
+    let size = resize.size(from);
+    let most = image::most_decoded(false) / 3;
+    if size.width.saturating_mul(size.height) as u64 > most {
+        let problem = format!(
+            "resized it would be {size} pixels, more than the {most} that one image may have"
+        );
+        return Err(DataError::image(source.full_name(row), problem));
+    }
+    Ok(size)
+}
+
+fn compare(
+    source: &dyn Source,
+    first_size: Size,
+    row: usize,
+    resize: Option<Resize>,
+) -> Result<(), DataError> {
+    let (size, _) = source.header(row)?;
+    let other_size = match resize {
+        // That of the first was looked at.
+        None => size,
+        Some(_) => becomes(source, row, size, resize)?,
+    };
     if other_size == first_size {
         return Ok(());
     }
@@ -211,5 +258,6 @@ fn compare(source: &dyn Source, first_size: Size, row: usize) -> Result<(), Data
         first_size,
         other: source.full_name(row),
         other_size,
+        resized: resize.is_some(),
     })
 }

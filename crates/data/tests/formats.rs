@@ -84,12 +84,12 @@ fn the_formats_are_named_by_help_and_messages_as_they_always_were() {
     assert_eq!(
         formats_at_length(),
         "a folder, a Parquet file or folder (Hugging Face image column), an IDX pair (*-images-idx3-ubyte[.gz]), or \
-         CIFAR-10 or CIFAR-100 in the binary version"
+         CIFAR-10 or CIFAR-100 in the binary or Python version"
     );
     let file = tempfile::NamedTempFile::new().unwrap();
     let error = kind(file.path()).unwrap_err();
     let expected = "no data set has a file of this name; expected a folder of images, a Parquet file or folder, an IDX \
-                    pair (*-images-idx3-ubyte[.gz]) or CIFAR-10 binary batches";
+                    pair (*-images-idx3-ubyte[.gz]) or CIFAR-10 batches";
     assert_eq!(error, format!("{}: {expected}", file.path().display()));
 }
 

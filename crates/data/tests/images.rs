@@ -278,7 +278,7 @@ fn sixteen_bit_gray_with_a_transparent_value_is_scaled_and_counted_too() {
     let found = Lossy {
         transparent: 1,
         scaled: 1,
-        cut: 0,
+        ..Lossy::default()
     };
     assert_eq!(data.lossy().unwrap(), found);
 }
@@ -306,8 +306,8 @@ fn is_as_pillow(name: &str, expected: &Value) {
             assert_eq!(out, bytes(&expected[key]), "{name} {key}");
             let found = Lossy {
                 transparent,
-                scaled: 0,
                 cut: usize::from(name.contains("16")),
+                ..Lossy::default()
             };
             assert_eq!(data.lossy().unwrap(), found, "{name} {key}");
         }
@@ -323,7 +323,7 @@ fn the_digest_depends_on_what_becomes_of_transparency_where_that_changes_pixels(
                 channels: Some(channels),
                 memory_budget,
                 alpha,
-                split: None,
+                ..OpenOptions::default()
             };
             let folder = tempfile::tempdir().unwrap();
             fs::write(folder.path().join("a.png"), &content).unwrap();
@@ -715,5 +715,34 @@ fn flipped_bits_never_panic() {
             bytes[at] ^= 0x41;
             let _ = open_one(name, &bytes, None);
         }
+    }
+}
+
+#[test]
+fn pictures_of_newer_formats_are_named_with_a_way_out_whatever_they_are_called() {
+    let container = |brands: &[u8]| {
+        let length = (8 + brands.len()) as u32;
+        [&length.to_be_bytes(), &b"ftyp"[..], brands, &[0; 40]].concat()
+    };
+    for (name, content, says) in [
+        ("a.jpg", container(b"heic\0\0\0\0mif1heic"), "this is HEIC"),
+        ("a.jpg", container(b"mif1\0\0\0\0mif1heic"), "this is HEIC"),
+        ("a.png", container(b"avif\0\0\0\0avifmif1"), "this is AVIF"),
+        ("a.png", container(b"mif1\0\0\0\0mif1avif"), "this is AVIF"),
+        ("a.jpg", b"\xff\x0a rest of it".to_vec(), "this is JPEG XL"),
+        (
+            "a.jpg",
+            b"\0\0\0\x0cJXL \r\n\x87\n rest of it".to_vec(),
+            "this is JPEG XL",
+        ),
+        ("a.heic", vec![0], "this is HEIC"),
+        ("a.avif", vec![0], "this is AVIF"),
+        ("a.jxl", vec![0], "this is JPEG XL"),
+        ("a.qoi", vec![0], "qoi files cannot be read"),
+    ] {
+        let error = open_one(name, &content, None).unwrap_err();
+        assert!(error.contains(says), "{name}: {error}");
+        let way = ["Image.open('FILE')", "djxl FILE", "convert the image"];
+        assert!(way.iter().any(|way| error.contains(way)), "{error}");
     }
 }

@@ -10,6 +10,7 @@ const ON_DEMAND: OpenOptions = OpenOptions {
     memory_budget: 0,
     split: None,
     alpha: Alpha::Drop,
+    resize: None,
 };
 
 fn file(name: &str) -> PathBuf {

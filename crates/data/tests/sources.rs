@@ -35,6 +35,7 @@ const ON_DEMAND: OpenOptions = OpenOptions {
     memory_budget: 0,
     split: None,
     alpha: Alpha::Drop,
+    resize: None,
 };
 
 #[test]
@@ -759,7 +760,7 @@ fn a_format_that_is_not_read_matters_only_in_the_split_that_is() {
     for split in ["test", "all"] {
         let error = of_split(folder.path(), split).unwrap_err();
         assert!(
-            error.contains("b.heic: heic files cannot be read"),
+            error.contains("b.heic: this is HEIC, which is not read"),
             "{error}"
         );
     }
@@ -874,4 +875,109 @@ fn captions_of_one_split_are_not_those_of_another() {
     assert!(found("train", "test/metadata.jsonl").is_err());
     // One text beside two images is neither's.
     assert!(found("all", "texts/test").is_err());
+}
+
+/// Labels by row with their names, of images of these names.
+fn labels(images: &[&str], split: Option<&str>) -> Vec<(i64, String)> {
+    let folder = tempfile::tempdir().unwrap();
+    for name in images {
+        gray(&folder.path().join(name));
+    }
+    let options = OpenOptions {
+        split: split.map(str::to_owned),
+        ..OpenOptions::default()
+    };
+    let data = Dataset::open(folder.path(), &options).unwrap();
+    let label = |row| {
+        let label = data.label(row)?;
+        Some((label, data.label_name(label)?.to_owned()))
+    };
+    (0..data.len()).filter_map(label).collect()
+}
+
+#[test]
+fn folders_of_classes_label_their_images_in_the_order_of_their_names() {
+    let named = |expected: &[(i64, &str)]| -> Vec<(i64, String)> {
+        let own = |&(label, name): &(i64, &str)| (label, name.to_owned());
+        expected.iter().map(own).collect()
+    };
+    // Capitals go first, as Python sorts them; by path "a b/" goes before "a/".
+    assert_eq!(
+        labels(
+            &[
+                "cat/1.png",
+                "Dog/1.png",
+                "cat/2.png",
+                "a/1.png",
+                "a b/1.png"
+            ],
+            None
+        ),
+        named(&[(0, "Dog"), (2, "a b"), (1, "a"), (3, "cat"), (3, "cat")])
+    );
+    let split = [
+        "train/b/1.png",
+        "train/a/1.png",
+        "test/a/1.png",
+        "test/c/1.png",
+    ];
+    assert_eq!(labels(&split, Some("train")), named(&[(0, "a"), (1, "b")]));
+    assert_eq!(labels(&split, Some("test")), named(&[(0, "a"), (1, "c")]));
+    assert_eq!(
+        labels(&split, Some("all")),
+        named(&[(0, "a"), (2, "c"), (0, "a"), (1, "b")])
+    );
+    // A class may be called like a split, if not all are.
+    assert_eq!(
+        labels(&["car/1.png", "train/1.png"], None),
+        named(&[(0, "car"), (1, "train")])
+    );
+    for (none, split) in [
+        (&["1.png", "2.png"][..], None),
+        (&["a/1.png", "2.png"], Some("")),
+        (&["only/1.png", "only/2.png"], None),
+        (&["a/x/1.png", "b/y/1.png"], None),
+        (&["a/x/1.png", "b/1.png"], None),
+        (&["train/1.png", "test/1.png"], Some("all")),
+    ] {
+        let split = split.filter(|split| !split.is_empty());
+        assert_eq!(labels(none, split), [], "{none:?}");
+    }
+}
+
+#[test]
+fn labels_of_folders_have_a_digest_of_their_own() {
+    let digests = |images: &[&str]| {
+        let folder = tempfile::tempdir().unwrap();
+        for name in images {
+            gray(&folder.path().join(name));
+        }
+        let data = Dataset::open(folder.path(), &OpenOptions::default()).unwrap();
+        (data.digest().unwrap(), data.labels_digest())
+    };
+    let (flat, none) = digests(&["1.png", "2.png"]);
+    let (classes, first) = digests(&["a/1.png", "b/2.png"]);
+    let (others, second) = digests(&["a/1.png", "c/2.png"]);
+    // What is kept under the digest of a folder of classes is that of the same images.
+    assert_eq!((&flat, &flat, none), (&classes, &others, None));
+    assert!(first.is_some() && second.is_some() && first != second);
+    let selected = |text: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["cat/1.png", "dog/1.png", "cat/2.png"] {
+            gray(&folder.path().join(name));
+        }
+        let data = Dataset::open(folder.path(), &OpenOptions::default()).unwrap();
+        let selection = retrack_data::Selection::parse(text).unwrap();
+        selection
+            .resolve(&data)
+            .map(|found| found.rows)
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(selected("label:cat"), Ok(vec![0, 1]));
+    assert_eq!(selected("label:1"), Ok(vec![2]));
+    assert!(
+        selected("label:cow")
+            .unwrap_err()
+            .contains("0 (cat), 1 (dog)")
+    );
 }

@@ -49,7 +49,7 @@ pub fn read(
     split: &Split,
     recorded: &BTreeMap<usize, String>,
 ) -> Result<Texts, Failure> {
-    let prompts = Prompts {
+    let mut prompts = Prompts {
         forget: args.forget_prompt.clone(),
         retain: args.retain_prompt.clone(),
         captions: match &args.captions {
@@ -65,7 +65,16 @@ pub fn read(
         },
         recorded: recorded.clone(),
     };
-    Texts::assign(&prompts, split, data.len()).map_err(|missing| {
+    let mut assigned = Texts::assign(&prompts, split, data.len());
+    // Captions that nobody named are for images that would have no text.
+    if assigned.is_err()
+        && prompts.captions.is_none()
+        && let Some(own) = opened::read_own_captions(data)?
+    {
+        prompts.captions = Some(own);
+        assigned = Texts::assign(&prompts, split, data.len());
+    }
+    assigned.map_err(|missing| {
         let own = match missing.forgotten {
             true => Field::ForgetPrompt,
             false => Field::RetainPrompt,

@@ -20,6 +20,7 @@ pub fn open(path: &Path, split: Option<String>, data: &Dataset) -> Result<Contro
         memory_budget: 4 * model::BUDGET as u64,
         split,
         alpha: data.alpha(),
+        resize: data.resize(),
     };
     let controls = model::read_data(path, &options, Field::ControlsSplit)?;
     check_shape(controls.shape(), data, path)?;

@@ -84,6 +84,15 @@ impl Failure {
                 found, together, ..
             } => remedy_of_splits(found, *together, split),
             DataError::NoPrompt { .. } => format!("; give {}", Field::Prompt),
+            DataError::MixedSizes { resized: false, .. } => {
+                format!("; {}", situation::advice_on(Situation::Sizes, "N"))
+            }
+            DataError::MixedSizes { resized: true, .. } => {
+                format!(
+                    "; leave {} out, which keeps the middle of each",
+                    Field::Crop
+                )
+            }
             _ => String::new(),
         };
         Self::input(format!("{error}{remedy}"))
@@ -161,13 +170,16 @@ macro_rules! input {
     };
 }
 
-input!(
-    ConfigError,
-    InputError,
-    PictureError,
-    ScheduleError,
-    SelectionError
-);
+input!(ConfigError, InputError, PictureError, ScheduleError);
+
+impl From<SelectionError> for Failure {
+    fn from(error: SelectionError) -> Self {
+        match error {
+            SelectionError::Data(error) => error.into(),
+            error => Self::input(error),
+        }
+    }
+}
 
 impl From<DataError> for Failure {
     fn from(error: DataError) -> Self {
@@ -183,6 +195,7 @@ impl From<NeighborError> for Failure {
                 "{error}; {}",
                 situation::advice(Situation::TooManyNeighbors)
             )),
+            NeighborError::Data(error) => error.into(),
             error => Self::input(error),
         }
     }

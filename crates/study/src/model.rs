@@ -4,7 +4,7 @@ use std::path::Path;
 
 use retrack_checkpoint::folder::ModelFolder;
 use retrack_checkpoint::words::counted;
-use retrack_data::{Alpha, Dataset, OpenOptions, Selection, SelectionError};
+use retrack_data::{Alpha, Crop, Dataset, OpenOptions, Selection, SelectionError};
 use retrack_eval::images;
 use retrack_networks::family::PixelConfig;
 use retrack_networks::model::Model;
@@ -34,7 +34,7 @@ pub fn open_images(source: &DataSource, channels: Option<usize>) -> Result<Datas
     read(source, &options, Field::Split)
 }
 
-/// Says how many images are transparent or deeper than 8 bits, and what becomes of that.
+/// Says how many images are transparent, deeper than 8 bits or of another size, and what becomes of that.
 fn warn_of_lossy(data: &Dataset) -> Result<(), Failure> {
     let lossy = data.lossy()?;
     let of = |count: usize| {
@@ -60,6 +60,21 @@ fn warn_of_lossy(data: &Dataset) -> Result<(), Failure> {
         progress::warn(format!(
             "{} 16 bits of gray: they are scaled to 8 bits, where Pillow's convert(\"L\") makes all above 255 white",
             of(lossy.scaled)
+        ));
+    }
+    if let Some(resize) = data.resize() {
+        let (shape, all) = (data.shape(), counted(data.len(), "image"));
+        let cut = match resize.crop {
+            Crop::Center => ", of which the middle is kept",
+            Crop::None => "",
+        };
+        progress::note(format!(
+            "{}: {} of {all} resized to {} x {} pixels ({}{cut})",
+            data.path().display(),
+            lossy.resized,
+            shape.height,
+            shape.width,
+            resize.interpolation,
         ));
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use retrack_checkpoint::folder::{Class, FolderError, ModelFolder};
 use retrack_checkpoint::words::counted;
-use retrack_data::{Dataset, MEMORIZED, captions, is_published};
+use retrack_data::{Captions, Dataset, MEMORIZED, captions, is_published, own_captions};
 use retrack_networks::denoiser::Embeddings;
 use retrack_networks::diffusion::{self, Condition, Diffusion};
 use retrack_networks::lora;
@@ -167,8 +167,10 @@ pub fn open_data(opened: &dyn Diffusion, source: &DataSource) -> Result<Dataset,
     // An autoencoder halves them, and so may the denoiser.
     let multiple = opened.side_multiple();
     if !height.is_multiple_of(multiple) || !width.is_multiple_of(multiple) {
+        let side = height.min(width).next_multiple_of(multiple);
         return Err(Failure::input(format!(
-            "{found}; this model takes multiples of {multiple}; crop or resize them first"
+            "{found}; this model takes multiples of {multiple}; {}",
+            situation::advice_on(Situation::Sizes, side)
         )));
     }
     if let Some([own_height, own_width]) = opened.image_size()
@@ -179,9 +181,11 @@ pub fn open_data(opened: &dyn Diffusion, source: &DataSource) -> Result<Dataset,
         match opened.latent_factor() {
             Some(_) => progress::warn(other),
             None => {
-                return Err(Failure::input(format!(
-                    "{other}; give the data it was trained on, scaled as it was"
-                )));
+                let advice = match own_height == own_width {
+                    true => situation::advice_on(Situation::OtherSize, own_height),
+                    false => Situation::OtherSize.advice().to_owned(),
+                };
+                return Err(Failure::input(format!("{other}; {advice}")));
             }
         }
     }
@@ -195,7 +199,22 @@ pub fn open_data(opened: &dyn Diffusion, source: &DataSource) -> Result<Dataset,
 /// # Errors
 /// Captions that cannot be read.
 pub fn read_captions(data: &Dataset, from: &str) -> Result<Vec<String>, Failure> {
-    let captions = captions(data, from)?;
+    Ok(said(captions(data, from)?, from, data))
+}
+
+/// The caption of each image that lies in a folder of images without being named, if any do, and a word that it is read.
+///
+/// # Errors
+/// As [`own_captions`].
+pub fn read_own_captions(data: &Dataset) -> Result<Option<Vec<String>>, Failure> {
+    let Some((captions, from)) = own_captions(data)? else {
+        return Ok(None);
+    };
+    progress::note(format!("the images' texts are those of {from}"));
+    Ok(Some(said(captions, &from, data)))
+}
+
+fn said(captions: Captions, from: &str, data: &Dataset) -> Vec<String> {
     if captions.several > 0 {
         progress::warn(format!(
             "{from}: {} of {} have several captions; the first of each is taken",
@@ -203,7 +222,7 @@ pub fn read_captions(data: &Dataset, from: &str) -> Result<Vec<String>, Failure>
             counted(data.len(), "image")
         ));
     }
-    Ok(captions.texts)
+    captions.texts
 }
 
 /// Encodes texts and says which were too long.

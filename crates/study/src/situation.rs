@@ -55,6 +55,10 @@ pub enum Situation {
     NearCopy,
     /// Images have transparent pixels, and nothing said what becomes of them.
     Transparent,
+    /// Images are of several sizes, or of one that the model does not take. `{}`: what their shorter side could be.
+    Sizes,
+    /// Images are not of the model's size, `{}`.
+    OtherSize,
     /// More neighbors are asked for than images are retained.
     TooManyNeighbors,
     /// A metric needs this, which was not given.
@@ -129,11 +133,13 @@ impl Situation {
             Self::NothingLooks => "evaluate the model afterwards",
             Self::NoClass => "name one of its classes",
             Self::NoLabel => {
-                "give images with labels, such as a Parquet file with a `label` column"
+                "give images with labels, such as a folder for each class or a Parquet file with a `label` column"
             }
             Self::ForeignScheduler => "another can be chosen",
             Self::NearCopy => "they can leave too, or stay",
             Self::Transparent => "the model may have seen them otherwise",
+            Self::Sizes => "crop or resize them first",
+            Self::OtherSize => "give the data it was trained on, scaled as it was",
             Self::TooManyNeighbors => "ask for fewer",
             Self::Lacks(Need::Samples | Need::Denoised | Need::Threshold) => "draw samples first",
             Self::Lacks(Need::Sscd) => "SSCD as ONNX was not given",

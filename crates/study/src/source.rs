@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use retrack_data::{Alpha, DataError, Dataset, OpenOptions, Source};
+use retrack_data::{Alpha, DataError, Dataset, OpenOptions, Resize, Source};
+use serde_json::{Value, json};
 
 use crate::field::Field;
 use crate::folders::as_path;
@@ -26,6 +27,8 @@ pub struct Reading {
     pub split: Option<String>,
     /// What becomes of transparency.
     pub alpha: Alpha,
+    /// How images are resized, if they are.
+    pub resize: Option<Resize>,
 }
 
 impl DataSource {
@@ -67,7 +70,30 @@ impl Reading {
             memory_budget,
             split: self.split.clone(),
             alpha: self.alpha,
+            resize: self.resize,
         }
+    }
+}
+
+/// The keys under which a record says how images were resized. Where they were not, it has none of them.
+pub const RESIZE_KEYS: [&str; 3] = ["resize", "crop", "interpolation"];
+
+/// Adds to a record, an object, how images are resized.
+pub(crate) fn record_resize(record: &mut Value, resize: Option<Resize>) {
+    let Some(Resize {
+        side,
+        crop,
+        interpolation,
+    }) = resize
+    else {
+        return;
+    };
+    for (key, value) in
+        RESIZE_KEYS
+            .into_iter()
+            .zip([json!(side), json!(crop), json!(interpolation)])
+    {
+        record[key] = value;
     }
 }
 

@@ -35,6 +35,7 @@ use crate::reopened::Base;
 use crate::run::{Existing, RunFolder};
 use crate::settings;
 use crate::situation::{self, Situation};
+use crate::source::record_resize;
 use crate::space::{Needs, Work};
 use crate::task::Task;
 use crate::{captions, controls, interrupt, machine, model, near_copies, opened, progress, sealed};
@@ -193,6 +194,11 @@ pub fn unlearn(args: &Task, observer: &mut dyn Observer) -> Result<Option<Summar
     let controls = controls(args, data)?;
 
     let mut config = resolved(args, &settings, &past, data, &split, texts.as_ref())?;
+    if let Some(digest) = data.labels_digest()
+        && opened.denoiser().config.condition().classes().is_some()
+    {
+        config["labels_digest"] = digest.into();
+    }
     if let Some(digest) = past.digest(opened.folder())? {
         config["requests_sha256"] = digest.into();
         config["earlier_rows"] = json!(split.earlier);
@@ -493,6 +499,7 @@ pub(crate) fn resolved(
         // which one it was.
         "forget": selected(&args.forget, &split.forget),
     });
+    record_resize(&mut config, data.resize());
     // Before the rows that follow from it: whoever resumes with another choice is told of this one.
     if let Some(near) = near_copies::record(split) {
         config["near_copies"] = near;

@@ -9,7 +9,7 @@ use retrack_checkpoint::chain::{self, Chain};
 use retrack_checkpoint::folder::{ModelFolder, Part, check_safetensors_names, read_weight_file};
 use retrack_data::{
     Dataset, ImageShape, KeptFiles, OpenOptions, Selection, captions, modified_prompts,
-    original_prompt,
+    original_prompt, own_captions,
 };
 use retrack_eval::sscd::Sscd;
 use retrack_networks::clip::ClipConfig;
@@ -31,7 +31,7 @@ pub struct Parser {
     pub parse: fn(&Path, &[u8]) -> bool,
 }
 
-pub const PARSERS: [Parser; 19] = [
+pub const PARSERS: [Parser; 20] = [
     Parser {
         name: "safetensors",
         parse: safetensors,
@@ -71,6 +71,10 @@ pub const PARSERS: [Parser; 19] = [
     Parser {
         name: "cifar",
         parse: cifar,
+    },
+    Parser {
+        name: "cifar_python",
+        parse: cifar_python,
     },
     Parser {
         name: "settings",
@@ -300,6 +304,12 @@ fn cifar(scratch: &Path, bytes: &[u8]) -> bool {
     read_all(&path, 0)
 }
 
+fn cifar_python(scratch: &Path, bytes: &[u8]) -> bool {
+    let path = scratch.join("data_batch_1");
+    put(&path, bytes);
+    read_all(&path, 0)
+}
+
 fn settings(scratch: &Path, bytes: &[u8]) -> bool {
     let path = scratch.join("x.toml");
     put(&path, bytes);
@@ -377,7 +387,7 @@ fn tokenizer(scratch: &Path, bytes: &[u8]) -> bool {
     accepted.contains(&true)
 }
 
-/// As captions, as lines of captions, as labels of clusters and as prompts.
+/// As captions, named and found, as lines of captions, as labels of clusters and as prompts.
 fn captions_and_labels(scratch: &Path, bytes: &[u8]) -> bool {
     const BMP: &[u8] = b"BM\x3a\0\0\0\0\0\0\0\x36\0\0\0\x28\0\0\0\x01\0\0\0\x01\0\0\0\x01\0\x18\0\0\0\0\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x02\x03\0";
     let published = scratch.join("published");
@@ -397,12 +407,19 @@ fn captions_and_labels(scratch: &Path, bytes: &[u8]) -> bool {
     let _ = modified_prompts(&published);
     let images = published.join("images");
     let data = Dataset::open(&images, &options).expect("two images");
-    let captioned = ["x.json", "x.jsonl", "x.csv", "x.txt"].map(|name| {
+    let captioned = ["x.json", "x.jsonl", "x.csv", "x.txt", "x.parquet"].map(|name| {
         let path = scratch.join(name);
         put(&path, bytes);
         captions(&data, path.to_str().expect("a scratch path")).is_ok()
     });
-    labelled || prompts || captioned.contains(&true)
+    let found = ["metadata.jsonl", "metadata.csv", "metadata.parquet"].map(|name| {
+        let path = images.join(name);
+        put(&path, bytes);
+        let own = own_captions(&data);
+        fs::remove_file(&path).expect("it was written");
+        own.is_ok_and(|own| own.is_some())
+    });
+    labelled || prompts || captioned.contains(&true) || found.contains(&true)
 }
 
 /// Weights of a pipeline that the seed files adapt.

@@ -1,6 +1,9 @@
 //! CIFAR-10 and CIFAR-100 in their binary version: records of one label byte (CIFAR-100: coarse and fine label) and 3,072
 //! pixel bytes, red plane first.
 
+mod pickle;
+mod python;
+
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufReader, Read};
@@ -9,6 +12,7 @@ use std::sync::Mutex;
 
 use retrack_checkpoint::files::open_regular;
 
+pub(crate) use self::python::PythonBatches;
 use super::{Certainty, Format, Found, Opened, Words, check_split};
 use crate::error::DataError;
 use crate::foreign;
@@ -41,8 +45,8 @@ impl Format for Batches {
     fn words(&self) -> Option<Words> {
         Some(Words {
             short: "CIFAR-10 batches",
-            expected: "CIFAR-10 binary batches",
-            long: "CIFAR-10 or CIFAR-100 in the binary version",
+            expected: "CIFAR-10 batches",
+            long: "CIFAR-10 or CIFAR-100 in the binary or Python version",
         })
     }
 

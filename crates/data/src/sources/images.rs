@@ -1,6 +1,7 @@
 //! A folder of images.
 
 use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,9 +12,9 @@ use super::{Format, Found, Opened, Words};
 use crate::OpenOptions;
 use crate::error::{DataError, Size};
 use crate::image::{self, MAX_ENCODED};
-use crate::listing::Listing;
+use crate::listing::{Listing, plain};
 use crate::source::{Form, Source};
-use crate::subsets::{choose, of_folders};
+use crate::subsets::{choose, keyword, of_folders};
 
 /// What a folder of images is called.
 pub(crate) const KIND: &str = "folder of images";
@@ -62,7 +63,7 @@ impl Format for Images {
         let images = Folder {
             root: root.to_owned(),
             names,
-            labels: Vec::new(),
+            labels: Labels::None,
         };
         Ok(Box::new(images.of_split(options.split.as_deref())?))
     }
@@ -76,8 +77,20 @@ pub(crate) struct Folder {
     root: PathBuf,
     /// Relative paths, sorted.
     names: Vec<String>,
-    /// One a name, or none at all.
-    labels: Vec<i64>,
+    labels: Labels,
+}
+
+/// What images are sorted by.
+#[derive(Debug)]
+enum Labels {
+    None,
+    /// One a name, from a file beside them.
+    Given(Vec<i64>),
+    /// One a name, from the folders that the images lie in, and what these are called.
+    Folders {
+        of_row: Vec<i64>,
+        names: Vec<String>,
+    },
 }
 
 impl Folder {
@@ -98,7 +111,7 @@ impl Folder {
         Ok((!names.is_empty()).then(|| Self {
             root: root.to_owned(),
             names,
-            labels: Vec::new(),
+            labels: Labels::None,
         }))
     }
 
@@ -109,10 +122,11 @@ impl Folder {
     pub(crate) fn of_split(self, wanted: Option<&str>) -> Result<Self, DataError> {
         let subsets = of_folders(self.names, wanted.is_some());
         let names = choose(&self.root, subsets, wanted, true, |names| Ok(names.len()))?;
+        let labels = classes(&names).unwrap_or(Labels::None);
         let chosen = Self {
             root: self.root,
             names,
-            labels: Vec::new(),
+            labels,
         };
         chosen.readable()
     }
@@ -126,12 +140,23 @@ impl Folder {
         });
         match refused {
             None => Ok(self),
-            Some((extension, path)) => Err(DataError::image(
-                path.display().to_string(),
-                format!(
-                    "{extension} files cannot be read; convert the image to PNG or JPEG, or move it away"
-                ),
-            )),
+            Some((extension, path)) => {
+                let format = match extension.as_str() {
+                    "avif" => "AVIF",
+                    "heic" | "heif" => "HEIC",
+                    "jxl" => "JPEG XL",
+                    _ => "",
+                };
+                let problem = image::unread_format(format).map_or_else(
+                    || {
+                        format!(
+                            "{extension} files cannot be read; convert the image to PNG or JPEG, or move it away"
+                        )
+                    },
+                    |said| format!("{said}; then move it away"),
+                );
+                Err(DataError::image(path.display().to_string(), problem))
+            }
         }
     }
 
@@ -141,12 +166,39 @@ impl Folder {
 
     /// The same images with labels, one for each name.
     pub(crate) fn with_labels(self, labels: Vec<i64>) -> Self {
+        let labels = Labels::Given(labels);
         Self { labels, ..self }
     }
 
     fn path(&self, row: usize) -> PathBuf {
         self.root.join(&self.names[row])
     }
+}
+
+/// The folder that a path ends in and the path of the one above it, without the file.
+fn place(name: &str) -> Option<(&str, &str)> {
+    let (folder, _) = name.rsplit_once('/')?;
+    Some(folder.rsplit_once('/').unwrap_or(("", folder)))
+}
+
+/// Labels by the sorted names of the folders that images lie in, as torchvision's and Hugging Face's image folders number them:
+/// where every image lies in one of several folders in the same place, or in places that are called like splits. Folders that are
+/// all called like splits are no classes.
+fn classes(names: &[String]) -> Option<Labels> {
+    let places: Option<Vec<(&str, &str)>> = names.iter().map(|name| place(name)).collect();
+    let places = places?;
+    let above: BTreeSet<&str> = places.iter().map(|(above, _)| *above).collect();
+    let called: BTreeSet<&str> = places.iter().map(|(_, called)| *called).collect();
+    let is_split = |folder: &&str| keyword(plain(folder)).is_some();
+    let in_one_place = above.len() == 1 || above.iter().all(is_split);
+    if called.len() < 2 || !in_one_place || called.iter().all(is_split) {
+        return None;
+    }
+    let numbers: BTreeMap<&str, i64> = called.iter().copied().zip(0..).collect();
+    Some(Labels::Folders {
+        of_row: places.iter().map(|(_, called)| numbers[called]).collect(),
+        names: called.into_iter().map(str::to_owned).collect(),
+    })
 }
 
 fn collect(
@@ -254,7 +306,23 @@ impl Source for Folder {
     }
 
     fn label(&self, row: usize) -> Option<i64> {
-        self.labels.get(row).copied()
+        match &self.labels {
+            Labels::None => None,
+            Labels::Given(labels) | Labels::Folders { of_row: labels, .. } => {
+                labels.get(row).copied()
+            }
+        }
+    }
+
+    fn label_names(&self) -> &[String] {
+        match &self.labels {
+            Labels::Folders { names, .. } => names,
+            _ => &[],
+        }
+    }
+
+    fn labels_are_names(&self) -> bool {
+        matches!(self.labels, Labels::Folders { .. })
     }
 
     fn stored(&self, row: usize) -> Result<Cow<'_, [u8]>, DataError> {

@@ -26,6 +26,7 @@ pub(crate) static SOURCES: &[&dyn Format] = &[
     &parquet::Parquet,
     &idx::IdxPair,
     &cifar::Batches,
+    &cifar::PythonBatches,
 ];
 
 /// The formats in the order in which what is at hand is taken.

@@ -2,11 +2,13 @@
 
 mod columns;
 mod rows;
+mod tables;
 mod texts;
 
 use std::path::{Path, PathBuf};
 
 use self::rows::ParquetImages;
+pub(crate) use self::tables::text_rows;
 use super::{Certainty, Format, Found, Opened, Words, check_split};
 use crate::OpenOptions;
 use crate::error::DataError;

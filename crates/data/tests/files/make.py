@@ -9,6 +9,7 @@ import base64
 import io
 import json
 import pathlib
+import pickle
 import struct
 import zlib
 
@@ -192,3 +193,15 @@ for name, column, values in [
     ("sentences", "image", ["a cat", "a dog", "", "a cow"]),
 ]:
     pq.write_table(pa.table({column: pa.array(values, pa.string())}), here / f"{name}.parquet")
+
+# Captions of an image folder, one of them missing and one of two.
+pq.write_table(pa.table({
+    "file_name": ["a.png", "./b/c.png", "b\\d.png", "cafe\u0301.png"],
+    "width": [1, 2, 3, 4],
+    "text": pa.array([["one"], ["two", "three"], ["four"], ["five"]], pa.list_(pa.string())),
+}), here / "metadata.parquet")
+pq.write_table(pa.table({"file_name": ["a.png"], "text": pa.array([None], pa.string())}), here / "no_text.parquet")
+
+# A batch of CIFAR-10 as Python 3 pickles it: (row * 5 + place) % 7, red plane first.
+batch = ((np.arange(2)[:, None] * 5 + np.arange(3072)) % 7).astype(np.uint8)
+(here / "cifar_protocol_4").write_bytes(pickle.dumps({b"labels": [6, 8], b"data": batch}, protocol=4))

@@ -29,7 +29,7 @@ use crate::folders::{as_path, outside_all};
 use crate::measuring::Measuring;
 use crate::names::SamplerName;
 use crate::opened::{self, Opened};
-use crate::source::{DataSource, PromptOptions};
+use crate::source::{DataSource, PromptOptions, record_resize};
 use crate::{interrupt, machine, model, progress, sealed};
 
 const METRICS: &str = "metrics.json";
@@ -148,6 +148,7 @@ impl Evaluate {
             "protocol": protocol,
             "seed": self.seed,
         });
+        record_resize(&mut json, subject.data.resize());
         if protocol.guidance.is_none() {
             json["thresholds"] = json!(subject.thresholds);
         }

@@ -10,6 +10,7 @@ use super::Evaluate;
 use crate::failure::Failure;
 use crate::field::Field;
 use crate::run::RunFolder;
+use crate::source::{RESIZE_KEYS, record_resize};
 
 /// What the model's own record, where an unlearning run left one beside it, says otherwise than this command: then
 /// another image is looked for than the one that was forgotten.
@@ -30,10 +31,27 @@ pub(super) fn other_run(
     let record = args.model.join("run").join("config.json");
     let says = |what: String| Some(format!("{}: {what}", record.display()));
     let same = recorded["data_digest"] == data.digest()?;
-    let now = json!({"split": args.data.reading.split, "alpha": data.alpha()});
-    for (key, field) in [("split", Field::Split), ("alpha", Field::Alpha)] {
-        if !same && recorded.get(key).is_some_and(|then| *then != now[key]) {
-            let shown = |value: &Value| value.as_str().unwrap_or("none").to_owned();
+    let mut now = json!({"split": args.data.reading.split, "alpha": data.alpha()});
+    record_resize(&mut now, data.resize());
+    let [resize, crop, interpolation] = RESIZE_KEYS;
+    for (key, field) in [
+        ("split", Field::Split),
+        ("alpha", Field::Alpha),
+        (resize, Field::Resize),
+        (crop, Field::Crop),
+        (interpolation, Field::Interpolation),
+    ] {
+        // What was not resized has no such keys, and earlier versions recorded less.
+        let differs = match recorded.get(key) {
+            Some(then) => *then != now[key],
+            None => key == resize && now.get(key).is_some(),
+        };
+        if !same && differs {
+            let shown = |value: &Value| match value {
+                Value::String(text) => text.clone(),
+                Value::Number(number) => number.to_string(),
+                _ => "none".to_owned(),
+            };
             return Ok(says(format!(
                 "this model was unlearned with {field} {}, and is measured with {field} {}: rows and pixels may be \
                  others",

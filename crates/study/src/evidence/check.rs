@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use retrack_data::{Alpha, Dataset, Split};
+use retrack_data::{Alpha, Dataset, Resize, Split};
 use serde::{Deserialize, Serialize};
 
 use super::forgotten::Rule;
@@ -23,6 +23,9 @@ pub struct Check {
     /// What became of transparency.
     #[serde(default)]
     pub alpha: Alpha,
+    /// How images were resized, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Resize>,
     /// SHA-256 of the data set's content.
     pub data_digest: String,
     /// The same of the rows alone that stay when the forgotten images and their exact copies leave the data set, and of those that

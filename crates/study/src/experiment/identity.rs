@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::field::Field;
 use crate::folders::digests;
 use crate::opened::{self, Opened};
+use crate::source::record_resize;
 
 /// Where the digest of the prompts is, which may say whose the forgotten images are.
 const PROMPTS_DIGEST: &str = "prompts_digest";
@@ -42,6 +43,7 @@ pub(super) fn identity(
         "protocol": protocol,
         "device": asked.device,
     });
+    record_resize(&mut identity, data.resize());
     if evidence::names_files(&targets.forget) {
         identity["forget_rows"] = json!(targets.rows);
     }

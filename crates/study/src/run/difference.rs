@@ -7,6 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{RunError, RunFolder};
+use crate::source::RESIZE_KEYS;
 
 /// What differs in the configuration of a run that is extended.
 pub const LONGER: [&str; 3] = ["steps", "learning_rate", "ended_at"];
@@ -52,6 +53,9 @@ impl RunFolder {
 /// The key of the images' digest.
 const DATA_DIGEST: &str = "data_digest";
 
+/// The key of the labels' digest, where they are named by folders.
+const LABELS_DIGEST: &str = "labels_digest";
+
 /// Where two configurations differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
@@ -72,6 +76,10 @@ impl fmt::Display for Difference {
                 f,
                 "other images: the images have changed since ({key} {old} then, {new} now)"
             ),
+            LABELS_DIGEST => write!(
+                f,
+                "other labels: the folders that name the classes have changed since ({key} {old} then, {new} now)"
+            ),
             _ => write!(f, "another {key}: {old} then, {new} now"),
         }
     }
@@ -85,6 +93,7 @@ impl Difference {
         let new: Value = serde_json::from_str(&new.to_string()).expect("just written");
         let reading = ["split", "alpha", "keep_sealed"]
             .into_iter()
+            .chain(RESIZE_KEYS)
             .find_map(|key| Self::below(old.get(key), new.get(key), key.to_owned()));
         reading.or_else(|| Self::below(Some(old), Some(&new), String::new()))
     }

@@ -32,7 +32,7 @@ use crate::observer::Observer;
 use crate::run::{Difference, Existing, RunError, RunFolder};
 use crate::session::{Session, Steps};
 use crate::situation::{self, Situation};
-use crate::source::DataSource;
+use crate::source::{DataSource, record_resize};
 use crate::space::{self, Needs, Work};
 use crate::training_view::{self, Plan, TrainingView};
 use crate::unlearn::interrupted_before_the_first_step;
@@ -283,6 +283,12 @@ impl Input {
             "seed": asked.seed,
             "device": asked.device,
         });
+        record_resize(&mut resolved, self.data.resize());
+        if let Some(digest) = self.data.labels_digest()
+            && self.config.condition().classes().is_some()
+        {
+            resolved["labels_digest"] = digest.into();
+        }
         if !ended_at.is_empty() {
             resolved["ended_at"] = ended_at.into();
         }

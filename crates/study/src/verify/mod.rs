@@ -130,9 +130,13 @@ fn open_data(
     check: &Check,
 ) -> Result<Dataset, Failure> {
     let open = |split: Option<String>| {
-        let alpha = check.alpha;
+        let (alpha, resize) = (check.alpha, check.resize);
         base.open_data(&DataSource {
-            reading: Reading { split, alpha },
+            reading: Reading {
+                split,
+                alpha,
+                resize,
+            },
             ..DataSource::at(&path)
         })
     };

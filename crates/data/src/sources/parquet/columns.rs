@@ -336,6 +336,9 @@ pub(crate) fn text_column(schema: &SchemaDescriptor, name: &str) -> Option<usize
     })
 }
 
+/// Rows of texts that are read at once.
+const BATCH: usize = 4096;
+
 /// The texts of each row of a row group: none of a null. `None`: what is there is no text.
 pub(crate) fn read_texts(
     path: &Path,
@@ -347,31 +350,36 @@ pub(crate) fn read_texts(
     let mut reader = reader::<ByteArrayType>(path, metadata, group, column)?;
     let descriptor = metadata.row_group(group).column(column).column_descr();
     let (present, in_list) = (descriptor.max_def_level(), descriptor.max_rep_level() > 0);
-    let (mut definitions, mut repetitions, mut values) = (Vec::new(), Vec::new(), Vec::new());
-    let (records, ..) = reader.read_records(
-        rows,
-        Some(&mut definitions),
-        Some(&mut repetitions),
-        &mut values,
-    )?;
-    if records != rows {
-        return Err(short(group));
-    }
-    let mut values = values.into_iter();
-    let mut texts: Vec<Vec<String>> = Vec::with_capacity(rows);
-    if present == 0 {
-        definitions = vec![0; rows];
-    }
-    for (level, &definition) in definitions.iter().enumerate() {
-        if !in_list || repetitions.get(level) == Some(&0) {
-            texts.push(Vec::new());
+    let mut texts: Vec<Vec<String>> = Vec::new();
+    let mut left = rows;
+    // As many at once as may be held whatever the row count promises.
+    while left > 0 {
+        let (mut definitions, mut repetitions, mut values) = (Vec::new(), Vec::new(), Vec::new());
+        let (records, ..) = reader.read_records(
+            left.min(BATCH),
+            Some(&mut definitions),
+            Some(&mut repetitions),
+            &mut values,
+        )?;
+        if records == 0 {
+            return Err(short(group));
         }
-        if definition == present {
-            let value = values.next().ok_or_else(|| short(group))?;
-            let Some(text) = text(value) else {
-                return Ok(None);
-            };
-            texts.last_mut().ok_or_else(|| short(group))?.push(text);
+        left -= records;
+        let mut values = values.into_iter();
+        if present == 0 {
+            definitions = vec![0; records];
+        }
+        for (level, &definition) in definitions.iter().enumerate() {
+            if !in_list || repetitions.get(level) == Some(&0) {
+                texts.push(Vec::new());
+            }
+            if definition == present {
+                let value = values.next().ok_or_else(|| short(group))?;
+                let Some(text) = text(value) else {
+                    return Ok(None);
+                };
+                texts.last_mut().ok_or_else(|| short(group))?.push(text);
+            }
         }
     }
     if texts.len() != rows {

@@ -228,7 +228,7 @@ pub(crate) fn has_no_images(path: &Path) -> bool {
     })
 }
 
-fn footer(path: &Path) -> Result<ParquetMetaData, DataError> {
+pub(super) fn footer(path: &Path) -> Result<ParquetMetaData, DataError> {
     let file = open_regular(path).map_err(|error| DataError::io(path, error))?;
     guarded(path, || {
         Ok(SerializedFileReader::new(file)?.metadata().clone())

@@ -181,6 +181,7 @@ impl<'a> Evidence<'a> {
             data: args.data.path.clone(),
             split: args.data.reading.split.clone(),
             alpha: self.run.data.alpha(),
+            resize: self.run.data.resize(),
             data_digest: self.run.data.digest()?,
             rest_digests: rest_digests(self.run.data, self.run.split)?,
             forget_rows: self.run.split.forget.clone(),

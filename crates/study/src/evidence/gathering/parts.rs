@@ -73,10 +73,21 @@ impl Evidence<'_> {
             facts.push(Fact::new("Prompts of the forgotten", prompts));
         }
         facts.push(Fact::new("Model", run.args.model.display()));
+        let size = run.data.shape();
+        let resized = match run.data.resize() {
+            None => String::new(),
+            Some(resize) => format!(
+                ", {} of them resized to {} x {}, {}",
+                run.data.lossy()?.resized,
+                size.height,
+                size.width,
+                resize.interpolation
+            ),
+        };
         facts.push(Fact::new(
             "Data set",
             format!(
-                "{} ({}, {})",
+                "{} ({}, {}{resized})",
                 run.args.data.path.display(),
                 run.data.kind(),
                 counted(run.data.len(), "image")
