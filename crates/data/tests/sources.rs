@@ -766,7 +766,7 @@ fn a_format_that_is_not_read_matters_only_in_the_split_that_is() {
     }
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("a.heic"), "x").unwrap();
-    assert!(error(folder.path()).contains("heic files cannot be read"));
+    assert!(error(folder.path()).contains("this is HEIC, which is not read"));
 }
 
 #[test]

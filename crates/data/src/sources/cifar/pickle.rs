@@ -308,7 +308,7 @@ impl<'a> Machine<'a> {
         let values = self.split_off(count)?;
         match (self.top()?, pairs) {
             (Value::List(list), false) => self.lists[list].extend(values),
-            (Value::Dict(dict), true) if count % 2 == 0 => self.lists[dict].extend(values),
+            (Value::Dict(dict), true) if count.is_multiple_of(2) => self.lists[dict].extend(values),
             _ => return damaged("elements of something that is no list or dict"),
         }
         Ok(())
