@@ -48,6 +48,14 @@ pub(super) fn has_prefixes(keys: &[String]) -> bool {
     keys.iter().any(named)
 }
 
+/// Whether some factors of a component are named as attention processors held them.
+pub(super) fn has_processors(component: Component, keys: &[String]) -> bool {
+    let prefix = prefix(component);
+    let own = keys.iter().filter(|key| key.starts_with(&prefix));
+    let mut ends = own.flat_map(|key| PROCESSOR_FACTORS.map(|(end, _)| key.ends_with(end)));
+    ends.any(|ends| ends)
+}
+
 /// What a tensor is. `prefixed`: whether the file names components.
 pub(super) fn place(key: &str, prefixed: bool) -> Option<Place> {
     let (component, rest) = match prefixed {
