@@ -313,7 +313,8 @@ pub struct MergeArgs {
     /// Replace what retrack wrote in --out; other files stay
     #[arg(long)]
     pub force: bool,
-    /// Element type of the written weights of the networks that change: f32 keeps what 16 bits would round away [default: the model's own]
+    /// Element type of the UNet's written weights, and of a text encoder's that change: f32 keeps what 16 bits would round
+    /// away [default: the model's own]
     #[arg(long, value_name = "T", value_parser = one_of::<DtypeName>())]
     pub dtype: Option<DtypeName>,
 }

@@ -706,7 +706,7 @@ fn a_schedule_that_a_sampler_cannot_walk_is_named_with_its_file() {
     folder.refused(
         "sample --model model --scheduler pndm --count 1 --out x.png",
         &[
-            "model/scheduler/scheduler_config.json: not a schedule for PNDM: ",
+            "model/scheduler/scheduler_config.json: not a schedule for PNDMScheduler: ",
             "`skip_prk_steps`",
             "DDIM",
         ],

@@ -95,6 +95,12 @@ fn what_pefts_save_pretrained_writes_merges_with_the_settings_beside_it() {
 }
 
 #[test]
+fn magnitudes_in_diffusers_files_merge_with_settings_and_without() {
+    merges("dora", "dora.safetensors", SD1);
+    merges("dora_saved", "dora_saved.safetensors", SD1);
+}
+
+#[test]
 fn kohyas_names_are_found_in_the_model_with_their_alphas() {
     // Linear layers, 1x1 and 3x3 convolutions.
     assert_eq!(merges("kohya", "kohya.safetensors", SD1), 0);

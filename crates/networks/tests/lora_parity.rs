@@ -292,6 +292,22 @@ fn what_is_no_adapter_of_a_unet_is_refused_by_name() {
         text.contains("is there under another name as well"),
         "{text}"
     );
+    // Of which diffusers takes the second layer alone.
+    let text = error(&[
+        ("lora_te_text_model_a_q_proj.lora_down.weight", vec![2, 4]),
+        ("lora_te_text_model_a_q_proj.lora_up.weight", vec![4, 2]),
+        ("lora_te_text_model_a_fc1.lora_down.weight", vec![2, 4]),
+        ("lora_te_text_model_a_fc1.lora_up.weight", vec![4, 2]),
+    ]);
+    assert!(
+        text.contains("takes nothing of text_model_a_q_proj"),
+        "{text}"
+    );
+    let text = error(&[
+        ("text_encoder.a.to_q_lora.down.weight", vec![2, 4]),
+        ("text_encoder.a.to_q_lora.up.weight", vec![4, 2]),
+    ]);
+    assert!(text.contains("takes nothing of a.q_proj"), "{text}");
     let text = error(&[("unet.x.to_q.lora_A.weight", vec![2, 4])]);
     assert!(text.contains("x.to_q has one factor only"), "{text}");
     let text = error(&[

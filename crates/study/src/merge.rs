@@ -61,8 +61,8 @@ pub fn merge(asked: &Merge) -> Result<(), Failure> {
     }
     if adapters.other_alphas() > 0 {
         progress::warn(format!(
-            "{}: {} layers get the alpha that most of its layers have, as in diffusers 0.42.1, which does not find an \
-             attention layer's own in such a file; ComfyUI takes the file's",
+            "{}: {} layers get the alpha that most of its layers have, as in diffusers 0.42.1, which does not find \
+             the own alpha of attention layers and of most layers of text encoders in such a file; ComfyUI takes that",
             path.display(),
             adapters.other_alphas()
         ));

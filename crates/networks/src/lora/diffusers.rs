@@ -64,6 +64,15 @@ pub(super) fn network_in(keys: &[String]) -> Option<&'static str> {
     }
 }
 
+/// Whether some factors of a component are named as attention processors held them.
+pub(super) fn has_processors(component: Component, keys: &[String]) -> bool {
+    // Asked of text encoders alone, whose names do not hang on the denoiser's.
+    let prefix = prefix(component, NETWORKS[0]);
+    let own = keys.iter().filter(|key| key.starts_with(&prefix));
+    let mut ends = own.flat_map(|key| PROCESSOR_FACTORS.map(|(end, _)| key.ends_with(end)));
+    ends.any(|ends| ends)
+}
+
 /// What a tensor is. `network`: what the file calls the denoiser, where it names components.
 pub(super) fn place(key: &str, network: Option<&str>) -> Option<Place> {
     let (component, rest) = match network {

@@ -90,6 +90,35 @@ impl Form {
         }
     }
 
+    /// A text encoder's layer that diffusers 0.42.1 leaves out: it tells names of before by an attention's last
+    /// projection, and does not know the others without that.
+    fn forgotten<'a>(
+        self,
+        keys: &[String],
+        layers: impl Iterator<Item = &'a Named> + Clone,
+    ) -> Option<(Component, &'a str)> {
+        let is_of_before = |component: Component| match self {
+            Self::Diffusers { .. } => diffusers::has_processors(component, keys),
+            Self::Peft => false,
+            Self::Kohya => true,
+        };
+        let texts = [Component::TextEncoder, Component::TextEncoder2].into_iter();
+        let mut texts = texts.filter(|&text| is_of_before(text));
+        texts.find_map(|text| {
+            let own = layers.clone().filter(|(of, _)| *of == Some(text));
+            let mut own = own.map(|(_, layer)| layer.as_str());
+            if own.clone().any(|layer| layer.ends_with("out_proj")) {
+                return None;
+            }
+            let attends = |layer: &&str| {
+                ["q_proj", "k_proj", "v_proj"]
+                    .iter()
+                    .any(|end| layer.ends_with(end))
+            };
+            Some((text, own.find(attends)?))
+        })
+    }
+
     /// What the file says of the layers of a network.
     fn settings(self, path: &Path, component: Option<Component>) -> Result<Settings, LoraError> {
         match (self, component) {
@@ -141,6 +170,13 @@ impl AdapterFile {
                  out the second; keep the ones or the others"
                     .into(),
             ));
+        }
+        if let Some((component, layer)) = form.forgotten(&keys, all.keys()) {
+            return Err(malformed(format!(
+                "of the {}'s attention layers none is an out_proj, and without one diffusers 0.42.1 takes nothing of {layer} \
+                 under such a name; save the adapter under PEFT's names (lora_A, lora_B), which are read",
+                component.folder()
+            )));
         }
         let mut alphas = Alphas::of(&all).map_err(malformed)?;
         let (mut layers, mut ordered) = (BTreeMap::new(), 0);
