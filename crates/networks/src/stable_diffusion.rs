@@ -59,9 +59,6 @@ impl StableDiffusion {
         let vae = folder.part("vae", "autoencoder")?;
         let in_vae = at(vae.path("config.json"));
         let vae_config = AutoencoderConfig::from_json(&vae.config()?).map_err(in_vae)?;
-        // No type takes fewer than two bytes.
-        let stored = vae.weight_bytes(Library::Diffusers)? / 2;
-        model::check_parameters(vae_config.parameters(), stored, vae.path("config.json"))?;
         let texts = if folder.is_pipeline(SDXL) {
             TextEncoders::two(folder, vae_config.factor())?
         } else if folder.is_pipeline(SD3) {
@@ -69,6 +66,9 @@ impl StableDiffusion {
         } else {
             TextEncoders::one(folder)?
         };
+        // No type takes fewer than two bytes.
+        let stored = vae.weight_bytes(Library::Diffusers)? / 2;
+        model::check_parameters(vae_config.parameters(), stored, vae.path("config.json"))?;
         let disagree = |problem: String| ModelError::Config {
             path: folder.config_path(),
             source: ConfigError::Inconsistent(problem),
