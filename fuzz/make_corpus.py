@@ -113,6 +113,12 @@ put("selection", "list.txt", "# a list\nrow:0\n1\nrows:2-3 # two\nlabel:1\n")
 
 vocab = ["a", "b", "a</w>", "b</w>", "ab</w>", "<|startoftext|>", "<|endoftext|>"]
 vocab = {token: place for place, token in enumerate(vocab)}
+put("tokenizer", "t5.json", (FIXTURES / "pipeline_sd3" / "model" / "tokenizer_3" / "tokenizer.json").read_text())
+put("network_config", "t5.json", (FIXTURES / "pipeline_sd3" / "model" / "text_encoder_3" / "config.json").read_text())
+put("network_config", "sd3.json", (FIXTURES / "predict_sd3_dual" / "config.json").read_text())
+put("network_config", "sdxl.json", (FIXTURES / "predict_sdxl" / "config.json").read_text())
+put("scheduler_config", "flow.json", (FIXTURES / "flow_dynamic" / "scheduler_config.json").read_text())
+put("scheduler_config", "euler.json", (FIXTURES / "schedule_euler_karras_bounds" / "scheduler_config.json").read_text())
 put("tokenizer", "vocab.json", json.dumps(vocab))
 put("tokenizer", "merges.txt", "#version: 0.2\na b</w>\n")
 marks = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)

@@ -35,7 +35,7 @@ pub mod sampling;
 pub mod schedule;
 pub mod sd3;
 pub mod stable_diffusion;
-mod t5;
+pub mod t5;
 pub mod text;
 mod text_encoders;
 pub mod tokenizer;

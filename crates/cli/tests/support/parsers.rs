@@ -19,6 +19,7 @@ use retrack_networks::cost::LatentCost;
 use retrack_networks::lora::{AdapterFile, Component, Layers};
 use retrack_networks::schedule::{NoiseSchedule, Sampler, SchedulerConfig};
 use retrack_networks::sd3::SD3Config;
+use retrack_networks::t5::{T5Config, T5Tokenizer};
 use retrack_networks::text::TextConfig;
 use retrack_networks::tokenizer::ClipTokenizer;
 use retrack_networks::vae::AutoencoderConfig;
@@ -192,6 +193,7 @@ fn network_config(scratch: &Path, bytes: &[u8]) -> bool {
         autoencoder.is_ok(),
         text.is_ok(),
         transformer.is_ok(),
+        T5Config::from_json(&json).is_ok_and(|config| config.parameters() > 0),
         ClipConfig::from_json(&json).is_ok(),
     ];
     drop(folder);
@@ -369,7 +371,7 @@ fn selection(scratch: &Path, bytes: &[u8]) -> bool {
     of_text.is_ok() || of_list.is_ok()
 }
 
-/// As the whole tokenizer, as its vocabulary and as its merges.
+/// As the whole tokenizer, of CLIP and of T5, as its vocabulary and as its merges.
 fn tokenizer(scratch: &Path, bytes: &[u8]) -> bool {
     const VOCAB: &[u8] = br#"{"a": 0, "b": 1, "a</w>": 2, "b</w>": 3, "ab</w>": 4, "<|startoftext|>": 5, "<|endoftext|>": 6}"#;
     const MERGES: &[u8] = b"#version: 0.2\na b</w>\n";
@@ -379,12 +381,14 @@ fn tokenizer(scratch: &Path, bytes: &[u8]) -> bool {
     keep(&vocab.join("merges.txt"), MERGES);
     keep(&merges.join("vocab.json"), VOCAB);
     put(&merges.join("merges.txt"), bytes);
+    let t5 = T5Tokenizer::read(&Part::at(&whole).expect("a folder"));
+    let t5 = t5.is_ok_and(|tokenizer| tokenizer.encode("ab a, B! \u{1f600}", 5).is_ok());
     let accepted = [whole, vocab, merges].map(|folder| {
         let part = Part::at(&folder).expect("a folder");
         let read = ClipTokenizer::read(&part, 77);
         read.is_ok_and(|tokenizer| tokenizer.encode("ab a, B! \u{1f600}").is_ok())
     });
-    accepted.contains(&true)
+    t5 || accepted.contains(&true)
 }
 
 /// As captions, named and found, as lines of captions, as labels of clusters and as prompts.

@@ -6,26 +6,28 @@ use crate::config::{ConfigError, Fields, MOST_LAYERS, unsupported};
 
 /// What a T5 encoder is made of, with the names and defaults of transformers.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct T5Config {
-    pub vocab_size: usize,
-    pub d_model: usize,
+pub struct T5Config {
+    pub(crate) vocab_size: usize,
+    pub(crate) d_model: usize,
     /// Of a head's queries, keys and values.
-    pub d_kv: usize,
+    pub(crate) d_kv: usize,
     /// Of the feed-forward layer.
-    pub d_ff: usize,
-    pub num_layers: usize,
-    pub num_heads: usize,
+    pub(crate) d_ff: usize,
+    pub(crate) num_layers: usize,
+    pub(crate) num_heads: usize,
     /// Of distances between two places.
-    pub buckets: usize,
+    pub(crate) buckets: usize,
     /// From here on all distances are in one.
-    pub max_distance: usize,
-    pub layer_norm_epsilon: f64,
+    pub(crate) max_distance: usize,
+    pub(crate) layer_norm_epsilon: f64,
 }
 
 impl T5Config {
+    /// Reads a parsed `config.json`.
+    ///
     /// # Errors
     /// Names the key whose value has the wrong type, is not supported, or contradicts another.
-    pub(crate) fn from_json(json: &Value) -> Result<Self, ConfigError> {
+    pub fn from_json(json: &Value) -> Result<Self, ConfigError> {
         let object = json.as_object().ok_or_else(|| {
             ConfigError::Inconsistent("the configuration is not a JSON object".into())
         })?;
@@ -78,7 +80,7 @@ impl T5Config {
     }
 
     /// How many numbers the network has.
-    pub(crate) fn parameters(&self) -> u64 {
+    pub fn parameters(&self) -> u64 {
         let [vocab, width, inner, wide] = [
             self.vocab_size,
             self.d_model,

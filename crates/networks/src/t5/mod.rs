@@ -14,8 +14,8 @@ use crate::layers::Projection;
 use crate::model::{self, ModelError};
 use crate::text::TextError;
 
-pub(crate) use config::T5Config;
-pub(crate) use tokenizer::T5Tokenizer;
+pub use config::T5Config;
+pub use tokenizer::T5Tokenizer;
 
 /// The two names of the table of tokens. Files hold one of them or both, which are the same.
 const TABLES: [&str; 2] = ["shared.weight", "encoder.embed_tokens.weight"];

@@ -1,6 +1,7 @@
 //! T5's tokenizer: from a prompt to token numbers, by the `tokenizer.json` that transformers writes.
 
 use retrack_checkpoint::folder::Part;
+use retrack_checkpoint::json;
 use tokenizers::Tokenizer;
 
 use crate::tokenizer::{TokenizerError, Tokens};
@@ -14,7 +15,7 @@ const END: &str = "</s>";
 
 /// A tokenizer of pieces of sentences.
 #[derive(Debug, Clone)]
-pub(crate) struct T5Tokenizer {
+pub struct T5Tokenizer {
     tokenizer: Tokenizer,
     end: i64,
     pad: i64,
@@ -25,7 +26,7 @@ impl T5Tokenizer {
     ///
     /// # Errors
     /// A file that is missing or damaged.
-    pub(crate) fn read(part: &Part) -> Result<Self, TokenizerError> {
+    pub fn read(part: &Part) -> Result<Self, TokenizerError> {
         let malformed = |problem: String| TokenizerError::Malformed {
             path: part.path(FILE),
             problem,
@@ -36,6 +37,14 @@ impl T5Tokenizer {
             ));
         }
         let bytes = part.read(FILE, LARGEST_FILE)?;
+        // The library takes merges of other models for granted, and panics where they make no token.
+        let json = json::parse(&bytes).map_err(|error| malformed(error.to_string()))?;
+        if json["model"]["type"] != "Unigram" {
+            return Err(malformed(format!(
+                "its model is {}, where T5's is Unigram",
+                json["model"]["type"]
+            )));
+        }
         let tokenizer = Tokenizer::from_bytes(&bytes)
             .map_err(|error| malformed(format!("not a tokenizer: {error}")))?;
         let mark = |token: &str| {
@@ -54,7 +63,7 @@ impl T5Tokenizer {
     ///
     /// # Errors
     /// The vocabulary lacks what the text needs.
-    pub(crate) fn encode(&self, text: &str, length: usize) -> Result<Tokens, TokenizerError> {
+    pub fn encode(&self, text: &str, length: usize) -> Result<Tokens, TokenizerError> {
         let encoding = self
             .tokenizer
             .encode(text, true)
