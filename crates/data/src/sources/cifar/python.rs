@@ -145,8 +145,8 @@ fn open_folder(root: &Path, place: &str, options: &OpenOptions) -> Result<RawIma
     let wanted = options.split.as_deref();
     let (names, wanted) = if missing.len() < BATCHES.len() {
         if let Some(name) = missing.first() {
-            let problem =
-                "this batch is missing beside the others; fetch it, or name a single batch file";
+            let problem = "this batch is missing beside the others; fetch the whole archive (its binary version is read as well), or \
+                 name a single batch file";
             return Err(DataError::format(&folder.join(name), problem));
         }
         let mut names = BATCHES.to_vec();
