@@ -454,7 +454,8 @@ fn samples_that_cannot_be_drawn_are_refused() {
         ("--count 1 --steps 0", "steps"),
         ("--count 1 --steps 1001", "1000"),
         ("--count 1 --class 2", "no classes"),
-        ("--count 1 --scheduler euler", "euler"),
+        ("--count 1 --scheduler heun", "heun"),
+        ("--count 1 --scheduler flow-match-euler", "betas"),
     ] {
         folder.refused(&format!("{sample} {options}"), &[says]);
     }
