@@ -12,6 +12,7 @@ mod ddim;
 mod ddpm;
 mod euler;
 mod flow;
+mod keys;
 mod noise;
 mod pndm;
 mod timesteps;
