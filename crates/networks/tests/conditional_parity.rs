@@ -160,7 +160,10 @@ macro_rules! agree {
 
         #[test]
         fn every_case_has_a_test() {
-            assert_eq!(support::cases("predict_sd"), [$(concat!("predict_", stringify!($case))),*]);
+            // Those of Stable Diffusion 3's transformer are tested through the command, in the program's own parity tests.
+            let mut cases = support::cases("predict_sd");
+            cases.retain(|name| !name.starts_with("predict_sd3"));
+            assert_eq!(cases, [$(concat!("predict_", stringify!($case))),*]);
         }
     };
 }

@@ -496,8 +496,12 @@ fn folders_that_are_no_model_are_refused_with_a_remedy() {
         r#"{"_class_name": "DiTPipeline", "transformer": ["diffusers", "X"]}"#,
     )
     .unwrap();
+    let said = message(&model);
     assert!(
-        message(&model).contains(r#"the pipeline "DiTPipeline" without a unet is not supported"#)
+        said.contains(
+            r#"the pipeline "DiTPipeline" with a transformer of the class "X" is not supported"#
+        ),
+        "{said}"
     );
 
     let (_base, model) = copy_of("folder_bare_unet");

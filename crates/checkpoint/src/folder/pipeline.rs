@@ -149,6 +149,18 @@ impl Pipeline {
                 supported: SUPPORTED,
             });
         };
+        // A U-Net's own file says what it is; of old ones the index may say another class.
+        if denoiser != "unet" && Class::named(unet_class).is_none() {
+            return Err(FolderError::UnsupportedClass {
+                found: format!(
+                    "the pipeline {} with a {denoiser} of the class {}",
+                    shown(&class_name),
+                    shown(unet_class)
+                ),
+                path,
+                supported: SUPPORTED,
+            });
+        }
         // diffusers looks for a part in its folder if there is one, else beside the index.
         let place = |part: &str| {
             if source.has_folder(Path::new(part)) {
