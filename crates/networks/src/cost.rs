@@ -101,6 +101,19 @@ pub(crate) fn fitting(most: f64, each: f64) -> usize {
     ((most / each) as usize).max(1)
 }
 
+/// What a backward pass of a denoiser of latents may keep in memory, in bytes, before it rather computes its stages a second time.
+/// One image of 512 x 512 pixels makes Stable Diffusion 1.x keep four times this.
+pub(crate) const KEPT_AT_MOST: f64 = (1u64 << 30) as f64;
+
+/// How many images pass at once, where one keeps so many bytes of a whole graph: as many as need not compute their stages a
+/// second time; where one alone does, as many as would keep no more than weights, gradient and moments take.
+pub(crate) fn at_once(kept: f64, parameters: f64) -> usize {
+    match kept <= KEPT_AT_MOST {
+        true => fitting(KEPT_AT_MOST, kept),
+        false => fitting(4.0 * 4.0 * parameters, kept),
+    }
+}
+
 impl Cost {
     /// How many images leave no more than weights, gradient and moments are, or than little.
     pub(crate) fn at_once(&self) -> usize {

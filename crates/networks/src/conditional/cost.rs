@@ -1,10 +1,11 @@
 //! How large a conditional network is and what a backward pass of it holds, from its configuration alone.
 
 use super::UNet2DConditionConfig;
-use super::recompute::{KEPT_AT_MOST, at_once};
 use super::stages::kept_bytes;
 use crate::config::TimeScaleShift;
-use crate::cost::{Cost, LatentCost, StepCost, TRANSFORMED, conv, linear, norm};
+use crate::cost::{
+    Cost, KEPT_AT_MOST, LatentCost, StepCost, TRANSFORMED, at_once, conv, linear, norm,
+};
 
 /// Numbers that a transformer's backward pass makes beside what was kept, in images of its width: the gradients of the
 /// feed-forward's two layers, the widest.

@@ -8,23 +8,10 @@ use super::blocks::Condition;
 use super::stages::Input;
 use super::unet::UNet2DConditionModel;
 use crate::captioned::Conditional;
-use crate::cost::fitting;
+use crate::cost::{KEPT_AT_MOST, at_once, fitting};
 use crate::denoiser::{AT_ONCE, Embeddings, InputError};
 use crate::gradients::{GradientSet, GradientSum};
 use crate::random::Draw;
-
-/// What a backward pass may keep in memory before it rather computes its stages a second time. One image of
-/// 512 x 512 pixels makes Stable Diffusion 1.x keep four times this.
-pub(super) const KEPT_AT_MOST: f64 = (1u64 << 30) as f64;
-
-/// How many images pass at once, where one keeps so many bytes of a whole graph: as many as need not compute their stages a
-/// second time; where one alone does, as many as would keep no more than weights, gradient and moments take.
-pub(super) fn at_once(kept: f64, parameters: f64) -> usize {
-    match kept <= KEPT_AT_MOST {
-        true => fitting(KEPT_AT_MOST, kept),
-        false => fitting(4.0 * 4.0 * parameters, kept),
-    }
-}
 
 /// What of a stage is kept until it is computed again.
 struct Kept {

@@ -2,19 +2,7 @@
 
 use super::SD3Config;
 use super::block::JointTransformerBlock;
-use crate::cost::{Cost, LatentCost, StepCost, fitting, linear};
-
-/// What a backward pass may keep in memory before it rather computes the blocks a second time.
-pub(super) const KEPT_AT_MOST: f64 = (1u64 << 30) as f64;
-
-/// How many images pass at once, where one keeps so many bytes of a whole graph: as many as need not compute their blocks a
-/// second time; where one alone does, as many as would keep no more than weights, gradient and moments take.
-pub(super) fn at_once(kept: f64, parameters: f64) -> usize {
-    match kept <= KEPT_AT_MOST {
-        true => fitting(KEPT_AT_MOST, kept),
-        false => fitting(16.0 * parameters, kept),
-    }
-}
+use crate::cost::{Cost, KEPT_AT_MOST, LatentCost, StepCost, at_once, linear};
 
 /// What an [`SD3Config`] costs.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -8,11 +8,10 @@ use retrack_kernels as kernels;
 use serde_json::{Value, json};
 
 use super::block::JointTransformerBlock;
-use super::cost::{KEPT_AT_MOST, at_once};
 use super::{SD3Config, TEXT_TOKENS};
 use crate::adaptive::{AdaLayerNorm, modulated, normalized};
 use crate::captioned::{Captioned, Conditional};
-use crate::cost::{Cost, LatentCost};
+use crate::cost::{Cost, KEPT_AT_MOST, LatentCost, at_once, fitting};
 use crate::denoiser::{AT_ONCE, Embeddings, InputError};
 use crate::embeddings::{TimestepEmbedding, sinusoidal};
 use crate::family::{Architecture, PixelConfig, Told};
@@ -387,6 +386,6 @@ impl Conditional for SD3Transformer2DModel {
 
     fn looks_at_once(&self, [height, width]: [usize; 2]) -> usize {
         let kept = self.kept_bytes([1, height, width], TEXT_TOKENS);
-        crate::cost::fitting(KEPT_AT_MOST, kept).min(AT_ONCE)
+        fitting(KEPT_AT_MOST, kept).min(AT_ONCE)
     }
 }
